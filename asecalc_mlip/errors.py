@@ -1,0 +1,19 @@
+"""Exceptions of the package.
+
+Every message names the bad thing, lists what is allowed and says the next step; the command line prints it
+without a traceback and exits with code 2.
+"""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Input from outside (a structure, a file, an option) that cannot be used as it is."""
+
+
+class DataError(InputError):
+    """Training or test data that are incomplete, inconsistent or implausible."""
+
+
+class CheckpointError(InputError):
+    """A model file that is missing, damaged, too new, or not one of ours."""
