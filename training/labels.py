@@ -1,0 +1,138 @@
+"""Find energies, forces and stresses in a frame and bring them to eV and Å.
+
+Programs and data sets name their labels differently, and ASE moves the names it knows into a calculator. A label that
+is overlooked trains nothing, so all usual places are searched, in a fixed order, and the place is recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from asecalc_mlip.errors import DataError
+
+LABELS = ("energy", "forces", "stress")
+# In order of preference; case does not matter. An explicit reference goes before a bare name, which some program may
+# have written on top of it, and the plain energy before the free energy.
+ENERGY_NAMES = ("ref_energy", "dft_energy", "energy", "total_energy", "potential_energy", "free_energy")
+FORCES_NAMES = ("ref_forces", "ref_force", "dft_forces", "dft_force", "forces", "force")
+STRESS_NAMES = ("ref_stress", "dft_stress", "stress")
+VIRIAL_NAMES = ("ref_virial", "ref_virials", "dft_virial", "dft_virials", "virial", "virials")
+NAMES = {"energy": ENERGY_NAMES, "forces": FORCES_NAMES, "stress": STRESS_NAMES + VIRIAL_NAMES}
+
+
+def canonical(atoms: Atoms, keys: dict[str, str | None], *, energy: float, length: float, force: float) -> Atoms:
+    """Move the labels of a frame to their canonical places, in place.
+
+    Parameters
+    ----------
+    atoms
+        A frame as a reader made it, maybe with a calculator that holds results.
+    keys
+        Name of each label in the file, or None to try the usual names.
+    energy, length, force
+        Units of the file in eV, Å and eV/Å.
+
+    Returns
+    -------
+    ase.Atoms
+        The same object. Results of the calculator that were not used stay in ``info["calculator_…"]``.
+    """
+    stores = _stores(atoms)
+    atoms.calc = None
+    found = {label: _find(stores, keys.get(label), NAMES[label]) for label in LABELS}
+    _detach(atoms, stores, found)
+    if length != 1.0:
+        atoms.set_cell(atoms.cell * length, scale_atoms=False)
+        atoms.positions *= length
+    used = {label: name for label, (_, name, _) in ((k, v) for k, v in found.items() if v is not None)}
+    if (hit := found["energy"]) is not None:
+        atoms.info["energy"] = _scalar(atoms, hit[2]) * energy
+    if (hit := found["forces"]) is not None:
+        atoms.set_array("forces", _forces(atoms, hit[2]) * force, float, (3,))
+    if (hit := found["stress"]) is not None:
+        atoms.info["stress"] = _stress(atoms, hit[1], hit[2], energy, length)
+    atoms.info["label_keys"] = used
+    return atoms
+
+
+def frame_name(atoms: Atoms, position: int | None = None) -> str:
+    """Name a frame as the user knows it: its file and its place there."""
+    if "frame_file" in atoms.info:
+        return f"frame {atoms.info['frame_index']} of {atoms.info['frame_file']}"
+    return "a frame" if position is None else f"frame {position}"
+
+
+Hit = tuple[str, str, Any]
+
+
+def _stores(atoms: Atoms) -> dict[str, dict[str, Any]]:
+    """Return every place where labels may be, in the order of search."""
+    arrays = {name: values for name, values in atoms.arrays.items() if name not in ("numbers", "positions")}
+    results = dict(getattr(atoms.calc, "results", None) or {})
+    return {"info": dict(atoms.info), "arrays": arrays, "calculator": results}
+
+
+def _find(stores: dict[str, dict[str, Any]], key: str | None, names: tuple[str, ...]) -> Hit | None:
+    """Return store, key and value of the first name that is there."""
+    for name in (key,) if key else names:
+        for store, content in stores.items():
+            for candidate, value in content.items():
+                if value is not None and (candidate == name or (not key and candidate.lower() == name)):
+                    return store, candidate, value
+    return None
+
+
+def _detach(atoms: Atoms, stores: dict[str, dict[str, Any]], found: dict[str, Hit | None]) -> None:
+    """Take the labels that were found from their old places, and keep what was not used under another name."""
+    taken = {(hit[0], hit[1]) for hit in found.values() if hit is not None}
+    for store, name in taken:
+        if store == "info":
+            atoms.info.pop(name, None)
+        elif store == "arrays":
+            del atoms.arrays[name]
+    for name, value in stores["calculator"].items():
+        if ("calculator", name) not in taken and value is not None:
+            atoms.info[f"calculator_{name}"] = value
+    # A second energy under the canonical name would be overwritten.
+    for label in ("energy", "stress"):
+        if label in atoms.info:
+            atoms.info[f"other_{label}"] = atoms.info.pop(label)
+    if "forces" in atoms.arrays:
+        atoms.set_array("other_forces", atoms.arrays.pop("forces"))
+
+
+def _scalar(atoms: Atoms, value: Any) -> float:
+    try:
+        (number,) = np.asarray(value, dtype=float).reshape(-1)
+    except (ValueError, TypeError):
+        raise DataError(f"The energy of {frame_name(atoms)} is {value!r}, not one number.") from None
+    return float(number)
+
+
+def _forces(atoms: Atoms, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value, dtype=float).reshape(len(atoms), 3)
+    except (ValueError, TypeError):
+        raise DataError(
+            f"The forces of {frame_name(atoms)} have shape {np.shape(value)}; expected ({len(atoms)}, 3)."
+        ) from None
+
+
+def _stress(atoms: Atoms, name: str, value: Any, energy: float, length: float) -> np.ndarray:
+    """Return a 3×3 stress in eV/Å³ from 6 (xx yy zz yz xz xy), 9 or 3×3 numbers; a virial is −V times the stress."""
+    try:
+        tensor = np.asarray(value, dtype=float).reshape(-1)
+        tensor = voigt_6_to_full_3x3_stress(tensor) if tensor.size == 6 else tensor.reshape(3, 3)
+    except (ValueError, TypeError):
+        raise DataError(
+            f"The stress of {frame_name(atoms)} has shape {np.shape(value)}; expected (3, 3), (9,) or Voigt (6,)."
+        ) from None
+    if "virial" in name.lower():
+        if atoms.cell.rank < 3:
+            raise DataError(f"{frame_name(atoms)} has a virial ({name}) but no cell to divide it by.")
+        return -tensor * energy / atoms.get_volume()
+    return tensor * energy / length**3

@@ -1,0 +1,267 @@
+"""Read labelled structures: extended XYZ, ASE databases, and the MD17 and rMD17 archives.
+
+Labels come out in one form whatever the source: ``atoms.info["energy"]`` in eV, ``atoms.arrays["forces"]`` in eV/Å
+and ``atoms.info["stress"]`` as a 3×3 array in eV/Å³ (sign as in ASE: compression is negative), each only where the
+source has it. No calculator stays attached, so that nothing is ever computed or looked up behind one's back.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import numpy as np
+from ase import Atoms, units
+from ase.db.core import Database
+from ase.io import iread
+from ase.io.extxyz import read_xyz
+from ase.io.formats import open_with_compression, string2index
+
+from asecalc_mlip.errors import DataError, InputError
+from training.labels import canonical
+
+ENERGY_UNITS = {
+    "ev": 1.0,
+    "mev": 1e-3,
+    "kcal/mol": units.kcal / units.mol,
+    "kj/mol": units.kJ / units.mol,
+    "hartree": units.Hartree,
+    "ha": units.Hartree,
+    "rydberg": units.Rydberg,
+    "ry": units.Rydberg,
+}
+LENGTH_UNITS = {"ang": 1.0, "angstrom": 1.0, "å": 1.0, "bohr": units.Bohr, "a0": units.Bohr, "nm": units.nm}
+
+
+def read_frames(path: str | Path, **options: Any) -> list[Atoms]:
+    """Read all frames of a file into memory; see `iter_frames` for the options."""
+    return list(iter_frames(path, **options))
+
+
+def iter_frames(
+    path: str | Path,
+    *,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    force_unit: str | None = None,
+    index: str | int = ":",
+) -> Iterator[Atoms]:
+    """Read a file frame by frame.
+
+    Parameters
+    ----------
+    path
+        ``.xyz``/``.extxyz`` (also ``.gz``), ``.db`` (ASE or SchNetPack), ``.npz`` (MD17, rMD17), or any other
+        file ASE reads.
+    energy_key, forces_key, stress_key
+        Where the labels are. By default the usual names are tried (``REF_energy``, ``energy``, …; see
+        `training.labels`), first in ``info``/``arrays``, then in stored calculator results.
+        ``info["label_keys"]`` of every frame says which was used.
+    energy_unit, length_unit
+        Units of the file, e.g. ``"Hartree"`` and ``"Bohr"``. None means the units that belong to the format: kcal/mol
+        and Å for MD17 archives, those stored in a SchNetPack database, else eV and Å.
+    force_unit
+        Unit of the forces, e.g. ``"Hartree/Bohr"``, when it is not ``energy_unit/length_unit``.
+    index
+        Frames to read, as in ASE: ``":"``, ``"::10"``, ``":500"``, ``-1``.
+
+    Yields
+    ------
+    ase.Atoms
+        With ``info["frame_file"]`` and ``info["frame_index"]``, its place in the file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, of a wrong format, or an option is unknown.
+    DataError
+        The file is empty, cut off or damaged. The message names the frame.
+    """
+    path = Path(path)
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
+    frames, (own_energy, own_length) = _open(path)
+    energy = parse_unit(energy_unit or own_energy, ENERGY_UNITS)
+    length = parse_unit(length_unit or own_length, LENGTH_UNITS)
+    force = parse_force_unit(force_unit) if force_unit else energy / length
+    empty = True
+    for number, atoms in _select(frames, index):
+        empty = False
+        atoms.info.update(frame_file=path.name, frame_index=number)
+        yield canonical(atoms, keys, energy=energy, length=length, force=force)
+    if empty:
+        raise DataError(f"{path}: no frames{'' if index == ':' else f' at index {index!r}'}. Is the file complete?")
+
+
+def parse_unit(name: str, table: dict[str, float]) -> float:
+    """Return the size of a unit in eV or Å."""
+    try:
+        return table[name.lower()]
+    except KeyError:
+        raise InputError(f"Unknown unit {name!r}; known are {', '.join(table)}.") from None
+
+
+def parse_force_unit(name: str) -> float:
+    """Return the size of a force unit such as ``"Hartree/Bohr"`` or ``"kcal/mol/Ang"`` in eV/Å."""
+    energy, slash, length = name.rpartition("/")
+    if not slash:
+        raise InputError(f"Force unit {name!r} is not of the form energy/length, e.g. 'Hartree/Bohr'.")
+    return parse_unit(energy, ENERGY_UNITS) / parse_unit(length, LENGTH_UNITS)
+
+
+def _open(path: Path) -> tuple[Iterator[Atoms], tuple[str, str]]:
+    """Return the raw frames of a file and the energy and length units that go with its format."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz.")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty.")
+    if path.suffix == ".npz":
+        return _read_npz(path), ("kcal/mol", "Ang")
+    if path.suffix == ".db":
+        return _read_db(path)
+    if re.search(r"\.(ext)?xyz(\.\w+)?$", path.name):
+        return _read_xyz(path), ("eV", "Ang")
+    return _read_other(path), ("eV", "Ang")
+
+
+def _select(frames: Iterator[Atoms], index: str | int) -> Iterator[tuple[int, Atoms]]:
+    """Number the frames and pick those asked for, reading no further than needed."""
+    try:
+        wanted = string2index(index) if isinstance(index, str) else index
+    except ValueError:
+        raise InputError(f"Index {index!r} is not a number or a slice such as ':100'.") from None
+    if isinstance(wanted, str):
+        raise InputError(f"Index {index!r} is not a number or a slice such as ':100'.")
+    numbered = enumerate(frames)
+    if isinstance(wanted, int):
+        if wanted >= 0:
+            return islice(numbered, wanted, wanted + 1)
+        return iter(list(numbered)[wanted : wanted + 1 or None])
+    parts = (wanted.start, wanted.stop, wanted.step)
+    if any(part is not None and part < 0 for part in parts):
+        return iter(list(numbered)[wanted])
+    return islice(numbered, *parts)
+
+
+def _read_xyz(path: Path) -> Iterator[Atoms]:
+    """Split the file into frames here and let ASE parse each.
+
+    ASE's own reader stops without a word at a blank line and cannot say which frame is damaged.
+    """
+    line_number = 0
+    good = 0
+    with open_with_compression(str(path), "r") as file:
+        while header := file.readline():
+            line_number += 1
+            if not header.strip():
+                continue
+            lines = [header]
+            try:
+                lines += islice(file, int(header) + 1)
+                yield _parse_xyz_frame(lines)
+            except (ValueError, TypeError, KeyError, IndexError, OSError, AssertionError) as error:
+                raise DataError(_damaged(path, good, line_number, error)) from error
+            line_number += len(lines) - 1
+            good += 1
+
+
+def _parse_xyz_frame(lines: list[str]) -> Atoms:
+    """Parse one frame: count line, comment line and one line per atom."""
+    expected = int(lines[0])
+    if expected < 1:
+        raise ValueError(f"a frame of {expected} atoms")
+    if len(lines) < expected + 2:
+        raise ValueError(f"it has {max(len(lines) - 2, 0)} of {expected} atoms, the file is cut off")
+    # An atom line that was cut in the middle has fewer columns than the one before it.
+    columns = {len(line.split()) for line in lines[2:]}
+    if len(columns) > 1:
+        raise ValueError(f"its atom lines have unequal numbers of columns ({sorted(columns)})")
+    return next(read_xyz(StringIO("".join(lines)), 0))
+
+
+def _damaged(path: Path, good: int, line_number: int, error: Exception) -> str:
+    """Say where a file is damaged and how to read what is good."""
+    advice = f" The {good} frames before it are good: read them with index ':{good}'." if good else ""
+    what = str(error)
+    if "int()" in what:
+        what = "expected the number of atoms; is this an XYZ file, or is an atom line missing before it?"
+    return f"{path}: frame {good} (line {line_number}) cannot be read: {what}.{advice}"
+
+
+def _read_npz(path: Path) -> Iterator[Atoms]:
+    """Read an MD17 (z, R, E, F) or rMD17 (nuclear_charges, coords, energies, forces) archive."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if archive[name].dtype.kind in "iuf"}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a complete .npz archive of plain arrays ({error}). Download it again.") from error
+    for names in (("nuclear_charges", "coords", "energies", "forces"), ("z", "R", "E", "F")):
+        if set(names) <= set(arrays):
+            numbers, positions, energies, forces = (arrays[name] for name in names)
+            break
+    else:
+        raise InputError(
+            f"{path}: has the arrays {sorted(arrays)}, but an MD17 archive has z, R, E, F and an rMD17 archive "
+            "nuclear_charges, coords, energies, forces. Convert other archives to extended XYZ."
+        )
+    shape = (len(positions), len(numbers), 3)
+    if positions.shape != shape or forces.shape != shape or energies.size != shape[0]:
+        raise DataError(f"{path}: shapes do not fit: coordinates {positions.shape}, forces {forces.shape}, "
+                        f"energies {energies.shape} for {len(numbers)} atoms.")
+    origin = arrays.get("old_indices", np.arange(len(positions)))
+    for frame, energy in enumerate(energies.reshape(-1)):
+        atoms = Atoms(numbers=numbers, positions=positions[frame], info={"md17_index": int(origin[frame])})
+        atoms.info["energy"] = float(energy)
+        atoms.new_array("forces", np.asarray(forces[frame], dtype=float))
+        yield atoms
+
+
+def _read_db(path: Path) -> tuple[Iterator[Atoms], tuple[str, str]]:
+    """Read an ASE database; SchNetPack keeps labels in ``row.data`` and their units in the metadata."""
+    try:
+        database = ase.db.connect(path)
+        metadata = database.metadata
+        database.count()
+    except Exception as error:  # sqlite, json and ASE each raise their own kinds
+        raise DataError(f"{path}: not an ASE database that can be read ({error}).") from error
+    stored = metadata.get("_property_unit_dict", {})
+    energy = next((unit for name, unit in stored.items() if name.lower() in ("energy", "ref_energy")), None)
+    return _db_rows(path, database), (energy or "eV", metadata.get("_distance_unit") or "Ang")
+
+
+def _db_rows(path: Path, database: Database) -> Iterator[Atoms]:
+    for good, row in enumerate(database.select()):
+        try:
+            atoms = row.toatoms()
+            atoms.info.update(row.key_value_pairs)
+            for name, value in dict(row.data).items():
+                value = np.asarray(value)
+                if value.ndim == 2 and len(value) == len(atoms) and value.shape[1] == 3 and "stress" not in name:
+                    atoms.set_array(name, value)
+                else:
+                    atoms.info[name] = value.reshape(-1)[0] if value.size == 1 else np.squeeze(value)
+        except Exception as error:
+            raise DataError(f"{path}: row {row.id} cannot be read: {error}. {good} rows before it are good.") from error
+        yield atoms
+
+
+def _read_other(path: Path) -> Iterator[Atoms]:
+    """Anything else that ASE reads, e.g. a trajectory."""
+    good = 0
+    try:
+        for atoms in iread(path, index=":"):
+            yield atoms
+            good += 1
+    except Exception as error:  # each of ASE's formats raises its own kinds
+        raise DataError(
+            f"{path}: frame {good} cannot be read as {path.suffix or 'any format ASE knows'} ({error}). "
+            "Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz."
+        ) from error
