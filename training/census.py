@@ -1,0 +1,181 @@
+"""Count the labels of a data set, and refuse to train on what is missing or cannot be right.
+
+`Census` reports; `Census.require` refuses. What counts as implausible is set so wide that strongly compressed oxides
+(forces up to 190 eV/Å, 29 eV per atom above the rest) pass, and a mixture of units does not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from asecalc_mlip.errors import DataError
+from training.labels import LABELS, frame_name
+from training.plausibility import Problem, check_energies, check_forces, check_stresses, check_structures
+
+UNITS = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a data set holds.
+
+    Attributes
+    ----------
+    n_frames
+        Number of frames.
+    counts
+        Number of frames that have each label.
+    missing
+        For each label the names of up to five frames without it.
+    elements
+        Number of atoms of each element, by symbol, in the whole set.
+    sizes
+        Smallest and largest number of atoms of a frame.
+    n_periodic
+        Frames that are periodic in at least one direction.
+    keys
+        For each label the names it had in the files, with counts.
+    problems
+        What cannot be right, most telling first.
+    warnings
+        What may be right and should be looked at.
+    """
+
+    n_frames: int
+    counts: dict[str, int]
+    missing: dict[str, list[str]]
+    elements: dict[str, int]
+    sizes: tuple[int, int]
+    n_periodic: int
+    keys: dict[str, dict[str, int]]
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{label} {self.counts[label]}/{self.n_frames}" for label in LABELS)
+
+    def report(self) -> str:
+        """Return a few lines for the start of a log."""
+        low, high = self.sizes
+        atoms = f"{low}" if low == high else f"{low}–{high}"
+        found = [f"{label} from {', '.join(names)}" for label, names in self.keys.items() if names]
+        lines = [
+            f"{self}",
+            f"{atoms} atoms a frame, {self.n_periodic} of {self.n_frames} frames periodic, elements: "
+            + " ".join(f"{symbol} ({count})" for symbol, count in self.elements.items()),
+            "labels: " + ("; ".join(found) or "none"),
+        ]
+        lines += [f"warning: {text}" for text in self.warnings]
+        lines += [f"problem: {problem.text}" for problem in self.problems]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain types, e.g. for JSON."""
+        return asdict(self)
+
+    def require(self, weights: Mapping[str, float], *, allow_implausible: bool = False) -> None:
+        """Refuse a set that cannot be trained on.
+
+        Parameters
+        ----------
+        weights
+            Weight of each label in the loss. Labels of weight 0 may be absent.
+        allow_implausible
+            Accept values of implausible size; NaN and missing labels are refused all the same.
+
+        Raises
+        ------
+        DataError
+            A weighted label is missing, not finite or implausible. The message names the frame.
+        """
+        if unknown := set(weights) - set(LABELS):
+            raise DataError(f"Unknown labels {sorted(unknown)} in the loss; labels are {', '.join(LABELS)}.")
+        weighted = [label for label, weight in weights.items() if weight > 0]
+        for label in weighted:
+            self._require_present(label)
+        for problem in self.problems:
+            if problem.label in ("structure", *weighted) and not (allow_implausible and problem.size_only):
+                raise DataError(problem.text)
+
+    def _require_present(self, label: str) -> None:
+        absent = self.n_frames - self.counts[label]
+        if absent:
+            raise DataError(
+                f"The loss gives weight to {label}, but {absent} of {self.n_frames} frames have no {label}: "
+                f"{', '.join(self.missing[label])}{', …' if absent > len(self.missing[label]) else ''}. "
+                f"Name the label with {label}_key if the file has it under another name, leave these frames out, "
+                f"or set the weight of {label} to 0."
+            )
+
+
+def census(frames: Sequence[Atoms]) -> Census:
+    """Count the labels of frames made by `training.readers.read_frames` and check their sizes.
+
+    Parameters
+    ----------
+    frames
+        Structures with labels in canonical places and units.
+
+    Raises
+    ------
+    DataError
+        There are no frames.
+    """
+    if not frames:
+        raise DataError("The data set has no frames.")
+    absent = {label: [i for i, atoms in enumerate(frames) if not has_label(atoms, label)] for label in LABELS}
+    numbers = Counter(int(z) for atoms in frames for z in atoms.numbers)
+    problems: list[Problem] = []
+    warnings = _mixed_keys(frames)
+    for check in (check_structures, check_energies, check_forces, check_stresses):
+        found, told = check(frames)
+        problems += found
+        warnings += told
+    return Census(
+        n_frames=len(frames),
+        counts={label: len(frames) - len(absent[label]) for label in LABELS},
+        missing={label: [frame_name(frames[i], i) for i in absent[label][:5]] for label in LABELS},
+        elements={chemical_symbols[z]: numbers[z] for z in sorted(numbers)},
+        sizes=(min(map(len, frames)), max(map(len, frames))),
+        n_periodic=sum(bool(atoms.pbc.any()) for atoms in frames),
+        keys=_keys(frames),
+        problems=problems,
+        warnings=warnings,
+    )
+
+
+def check_labels(frames: Sequence[Atoms], weights: Mapping[str, float]) -> Census:
+    """Take a census and refuse what cannot be trained on; see `Census.require`."""
+    result = census(frames)
+    result.require(weights)
+    return result
+
+
+def has_label(atoms: Atoms, label: str) -> bool:
+    """Return whether a frame has a label, finite or not."""
+    return label in atoms.arrays if label == "forces" else label in atoms.info
+
+
+def energies_per_atom(frames: Sequence[Atoms]) -> np.ndarray:
+    """Return the energies per atom (eV) of the frames that have one."""
+    return np.array([atoms.info["energy"] / len(atoms) for atoms in frames if "energy" in atoms.info])
+
+
+def _keys(frames: Sequence[Atoms]) -> dict[str, dict[str, int]]:
+    names = {label: Counter(atoms.info.get("label_keys", {}).get(label) for atoms in frames) for label in LABELS}
+    return {label: {name: n for name, n in count.items() if name} for label, count in names.items()}
+
+
+def _mixed_keys(frames: Sequence[Atoms]) -> list[str]:
+    """Warn when one label comes under several names, which often means several levels of theory."""
+    return [
+        f"{label} comes from {' and '.join(f'{name} ({n})' for name, n in names.items())}: is it one level of theory?"
+        for label, names in _keys(frames).items()
+        if len(names) > 1
+    ]

@@ -1,0 +1,264 @@
+"""Checks of structures and labels against what nature allows.
+
+Each check takes all frames and returns problems, which stop a training, and warnings, which do not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from scipy.spatial.distance import cdist
+from vesin import ase_neighbor_list
+
+from training.labels import frame_name
+
+MAX_FORCE = 500.0  # eV/Å; the hardest real set seen, compressed TiO2, has 191
+MANY_FORCE = 100.0  # eV/Å; worth a word
+MAX_TYPICAL_FORCE = 10.0  # eV/Å, median over frames of the rms force; real sets: below 2.1
+MAX_ENERGY_SPREAD = 60.0  # eV per atom off the fit by composition; TiO2: 29
+MAX_ENERGY = 100.0  # eV per atom above zero
+MAX_STRESS = 20.0  # eV/Å³ (3200 GPa)
+# Distances in units of the sum of covalent radii; TiO2 has 0.40, molecules at 1000 K 0.68.
+OVERLAP, CLOSE = 0.25, 0.45
+UNIT_RATIOS = {
+    "kcal/mol and eV": 23.0605,
+    "Hartree and eV": 27.2114,
+    "Rydberg and eV": 13.6057,
+    "kJ/mol and eV": 96.4853,
+    "kJ/mol and kcal/mol": 4.184,
+    "kcal/mol and Hartree": 627.5095,
+    "meV and eV": 1000.0,
+}
+ADVICE = "Give the unit of each file (energy_unit, length_unit, force_unit) and read each file on its own."
+Found = tuple[list["Problem"], list[str]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that stops a training.
+
+    Attributes
+    ----------
+    label
+        ``energy``, ``forces``, ``stress`` or ``structure``.
+    text
+        What is wrong, where, and what to do.
+    size_only
+        True if the value is usable and only its size is implausible.
+    """
+
+    label: str
+    text: str
+    size_only: bool = True
+
+
+def check_structures(frames: Sequence[Atoms]) -> Found:
+    """Look for positions that are not finite, atoms on top of each other, and frames that come twice."""
+    problems: list[Problem] = []
+    closest: tuple[float, int] | None = None
+    for i, atoms in enumerate(frames):
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+            text = f"Positions or cell of {frame_name(atoms, i)} are not finite. Leave the frame out."
+            problems.append(Problem("structure", text, size_only=False))
+            continue
+        ratio = closest_contact(atoms)
+        if closest is None or ratio < closest[0]:
+            closest = ratio, i
+    warnings = _duplicates(frames)
+    if closest and closest[0] < CLOSE:
+        ratio, i = closest
+        text = (f"Two atoms of {frame_name(frames[i], i)} are {ratio:.2f} times the sum of their covalent radii "
+                "apart")
+        if ratio < OVERLAP:
+            problems.append(Problem("structure", f"{text}: they overlap. Check its length unit and its cell."))
+        else:
+            warnings.append(f"{text}.")
+    return problems, warnings
+
+
+def check_energies(frames: Sequence[Atoms]) -> Found:
+    """Look for energies that are not finite, too low for any electronic structure, or of several units."""
+    labelled = [(i, atoms) for i, atoms in enumerate(frames) if "energy" in atoms.info]
+    if problem := _not_finite("energy", [(i, a, a.info["energy"]) for i, a in labelled]):
+        return [problem], []
+    if not labelled:
+        return [], []
+    problems = [_energy_size(i, atoms) for i, atoms in labelled]
+    problems = [problem for problem in problems if problem][:5]
+    problems += _energy_clusters(labelled)
+    if not problems:
+        problems += _energy_outliers(labelled)
+    return problems, []
+
+
+def check_forces(frames: Sequence[Atoms]) -> Found:
+    """Look for forces that are not finite or too large, and for files whose forces are in other units."""
+    labelled = [(i, atoms, atoms.arrays["forces"]) for i, atoms in enumerate(frames) if "forces" in atoms.arrays]
+    if problem := _not_finite("forces", labelled):
+        return [problem], []
+    if not labelled:
+        return [], []
+    largest = np.array([np.linalg.norm(forces, axis=1).max() for _, _, forces in labelled])
+    rms = np.array([np.sqrt(np.mean(forces**2)) for _, _, forces in labelled])
+    problems: list[Problem] = []
+    warnings = _force_groups(labelled, rms)
+    i, atoms, _ = labelled[int(largest.argmax())]
+    where = f"{frame_name(atoms, i)} has a force of {largest.max():.4g} eV/Å"
+    if largest.max() > MAX_FORCE:
+        problems.append(Problem("forces", f"{where}; more than {MAX_FORCE:g} eV/Å is taken for an error of units or a "
+                                f"failed calculation. Leave the frame out, or: {ADVICE}"))
+    elif largest.max() > MANY_FORCE:
+        warnings.append(f"{np.sum(largest > MANY_FORCE)} frames have forces above {MANY_FORCE:g} eV/Å; {where}.")
+    if (typical := float(np.median(rms))) > MAX_TYPICAL_FORCE:
+        problems.append(Problem("forces", f"The rms force of a typical frame is {typical:.3g} eV/Å; real sets lie "
+                                f"below 2 eV/Å, so the file may be in kcal/mol or per Bohr. {ADVICE}"))
+    if rms.max() == 0 and any(len(atoms) > 1 for _, atoms, _ in labelled):
+        problems.append(Problem("forces", "All forces are exactly zero: the file holds no real forces.", False))
+    return problems, warnings
+
+
+def check_stresses(frames: Sequence[Atoms]) -> Found:
+    """Look for stresses that are not finite, too large, or lack a cell."""
+    labelled = [(i, atoms, atoms.info["stress"]) for i, atoms in enumerate(frames) if "stress" in atoms.info]
+    if problem := _not_finite("stress", labelled):
+        return [problem], []
+    for i, atoms, stress in labelled:
+        if not atoms.pbc.any():
+            return [Problem("stress", f"{frame_name(atoms, i)} has a stress but no periodic direction.", False)], []
+        if np.abs(stress).max() > MAX_STRESS:
+            text = (f"{frame_name(atoms, i)} has a stress of {np.abs(stress).max():.4g} eV/Å³ "
+                    f"({np.abs(stress).max() * 160.2:.3g} GPa). Stresses in kbar or GPa have to be converted to eV/Å³ "
+                    "(1 eV/Å³ = 160.2 GPa).")
+            return [Problem("stress", text)], []
+    return [], []
+
+
+def closest_contact(atoms: Atoms) -> float:
+    """Return the smallest distance over the sum of the covalent radii; infinity where no pair is near."""
+    radii = covalent_radii[atoms.numbers]
+    if atoms.pbc.any():
+        reach = 2 * CLOSE * float(radii.max())
+        i, j, d = ase_neighbor_list("ijd", atoms, reach)
+        return float(np.min(d / (radii[i] + radii[j]), initial=np.inf))
+    distances = cdist(atoms.positions, atoms.positions) / (radii[:, None] + radii[None, :])
+    np.fill_diagonal(distances, np.inf)
+    return float(np.min(distances, initial=np.inf))
+
+
+def robust_fit(frames: Sequence[Atoms], energies: np.ndarray) -> np.ndarray:
+    """Return energies per atom (eV) minus a fit linear in the composition that few bad frames cannot bend."""
+    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    counts = np.array([[np.sum(atoms.numbers == z) for z in elements] for atoms in frames], dtype=float)
+    fractions = counts / counts.sum(axis=1, keepdims=True)
+    target = energies / counts.sum(axis=1)
+    weights = np.ones(len(frames))
+    residual = target
+    for _ in range(15):  # reweighted least squares: the sum of absolute deviations
+        scale = np.sqrt(weights)
+        solution = np.linalg.lstsq(fractions * scale[:, None], target * scale, rcond=None)[0]
+        residual = target - fractions @ solution
+        weights = 1.0 / np.maximum(np.abs(residual), 0.05)
+    return residual
+
+
+def _not_finite(label: str, labelled: Sequence[tuple[int, Atoms, object]]) -> Problem | None:
+    bad = [frame_name(atoms, i) for i, atoms, value in labelled if not np.isfinite(np.asarray(value, float)).all()]
+    if not bad:
+        return None
+    names = ", ".join(bad[:5]) + (", …" if len(bad) > 5 else "")
+    text = f"The {label} of {len(bad)} frame(s) is NaN or infinite: {names}. Leave them out; they did not converge."
+    return Problem(label, text, size_only=False)
+
+
+def _energy_size(i: int, atoms: Atoms) -> Problem | None:
+    """Compare with the Thomas–Fermi energy of all electrons, 20.9 eV · Z^(7/3) for each atom, which lies lower than
+    any total energy."""
+    energy = atoms.info["energy"]
+    lowest = -1.3 * float(np.sum(20.9 * atoms.numbers ** (7 / 3) + 5.0))
+    if lowest <= energy <= MAX_ENERGY * len(atoms):
+        return None
+    return Problem("energy", f"The energy of {frame_name(atoms, i)} ({atoms.get_chemical_formula()}) is {energy:.6g} eV; "
+                   f"total energies of these atoms lie between {lowest:.4g} and {MAX_ENERGY * len(atoms):.4g} eV. "
+                   f"{ADVICE}")
+
+
+def _energy_clusters(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
+    """Find one composition whose energies fall into two groups that differ by the ratio of two units."""
+    groups = defaultdict(list)
+    for i, atoms in labelled:
+        groups[atoms.symbols.formula.reduce()[0].format("hill")].append((atoms.info["energy"] / len(atoms), i, atoms))
+    for formula, members in groups.items():
+        values = np.array(sorted(member[0] for member in members))
+        if len(values) < 4:
+            continue
+        cut = int(np.argmax(np.diff(values))) + 1
+        low, high = values[:cut], values[cut:]
+        gap, spread = high[0] - low[-1], max(np.ptp(low), np.ptp(high))
+        name = _unit_ratio(float(np.median(low)), float(np.median(high)))
+        if name and gap > 5 * spread:
+            border, minority = 0.5 * (low[-1] + high[0]), len(low) < len(high)
+            _, i, atoms = next(m for m in members if (m[0] < border) == minority)
+            text = (f"Energies of {formula} come in two groups, around {np.median(low):.6g} and {np.median(high):.6g} eV "
+                    f"per atom: a mixture of {name}? The smaller group begins with {frame_name(atoms, i)}. {ADVICE}")
+            return [Problem("energy", text)]
+    return []
+
+
+def _unit_ratio(a: float, b: float) -> str | None:
+    if a == 0 or b == 0 or a * b < 0:
+        return None
+    ratio = max(a / b, b / a)
+    return next((name for name, value in UNIT_RATIOS.items() if abs(ratio / value - 1) < 0.02), None)
+
+
+def _energy_outliers(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
+    residual = robust_fit([a for _, a in labelled], np.array([a.info["energy"] for _, a in labelled]))
+    worst = int(np.abs(residual).argmax())
+    if abs(residual[worst]) <= MAX_ENERGY_SPREAD:
+        return []
+    i, atoms = labelled[worst]
+    n_bad = int(np.sum(np.abs(residual) > MAX_ENERGY_SPREAD))
+    text = (f"The energy of {frame_name(atoms, i)} is {residual[worst]:+.4g} eV per atom off what its composition lets "
+            f"expect, as are {n_bad - 1} others by more than {MAX_ENERGY_SPREAD:g}: several units, several levels of "
+            f"theory, or a failed calculation. {ADVICE}")
+    return [Problem("energy", text)]
+
+
+def _force_groups(labelled: Sequence[tuple[int, Atoms, np.ndarray]], rms: np.ndarray) -> list[str]:
+    """Compare the typical force of each file with that of the others."""
+    groups = defaultdict(list)
+    for (_, atoms, _), value in zip(labelled, rms, strict=True):
+        if len(atoms) > 1:
+            groups[atoms.info.get("frame_file", "")].append(value)
+    typical = {name: float(np.median(values)) for name, values in groups.items() if len(values) >= 5}
+    if len(typical) < 2:
+        return []
+    low, high = min(typical, key=typical.__getitem__), max(typical, key=typical.__getitem__)
+    if typical[high] < 15 * typical[low] or typical[low] == 0:
+        return []
+    return [f"The typical rms force is {typical[high]:.3g} eV/Å in {high} and {typical[low]:.3g} in {low}: one unit?"]
+
+
+def _duplicates(frames: Sequence[Atoms]) -> list[str]:
+    """Count frames whose structure came before, and say if their energies differ."""
+    seen: dict[bytes, int] = {}
+    pairs = []
+    for i, atoms in enumerate(frames):
+        geometry = np.round(np.concatenate([atoms.positions, atoms.cell.array]), 6) + 0.0
+        key = atoms.numbers.tobytes() + geometry.tobytes()
+        if key in seen:
+            pairs.append((seen[key], i))
+        seen.setdefault(key, i)
+    if not pairs:
+        return []
+    i, j = pairs[0]
+    text = (f"{len(pairs)} frames repeat an earlier structure, e.g. {frame_name(frames[j], j)} that of "
+            f"{frame_name(frames[i], i)}; copies in training and test sets make errors look smaller")
+    pairs = [p for p in pairs if all("energy" in frames[k].info for k in p)]
+    unlike = [p for p in pairs if abs(frames[p[0]].info["energy"] - frames[p[1]].info["energy"]) > 1e-3]
+    return [text + (f"; {len(unlike)} of them have another energy than the first" if unlike else "") + "."]
