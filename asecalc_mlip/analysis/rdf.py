@@ -1,0 +1,137 @@
+"""Radial distribution functions of periodic systems, total and partial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+from matscipy.neighbours import neighbour_list
+
+from asecalc_mlip.analysis.distances import bin_edges
+from asecalc_mlip.errors import InputError
+
+
+@dataclass(frozen=True, repr=False)
+class RDF:
+    """Radial distribution function g(r), averaged over frames.
+
+    Attributes
+    ----------
+    edges : (bins + 1,) array, Å
+    g : (bins,) array, without unit; tends to 1 in a liquid
+    pair : the two chemical symbols, or None for all atoms
+    n_frames : number of frames
+    """
+
+    edges: np.ndarray
+    g: np.ndarray
+    pair: tuple[str, str] | None
+    n_frames: int
+
+    @property
+    def r(self) -> np.ndarray:
+        """Bin centres in Å, shape (bins,)."""
+        return 0.5 * (self.edges[1:] + self.edges[:-1])
+
+    def error(self, reference: RDF) -> float:
+        """∫|g − g_ref| dr in Å."""
+        if self.edges.shape != reference.edges.shape or not np.allclose(self.edges, reference.edges):
+            raise InputError("The two g(r) have different bins: use the same bins and r_max for both.")
+        return float(np.sum(np.abs(self.g - reference.g) * np.diff(self.edges)))
+
+    def error_percent(self, reference: RDF) -> float:
+        """100 · ∫|g − g_ref| dr / ∫|g_ref − 1| dr."""
+        structure = float(np.sum(np.abs(reference.g - 1.0) * np.diff(reference.edges)))
+        if structure == 0.0:
+            raise InputError("The reference g(r) is 1 everywhere: a percentage of its structure has no meaning.")
+        return 100.0 * self.error(reference) / structure
+
+    def to_dict(self) -> dict:
+        """Plain lists and numbers, for JSON."""
+        return {
+            "r_max": float(self.edges[-1]),
+            "bins": len(self.g),
+            "g": self.g.tolist(),
+            "pair": list(self.pair) if self.pair else None,
+            "n_frames": self.n_frames,
+        }
+
+    def __repr__(self) -> str:
+        name = "-".join(self.pair) if self.pair else "all atoms"
+        if not self.g.any():
+            return f"RDF({name}, {self.n_frames} frames, no pair below {self.edges[-1]:g} Å)"
+        peak = int(np.argmax(self.g))
+        return (
+            f"RDF({name}, {self.n_frames} frames, up to {self.edges[-1]:g} Å, first contact at "
+            f"{self.r[np.argmax(self.g > 0)]:.2f} Å, highest peak g = {self.g[peak]:.2f} at {self.r[peak]:.2f} Å)"
+        )
+
+
+def rdf(
+    frames: Atoms | Iterable[Atoms],
+    pair: tuple[str, str] | None = None,
+    *,
+    r_max: float = 10.0,
+    bins: int = 200,
+) -> RDF:
+    """Radial distribution function, total or of one pair of elements.
+
+    g_ab(r) = V / (N_a N_b) · n_ab(r) / (volume of the shell), with n_ab the number of ordered pairs (an atom of a,
+    an atom of b) whose distance falls into the shell. Only a–b pairs count, never a–a or b–b. Periodic images
+    count, also an atom's own, so r_max may exceed half the cell.
+
+    Parameters
+    ----------
+    frames : one `ase.Atoms` or an iterable of them (read one by one), periodic in all three directions
+    pair : chemical symbols such as ("O", "H"), in either order; None for all atoms
+    r_max : Å
+    bins : number of equal bins on (0, r_max]
+
+    Raises
+    ------
+    InputError
+        No frames, a system that is not periodic (use `distance_histogram`), or elements that are not there.
+
+    Source: Allen and Tildesley, Computer Simulation of Liquids, 2nd ed., section 8.1.
+    """
+    edges = bin_edges(bins, r_max)
+    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
+    total, n_frames = np.zeros(bins), 0
+    for atoms in [frames] if isinstance(frames, Atoms) else frames:
+        _check_periodic(atoms, n_frames)
+        counts, n_a, n_b = _ordered_pairs(atoms, pair, edges)
+        total += counts * atoms.get_volume() / (n_a * n_b * shells)
+        n_frames += 1
+    if n_frames == 0:
+        raise InputError("There is no frame to take an RDF from: give at least one.")
+    return RDF(edges, total / n_frames, tuple(pair) if pair else None, n_frames)
+
+
+def _ordered_pairs(atoms: Atoms, pair, edges: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Histogram of ordered a–b pairs, and the numbers of atoms of a and of b."""
+    i, j, d = neighbour_list("ijd", atoms, float(edges[-1]))
+    if pair is None:
+        return np.histogram(d, edges)[0], len(atoms), len(atoms)
+    is_a, is_b = (atoms.numbers == _number(symbol, atoms) for symbol in pair)
+    return np.histogram(d[is_a[i] & is_b[j]], edges)[0], int(is_a.sum()), int(is_b.sum())
+
+
+def _number(symbol: str, atoms: Atoms) -> int:
+    number = atomic_numbers.get(symbol)
+    if number is None or number not in atoms.numbers:
+        present = ", ".join(sorted(set(atoms.get_chemical_symbols())))
+        raise InputError(f"There is no {symbol!r} in the frame; its elements are {present}.")
+    return number
+
+
+def _check_periodic(atoms: Atoms, number: int) -> None:
+    if len(atoms) == 0:
+        raise InputError(f"Frame {number} has no atoms.")
+    if not atoms.pbc.all() or atoms.cell.rank < 3:
+        raise InputError(
+            f"Frame {number} is not periodic in all three directions, so it has no density and no g(r): "
+            "use distance_histogram for a molecule."
+        )

@@ -1,0 +1,153 @@
+"""What a molecule looks like in the reference data: its bonds, their mean lengths and h(r)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.analysis.bonds import bond_lengths, bond_limits, find_bonds
+from asecalc_mlip.analysis.distances import BINS, R_MAX, DistanceHistogram, distance_histogram
+from asecalc_mlip.errors import InputError
+
+FORMAT = "asecalc-mlip molecule reference"
+
+
+@dataclass(frozen=True, repr=False)
+class MoleculeReference:
+    """Reference against which the stability and the structure of a molecule are judged.
+
+    Attributes
+    ----------
+    symbols : chemical symbols in the order of the atoms
+    bonds : (n_bonds, 2) integer array, i < j
+    mean_lengths : (n_bonds,) array b_ij, mean bond lengths over the frames, Å
+    histogram : h(r) of the frames
+    source : where the frames come from, for reports
+    """
+
+    symbols: tuple[str, ...]
+    bonds: np.ndarray
+    mean_lengths: np.ndarray
+    histogram: DistanceHistogram
+    source: str
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames the means are taken over."""
+        return self.histogram.n_frames
+
+    @classmethod
+    def from_frames(
+        cls,
+        frames: Atoms | Iterable[Atoms],
+        source: str = "",
+        *,
+        geometry: Atoms | None = None,
+        bins: int = BINS,
+        r_max: float = R_MAX,
+    ) -> MoleculeReference:
+        """Build the reference from frames of one molecule.
+
+        Parameters
+        ----------
+        frames : one `ase.Atoms` or many, the same molecule in the same order of atoms
+        source : where they come from, e.g. "rMD17 aspirin, 950 training frames, PBE/def2-SVP"
+        geometry : the geometry that decides which atoms are bonded; default: a pair is bonded when its mean
+            distance over the frames is below R_cov,i + R_cov,j + 0.6 Å, so that one stretched frame does not count
+        bins, r_max : of h(r); r_max in Å
+
+        Raises
+        ------
+        InputError
+            No frames, or frames of different molecules.
+        """
+        frames = [frames] if isinstance(frames, Atoms) else list(frames)
+        _check_same_molecule(frames)
+        positions = np.array([frame.positions for frame in frames])
+        bonds = find_bonds(geometry) if geometry is not None else _bonds_of_mean(frames[0], positions)
+        lengths = bond_lengths(positions, bonds).mean(axis=0)
+        symbols = tuple(frames[0].get_chemical_symbols())
+        return cls(symbols, bonds, lengths, distance_histogram(positions, bins, r_max), source)
+
+    def matches(self, atoms: Atoms) -> bool:
+        """Whether `atoms` has the same elements in the same order."""
+        return tuple(atoms.get_chemical_symbols()) == self.symbols
+
+    def bond_name(self, index: int) -> str:
+        """A bond for people, e.g. "C3-H14" (atoms counted from 0)."""
+        i, j = self.bonds[index]
+        return f"{self.symbols[i]}{i}-{self.symbols[j]}{j}"
+
+    def to_dict(self) -> dict:
+        """Plain lists and numbers, for JSON."""
+        return {
+            "format": FORMAT,
+            "version": 1,
+            "source": self.source,
+            "symbols": list(self.symbols),
+            "bonds": self.bonds.tolist(),
+            "mean_lengths": self.mean_lengths.tolist(),
+            "histogram": self.histogram.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict) -> MoleculeReference:
+        """The inverse of `to_dict`; floats come back exactly."""
+        if data.get("format") != FORMAT or data.get("version") != 1:
+            raise InputError(f"This is not a '{FORMAT}' of version 1: make one with MoleculeReference.from_frames.")
+        return cls(
+            tuple(data["symbols"]),
+            np.array(data["bonds"], dtype=np.int64).reshape(-1, 2),
+            np.array(data["mean_lengths"], dtype=float),
+            DistanceHistogram.from_dict(data["histogram"]),
+            data["source"],
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the reference as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> MoleculeReference:
+        """Read a reference written by `save`."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls.from_dict(data)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} cannot be read as a molecule reference (JSON): {error}") from None
+
+    def __repr__(self) -> str:
+        formula = Atoms(self.symbols).get_chemical_formula()
+        span = f"{self.mean_lengths.min():.2f}-{self.mean_lengths.max():.2f} Å" if len(self.bonds) else "none"
+        return (
+            f"MoleculeReference({formula}, {len(self.bonds)} bonds ({span}), {self.n_frames} frames, "
+            f"source: {self.source or 'not given'})"
+        )
+
+
+def _check_same_molecule(frames: list[Atoms]) -> None:
+    if not frames:
+        raise InputError("A molecule reference needs at least one frame.")
+    for number, frame in enumerate(frames):
+        if len(frame) != len(frames[0]) or (frame.numbers != frames[0].numbers).any():
+            raise InputError(
+                f"Frame {number} is {frame.get_chemical_formula()} or has another order of atoms than frame 0 "
+                f"({frames[0].get_chemical_formula()}): give frames of one molecule in one order."
+            )
+
+
+def _bonds_of_mean(atoms: Atoms, positions: np.ndarray) -> np.ndarray:
+    """Bonds by mean distances over `positions` (n_frames, n_atoms, 3)."""
+    candidates = np.array(np.triu_indices(len(atoms), 1)).T
+    if len(candidates) == 0:
+        return candidates.astype(np.int64)
+    mean = np.mean([bond_lengths(frame, candidates) for frame in positions], axis=0)
+    return candidates[mean < bond_limits(atoms, candidates)].astype(np.int64)

@@ -1,0 +1,134 @@
+"""How long does a molecule hold together? The 0.5 Å bond rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.analysis.bonds import bond_lengths
+from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.errors import InputError
+
+THRESHOLD = 0.5  # Å
+
+
+@dataclass(frozen=True, repr=False)
+class StabilityResult:
+    """Answer of `stability`.
+
+    Attributes
+    ----------
+    stable : whether every frame kept every bond
+    stable_ps : time of the last frame before the first broken one (of the last frame, if none broke), ps
+    total_ps : time of the last frame, ps
+    unstable_frame : index of the first broken frame, or None
+    worst_bond : the bond that deviates most, in the broken frame or (stable) over all frames; None without bonds
+    worst_atoms : its two atoms, counted from 0
+    worst_length, reference_length : its length there and its mean length b_ij, Å
+    threshold : Å
+    """
+
+    stable: bool
+    stable_ps: float
+    total_ps: float
+    unstable_frame: int | None
+    worst_bond: str | None
+    worst_atoms: tuple[int, int] | None
+    worst_length: float
+    reference_length: float
+    threshold: float
+
+    def to_dict(self) -> dict:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        bond = f"{self.worst_bond} {self.worst_length:.2f} Å, mean {self.reference_length:.2f} Å"
+        if self.stable:
+            return f"StabilityResult(stable for all {self.total_ps:g} ps; largest deviation: {bond})"
+        return (
+            f"StabilityResult(stable for {self.stable_ps:g} of {self.total_ps:g} ps; "
+            f"frame {self.unstable_frame} broke: {bond})"
+        )
+
+
+def stability(
+    frames: np.ndarray | Iterable,
+    reference: MoleculeReference | Atoms,
+    *,
+    dt_fs: float,
+    threshold: float = THRESHOLD,
+) -> StabilityResult:
+    """Time until a bond of the molecule breaks.
+
+    A frame is broken when max over bonds of | |r_i − r_j| − b_ij | > threshold, or when a position is not finite.
+
+    Parameters
+    ----------
+    frames : (n_frames, n_atoms, 3) array in Å or iterable of such frames or of `ase.Atoms`; read one by one
+    reference : `MoleculeReference`, or a geometry whose bonds and bond lengths are the reference
+    dt_fs : time between two *frames* in fs (time step × interval)
+    threshold : Å
+
+    Raises
+    ------
+    InputError
+        No frames, another molecule than the reference, or dt_fs ≤ 0.
+
+    Source: Fu et al., TMLR 2023, section 4.2 (https://arxiv.org/abs/2210.07237).
+    """
+    if isinstance(reference, Atoms):
+        reference = MoleculeReference.from_frames(reference, "given geometry")
+    if not dt_fs > 0:
+        raise InputError(f"dt_fs is the time between two frames in fs and must be positive, not {dt_fs}.")
+    worst, broken, number = (-1.0, 0, 0.0), None, -1
+    for number, frame in enumerate(frames):
+        deviation, index, length = worst_deviation(_positions(frame, reference), reference)
+        if not deviation <= threshold and broken is None:  # NaN counts as broken
+            broken, worst = number, (deviation, index, length)
+        if broken is None and deviation > worst[0]:
+            worst = (deviation, index, length)
+    if number < 0:
+        raise InputError("There is no frame to judge: give at least one.")
+    return _result(reference, worst, broken, number, dt_fs * 1e-3, threshold)
+
+
+def worst_deviation(positions: np.ndarray, reference: MoleculeReference) -> tuple[float, int, float]:
+    """Largest | |r_i − r_j| − b_ij | of one frame (n_atoms, 3) in Å, the index of that bond, and its length in Å."""
+    if len(reference.bonds) == 0:
+        return (0.0 if np.isfinite(positions).all() else np.nan), -1, np.nan
+    lengths = bond_lengths(positions, reference.bonds)
+    deviations = np.abs(lengths - reference.mean_lengths)
+    index = int(np.argmax(deviations))  # NumPy counts NaN as the largest
+    return float(deviations[index]), index, float(lengths[index])
+
+
+def _positions(frame, reference: MoleculeReference) -> np.ndarray:
+    if isinstance(frame, Atoms) and not reference.matches(frame):
+        raise InputError(
+            f"The frame is {frame.get_chemical_formula()} or has another order of atoms than the reference "
+            f"{reference!r}: use the reference of the same molecule."
+        )
+    positions = frame.positions if isinstance(frame, Atoms) else np.asarray(frame, dtype=float)
+    if positions.shape != (len(reference.symbols), 3):
+        raise InputError(f"A frame has the shape {positions.shape}, the reference {len(reference.symbols)} atoms.")
+    return positions
+
+
+def _result(reference, worst, broken, last, dt_ps, threshold) -> StabilityResult:
+    _, index, length = worst
+    has_bond = index >= 0
+    return StabilityResult(
+        stable=broken is None,
+        stable_ps=dt_ps * (last if broken is None else max(broken - 1, 0)),
+        total_ps=dt_ps * last,
+        unstable_frame=broken,
+        worst_bond=reference.bond_name(index) if has_bond and len(reference.bonds) else None,
+        worst_atoms=tuple(int(k) for k in reference.bonds[index]) if has_bond and len(reference.bonds) else None,
+        worst_length=length,
+        reference_length=float(reference.mean_lengths[index]) if has_bond and len(reference.bonds) else np.nan,
+        threshold=threshold,
+    )
