@@ -1,0 +1,54 @@
+# Needs make, Python 3.11 or newer and a C++ compiler. The first target that needs it makes .venv with all requirements.
+#
+#   make nvt                            10 ps of aspirin at 500 K with the shipped potential
+#   make nvt ARGS="--temperature 300"   the same with options
+#   make test                           all tests; ARGS="-k rdf" for some
+#   make PYTHON=python3.12 test         with another Python
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+TEST_JOBS ?= 2
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
+STAMP := $(VENV)/.installed
+SCHNETPACK := schnetpack==2.2.0
+
+.DELETE_ON_ERROR:
+.PHONY: help venv nvt test lint clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+venv: $(STAMP)
+
+# torch first and alone, so that its build is the one pip finds here: a CPU build from --find-links, else the index.
+$(STAMP): setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "make: $(PYTHON) is missing or older than 3.11; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || \
+	  { echo "make: no C++ compiler found; install g++ or clang, or set CXX" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e ".[train,xtb,dev]"
+	@# SchNetPack 2.2 declares Python 3.12 and runs on 3.11, where pip would take 2.0.4, which fails on import.
+	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+	  $(PIP) --no-deps --ignore-requires-python $(SCHNETPACK)
+	@$(PY) -c 'import ase, torch, schnetpack, pytorch_lightning, asecalc_mlip' || \
+	  { echo "make: the requirements were installed but cannot be imported (see above); try: make clean venv" >&2; exit 1; }
+	@touch $@
+	@echo "Set-up complete: $(VENV)"
+
+nvt: $(STAMP)
+	$(PY) md_protocols/nvt.py $(ARGS)
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_JOBS) $(ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,92 @@
+"""Packaging of asecalc-mlip.
+
+``pip install .`` installs what running a model needs. Training (extra ``train``) is built on SchNetPack, which from
+2.2 on works with current PyTorch and declares Python 3.12 or newer. It runs on 3.11 as well; there its requirements are
+installed by the extra and SchNetPack itself by ``make`` (see README).
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def read(name: str) -> str:
+    """Return a text file beside this one, or nothing if it is not there."""
+    path = HERE / name
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def version() -> str:
+    """Read the version without importing the package, whose requirements may not be installed yet."""
+    match = re.search(r'__version__ = "([^"]+)"', read("asecalc_mlip/_version.py"))
+    if match is None:
+        raise RuntimeError("asecalc_mlip/_version.py holds no version")
+    return match.group(1)
+
+
+INFERENCE = [
+    "numpy>=2.0",
+    "scipy>=1.13",
+    "ase>=3.26",
+    "torch>=2.6",
+    "matscipy>=1.1",
+    "vesin>=0.3.7",
+    "click>=8.1",
+    "pyyaml>=6.0",
+    "tqdm>=4.66",
+    "matplotlib>=3.8",
+]
+
+# What SchNetPack 2.2 imports, for Python 3.11, where pip would fall back to a SchNetPack that fails on import.
+SCHNETPACK_IMPORTS = [
+    "sympy>=1.13",
+    "h5py>=3.10",
+    "hydra-core>=1.3",
+    "hydra-colorlog>=1.2",
+    "torchmetrics>=1.4",
+    "rich>=13",
+    "fasteners>=0.19",
+    "dirsync>=2.2.5",
+    "torch-ema>=0.3",
+    "tensorboardX>=2.6.2.2",
+    "progressbar>=2.5",
+]
+
+setup(
+    name="asecalc-mlip",
+    version=version(),
+    description="Machine-learned interatomic potentials that stay physical in dynamics, as ASE calculators",
+    long_description=read("README.md"),
+    long_description_content_type="text/markdown",
+    author="asecalc-mlip contributors",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["asecalc_mlip*", "training*", "md_protocols*"]),
+    package_data={
+        "asecalc_mlip": ["zoo/*.pt", "zoo/*.xyz", "zoo/*.json", "kernels/*.cpp"],
+        "training": ["defaults.yaml"],
+        "md_protocols": ["protocols.yaml"],
+    },
+    install_requires=INFERENCE,
+    extras_require={
+        "train": [
+            "pytorch_lightning>=2.4",
+            "tensorboard>=2.17.1",
+            'schnetpack>=2.2; python_version >= "3.12"',
+            *(f'{name}; python_version < "3.12"' for name in SCHNETPACK_IMPORTS),
+        ],
+        "xtb": ["tblite>=0.4"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "mypy>=1.13"],
+    },
+    entry_points={"console_scripts": ["asecalc = asecalc_mlip.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Chemistry",
+        "Topic :: Scientific/Engineering :: Physics",
+    ],
+)
