@@ -1,0 +1,161 @@
+"""AtomGraph: the one input type of every model, and batching.
+
+A graph holds one structure or many. Edges are directed and come in both directions (i→j and j→i), sorted by centre,
+so that sums over neighbours run over contiguous rows and give the same floating-point result however the list came about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["AtomGraph", "batch_graphs", "graph_from_atoms"]
+
+
+@dataclass(frozen=True)
+class AtomGraph:
+    """Structures and their neighbour lists as tensors; N atoms, E edges, B structures.
+
+    Attributes
+    ----------
+    numbers : (N,) int64
+        Atomic numbers.
+    positions : (N, 3) float64
+        Å. Kept in double precision, so that edge vectors do not lose digits far from the origin.
+    batch : (N,) int64
+        Index of the structure of each atom, ascending.
+    centers, neighbors : (E,) int64
+        Atoms i and j of each edge, sorted by i.
+    cell : (B, 3, 3) float64
+        Rows are lattice vectors in Å; zeros for molecules.
+    shifts : (E, 3) float64 or None
+        Whole lattice vectors to add to atom j, so that r_ij = r_j − r_i + shift · cell. None when no structure is periodic.
+    """
+
+    numbers: Tensor
+    positions: Tensor
+    batch: Tensor
+    centers: Tensor
+    neighbors: Tensor
+    cell: Tensor
+    shifts: Tensor | None = None
+
+    @property
+    def n_atoms(self) -> int:
+        return self.numbers.shape[0]
+
+    @property
+    def n_edges(self) -> int:
+        return self.centers.shape[0]
+
+    @property
+    def n_structures(self) -> int:
+        return self.cell.shape[0]
+
+    @property
+    def is_periodic(self) -> bool:
+        return self.shifts is not None
+
+    def vectors(self) -> Tensor:
+        """Edge vectors r_j − r_i + shift · cell in Å, (E, 3) float64, differentiable in positions and cell."""
+        vectors = self.positions.index_select(0, self.neighbors) - self.positions.index_select(0, self.centers)
+        if self.shifts is None:
+            return vectors
+        if self.n_structures == 1:
+            return vectors + self.shifts @ self.cell[0]
+        cells = self.cell.index_select(0, self.batch.index_select(0, self.centers))
+        return vectors + torch.einsum("ei,eij->ej", self.shifts, cells)
+
+    def sum_over_atoms(self, values: Tensor) -> Tensor:
+        """Sum a per-atom quantity (N, …) over the atoms of each structure: (B, …)."""
+        out = torch.zeros((self.n_structures, *values.shape[1:]), dtype=values.dtype, device=values.device)
+        return out.index_add(0, self.batch, values)
+
+    def counts(self) -> Tensor:
+        """Number of atoms of each structure, (B,) int64."""
+        return self.sum_over_atoms(torch.ones_like(self.batch))
+
+    def within(self, cutoff: float) -> AtomGraph:
+        """The same graph with only the edges shorter than `cutoff` (Å); what a Verlet skin adds is dropped here."""
+        with torch.no_grad():
+            keep = (self.vectors().square().sum(-1) < cutoff * cutoff).nonzero().squeeze(-1)
+        if keep.shape[0] == self.n_edges:
+            return self
+        shifts = None if self.shifts is None else self.shifts.index_select(0, keep)
+        return replace(
+            self,
+            centers=self.centers.index_select(0, keep),
+            neighbors=self.neighbors.index_select(0, keep),
+            shifts=shifts,
+        )
+
+    def to(self, device: torch.device | str) -> AtomGraph:
+        """The graph on another device."""
+        moved = {name: value.to(device) for name, value in self.__dict__.items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+    def __repr__(self) -> str:
+        kind = "periodic" if self.is_periodic else "open"
+        return (
+            f"AtomGraph({self.n_structures} structures, {self.n_atoms} atoms, {self.n_edges} edges, {kind}, "
+            f"{self.positions.device})"
+        )
+
+
+def graph_from_atoms(atoms: Atoms | Sequence[Atoms], cutoff: float, *, device: torch.device | str = "cpu") -> AtomGraph:
+    """Graph of one `ase.Atoms` or of a list of them, with all edges shorter than `cutoff` (Å).
+
+    Raises
+    ------
+    InputError
+        For an empty structure, positions or cells that are not finite, or a periodic direction without a lattice vector.
+    """
+    from asecalc_mlip.neighbors import neighbor_list
+
+    structures = [atoms] if hasattr(atoms, "get_positions") else list(atoms)
+    graphs = []
+    for structure in structures:
+        centers, neighbors, shifts = neighbor_list(
+            structure.positions, np.asarray(structure.cell), structure.pbc, cutoff
+        )
+        graphs.append(_single(structure, centers, neighbors, shifts))
+    graph = graphs[0] if len(graphs) == 1 else batch_graphs(graphs)
+    return graph.to(device)
+
+
+def batch_graphs(graphs: Sequence[AtomGraph]) -> AtomGraph:
+    """One graph that holds all structures of `graphs`, which may differ in size, periodicity and elements."""
+    atom_offsets = np.cumsum([0] + [g.n_atoms for g in graphs])
+    structure_offsets = np.cumsum([0] + [g.n_structures for g in graphs])
+    shifts = None
+    if any(g.is_periodic for g in graphs):
+        shifts = torch.cat([g.positions.new_zeros(g.n_edges, 3) if g.shifts is None else g.shifts for g in graphs])
+    return AtomGraph(
+        numbers=torch.cat([g.numbers for g in graphs]),
+        positions=torch.cat([g.positions for g in graphs]),
+        batch=torch.cat([g.batch + int(o) for g, o in zip(graphs, structure_offsets)]),
+        centers=torch.cat([g.centers + int(o) for g, o in zip(graphs, atom_offsets)]),
+        neighbors=torch.cat([g.neighbors + int(o) for g, o in zip(graphs, atom_offsets)]),
+        cell=torch.cat([g.cell for g in graphs]),
+        shifts=shifts,
+    )
+
+
+def _single(atoms: Atoms, centers: np.ndarray, neighbors: np.ndarray, shifts: np.ndarray | None) -> AtomGraph:
+    cell = np.where(np.asarray(atoms.pbc)[:, None], np.asarray(atoms.cell), 0.0)
+    return AtomGraph(
+        numbers=torch.from_numpy(atoms.numbers.astype(np.int64)),
+        positions=torch.from_numpy(np.array(atoms.positions, dtype=np.float64)),
+        batch=torch.zeros(len(atoms), dtype=torch.int64),
+        centers=torch.from_numpy(centers),
+        neighbors=torch.from_numpy(neighbors),
+        cell=torch.from_numpy(cell.astype(np.float64))[None],
+        shifts=None if shifts is None else torch.from_numpy(shifts),
+    )

@@ -1,0 +1,62 @@
+"""Architectures: one file each, AtomGraph in, per-atom energies out."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Mapping
+
+from torch import nn
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.models.painn import PaiNN
+from asecalc_mlip.models.potential import Potential, Prediction, predict
+from asecalc_mlip.models.schnet import SchNet
+
+__all__ = [
+    "ARCHITECTURES",
+    "PaiNN",
+    "Potential",
+    "Prediction",
+    "SchNet",
+    "build_network",
+    "build_potential",
+    "predict",
+]
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"painn": PaiNN, "schnet": SchNet}
+
+
+def build_network(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:
+    """Network by the name of its architecture.
+
+    Raises
+    ------
+    InputError
+        For an unknown architecture, or a hyper-parameter that it does not have.
+    """
+    if architecture not in ARCHITECTURES:
+        raise InputError(f"architecture {architecture!r} is unknown; this version has {sorted(ARCHITECTURES)}")
+    cls = ARCHITECTURES[architecture]
+    allowed = list(inspect.signature(cls).parameters)
+    unknown = sorted(set(hyperparameters) - set(allowed))
+    if unknown:
+        raise InputError(f"{architecture} has no hyper-parameter {unknown}; it has {allowed}")
+    return cls(**hyperparameters)
+
+
+def build_potential(
+    architecture: str,
+    hyperparameters: Mapping[str, Any],
+    *,
+    reference_energies: Mapping[int, float],
+    scale: float = 1.0,
+) -> Potential:
+    """Network with reference energies (eV per element) and output scale (eV)."""
+    network = build_network(architecture, hyperparameters)
+    return Potential(
+        network,
+        architecture=architecture,
+        hyperparameters=hyperparameters,
+        reference_energies=reference_energies,
+        scale=scale,
+    )

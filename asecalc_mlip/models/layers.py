@@ -1,0 +1,38 @@
+"""Small pieces that several architectures use."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+
+from asecalc_mlip.graph import AtomGraph
+
+__all__ = ["MAX_ATOMIC_NUMBER", "ShiftedSoftplus", "edge_geometry", "mlp"]
+
+MAX_ATOMIC_NUMBER = 99
+
+
+class ShiftedSoftplus(nn.Module):
+    """ln(½ + ½ eˣ), zero at the origin (SchNet, Schütt et al., NeurIPS 2017)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.softplus(x) - 0.6931471805599453
+
+
+def mlp(n_in: int, n_hidden: int, n_out: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
+    """Two dense layers with one non-linearity; Glorot weights and zero biases, as SchNet and PaiNN start."""
+    layers = nn.Sequential(nn.Linear(n_in, n_hidden), activation(), nn.Linear(n_hidden, n_out))
+    for layer in (layers[0], layers[2]):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return layers
+
+
+def edge_geometry(graph: AtomGraph, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Distances (E,) in Å and unit vectors (E, 3) from centre to neighbour, formed in float64 and then cast."""
+    vectors = graph.vectors().to(dtype)
+    distances = vectors.square().sum(-1).sqrt()
+    return distances, vectors / distances[:, None]
+

@@ -1,0 +1,156 @@
+"""Potential: a network with reference energies, and the one place where forces and stress are taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
+
+__all__ = ["Potential", "Prediction", "predict"]
+
+
+class Potential(nn.Module):
+    """Per-atom energies: interaction energy from the network plus the reference energy E0 of the element.
+
+    The network runs in the dtype of its weights; energies are summed in float64, because total DFT energies have more
+    digits than float32 holds.
+
+    Parameters
+    ----------
+    network : nn.Module
+        AtomGraph → (N,) interaction energies; has an attribute `cutoff` (Å).
+    architecture : str
+        Name under which `build_network` makes it.
+    hyperparameters : mapping
+        Keyword arguments of the network, plain types only.
+    reference_energies : mapping
+        Atomic number → E0 in eV. Its keys are the elements that the model knows.
+    scale : float
+        eV; factor on the output of the network, of the size of what is to be learned.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        architecture: str,
+        hyperparameters: Mapping[str, Any],
+        reference_energies: Mapping[int, float],
+        scale: float = 1.0,
+    ):
+        super().__init__()
+        self.network = network
+        self.architecture = architecture
+        self.hyperparameters = dict(hyperparameters)
+        self.scale = float(scale)
+        e0 = torch.full((MAX_ATOMIC_NUMBER + 1,), torch.nan, dtype=torch.float64)
+        for number, energy in reference_energies.items():
+            e0[int(number)] = float(energy)
+        self.register_buffer("e0", e0, persistent=False)
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return float(self.network.cutoff)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
+
+    @property
+    def reference_energies(self) -> dict[int, float]:
+        """Atomic number → E0 in eV, of the elements that the model knows."""
+        return {int(z): float(self.e0[z]) for z in (~self.e0.isnan()).nonzero().squeeze(-1)}
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers that the model knows, ascending."""
+        return sorted(self.reference_energies)
+
+    def forward(self, graph: AtomGraph) -> Tensor:
+        """Energy of each atom in eV, (N,) float64."""
+        return self.network(graph).double() * self.scale + self.e0.index_select(0, graph.numbers)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Potential:
+        # Casting a model to float32 must not round the reference energies of −10⁴ eV.
+        e0 = self.e0
+        super()._apply(fn, recurse)
+        self.e0 = e0.to(self.e0.device)
+        return self
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about a graph, float64; B structures, N atoms.
+
+    Attributes
+    ----------
+    energy : (B,) eV
+    energies : (N,) eV per atom
+    forces : (N, 3) eV/Å or None
+    stress : (B, 3, 3) eV/Å³ or None
+        ASE's sign: positive where the structure wants to shrink. NaN for structures without volume.
+    """
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor | None = None
+    stress: Tensor | None = None
+
+
+def predict(
+    model: Callable[[AtomGraph], Tensor],
+    graph: AtomGraph,
+    *,
+    forces: bool = True,
+    stress: bool = False,
+    create_graph: bool = False,
+) -> Prediction:
+    """Energy with forces F = −∂E/∂r and stress σ = (1/V) ∂E/∂ε by automatic differentiation.
+
+    The strain ε is symmetric and acts on positions and cell together: r → r (1 + ε) (Knuth et al., CPC 190 (2015) 33).
+
+    Parameters
+    ----------
+    model : callable
+        AtomGraph → (N,) energies in eV.
+    graph : AtomGraph
+    forces, stress : bool
+        What to take besides the energy.
+    create_graph : bool
+        Keep the result differentiable, for training on forces.
+    """
+    if not (forces or stress):
+        with torch.set_grad_enabled(create_graph):
+            energies = model(graph)
+        return Prediction(graph.sum_over_atoms(energies), energies)
+    with torch.enable_grad():
+        positions = graph.positions.detach().requires_grad_()
+        moved, strain = _strained(graph, positions) if stress else (replace(graph, positions=positions), None)
+        energies = model(moved)
+        energy = graph.sum_over_atoms(energies)
+        inputs = [positions] if strain is None else [positions, strain]
+        gradients = torch.autograd.grad(
+            energy.sum(), inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
+    if not create_graph:
+        energy, energies = energy.detach(), energies.detach()
+    volume = None if strain is None else torch.linalg.det(graph.cell).abs()
+    return Prediction(
+        energy=energy,
+        energies=energies,
+        forces=-gradients[0] if forces else None,
+        stress=None if volume is None else gradients[1] / torch.where(volume > 0, volume, torch.nan)[:, None, None],
+    )
+
+
+def _strained(graph: AtomGraph, positions: Tensor) -> tuple[AtomGraph, Tensor]:
+    strain = torch.zeros_like(graph.cell).requires_grad_()
+    symmetric = 0.5 * (strain + strain.transpose(1, 2))
+    moved = positions + torch.einsum("ni,nij->nj", positions, symmetric.index_select(0, graph.batch))
+    return replace(graph, positions=moved, cell=graph.cell + graph.cell @ symmetric), strain
