@@ -1,0 +1,311 @@
+"""Runs molecular dynamics: the loop, frames, restart points, stop signals. NVE and NVT share it.
+
+A run is a pure function of its settings, start structure and model, also when it is cut into pieces. For that
+  - everything the next step depends on goes into the restart file as exact floats (positions, momenta, cell,
+    thermostat, random numbers, monitor);
+  - at every restart point the calculator forgets its neighbour list, in the run that goes on as well as in the one that
+    is restarted, so both sum the same neighbours in the same order;
+  - restart points lie on a fixed grid of steps, whenever and however the run was stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms, units
+
+from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
+from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.errors import InputError
+from md_protocols import files as names
+from md_protocols.files import RunFiles, frame
+from md_protocols.monitor import Failure, StabilityMonitor
+from md_protocols.progress import Interrupt, Progress
+from md_protocols.settings import MDSettings
+from md_protocols.summary import write_report
+from md_protocols.thermostats import (
+    degrees_of_freedom,
+    make_integrator,
+    maxwell_boltzmann,
+    refuse_constraints,
+)
+
+
+@dataclass
+class RunState:
+    """How far a run has come."""
+
+    step: int = 0
+    stable_step: int = 0
+    """Last step whose frame was found stable."""
+    frames: int = 0
+    """Stable frames in the trajectory."""
+    wall_s: float = 0.0
+    restarts: int = 0
+    failure: Failure | None = None
+    failure_step: int | None = None
+    signal: int | None = None
+    """The signal that stopped the run, if one did."""
+
+
+def start_run(
+    atoms: Atoms,
+    settings: MDSettings,
+    output: str,
+    *,
+    reference: MoleculeReference | None = None,
+    identity: dict | None = None,
+    progress: bool | None = False,
+) -> dict:
+    """Start a run of `atoms` (with any ASE calculator attached) and run it to its end.
+
+    Parameters
+    ----------
+    atoms : start structure with a calculator; it is moved. Existing momenta are replaced by Maxwell-Boltzmann ones.
+    settings : see `MDSettings`
+    output : directory for the files of the run; must not have a run in it
+    reference : for the bond rule and h(r); None: bonds of the start structure (molecules), nothing (periodic)
+    identity : what a restart must find unchanged (hashes of model and structure)
+    progress : True: progress bar; None: only on a terminal; False: none
+
+    Returns
+    -------
+    The summary, as in summary.json.
+
+    Raises
+    ------
+    InputError
+        The directory has a run, the structure is broken or has constraints, the disk is full.
+    """
+    run_files = RunFiles(output)
+    run_files.check_free()
+    refuse_constraints(atoms)
+    rng = np.random.default_rng(settings.seed)
+    maxwell_boltzmann(atoms, settings.temperature_K, rng)
+    if reference is None and not atoms.pbc.any():
+        reference = MoleculeReference.from_frames(atoms, "start structure")
+    run = MDRun(atoms, settings, run_files, reference, identity or {}, rng, atoms.copy())
+    run.begin()
+    return run.run(progress)
+
+
+def continue_run(
+    calculator,
+    settings: MDSettings,
+    output: str,
+    *,
+    identity: dict | None = None,
+    progress: bool | None = False,
+) -> dict:
+    """Continue the run in `output` exactly where its restart file says; see `start_run`.
+
+    Raises
+    ------
+    InputError
+        No restart file, a damaged one, files that were changed, another model than before.
+    """
+    run_files = RunFiles(output)
+    arrays, meta = run_files.load_restart()
+    _check_identity(meta["identity"], identity or {})
+    start = _stored_atoms(arrays, meta)
+    path = run_files.path(names.REFERENCE)
+    reference = MoleculeReference.load(path) if path.exists() else None
+    atoms = start.copy()
+    atoms.calc = calculator
+    atoms.set_cell(arrays["cell"])
+    atoms.positions[:] = arrays["positions"]
+    atoms.set_momenta(arrays["momenta"])
+    run = MDRun(atoms, settings, run_files, reference, meta["identity"], np.random.default_rng(), start)
+    run.restore(arrays, meta)
+    return run.run(progress)
+
+
+class MDRun:
+    """One run: owns the integrator, the monitor and the files. Made by `start_run` and `continue_run`."""
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        settings: MDSettings,
+        run_files: RunFiles,
+        reference: MoleculeReference | None,
+        identity: dict,
+        rng: np.random.Generator,
+        start: Atoms,
+    ) -> None:
+        self.atoms, self.settings, self.files = atoms, settings, run_files
+        self.reference, self.identity, self.start = reference, identity, start
+        self.ndof = degrees_of_freedom(start, settings.thermostat)
+        self.integrator = make_integrator(atoms, settings, rng)
+        self.monitor = StabilityMonitor(
+            start,
+            temperature_K=settings.temperature_K,
+            ndof=self.ndof,
+            reference=reference if settings.bond_rule else None,
+        )
+        self.edges = reference.histogram.edges if reference else bin_edges()
+        self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)
+        self.state = RunState()
+        self.first_step = 0
+        self._wall_before = 0.0
+        self._begun = time.perf_counter()
+
+    @property
+    def histogram(self) -> DistanceHistogram:
+        """h(r) of the stable frames so far."""
+        return DistanceHistogram(self.edges, self.counts, self.state.frames)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this piece of the run, without the time before a restart."""
+        return self.state.wall_s - self._wall_before
+
+    @property
+    def temperature(self) -> float:
+        """2 E_kin / (f k_B) in K."""
+        return 2.0 * self.atoms.get_kinetic_energy() / (self.ndof * units.kB)
+
+    def begin(self) -> None:
+        """Judge the start structure, make the files, write frame 0 and the first restart point."""
+        failure, *_ = self._judge()
+        if failure is not None:
+            raise InputError(f"The start structure is broken already: {failure.message}. Relax or repair it first.")
+        self.files.start()
+        if self.reference is not None:
+            self.files.write_json(names.REFERENCE, self.reference.to_dict())
+        self.monitor.set_state({"temperatures": []})  # so that frame 0 counts once
+        self._take_frame()
+        self._restart_point()
+
+    def run(self, progress: bool | None) -> dict:
+        """Integrate to the last step, the first broken frame or a stop signal; returns the summary."""
+        state, settings = self.state, self.settings
+        with Interrupt() as interrupt, Progress(settings, state.step, progress) as bar:
+            while state.step < settings.steps and state.failure is None and not interrupt.at_once:
+                self._advance()
+                if state.failure is None and state.step % settings.interval == 0:
+                    self._take_frame()
+                    bar.update(state.step, self.atoms, self.temperature)
+                if state.failure is None and state.step % settings.restart_every == 0:
+                    self._restart_point()
+                    if interrupt.signal:
+                        break
+                elif interrupt.news():
+                    bar.say(
+                        f"Stopping at the next restart point (every {settings.restart_every} steps); again: at once."
+                    )
+            if state.step < settings.steps and state.failure is None:
+                state.signal = interrupt.signal
+        self._tick()
+        return write_report(self)
+
+    def restore(self, arrays: dict[str, np.ndarray], meta: dict) -> None:
+        """Set everything to the restart point and cut the files back to it."""
+        self.files.cut_back(meta["sizes"])
+        self.integrator.set_state(meta["integrator"])
+        self.monitor.set_state(meta["monitor"])
+        self.counts[:] = arrays["counts"]
+        for name in ("step", "stable_step", "frames", "restarts"):
+            setattr(self.state, name, meta[name])
+        self.state.restarts += 1
+        self.first_step = self.state.step
+        self._wall_before = meta["wall_s"]
+
+    def _advance(self) -> None:
+        """One step. A calculator may refuse a broken geometry: then the monitor says what is wrong with it."""
+        self.state.step += 1
+        try:
+            self.integrator.step()
+        except Exception:
+            failure = self.monitor.check(self.atoms)
+            if failure is None:
+                raise
+            self._broken(failure, np.nan, np.full((len(self.atoms), 3), np.nan))
+
+    def _take_frame(self) -> None:
+        """Log and judge the frame; keep it in the trajectory if it is stable."""
+        failure, energy, forces = self._judge()
+        kinetic = self.atoms.get_kinetic_energy()
+        time_ps = self.state.step * self.settings.timestep_fs * 1e-3
+        values = (time_ps, self.temperature, energy, kinetic, energy + kinetic, self.integrator.conserved())
+        self.files.append_row((self.state.step, *map(float, values)))
+        if failure is not None:
+            self._broken(failure, energy, forces)
+            return
+        self.files.append_frame(self._frame(energy, forces))
+        self.state.stable_step = self.state.step
+        self.state.frames += 1
+        if not self.atoms.pbc.any():
+            self.counts += count_distances(self.atoms.positions, self.edges)
+
+    def _judge(self) -> tuple[Failure | None, float, np.ndarray]:
+        energy = float(self.atoms.get_potential_energy())
+        forces = self.atoms.get_forces(apply_constraint=False)
+        failure = self.monitor.check(self.atoms, energy=energy, forces=forces, temperature=self.temperature)
+        return failure, energy, forces
+
+    def _broken(self, failure: Failure, energy: float, forces: np.ndarray) -> None:
+        self.state.failure, self.state.failure_step = failure, self.state.step
+        self.files.write_frame(self._frame(energy, forces), names.UNSTABLE)
+
+    def _frame(self, energy: float, forces: np.ndarray) -> Atoms:
+        step = self.state.step
+        return frame(self.atoms, energy, forces, step=step, time_ps=step * self.settings.timestep_fs * 1e-3)
+
+    def _restart_point(self) -> None:
+        """Write the restart file and start the calculator afresh, as a restarted run will."""
+        self._tick()
+        arrays = {
+            "positions": self.atoms.positions,
+            "momenta": self.atoms.get_momenta(),
+            "cell": self.atoms.cell.array,
+            "pbc": self.atoms.pbc,
+            "start_positions": self.start.positions,
+            "start_cell": self.start.cell.array,
+            "counts": self.counts,
+            **{f"atoms_{name}": values for name, values in _extra_arrays(self.start).items()},
+        }
+        state = self.state
+        meta = {
+            "settings": self.settings.to_dict(),
+            "identity": self.identity,
+            "symbols": self.atoms.get_chemical_symbols(),
+            "info": {k: v for k, v in self.start.info.items() if isinstance(v, (bool, int, float, str))},
+            "integrator": self.integrator.get_state(),
+            "monitor": self.monitor.get_state(),
+            **{name: getattr(state, name) for name in ("step", "stable_step", "frames", "restarts", "wall_s")},
+        }
+        self.files.save_restart(arrays, meta)
+        if hasattr(self.atoms.calc, "reset"):
+            self.atoms.calc.reset()
+
+    def _tick(self) -> None:
+        self.state.wall_s = self._wall_before + time.perf_counter() - self._begun
+
+
+def _extra_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
+    """Masses, charges, tags and other numbers by atom that a calculator or the integrator may read."""
+    known = ("numbers", "positions", "momenta")
+    return {k: v for k, v in atoms.arrays.items() if k not in known and v.dtype.kind in "biuf"}
+
+
+def _stored_atoms(arrays: dict[str, np.ndarray], meta: dict) -> Atoms:
+    """The start structure of a run from its restart file."""
+    atoms = Atoms(meta["symbols"], arrays["start_positions"], cell=arrays["start_cell"], pbc=arrays["pbc"])
+    for name, values in arrays.items():
+        if name.startswith("atoms_"):
+            atoms.set_array(name.removeprefix("atoms_"), values)
+    atoms.info.update(meta["info"])
+    return atoms
+
+
+def _check_identity(stored: dict, now: dict) -> None:
+    """Refuse a restart with another model or structure file than the run was started with."""
+    for name, value in now.items():
+        if name in stored and stored[name] != value:
+            raise InputError(
+                f"The {name.replace('_', ' ')} is not the one this run was started with, and a restart continues the "
+                "same run: give the same file, or start a new run in another --output."
+            )

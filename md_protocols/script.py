@@ -1,0 +1,198 @@
+"""Command line shared by nvt.py and nve.py: options, start structure, model, reference, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+import asecalc_mlip
+from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
+from asecalc_mlip.errors import InputError
+from md_protocols.files import RunFiles
+from md_protocols.runner import continue_run, start_run
+from md_protocols.settings import DTYPES, THERMOSTATS, MDSettings, continue_settings, make_settings
+from md_protocols.summary import print_summary
+
+ZOO = Path(next(iter(asecalc_mlip.__path__))) / "zoo"
+STABLE, UNSTABLE, BAD_INPUT = 0, 1, 2
+EXIT_CODES = "Exit code: 0 stable, 1 unstable, 2 bad input, 128 + signal if stopped."
+
+
+def main(ensemble: str, description: str, argv: list[str] | None = None, *, calculator=None) -> int:
+    """Run a protocol from the command line; returns the exit code.
+
+    Parameters
+    ----------
+    ensemble : "nvt" or "nve"
+    description : first lines of --help
+    argv : arguments; None: those of the process
+    calculator : any ASE calculator to use in place of the model file
+    """
+    options = vars(build_parser(ensemble, description).parse_args(argv))
+    try:
+        summary, directory = _run(ensemble, options, calculator)
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    print(print_summary(summary, directory))
+    if summary["signal"] and summary["stable"]:
+        return 128 + summary["signal"]
+    return STABLE if summary["stable"] else UNSTABLE
+
+
+def build_parser(ensemble: str, description: str) -> argparse.ArgumentParser:
+    """Options; None everywhere means "not given", so that a protocol or a restart can fill it in."""
+    default = MDSettings(ensemble=ensemble)
+    temperature = 500 if ensemble == "nvt" else 300
+    parser = argparse.ArgumentParser(description=description, epilog=EXIT_CODES)
+    add = parser.add_argument
+    add("--model", help=f"shipped model or path of a .pt file (default {default.model})")
+    add("--structure", metavar="FILE", help="start structure, any file ASE reads (default: the model's own)")
+    add("--protocol", metavar="NAME", help="named settings from protocols.yaml, e.g. md17 or piwsl")
+    add("--temperature", dest="temperature_K", type=float, metavar="K", help=f"default {temperature} K")
+    add("--timestep", dest="timestep_fs", type=float, metavar="FS", help=f"default {default.timestep_fs} fs")
+    add("--steps", type=int, metavar="N", help=f"default {default.steps}")
+    if ensemble == "nvt":
+        add("--thermostat", choices=THERMOSTATS, help=f"default {default.thermostat}")
+        add("--tau", dest="tau_fs", type=float, metavar="FS", help="relaxation time of the thermostat (50 or 100 fs)")
+    add("--seed", type=int, metavar="N", help=f"of velocities and noise (default {default.seed})")
+    add("--interval", type=int, metavar="N", help=f"steps between frames (default {default.interval})")
+    add("--dtype", choices=DTYPES, help=f"precision of the model (default {default.dtype})")
+    add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default auto)")
+    add("--reference", metavar="FILE", help="molecule reference (JSON) for the bond rule and h(r)")
+    add("--no-bond-rule", dest="bond_rule", action="store_const", const=False, help="let bonds break (reactions)")
+    add("--output", metavar="DIR", help="new directory for the run (default: a name made from the settings)")
+    add("--restart", action="store_true", help="continue the run in --output exactly")
+    add("--progress", action="store_true", default=None, help="progress bar even if this is not a terminal")
+    return parser
+
+
+def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
+    restart, output, progress = options.pop("restart"), options.pop("output"), options.pop("progress")
+    device, reference_file = options.pop("device"), options.pop("reference")
+    if options["structure"]:
+        options["structure"] = str(Path(options["structure"]).resolve())
+    if restart:
+        return _restart(ensemble, options, output, device, calculator, progress)
+    settings = make_settings(ensemble, options)
+    output = output or _free_name(settings)
+    RunFiles(output).check_free()  # before the model is loaded
+    path = model_path(settings.model) if calculator is None else Path(settings.model)
+    atoms = _structure(settings, path)
+    reference = None if atoms.pbc.any() else find_reference(atoms, path, reference_file)
+    _warn_time_step(atoms, settings)
+    atoms.calc = calculator or _load_model(path, device, settings.dtype)
+    identity = _identity(path)
+    return start_run(atoms, settings, output, reference=reference, identity=identity, progress=progress), output
+
+
+def _restart(ensemble, options, output, device, calculator, progress) -> tuple[dict, str]:
+    if output is None:
+        raise InputError("--restart needs the directory of the run: --output DIR.")
+    run_files = RunFiles(output)
+    broken = run_files.summary_of_broken_run()
+    if broken:
+        print("The run broke and cannot be continued; its result:", file=sys.stderr)
+        return broken, output
+    stored = run_files.load_restart()[1]["settings"]
+    model = options.pop("model") or stored["model"]  # may have moved: its content decides, see _identity
+    settings = continue_settings(stored, ensemble, options)
+    path = model_path(model) if calculator is None else Path(model)
+    calculator = calculator or _load_model(path, device, settings.dtype)
+    return continue_run(calculator, settings, output, identity=_identity(path), progress=progress), output
+
+
+def model_path(model: str) -> Path:
+    """Path of a model file: as given, or among the shipped ones, with or without .pt."""
+    for path in (Path(model), ZOO / model, ZOO / f"{model}.pt"):
+        if path.is_file():
+            return path.resolve()
+    shipped = ", ".join(sorted(p.name for p in ZOO.glob("*.pt"))) or "none"
+    raise InputError(f"There is no model {model!r}. Give the path of a .pt file or a shipped model ({shipped}).")
+
+
+def find_reference(atoms: Atoms, model: Path, given: str | None) -> MoleculeReference | None:
+    """The reference for a molecule: the given file, the one beside the model, or None (the start structure).
+
+    A reference found beside the model is used only if the molecule is the same and whole by its bonds.
+    """
+    path = Path(given) if given else _beside(model, ".reference.json")
+    if path is None:
+        return None
+    reference = MoleculeReference.load(path)
+    if not reference.matches(atoms):
+        problem = f"it has {len(reference.symbols)} atoms in another order or of other elements"
+    elif worst_deviation(atoms.positions, reference)[0] > THRESHOLD:
+        problem = "the start structure breaks its bonds (another order of atoms?)"
+    else:
+        return reference
+    if given:
+        raise InputError(f"The reference {path} does not fit the structure: {problem}.")
+    _note(f"the reference {path.name} does not fit the structure ({problem}); the start structure is used instead")
+    return None
+
+
+def _structure(settings: MDSettings, model: Path) -> Atoms:
+    path = Path(settings.structure) if settings.structure else _beside(model, ".xyz")
+    if path is None:
+        raise InputError(f"The model {model.name} comes without a start structure: give one with --structure FILE.")
+    try:
+        atoms = ase.io.read(path)
+    except Exception as error:  # ASE's readers raise anything
+        raise InputError(f"The structure {path} cannot be read: {error or type(error).__name__}.") from None
+    if not isinstance(atoms, Atoms) or len(atoms) == 0:
+        raise InputError(f"The structure {path} has no atoms.")
+    if not np.isfinite(atoms.positions).all():
+        raise InputError(f"The structure {path} has positions that are NaN or infinite.")
+    atoms.calc = None
+    return atoms
+
+
+def _beside(model: Path, suffix: str) -> Path | None:
+    """aspirin.xyz or aspirin.reference.json beside aspirin.pt, or the shipped one of the same name."""
+    for folder in (model.parent, ZOO):
+        path = folder / (model.stem + suffix)
+        if path.is_file():
+            return path
+    return None
+
+
+def _load_model(path: Path, device: str, dtype: str):
+    from asecalc_mlip import PIWSLCalculator
+
+    return PIWSLCalculator.load(path, device=device, dtype=dtype)
+
+
+def _identity(model: Path) -> dict:
+    """Hash of the model file, empty if there is no file (a calculator was handed over)."""
+    return {"model_sha256": hashlib.sha256(model.read_bytes()).hexdigest()} if model.is_file() else {}
+
+
+def _free_name(settings: MDSettings) -> str:
+    """A directory name made from the settings that is not taken yet."""
+    stem = f"{settings.ensemble}-{Path(settings.model).stem}-{settings.temperature_K:g}K-seed{settings.seed}"
+    number, name = 1, stem
+    while Path(name).exists():
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def _warn_time_step(atoms: Atoms, settings: MDSettings) -> None:
+    light = 1 in atoms.numbers and atoms.get_masses()[atoms.numbers == 1].min() < 1.5
+    if light and settings.timestep_fs > 1.0:
+        _note(
+            f"a time step of {settings.timestep_fs:g} fs is long for hydrogen, whose vibrations have a period of about "
+            "10 fs: use 0.5 fs (at most 1 fs) unless this is on purpose"
+        )
+
+
+def _note(message: str) -> None:
+    print(f"Warning: {message}.", file=sys.stderr)

@@ -1,0 +1,134 @@
+"""Settings of a molecular dynamics run: defaults, named protocols, checks, and what may change at a restart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from asecalc_mlip.errors import InputError
+
+PROTOCOLS = Path(__file__).with_name("protocols.yaml")
+THERMOSTATS = ("langevin", "nose-hoover", "bussi")
+DTYPES = ("float32", "float64")
+DEFAULT_TAU_FS = {"langevin": 100.0, "nose-hoover": 50.0, "bussi": 100.0}
+# Restart points are at least this many steps apart: each costs one extra force call.
+RESTART_STEPS = 200
+
+
+@dataclass(frozen=True)
+class MDSettings:
+    """Everything that decides a trajectory, apart from the start structure."""
+
+    ensemble: str = "nvt"
+    """nvt or nve."""
+    model: str = "aspirin.pt"
+    """Name of a shipped model or path of a .pt file."""
+    structure: str | None = None
+    """Start structure, any file ASE reads; None: the one shipped with the model."""
+    temperature_K: float = 500.0
+    """Temperature of the thermostat (NVT) and of the initial velocities."""
+    timestep_fs: float = 0.5
+    """Time step."""
+    steps: int = 20000
+    """Number of steps; a restart may ask for more."""
+    thermostat: str | None = "nose-hoover"
+    """langevin, nose-hoover or bussi; None in NVE."""
+    tau_fs: float | None = None
+    """Relaxation time of the thermostat (Langevin: 1/friction); None: a default for each thermostat."""
+    seed: int = 0
+    """Seed of the initial velocities and of the thermostat's noise."""
+    interval: int = 100
+    """Steps between two frames (trajectory, log, monitor)."""
+    dtype: str = "float32"
+    """Precision of the model: float32 or float64."""
+    protocol: str | None = None
+    """Name of the protocol the settings come from."""
+    bond_rule: bool = True
+    """Whether a molecule counts as broken when a bond deviates by more than 0.5 Å."""
+
+    def __post_init__(self) -> None:
+        _require(self.ensemble in ("nvt", "nve"), f"ensemble is nvt or nve, not {self.ensemble!r}")
+        _require(self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        for name in ("temperature_K", "timestep_fs"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, f"{name} must be a positive number, not {value}")
+        _require(self.steps >= 0, f"steps must not be negative ({self.steps})")
+        _require(self.interval >= 1, f"interval must be at least 1 step, not {self.interval}")
+        _require(self.seed >= 0, f"seed must not be negative ({self.seed})")
+        self._settle_thermostat()
+
+    def _settle_thermostat(self) -> None:
+        if self.ensemble == "nve":
+            object.__setattr__(self, "thermostat", None)
+            object.__setattr__(self, "tau_fs", None)
+            return
+        allowed = ", ".join(THERMOSTATS)
+        _require(self.thermostat in THERMOSTATS, f"thermostat is one of {allowed}, not {self.thermostat!r}")
+        if self.tau_fs is None:
+            object.__setattr__(self, "tau_fs", DEFAULT_TAU_FS[self.thermostat])
+        _require(self.tau_fs >= 2 * self.timestep_fs, f"tau_fs must be at least two time steps, not {self.tau_fs}")
+
+    @property
+    def restart_every(self) -> int:
+        """Steps between two restart points: the smallest multiple of `interval` that is at least RESTART_STEPS."""
+        return self.interval * math.ceil(RESTART_STEPS / self.interval)
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def make_settings(ensemble: str, given: dict) -> MDSettings:
+    """Settings from defaults, then the protocol, then the options that were `given` (None: not given)."""
+    given = {name: value for name, value in given.items() if value is not None}
+    defaults = {} if ensemble == "nvt" else {"temperature_K": 300.0}
+    protocol = load_protocol(given["protocol"], ensemble) if "protocol" in given else {}
+    return MDSettings(**{**defaults, **protocol, **given, "ensemble": ensemble})
+
+
+def load_protocol(name: str, ensemble: str) -> dict:
+    """The settings of one named protocol of protocols.yaml."""
+    protocols = yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8"))
+    if name not in protocols:
+        raise InputError(f"There is no protocol {name!r}; protocols.yaml has {', '.join(sorted(protocols))}.")
+    protocol = protocols[name]
+    if protocol["ensemble"] != ensemble:
+        script = f"md_protocols/{protocol['ensemble']}.py"
+        raise InputError(f"The protocol {name!r} is for {protocol['ensemble'].upper()}: run it with {script}.")
+    protocol.setdefault("seed", protocol.get("seeds", [0])[0])
+    return {k: v for k, v in protocol.items() if k in {f.name for f in fields(MDSettings)}}
+
+
+def continue_settings(stored: dict, ensemble: str, given: dict) -> MDSettings:
+    """Settings of a restart: the stored ones; `given` options must agree with them, only `steps` may grow.
+
+    Raises
+    ------
+    InputError
+        Naming each option that differs.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    if "protocol" in given and given["protocol"] != stored["protocol"]:
+        given = {**load_protocol(given["protocol"], ensemble), **given}
+    wanted = {**stored, **given, "ensemble": ensemble}
+    wrong = [name for name in stored if name != "steps" and wanted[name] != stored[name]]
+    if wrong:
+        found = "; ".join(f"{name} was {stored[name]!r}, now {wanted[name]!r}" for name in wrong)
+        raise InputError(
+            f"A restart continues the same run, but {found}. Leave these options out, or start a new run "
+            "in another --output."
+        )
+    if wanted["steps"] < stored["steps"]:
+        raise InputError(
+            f"The run was made for {stored['steps']} steps and {wanted['steps']} are fewer: give the same number or "
+            "more, or leave --steps out."
+        )
+    return MDSettings(**wanted)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message + ".")
