@@ -1,0 +1,188 @@
+"""What happens around the gradient steps: averaged weights, checkpoints, log and progress bar."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+__all__ = ["AveragedWeights", "LastCheckpoint", "RunLog"]
+
+
+class AveragedWeights(pl.Callback):
+    """Exponential moving average of the weights; validates with it and remembers the best one.
+
+    The average θ̄ ← d·θ̄ + (1 − d)·θ starts with a smaller d, min(d, (1 + n)/(10 + n)), so that the first steps do not
+    linger. Average, best weights and random state are part of every checkpoint.
+    """
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.module = module
+        self.average = [p.detach().clone() for p in module.parameters()]
+        self.steps = 0
+        self.best: list[Tensor] | None = None
+        self.best_loss = float("inf")
+        self.best_epoch = -1
+        self._raw: list[Tensor] | None = None
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the average."""
+        self.steps += 1
+        weight = 1.0 - min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.decay > 0 else 1.0
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.module.parameters()], weight)
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Put the average in place of the weights."""
+        self._raw = [p.detach().clone() for p in self.module.parameters()]
+        self.copy_to_module(self.average)
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Put the weights back, and keep the average if it is the best so far."""
+        loss = trainer.callback_metrics.get("val_loss")
+        if not trainer.sanity_checking and loss is not None and float(loss) < self.best_loss:
+            self.best_loss, self.best_epoch = float(loss), trainer.current_epoch
+            self.best = [p.clone() for p in self.average]
+        if self._raw is not None:
+            self.copy_to_module(self._raw)
+            self._raw = None
+
+    def copy_to_module(self, weights: list[Tensor]) -> None:
+        """Write a list of weights into the module."""
+        with torch.no_grad():
+            for parameter, value in zip(self.module.parameters(), weights):
+                parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Average, best weights and torch's random state."""
+        names = ("average", "steps", "best", "best_loss", "best_epoch")
+        return {**{name: getattr(self, name) for name in names}, "rng": torch.get_rng_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore all of it."""
+        torch.set_rng_state(state.pop("rng").cpu())
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class LastCheckpoint(pl.callbacks.Checkpoint):
+    """Writes last.ckpt at the end of an epoch, at most every `seconds`, and always at the last one.
+
+    The file is replaced in one step: a run killed while writing keeps the one before.
+    """
+
+    def __init__(self, folder: Path, *, seconds: float = 30.0):
+        self.path = folder / "last.ckpt"
+        self.seconds = seconds
+        self._written = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Write if it is time."""
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if last or time.monotonic() - self._written >= self.seconds:
+            self.write(trainer)
+
+    def write(self, trainer: pl.Trainer) -> None:
+        """Write now."""
+        temporary = self.path.with_name("last.ckpt.writing")
+        trainer.save_checkpoint(temporary)
+        os.replace(temporary, self.path)
+        self._written = time.monotonic()
+
+
+class RunLog(pl.Callback):
+    """One row per epoch in log.csv, and one progress bar over all epochs (a line a minute where there is no terminal)."""
+
+    def __init__(self, folder: Path, *, progress: bool):
+        self.path = folder / "log.csv"
+        self.progress = progress
+        self.seconds = 0.0
+        self._bar: tqdm | None = None
+        self._start = 0.0
+        self._spoken = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Open the bar, and drop the rows of epochs that will be run again."""
+        self._start = time.monotonic() - self.seconds
+        self._rows = [row for row in _read_rows(self.path) if int(row["epoch"]) < trainer.current_epoch]
+        _write_rows(self.path, self._rows)
+        if self.progress and sys.stderr.isatty():
+            self._bar = tqdm(total=trainer.max_epochs, initial=trainer.current_epoch, unit="epoch", dynamic_ncols=True)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Add the row of this epoch."""
+        self.seconds = time.monotonic() - self._start
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train_", "val_"))}
+        row = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "seconds": round(self.seconds, 1),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            **metrics,
+        }
+        self._rows.append(row)
+        _append_row(self.path, row)
+        self._speak(trainer, row)
+
+    def on_train_end(self, *_: Any) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds trained so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them."""
+        self.seconds = state["seconds"]
+
+    def _speak(self, trainer: pl.Trainer, row: dict[str, Any]) -> None:
+        errors = [f"{name} {1000 * row[key]:.1f} {unit}" for name, key, unit in _SHOWN if key in row]
+        text = f"validation: {', '.join(errors)}, lr {row['lr']:.1e}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
+        elif self.progress and time.monotonic() - self._spoken > 60:
+            self._spoken = time.monotonic()
+            left = self.seconds / max(1, trainer.current_epoch + 1) * (trainer.max_epochs - trainer.current_epoch - 1)
+            print(f"epoch {row['epoch'] + 1}/{trainer.max_epochs}, {text}, {left / 60:.0f} min left", flush=True)
+
+
+_SHOWN = [
+    ("energy", "val_energy_mae", "meV"),
+    ("energy", "val_energy_per_atom_mae", "meV/atom"),
+    ("forces", "val_forces_mae", "meV/Å"),
+    ("stress", "val_stress_mae", "meV/Å³"),
+]
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        # A row cut off by a kill has no value in its last column.
+        return [row for row in csv.DictReader(file) if None not in row.values() and row.get("epoch", "").isdigit()]
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.unlink(missing_ok=True)
+    for row in rows:
+        _append_row(path, row)
+
+
+def _append_row(path: Path, row: dict[str, Any]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)

@@ -1,0 +1,225 @@
+"""Labelled structures into SchNetPack's data module, with our neighbour lists and a reproducible order of batches."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+from schnetpack import properties
+from schnetpack.data import AtomsDataModule, AtomsLoader
+from schnetpack.data.atoms import ASEAtomsData
+from schnetpack.transform.base import Transform
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.neighbors import neighbor_list
+
+__all__ = ["EpochSampler", "FramesDataModule", "Split", "graph_from_batch", "make_split"]
+
+UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang^3"}
+SHIFTS = "_shifts"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which frames are trained on, validated on and tested on: indices into the list of frames."""
+
+    train: list[int]
+    val: list[int]
+    test: list[int]
+
+    def save(self, path: Path) -> None:
+        """Write split.json."""
+        path.write_text(json.dumps(self.__dict__))
+
+    @classmethod
+    def load(cls, path: str | Path, n_frames: int) -> Split:
+        """Read split.json and check it against the number of frames."""
+        try:
+            content = json.loads(Path(path).read_text())
+            split = cls(*([int(i) for i in content[part]] for part in ("train", "val", "test")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"split file {str(path)!r} cannot be used: {error!r}; delete it to draw a new one") from None
+        every = split.train + split.val + split.test
+        if len(set(every)) != len(every) or (every and not 0 <= min(every) <= max(every) < n_frames):
+            raise InputError(f"split file {str(path)!r} repeats frames or names some beyond the {n_frames} in the data")
+        return split
+
+
+def make_split(n_frames: int, n_train: int | None, n_val: int, *, seed: int) -> Split:
+    """Random split of `n_frames` frames; what training and validation leave over is for testing."""
+    n_train = n_frames - n_val if n_train is None else n_train
+    if n_train < 1 or n_val < 1 or n_train + n_val > n_frames:
+        raise DataError(
+            f"n_train {n_train} and n_val {n_val} do not fit {n_frames} frames; both must be at least 1 and together "
+            "at most the number of frames"
+        )
+    order = np.random.default_rng(seed).permutation(n_frames).tolist()
+    return Split(sorted(order[:n_train]), sorted(order[n_train : n_train + n_val]), sorted(order[n_train + n_val :]))
+
+
+def graph_from_batch(batch: dict[str, Tensor]) -> AtomGraph:
+    """AtomGraph of a batch of SchNetPack's loader."""
+    periodic = bool(batch[properties.pbc].any())
+    return AtomGraph(
+        numbers=batch[properties.Z],
+        positions=batch[properties.R].double(),
+        batch=batch[properties.idx_m],
+        centers=batch[properties.idx_i],
+        neighbors=batch[properties.idx_j],
+        cell=batch[properties.cell].double().view(-1, 3, 3),
+        shifts=batch[SHIFTS] if periodic else None,
+    )
+
+
+class NeighborTransform(Transform):
+    """Adds our neighbour list (all pairs shorter than the cutoff, sorted by centre) to a sample."""
+
+    is_preprocessor = True
+    is_postprocessor = False
+
+    def __init__(self, cutoff: float):
+        super().__init__()
+        self.cutoff = cutoff
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sample with `_idx_i`, `_idx_j`, shifts, and the energy per atom if there is an energy."""
+        cell, pbc = inputs[properties.cell][0].numpy(), inputs[properties.pbc].numpy().astype(bool)
+        centers, neighbors, shifts = neighbor_list(inputs[properties.R].numpy(), cell, pbc, self.cutoff)
+        inputs[properties.idx_i] = torch.from_numpy(centers)
+        inputs[properties.idx_j] = torch.from_numpy(neighbors)
+        inputs[SHIFTS] = torch.zeros(len(centers), 3).double() if shifts is None else torch.from_numpy(shifts)
+        inputs[properties.cell] = inputs[properties.cell] * inputs[properties.pbc].double()[None, :, None]
+        if "energy" in inputs:
+            inputs["energy_per_atom"] = inputs["energy"] / inputs[properties.n_atoms]
+        return inputs
+
+
+class InMemoryDataset(Dataset):
+    """Samples of a SchNetPack dataset, kept after the first read: database and neighbour list are paid once."""
+
+    def __init__(self, dataset: Dataset):
+        self._dataset = dataset
+        self._samples: dict[int, dict[str, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if index not in self._samples:
+            self._samples[index] = self._dataset[index]
+        return self._samples[index]
+
+
+class EpochSampler(Sampler[int]):
+    """Random order that depends on seed and epoch alone, so that a resumed run sees the same batches."""
+
+    def __init__(self, size: int, seed: int):
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng([self.seed, self.epoch]).permutation(self.size).tolist())
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class FramesDataModule(AtomsDataModule):
+    """SchNetPack's data module over frames that are already read, checked and split.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        As `training.readers.read_frames` returns them.
+    split : Split
+    labels : sequence of str
+        Labels to load, of "energy", "forces", "stress".
+    cutoff : float
+        Å.
+    folder : Path
+        Where the database is written.
+    batch_size, seed : int
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Atoms],
+        split: Split,
+        *,
+        labels: Sequence[str],
+        cutoff: float,
+        folder: Path,
+        batch_size: int,
+        seed: int,
+    ):
+        path = folder / "data.db"
+        _write_database(frames, labels, path)
+        super().__init__(
+            datapath=str(path),
+            batch_size=batch_size,
+            num_workers=0,
+            load_properties=list(labels),
+            transforms=[NeighborTransform(cutoff)],
+        )
+        self._split, self._seed = split, seed
+
+    def _load_partitions(self) -> None:
+        self.train_idx, self.val_idx, self.test_idx = self._split.train, self._split.val, self._split.test
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the database once and keep the samples."""
+        if self.dataset is not None:
+            return
+        super().setup(stage)
+        for part in ("_train_dataset", "_val_dataset", "_test_dataset"):
+            setattr(self, part, InMemoryDataset(getattr(self, part)))
+
+    def train_dataloader(self) -> AtomsLoader:
+        """Batches in an order fixed by seed and epoch."""
+        if self._train_dataloader is None:
+            self._train_dataloader = AtomsLoader(
+                self.train_dataset,
+                batch_size=self.batch_size,
+                sampler=EpochSampler(len(self.train_dataset), self._seed),
+                drop_last=len(self.train_dataset) > self.batch_size,
+            )
+        return self._train_dataloader
+
+
+def _write_database(frames: Sequence[Atoms], labels: Sequence[str], path: Path) -> None:
+    # Written under another name first: a run killed here must not leave half a database behind.
+    temporary = path.with_name("writing.db")
+    for stale in (temporary, path):
+        stale.unlink(missing_ok=True)
+    dataset = ASEAtomsData.create(
+        str(temporary), distance_unit="Ang", property_unit_dict={label: UNITS[label] for label in labels}
+    )
+    dataset.add_systems([_properties(atoms, labels) for atoms in frames], [_bare(atoms) for atoms in frames])
+    os.replace(temporary, path)
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+
+
+def _properties(atoms: Atoms, labels: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, np.ndarray] = {}
+    if "energy" in labels:
+        values["energy"] = np.array([atoms.info["energy"]], dtype=np.float64)
+    if "forces" in labels:
+        values["forces"] = np.asarray(atoms.arrays["forces"], dtype=np.float64)
+    if "stress" in labels:
+        values["stress"] = np.asarray(atoms.info["stress"], dtype=np.float64).reshape(1, 3, 3)
+    return values

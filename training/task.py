@@ -1,0 +1,150 @@
+"""SchNetPack's AtomisticTask around one of our potentials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from schnetpack.model.base import AtomisticModel
+from schnetpack.task import AtomisticTask, ModelOutput
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanSquaredError
+
+from asecalc_mlip.errors import DataError
+from asecalc_mlip.models import Potential, predict
+from training.config import LossConfig, OptimizerConfig
+from training.data import graph_from_batch
+from training.losses import distance, is_finite
+
+__all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
+
+
+class PotentialAdapter(AtomisticModel):
+    """Our potential behind SchNetPack's interface: dictionary in, dictionary out."""
+
+    def __init__(self, potential: Potential, *, forces: bool, stress: bool):
+        super().__init__()
+        self.potential = potential
+        self.forces, self.stress = forces, stress
+        self.required_derivatives = ["_positions"] if forces or stress else []
+        self.model_outputs = ["energy", "energy_per_atom", "forces", "stress"]
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Energy (B,), energy_per_atom (B,), and forces (N, 3), stress (B, 3, 3) where asked for."""
+        graph = graph_from_batch(inputs)
+        result = predict(
+            self.potential, graph, forces=self.forces, stress=self.stress, create_graph=self.potential.training
+        )
+        out = {"energy": result.energy, "energy_per_atom": result.energy / graph.counts()}
+        if result.forces is not None:
+            out["forces"] = result.forces
+        if result.stress is not None:
+            out["stress"] = result.stress
+        return out
+
+
+def make_outputs(loss: LossConfig) -> list[ModelOutput]:
+    """One output per label with a weight above zero, each with its loss, its weight and its metrics (eV, Å)."""
+    energy = "energy_per_atom" if loss.energy_per_atom else "energy"
+    wanted = [
+        (energy, loss.energy_weight, loss.energy),
+        ("forces", loss.forces_weight, loss.forces),
+        ("stress", loss.stress_weight, loss.stress),
+    ]
+    return [
+        ModelOutput(
+            name=name,
+            loss_fn=distance(kind),
+            loss_weight=weight,
+            metrics={"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)},
+        )
+        for name, weight, kind in wanted
+        if weight > 0
+    ]
+
+
+class TrainingTask(AtomisticTask):
+    """AtomisticTask whose schedule is part of its state, and which stops at a loss that is not a number.
+
+    Lightning saves epoch-end checkpoints before it steps a plateau schedule and then skips that step on resuming, so the
+    schedule is stepped here instead: a resumed run has the learning rates of one that was never interrupted.
+    """
+
+    def __init__(self, model: PotentialAdapter, outputs: list[ModelOutput], config: OptimizerConfig, max_epochs: int):
+        super().__init__(
+            model,
+            outputs,
+            optimizer_cls=torch.optim.AdamW,
+            optimizer_args={"lr": config.lr, "weight_decay": config.weight_decay},
+            warmup_steps=config.warmup_steps,
+        )
+        self.config, self.max_epochs = config, max_epochs
+        self.schedule: Any = None
+        self._restored_schedule: dict[str, Any] | None = None
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: SchNetPack would pickle the whole model into every checkpoint; the settings are in config.yaml."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch; the metrics of the training set are not worth their time in every step."""
+        prediction = self.predict_without_postprocessing(batch)
+        prediction, targets = self.apply_constraints(prediction, self._targets(batch))
+        loss = self.loss_fn(prediction, targets)
+        if not is_finite(loss):
+            raise DataError(self._diverged(batch))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]))
+        return loss
+
+    def on_train_start(self) -> None:
+        """Make the schedule once the optimiser is there, in the state that was saved if there is one."""
+        optimizer, config = self.trainer.optimizers[0], self.config
+        if config.schedule == "plateau":
+            self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=config.plateau_factor, patience=config.plateau_patience, min_lr=config.min_lr
+            )
+        elif config.schedule == "cosine":
+            self.schedule = _Cosine(optimizer, config.lr, config.min_lr, self.max_epochs)
+        if self.schedule is not None and self._restored_schedule is not None:
+            self.schedule.load_state_dict(self._restored_schedule)
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedule with the validation loss of this epoch."""
+        if self.schedule is not None:
+            self.schedule.step(float(self.trainer.callback_metrics["val_loss"]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the schedule beside weights and optimiser."""
+        checkpoint["schedule"] = None if self.schedule is None else self.schedule.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Hold the saved schedule until the optimiser exists."""
+        self._restored_schedule = checkpoint["schedule"]
+
+    def _targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {output.target_property: batch[output.target_property] for output in self.outputs}
+
+    def _diverged(self, batch: dict[str, Tensor]) -> str:
+        return (
+            f"the loss is no longer a number at step {self.global_step}, in a batch with the frames "
+            f"{batch['_idx'].tolist()} of the data. Lower optimizer.lr or optimizer.gradient_clip and run again: it "
+            "continues from the last checkpoint"
+        )
+
+
+class _Cosine:
+    """Half a cosine from `lr` to `min_lr` over `epochs` steps; a function of the epoch, so it has no drift."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, epochs: int):
+        self.optimizer, self.lr, self.min_lr, self.epochs, self.epoch = optimizer, lr, min_lr, epochs, 0
+
+    def step(self, _metric: float) -> None:
+        self.epoch += 1
+        fraction = torch.tensor(min(1.0, self.epoch / self.epochs) * torch.pi).cos().item()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.min_lr + 0.5 * (self.lr - self.min_lr) * (1.0 + fraction)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
