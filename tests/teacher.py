@@ -1,7 +1,7 @@
 """An analytic potential that stands in for ab-initio data in tests.
 
-Morse pairs, switched off smoothly at the cutoff, with parameters by pair of elements. It is smooth, cheap and exact, so that
-a test may ask a model to learn it and compare forces and stress with the truth.
+Morse pairs: smooth, cheap and exact, so that a test may ask a model to learn it and compare forces and stress with the
+truth.
 """
 
 from __future__ import annotations
@@ -19,28 +19,35 @@ ATOM_ENERGY = {1: -13.6, 6: -1027.0, 7: -1485.0, 8: -2041.0, 11: -4.2, 17: -6.1}
 
 
 class Teacher(Calculator):
-    """Morse pairs D (1 − e^(−a(r−r0)))² − D, times a quintic switch, plus an energy per atom.
+    """Morse pairs D (1 − e^(−a(r−r0)))² − D plus an energy per atom.
+
+    Without a reference every pair of unlike elements attracts at the sum of its covalent radii, like elements hardly,
+    and a quintic switch ends the energy at the cutoff: rock salt is stable. With a reference molecule every pair of its
+    atoms keeps its distance there, bonds more than angles and angles more than the rest: the molecule vibrates and
+    stays whole.
 
     Parameters
     ----------
+    reference
+        Molecule whose distances are the minima, or None.
     cutoff
-        Distance (Å) at which the energy, its slope and its curvature reach zero.
-    depth, width
-        D (eV) and a (1/Å); r0 is the sum of the covalent radii.
+        Distance (Å) at which energy, slope and curvature of a pair without a reference reach zero.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    width = 1.6  # a, 1/Å
 
-    def __init__(self, cutoff: float = 4.0, depth: float = 1.5, width: float = 1.6) -> None:
+    def __init__(self, reference: Atoms | None = None, *, cutoff: float = 4.0) -> None:
         super().__init__()
-        self.cutoff, self.depth, self.width = cutoff, depth, width
+        self.cutoff = cutoff
+        self.rest = None if reference is None else reference.get_all_distances()
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """Compute energy (eV), forces (eV/Å) and, for a full cell, stress (eV/Å³)."""
         super().calculate(atoms, properties, system_changes)
         numbers = self.atoms.numbers
-        i, j, d, vectors = ase_neighbor_list("ijdD", self.atoms, self.cutoff)
-        energies, slopes = self._pair(d, covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
+        i, j, d, vectors = ase_neighbor_list("ijdD", self.atoms, self.cutoff if self.rest is None else 15.0)
+        energies, slopes = self._pair(i, j, d)
         pull = (slopes / d)[:, None] * vectors  # each pair comes twice: i→j and j→i
         forces = np.zeros((len(numbers), 3))
         np.add.at(forces, i, pull)
@@ -50,15 +57,23 @@ class Teacher(Calculator):
             stress = 0.5 * vectors.T @ pull / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
-    def _pair(self, d: np.ndarray, r0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pair(self, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return energies and their derivatives with respect to the distance."""
+        numbers = self.atoms.numbers
+        if self.rest is None:
+            r0 = covalent_radii[numbers[i]] + covalent_radii[numbers[j]]
+            depth = np.where(numbers[i] == numbers[j], 0.1, 1.5)
+        else:
+            r0 = self.rest[i, j]
+            depth = np.select([r0 < 1.65, r0 < 2.7], [4.0, 1.0], 0.1)
         decay = np.exp(-self.width * (d - r0))
-        morse = self.depth * ((1 - decay) ** 2 - 1)
-        slope = 2 * self.depth * self.width * decay * (1 - decay)
+        morse = depth * ((1 - decay) ** 2 - 1)
+        slope = 2 * depth * self.width * decay * (1 - decay)
+        if self.rest is not None:
+            return morse, slope
         x = d / self.cutoff
         switch = 1 - x**3 * (10 - 15 * x + 6 * x**2)
-        switch_slope = -30 * x**2 * (1 - x) ** 2 / self.cutoff
-        return morse * switch, slope * switch + morse * switch_slope
+        return morse * switch, slope * switch - 30 * morse * x**2 * (1 - x) ** 2 / self.cutoff
 
 
 def labelled(atoms: Atoms, teacher: Teacher | None = None) -> Atoms:
@@ -82,8 +97,9 @@ def molecule_frames(n: int = 60, *, name: str = "CH3CH2OH", seed: int = 0, sprea
         Standard deviation (Å) of each coordinate.
     """
     rng = np.random.default_rng(seed)
-    start = relaxed(molecule(name))
-    return [labelled(_shaken(start, spread, rng)) for _ in range(n)]
+    start = molecule(name)
+    teacher = Teacher(start)
+    return [labelled(_shaken(start, spread, rng), teacher) for _ in range(n)]
 
 
 def crystal_frames(n: int = 20, *, seed: int = 0, spread: float = 0.08, strain: float = 0.03) -> list[Atoms]:
@@ -102,17 +118,6 @@ def crystal_frames(n: int = 20, *, seed: int = 0, spread: float = 0.08, strain: 
 def isolated_atoms(numbers=(1, 6, 7, 8, 11, 17)) -> list[Atoms]:
     """Return one labelled frame per element, the limit of separated atoms."""
     return [labelled(Atoms([z], [[0.0, 0.0, 0.0]])) for z in numbers]
-
-
-def relaxed(atoms: Atoms, steps: int = 200) -> Atoms:
-    """Return a copy brought near a minimum by damped steps along the forces."""
-    atoms = atoms.copy()
-    teacher = Teacher()
-    atoms.calc = teacher
-    for _ in range(steps):
-        atoms.positions += np.clip(0.01 * atoms.get_forces(), -0.05, 0.05)
-    atoms.calc = None
-    return atoms
 
 
 def as_reference(frames: list[Atoms]) -> list[Atoms]:

@@ -72,8 +72,7 @@ def check_structures(frames: Sequence[Atoms]) -> Found:
     warnings = _duplicates(frames)
     if closest and closest[0] < CLOSE:
         ratio, i = closest
-        text = (f"Two atoms of {frame_name(frames[i], i)} are {ratio:.2f} times the sum of their covalent radii "
-                "apart")
+        text = f"Two atoms of {frame_name(frames[i], i)} are {ratio:.2f} times the sum of their covalent radii apart"
         if ratio < OVERLAP:
             problems.append(Problem("structure", f"{text}: they overlap. Check its length unit and its cell."))
         else:
@@ -110,13 +109,23 @@ def check_forces(frames: Sequence[Atoms]) -> Found:
     i, atoms, _ = labelled[int(largest.argmax())]
     where = f"{frame_name(atoms, i)} has a force of {largest.max():.4g} eV/Å"
     if largest.max() > MAX_FORCE:
-        problems.append(Problem("forces", f"{where}; more than {MAX_FORCE:g} eV/Å is taken for an error of units or a "
-                                f"failed calculation. Leave the frame out, or: {ADVICE}"))
+        problems.append(
+            Problem(
+                "forces",
+                f"{where}; more than {MAX_FORCE:g} eV/Å is taken for an error of units or a "
+                f"failed calculation. Leave the frame out, or: {ADVICE}",
+            )
+        )
     elif largest.max() > MANY_FORCE:
         warnings.append(f"{np.sum(largest > MANY_FORCE)} frames have forces above {MANY_FORCE:g} eV/Å; {where}.")
     if (typical := float(np.median(rms))) > MAX_TYPICAL_FORCE:
-        problems.append(Problem("forces", f"The rms force of a typical frame is {typical:.3g} eV/Å; real sets lie "
-                                f"below 2 eV/Å, so the file may be in kcal/mol or per Bohr. {ADVICE}"))
+        problems.append(
+            Problem(
+                "forces",
+                f"The rms force of a typical frame is {typical:.3g} eV/Å; real sets lie "
+                f"below 2 eV/Å, so the file may be in kcal/mol or per Bohr. {ADVICE}",
+            )
+        )
     if rms.max() == 0 and any(len(atoms) > 1 for _, atoms, _ in labelled):
         problems.append(Problem("forces", "All forces are exactly zero: the file holds no real forces.", False))
     return problems, warnings
@@ -131,9 +140,11 @@ def check_stresses(frames: Sequence[Atoms]) -> Found:
         if not atoms.pbc.any():
             return [Problem("stress", f"{frame_name(atoms, i)} has a stress but no periodic direction.", False)], []
         if np.abs(stress).max() > MAX_STRESS:
-            text = (f"{frame_name(atoms, i)} has a stress of {np.abs(stress).max():.4g} eV/Å³ "
-                    f"({np.abs(stress).max() * 160.2:.3g} GPa). Stresses in kbar or GPa have to be converted to eV/Å³ "
-                    "(1 eV/Å³ = 160.2 GPa).")
+            text = (
+                f"{frame_name(atoms, i)} has a stress of {np.abs(stress).max():.4g} eV/Å³ "
+                f"({np.abs(stress).max() * 160.2:.3g} GPa). Stresses in kbar or GPa have to be converted to eV/Å³ "
+                "(1 eV/Å³ = 160.2 GPa)."
+            )
             return [Problem("stress", text)], []
     return [], []
 
@@ -182,9 +193,12 @@ def _energy_size(i: int, atoms: Atoms) -> Problem | None:
     lowest = -1.3 * float(np.sum(20.9 * atoms.numbers ** (7 / 3) + 5.0))
     if lowest <= energy <= MAX_ENERGY * len(atoms):
         return None
-    return Problem("energy", f"The energy of {frame_name(atoms, i)} ({atoms.get_chemical_formula()}) is {energy:.6g} eV; "
-                   f"total energies of these atoms lie between {lowest:.4g} and {MAX_ENERGY * len(atoms):.4g} eV. "
-                   f"{ADVICE}")
+    return Problem(
+        "energy",
+        f"The energy of {frame_name(atoms, i)} ({atoms.get_chemical_formula()}) is {energy:.6g} "
+        f"eV; total energies of these atoms lie between {lowest:.4g} and {MAX_ENERGY * len(atoms):.4g} eV. "
+        f"{ADVICE}",
+    )
 
 
 def _energy_clusters(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
@@ -203,8 +217,10 @@ def _energy_clusters(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
         if name and gap > 5 * spread:
             border, minority = 0.5 * (low[-1] + high[0]), len(low) < len(high)
             _, i, atoms = next(m for m in members if (m[0] < border) == minority)
-            text = (f"Energies of {formula} come in two groups, around {np.median(low):.6g} and {np.median(high):.6g} eV "
-                    f"per atom: a mixture of {name}? The smaller group begins with {frame_name(atoms, i)}. {ADVICE}")
+            text = (
+                f"Energies of {formula} come in two groups, around {np.median(low):.6g} and {np.median(high):.6g} "
+                f"eV per atom: a mixture of {name}? The smaller group begins with {frame_name(atoms, i)}. {ADVICE}"
+            )
             return [Problem("energy", text)]
     return []
 
@@ -223,9 +239,11 @@ def _energy_outliers(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
         return []
     i, atoms = labelled[worst]
     n_bad = int(np.sum(np.abs(residual) > MAX_ENERGY_SPREAD))
-    text = (f"The energy of {frame_name(atoms, i)} is {residual[worst]:+.4g} eV per atom off what its composition lets "
-            f"expect, as are {n_bad - 1} others by more than {MAX_ENERGY_SPREAD:g}: several units, several levels of "
-            f"theory, or a failed calculation. {ADVICE}")
+    text = (
+        f"The energy of {frame_name(atoms, i)} is {residual[worst]:+.4g} eV per atom off what its composition lets "
+        f"expect, as are {n_bad - 1} others by more than {MAX_ENERGY_SPREAD:g}: several units, several levels of "
+        f"theory, or a failed calculation. {ADVICE}"
+    )
     return [Problem("energy", text)]
 
 
@@ -257,8 +275,10 @@ def _duplicates(frames: Sequence[Atoms]) -> list[str]:
     if not pairs:
         return []
     i, j = pairs[0]
-    text = (f"{len(pairs)} frames repeat an earlier structure, e.g. {frame_name(frames[j], j)} that of "
-            f"{frame_name(frames[i], i)}; copies in training and test sets make errors look smaller")
+    text = (
+        f"{len(pairs)} frames repeat an earlier structure, e.g. {frame_name(frames[j], j)} that of "
+        f"{frame_name(frames[i], i)}; copies in training and test sets make errors look smaller"
+    )
     pairs = [p for p in pairs if all("energy" in frames[k].info for k in p)]
     unlike = [p for p in pairs if abs(frames[p[0]].info["energy"] - frames[p[1]].info["energy"]) > 1e-3]
     return [text + (f"; {len(unlike)} of them have another energy than the first" if unlike else "") + "."]

@@ -214,8 +214,10 @@ def _read_npz(path: Path) -> Iterator[Atoms]:
         )
     shape = (len(positions), len(numbers), 3)
     if positions.shape != shape or forces.shape != shape or energies.size != shape[0]:
-        raise DataError(f"{path}: shapes do not fit: coordinates {positions.shape}, forces {forces.shape}, "
-                        f"energies {energies.shape} for {len(numbers)} atoms.")
+        raise DataError(
+            f"{path}: shapes do not fit: coordinates {positions.shape}, forces {forces.shape}, "
+            f"energies {energies.shape} for {len(numbers)} atoms."
+        )
     origin = arrays.get("old_indices", np.arange(len(positions)))
     for frame, energy in enumerate(energies.reshape(-1)):
         atoms = Atoms(numbers=numbers, positions=positions[frame], info={"md17_index": int(origin[frame])})

@@ -1,8 +1,8 @@
 """Per-element reference energies E0, which a model adds to what it learns.
 
-Total energies of DFT are hundreds of eV per atom and mostly constant per element. The model learns E − Σ E0(Z). Where the
-E0 come from matters: isolated atoms at the same level of theory give the right limit of separated atoms, a least-squares
-fit gives the smallest numbers to learn. Atoms computed at another level give neither, so they are refused.
+Total energies of DFT are hundreds of eV per atom and mostly constant per element. The model learns E − Σ E0(Z). Where
+the E0 come from matters: isolated atoms at the same level of theory give the right limit of separated atoms, a
+least-squares fit gives the smallest numbers to learn. Atoms computed at another level give neither, so they are refused.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from asecalc_mlip.errors import DataError, InputError
 from training.readers import read_frames
 
 Method = Literal["isolated", "fit", "given", "zero"]
-# What remains per atom is (minus) the binding energy when the E0 are isolated atoms. The most strongly bound solids have
-# 9 eV per atom, spin-unpolarised atoms add up to 3.
+# What remains per atom is (minus) the binding energy when the E0 are isolated atoms. The most strongly bound solids
+# have 9 eV per atom, spin-unpolarised atoms add up to 3.
 BINDING_RANGE = (-15.0, 2.0)
 MAX_OFFSET = 30.0  # eV per atom, whatever the method
 
@@ -86,8 +86,8 @@ def reference_energies(
     frames
         Training structures with ``info["energy"]`` in eV, as `training.readers.read_frames` makes them.
     method
-        ``isolated``: single atoms at the level of theory of the data; ``fit``: least squares of the energies per atom on
-        the composition; ``given``: from ``given``; ``zero``: none, for data that already are differences.
+        ``isolated``: single atoms at the level of theory of the data; ``fit``: least squares of the energies per atom
+        on the composition; ``given``: from ``given``; ``zero``: none, for data that already are differences.
     given
         Energy (eV) by symbol or atomic number.
     isolated
@@ -146,8 +146,10 @@ def _from_isolated(isolated: str | Path | Sequence[Atoms] | None) -> tuple[dict[
     values: dict[int, float] = {}
     for number, atoms in enumerate(frames):
         if len(atoms) != 1 or "energy" not in atoms.info:
-            raise DataError(f"Frame {number} of the {source} has {len(atoms)} atoms and "
-                            f"{'an' if 'energy' in atoms.info else 'no'} energy; expected one atom with its energy.")
+            raise DataError(
+                f"Frame {number} of the {source} has {len(atoms)} atoms and "
+                f"{'an' if 'energy' in atoms.info else 'no'} energy; expected one atom with its energy."
+            )
         z = int(atoms.numbers[0])
         if z in values and abs(values[z] - atoms.info["energy"]) > 1e-6:
             raise DataError(f"The {source} hold two unlike energies for {chemical_symbols[z]}.")
@@ -172,9 +174,7 @@ def _from_given(given: Mapping[int | str, float] | None) -> tuple[dict[int, floa
     return values, "given by the user"
 
 
-def _tested(
-    frames: Sequence[Atoms], values: dict[int, float], method: Method, source: str
-) -> ReferenceEnergies:
+def _tested(frames: Sequence[Atoms], values: dict[int, float], method: Method, source: str) -> ReferenceEnergies:
     """Compare the reference energies with the data and refuse those that cannot belong to them."""
     if not frames:
         return ReferenceEnergies(values, method, f"{source}; not tested, no energies", 0.0)
