@@ -151,8 +151,8 @@ class StabilityMonitor:
 
     @staticmethod
     def _alone(atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> np.ndarray:
-        """Which atoms have no neighbour, (n,) booleans."""
-        near = d < EVAPORATION * _radii_sum(atoms, i, j)
+        """Which atoms have no neighbour but their own images, (n,) booleans."""
+        near = (d < EVAPORATION * _radii_sum(atoms, i, j)) & (i != j)
         alone = np.ones(len(atoms), dtype=bool)
         alone[i[near]] = alone[j[near]] = False
         return alone

@@ -101,6 +101,7 @@ def _structure(axes, structure, reference, reference_name, error) -> None:
     if len(present):
         axes.set_xlim(max(0.0, present[0] - 0.5), min(structure.edges[-1], present[-1] + 0.5))
     axes.set_ylim(bottom=0.0)
+    axes.margins(y=0.15)  # room for the legend
     axes.legend(loc="upper right", **_LEGEND)
 
 

@@ -1,0 +1,225 @@
+"""A run that is stopped and continued equals the run that was not, byte for byte."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+from ase.io import read
+
+from asecalc_mlip.errors import InputError
+from md_protocols.files import RunFiles
+from md_protocols.runner import MDRun, continue_run, start_run
+from md_protocols.settings import MDSettings, continue_settings
+from tests.md_protocols import toys
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("trajectory.extxyz", "log.csv")
+
+
+def settings(thermostat="nose-hoover", **changes):
+    ensemble = "nvt" if thermostat else "nve"
+    given = {"ensemble": ensemble, "thermostat": thermostat, "temperature_K": 300.0, "steps": 600, "interval": 20}
+    return MDSettings(**{**given, **changes})
+
+
+def copper_run(directory, chosen):
+    """EMT copper: its neighbour list has a skin, so a careless restart sums in another order."""
+    atoms = toys.copper()
+    atoms.calc = EMT()
+    return start_run(atoms, chosen, directory)
+
+
+def kill_at(monkeypatch, step):
+    """Make the run die at `step` like a process that is killed: nothing is written any more."""
+
+    class Killed(BaseException):
+        pass
+
+    advance = MDRun._advance
+
+    def dying(self):
+        if self.state.step == step:
+            raise Killed
+        advance(self)
+
+    monkeypatch.setattr(MDRun, "_advance", dying)
+    return Killed
+
+
+def assert_same_run(a, b):
+    for name in FILES:
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    (first, meta_a), (second, meta_b) = RunFiles(a).load_restart(), RunFiles(b).load_restart()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    for meta in (meta_a, meta_b):
+        del meta["wall_s"], meta["restarts"]
+    assert meta_a == meta_b
+
+
+@pytest.mark.parametrize("thermostat", [None, "nose-hoover", "bussi", "langevin"])
+@pytest.mark.parametrize("system", ["molecule", "crystal"])
+def test_restart_is_bit_for_bit(tmp_path, monkeypatch, thermostat, system):
+    def start(directory):
+        if system == "crystal":
+            return copper_run(directory, settings(thermostat))
+        atoms = toys.ethanol()
+        atoms.calc = toys.Springs(atoms)
+        return start_run(atoms, settings(thermostat), directory)
+
+    start(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        killed = kill_at(patch, 390)  # the last restart point is step 200, frames were written up to 380
+        with pytest.raises(killed):
+            start(tmp_path / "cut")
+    calculator = EMT() if system == "crystal" else toys.Springs(toys.ethanol())
+    summary = continue_run(calculator, settings(thermostat), tmp_path / "cut")
+    assert summary["status"] == "finished" and summary["restarts"] == 1
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_more_steps_give_the_longer_run(tmp_path):
+    copper_run(tmp_path / "whole", settings(steps=600))
+    copper_run(tmp_path / "short", settings(steps=300))  # ends between two restart points
+    continue_run(EMT(), settings(steps=600), tmp_path / "short")
+    assert_same_run(tmp_path / "whole", tmp_path / "short")
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {root!r})
+from md_protocols.nvt import main
+from tests.md_protocols import toys
+class Slow(toys.Springs):
+    def calculate(self, *args, **kwargs):
+        time.sleep(0.001)
+        super().calculate(*args, **kwargs)
+atoms = toys.ethanol()
+sys.exit(main(sys.argv[1:], calculator=Slow(atoms)))
+"""
+
+
+def script(tmp_path, *arguments, **options):
+    (tmp_path / "script.py").write_text(SCRIPT.format(root=str(ROOT)))
+    command = [sys.executable, str(tmp_path / "script.py"), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
+
+
+def wait_for_size(path, size, seconds=30):
+    end = time.time() + seconds
+    while time.time() < end and (not path.exists() or path.stat().st_size < size):
+        time.sleep(0.01)
+    assert path.exists() and path.stat().st_size >= size
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_process_continues_the_same_run(tmp_path, stop):
+    toys.ethanol().write(tmp_path / "start.xyz")
+    common = ["--structure", tmp_path / "start.xyz", "--thermostat", "bussi", "--interval", "20", "--steps", "600"]
+    whole = script(tmp_path, *common, "--output", tmp_path / "whole")
+    cut = script(tmp_path, *common, "--output", tmp_path / "cut")
+    wait_for_size(tmp_path / "cut" / "log.csv", 1500)  # some frames past step 200
+    cut.send_signal(stop)
+    _, message = cut.communicate(timeout=30)
+    if stop == signal.SIGTERM:
+        assert cut.returncode == 128 + stop and "restart point" in message
+        assert json.loads((tmp_path / "cut" / "summary.json").read_text())["status"] == "interrupted"
+    assert len(read(tmp_path / "cut" / "trajectory.extxyz", ":")) < 31
+    again = script(tmp_path, "--restart", "--output", tmp_path / "cut")
+    assert again.wait(timeout=30) == 0 and whole.wait(timeout=30) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_full_disk_is_an_error_and_the_run_goes_on_later(tmp_path, monkeypatch):
+    copper_run(tmp_path / "whole", settings())
+    import md_protocols.files as files
+
+    written = []
+
+    class Full:
+        """A file on a disk that fills up in the middle of a write."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            written.append(len(data))
+            if len(written) > 50:
+                self.file.write(bytes(data[: len(data) // 2]))
+                raise OSError(28, "No space left on device")
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            self.file.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open", lambda *a, **k: Full(open(*a, **k)), raising=False)
+        with pytest.raises(InputError, match="No space left on device.*--restart"):
+            copper_run(tmp_path / "cut", settings())
+    assert len(read(tmp_path / "cut" / "trajectory.extxyz", ":")) > 3  # readable, no half frame
+    continue_run(EMT(), settings(), tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_settings_must_agree_but_steps_may_grow():
+    stored = settings().to_dict()
+    assert continue_settings(stored, "nvt", {"steps": 900}).steps == 900
+    assert continue_settings(stored, "nvt", {}) == settings()
+    with pytest.raises(InputError, match="temperature_K was 300.0, now 400.0"):
+        continue_settings(stored, "nvt", {"temperature_K": 400.0})
+    with pytest.raises(InputError, match="ensemble was 'nvt', now 'nve'"):
+        continue_settings(stored, "nve", {})
+    with pytest.raises(InputError, match="fewer"):
+        continue_settings(stored, "nvt", {"steps": 100})
+
+
+def test_what_cannot_be_continued_is_refused(tmp_path):
+    with pytest.raises(InputError, match="nothing to restart"):
+        continue_run(EMT(), settings(), tmp_path / "nothing")
+    copper_run(tmp_path / "run", settings(steps=200))
+    log = (tmp_path / "run" / "log.csv").read_bytes()
+    (tmp_path / "run" / "log.csv").write_bytes(log[:-5])
+    with pytest.raises(InputError, match="shorter than at the restart point"):
+        continue_run(EMT(), settings(), tmp_path / "run")
+    (tmp_path / "run" / "restart.npz").write_bytes(b"PK broken")
+    with pytest.raises(InputError, match="damaged"):
+        continue_run(EMT(), settings(), tmp_path / "run")
+
+
+def test_another_model_is_refused(tmp_path):
+    atoms = toys.copper()
+    atoms.calc = EMT()
+    start_run(atoms, settings(steps=200), tmp_path / "run", identity={"model_sha256": "a"})
+    with pytest.raises(InputError, match="model sha256 is not the one"):
+        continue_run(EMT(), settings(), tmp_path / "run", identity={"model_sha256": "b"})
+
+
+def test_masses_and_charges_survive_a_restart(tmp_path, monkeypatch):
+    def start(directory):
+        atoms = toys.ethanol()
+        atoms.set_masses([2.014 if s == "H" else None for s in atoms.symbols])
+        atoms.calc = toys.Springs(atoms)
+        return start_run(atoms, settings(), directory)
+
+    start(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        killed = kill_at(patch, 390)
+        with pytest.raises(killed):
+            start(tmp_path / "cut")
+    continue_run(toys.Springs(toys.ethanol()), settings(), tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert read(tmp_path / "cut" / "trajectory.extxyz").get_masses().max() < 16.1
