@@ -1,0 +1,258 @@
+"""Make a labelled data set with GFN2-xTB, for users who have no ab-initio data.
+
+Langevin dynamics of one structure at one temperature; every few femtoseconds a frame is appended to an extended XYZ file.
+The random numbers between two frames come from the seed and the number of the frame, and the file keeps positions and
+momenta to the last bit, so a run that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator
+from ase.constraints import FixCom
+from ase.io import read
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.optimize import BFGS
+from tqdm import tqdm
+
+from asecalc_mlip.errors import DataError, InputError
+from training.readers import iter_frames
+
+Method = Literal["GFN2-xTB", "GFN1-xTB"]
+
+
+@dataclass(frozen=True)
+class XtbSettings:
+    """What defines a data set; a file is only continued with the settings it was begun with.
+
+    Attributes
+    ----------
+    temperature_K
+        Temperature of the dynamics, K.
+    spacing_fs
+        Time between two frames, fs. Frames closer than about 10 fs tell little new.
+    timestep_fs
+        Time step, fs.
+    equilibration_fs
+        Time before the first frame, fs.
+    friction_per_fs
+        Friction of the Langevin thermostat, 1/fs.
+    seed
+        Seed of all random numbers.
+    method
+        ``GFN2-xTB`` or ``GFN1-xTB``.
+    charge, multiplicity
+        Total charge (e) and spin multiplicity 2S+1.
+    """
+
+    temperature_K: float = 500.0
+    spacing_fs: float = 10.0
+    timestep_fs: float = 0.5
+    equilibration_fs: float = 500.0
+    friction_per_fs: float = 0.01
+    seed: int = 0
+    method: Method = "GFN2-xTB"
+    charge: int = 0
+    multiplicity: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature_K < 20000:
+            raise InputError(f"A temperature of {self.temperature_K} K is not possible here; give 1 to 20000.")
+        if not 0 < self.timestep_fs <= 2:
+            raise InputError(f"A time step of {self.timestep_fs} fs; give 0.1 to 2, with hydrogen 0.5.")
+        if self.spacing_fs < self.timestep_fs or self.equilibration_fs < 0:
+            raise InputError("The spacing of frames has to be at least one time step, the equilibration at least 0.")
+
+
+def make_dataset(
+    molecule: str | Path | Atoms,
+    output: str | Path,
+    *,
+    n_frames: int = 500,
+    settings: XtbSettings | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write a labelled data set, or continue one.
+
+    Parameters
+    ----------
+    molecule
+        Start structure, or a file of it that ASE reads; it is relaxed first.
+    output
+        Extended XYZ with REF_energy (eV), REF_forces (eV/Å) and momenta; appended to if it exists.
+    n_frames
+        Frames the file has in the end.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        tblite is not installed, the structure cannot be read, the file belongs to another run, or the disk is full.
+    DataError
+        A calculation failed. The frames before it are in the file.
+    """
+    settings = settings or XtbSettings()
+    output = Path(output)
+    start = molecule.copy() if isinstance(molecule, Atoms) else _read_structure(Path(molecule))
+    calculator = xtb_calculator(settings)
+    done, atoms = _resume(output, start, settings)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=n_frames, initial=min(done, n_frames), unit="frame", disable=not progress) as bar:
+        for number in range(done, n_frames):
+            atoms = _next_frame(atoms, start, number, calculator, settings)
+            _append(output, _format(atoms, number, settings))
+            bar.set_postfix(T=f"{atoms.get_temperature():.0f} K", E=f"{atoms.info['energy']:.3f} eV")
+            bar.update()
+    return output
+
+
+def xtb_calculator(settings: XtbSettings) -> Calculator:
+    """Return tblite's ASE calculator, silent."""
+    try:
+        from tblite.ase import TBLite
+    except ImportError:
+        raise InputError("tblite is not installed; try: pip install 'asecalc-mlip[xtb]'") from None
+    options = {"charge": settings.charge, "multiplicity": settings.multiplicity}
+    return TBLite(method=settings.method, verbosity=0, **options)
+
+
+def _read_structure(path: Path) -> Atoms:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give a structure file that ASE reads, e.g. an XYZ file.")
+    try:
+        return read(path)
+    except Exception as error:  # each of ASE's formats raises its own kinds
+        raise InputError(f"{path}: cannot be read as a structure ({error}).") from error
+
+
+def _next_frame(
+    atoms: Atoms | None, start: Atoms, number: int, calculator: Calculator, settings: XtbSettings
+) -> Atoms:
+    """Run from one frame to the next, the first time from the relaxed start, and label the end."""
+    rng = np.random.default_rng([settings.seed, number])
+    try:
+        if atoms is None:
+            atoms = _relaxed(start, calculator)
+            MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature_K, rng=rng)
+            Stationary(atoms)
+        steps = round((settings.spacing_fs if number else settings.equilibration_fs) / settings.timestep_fs)
+        _run(atoms, calculator, steps, rng, settings)
+        # Without the wave function of the step before, a label depends on its structure alone.
+        calculator.reset()
+        atoms.info["energy"] = float(atoms.get_potential_energy())
+        atoms.arrays["forces"] = atoms.get_forces(apply_constraint=False)
+    except (RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{settings.method} failed on the way to frame {number} ({error}). The frames before it are kept. "
+            "Is the charge right? Else lower the temperature or the time step."
+        ) from error
+    return atoms
+
+
+def _relaxed(start: Atoms, calculator: Calculator) -> Atoms:
+    atoms = Atoms(start.numbers, start.positions, cell=start.cell, pbc=start.pbc, calculator=calculator)
+    BFGS(atoms, logfile=None).run(fmax=0.05, steps=200)
+    return atoms
+
+
+def _run(atoms: Atoms, calculator: Calculator, steps: int, rng: np.random.Generator, settings: XtbSettings) -> None:
+    """Langevin dynamics with a fixed centre of mass, begun from scratch so that it can be repeated."""
+    calculator.reset()
+    atoms.calc = calculator
+    atoms.set_constraint(FixCom())
+    dynamics = Langevin(
+        atoms,
+        settings.timestep_fs * units.fs,
+        temperature_K=settings.temperature_K,
+        friction=settings.friction_per_fs / units.fs,
+        fixcm=False,  # ASE's own fixcm changes the distribution of small systems
+        rng=rng,
+    )
+    dynamics.run(steps)
+
+
+def _resume(output: Path, start: Atoms, settings: XtbSettings) -> tuple[int, Atoms | None]:
+    """Return the number of frames in the file and the last one; a frame that was being written is removed."""
+    if not output.exists() or output.stat().st_size == 0:
+        return 0, None
+    last, good = None, 0
+    try:
+        for last in iter_frames(output):
+            good += 1
+    except DataError:
+        _cut(output, good * (len(start) + 2))
+    if last is None:
+        return 0, None
+    _same_run(output, last, start, settings)
+    atoms = Atoms(last.numbers, last.positions, cell=last.cell, pbc=last.pbc)
+    atoms.set_momenta(last.arrays["momenta"])
+    return good, atoms
+
+
+def _same_run(output: Path, last: Atoms, start: Atoms, settings: XtbSettings) -> None:
+    expected = _metadata(settings)
+    unlike = [f"{key}={last.info.get(key)} there, {value} now" for key, value in expected.items()
+              if str(last.info.get(key)) != str(value)]  # fmt: skip
+    if list(last.numbers) != list(start.numbers):
+        unlike.append(f"{last.get_chemical_formula()} there, {start.get_chemical_formula()} now")
+    if "momenta" not in last.arrays:
+        unlike.append("no momenta there")
+    if unlike:
+        raise InputError(f"{output} belongs to another run ({'; '.join(unlike)}). Choose another output file.")
+
+
+def _cut(output: Path, n_lines: int) -> None:
+    with open(output, "r+b") as file:
+        for _ in range(n_lines):
+            file.readline()
+        file.truncate(file.tell())
+
+
+def _metadata(settings: XtbSettings) -> dict[str, object]:
+    return {
+        "method": settings.method,
+        "tblite": f"v{version('tblite')}",
+        "temperature_K": float(settings.temperature_K),
+        "spacing_fs": float(settings.spacing_fs),
+        "timestep_fs": float(settings.timestep_fs),
+        "friction_per_fs": float(settings.friction_per_fs),
+        "seed": settings.seed,
+        "charge": settings.charge,
+        "multiplicity": settings.multiplicity,
+    }
+
+
+def _format(atoms: Atoms, number: int, settings: XtbSettings) -> str:
+    """Return a frame as extended XYZ with all digits, which ASE's writer would round."""
+    time = settings.equilibration_fs + number * settings.spacing_fs
+    comment = "Properties=species:S:1:pos:R:3:momenta:R:3:REF_forces:R:3"
+    comment += f" REF_energy={atoms.info['energy']!r} time_fs={time!r}"
+    comment += "".join(f" {key}={value}" for key, value in _metadata(settings).items())
+    comment += f' pbc="{" ".join("FT"[int(p)] for p in atoms.pbc)}"'
+    if atoms.cell.rank:
+        comment += f' Lattice="{" ".join(map(repr, atoms.cell.array.reshape(-1).tolist()))}"'
+    table = np.hstack([atoms.positions, atoms.get_momenta(), atoms.arrays["forces"]])
+    rows = [f"{s} {' '.join(map(repr, row))}" for s, row in zip(atoms.symbols, table.tolist(), strict=True)]
+    return "\n".join([str(len(atoms)), comment, *rows]) + "\n"
+
+
+def _append(output: Path, text: str) -> None:
+    try:
+        with open(output, "a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error}). Make room and run the same command again.") from error
