@@ -5,10 +5,11 @@
 installed by the extra and SchNetPack itself by ``make`` (see README).
 """
 
+import os
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
 
@@ -55,6 +56,16 @@ SCHNETPACK_IMPORTS = [
     "progressbar>=2.5",
 ]
 
+# Message passing in C++, loaded by ctypes: no torch is needed to build it, and without a compiler the package falls back
+# to plain torch. No -ffast-math: linking with it would change the arithmetic of the whole process.
+KERNELS = Extension(
+    "asecalc_mlip.kernels._message",
+    ["asecalc_mlip/kernels/message.cpp"],
+    language="c++",
+    extra_compile_args=[] if os.name == "nt" else ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"],
+    optional=True,
+)
+
 setup(
     name="asecalc-mlip",
     version=version(),
@@ -70,6 +81,7 @@ setup(
         "training": ["defaults.yaml"],
         "md_protocols": ["protocols.yaml"],
     },
+    ext_modules=[KERNELS],
     install_requires=INFERENCE,
     extras_require={
         "train": [

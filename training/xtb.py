@@ -1,8 +1,8 @@
 """Make a labelled data set with GFN2-xTB, for users who have no ab-initio data.
 
-Langevin dynamics of one structure at one temperature; every few femtoseconds a frame is appended to an extended XYZ file.
-The random numbers between two frames come from the seed and the number of the frame, and the file keeps positions and
-momenta to the last bit, so a run that was killed goes on as if it had not been.
+Langevin dynamics of one structure at one temperature; every few femtoseconds a frame is appended to an extended XYZ
+file. The random numbers between two frames come from the seed and the number of the frame, and the file keeps positions
+and momenta to the last bit, so a run that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -137,9 +137,7 @@ def _read_structure(path: Path) -> Atoms:
         raise InputError(f"{path}: cannot be read as a structure ({error}).") from error
 
 
-def _next_frame(
-    atoms: Atoms | None, start: Atoms, number: int, calculator: Calculator, settings: XtbSettings
-) -> Atoms:
+def _next_frame(atoms: Atoms | None, start: Atoms, number: int, calculator: Calculator, settings: XtbSettings) -> Atoms:
     """Run from one frame to the next, the first time from the relaxed start, and label the end."""
     rng = np.random.default_rng([settings.seed, number])
     try:
@@ -189,8 +187,8 @@ def _resume(output: Path, start: Atoms, settings: XtbSettings) -> tuple[int, Ato
         return 0, None
     last, good = None, 0
     try:
-        for last in iter_frames(output):
-            good += 1
+        for atoms in iter_frames(output):
+            last, good = atoms, good + 1
     except DataError:
         _cut(output, good * (len(start) + 2))
     if last is None:

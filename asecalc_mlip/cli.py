@@ -1,0 +1,170 @@
+"""The command line, `asecalc`: thin commands that import what they need when they run.
+
+Bad input is told in one message without a traceback and ends with exit code 2; the molecular-dynamics commands end
+with 0 when the run was stable and 1 when it was not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from asecalc_mlip._version import __version__
+from asecalc_mlip.errors import InputError
+
+TRAINING_PACKAGES = {"schnetpack", "pytorch_lightning", "hydra", "torchmetrics", "torch_ema", "tensorboard"}
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+class Commands(click.Group):
+    """Command group that turns errors about the input into one message."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _stop(str(error))
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in TRAINING_PACKAGES:
+                raise
+            _stop(f"This command needs {error.name}, a part of the training extra; "
+                  "try: pip install 'asecalc-mlip[train]', or 'make' in a checkout.")  # fmt: skip
+
+
+def _stop(message: str) -> NoReturn:
+    click.echo(f"asecalc: {message}", err=True)
+    sys.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="asecalc-mlip")
+def main() -> None:
+    """Train, judge and run machine-learned interatomic potentials."""
+
+
+@main.command()
+@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
+def train(arguments: tuple[str, ...]) -> None:
+    """Train a model.
+
+    Several CONFIG files and KEY=VALUE pairs are merged from left to right over training/defaults.yaml, e.g.
+
+        asecalc train aspirin.yaml training.epochs=100
+    """
+    configs = [argument for argument in arguments if "=" not in argument]
+    for config in configs:
+        _existing(config)
+    run = import_module("training.train").main
+    run(configs, [argument for argument in arguments if "=" in argument])
+
+
+@main.command()
+@click.argument("model")
+@click.argument("data")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Structures at once.")
+def evaluate(model: str, data: str, output: str | None, batch_size: int) -> None:
+    """Print the errors of a MODEL (.pt) on labelled DATA."""
+    _existing(data)
+    result = import_module("training.evaluate").evaluate_file(model, data, batch_size=batch_size)
+    click.echo(str(result))
+    if output:
+        _write_json(output, result)
+
+
+@main.command()
+@click.argument("model")
+def info(model: str) -> None:
+    """Print what a MODEL file says about itself."""
+    click.echo(import_module("asecalc_mlip.checkpoint").describe(model))
+
+
+@main.command(context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def nvt(arguments: tuple[str, ...]) -> None:
+    """Molecular dynamics at constant temperature (asecalc nvt --help)."""
+    sys.exit(import_module("md_protocols.nvt").main(list(arguments)))
+
+
+@main.command(context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def nve(arguments: tuple[str, ...]) -> None:
+    """Molecular dynamics at constant energy (asecalc nve --help)."""
+    sys.exit(import_module("md_protocols.nve").main(list(arguments)))
+
+
+@main.group()
+def data() -> None:
+    """Make and convert labelled data sets."""
+
+
+@data.command()
+@click.argument("molecule")
+@click.option("-n", "--frames", type=click.IntRange(1), default=500, show_default=True, help="Frames in the end.")
+@click.option("-T", "--temperature", type=float, default=500.0, show_default=True, help="Temperature, K.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Default: MOLECULE_xtb_500K.xyz, here.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--spacing", type=float, default=10.0, show_default=True, help="Time between frames, fs.")
+@click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step, fs.")
+@click.option("--equilibration", type=float, default=500.0, show_default=True, help="Time before frame 0, fs.")
+@click.option("--charge", type=int, default=0, show_default=True, help="Total charge, e.")
+@click.option("--multiplicity", type=click.IntRange(1), default=1, show_default=True, help="2S+1.")
+@click.option("--method", type=click.Choice(["GFN2-xTB", "GFN1-xTB"]), default="GFN2-xTB", show_default=True)
+@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+def xtb(molecule: str, frames: int, temperature: float, output: str | None, progress: bool, **options: Any) -> None:
+    """Make a data set of MOLECULE by GFN2-xTB dynamics.
+
+    The same command continues a run that was interrupted, or extends it when -n is larger.
+    """
+    module = import_module("training.xtb")
+    fields = {f"{name}_fs": options.pop(name) for name in ("spacing", "timestep", "equilibration")}
+    settings = module.XtbSettings(temperature_K=temperature, **fields, **options)
+    target = output or f"{Path(molecule).stem}_xtb_{temperature:g}K.xyz"
+    path = module.make_dataset(molecule, target, n_frames=frames, settings=settings, progress=progress)
+    _report(path)
+
+
+@data.command()
+@click.argument("source")
+@click.argument("target")
+@click.option("--index", default=":", show_default=True, help="Frames to take, e.g. ::10.")
+@click.option("--energy-key", help="Name of the energies, if not a usual one.")
+@click.option("--forces-key", help="Name of the forces.")
+@click.option("--stress-key", help="Name of the stresses.")
+@click.option("--energy-unit", help="eV, kcal/mol, kJ/mol, Hartree, Rydberg; default: that of the format.")
+@click.option("--length-unit", help="Ang, Bohr, nm.")
+@click.option("--force-unit", help="Such as Hartree/Bohr, if not energy unit/length unit.")
+@click.option("--overwrite", is_flag=True, help="Replace TARGET.")
+def convert(source: str, target: str, **options: Any) -> None:
+    """Convert SOURCE (.xyz, .db, .npz, …) to extended XYZ with REF_ names, eV and Å."""
+    result = import_module("training.convert").convert(source, target, **options)
+    click.echo(f"{target}\n{result.report()}")
+
+
+def _existing(path: str) -> None:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file.")
+
+
+def _report(path: Path) -> None:
+    """Print the census of a file that was made."""
+    frames = import_module("training.readers").read_frames(path)
+    click.echo(f"{path}\n{import_module('training.census').census(frames).report()}")
+
+
+def _write_json(path: str, result: Any) -> None:
+    to_dict: Callable[[], dict] | None = getattr(result, "to_dict", None)
+    try:
+        Path(path).write_text(json.dumps(to_dict() if to_dict else result, indent=2, default=float) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}).") from error
+
+
+if __name__ == "__main__":
+    main()
