@@ -7,9 +7,12 @@ Every write is one piece; if it fails (full disk) the piece is taken back, so th
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +61,24 @@ class RunFiles:
         except OSError as error:
             raise InputError(f"{self.directory} cannot be made: {error.strerror}.") from None
         self.append(LOG, (",".join(LOG_COLUMNS) + "\n").encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep the directory to this process; the system lets go of it however the process ends."""
+        handle = os.open(self.directory, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise InputError(
+                f"{self.directory} is in use by another running process: wait for it or stop it."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     def append(self, name: str, data: bytes) -> None:
         """Add `data` at the end of a file, all of it or nothing."""
@@ -157,6 +178,22 @@ class RunFiles:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _disk_error(path, error) from None
+
+
+def extra_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
+    """Masses, charges, tags and other numbers by atom that a calculator or the integrator may read."""
+    known = ("numbers", "positions", "momenta")
+    return {k: v for k, v in atoms.arrays.items() if k not in known and v.dtype.kind in "biuf"}
+
+
+def stored_atoms(arrays: dict[str, np.ndarray], meta: dict) -> Atoms:
+    """The start structure of a run from its restart file."""
+    atoms = Atoms(meta["symbols"], arrays["start_positions"], cell=arrays["start_cell"], pbc=arrays["pbc"])
+    for name, values in arrays.items():
+        if name.startswith("atoms_"):
+            atoms.set_array(name.removeprefix("atoms_"), values)
+    atoms.info.update(meta["info"])
+    return atoms
 
 
 def _frame_bytes(atoms: Atoms) -> bytes:

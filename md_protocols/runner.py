@@ -20,7 +20,7 @@ from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
 from md_protocols import files as names
-from md_protocols.files import RunFiles, frame
+from md_protocols.files import RunFiles, extra_arrays, frame, stored_atoms
 from md_protocols.monitor import Failure, StabilityMonitor
 from md_protocols.progress import Interrupt, Progress
 from md_protocols.settings import MDSettings
@@ -87,8 +87,11 @@ def start_run(
     if reference is None and not atoms.pbc.any():
         reference = MoleculeReference.from_frames(atoms, "start structure")
     run = MDRun(atoms, settings, run_files, reference, identity or {}, rng, atoms.copy())
-    run.begin()
-    return run.run(progress)
+    run.check_start()
+    run_files.start()
+    with run_files.lock():
+        run.begin()
+        return run.run(progress)
 
 
 def continue_run(
@@ -109,7 +112,7 @@ def continue_run(
     run_files = RunFiles(output)
     arrays, meta = run_files.load_restart()
     _check_identity(meta["identity"], identity or {})
-    start = _stored_atoms(arrays, meta)
+    start = stored_atoms(arrays, meta)
     path = run_files.path(names.REFERENCE)
     reference = MoleculeReference.load(path) if path.exists() else None
     atoms = start.copy()
@@ -118,8 +121,9 @@ def continue_run(
     atoms.positions[:] = arrays["positions"]
     atoms.set_momenta(arrays["momenta"])
     run = MDRun(atoms, settings, run_files, reference, meta["identity"], np.random.default_rng(), start)
-    run.restore(arrays, meta)
-    return run.run(progress)
+    with run_files.lock():
+        run.restore(arrays, meta)
+        return run.run(progress)
 
 
 class MDRun:
@@ -167,15 +171,17 @@ class MDRun:
         """2 E_kin / (f k_B) in K."""
         return 2.0 * self.atoms.get_kinetic_energy() / (self.ndof * units.kB)
 
-    def begin(self) -> None:
-        """Judge the start structure, make the files, write frame 0 and the first restart point."""
+    def check_start(self) -> None:
+        """Refuse a start structure that counts as broken."""
         failure, *_ = self._judge()
         if failure is not None:
             raise InputError(f"The start structure is broken already: {failure.message}. Relax or repair it first.")
-        self.files.start()
+        self.monitor.set_state({"temperatures": []})  # frame 0 is judged once more, and counts once
+
+    def begin(self) -> None:
+        """Write the reference, frame 0 and the first restart point."""
         if self.reference is not None:
             self.files.write_json(names.REFERENCE, self.reference.to_dict())
-        self.monitor.set_state({"temperatures": []})  # so that frame 0 counts once
         self._take_frame()
         self._restart_point()
 
@@ -265,7 +271,7 @@ class MDRun:
             "start_positions": self.start.positions,
             "start_cell": self.start.cell.array,
             "counts": self.counts,
-            **{f"atoms_{name}": values for name, values in _extra_arrays(self.start).items()},
+            **{f"atoms_{name}": values for name, values in extra_arrays(self.start).items()},
         }
         state = self.state
         meta = {
@@ -283,22 +289,6 @@ class MDRun:
 
     def _tick(self) -> None:
         self.state.wall_s = self._wall_before + time.perf_counter() - self._begun
-
-
-def _extra_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
-    """Masses, charges, tags and other numbers by atom that a calculator or the integrator may read."""
-    known = ("numbers", "positions", "momenta")
-    return {k: v for k, v in atoms.arrays.items() if k not in known and v.dtype.kind in "biuf"}
-
-
-def _stored_atoms(arrays: dict[str, np.ndarray], meta: dict) -> Atoms:
-    """The start structure of a run from its restart file."""
-    atoms = Atoms(meta["symbols"], arrays["start_positions"], cell=arrays["start_cell"], pbc=arrays["pbc"])
-    for name, values in arrays.items():
-        if name.startswith("atoms_"):
-            atoms.set_array(name.removeprefix("atoms_"), values)
-    atoms.info.update(meta["info"])
-    return atoms
 
 
 def _check_identity(stored: dict, now: dict) -> None:

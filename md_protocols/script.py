@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import traceback
 from pathlib import Path
 
 import ase.io
@@ -18,11 +19,11 @@ from asecalc_mlip.errors import InputError
 from md_protocols.files import RunFiles
 from md_protocols.runner import continue_run, start_run
 from md_protocols.settings import DTYPES, THERMOSTATS, MDSettings, continue_settings, make_settings
-from md_protocols.summary import print_summary
+from md_protocols.summary import summary_text
 
 ZOO = Path(next(iter(asecalc_mlip.__path__))) / "zoo"
-STABLE, UNSTABLE, BAD_INPUT = 0, 1, 2
-EXIT_CODES = "Exit code: 0 stable, 1 unstable, 2 bad input, 128 + signal if stopped."
+STABLE, UNSTABLE, BAD_INPUT, CRASH = 0, 1, 2, 3
+EXIT_CODES = "Exit code: 0 stable, 1 unstable, 2 bad input, 3 another error, 128 + signal if stopped."
 
 
 def main(ensemble: str, description: str, argv: list[str] | None = None, *, calculator=None) -> int:
@@ -41,7 +42,11 @@ def main(ensemble: str, description: str, argv: list[str] | None = None, *, calc
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
-    print(print_summary(summary, directory))
+    except Exception:  # Python would exit with 1, which here means unstable
+        traceback.print_exc()
+        print("The run stopped by an error that is not its physics; --restart continues it.", file=sys.stderr)
+        return CRASH
+    print(summary_text(summary, directory))
     if summary["signal"] and summary["stable"]:
         return 128 + summary["signal"]
     return STABLE if summary["stable"] else UNSTABLE
@@ -151,6 +156,8 @@ def _structure(settings: MDSettings, model: Path) -> Atoms:
         raise InputError(f"The structure {path} has no atoms.")
     if not np.isfinite(atoms.positions).all():
         raise InputError(f"The structure {path} has positions that are NaN or infinite.")
+    if atoms.pbc.any() and atoms.cell.rank < 3:
+        raise InputError(f"The structure {path} is periodic but its cell has fewer than three vectors: complete it.")
     atoms.calc = None
     return atoms
 

@@ -69,7 +69,7 @@ def summarise(run: MDRun, log: dict[str, np.ndarray]) -> dict:
     }
 
 
-def print_summary(summary: dict, directory: str) -> str:
+def summary_text(summary: dict, directory: str) -> str:
     """The last lines of a run, for people."""
     settings, failure = summary["settings"], summary["failure"]
     if failure:

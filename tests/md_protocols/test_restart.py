@@ -200,6 +200,12 @@ def test_what_cannot_be_continued_is_refused(tmp_path):
         continue_run(EMT(), settings(), tmp_path / "run")
 
 
+def test_a_run_in_progress_cannot_be_continued_by_another_process(tmp_path):
+    copper_run(tmp_path / "run", settings(steps=200))
+    with RunFiles(tmp_path / "run").lock(), pytest.raises(InputError, match="in use by another"):
+        continue_run(EMT(), settings(), tmp_path / "run")
+
+
 def test_another_model_is_refused(tmp_path):
     atoms = toys.copper()
     atoms.calc = EMT()

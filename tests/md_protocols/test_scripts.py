@@ -94,6 +94,23 @@ def test_bad_input_exits_with_two_and_a_sentence(start, capsys, arguments, messa
     assert message in captured and captured.startswith("Error: ") and "Traceback" not in captured
 
 
+def test_a_crash_is_neither_stable_nor_unstable(start, capsys):
+    def crash(atoms, forces):
+        raise RuntimeError("out of memory")
+
+    assert run(nvt.main, "--output", "run", calculator=toys.Springs(toys.ethanol(), failures={30: crash})) == 3
+    assert "out of memory" in capsys.readouterr().err
+
+
+def test_no_steps_and_too_few_cell_vectors(start, capsys):
+    assert run(nvt.main, "--steps", "0", "--output", "zero") == 0
+    atoms = toys.ethanol()
+    atoms.pbc = True
+    write("open.extxyz", atoms)
+    assert run(nvt.main, "--structure", "open.extxyz") == 2
+    assert "fewer than three vectors" in capsys.readouterr().err
+
+
 def test_missing_model_is_bad_input(start, capsys):
     assert nvt.main(["--model", "nowhere.pt"]) == 2
     assert "nowhere.pt" in capsys.readouterr().err
