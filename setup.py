@@ -56,8 +56,8 @@ SCHNETPACK_IMPORTS = [
     "progressbar>=2.5",
 ]
 
-# Message passing in C++, loaded by ctypes: no torch is needed to build it, and without a compiler the package falls back
-# to plain torch. No -ffast-math: linking with it would change the arithmetic of the whole process.
+# Message passing in C++, loaded by ctypes: no torch is needed to build it, and without a compiler the package falls
+# back to plain torch. No -ffast-math: linking with it would change the arithmetic of the whole process.
 KERNELS = Extension(
     "asecalc_mlip.kernels._message",
     ["asecalc_mlip/kernels/message.cpp"],
