@@ -1,19 +1,201 @@
-"""Neighbour lists and the Verlet skin."""
+"""Neighbour lists by vesin, in a fixed order, and the Verlet skin that spares most of them.
+
+The order (centre, neighbour, shift) depends on the structure alone. After the skin's surplus pairs are dropped, a list that
+was kept for a hundred steps is the same as a fresh one to the last bit, so restarted dynamics repeat exactly.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 import vesin
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import AtomGraph
 
-__all__ = ["neighbor_list"]
+__all__ = ["NeighborCache", "neighbor_list"]
 
 
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """All directed pairs shorter than `cutoff`, sorted by centre, then neighbour, then shift."""
-    calculator = vesin.NeighborList(cutoff=cutoff, full_list=True)
-    i, j, S = calculator.compute(points=positions, box=cell, periodic=pbc, quantities="ijS")
-    return i.astype(np.int64), j.astype(np.int64), S.astype(np.float64) if pbc.any() else None
+    """All directed pairs shorter than `cutoff`, periodic images included, sorted by centre, neighbour and shift.
+
+    Parameters
+    ----------
+    positions : (N, 3)
+        Å; atoms may lie outside the cell.
+    cell : (3, 3)
+        Rows are lattice vectors in Å; rows of directions that are not periodic are not used.
+    pbc : (3,) bool
+    cutoff : float
+        Å; may exceed the cell.
+
+    Returns
+    -------
+    centers, neighbors : (E,) int64
+    shifts : (E, 3) float64 or None
+        Lattice vectors to add to the neighbour; None when no direction is periodic.
+
+    Raises
+    ------
+    InputError
+        For an empty structure, positions or cell that are not finite, or periodic directions that span no volume.
+    """
+    positions, pbc = np.ascontiguousarray(positions, dtype=np.float64), np.asarray(pbc, dtype=bool)
+    box = _checked_box(positions, np.asarray(cell, dtype=np.float64), pbc)
+    calculator = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
+    i, j, shifts = calculator.compute(points=positions, box=box, periodic=pbc, quantities="ijS")
+    order = _order(i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64), len(positions))
+    centers, neighbors = i.astype(np.int64)[order], j.astype(np.int64)[order]
+    return centers, neighbors, shifts.astype(np.float64)[order] if pbc.any() else None
+
+
+@dataclass
+class _Reference:
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    numbers: np.ndarray
+    inverse: np.ndarray | None
+    graph: AtomGraph
+
+
+class NeighborCache:
+    """Neighbour list of one structure that is kept until an atom has moved skin/2 (Verlet, 1967).
+
+    The list is made anew when the cell, the periodicity, the elements or the number of atoms change. Positions that were
+    wrapped back into the cell are recognised and cost nothing.
+
+    Parameters
+    ----------
+    cutoff, skin : float
+        Å. A skin of 0 makes every list anew.
+
+    Attributes
+    ----------
+    calls, builds : int
+        How often a list was asked for, and how often one had to be made.
+    """
+
+    def __init__(self, cutoff: float, skin: float):
+        if not skin >= 0:
+            raise InputError(f"skin is {skin} Å; it must be 0 (a new list every step) or more, usually 0.3 to 1")
+        self.cutoff, self.skin = cutoff, skin
+        self.calls = self.builds = 0
+        self._reference: _Reference | None = None
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of calls that needed no new list."""
+        return 1.0 - self.builds / self.calls if self.calls else 0.0
+
+    def graph(
+        self,
+        numbers: np.ndarray,
+        positions: np.ndarray,
+        cell: np.ndarray,
+        pbc: np.ndarray,
+        device: torch.device | str = "cpu",
+    ) -> AtomGraph:
+        """Graph of a structure with exactly the edges shorter than the cutoff; arguments as for `neighbor_list`."""
+        self.calls += 1
+        unwrapped = self._still_valid(numbers, positions, cell, pbc)
+        if unwrapped is None:
+            self.builds += 1
+            unwrapped = np.array(positions, dtype=np.float64)
+            self._reference = self._build(numbers, unwrapped, cell, pbc, device)
+        assert self._reference is not None
+        graph = self._reference.graph
+        moved = torch.from_numpy(unwrapped).to(device)
+        graph = AtomGraph(
+            graph.numbers, moved, graph.batch, graph.centers, graph.neighbors, graph.cell, graph.shifts
+        )
+        return graph.within(self.cutoff) if self.skin > 0 else graph
+
+    def _still_valid(
+        self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+    ) -> np.ndarray | None:
+        """Positions without jumps by whole lattice vectors, or None when the list is too old."""
+        ref = self._reference
+        if ref is None or self.skin == 0 or not np.isfinite(positions).all():
+            return None
+        same = np.array_equal(numbers, ref.numbers) and np.array_equal(pbc, ref.pbc) and np.array_equal(cell, ref.cell)
+        if not same:
+            return None
+        unwrapped = np.array(positions, dtype=np.float64)
+        displacement = unwrapped - ref.positions
+        if ref.inverse is not None:
+            jumps = np.round(displacement @ ref.inverse) * ref.pbc
+            if jumps.any():
+                unwrapped -= jumps @ ref.cell
+                displacement = unwrapped - ref.positions
+        moved = np.einsum("ij,ij->i", displacement, displacement).max()
+        return unwrapped if moved < (0.5 * self.skin) ** 2 else None
+
+    def _build(
+        self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, device: torch.device | str
+    ) -> _Reference:
+        pbc, cell = np.array(pbc, dtype=bool), np.array(cell, dtype=np.float64)
+        centers, neighbors, shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
+        graph = AtomGraph(
+            numbers=torch.from_numpy(np.asarray(numbers, dtype=np.int64)),
+            positions=torch.from_numpy(positions),
+            batch=torch.zeros(len(positions), dtype=torch.int64),
+            centers=torch.from_numpy(centers),
+            neighbors=torch.from_numpy(neighbors),
+            cell=torch.from_numpy(np.where(pbc[:, None], cell, 0.0))[None],
+            shifts=None if shifts is None else torch.from_numpy(shifts),
+        ).to(device)
+        inverse = np.linalg.inv(_complete(cell, pbc)) if pbc.any() else None
+        return _Reference(positions.copy(), cell, pbc, np.array(numbers), inverse, graph)
+
+
+def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    if len(positions) == 0:
+        raise InputError("the structure has no atoms; an energy needs at least one")
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"the positions of atoms {bad[:10].tolist()} are not finite (NaN or inf); look at the step that made them, "
+            "often a time step that is too long or a start structure with overlapping atoms"
+        )
+    if not np.isfinite(cell).all():
+        raise InputError(f"the cell is not finite: {cell.tolist()}")
+    if not pbc.any():
+        return np.zeros((3, 3))
+    box = _complete(cell, pbc)
+    if abs(np.linalg.det(box)) < 1e-6 * np.prod(np.linalg.norm(box, axis=1)) or not pbc_spanned(cell, pbc):
+        raise InputError(
+            f"pbc is {pbc.tolist()}, but the cell {np.round(cell, 6).tolist()} has no volume in those directions; "
+            "set the cell, or pbc=False"
+        )
+    return box
+
+
+def pbc_spanned(cell: np.ndarray, pbc: np.ndarray) -> bool:
+    """Whether every periodic direction has a lattice vector and these are linearly independent."""
+    lattice = cell[pbc]
+    return bool(np.linalg.matrix_rank(lattice, tol=1e-6) == len(lattice))
+
+
+def _complete(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    # Directions that are not periodic get unit vectors normal to the others, so that the matrix can be inverted.
+    box = np.where(pbc[:, None], cell, 0.0)
+    missing = np.flatnonzero(~pbc)
+    if len(missing):
+        _, _, basis = np.linalg.svd(box[pbc].reshape(-1, 3))
+        box[missing] = basis[pbc.sum() :]
+    return box
+
+
+def _order(i: np.ndarray, j: np.ndarray, shifts: np.ndarray, n_atoms: int) -> np.ndarray:
+    if len(i) == 0:
+        return np.zeros(0, dtype=np.int64)
+    span = 2 * int(np.abs(shifts).max()) + 1
+    key = i * n_atoms + j
+    for axis in range(3):
+        key = key * span + shifts[:, axis] + span // 2
+    return np.argsort(key, kind="stable")

@@ -2,7 +2,8 @@
 
 Total energies of DFT are hundreds of eV per atom and mostly constant per element. The model learns E − Σ E0(Z). Where
 the E0 come from matters: isolated atoms at the same level of theory give the right limit of separated atoms, a
-least-squares fit gives the smallest numbers to learn. Atoms computed at another level give neither, so they are refused.
+least-squares fit gives the smallest numbers to learn. Atoms computed at another level give neither, so those that show
+it are refused.
 """
 
 from __future__ import annotations

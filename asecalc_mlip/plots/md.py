@@ -42,6 +42,8 @@ def md_figure(
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, color=INK)
     left, middle, right = figure.subplots(1, 3)
+    good = log["time_ps"] < (np.inf if broken_ps is None else broken_ps)  # a broken frame would set the scale
+    log = {name: values[good] for name, values in log.items()}
     _temperature(left, log, target_K)
     _energy(middle, log, n_atoms)
     for axes in (left, middle):
@@ -107,10 +109,12 @@ def _structure(axes, structure, reference, reference_name, error) -> None:
 
 def _time_axis(axes, time, broken_ps) -> None:
     axes.set_xlabel("Time (ps)")
-    if len(time) > 1:
-        axes.set_xlim(time[0], time[-1])
+    end = broken_ps if broken_ps is not None else (time[-1] if len(time) else 0.0)
+    if end > 0.0:
+        axes.set_xlim(0.0, end if broken_ps is None else 1.04 * end)
     if broken_ps is not None:
-        axes.axvline(broken_ps, color=RED, lw=2.5)
+        axes.axvline(broken_ps, color=RED, lw=2.0)
+        axes.text(broken_ps, 0.99, "broke ", color=RED, ha="right", va="top", transform=axes.get_xaxis_transform())
 
 
 _LEGEND = {"frameon": False, "fontsize": 9}

@@ -1,0 +1,23 @@
+"""Machine-learned interatomic potentials as ASE calculators.
+
+>>> from asecalc_mlip import PIWSLCalculator
+>>> atoms.calc = PIWSLCalculator.load("aspirin.pt")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from asecalc_mlip._version import __version__
+
+if TYPE_CHECKING:
+    from asecalc_mlip.calculator import PIWSLCalculator
+
+__all__ = ["PIWSLCalculator", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; `asecalc --help` and the analysis functions do not need it.
+    if name == "PIWSLCalculator":
+        from asecalc_mlip.calculator import PIWSLCalculator
+
+        return PIWSLCalculator
+    raise AttributeError(f"module 'asecalc_mlip' has no attribute {name!r}; it has {', '.join(__all__)}")

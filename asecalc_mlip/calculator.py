@@ -1,0 +1,247 @@
+"""PIWSLCalculator: a model file as an ASE calculator."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from asecalc_mlip.checkpoint import LoadedModel, load
+from asecalc_mlip.engine import EagerEngine, Engine
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
+from asecalc_mlip.neighbors import NeighborCache
+
+__all__ = ["PIWSLCalculator"]
+
+Dtype = Literal["float32", "float64"]
+
+# Below this distance no model has data and a division by the distance loses its digits.
+CLOSEST = 0.1
+
+
+class PIWSLCalculator(Calculator):
+    """Energy, forces and stress of a model file; made by `PIWSLCalculator.load`.
+
+    Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), and stress (eV/Å³, Voigt order, ASE's
+    sign) for structures that are periodic in three directions.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    device, dtype, skin
+        As for `load`.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(self, model: LoadedModel, *, device: str = "auto", dtype: Dtype = "float32", skin: float = 0.5):
+        super().__init__()
+        if dtype not in ("float32", "float64"):
+            raise InputError(f"dtype is {dtype!r}; allowed: 'float32' (fast), 'float64' (for small differences)")
+        self.device = _checked_device(device)
+        self.dtype = dtype
+        self.model = model
+        self.potential = model.potential.to(device=self.device, dtype=getattr(torch, dtype))
+        self.engine: Engine = EagerEngine(self.potential)
+        self.neighbors = NeighborCache(self.potential.cutoff, skin)
+        self._known = np.zeros(len(chemical_symbols), dtype=bool)
+        self._known[self.potential.elements] = True
+        self._stress_wanted = False
+        self._seconds = {"neighbours": 0.0, "model": 0.0}
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path,
+        *,
+        device: str = "auto",
+        dtype: Dtype = "float32",
+        skin: float = 0.5,
+        compile: bool | Literal["auto"] = "auto",
+    ) -> PIWSLCalculator:
+        """Calculator from a model file, or from the name of a shipped model such as "aspirin.pt".
+
+        Parameters
+        ----------
+        path_or_name : str or Path
+        device : str
+            "auto" takes a GPU if there is one; else "cpu", "cuda", "cuda:1".
+        dtype : {"float32", "float64"}
+            Of the network; energies are summed in float64 either way.
+        skin : float
+            Å beyond the cutoff for which neighbours are kept, so that most steps need no new list; 0 makes every list
+            anew. It does not change the result.
+        compile : bool or "auto"
+            "auto" and False run the model eagerly; a compiled engine does not exist yet.
+
+        Raises
+        ------
+        CheckpointError
+            For a file that is missing, damaged, too new or not a model.
+        InputError
+            For an option that is not allowed.
+        """
+        if compile is True:
+            raise InputError("compile=True: this version has no compiled engine; use compile='auto' or False")
+        return cls(load(path_or_name), device=device, dtype=dtype, skin=skin)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What the model is: data, level of theory, errors, elements, cutoff (Å), units, reference energies, licence."""
+        return {
+            **self.model.card,
+            "architecture": self.potential.architecture,
+            "hyperparameters": dict(self.potential.hyperparameters),
+            "elements": [chemical_symbols[z] for z in self.potential.elements],
+            "cutoff": self.potential.cutoff,
+            "units": {"energy": "eV", "length": "Ang", "forces": "eV/Ang", "stress": "eV/Ang^3"},
+            "reference_energies": self.model.reference_energies,
+        }
+
+    def stats(self) -> dict[str, float]:
+        """Share of steps that reused the neighbour list, number of lists made, and seconds spent on lists and model."""
+        return {
+            "neighbor_hit_rate": self.neighbors.hit_rate,
+            "neighbor_builds": self.neighbors.builds,
+            "calls": self.neighbors.calls,
+            "seconds_neighbors": self._seconds["neighbours"],
+            "seconds_model": self._seconds["model"],
+        }
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Called by ASE; fills `results`."""
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        # Whoever asked for stress once will again at the next step; taking it along then saves a second evaluation.
+        self._stress_wanted |= "stress" in properties
+        stress = self._stress_wanted and bool(atoms.pbc.all())
+        if "stress" in properties and not stress:
+            raise InputError(
+                f"stress needs a cell that is periodic in three directions; pbc is {atoms.pbc.tolist()}. "
+                "Set atoms.pbc and atoms.cell, or ask for forces only"
+            )
+        start = time.perf_counter()
+        self._check_elements(atoms)
+        graph = self.neighbors.graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, self.device)
+        self._check_distances(graph)
+        middle = time.perf_counter()
+        prediction = self.engine(graph, forces=True, stress=stress)
+        self.results = {
+            "energy": prediction.energy.item(),
+            "free_energy": prediction.energy.item(),
+            "energies": prediction.energies.cpu().numpy(),
+            "forces": prediction.forces.cpu().numpy(),
+        }
+        if stress:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0].cpu().numpy())
+        self._seconds["neighbours"] += middle - start
+        self._seconds["model"] += time.perf_counter() - middle
+
+    def evaluate(self, structures: Sequence[Atoms], *, batch_size: int = 32) -> list[dict[str, Any]]:
+        """Energy, forces and stress of many structures, `batch_size` at a time.
+
+        Returns
+        -------
+        list of dict
+            In the order given: `energy` (eV), `forces` (N, 3) in eV/Å, and `stress` (6,) in eV/Å³, or None for structures
+            that are not periodic in three directions.
+
+        Raises
+        ------
+        InputError
+            Naming the structure that cannot be evaluated; none is, then.
+        """
+        structures = [structures] if isinstance(structures, Atoms) else list(structures)
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
+        for index, atoms in enumerate(structures):
+            try:
+                self._check_elements(atoms)
+            except InputError as error:
+                raise InputError(f"structure {index} of {len(structures)}: {error}") from None
+        results: list[dict[str, Any]] = []
+        for start in range(0, len(structures), batch_size):
+            results += self._evaluate_batch(structures[start : start + batch_size], start)
+        return results
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        lines = [
+            repr(self.model),
+            f"  {'runs on':<16} {self.device}, {self.dtype}, {self.engine.describe()}, skin {self.neighbors.skin:g} Å",
+        ]
+        if stats["calls"]:
+            lines.append(
+                f"  {'neighbour lists':<16} {stats['neighbor_builds']} made in {stats['calls']} calls "
+                f"({100 * stats['neighbor_hit_rate']:.0f} % reused)"
+            )
+        return "\n".join(lines)
+
+    def _evaluate_batch(self, structures: Sequence[Atoms], offset: int) -> list[dict[str, Any]]:
+        graphs = []
+        for index, atoms in enumerate(structures):
+            try:
+                graphs.append(graph_from_atoms(atoms, self.potential.cutoff))
+                self._check_distances(graphs[-1])
+            except InputError as error:
+                raise InputError(f"structure {offset + index}: {error}") from None
+        graph = batch_graphs(graphs).to(self.device)
+        periodic = [bool(atoms.pbc.all()) for atoms in structures]
+        prediction = self.engine(graph, forces=True, stress=any(periodic))
+        forces = np.split(prediction.forces.cpu().numpy(), np.cumsum([len(a) for a in structures])[:-1])
+        stresses = None if prediction.stress is None else prediction.stress.cpu().numpy()
+        return [
+            {"energy": float(energy), "forces": f, "stress": full_3x3_to_voigt_6_stress(stresses[k]) if p else None}
+            for k, (energy, f, p) in enumerate(zip(prediction.energy.tolist(), forces, periodic))
+        ]
+
+    def _check_elements(self, atoms: Atoms) -> None:
+        if len(atoms) == 0:
+            raise InputError("the structure has no atoms; an energy needs at least one")
+        known = self._known[atoms.numbers]
+        if not known.all():
+            unknown = sorted({chemical_symbols[z] for z in atoms.numbers[~known]})
+            allowed = ", ".join(chemical_symbols[z] for z in self.potential.elements)
+            raise InputError(
+                f"{self.model.path.name} does not know the element {', '.join(unknown)}; it was trained on {allowed}. "
+                "Use a model that was trained with it"
+            )
+
+    @staticmethod
+    def _check_distances(graph: AtomGraph) -> None:
+        if graph.n_edges == 0:
+            return
+        squares = graph.vectors().square().sum(-1)
+        smallest = float(squares.min())
+        if not smallest >= CLOSEST**2:
+            edge = int(squares.argmin())
+            i, j = int(graph.centers[edge]), int(graph.neighbors[edge])
+            raise InputError(
+                f"atoms {i} and {j} are {smallest**0.5:.3f} Å apart, closer than {CLOSEST} Å: two atoms overlap, perhaps "
+                "an atom given twice, a wrong cell, or scaled coordinates read as Å"
+            )
+
+
+def _checked_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r}: torch sees no GPU here; use device='auto' or 'cpu'")
+    return device

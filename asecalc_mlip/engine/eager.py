@@ -1,0 +1,26 @@
+"""The model as it is, operation by operation, with automatic differentiation."""
+
+from __future__ import annotations
+
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.kernels import native_library
+from asecalc_mlip.models import Potential, Prediction, predict
+
+__all__ = ["EagerEngine"]
+
+
+class EagerEngine:
+    """Runs a potential through autograd; message passing is native on the CPU where the library was built."""
+
+    def __init__(self, potential: Potential):
+        self.potential = potential
+
+    def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
+        """See `asecalc_mlip.engine.Engine`."""
+        return predict(self.potential, graph, forces=forces, stress=stress)
+
+    def describe(self) -> str:
+        """What runs, in a few words."""
+        on_cpu = next(self.potential.parameters()).device.type == "cpu"
+        native = on_cpu and native_library() is not None
+        return f"eager, {'native' if native else 'plain torch'} message passing"

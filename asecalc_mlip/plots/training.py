@@ -1,0 +1,84 @@
+"""Figures of a training run: parity and learning curve."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = ["learning_curve", "parity"]
+
+_UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+_BLUE, _ORANGE, _GREY = "#1f5a99", "#d9822b", "#9aa4ad"
+
+
+def parity(
+    labels: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], *, path: str | Path, title: str = ""
+) -> None:
+    """Predictions against labels, one panel per quantity, with the distribution of the errors inset.
+
+    Parameters
+    ----------
+    labels, predictions : mapping
+        Quantity ("energy", "energy_per_atom", "forces", "stress") → array of any shape, in eV and Å.
+    path : str or Path
+        PNG to write.
+    """
+    figure = Figure(figsize=(4.6 * len(labels), 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for k, (name, values) in enumerate(labels.items()):
+        axes = figure.add_subplot(1, len(labels), k + 1)
+        _parity_panel(axes, name, np.asarray(values).ravel(), np.asarray(predictions[name]).ravel())
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=150)
+
+
+def learning_curve(log: str | Path, *, path: str | Path) -> None:
+    """Validation errors and learning rate against epochs, from the log.csv of a run."""
+    with Path(log).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = [(q, u) for q, u in _UNITS.items() if rows and f"val_{q}_mae" in rows[0]]
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    epochs = [int(row["epoch"]) + 1 for row in rows]
+    for (quantity, unit), color in zip(shown, (_BLUE, _ORANGE, "#3b8a4c")):
+        values = [1000 * float(row[f"val_{quantity}_mae"]) for row in rows]
+        axes.plot(epochs, values, color=color, lw=1.4, label=f"{quantity.replace('_', ' ')}, m{unit}")
+    axes.set(xlabel="epoch", ylabel="validation MAE", yscale="log")
+    axes.grid(True, which="both", color="#e6e9ec", lw=0.6)
+    rate = axes.twinx()
+    rate.plot(epochs, [float(row["lr"]) for row in rows], color=_GREY, lw=1.0, ls="--")
+    rate.set_ylabel("learning rate", color=_GREY)
+    rate.tick_params(colors=_GREY)
+    rate.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="lower left")
+    figure.savefig(path, dpi=150)
+
+
+def _parity_panel(axes: Axes, name: str, truth: np.ndarray, guess: np.ndarray) -> None:
+    unit = _UNITS[name]
+    # Total DFT energies of −10⁴ eV would leave nothing to see on the axes.
+    shift = truth.mean() if name.startswith("energy") else 0.0
+    x, y = truth - shift, guess - shift
+    low, high = min(x.min(), y.min()), max(x.max(), y.max())
+    margin = 0.05 * (high - low or 1.0)
+    ends = [low - margin, high + margin]
+    axes.plot(ends, ends, color=_GREY, lw=1.0, zorder=0)
+    axes.plot(x, y, ".", ms=3 if len(x) < 5000 else 1.5, color=_BLUE, alpha=0.5, rasterized=True)
+    relative = " − mean" if shift else ""
+    axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"reference{relative} / {unit}", ylabel=f"model / {unit}")
+    error = 1000 * (guess - truth)
+    mae, rmse = np.abs(error).mean(), np.sqrt((error**2).mean())
+    axes.set_title(f"{name.replace('_', ' ')}: MAE {mae:.1f}, RMSE {rmse:.1f} m{unit}", fontsize=10)
+    inset = axes.inset_axes((0.62, 0.1, 0.34, 0.26))
+    bound = np.quantile(np.abs(error), 0.995) or 1.0
+    inset.hist(error, bins=61, range=(-bound, bound), color=_ORANGE)
+    inset.set_yticks([])
+    inset.tick_params(labelsize=7)
+    inset.set_xlabel(f"error / m{unit}", fontsize=7)

@@ -1,0 +1,117 @@
+"""Errors of a model on labelled structures."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.errors import DataError
+from training.census import census
+from training.readers import read_frames
+
+__all__ = ["Errors", "evaluate_file", "evaluate_frames"]
+
+
+@dataclass
+class Errors:
+    """Errors of a model on a data set; energies in meV, forces in meV/Å, stress in meV/Å³.
+
+    `labels` and `predictions` hold the flat arrays behind the numbers (eV, eV/Å, eV/Å³), for parity plots.
+    """
+
+    model: str
+    data: str
+    n_structures: int
+    n_atoms: int
+    seconds: float
+    mae: dict[str, float]
+    rmse: dict[str, float]
+    labels: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+    predictions: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+
+    def __repr__(self) -> str:
+        units = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+        lines = [f"{self.model} on {self.data}: {self.n_structures} structures, {self.seconds:.1f} s"]
+        lines += [
+            f"  {name.replace('_', ' '):<16} MAE {self.mae[name]:8.2f}   RMSE {self.rmse[name]:8.2f} {units[name]}"
+            for name in self.mae
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the arrays, plain types."""
+        return {k: v for k, v in asdict(self).items() if k not in ("labels", "predictions")}
+
+
+def evaluate_file(
+    model: str,
+    data: str,
+    *,
+    output: str | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    dtype: str = "float32",
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+) -> Errors:
+    """Errors of a model file on a data file; optionally written as JSON to `output`.
+
+    Raises
+    ------
+    InputError, DataError, CheckpointError
+        For a model or data that cannot be used.
+    """
+    frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key)
+    calculator = PIWSLCalculator.load(model, device=device, dtype=dtype)  # type: ignore[arg-type]
+    errors = evaluate_frames(calculator, frames, name=Path(data).name, batch_size=batch_size)
+    if output is not None:
+        Path(output).write_text(json.dumps(errors.to_dict(), indent=1))
+    return errors
+
+
+def evaluate_frames(
+    calculator: PIWSLCalculator, frames: Sequence[Atoms], *, name: str = "data", batch_size: int = 32
+) -> Errors:
+    """Errors over every label that all frames have; labels as `training.readers.read_frames` gives them."""
+    counts = census(frames).counts
+    labels = [label for label in ("energy", "forces", "stress") if counts.get(label, 0) == len(frames)]
+    if not labels:
+        raise DataError(f"{name} has no label that all of its {len(frames)} frames have: {counts}; nothing to compare")
+    start = time.perf_counter()
+    results = calculator.evaluate(frames, batch_size=batch_size)
+    seconds = time.perf_counter() - start
+    truth, guess = {}, {}
+    sizes = np.array([len(atoms) for atoms in frames])
+    if "energy" in labels:
+        truth["energy"] = np.array([atoms.info["energy"] for atoms in frames], dtype=float)
+        guess["energy"] = np.array([result["energy"] for result in results])
+        if sizes.min() != sizes.max():
+            truth["energy_per_atom"], guess["energy_per_atom"] = truth["energy"] / sizes, guess["energy"] / sizes
+    if "forces" in labels:
+        truth["forces"] = np.concatenate([atoms.arrays["forces"] for atoms in frames])
+        guess["forces"] = np.concatenate([result["forces"] for result in results])
+    if "stress" in labels and all(result["stress"] is not None for result in results):
+        from ase.stress import full_3x3_to_voigt_6_stress
+
+        truth["stress"] = np.array([full_3x3_to_voigt_6_stress(atoms.info["stress"]) for atoms in frames])
+        guess["stress"] = np.array([result["stress"] for result in results])
+    differences = {key: 1000 * (guess[key] - truth[key]) for key in truth}
+    return Errors(
+        model=calculator.model.path.name,
+        data=name,
+        n_structures=len(frames),
+        n_atoms=int(sizes.sum()),
+        seconds=seconds,
+        mae={key: float(np.abs(d).mean()) for key, d in differences.items()},
+        rmse={key: float(np.sqrt((d**2).mean())) for key, d in differences.items()},
+        labels=truth,
+        predictions=guess,
+    )

@@ -1,0 +1,125 @@
+"""What a finished run leaves behind: the .pt file with its card, test errors, figures, summary.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.checkpoint import load, save
+from asecalc_mlip.plots.training import learning_curve, parity
+from training.callbacks import AveragedWeights
+from training.evaluate import Errors, evaluate_frames
+from training.readers import read_frames
+
+if TYPE_CHECKING:
+    from training.train import Run
+
+__all__ = ["TrainingResult", "finish"]
+
+
+@dataclass
+class TrainingResult:
+    """Where the model is, how good it is, and the figures."""
+
+    model: Path
+    errors: Errors | None
+    best_epoch: int
+    folder: Path
+
+    def __repr__(self) -> str:
+        tested = repr(self.errors) if self.errors is not None else "no test data: set data.test for errors"
+        return (
+            f"{tested}\nmodel of epoch {self.best_epoch + 1}: {self.model}\nfigures, log and settings in {self.folder}"
+            f'\nuse it:  atoms.calc = PIWSLCalculator.load("{self.model}")'
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        errors = None if self.errors is None else self.errors.to_dict()
+        return {"model": self.model.name, "best_epoch": self.best_epoch, "errors": errors}
+
+
+def finish(run: Run, average: AveragedWeights) -> TrainingResult:
+    """Write the best averaged weights as a model file, test it, and put the errors on its card."""
+    config, folder = run.config, run.folder
+    weights = average.best if average.best is not None else average.average
+    average.copy_to_module(weights)
+    path = folder / f"{config.run.name}.pt"
+    card = _card(run, average)
+    save(path, run.potential, card=card, reference_energies=run.e0.to_dict())
+    errors = _test(run, path)
+    if errors is not None:
+        card["test_errors"] = {
+            "data": errors.data,
+            "structures": errors.n_structures,
+            "MAE": {_with_unit(name): value for name, value in errors.mae.items()},
+        }
+        # Read back rather than kept: the calculator has cast and frozen its own copy, not this one.
+        save(path, load(path).potential, card=card, reference_energies=run.e0.to_dict())
+        parity(errors.labels, errors.predictions, path=folder / "parity.png", title=f"{path.name} on {errors.data}")
+    learning_curve(folder / "log.csv", path=folder / "learning_curve.png")
+    result = TrainingResult(path, errors, average.best_epoch, folder)
+    (folder / "summary.json").write_text(json.dumps({**result.to_dict(), "card": card}, indent=1))
+    return result
+
+
+def _test(run: Run, path: Path) -> Errors | None:
+    data = run.config.data
+    if data.test is not None:
+        frames = read_frames(
+            data.test,
+            energy_key=data.energy_key,
+            forces_key=data.forces_key,
+            stress_key=data.stress_key,
+            energy_unit=data.energy_unit,
+            length_unit=data.length_unit,
+        )
+        name = Path(data.test).name
+    elif run.split.test:
+        frames, name = [run.frames[i] for i in run.split.test], f"{Path(data.train).name}, held back"
+    else:
+        return None
+    device = "cpu" if run.config.run.device == "auto" else run.config.run.device
+    return evaluate_frames(PIWSLCalculator.load(path, device=device), frames, name=name)
+
+
+def _card(run: Run, average: AveragedWeights) -> dict[str, Any]:
+    config, optimizer = run.config, run.config.optimizer
+    temperature = [a.info.get("temperature") for a in run.frames]
+    known = [float(t) for t in temperature if isinstance(t, (int, float, np.number))]
+    return {
+        "name": config.run.name,
+        "training_data": {
+            "file": Path(config.data.train).name,
+            "train": len(run.split.train),
+            "validation": len(run.split.val),
+            **({"temperature_K": [min(known), max(known)]} if known else {}),
+        },
+        "level_of_theory": config.data.level_of_theory,
+        "source": config.data.source,
+        "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},
+        "training": {
+            "epochs": config.run.max_epochs,
+            "best_epoch": average.best_epoch + 1,
+            "steps": average.steps,
+            "batch_size": config.run.batch_size,
+            "lr": optimizer.lr,
+            "schedule": optimizer.schedule,
+            "ema_decay": optimizer.ema_decay,
+            "seed": config.run.seed,
+        },
+        "date": datetime.date.today().isoformat(),
+        "licence": config.run.licence,
+    }
+
+
+def _with_unit(name: str) -> str:
+    units = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+    return f"{name} ({units[name]})"
