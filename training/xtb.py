@@ -106,6 +106,7 @@ def make_dataset(
     settings = settings or XtbSettings()
     output = Path(output)
     start = molecule.copy() if isinstance(molecule, Atoms) else _read_structure(Path(molecule))
+    _check_electrons(start, settings)
     calculator = xtb_calculator(settings)
     done, atoms = _resume(output, start, settings)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +136,16 @@ def _read_structure(path: Path) -> Atoms:
         return read(path)
     except Exception as error:  # each of ASE's formats raises its own kinds
         raise InputError(f"{path}: cannot be read as a structure ({error}).") from error
+
+
+def _check_electrons(start: Atoms, settings: XtbSettings) -> None:
+    """Refuse a spin that the number of electrons does not allow; tblite computes something else without a word."""
+    electrons = int(start.numbers.sum()) - settings.charge
+    if (electrons - settings.multiplicity) % 2 == 0:
+        raise InputError(
+            f"{start.get_chemical_formula()} with charge {settings.charge} has {electrons} electrons, which does not "
+            f"go with multiplicity {settings.multiplicity}. Check the charge, or give the multiplicity (2S+1)."
+        )
 
 
 def _next_frame(atoms: Atoms | None, start: Atoms, number: int, calculator: Calculator, settings: XtbSettings) -> Atoms:

@@ -24,8 +24,10 @@ def same_labels(a: Atoms, b: Atoms, tolerance: float = 1e-7) -> None:
     assert a.calc is None
 
 
-@pytest.mark.parametrize("dress, name", [(as_reference, "a.xyz"), (as_reference, "a.xyz.gz"), (with_calculator, "a.extxyz"),
-                                         (with_calculator, "a.traj")])  # fmt: skip
+@pytest.mark.parametrize(
+    "dress, name",
+    [(as_reference, "a.xyz"), (as_reference, "a.xyz.gz"), (with_calculator, "a.extxyz"), (with_calculator, "a.traj")],
+)
 def test_labels_are_found(tmp_path, crystal_frames, dress, name):
     write(tmp_path / name, dress(crystal_frames))
     frames = read_frames(tmp_path / name)
@@ -262,8 +264,14 @@ def test_convert_round_trip(tmp_path, crystal_frames):
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("name, n, atoms", [("rmd17_aspirin_test.xyz", 1000, 21), ("water_revpbe0d3_train30.xyz", 30, 192),
-                                            ("limno_electrode_val.xyz", 48, 24)])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, n, atoms",
+    [
+        ("rmd17_aspirin_test.xyz", 1000, 21),
+        ("water_revpbe0d3_train30.xyz", 30, 192),
+        ("limno_electrode_val.xyz", 48, 24),
+    ],
+)
 def test_real_files(data_file, name, n, atoms):
     frames = read_frames(data_file(name))
     assert (len(frames), len(frames[0])) == (n, atoms)

@@ -1,0 +1,113 @@
+"""The command line: options reach what they are for, and bad input is told without a traceback."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import write
+from click.testing import CliRunner
+
+from asecalc_mlip import cli
+from asecalc_mlip._version import __version__
+from asecalc_mlip.errors import CheckpointError
+from tests.teacher import as_reference
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+    """Run asecalc in an empty folder; returns click's result."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put a module of plain functions in the place of a real one and record their calls."""
+    calls = []
+
+    def install(name, **functions):
+        def recorded(function):
+            return lambda *args, **kwargs: (calls.append((args, kwargs)), function(*args, **kwargs))[1]
+
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**{k: recorded(v) for k, v in functions.items()}))
+        return calls
+
+    return install
+
+
+def test_version_and_help(call):
+    assert __version__ in call("--version").output
+    for command in ((), ("train",), ("evaluate",), ("info",), ("data",), ("data", "xtb"), ("data", "convert")):
+        assert call(*command, "--help").exit_code == 0
+
+
+def test_train_separates_files_from_settings(call, stand_in, tmp_path):
+    calls = stand_in("training.train", main=lambda configs, overrides: None)
+    (tmp_path / "a.yaml").touch()
+    assert call("train", "a.yaml", "training.epochs=3", "a=b=c").exit_code == 0
+    assert calls == [((["a.yaml"], ["training.epochs=3", "a=b=c"]), {})]
+
+
+def test_train_names_a_missing_file(call, stand_in):
+    stand_in("training.train", main=lambda configs, overrides: None)
+    result = call("train", "absent.yaml")
+    assert (result.exit_code, result.stderr) == (2, "asecalc: absent.yaml: no such file.\n")
+
+
+def test_evaluate_writes_json(call, stand_in, tmp_path):
+    calls = stand_in("training.evaluate", evaluate_file=lambda model, data, **kw: {"forces_mae": np.float64(0.01)})
+    (tmp_path / "d.xyz").touch()
+    result = call("evaluate", "m.pt", "d.xyz", "-o", "out.json", "--batch-size", 4)
+    assert result.exit_code == 0
+    assert calls == [(("m.pt", "d.xyz"), {"batch_size": 4})]
+    assert '"forces_mae": 0.01' in (tmp_path / "out.json").read_text()
+
+
+def test_input_errors_have_no_traceback(call, stand_in):
+    def refuse(path):
+        raise CheckpointError(f"{path} is a pickle")
+
+    stand_in("asecalc_mlip.checkpoint", describe=refuse)
+    result = call("info", "m.pt")
+    assert (result.exit_code, result.stderr) == (2, "asecalc: m.pt is a pickle\n")
+
+
+def test_missing_training_extra_is_explained(call, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "training.train", None)
+
+    def absent(name):
+        raise ModuleNotFoundError("No module named 'schnetpack'", name="schnetpack")
+
+    monkeypatch.setattr(cli, "import_module", absent)
+    (tmp_path / "a.yaml").touch()
+    result = call("train", "a.yaml")
+    assert result.exit_code == 2 and "asecalc-mlip[train]" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["nvt", "nve"])
+def test_dynamics_get_all_arguments_and_keep_the_exit_code(call, stand_in, command):
+    calls = stand_in(f"md_protocols.{command}", main=lambda argv: 1)
+    result = call(command, "--model", "aspirin.pt", "--help", "-x")
+    assert result.exit_code == 1
+    assert calls == [((["--model", "aspirin.pt", "--help", "-x"],), {})]
+
+
+def test_convert(call, tmp_path, ethanol_frames):
+    write(tmp_path / "a.xyz", as_reference(ethanol_frames))
+    result = call("data", "convert", "a.xyz", "b.xyz", "--index", "::10")
+    assert result.exit_code == 0 and "energy 6/6, forces 6/6, stress 0/6" in result.output
+    assert "exists already" in call("data", "convert", "a.xyz", "b.xyz").stderr
+    assert call("data", "convert", "a.xyz", "b.xyz", "--overwrite").exit_code == 0
+
+
+def test_xtb(call, tmp_path):
+    pytest.importorskip("tblite")
+    write(tmp_path / "water.xyz", molecule("H2O"))
+    arguments = ["-n", 2, "-T", 300, "--seed", 3, "--spacing", 1, "--equilibration", 2, "--no-progress"]
+    result = call("data", "xtb", "water.xyz", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "energy 2/2, forces 2/2" in result.output
+    assert "seed=3" in (tmp_path / "water_xtb_300K.xyz").read_text()
+    assert call("data", "xtb", "absent.xyz").exit_code == 2

@@ -1,0 +1,173 @@
+"""The census: every fault that ruins a training is found and named; real data pass."""
+
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from asecalc_mlip.errors import DataError
+from tests.teacher import as_reference, crystal_frames, molecule_frames
+from training.census import census, check_labels
+from training.readers import read_frames
+
+ALL = {"energy": 0.1, "forces": 0.9, "stress": 0.0}
+KCAL, HARTREE = 23.0605, 1 / 27.2114
+
+
+@pytest.fixture
+def frames():
+    """Fresh frames that a test may spoil."""
+    return molecule_frames(30, seed=1)
+
+
+def test_counts(frames):
+    del frames[4].arrays["forces"]
+    found = census(frames)
+    assert str(found) == "energy 30/30, forces 29/30, stress 0/30"
+    assert found.elements == {"H": 180, "C": 60, "O": 30}
+    assert found.sizes == (9, 9) and found.n_periodic == 0
+    assert "forces 29/30" in found.report() and "C (60)" in found.report()
+    json.dumps(found.to_dict())
+
+
+def test_crystals_pass_with_stress():
+    assert check_labels(crystal_frames(10), {**ALL, "stress": 0.1}).counts["stress"] == 10
+
+
+def test_weighted_label_absent(frames):
+    del frames[4].arrays["forces"]
+    del frames[7].arrays["forces"]
+    message = r"2 of 30 frames have no forces: frame 4, frame 7\..*forces_key.*weight of forces to 0"
+    with pytest.raises(DataError, match=message):
+        check_labels(frames, ALL)
+    check_labels(frames, {"energy": 1.0, "forces": 0.0})
+
+
+def test_the_file_and_its_frame_are_named(tmp_path, frames):
+    frames[12].arrays["forces"][3, 1] = np.nan
+    write(tmp_path / "mine.xyz", as_reference(frames))
+    with pytest.raises(DataError, match=r"forces of 1 frame\(s\) is NaN or infinite: frame 12 of mine\.xyz"):
+        check_labels(read_frames(tmp_path / "mine.xyz"), ALL)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_energy_not_finite(frames, value):
+    frames[2].info["energy"] = value
+    with pytest.raises(DataError, match="energy of 1 .*frame 2"):
+        census(frames).require(ALL, allow_implausible=True)
+
+
+def test_unweighted_labels_are_not_judged(frames):
+    frames[2].info["energy"] = np.nan
+    check_labels(frames, {"forces": 1.0, "energy": 0.0})
+
+
+def test_positions_not_finite(frames):
+    frames[5].positions[0, 0] = np.nan
+    with pytest.raises(DataError, match="Positions or cell of frame 5"):
+        check_labels(frames, ALL)
+
+
+def test_large_force(frames):
+    frames[8].arrays["forces"][0] = [0, 0, 600.0]
+    with pytest.raises(DataError, match=r"frame 8 has a force of 600 eV/Å"):
+        check_labels(frames, ALL)
+    census(frames).require(ALL, allow_implausible=True)
+
+
+def test_overlapping_atoms(frames):
+    frames[3].positions[1] = frames[3].positions[0] + 0.1
+    with pytest.raises(DataError, match="frame 3 .* overlap"):
+        check_labels(frames, ALL)
+
+
+def test_overlap_across_the_border_of_a_cell():
+    atoms = Atoms("NaCl", positions=[[0.05, 2, 2], [3.95, 2, 2]], cell=[4, 4, 4], pbc=True)
+    assert "0.04 times" in census([atoms]).problems[0].text
+
+
+@pytest.mark.parametrize("factor", [KCAL, HARTREE, 96.4853])
+@pytest.mark.parametrize("offset", [0.0, 4000.0], ids=["all electrons", "pseudopotential"])
+def test_mixed_energy_units(frames, factor, offset):
+    for i, atoms in enumerate(frames):
+        atoms.info["energy"] += offset
+        if i % 3 == 2:
+            atoms.info["energy"] *= factor
+    with pytest.raises(DataError, match="unit"):
+        check_labels(frames, {"energy": 1.0})
+
+
+def test_one_frame_in_other_units_among_unlike_compositions():
+    frames = molecule_frames(20) + molecule_frames(20, name="CH4") + molecule_frames(20, name="H2O")
+    check_labels(frames, ALL)
+    frames[45].info["energy"] *= HARTREE
+    with pytest.raises(DataError, match="frame 45"):
+        check_labels(frames, ALL)
+
+
+def test_whole_set_in_kcal(frames):
+    for atoms in frames:
+        atoms.info["energy"] *= KCAL
+        atoms.arrays["forces"] *= 10 * KCAL
+    assert {problem.label for problem in census(frames).problems} >= {"energy", "forces"}
+
+
+def test_files_with_unlike_force_units_are_told(frames):
+    for i, atoms in enumerate(frames):
+        atoms.info.update(frame_file="ab"[i % 2] + ".xyz", frame_index=i)
+        if i % 2:
+            atoms.arrays["forces"] /= KCAL
+    assert any("in a.xyz" in text and "in b.xyz: one unit?" in text for text in census(frames).warnings)
+
+
+def test_forces_that_are_all_zero(frames):
+    for atoms in frames:
+        atoms.arrays["forces"][:] = 0
+    with pytest.raises(DataError, match="exactly zero"):
+        check_labels(frames, ALL)
+
+
+def test_stress_in_kbar_and_without_a_cell(frames):
+    crystals = crystal_frames(3)
+    crystals[1].info["stress"] *= 1602.0
+    with pytest.raises(DataError, match="frame 1 has a stress .* kbar"):
+        check_labels(crystals, {"stress": 1.0})
+    frames[0].info["stress"] = np.zeros((3, 3))
+    with pytest.raises(DataError, match="no stress"):
+        check_labels(frames, {"stress": 1.0})
+
+
+def test_duplicates_are_told(frames):
+    again = frames[3].copy()
+    again.info["energy"] += 1.0
+    text = " ".join(census([*frames, again]).warnings)
+    assert "1 frames repeat" in text and "frame 30 that of frame 3" in text and "another energy" in text
+
+
+def test_mixed_keys_are_told(tmp_path, frames):
+    write(tmp_path / "a.xyz", as_reference(frames[:10]))
+    others = [atoms.copy() for atoms in frames[10:]]
+    for atoms in others:
+        atoms.info["dft_energy"] = atoms.info.pop("energy")
+    write(tmp_path / "b.xyz", others)
+    found = census(read_frames(tmp_path / "a.xyz") + read_frames(tmp_path / "b.xyz"))
+    assert found.keys["energy"] == {"REF_energy": 10, "dft_energy": 20}
+    assert any("one level of theory?" in text for text in found.warnings)
+
+
+def test_no_frames_and_unknown_labels(frames):
+    with pytest.raises(DataError, match="no frames"):
+        census([])
+    with pytest.raises(DataError, match="Unknown labels.*dipole"):
+        check_labels(frames, {"dipole": 1.0})
+
+
+@pytest.mark.realdata
+def test_all_real_files_pass(data_dir):
+    for path in sorted(data_dir.glob("*.xyz")):
+        frames = read_frames(path, index=":1000")
+        found = census(frames)
+        assert found.counts["energy"] == len(frames), path
+        found.require({label: 1.0 for label, count in found.counts.items() if count})

@@ -1,0 +1,91 @@
+"""Data from GFN2-xTB: labels are those of tblite, and a run that was killed goes on bit for bit."""
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from asecalc_mlip.errors import DataError, InputError
+from training.census import check_labels
+from training.readers import read_frames
+from training.xtb import XtbSettings, make_dataset, xtb_calculator
+
+SHORT = XtbSettings(equilibration_fs=10, spacing_fs=2)
+
+
+def test_settings_are_checked():
+    for wrong in ({"temperature_K": -1}, {"timestep_fs": 20}, {"spacing_fs": 0.1}):
+        with pytest.raises(InputError):
+            XtbSettings(**wrong)
+
+
+@pytest.fixture(scope="module")
+def water():
+    pytest.importorskip("tblite", reason="needs the extra xtb: pip install 'asecalc-mlip[xtb]'")
+    return molecule("H2O")
+
+
+@pytest.fixture(scope="module")
+def whole(water, tmp_path_factory):
+    """A data set made in one go."""
+    path = tmp_path_factory.mktemp("xtb") / "deep" / "water.xyz"
+    return make_dataset(water, path, n_frames=3, settings=SHORT, progress=False)
+
+
+def test_labels_are_those_of_tblite(whole):
+    frames = read_frames(whole)
+    assert str(check_labels(frames, {"energy": 1, "forces": 1})) == "energy 3/3, forces 3/3, stress 0/3"
+    atoms = frames[2].copy()
+    atoms.calc = xtb_calculator(SHORT)
+    assert atoms.get_potential_energy() == pytest.approx(frames[2].info["energy"], abs=1e-6)
+    np.testing.assert_allclose(atoms.get_forces(), frames[2].arrays["forces"], atol=1e-5)
+    info = frames[2].info
+    assert (info["method"], info["temperature_K"], info["seed"], info["time_fs"]) == ("GFN2-xTB", 500.0, 0, 14.0)
+    assert info["tblite"].startswith("v")
+
+
+@pytest.mark.parametrize("rest", ["", "3\nProperties=species:S:1:po", "3\n"], ids=["between frames", "in one", "early"])
+def test_continues_bit_for_bit(whole, water, tmp_path, rest):
+    path = make_dataset(water, tmp_path / "w.xyz", n_frames=2, settings=SHORT, progress=False)
+    with open(path, "a") as file:
+        file.write(rest)  # killed while writing
+    make_dataset(water, path, n_frames=3, settings=SHORT, progress=False)
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_complete_file_is_left_alone(whole, water):
+    before = whole.read_bytes()
+    make_dataset(water, whole, n_frames=3, settings=SHORT, progress=False)
+    assert whole.read_bytes() == before
+
+
+def test_other_run_is_refused(whole, water):
+    other = XtbSettings(equilibration_fs=10, spacing_fs=2, temperature_K=300)
+    with pytest.raises(InputError, match=r"another run \(temperature_K=500.0 there, 300.0 now\)"):
+        make_dataset(water, whole, n_frames=4, settings=other, progress=False)
+    with pytest.raises(InputError, match="H2O there, CH4 now"):
+        make_dataset(molecule("CH4"), whole, n_frames=4, settings=SHORT, progress=False)
+
+
+def test_failed_calculation_keeps_the_frames_before_it(water, tmp_path, monkeypatch):
+    from tblite.ase import TBLite
+
+    path = make_dataset(water, tmp_path / "a.xyz", n_frames=1, settings=SHORT, progress=False)
+    monkeypatch.setattr(TBLite, "calculate", lambda *_: (_ for _ in ()).throw(RuntimeError("not converged")))
+    with pytest.raises(DataError, match=r"frame 1 \(not converged\).*lower the temperature"):
+        make_dataset(water, path, n_frames=2, settings=SHORT, progress=False)
+    assert len(read_frames(path)) == 1
+
+
+def test_wrong_input_is_told(water, tmp_path):
+    with pytest.raises(InputError, match="H2O with charge 1 has 9 electrons.*multiplicity 1"):
+        make_dataset(water, tmp_path / "a.xyz", settings=XtbSettings(charge=1))
+    with pytest.raises(InputError, match="no such file"):
+        make_dataset(tmp_path / "absent.xyz", tmp_path / "b.xyz")
+    (tmp_path / "bad.xyz").write_text("hello")
+    with pytest.raises(InputError, match="cannot be read as a structure"):
+        make_dataset(tmp_path / "bad.xyz", tmp_path / "b.xyz")
+
+
+def test_nothing_is_printed(water, tmp_path, capfd):
+    make_dataset(water, tmp_path / "a.xyz", n_frames=1, settings=SHORT, progress=False)
+    assert capfd.readouterr() == ("", "")
