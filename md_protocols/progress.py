@@ -89,6 +89,12 @@ def calculator_stats(calculator) -> dict:
 
 
 def rates(stats: dict) -> dict[str, str]:
-    """Shares and rates (numbers between 0 and 1) among the stats, as percentages."""
-    wanted = {k: v for k, v in stats.items() if "rate" in k or "share" in k}
-    return {k.replace("_", " "): f"{100 * v:.0f} %" for k, v in wanted.items() if isinstance(v, (int, float))}
+    """Rates (numbers between 0 and 1, such as the hit rate of the neighbour list) among the stats, as percentages."""
+    wanted = {k: v for k, v in stats.items() if k.endswith("rate") and isinstance(v, (int, float))}
+    return {k.replace("_", " "): f"{100 * v:.0f} %" for k, v in wanted.items()}
+
+
+def time_shares(stats: dict, wall_s: float) -> dict[str, float]:
+    """Share of the wall time of each `seconds_…` among the stats, and of everything else (integrator, files)."""
+    shares = {k.removeprefix("seconds_"): v / wall_s for k, v in stats.items() if k.startswith("seconds_")}
+    return {**shares, "rest": 1.0 - sum(shares.values())} if shares else {}

@@ -89,7 +89,7 @@ def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
     settings = make_settings(ensemble, options)
     output = output or _free_name(settings)
     RunFiles(output).check_free()  # before the model is loaded
-    path = model_path(settings.model) if calculator is None else Path(settings.model)
+    path = model_path(settings.model) if calculator is None else None
     atoms = _structure(settings, path)
     reference = None if atoms.pbc.any() else find_reference(atoms, path, reference_file)
     _warn_time_step(atoms, settings)
@@ -109,7 +109,7 @@ def _restart(ensemble, options, output, device, calculator, progress) -> tuple[d
     stored = run_files.load_restart()[1]["settings"]
     model = options.pop("model") or stored["model"]  # may have moved: its content decides, see _identity
     settings = continue_settings(stored, ensemble, options)
-    path = model_path(model) if calculator is None else Path(model)
+    path = model_path(model) if calculator is None else None
     calculator = calculator or _load_model(path, device, settings.dtype)
     return continue_run(calculator, settings, output, identity=_identity(path), progress=progress), output
 
@@ -123,7 +123,7 @@ def model_path(model: str) -> Path:
     raise InputError(f"There is no model {model!r}. Give the path of a .pt file or a shipped model ({shipped}).")
 
 
-def find_reference(atoms: Atoms, model: Path, given: str | None) -> MoleculeReference | None:
+def find_reference(atoms: Atoms, model: Path | None, given: str | None) -> MoleculeReference | None:
     """The reference for a molecule: the given file, the one beside the model, or None (the start structure).
 
     A reference found beside the model is used only if the molecule is the same and whole by its bonds.
@@ -144,10 +144,10 @@ def find_reference(atoms: Atoms, model: Path, given: str | None) -> MoleculeRefe
     return None
 
 
-def _structure(settings: MDSettings, model: Path) -> Atoms:
+def _structure(settings: MDSettings, model: Path | None) -> Atoms:
     path = Path(settings.structure) if settings.structure else _beside(model, ".xyz")
     if path is None:
-        raise InputError(f"The model {model.name} comes without a start structure: give one with --structure FILE.")
+        raise InputError(f"The model {settings.model} comes without a start structure: give one with --structure FILE.")
     try:
         atoms = ase.io.read(path)
     except Exception as error:  # ASE's readers raise anything
@@ -162,9 +162,9 @@ def _structure(settings: MDSettings, model: Path) -> Atoms:
     return atoms
 
 
-def _beside(model: Path, suffix: str) -> Path | None:
+def _beside(model: Path | None, suffix: str) -> Path | None:
     """aspirin.xyz or aspirin.reference.json beside aspirin.pt, or the shipped one of the same name."""
-    for folder in (model.parent, ZOO):
+    for folder in (model.parent, ZOO) if model else ():
         path = folder / (model.stem + suffix)
         if path.is_file():
             return path
@@ -177,9 +177,9 @@ def _load_model(path: Path, device: str, dtype: str):
     return PIWSLCalculator.load(path, device=device, dtype=dtype)
 
 
-def _identity(model: Path) -> dict:
-    """Hash of the model file, empty if there is no file (a calculator was handed over)."""
-    return {"model_sha256": hashlib.sha256(model.read_bytes()).hexdigest()} if model.is_file() else {}
+def _identity(model: Path | None) -> dict:
+    """Hash of the model file; empty if there is none (a calculator was handed over)."""
+    return {"model_sha256": hashlib.sha256(model.read_bytes()).hexdigest()} if model else {}
 
 
 def _free_name(settings: MDSettings) -> str:

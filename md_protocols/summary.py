@@ -15,7 +15,7 @@ from asecalc_mlip.analysis.drift import energy_drift
 from asecalc_mlip.analysis.rdf import rdf
 from asecalc_mlip.errors import InputError
 from md_protocols import files as names
-from md_protocols.progress import calculator_stats, rates
+from md_protocols.progress import calculator_stats, rates, time_shares
 
 if TYPE_CHECKING:
     from md_protocols.runner import MDRun
@@ -52,7 +52,7 @@ def summarise(run: MDRun, log: dict[str, np.ndarray]) -> dict:
         "n_atoms": len(run.atoms),
         "periodic": run.atoms.pbc.tolist(),
         "degrees_of_freedom": run.ndof,
-        **_averages(log),
+        **_averages(log, state.stable_step),
         "energy_drift": _drift(run, log),
         "h_error": _h_error(run),
         "h_reference": run.reference.source if run.reference else None,
@@ -60,6 +60,7 @@ def summarise(run: MDRun, log: dict[str, np.ndarray]) -> dict:
         "wall_s": state.wall_s,
         "ms_per_step": ms,
         "ns_per_day": 86400 * settings.timestep_fs * 1e-3 / ms if ms else None,
+        "time_shares": time_shares(calculator_stats(run.atoms.calc), run.seconds) if done else {},
         "restarts": state.restarts,
         "signal": state.signal,
         "settings": settings.to_dict(),
@@ -89,7 +90,8 @@ def summary_text(summary: dict, directory: str) -> str:
         lines.append(f"Drift of the conserved energy {slope:+.3g} meV/atom/ps")
     if summary["ms_per_step"]:
         lines.append(f"{summary['ms_per_step']:.2f} ms per step, {summary['ns_per_day']:.3g} ns per day")
-    stats = rates(summary["calculator"]["stats"])
+    shares = {k: f"{100 * v:.0f} % of the time" for k, v in summary["time_shares"].items()}
+    stats = {**shares, **rates(summary["calculator"]["stats"])}
     if stats:
         lines.append(", ".join(f"{k} {v}" for k, v in stats.items()))
     return "\n".join([*lines, f"Files: {directory}"])
@@ -107,8 +109,9 @@ def _failure(state, dt_ps: float) -> dict | None:
     return {**state.failure.to_dict(), "step": state.failure_step, "time_ps": state.failure_step * dt_ps}
 
 
-def _averages(log: dict[str, np.ndarray]) -> dict:
-    """Means over the second half of the run, when the start is forgotten."""
+def _averages(log: dict[str, np.ndarray], stable_step: int) -> dict:
+    """Means over the second half of the stable frames, when the start is forgotten."""
+    log = {name: values[log["step"] <= stable_step] for name, values in log.items()}
     half = {name: values[len(values) // 2 :] for name, values in log.items()}
     if len(half["step"]) == 0:
         return {"temperature_mean_K": None, "temperature_std_K": None, "epot_mean_eV": None}
@@ -181,8 +184,10 @@ def _structure(run: MDRun):
     if not run.atoms.pbc.any():
         return run.histogram
     first = run.state.frames // 2
+    # Below the first lattice translation: an atom's own images are spikes that hide the structure.
+    r_max = min(10.0, 0.99 * float(run.atoms.cell.lengths().min()))
     stride = max(1, (run.state.frames - first) // RDF_FRAMES)
     try:
-        return rdf(iread(run.files.path(names.TRAJECTORY), index=f"{first}::{stride}", format="extxyz"))
+        return rdf(iread(run.files.path(names.TRAJECTORY), index=f"{first}::{stride}", format="extxyz"), r_max=r_max)
     except InputError:  # a slab or a wire has no density
         return None

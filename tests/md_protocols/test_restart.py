@@ -23,6 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = ("trajectory.extxyz", "log.csv")
 
 
+@pytest.fixture(autouse=True)
+def no_figure(monkeypatch):
+    """Drawing takes longer than these runs."""
+    monkeypatch.setattr("md_protocols.summary._figure", lambda *arguments: b"")
+
+
 def settings(thermostat="nose-hoover", **changes):
     ensemble = "nvt" if thermostat else "nve"
     given = {"ensemble": ensemble, "thermostat": thermostat, "temperature_K": 300.0, "steps": 600, "interval": 20}
@@ -82,6 +88,26 @@ def test_restart_is_bit_for_bit(tmp_path, monkeypatch, thermostat, system):
     calculator = EMT() if system == "crystal" else toys.Springs(toys.ethanol())
     summary = continue_run(calculator, settings(thermostat), tmp_path / "cut")
     assert summary["status"] == "finished" and summary["restarts"] == 1
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_restart_of_a_model_with_a_kept_neighbour_list(tmp_path, monkeypatch):
+    from tests.md_protocols.models import SpringsAndModel
+
+    def start(directory):
+        atoms = toys.ethanol()
+        atoms.calc = SpringsAndModel(atoms, tmp_path / "model.pt")
+        start_run(atoms, settings("nose-hoover", temperature_K=600.0), directory)
+        return atoms.calc.model
+
+    model = start(tmp_path / "whole")
+    assert 1 < model.stats()["neighbor_builds"] < 300  # the list was kept, and made anew on the way
+    with monkeypatch.context() as patch:
+        killed = kill_at(patch, 390)
+        with pytest.raises(killed):
+            start(tmp_path / "cut")
+    calculator = SpringsAndModel(toys.ethanol(), tmp_path / "model.pt")
+    continue_run(calculator, settings("nose-hoover", temperature_K=600.0), tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 

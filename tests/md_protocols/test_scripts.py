@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.io import read, write
 
@@ -69,6 +70,7 @@ def test_unstable_run_exits_with_one_also_when_restarted(start, capsys):
 
     calculator = toys.Springs(toys.ethanol(), failures={50: push})
     assert run(nve.main, "--steps", 2000, "--interval", 10, "--output", "run", calculator=calculator) == 1
+    assert Path("run/figure.png").stat().st_size > 10_000
     output = capsys.readouterr().out
     assert "UNSTABLE at" in output and "Å long, its mean is" in output and "unstable.extxyz" in output
     assert nve.main(["--restart", "--output", "run"], calculator=calculator) == 1
@@ -136,6 +138,15 @@ def test_reference_gives_an_error_of_h(start):
     assert run(nvt.main, "--reference", "reference.json", "--steps", "400", "--interval", "20", "--output", "run") == 0
     summary = json.loads(Path("run/summary.json").read_text())
     assert 0.0 < summary["h_error"] < 2.0 and summary["h_reference"] == "made up"
+
+
+def test_periodic_run_draws_its_rdf(start):
+    write("copper.xyz", toys.copper())
+    arguments = ["--structure", "copper.xyz", "--thermostat", "bussi", "--steps", "100", "--interval", "10"]
+    assert nvt.main([*arguments, "--output", "run"], calculator=EMT()) == 0
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["h_error"] is None and summary["degrees_of_freedom"] == 21
+    assert Path("run/figure.png").stat().st_size > 10_000 and not Path("run/reference.json").exists()
 
 
 def test_protocols_have_the_published_numbers():
