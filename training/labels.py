@@ -125,8 +125,8 @@ def _forces(atoms: Atoms, value: Any) -> np.ndarray:
 def _stress(atoms: Atoms, name: str, value: Any, energy: float, length: float) -> np.ndarray:
     """Return a 3×3 stress in eV/Å³ from 6 (xx yy zz yz xz xy), 9 or 3×3 numbers; a virial is −V times the stress."""
     try:
-        tensor = np.asarray(value, dtype=float).reshape(-1)
-        tensor = voigt_6_to_full_3x3_stress(tensor) if tensor.size == 6 else tensor.reshape(3, 3)
+        flat = np.asarray(value, dtype=float).reshape(-1)
+        tensor = np.asarray(voigt_6_to_full_3x3_stress(flat)) if flat.size == 6 else flat.reshape(3, 3)
     except (ValueError, TypeError):
         raise DataError(
             f"The stress of {frame_name(atoms)} has shape {np.shape(value)}; expected (3, 3), (9,) or Voigt (6,)."

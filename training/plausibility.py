@@ -87,8 +87,7 @@ def check_energies(frames: Sequence[Atoms]) -> Found:
         return [problem], []
     if not labelled:
         return [], []
-    problems = [_energy_size(i, atoms) for i, atoms in labelled]
-    problems = [problem for problem in problems if problem][:5]
+    problems = [problem for i, atoms in labelled if (problem := _energy_size(i, atoms))][:5]
     problems += _energy_clusters(labelled)
     if not problems:
         problems += _energy_outliers(labelled)

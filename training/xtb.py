@@ -125,17 +125,18 @@ def xtb_calculator(settings: XtbSettings) -> Calculator:
         from tblite.ase import TBLite
     except ImportError:
         raise InputError("tblite is not installed; try: pip install 'asecalc-mlip[xtb]'") from None
-    options = {"charge": settings.charge, "multiplicity": settings.multiplicity}
-    return TBLite(method=settings.method, verbosity=0, **options)
+    return TBLite(None, method=settings.method, charge=settings.charge, multiplicity=settings.multiplicity, verbosity=0)
 
 
 def _read_structure(path: Path) -> Atoms:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give a structure file that ASE reads, e.g. an XYZ file.")
     try:
-        return read(path)
+        atoms = read(path)
     except Exception as error:  # each of ASE's formats raises its own kinds
         raise InputError(f"{path}: cannot be read as a structure ({error}).") from error
+    assert isinstance(atoms, Atoms)  # without an index ASE returns the last structure
+    return atoms
 
 
 def _check_electrons(start: Atoms, settings: XtbSettings) -> None:
