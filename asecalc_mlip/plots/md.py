@@ -102,8 +102,8 @@ def _structure(axes, structure, reference, reference_name, error) -> None:
     present = structure.r[values > 0]
     if len(present):
         axes.set_xlim(max(0.0, present[0] - 0.5), min(structure.edges[-1], present[-1] + 0.5))
-    axes.set_ylim(bottom=0.0)
-    axes.margins(y=0.15)  # room for the legend
+    highest = max([*values, *(other if reference is not None else [])], default=0.0)
+    axes.set_ylim(0.0, 1.25 * highest or 1.0)  # room for the legend above the peaks
     axes.legend(loc="upper right", **_LEGEND)
 
 
