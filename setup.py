@@ -62,7 +62,7 @@ KERNELS = Extension(
     "asecalc_mlip.kernels._message",
     ["asecalc_mlip/kernels/message.cpp"],
     language="c++",
-    extra_compile_args=[] if os.name == "nt" else ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"],
+    extra_compile_args=[] if os.name == "nt" else ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"],
     optional=True,
 )
 

@@ -75,7 +75,7 @@ class TrainingTask(AtomisticTask):
             model,
             outputs,
             optimizer_cls=torch.optim.AdamW,
-            optimizer_args={"lr": config.lr, "weight_decay": config.weight_decay},
+            optimizer_args={"lr": config.lr, "weight_decay": config.weight_decay, "fused": True},
             warmup_steps=config.warmup_steps,
         )
         self.config, self.max_epochs = config, max_epochs

@@ -129,7 +129,7 @@ def fit(run: Run) -> AveragedWeights:
     with warnings.catch_warnings():
         # Samples are in memory and every metric is over whole epochs; Lightning's advice on workers does not apply.
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        trainer.fit(task, datamodule=run.data, ckpt_path=checkpoint.path if checkpoint.path.exists() else None)
+        trainer.fit(task, datamodule=run.data, ckpt_path=_readable(checkpoint.path), weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     return average
@@ -168,6 +168,20 @@ def _claim_folder(config: TrainConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     saved.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
     return folder
+
+
+def _readable(path: Path) -> Path | None:
+    """The checkpoint to continue from, if there is one."""
+    if not path.exists():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  damaged archives raise many kinds
+        raise InputError(
+            f"{path} cannot be read ({str(error).splitlines()[0][:120]}). Delete it to start this run anew, or put a copy "
+            "of it back"
+        ) from None
+    return path
 
 
 # What may change between two parts of one run without making it another run.

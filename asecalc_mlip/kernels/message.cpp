@@ -23,7 +23,7 @@ inline __attribute__((always_inline)) void schnet_forward(index_t E, index_t F, 
   for (index_t e = 0; e < E; ++e) {
     const T *we = w + e * F, *xj = x + nj[e] * F;
     T* yi = y + ci[e] * F;
-#pragma GCC ivdep
+#pragma omp simd
     for (index_t f = 0; f < F; ++f) yi[f] += we[f] * xj[f];
   }
 }
@@ -34,7 +34,7 @@ inline __attribute__((always_inline)) void schnet_backward(index_t E, index_t F,
   for (index_t e = 0; e < E; ++e) {
     const T *we = w + e * F, *xj = x + nj[e] * F, *gi = gy + ci[e] * F;
     T *gwe = gw + e * F, *gxj = gx + nj[e] * F;
-#pragma GCC ivdep
+#pragma omp simd
     for (index_t f = 0; f < F; ++f) {
       gwe[f] = xj[f] * gi[f];
       gxj[f] += we[f] * gi[f];
@@ -48,7 +48,7 @@ inline __attribute__((always_inline)) void schnet_second(index_t E, index_t F, c
                                                          T* dgy, T* dw, T* dx) {
   for (index_t e = 0; e < E; ++e) {
     const index_t i = ci[e] * F, j = nj[e] * F, k = e * F;
-#pragma GCC ivdep
+#pragma omp simd
     for (index_t f = 0; f < F; ++f) {
       dgy[i + f] += hw[k + f] * x[j + f] + w[k + f] * hx[j + f];
       dw[k + f] = hx[j + f] * gy[i + f];
@@ -69,7 +69,7 @@ inline __attribute__((always_inline)) void painn_forward(index_t E, index_t F, c
     const T *mx = MU ? mu + nj[e] * 3 * F : nullptr, *my = MU ? mx + F : nullptr, *mz = MU ? my + F : nullptr;
     T *qi = q + ci[e] * F, *ox = m + ci[e] * 3 * F, *oy = ox + F, *oz = oy + F;
     const T ux = u[3 * e], uy = u[3 * e + 1], uz = u[3 * e + 2];
-#pragma GCC ivdep
+#pragma omp simd
     for (index_t f = 0; f < F; ++f) {
       const T a = w2[f] * x2[f];
       const T b = MU ? w3[f] * x3[f] : T(0);
@@ -96,7 +96,7 @@ inline __attribute__((always_inline)) void painn_backward(index_t E, index_t F, 
     T *bx = MU ? gmu + nj[e] * 3 * F : nullptr, *by = MU ? bx + F : nullptr, *bz = MU ? by + F : nullptr;
     const T ux = u[3 * e], uy = u[3 * e + 1], uz = u[3 * e + 2];
     T sx = 0, sy = 0, sz = 0;
-#pragma GCC ivdep
+#pragma omp simd reduction(+ : sx, sy, sz)
     for (index_t f = 0; f < F; ++f) {
       const T ug = ux * ax[f] + uy * ay[f] + uz * az[f];
       const T a = w2[f] * x2[f];
@@ -142,7 +142,7 @@ inline __attribute__((always_inline)) void painn_second(index_t E, index_t F, co
     const T ux = u[3 * e], uy = u[3 * e + 1], uz = u[3 * e + 2];
     const T vx = hu[3 * e], vy = hu[3 * e + 1], vz = hu[3 * e + 2];
     T sx = 0, sy = 0, sz = 0;
-#pragma GCC ivdep
+#pragma omp simd reduction(+ : sx, sy, sz)
     for (index_t f = 0; f < F; ++f) {
       const T ug = ux * ax[f] + uy * ay[f] + uz * az[f];
       const T vg = vx * ax[f] + vy * ay[f] + vz * az[f];

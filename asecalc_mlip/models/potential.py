@@ -15,10 +15,10 @@ __all__ = ["Potential", "Prediction", "predict"]
 
 
 class Potential(nn.Module):
-    """Per-atom energies: interaction energy from the network plus the reference energy E0 of the element.
+    """Per-atom energies: E_i = E0 + s · (network_i − network of that atom alone).
 
-    The network runs in the dtype of its weights; energies are summed in float64, because total DFT energies have more
-    digits than float32 holds.
+    An isolated atom therefore has exactly its reference energy E0. The network runs in the dtype of its weights; energies
+    are summed in float64, because total DFT energies have more digits than float32 holds.
 
     Parameters
     ----------
@@ -52,6 +52,7 @@ class Potential(nn.Module):
         for number, energy in reference_energies.items():
             e0[int(number)] = float(energy)
         self.register_buffer("e0", e0, persistent=False)
+        self._alone: Tensor | None = None
 
     @property
     def cutoff(self) -> float:
@@ -74,11 +75,34 @@ class Potential(nn.Module):
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom in eV, (N,) float64."""
-        return self.network(graph).double() * self.scale + self.e0.index_select(0, graph.numbers)
+        alone = self._network_of_lone_atoms(graph).index_select(0, graph.numbers)
+        return (self.network(graph).double() - alone) * self.scale + self.e0.index_select(0, graph.numbers)
+
+    def train(self, mode: bool = True) -> Potential:
+        """See `torch.nn.Module.train`; weights may change from here on, so what was derived from them is dropped."""
+        self._alone = None
+        return super().train(mode)
+
+    def _network_of_lone_atoms(self, graph: AtomGraph) -> Tensor:
+        """Output of the network for each element alone, by atomic number; kept while the model is not trained."""
+        if self._alone is None or self.training:
+            with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+                numbers = (~self.e0.isnan()).nonzero().squeeze(-1)
+                none = numbers.new_zeros(0)
+                lone = AtomGraph(
+                    numbers=numbers,
+                    positions=graph.positions.new_zeros(len(numbers), 3),
+                    batch=torch.arange(len(numbers), device=numbers.device),
+                    centers=none,
+                    neighbors=none,
+                    cell=graph.cell.new_zeros(len(numbers), 3, 3),
+                )
+                self._alone = torch.zeros_like(self.e0).index_copy(0, numbers, self.network(lone).double())
+        return self._alone
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Potential:
         # Casting a model to float32 must not round the reference energies of −10⁴ eV.
-        e0 = self.e0
+        e0, self._alone = self.e0, None
         super()._apply(fn, recurse)
         self.e0 = e0.to(self.e0.device)
         return self

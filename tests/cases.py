@@ -1,0 +1,50 @@
+"""Models and structures that the physics suite runs over: every architecture times molecule, crystal and slab."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from asecalc_mlip.checkpoint import save
+from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential
+
+E0 = {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0}
+MODELS = sorted(ARCHITECTURES)
+STRUCTURES = ["molecule", "crystal", "skewed", "slab"]
+
+
+def make_potential(architecture: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, **changes) -> Potential:
+    """Small random potential with biases that are not zero, so that no term hides."""
+    torch.manual_seed(seed)
+    hyperparameters = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8, **changes}
+    potential = build_potential(architecture, hyperparameters, reference_energies=E0, scale=1.3)
+    with torch.no_grad():
+        for parameter in potential.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return potential.to(dtype)
+
+
+def make_structure(name: str, *, seed: int = 0) -> Atoms:
+    """Disturbed structure without symmetry; the crystal's cell is smaller than the cutoff."""
+    rng = np.random.default_rng(seed)
+    if name == "molecule":
+        atoms = molecule("CH3CH2OH")
+    elif name == "crystal":
+        atoms = bulk("SiO", "rocksalt", a=4.4)
+    elif name == "skewed":
+        atoms = bulk("SiO", "rocksalt", a=4.4)
+        atoms.set_cell(atoms.cell.array @ np.array([[1.0, 0.4, -0.3], [0.0, 1.1, 0.5], [0.0, 0.0, 0.9]]), scale_atoms=True)
+    else:
+        atoms = bulk("SiO", "rocksalt", a=4.4, cubic=True)
+        atoms.pbc = [True, True, False]
+    atoms.positions += rng.uniform(-0.15, 0.15, atoms.positions.shape)
+    return atoms
+
+
+def model_file(folder, architecture: str = "painn", **options):
+    """Small model file in a folder."""
+    path = folder / f"{architecture}.pt"
+    save(path, make_potential(architecture, dtype=torch.float32, **options), card={"name": "test", "licence": "MIT"})
+    return path

@@ -1,0 +1,64 @@
+"""Native message passing against plain torch and against finite differences, first and second derivative."""
+
+import pytest
+import torch
+
+from asecalc_mlip.kernels import native, plain
+
+pytestmark = pytest.mark.skipif(native.native_library() is None, reason="the native kernels were not built")
+
+
+def inputs(with_mu, dtype=torch.float64, n=5, e=14, f=3):
+    torch.manual_seed(0)
+    parts = 3 if with_mu else 2
+    make = lambda *shape: torch.randn(*shape, dtype=dtype, requires_grad=True)  # noqa: E731
+    centers, neighbors = torch.sort(torch.randint(0, n, (e,)))[0], torch.randint(0, n, (e,))
+    tensors = (make(e, parts * f), make(e, 3), make(n, parts * f)) + ((make(n, 3, f),) if with_mu else ())
+    return tensors, centers, neighbors
+
+
+def call(module, tensors, centers, neighbors):
+    mu = tensors[3] if len(tensors) == 4 else None
+    return module.painn_message(*tensors[:3], mu, centers, neighbors)
+
+
+@pytest.mark.parametrize("with_mu", [True, False])
+def test_painn_derivatives(with_mu):
+    tensors, centers, neighbors = inputs(with_mu)
+    function = lambda *t: call(native, t, centers, neighbors)  # noqa: E731
+    assert torch.autograd.gradcheck(function, tensors)
+    assert torch.autograd.gradgradcheck(function, tensors)
+
+
+def test_schnet_derivatives():
+    (w, _, x), centers, neighbors = inputs(False)
+    function = lambda w, x: native.schnet_message(w, x, centers, neighbors)  # noqa: E731
+    assert torch.autograd.gradcheck(function, (w, x))
+    assert torch.autograd.gradgradcheck(function, (w, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_features", [1, 7, 16, 65])
+@pytest.mark.parametrize("with_mu", [True, False])
+def test_same_as_plain(with_mu, n_features, dtype):
+    tensors, centers, neighbors = inputs(with_mu, dtype, n=9, e=40, f=n_features)
+    results = []
+    for module in (native, plain):
+        q, mu = call(module, tensors, centers, neighbors)
+        # Weights of the force loss see the second derivative of both outputs through all inputs.
+        first = torch.autograd.grad(q.square().sum() + (mu * mu.cos()).sum(), tensors, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), tensors)
+        results.append([q, mu, *first, *second])
+    for ours, theirs in zip(*results):
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+def test_no_edges_and_strided_inputs():
+    tensors, centers, neighbors = inputs(True)
+    none = torch.empty(0, dtype=torch.int64)
+    empty = (tensors[0][:0], tensors[1][:0], tensors[2], tensors[3])
+    q, mu = call(native, empty, none, none)
+    assert not q.any() and not mu.any()
+    strided = (tensors[0].T.contiguous().T, *tensors[1:])
+    assert torch.equal(call(native, strided, centers, neighbors)[1], call(native, tensors, centers, neighbors)[1])

@@ -1,0 +1,175 @@
+"""The physics every potential must obey, for every architecture and kind of structure (float64)."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from scipy.spatial.transform import Rotation
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.checkpoint import LoadedModel
+from asecalc_mlip.graph import batch_graphs, graph_from_atoms
+from asecalc_mlip.models import predict
+from tests.cases import E0, MODELS, STRUCTURES, make_potential, make_structure
+
+pytestmark = pytest.mark.parametrize("architecture", MODELS)
+
+
+def energy(potential, atoms):
+    return predict(potential, graph_from_atoms(atoms, potential.cutoff), forces=False).energy.item()
+
+
+def results(potential, atoms, stress=False):
+    return predict(potential, graph_from_atoms(atoms, potential.cutoff), stress=stress)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_forces_are_minus_the_energy_gradient(architecture, structure):
+    potential, atoms = make_potential(architecture), make_structure(structure)
+    forces = results(potential, atoms).forces.numpy()
+    numeric, h = np.zeros_like(forces), 1e-4
+    for i in range(len(atoms)):
+        for axis in range(3):
+            values = []
+            # Fourth order, so that the truncation error stays below the 1e-6 that is asked for.
+            for step in (2 * h, h, -h, -2 * h):
+                moved = atoms.copy()
+                moved.positions[i, axis] += step
+                values.append(energy(potential, moved))
+            numeric[i, axis] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+    assert np.abs(forces).max() > 1e-2
+    assert np.abs(forces - numeric).max() <= 1e-6 * np.abs(forces).max()
+
+
+@pytest.mark.parametrize("structure", ["crystal", "skewed"])
+def test_stress_is_the_strain_derivative(architecture, structure):
+    potential, atoms = make_potential(architecture), make_structure(structure)
+    stress = results(potential, atoms, stress=True).stress[0].numpy()
+    numeric, h = np.zeros((3, 3)), 1e-4
+    for a in range(3):
+        for b in range(3):
+            values = []
+            for step in (2 * h, h, -h, -2 * h):
+                strain = np.eye(3)
+                strain[a, b] += step / 2
+                strain[b, a] += step / 2
+                moved = atoms.copy()
+                moved.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+                values.append(energy(potential, moved))
+            numeric[a, b] = (8 * values[1] - values[0] - 8 * values[2] + values[3]) / (12 * h) / atoms.get_volume()
+    assert np.abs(stress).max() > 1e-4
+    assert np.abs(stress - numeric).max() <= 1e-6 * np.abs(stress).max()
+    assert np.allclose(stress, stress.T, atol=1e-12)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_invariances(architecture, structure):
+    potential, atoms = make_potential(architecture), make_structure(structure)
+    reference = results(potential, atoms)
+    rotation = Rotation.from_euler("xyz", [0.3, -1.1, 2.0]).as_matrix()
+    order = np.random.default_rng(1).permutation(len(atoms))
+    turned = Atoms(
+        atoms.numbers, atoms.positions @ rotation + [3.1, -7.0, 0.4], cell=atoms.cell.array @ rotation, pbc=atoms.pbc
+    )[order]
+    result = results(potential, turned)
+    assert result.energy.item() == pytest.approx(reference.energy.item(), abs=1e-9)
+    assert np.allclose(result.forces.numpy(), (reference.forces.numpy() @ rotation)[order], atol=1e-9)
+    assert np.allclose(reference.forces.sum(0), 0, atol=1e-10)
+
+
+@pytest.mark.parametrize("structure", ["crystal", "slab"])
+def test_wrapped_atoms_and_supercells_agree(architecture, structure):
+    potential, atoms = make_potential(architecture), make_structure(structure)
+    reference = results(potential, atoms)
+    wandering = atoms.copy()
+    wandering.positions += np.array([[2, -1, 0]]) @ atoms.cell.array
+    wandering.positions[0] += np.array([-5, 3, 0]) @ atoms.cell.array
+    moved = results(potential, wandering)
+    assert moved.energy.item() == pytest.approx(reference.energy.item(), abs=1e-9)
+    assert np.allclose(moved.forces, reference.forces, atol=1e-9)
+    double = results(potential, atoms * (2, 1, 1))
+    assert double.energy.item() == pytest.approx(2 * reference.energy.item(), abs=1e-8)
+    assert np.allclose(double.forces[: len(atoms)], reference.forces, atol=1e-9)
+
+
+def test_smooth_at_the_cutoff(architecture):
+    potential = make_potential(architecture)
+    rc = potential.cutoff
+
+    def pair(distance):
+        result = results(potential, Atoms("SiO", [[0, 0, 0], [0, 0, distance]]))
+        return result.energy.item() - E0[14] - E0[8], result.forces[1, 2].item()
+
+    free, _ = pair(rc + 1e-3)
+    inside, force_inside = pair(rc - 1e-5)
+    assert abs(inside - free) < 1e-7
+    # The cosine cutoff leaves the square of the distance to r_c in the energy, so the force goes to zero linearly.
+    assert abs(force_inside) < 1e-4
+    distances = np.linspace(rc - 0.02, rc + 0.02, 401)
+    forces = np.array([pair(d)[1] for d in distances])
+    assert np.abs(np.diff(forces)).max() < 20 * np.abs(forces).max() / 200
+
+
+def test_one_atom_alone_has_its_reference_energy(architecture):
+    potential = make_potential(architecture)
+    for symbol, number in (("H", 1), ("C", 6), ("Si", 14)):
+        for cell in (None, [30, 30, 30]):
+            result = results(potential, Atoms(symbol, [[5.0, -3, 9]], cell=cell, pbc=cell is not None))
+            assert result.energy.item() == E0[number]
+            assert np.all(result.forces.numpy() == 0)
+    # So two atoms that are pulled apart end at the sum of theirs.
+    pair = results(potential, Atoms("CO", [[0, 0, 0], [0, 0, 30.0]]))
+    assert pair.energy.item() == pytest.approx(E0[6] + E0[8], abs=1e-9)
+
+
+def test_lone_atoms_follow_the_weights(architecture):
+    potential = make_potential(architecture).eval()
+    alone = Atoms("C")
+    assert results(potential, alone).energy.item() == E0[6]
+    potential.train()
+    with torch.no_grad():
+        next(potential.parameters()).mul_(2.0)
+    assert results(potential, alone).energy.item() == E0[6]
+    assert results(potential.eval(), alone).energy.item() == E0[6]
+
+
+def test_batch_of_unlike_structures_equals_one_at_a_time(architecture):
+    potential = make_potential(architecture)
+    structures = [make_structure(name, seed=k) for k, name in enumerate(STRUCTURES)] + [Atoms("Si")]
+    graphs = [graph_from_atoms(atoms, potential.cutoff) for atoms in structures]
+    batch = predict(potential, batch_graphs(graphs), stress=True)
+    start = 0
+    for k, (atoms, graph) in enumerate(zip(structures, graphs)):
+        single = predict(potential, graph, stress=atoms.pbc.all())
+        assert batch.energy[k].item() == pytest.approx(single.energy.item(), abs=1e-9)
+        assert np.allclose(batch.forces[start : start + len(atoms)], single.forces, atol=1e-10)
+        if atoms.pbc.all():
+            assert np.allclose(batch.stress[k], single.stress[0], atol=1e-12)
+        start += len(atoms)
+
+
+def test_float32_stays_near_float64(architecture):
+    atoms = make_structure("slab")
+    double, single = results(make_potential(architecture), atoms), results(make_potential(architecture).float(), atoms)
+    assert single.energy.dtype == torch.float64
+    assert abs(double.energy.item() - single.energy.item()) / len(atoms) < 1e-5
+    assert np.abs(double.forces - single.forces).max() < 1e-3 * np.abs(double.forces).max()
+
+
+@pytest.mark.parametrize("skin", [0.0, 0.6])
+def test_energy_is_conserved(architecture, skin, tmp_path):
+    # A confined cluster under a random model is as anharmonic as it gets; the drift is that of the integrator.
+    atoms = make_structure("crystal") * (2, 2, 2)
+    model = LoadedModel(make_potential(architecture), {"name": "test"}, tmp_path / "test.pt")
+    atoms.calc = PIWSLCalculator(model, dtype="float64", skin=skin)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    energies = []
+    dynamics = VelocityVerlet(atoms, 0.25 * units.fs)
+    dynamics.attach(lambda: energies.append(atoms.get_total_energy()))
+    dynamics.run(200)
+    swing = np.ptp(energies)
+    kinetic = atoms.get_kinetic_energy()
+    assert swing < 2e-3 * kinetic
+    assert (atoms.calc.neighbors.hit_rate > 0.5) == (skin > 0)

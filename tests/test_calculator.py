@@ -1,0 +1,193 @@
+"""The calculator as users meet it: properties, dtypes side by side, batches, errors, memory."""
+
+import gc
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.models import predict
+from tests.cases import E0, MODELS, STRUCTURES, make_potential, make_structure, model_file
+
+pytestmark = pytest.mark.parametrize("architecture", MODELS)
+
+
+@pytest.fixture
+def calculator(architecture, tmp_path):
+    return PIWSLCalculator.load(model_file(tmp_path, architecture), dtype="float64", device="cpu")
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_properties(calculator, architecture, structure):
+    atoms = make_structure(structure)
+    atoms.calc = calculator
+    reference = predict(
+        make_potential(architecture, dtype=torch.float32).double(), graph_from_atoms(atoms, 4.0), stress=atoms.pbc.all()
+    )
+    assert atoms.get_potential_energy() == pytest.approx(reference.energy.item(), abs=1e-9)
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+    assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+    assert np.allclose(atoms.get_forces(), reference.forces, atol=1e-10)
+    if atoms.pbc.all():
+        assert np.allclose(atoms.get_stress(voigt=False), reference.stress[0], atol=1e-12)
+        assert atoms.get_stress().shape == (6,)
+    else:
+        with pytest.raises(InputError, match="three directions"):
+            atoms.get_stress()
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_dipole_moment()
+
+
+def test_single_atom_and_large_cell(calculator):
+    for alone in (Atoms("Si"), Atoms("Si", cell=[20, 20, 20], pbc=True)):
+        alone.calc = calculator
+        assert np.isfinite(alone.get_potential_energy())
+        assert np.all(alone.get_forces() == 0)
+    large = bulk("SiO", "rocksalt", a=4.4, cubic=True) * (7, 6, 6)
+    large.positions += np.random.default_rng(0).normal(0, 0.05, large.positions.shape)
+    assert len(large) == 2016
+    large.calc = calculator
+    assert np.abs(large.get_forces().sum(0)).max() < 1e-8
+    assert np.all(np.isfinite(large.get_stress()))
+
+
+def test_evaluate_equals_one_at_a_time(calculator):
+    structures = [make_structure(STRUCTURES[k % 4], seed=k) for k in range(11)] + [Atoms("C")]
+    results = calculator.evaluate(structures, batch_size=5)
+    assert len(results) == len(structures)
+    for atoms, result in zip(structures, results):
+        atoms.calc = calculator
+        assert result["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        assert np.allclose(result["forces"], atoms.get_forces(), atol=1e-10)
+        assert (result["stress"] is None) == (not atoms.pbc.all())
+        if atoms.pbc.all():
+            assert np.allclose(result["stress"], atoms.get_stress(), atol=1e-12)
+    assert calculator.evaluate([]) == []
+    assert calculator.evaluate(structures[0])[0]["energy"] == pytest.approx(results[0]["energy"])
+
+
+def test_two_dtypes_in_one_process(architecture, tmp_path):
+    path = model_file(tmp_path, architecture)
+    before = torch.get_default_dtype(), torch.is_grad_enabled()
+    single, double = PIWSLCalculator.load(path), PIWSLCalculator.load(path, dtype="float64")
+    atoms = make_structure("crystal")
+    values = []
+    for _ in range(3):
+        for calculator in (single, double):
+            moved = atoms.copy()
+            moved.calc = calculator
+            values.append(moved.get_potential_energy())
+    assert values[0::2] == [values[0]] * 3
+    assert values[1::2] == [values[1]] * 3
+    assert values[0] != values[1]
+    assert values[0] == pytest.approx(values[1], abs=1e-3)
+    assert (torch.get_default_dtype(), torch.is_grad_enabled()) == before
+
+
+def test_results_do_not_depend_on_the_skin(architecture, tmp_path):
+    path = model_file(tmp_path, architecture)
+    with_skin, without = PIWSLCalculator.load(path, skin=1.0), PIWSLCalculator.load(path, skin=0.0)
+    atoms, rng = make_structure("slab"), np.random.default_rng(0)
+    for _ in range(10):
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        forces = []
+        for calculator in (with_skin, without):
+            moved = atoms.copy()
+            moved.calc = calculator
+            forces.append(moved.get_forces())
+        assert np.array_equal(*forces)
+    assert with_skin.stats()["neighbor_builds"] < without.stats()["neighbor_builds"] == 10
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms("CFe", [[0, 0, 0], [0, 0, 2]]), r"does not know the element Fe; it was trained on H, C, O, Si"),
+        (Atoms("CX", [[0, 0, 0], [0, 0, 2]]), "does not know the element X"),
+        (Atoms("CO", [[0, 0, 0], [0, 0, np.nan]]), r"atoms \[1\] are not finite"),
+        (Atoms("CO", [[0, 0, 0], [0, 0, 0]]), "atoms 0 and 1 are 0.000 Å apart"),
+        (Atoms("CO", [[0, 0, 0], [0, 0, 0.05]]), "overlap"),
+        (Atoms(), "no atoms"),
+        (Atoms("C", pbc=True), "no volume"),
+    ],
+)
+def test_bad_structures_are_named(calculator, atoms, message):
+    with pytest.raises(InputError, match=message):
+        calculator.get_potential_energy(atoms)
+    with pytest.raises(InputError, match=message):
+        calculator.evaluate([molecule("H2O"), atoms])
+    good = molecule("H2O")
+    good.calc = calculator
+    assert np.isfinite(good.get_potential_energy())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu9"}, "device 'tpu9' is unknown"),
+        ({"dtype": "float16"}, "'float32'"),
+        ({"skin": -0.1}, "skin"),
+        ({"compile": True}, "no compiled engine"),
+    ],
+)
+def test_bad_options(architecture, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        PIWSLCalculator.load(model_file(tmp_path, architecture), **options)
+
+
+def test_card_and_print(calculator):
+    atoms = molecule("H2O")
+    atoms.calc = calculator
+    atoms.get_forces()
+    card = calculator.card
+    assert card["elements"] == ["H", "C", "O", "Si"]
+    assert card["cutoff"] == 4.0
+    assert card["licence"] == "MIT"
+    assert card["reference_energies"]["values"]["Si"] == E0[14]
+    text = str(calculator)
+    for part in ("float64", "cpu", "eager", "skin 0.5", "1 made in 1 calls", "licence"):
+        assert part in text
+
+
+def test_a_thousand_calls_leak_nothing(architecture, tmp_path):
+    import resource
+
+    calculator = PIWSLCalculator.load(model_file(tmp_path, architecture))
+    atoms, rng = make_structure("slab"), np.random.default_rng(0)
+    atoms.calc = calculator
+
+    def run(n):
+        for _ in range(n):
+            atoms.positions += rng.normal(0, 1e-3, atoms.positions.shape)
+            atoms.get_forces()
+
+    run(200)
+    gc.collect()
+    tensors = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(1000)
+    gc.collect()
+    assert sum(isinstance(o, torch.Tensor) for o in gc.get_objects()) <= tensors + 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB
+
+
+def test_import_loads_no_training_stack(architecture):
+    # Once for all architectures: a fresh process, because this one has imported everything.
+    if architecture != MODELS[0]:
+        return
+    code = (
+        "import time, torch; t = time.perf_counter(); import asecalc_mlip; asecalc_mlip.PIWSLCalculator; "
+        "import sys; print(time.perf_counter() - t); "
+        "print([m for m in ('schnetpack', 'pytorch_lightning', 'hydra', 'training', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
+    assert float(out[0]) < 2.5
+    assert out[1] == "[]"

@@ -1,0 +1,191 @@
+"""The .pt file: exact round trip, clear errors for everything else, nothing ever executed."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from asecalc_mlip import checkpoint
+from asecalc_mlip.checkpoint import FORMAT_VERSION, CheckpointError, describe, load, save
+from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.models import predict
+from tests.cases import MODELS, make_potential, make_structure, model_file
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("architecture", MODELS)
+def test_round_trip_is_exact(architecture, dtype, tmp_path):
+    potential = make_potential(architecture, dtype=dtype)
+    card = {"name": "x", "numbers": [1, 2.5, None], "nested": {"yes": True}}
+    save(tmp_path / "m.pt", potential, card=card, reference_energies={"method": "given", "source": "here"})
+    model = load(tmp_path / "m.pt")
+    graph = graph_from_atoms(make_structure("molecule"), potential.cutoff)
+    assert predict(model.potential, graph).energy.item() == predict(potential, graph).energy.item()
+    assert model.potential.dtype == dtype
+    assert model.potential.reference_energies == potential.reference_energies
+    assert {**model.card, "code_version": None} == {**card, "code_version": None}
+    assert model.reference_energies["method"] == "given"
+
+
+def test_saving_does_not_touch_the_model(tmp_path):
+    potential = make_potential("painn")
+    before = {k: v.clone() for k, v in potential.state_dict().items()}
+    save(tmp_path / "m.pt", potential)
+    assert all(torch.equal(before[k], v) for k, v in potential.state_dict().items())
+    assert all(p.requires_grad for p in potential.parameters())
+
+
+def test_card_as_text(tmp_path):
+    text = describe(model_file(tmp_path))
+    for part in ("painn", "H, C, O, Si", "4 Å", "licence", "MIT", "-13.600"):
+        assert part in text
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_golden_files_of_every_version_load(version):
+    # Written by the code of that version and never again: they show that old files keep their energies.
+    model = load(GOLDEN / f"painn_v{version}.pt")
+    expected = torch.load(GOLDEN / f"painn_v{version}.expected.pt", weights_only=True)
+    atoms = make_structure("molecule")
+    atoms.positions[:] = expected["positions"].numpy()
+    result = predict(model.potential.double(), graph_from_atoms(atoms, model.potential.cutoff))
+    assert result.energy.item() == pytest.approx(expected["energy"].item(), abs=1e-9)
+    assert torch.allclose(result.forces, expected["forces"], atol=1e-9)
+
+
+def test_older_formats_pass_through_every_upgrade(tmp_path, monkeypatch):
+    path = model_file(tmp_path)
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", FORMAT_VERSION + 2)
+    calls = []
+    for version in (FORMAT_VERSION, FORMAT_VERSION + 1):
+
+        def upgrade(content, version=version):
+            calls.append(version)
+            return {**content, "version": version + 1, "card": {**content["card"], f"from_{version}": True}}
+
+        monkeypatch.setitem(checkpoint.UPGRADES, version, upgrade)
+    assert {f"from_{v}" for v in calls} <= set(load(path).card)
+    assert calls == [FORMAT_VERSION, FORMAT_VERSION + 1]
+
+
+def changed(path, **entries):
+    content = torch.load(path, weights_only=True)
+    for name, value in entries.items():
+        if value is None:
+            del content[name]
+        else:
+            content[name] = value
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"version": FORMAT_VERSION + 1}, "pip install -U asecalc-mlip"),
+        ({"version": "one"}, "format version 'one'"),
+        ({"architecture": "gpt"}, "architecture 'gpt'; this version has painn, schnet"),
+        ({"hyperparameters": {"n_feature": 3}}, "no hyper-parameter"),
+        ({"hyperparameters": {"cutoff": 4.0, "n_features": 8}}, "does not fit its own description"),
+        ({"units": {"energy": "kcal/mol"}}, "kcal/mol"),
+        ({"dtype": "float16"}, "float16"),
+        ({"scale": "big"}, "entry 'scale' is a str"),
+        ({"reference_energies": {"values": {"Xx": 1.0}}}, "does not fit its own description"),
+        ({"state_dict": None}, "no entry 'state_dict'"),
+        ({"format": "other"}, "not of asecalc-mlip"),
+    ],
+)
+def test_what_is_wrong_is_named(entries, message, tmp_path):
+    with pytest.raises(CheckpointError, match=message):
+        load(changed(model_file(tmp_path), **entries))
+
+
+def test_nan_weights_are_refused(tmp_path):
+    potential = make_potential("painn")
+    with torch.no_grad():
+        next(potential.parameters())[0] = torch.nan
+    with pytest.raises(CheckpointError, match="not finite"):
+        save(tmp_path / "m.pt", potential)
+    content = torch.load(model_file(tmp_path), weights_only=True)
+    content["state_dict"]["embedding.weight"][3, 1] = torch.inf
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="'embedding.weight' is not finite"):
+        load(tmp_path / "m.pt")
+
+
+class Bomb:
+    """Pickle that writes a file when it is opened."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.target}",))
+
+
+def test_code_in_a_file_is_never_executed(tmp_path):
+    target = tmp_path / "executed"
+    torch.save({"format": "asecalc-mlip", "version": 1, "card": Bomb(target)}, tmp_path / "zip.pt")
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Bomb(target)))
+    torch.save(make_potential("painn"), tmp_path / "module.pt")
+    for name, message in (("zip", "Nothing was executed"), ("pickle", "no zip archive"), ("module", "Nothing was executed")):
+        with pytest.raises(CheckpointError, match=message.replace("Nothing", "[Nn]othing")):
+            load(tmp_path / f"{name}.pt")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_truncated_file(share, tmp_path):
+    path = model_file(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match="cut off|damaged"):
+        load(path)
+
+
+def test_flipped_bytes_never_give_another_error(tmp_path):
+    path = model_file(tmp_path)
+    content = bytearray(path.read_bytes())
+    for position in range(0, len(content), max(1, len(content) // 60)):
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            load(path)
+        except CheckpointError:
+            pass
+
+
+def test_missing_file_names_the_shipped_models(tmp_path):
+    with pytest.raises(CheckpointError, match=r"does not exist.*aspirin\.pt"):
+        load("nosuch.pt")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load(tmp_path / "aspirin.pt")
+
+
+@pytest.mark.parametrize("name", ["aspirin.pt", "aspirin"])
+def test_shipped_models_are_found_by_name(name):
+    assert load(name).potential.elements == [1, 6, 8]
+
+
+def test_cards_hold_plain_types_only(tmp_path):
+    with pytest.raises(CheckpointError, match=r"card\.when is a Bomb"):
+        save(tmp_path / "m.pt", make_potential("painn"), card={"when": Bomb("x")})
+
+
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = model_file(tmp_path)
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save(path, make_potential("painn"))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
