@@ -147,6 +147,23 @@ def convert(source: str, target: str, **options: Any) -> None:
     click.echo(f"{target}\n{result.report()}")
 
 
+@data.command()
+@click.argument("molecule")
+@click.option("-o", "--output", default=".", show_default=True, metavar="DIR", help="Folder, also of the download.")
+@click.option("--n", "n_frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames of each file.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of frames.")
+@click.option("--original", is_flag=True, help="The original MD17 in place of the revised.")
+@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:
+    """Fetch MOLECULE of the public rMD17, a training and a test file.
+
+    Without a network it says what to download by hand and where to put it.
+    """
+    fetch = import_module("training.downloads").fetch_molecule
+    for path in fetch(molecule, output, data_set="md17" if original else "rmd17", **options):
+        _report(path)
+
+
 def _existing(path: str) -> None:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file.")
