@@ -1,0 +1,123 @@
+"""Figure of a stability study: temperature by seed, h(r) against the reference, total energy at constant energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _running_mean, _tidy
+
+SEED_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
+LEGEND = {"frameon": False, "fontsize": 9}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One run, as it is drawn.
+
+    Attributes
+    ----------
+    label : for the legend
+    time_ps : (n,) array
+    values : (n,) array, temperature (K) or total energy less its first value (meV/atom)
+    histogram : h(r) of the run, or None
+    broken_ps : time at which it broke, or None
+    style : line style
+    colour : index of the colour
+    """
+
+    label: str
+    time_ps: np.ndarray
+    values: np.ndarray
+    histogram: object | None = None
+    broken_ps: float | None = None
+    style: str = "-"
+    colour: int = 0
+
+
+def stability_figure(
+    nvt: Sequence[Series], nve: Sequence[Series], *, title: str, target_K: float, reference: object | None = None
+) -> Figure:
+    """One panel for each thing there is to show: temperature and h(r) if there are `nvt` runs, energy if `nve` runs.
+
+    Parameters
+    ----------
+    nvt, nve : the runs
+    title : one line
+    target_K : temperature of the thermostat
+    reference : `DistanceHistogram` of the reference data, or None
+    """
+    panels = [(_temperature, (nvt, target_K)), (_structure, (nvt, reference))] if nvt else []
+    if nve:
+        panels.append((_energy, (nve,)))
+    figure = Figure(figsize=(4.4 * max(1, len(panels)), 3.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12, color=INK)
+    axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
+    for panel, (draw, arguments) in zip(axes, panels, strict=False):
+        draw(panel, *arguments)
+        _tidy(panel)
+    return figure
+
+
+def _temperature(axes, runs: Sequence[Series], target_K: float) -> None:
+    for run in runs:
+        colour = _colour(run)
+        axes.plot(run.time_ps, run.values, color=colour, lw=0.4, alpha=0.25)
+        axes.plot(run.time_ps, _running_mean(run.values), color=colour, lw=1.8, label=run.label)
+        if run.broken_ps is not None:
+            axes.axvline(run.broken_ps, color=colour, lw=2.0, ls=":")
+    axes.axhline(target_K, color=INK, lw=1.2, ls="--", label=f"thermostat {target_K:g} K")
+    _time_axis(axes, runs)
+    axes.set_ylabel("Temperature (K)")
+    axes.set_ylim(0.0, 2.0 * target_K)
+    axes.legend(loc="lower right", **LEGEND)
+
+
+def _structure(axes, runs: Sequence[Series], reference) -> None:
+    shown = [run for run in runs if run.histogram is not None]
+    if reference is not None:
+        axes.fill_between(reference.r, reference.density, color=GREY, alpha=0.4, lw=0, label="reference data")
+    for run in shown:
+        # Runs that agree lie on one another: the later ones thinner, so that all can be seen.
+        axes.plot(run.histogram.r, run.histogram.density, color=_colour(run), lw=1.6 - 0.4 * min(run.colour, 2),
+                  label=run.label.partition(":")[0])  # fmt: skip
+    curves = [run.histogram for run in shown] + ([reference] if reference is not None else [])
+    present = [curve.r[curve.density > 0] for curve in curves]
+    if any(len(r) for r in present):
+        axes.set_xlim(min(r[0] for r in present if len(r)) - 0.3, max(r[-1] for r in present if len(r)) + 0.3)
+        axes.set_ylim(0.0, 1.25 * max(curve.density.max() for curve in curves))  # room for the legend
+    axes.set_xlabel("Distance r (Å)")
+    axes.set_ylabel("h(r) (1/Å)")
+    axes.legend(loc="upper right", **LEGEND)
+
+
+def _energy(axes, runs: Sequence[Series]) -> None:
+    for run in runs:
+        colour = _colour(run)
+        if len(run.time_ps) < 2:
+            continue
+        axes.plot(run.time_ps, run.values, color=colour, lw=0.5, alpha=0.25)
+        line = np.polyfit(run.time_ps, run.values, 1)
+        ends = run.time_ps[[0, -1]]
+        axes.plot(ends, np.polyval(line, ends), color=colour, lw=1.8, ls=run.style, label=run.label)
+    _time_axis(axes, runs)
+    axes.set_ylabel("Total energy − start (meV/atom)")
+    largest = max((float(np.abs(run.values).max()) for run in runs if len(run.values)), default=0.0) or 1.0
+    axes.set_ylim(-1.3 * largest, 1.6 * largest)
+    axes.legend(loc="upper left", ncols=2 if len(runs) > 3 else 1, **{**LEGEND, "fontsize": 8})
+
+
+def _time_axis(axes, runs: Sequence[Series]) -> None:
+    axes.set_xlabel("Time (ps)")
+    end = max((run.time_ps[-1] for run in runs if len(run.time_ps)), default=0.0)
+    if end > 0:
+        axes.set_xlim(0.0, end)
+
+
+def _colour(run: Series) -> str:
+    return SEED_COLOURS[run.colour % len(SEED_COLOURS)]

@@ -1,0 +1,40 @@
+"""Evaluate many structures at once: batches go through the model together.
+
+    python examples/many_structures.py [MODEL] [STRUCTURE]
+"""
+
+import sys
+import time
+
+import numpy as np
+from ase.io import read
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.checkpoint import ZOO
+
+
+def main(model: str = "aspirin.pt", structure: str = str(ZOO / "aspirin.xyz"), number: int = 64) -> None:
+    """Shake a molecule `number` times; compare one by one with batched."""
+    atoms, rng = read(structure), np.random.default_rng(0)
+    shaken = [atoms.copy() for _ in range(number)]
+    for copy in shaken:
+        copy.positions += 0.03 * rng.standard_normal(copy.positions.shape)
+    calc = PIWSLCalculator.load(model)
+
+    begun = time.perf_counter()
+    results = calc.evaluate(shaken, batch_size=32)  # structures of unlike size and composition may be mixed
+    batched = time.perf_counter() - begun
+    energies = np.array([result["energy"] for result in results])
+    print(f"{number} structures: energy {energies.mean():.3f} ± {energies.std():.3f} eV")
+    print(f"mean |F| {np.mean([np.linalg.norm(result['forces'], axis=1).mean() for result in results]):.3f} eV/Å")
+
+    begun = time.perf_counter()
+    for copy in shaken:
+        copy.calc = calc
+        copy.get_forces()
+    single = time.perf_counter() - begun
+    print(f"batched {1e3 * batched / number:.2f} ms, one by one {1e3 * single / number:.2f} ms per structure")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
