@@ -58,11 +58,13 @@ SCHNETPACK_IMPORTS = [
 
 # Message passing in C++, loaded by ctypes: no torch is needed to build it, and without a compiler the package falls
 # back to plain torch. No -ffast-math: linking with it would change the arithmetic of the whole process.
+KERNEL_FLAGS = ["-O3", "-std=c++17", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-Wno-psabi"]
 KERNELS = Extension(
     "asecalc_mlip.kernels._message",
-    ["asecalc_mlip/kernels/message.cpp"],
+    ["asecalc_mlip/kernels/message.cpp", "asecalc_mlip/kernels/convolution.cpp"],
     language="c++",
-    extra_compile_args=[] if os.name == "nt" else ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"],
+    extra_compile_args=[] if os.name == "nt" else KERNEL_FLAGS,
+    extra_link_args=[] if os.name == "nt" else ["-pthread"],
     optional=True,
 )
 

@@ -15,15 +15,17 @@ MODELS = sorted(ARCHITECTURES)
 STRUCTURES = ["molecule", "crystal", "skewed", "slab"]
 
 
-def make_potential(architecture: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, **changes) -> Potential:
-    """Small random potential with biases that are not zero, so that no term hides."""
+def make_potential(
+    architecture: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, trainable: bool = False, **changes
+) -> Potential:
+    """Small random potential with biases that are not zero, so that no term hides; fixed as a served one by default."""
     torch.manual_seed(seed)
     hyperparameters = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8, **changes}
     potential = build_potential(architecture, hyperparameters, reference_energies=E0, scale=1.3)
     with torch.no_grad():
         for parameter in potential.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return potential.to(dtype)
+    return potential.to(dtype).eval().requires_grad_(trainable)
 
 
 def make_structure(name: str, *, seed: int = 0) -> Atoms:

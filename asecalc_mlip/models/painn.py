@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.kernels import painn_message
+from asecalc_mlip.kernels import expand, painn_convolution
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry, mlp
-from asecalc_mlip.models.radial import RadialBasisName, cosine_cutoff, make_radial_basis
+from asecalc_mlip.models.radial import EnvelopedBasis, RadialBasisName, make_radial_basis
 
 __all__ = ["PaiNN"]
 
@@ -54,7 +54,7 @@ class PaiNN(nn.Module):
         super().__init__()
         self.cutoff = cutoff
         self.n_features = n_features
-        self.radial_basis = make_radial_basis(radial_basis, n_rbf, cutoff)
+        self.radial = EnvelopedBasis(make_radial_basis(radial_basis, n_rbf, cutoff))
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
         self.filters = nn.Linear(n_rbf, 3 * n_features * n_interactions)
         self.messages = nn.ModuleList(mlp(n_features, n_features, 3 * n_features) for _ in range(n_interactions))
@@ -68,16 +68,16 @@ class PaiNN(nn.Module):
         # The vectors are zero before the first block; None lets that block skip the terms they would enter.
         mu = None
         last = len(self.mixings) - 1
-        # With the envelope and a column of ones for the bias in the basis, filters are one matrix product.
-        envelope = cosine_cutoff(distances, self.cutoff)[:, None]
-        basis = torch.cat([self.radial_basis(distances) * envelope, envelope], dim=1)
+        # With the bias as the weight of one more radial function, filters are one matrix product.
         weights = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
+        expansion = expand(self.radial, distances, graph.centers, graph.n_atoms)
         for block, (message, mixing) in enumerate(zip(self.messages, self.mixings)):
             width = (2 if mu is None else 3) * self.n_features
             start = 3 * self.n_features * block
-            filters = nn.functional.linear(basis, weights[start : start + width])
             x = nn.functional.linear(message[1](message[0](q)), message[2].weight[:width], message[2].bias[:width])
-            dq, dmu = painn_message(filters, directions, x, mu, graph.centers, graph.neighbors)
+            dq, dmu = painn_convolution(
+                expansion, weights[start : start + width], directions, x, mu, graph.centers, graph.neighbors
+            )
             q, mu = mixing(q + dq, dmu if mu is None else mu + dmu, scalars_only=block == last)
         return self.readout(q).squeeze(-1)
 

@@ -1,0 +1,173 @@
+"""Time of one energy-and-force training step, ours against SchNetPack's own task, model and loss, in one run.
+
+    python benchmarks/train_step.py            # writes benchmarks/results/train_step.json, prints a table
+
+Both sides get the same batch (10 aspirins, displaced by 0.05 Å, labelled by the shipped model), the same sizes, losses and
+optimiser; steps of the two alternate, so that a busy machine hurts both. With `tuned` glibc's malloc keeps its memory
+(MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), which helps SchNetPack more than us.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import click
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "train_step.json"
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "10000000000"}
+ROWS = [(n, threads, tuned) for tuned in (False, True) for threads in (1, 2) for n in (32, 64, 128)]
+
+
+@click.command(help=__doc__)
+@click.option("--steps", default=15, show_default=True, help="Timed steps of each side.")
+@click.option("--again", is_flag=True, help="Measure rows that are already in the file.")
+@click.option("--one", default=None, hidden=True, help="features,threads: measure in this process, print JSON.")
+def main(steps: int, again: bool, one: str | None) -> None:
+    """Measure every row in a process of its own."""
+    if one is not None:
+        n_features, threads = map(int, one.split(","))
+        print(json.dumps(measure(n_features, threads, steps)))
+        return
+    done: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() and not again else {}
+    for n_features, threads, tuned in ROWS:
+        key = f"painn {n_features}x3, {threads} threads{', tuned malloc' if tuned else ''}"
+        if key in done:
+            continue
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **(MALLOC if tuned else {})}
+        command = [sys.executable, __file__, "--one", f"{n_features},{threads}", "--steps", str(steps)]
+        output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        done[key] = json.loads(output.strip().splitlines()[-1])
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(done, indent=1))
+        click.echo(f"{key:40} SchNetPack {done[key]['schnetpack_ms']:6.1f}  ours {done[key]['ours_ms']:6.1f} ms  "
+                   f"ratio {done[key]['ratio']:.2f}")  # fmt: skip
+
+
+def measure(n_features: int, threads: int, steps: int) -> dict[str, Any]:
+    """Median milliseconds of both sides, their steps alternating."""
+    import torch
+
+    torch.set_num_threads(threads)
+    batch = _batch()
+    sides = {"schnetpack": _stepper(_their_task(n_features), batch), "ours": _stepper(_our_task(n_features), batch)}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for k in range(steps + 3):
+        for name, step in sides.items():
+            start = time.perf_counter()
+            step()
+            if k >= 3:
+                times[name].append(1000 * (time.perf_counter() - start))
+    medians = {f"{name}_ms": round(float(np.median(values)), 2) for name, values in times.items()}
+    return {
+        **medians,
+        "ratio": round(medians["schnetpack_ms"] / medians["ours_ms"], 2),
+        "atoms": int(batch["_atomic_numbers"].shape[0]),
+        "edges": int(batch["_idx_i"].shape[0]),
+        "steps": steps,
+        "threads": threads,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+    }
+
+
+def _batch() -> dict[str, Any]:
+    from ase.io import read
+    from schnetpack.data.loader import _atoms_collate_fn
+
+    import torch
+    from asecalc_mlip import PIWSLCalculator
+    from asecalc_mlip.checkpoint import ZOO
+    from training.data import NeighborTransform
+
+    start, rng = read(ZOO / "aspirin.xyz"), np.random.default_rng(0)
+    calculator, transform, samples = PIWSLCalculator.load("aspirin.pt", device="cpu"), NeighborTransform(5.0), []
+    for index in range(10):
+        atoms = start.copy()
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        (result,) = calculator.evaluate([atoms])
+        sample = {
+            "_idx": torch.tensor([index]),
+            "_n_atoms": torch.tensor([len(atoms)]),
+            "_atomic_numbers": torch.tensor(atoms.numbers),
+            "_positions": torch.tensor(atoms.positions),
+            "_cell": torch.zeros(1, 3, 3, dtype=torch.float64),
+            "_pbc": torch.zeros(3, dtype=torch.bool),
+            # Interaction energies, because SchNetPack's model would see nothing but digits in −17 600 eV of float32.
+            "energy": torch.tensor([result["energy"] + 17617.0]),
+            "forces": torch.tensor(result["forces"]),
+        }
+        samples.append(transform(sample))
+    return _atoms_collate_fn(samples)
+
+
+def _our_task(n_features: int) -> Any:
+    import torch
+    from asecalc_mlip.models import build_potential
+    from training.config import LossConfig, OptimizerConfig
+    from training.task import PotentialAdapter, TrainingTask, make_outputs
+
+    torch.manual_seed(0)
+    potential = build_potential(
+        "painn", {"cutoff": 5.0, "n_features": n_features}, reference_energies={1: 0.0, 6: 0.0, 8: 0.0}
+    )
+    adapter = PotentialAdapter(potential, forces=True, stress=False)
+    return TrainingTask(adapter, make_outputs(LossConfig()), OptimizerConfig(), max_epochs=1)
+
+
+def _their_task(n_features: int) -> Any:
+    import schnetpack as spk
+    import torch
+    from schnetpack.task import AtomisticTask, ModelOutput
+
+    from training.losses import distance
+
+    torch.manual_seed(0)
+    model = spk.model.NeuralNetworkPotential(
+        representation=spk.representation.PaiNN(
+            n_atom_basis=n_features,
+            n_interactions=3,
+            radial_basis=spk.nn.GaussianRBF(n_rbf=20, cutoff=5.0),
+            cutoff_fn=spk.nn.CosineCutoff(5.0),
+        ),
+        input_modules=[spk.atomistic.PairwiseDistances()],
+        output_modules=[spk.atomistic.Atomwise(n_in=n_features, output_key="energy"), spk.atomistic.Forces()],
+    )
+    outputs = [
+        ModelOutput("energy", loss_fn=distance("mae"), loss_weight=1.0, metrics={}),
+        ModelOutput("forces", loss_fn=distance("l2mae"), loss_weight=100.0, metrics={}),
+    ]
+    arguments = {"lr": 1e-3, "weight_decay": 0.01}
+    return AtomisticTask(model, outputs, optimizer_cls=torch.optim.AdamW, optimizer_args=arguments)
+
+
+def _stepper(task: Any, batch: dict[str, Any]) -> Callable[[], None]:
+    import torch
+
+    optimizer = task.optimizer_cls(task.parameters(), **task.optimizer_kwargs)
+    theirs = type(task).__name__ == "AtomisticTask"
+    inputs = {k: v.float() if theirs and v.dtype == torch.float64 else v for k, v in batch.items()}
+    if theirs:
+        inputs["_offsets"] = torch.zeros(batch["_idx_i"].shape[0], 3)
+    targets = {k: batch[k].float() if theirs else batch[k] for k in ("energy", "forces")}
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = task.loss_fn(task.predict_without_postprocessing(dict(inputs)), targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(task.parameters(), 10.0)
+        optimizer.step()
+
+    task.train()
+    return step
+
+
+if __name__ == "__main__":
+    main()
