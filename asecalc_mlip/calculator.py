@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Sequence
@@ -49,7 +50,8 @@ class PIWSLCalculator(Calculator):
         self.device = _checked_device(device)
         self.dtype = dtype
         self.model = model
-        self.potential = model.potential.to(device=self.device, dtype=getattr(torch, dtype))
+        # A copy: another calculator may run the same model in another dtype or on another device.
+        self.potential = copy.deepcopy(model.potential).to(device=self.device, dtype=getattr(torch, dtype))
         self.engine: Engine = EagerEngine(self.potential)
         self.neighbors = NeighborCache(self.potential.cutoff, skin)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
@@ -123,8 +125,12 @@ class PIWSLCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """Called by ASE; fills `results`."""
+        # Whatever goes wrong below, the results of the structure before must not be taken for those of this one.
+        self.results = {}
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
+        if atoms is None:
+            raise InputError("the calculator has no structure yet: give calculate(atoms) one, or set atoms.calc")
         # Whoever asked for stress once will again at the next step; taking it along then saves a second evaluation.
         self._stress_wanted |= "stress" in properties
         stress = self._stress_wanted and bool(atoms.pbc.all())
@@ -135,10 +141,11 @@ class PIWSLCalculator(Calculator):
             )
         start = time.perf_counter()
         self._check_elements(atoms)
-        graph = self.neighbors.graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, self.device)
-        self._check_distances(graph)
-        middle = time.perf_counter()
-        prediction = self.engine(graph, forces=True, stress=stress)
+        with torch.inference_mode(False):  # forces are derivatives, which a caller's inference mode forbids
+            graph = self.neighbors.graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, self.device)
+            self._check_distances(graph)
+            middle = time.perf_counter()
+            prediction = self.engine(graph, forces=True, stress=stress)
         self.results = {
             "energy": prediction.energy.item(),
             "free_energy": prediction.energy.item(),
@@ -173,8 +180,9 @@ class PIWSLCalculator(Calculator):
             except InputError as error:
                 raise InputError(f"structure {index} of {len(structures)}: {error}") from None
         results: list[dict[str, Any]] = []
-        for start in range(0, len(structures), batch_size):
-            results += self._evaluate_batch(structures[start : start + batch_size], start)
+        with torch.inference_mode(False):
+            for start in range(0, len(structures), batch_size):
+                results += self._evaluate_batch(structures[start : start + batch_size], start)
         return results
 
     def __repr__(self) -> str:
@@ -211,9 +219,12 @@ class PIWSLCalculator(Calculator):
     def _check_elements(self, atoms: Atoms) -> None:
         if len(atoms) == 0:
             raise InputError("the structure has no atoms; an energy needs at least one")
-        known = self._known[atoms.numbers]
+        numbers = atoms.numbers
+        if numbers.min() < 0 or numbers.max() >= len(self._known):
+            raise InputError(f"atomic numbers {numbers.min()} to {numbers.max()}: the elements have 1 to 118")
+        known = self._known[numbers]
         if not known.all():
-            unknown = sorted({chemical_symbols[z] for z in atoms.numbers[~known]})
+            unknown = sorted({chemical_symbols[z] for z in numbers[~known]})
             allowed = ", ".join(chemical_symbols[z] for z in self.potential.elements)
             raise InputError(
                 f"{self.model.path.name} does not know the element {', '.join(unknown)}; it was trained on {allowed}. "
@@ -240,8 +251,12 @@ def _checked_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N") from None
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {name!r}: torch sees no GPU here; use device='auto' or 'cpu'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPU(s), counted from 0")
     return device

@@ -17,6 +17,13 @@ from asecalc_mlip.graph import AtomGraph
 
 __all__ = ["NeighborCache", "neighbor_list"]
 
+# Float64 has 1e-8 Å left at this distance from the origin; beyond, forces are noise.
+FARTHEST = 1e8
+# A cell whose images within the cutoff are more than this has an atom within 0.1 Å of its own image.
+MOST_IMAGES = 1e5
+# Extents beyond this many cutoffs are shortened before vesin sees them: its boxes do not end well there.
+LONG = 100.0
+
 
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
@@ -42,15 +49,22 @@ def neighbor_list(
     Raises
     ------
     InputError
-        For an empty structure, positions or cell that are not finite, or periodic directions that span no volume.
+        For an empty structure, positions or cell that are not finite or out of all proportion, or periodic directions
+        that span no volume.
     """
     positions, pbc = np.ascontiguousarray(positions, dtype=np.float64), np.asarray(pbc, dtype=bool)
     box = _checked_box(positions, np.asarray(cell, dtype=np.float64), pbc)
+    _check_images(box, pbc, cutoff)
+    points, box, jumps = _compact(positions, box, pbc, cutoff)
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
-    i, j, shifts = calculator.compute(points=positions, box=box, periodic=pbc, quantities="ijS")
-    order = _order(i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64), len(positions))
-    centers, neighbors = i.astype(np.int64)[order], j.astype(np.int64)[order]
-    return centers, neighbors, shifts.astype(np.float64)[order] if pbc.any() else None
+    i, j, shifts = calculator.compute(
+        points=points, box=box if pbc.any() else np.zeros((3, 3)), periodic=pbc, quantities="ijS"
+    )
+    i, j, shifts = i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64)
+    if jumps is not None:
+        shifts += jumps[i] - jumps[j]
+    order = _order(i, j, shifts, len(positions))
+    return i[order], j[order], shifts[order].astype(np.float64) if pbc.any() else None
 
 
 @dataclass
@@ -81,7 +95,7 @@ class NeighborCache:
     """
 
     def __init__(self, cutoff: float, skin: float):
-        if not skin >= 0:
+        if not 0 <= skin < np.inf:
             raise InputError(f"skin is {skin} Å; it must be 0 (a new list every step) or more, usually 0.3 to 1")
         self.cutoff, self.skin = cutoff, skin
         self.calls = self.builds = 0
@@ -164,8 +178,14 @@ def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
         )
     if not np.isfinite(cell).all():
         raise InputError(f"the cell is not finite: {cell.tolist()}")
+    far = np.flatnonzero((np.abs(positions) > FARTHEST).any(axis=1))
+    if len(far):
+        raise InputError(
+            f"atoms {far[:10].tolist()} are more than {FARTHEST:g} Å from the origin; a run that exploded, or positions in "
+            "another unit"
+        )
     if not pbc.any():
-        return np.zeros((3, 3))
+        return np.eye(3)
     box = _complete(cell, pbc)
     if abs(np.linalg.det(box)) < 1e-6 * np.prod(np.linalg.norm(box, axis=1)) or not pbc_spanned(cell, pbc):
         raise InputError(
@@ -191,10 +211,58 @@ def _complete(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     return box
 
 
+def _check_images(box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
+    """Refuse cells so small that their images alone would fill the memory."""
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
+    if np.prod(2.0 * cutoff / heights[pbc] + 1.0) > MOST_IMAGES:
+        raise InputError(
+            f"the cell {np.round(box, 6).tolist()} is only {heights[pbc].min():.3g} Å thick, so atoms overlap with their "
+            "own images; is it in another unit, or scaled?"
+        )
+
+
+def _compact(
+    positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Positions and box with the same neighbours and no gap longer than two cutoffs, for structures of huge extent.
+
+    vesin divides space into boxes and slows down, or ends the process, when one atom is far away. Along each lattice
+    direction atoms move only together with all that are within reach, so the pairs stay what they are.
+
+    Returns
+    -------
+    points (N, 3), box (3, 3), jumps (N, 3) int64 or None
+        The lattice vectors by which each atom was wrapped.
+    """
+    inverse = np.linalg.inv(box)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    fractions = positions @ inverse
+    extents = np.maximum(np.ptp(fractions, axis=0), pbc) * heights
+    if extents.max() <= LONG * cutoff:
+        return positions, box, None
+    jumps = np.floor(fractions) * pbc
+    fractions -= jumps
+    compact = box.copy()
+    for axis in range(3):
+        order = np.argsort(fractions[:, axis], kind="stable")
+        heights_sorted = fractions[order, axis] * heights[axis]
+        gaps = np.diff(heights_sorted)
+        removed = np.concatenate([[0.0], np.cumsum(np.maximum(gaps - 2 * cutoff, 0.0))])
+        fractions[order, axis] = (heights_sorted - heights_sorted[0] - removed) / heights[axis]
+        if pbc[axis]:
+            last = heights[axis] - (heights_sorted[-1] - heights_sorted[0])
+            length = heights[axis] - removed[-1] - max(last - 2 * cutoff, 0.0)
+            fractions[:, axis] *= heights[axis] / length
+            compact[axis] *= length / heights[axis]
+    return np.ascontiguousarray(fractions @ compact), compact, jumps.astype(np.int64)
+
+
 def _order(i: np.ndarray, j: np.ndarray, shifts: np.ndarray, n_atoms: int) -> np.ndarray:
     if len(i) == 0:
         return np.zeros(0, dtype=np.int64)
     span = 2 * int(np.abs(shifts).max()) + 1
+    if n_atoms**2 * span**3 >= 2**63:
+        return np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], j, i))
     key = i * n_atoms + j
     for axis in range(3):
         key = key * span + shifts[:, axis] + span // 2

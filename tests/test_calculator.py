@@ -1,6 +1,8 @@
 """The calculator as users meet it: properties, dtypes side by side, batches, errors, memory."""
 
+import copy
 import gc
+import pickle
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import predict
@@ -92,6 +95,48 @@ def test_two_dtypes_in_one_process(architecture, tmp_path):
     assert (torch.get_default_dtype(), torch.is_grad_enabled()) == before
 
 
+def test_two_calculators_of_one_loaded_model(architecture, tmp_path):
+    model = load(model_file(tmp_path, architecture))
+    single, double = PIWSLCalculator(model, dtype="float32"), PIWSLCalculator(model, dtype="float64")
+    assert (single.potential.dtype, double.potential.dtype) == (torch.float32, torch.float64)
+    atoms = molecule("H2O")
+    for calculator in (single, double):
+        atoms.calc = calculator
+        assert np.isfinite(atoms.get_forces()).all()
+
+
+def test_failed_calculation_leaves_no_old_results(calculator):
+    good, bad = molecule("H2O"), molecule("H2O")
+    bad.positions[1] = bad.positions[0]
+    good.calc = bad.calc = calculator
+    good.get_potential_energy()
+    with pytest.raises(InputError, match="overlap"):
+        calculator.calculate(bad)
+    with pytest.raises(InputError, match="overlap"):
+        bad.get_potential_energy()
+    fresh = PIWSLCalculator(calculator.model)
+    with pytest.raises(InputError, match="no structure yet"):
+        fresh.calculate()
+    assert fresh.get_property("forces", good, allow_calculation=False) is None
+
+
+def test_copies_and_inference_mode(calculator):
+    atoms = make_structure("crystal")
+    atoms.calc = calculator
+    forces = atoms.get_forces()
+    for other in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
+        other.reset()
+        atoms.calc = other
+        assert np.array_equal(atoms.get_forces(), forces)
+    calculator.reset()
+    atoms.calc = calculator
+    with torch.inference_mode():
+        assert np.array_equal(atoms.get_forces(), forces)
+        assert np.allclose(calculator.evaluate([atoms])[0]["forces"], forces)
+    forces[:] = 0.0
+    assert np.abs(atoms.get_forces()).max() > 0
+
+
 def test_results_do_not_depend_on_the_skin(architecture, tmp_path):
     path = model_file(tmp_path, architecture)
     with_skin, without = PIWSLCalculator.load(path, skin=1.0), PIWSLCalculator.load(path, skin=0.0)
@@ -117,6 +162,9 @@ def test_results_do_not_depend_on_the_skin(architecture, tmp_path):
         (Atoms("CO", [[0, 0, 0], [0, 0, 0.05]]), "overlap"),
         (Atoms(), "no atoms"),
         (Atoms("C", pbc=True), "no volume"),
+        (Atoms(numbers=[119], positions=[[0, 0, 0]]), "atomic numbers 119 to 119"),
+        (Atoms(numbers=[-5], positions=[[0, 0, 0]]), "atomic numbers -5 to -5"),
+        (Atoms("C", cell=[0.01, 0.01, 0.01], pbc=True), "0.01 Å thick"),
     ],
 )
 def test_bad_structures_are_named(calculator, atoms, message):
@@ -134,7 +182,10 @@ def test_bad_structures_are_named(calculator, atoms, message):
     [
         ({"device": "tpu9"}, "device 'tpu9' is unknown"),
         ({"dtype": "float16"}, "'float32'"),
+        ({"device": "meta"}, "device 'meta' is unknown"),
+        ({"device": None}, "device None is unknown"),
         ({"skin": -0.1}, "skin"),
+        ({"skin": float("inf")}, "skin"),
         ({"compile": True}, "no compiled engine"),
     ],
 )

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 
 from asecalc_mlip.errors import InputError
@@ -113,3 +114,65 @@ def test_bad_structures(change, message):
 def test_negative_skin():
     with pytest.raises(InputError, match="skin is -1"):
         NeighborCache(4.0, -1.0)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e5, 1e6, 9e7])
+@pytest.mark.parametrize("structure", ["molecule", "crystal", "skewed", "slab"])
+def test_atoms_far_away(structure, far):
+    # vesin alone divides by zero here, which ends the process.
+    atoms = make_structure(structure)
+    near = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
+    moved = atoms.copy()
+    jump = np.array([0.0, 0.0, far])
+    if atoms.pbc.all():
+        jump = np.round(far / atoms.cell.lengths().max()) * atoms.cell.array[2]
+    moved.positions[1] += jump
+    i, j, shifts = neighbor_list(moved.positions, moved.cell.array, moved.pbc, 4.0)
+    keys = np.column_stack([i, j] if shifts is None else [i, j, shifts])
+    assert np.array_equal(keys, keys[np.lexsort(keys.T[::-1])])
+    graph = graph_from_atoms(moved, 4.0)
+    assert float(graph.vectors().norm(dim=1).max()) < 4.0 + 1e-6
+    if atoms.pbc.all():
+        assert len(i) == len(near[0])
+    else:
+        lone = (near[0] != 1) & (near[1] != 1)
+        own = (near[0] == 1) & (near[1] == 1)
+        assert len(i) == (lone | own).sum()
+
+
+@pytest.mark.parametrize("cell", [[1e6, 6, 6], [1e6, 1e6, 1e6], [[7, 2, 1], [1e5, 2e5, 3], [0, 1, 5]]])
+def test_huge_cells_keep_all_pairs(cell):
+    rng = np.random.default_rng(0)
+    cell = np.diag(cell) if np.ndim(cell) == 1 else np.array(cell, dtype=float)
+    # Clusters in the middle and at the border, where pairs reach across.
+    positions = np.concatenate([rng.uniform(0, 4, (6, 3)), cell.sum(0) / 2 + rng.uniform(0, 4, (6, 3)), -rng.uniform(0, 3, (6, 3))])
+    i, j, shifts = neighbor_list(positions, cell, np.ones(3, bool), 4.0)
+    found = [(int(a), int(b), *map(int, s)) for a, b, s in zip(i, j, shifts)]
+    assert found == sorted(found)
+    wanted = set()
+    for shift in itertools.product(range(-2, 3), repeat=3):
+        distances = np.linalg.norm(positions[None] + np.array(shift) @ cell - positions[:, None], axis=-1)
+        wanted |= {(int(a), int(b), *shift) for a, b in zip(*np.nonzero(distances < 4.0)) if a != b or any(shift)}
+    assert set(found) == wanted
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms("C", cell=[0.01, 0.01, 0.01], pbc=True), "0.01 Å thick"),
+        (Atoms("C", cell=[1e-5, 9, 9], pbc=[True, False, False]), "1e-05 Å thick"),
+        (Atoms("CO", [[0, 0, 0], [1e12, 0, 0]]), r"atoms \[1\] are more than 1e\+08 Å from the origin"),
+    ],
+)
+def test_structures_out_of_proportion(atoms, message):
+    with pytest.raises(InputError, match=message):
+        graph_from_atoms(atoms, 4.0)
+
+
+def test_order_with_huge_shifts():
+    # Indices and shifts packed into one number would not fit 64 bits.
+    atoms = bulk("Si", cubic=True) * (2, 2, 2)
+    atoms.positions[3] += 5e6 * atoms.cell.array[0] - 2e6 * atoms.cell.array[1]
+    i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
+    assert (np.diff(i) >= 0).all()
+    assert len(i) == 64 * 16
