@@ -87,10 +87,10 @@ def main(
     nve_ps = nve_picoseconds or min(10.0, picoseconds)
     first, second = plan(folder, numbers, picoseconds, nve_ps, only)
     for tasks in (first, second):
-        with ThreadPoolExecutor(jobs) as pool:
-            for task, text in zip(tasks, pool.map(lambda task: run(task, path, threads), tasks), strict=True):
-                click.echo(f"{task.directory.name}: {text}")
-    shown = [task for task in first + second if task.kind != "equilibration" and done(task)]
+        run_all(tasks, path, jobs, threads)
+    # Also what was done before and is not asked for now: a part of the study must not remove the other from the report.
+    every = [task for part in plan(folder, numbers, picoseconds, nve_ps, None) for task in part]
+    shown = [task for task in every if task.kind != "equilibration" and done(task)]
     study = {
         "model": path.name,
         "model_sha256": digest,
@@ -116,6 +116,18 @@ def plan(
     if only != "nve":
         first += [Task("nvt", seed, "float32", nvt_ps, folder) for seed in seeds]
     return first, second
+
+
+def run_all(tasks: list[Task], model: Path, jobs: int, threads: int) -> None:
+    """Run tasks side by side; Ctrl-C lets those that run come to a restart point and starts no more."""
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for task, text in zip(tasks, pool.map(lambda task: run(task, model, threads), tasks), strict=True):
+                click.echo(f"{task.directory.name}: {text}")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            click.echo("Stopped; the same command continues.", err=True)
+            raise
 
 
 def run(task: Task, model: Path, threads: int) -> str:

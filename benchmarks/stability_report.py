@@ -120,7 +120,7 @@ def _nvt_series(files: RunFiles, log: dict, row: dict, summary: dict, colour: in
 def _nve_series(files: RunFiles, log: dict, row: dict, summary: dict, colour: int) -> Series:
     energy = 1e3 * (log["etot_eV"] - log["etot_eV"][:1]) / summary["n_atoms"]
     drift = row["drift_mev_per_atom_ps"]
-    label = f"{row['dtype']}, seed {row['seed']}" + ("" if drift is None else f": {drift:+.3f}/ps")
+    label = f"{row['dtype']}, seed {row['seed']}" + ("" if drift is None else f": {drift:+.3f}")
     return Series(label, log["time_ps"], energy, colour=colour, style="-" if row["dtype"] == "float32" else "--")
 
 

@@ -54,7 +54,7 @@ def stability_figure(
     panels = [(_temperature, (nvt, target_K)), (_structure, (nvt, reference))] if nvt else []
     if nve:
         panels.append((_energy, (nve,)))
-    figure = Figure(figsize=(4.4 * max(1, len(panels)), 3.9), layout="constrained")
+    figure = Figure(figsize=(4.9 * max(1, len(panels)), 4.1), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, color=INK)
     axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
@@ -108,8 +108,9 @@ def _energy(axes, runs: Sequence[Series]) -> None:
     _time_axis(axes, runs)
     axes.set_ylabel("Total energy − start (meV/atom)")
     largest = max((float(np.abs(run.values).max()) for run in runs if len(run.values)), default=0.0) or 1.0
-    axes.set_ylim(-1.3 * largest, 1.6 * largest)
-    axes.legend(loc="upper left", ncols=2 if len(runs) > 3 else 1, **{**LEGEND, "fontsize": 8})
+    axes.set_ylim(-1.3 * largest, 2.2 * largest)  # room for the legend
+    axes.legend(loc="upper left", ncols=2 if len(runs) > 3 else 1, title="drift in meV/atom/ps", title_fontsize=8,
+                columnspacing=1.0, frameon=False, fontsize=8)  # fmt: skip
 
 
 def _time_axis(axes, runs: Sequence[Series]) -> None:

@@ -1,0 +1,45 @@
+"""The examples run and print what they promise."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def example(name: str):
+    """An example as a module; importing it must do nothing."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("single_point", {}, ["C9H8O4: -", "largest force", "PBE/def2-SVP"]),
+        ("many_structures", {"number": 4}, ["4 structures", "batched"]),
+        ("relax_and_vibrations", {}, ["relaxed: -", "zero-point energy 4."]),
+    ],
+)
+def test_quick_examples(name, options, expected, capsys):
+    example(name).main(**options)
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in expected), printed
+
+
+@pytest.mark.slow
+def test_from_zero_to_dynamics(tmp_path, monkeypatch):
+    """The whole line with too little of everything: data, training, dynamics."""
+    pytest.importorskip("tblite", reason="needs the extra xtb: pip install 'asecalc-mlip[xtb]'")
+    pytest.importorskip("schnetpack", reason="needs the extra train: pip install 'asecalc-mlip[train]'")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    settings = ("data.n_train=12", "data.n_val=2", "run.max_epochs=2", "run.progress=false")
+    code = example("from_zero").main(str(tmp_path / "zero"), frames=16, steps=20, settings=settings)
+    assert code in (0, 1)  # so small a model may well break the molecule
+    summary = json.loads((tmp_path / "zero" / "nvt" / "summary.json").read_text())
+    assert summary["formula"] == "C2H6O" and summary["h_reference"] == "GFN2-xTB"
