@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from asecalc_mlip.analysis import DistanceHistogram
 from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _running_mean, _tidy
 
 SEED_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
@@ -33,14 +34,14 @@ class Series:
     label: str
     time_ps: np.ndarray
     values: np.ndarray
-    histogram: object | None = None
+    histogram: DistanceHistogram | None = None
     broken_ps: float | None = None
     style: str = "-"
     colour: int = 0
 
 
 def stability_figure(
-    nvt: Sequence[Series], nve: Sequence[Series], *, title: str, target_K: float, reference: object | None = None
+    nvt: Sequence[Series], nve: Sequence[Series], *, title: str, target_K: float, reference: DistanceHistogram | None = None
 ) -> Figure:
     """One panel for each thing there is to show: temperature and h(r) if there are `nvt` runs, energy if `nve` runs.
 
@@ -51,7 +52,9 @@ def stability_figure(
     target_K : temperature of the thermostat
     reference : `DistanceHistogram` of the reference data, or None
     """
-    panels = [(_temperature, (nvt, target_K)), (_structure, (nvt, reference))] if nvt else []
+    panels: list[tuple[Callable[..., None], tuple]] = []
+    if nvt:
+        panels += [(_temperature, (nvt, target_K)), (_structure, (nvt, reference))]
     if nve:
         panels.append((_energy, (nve,)))
     figure = Figure(figsize=(4.9 * max(1, len(panels)), 4.1), layout="constrained")
@@ -78,15 +81,15 @@ def _temperature(axes, runs: Sequence[Series], target_K: float) -> None:
     axes.legend(loc="lower right", **LEGEND)
 
 
-def _structure(axes, runs: Sequence[Series], reference) -> None:
-    shown = [run for run in runs if run.histogram is not None]
+def _structure(axes, runs: Sequence[Series], reference: DistanceHistogram | None) -> None:
+    shown = [(run, run.histogram) for run in runs if run.histogram is not None]
     if reference is not None:
         axes.fill_between(reference.r, reference.density, color=GREY, alpha=0.4, lw=0, label="reference data")
-    for run in shown:
+    for run, histogram in shown:
         # Runs that agree lie on one another: the later ones thinner, so that all can be seen.
-        axes.plot(run.histogram.r, run.histogram.density, color=_colour(run), lw=1.6 - 0.4 * min(run.colour, 2),
+        axes.plot(histogram.r, histogram.density, color=_colour(run), lw=1.6 - 0.4 * min(run.colour, 2),
                   label=run.label.partition(":")[0])  # fmt: skip
-    curves = [run.histogram for run in shown] + ([reference] if reference is not None else [])
+    curves = [histogram for _, histogram in shown] + ([reference] if reference is not None else [])
     present = [curve.r[curve.density > 0] for curve in curves]
     if any(len(r) for r in present):
         axes.set_xlim(min(r[0] for r in present if len(r)) - 0.3, max(r[-1] for r in present if len(r)) + 0.3)
