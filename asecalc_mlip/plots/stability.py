@@ -41,7 +41,12 @@ class Series:
 
 
 def stability_figure(
-    nvt: Sequence[Series], nve: Sequence[Series], *, title: str, target_K: float, reference: DistanceHistogram | None = None
+    nvt: Sequence[Series],
+    nve: Sequence[Series],
+    *,
+    title: str,
+    target_K: float,
+    reference: DistanceHistogram | None = None,
 ) -> Figure:
     """One panel for each thing there is to show: temperature and h(r) if there are `nvt` runs, energy if `nve` runs.
 
