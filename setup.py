@@ -61,10 +61,11 @@ SCHNETPACK_IMPORTS = [
 KERNEL_FLAGS = ["-O3", "-std=c++17", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-Wno-psabi"]
 KERNELS = Extension(
     "asecalc_mlip.kernels._message",
-    ["asecalc_mlip/kernels/message.cpp", "asecalc_mlip/kernels/convolution.cpp"],
+    ["asecalc_mlip/kernels/message.cpp", "asecalc_mlip/kernels/painn.cpp"],
     language="c++",
     extra_compile_args=[] if os.name == "nt" else KERNEL_FLAGS,
     extra_link_args=[] if os.name == "nt" else ["-pthread"],
+    depends=["asecalc_mlip/kernels/lanes.h"],
     optional=True,
 )
 
@@ -79,7 +80,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["asecalc_mlip*", "training*", "md_protocols*"]),
     package_data={
-        "asecalc_mlip": ["zoo/*.pt", "zoo/*.xyz", "zoo/*.json", "kernels/*.cpp"],
+        "asecalc_mlip": ["zoo/*.pt", "zoo/*.xyz", "zoo/*.json", "kernels/*.cpp", "kernels/*.h"],
         "training": ["defaults.yaml"],
         "md_protocols": ["protocols.yaml"],
     },

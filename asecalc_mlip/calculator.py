@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from asecalc_mlip.checkpoint import LoadedModel, load
-from asecalc_mlip.engine import EagerEngine, Engine
+from asecalc_mlip.engine import Engine, make_engine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
 from asecalc_mlip.neighbors import NeighborCache
@@ -52,7 +52,7 @@ class PIWSLCalculator(Calculator):
         self.model = model
         # A copy: another calculator may run the same model in another dtype or on another device.
         self.potential = copy.deepcopy(model.potential).to(device=self.device, dtype=getattr(torch, dtype))
-        self.engine: Engine = EagerEngine(self.potential)
+        self.engine: Engine = make_engine(self.potential)
         self.neighbors = NeighborCache(self.potential.cutoff, skin)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
         self._known[self.potential.elements] = True

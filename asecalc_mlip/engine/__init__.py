@@ -1,14 +1,15 @@
-"""How a model is run. Every engine turns an AtomGraph into a `Prediction`."""
+"""How a model is run. `make_engine` picks; every engine turns an AtomGraph into a `Prediction`."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from asecalc_mlip.engine.eager import EagerEngine
+from asecalc_mlip.engine.native import NativePaiNNEngine
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.models import Prediction
+from asecalc_mlip.models import Potential, Prediction
 
-__all__ = ["EagerEngine", "Engine"]
+__all__ = ["EagerEngine", "Engine", "NativePaiNNEngine", "make_engine"]
 
 
 class Engine(Protocol):
@@ -19,3 +20,8 @@ class Engine(Protocol):
 
     def describe(self) -> str:
         """What runs, in a few words."""
+
+
+def make_engine(potential: Potential) -> Engine:
+    """The fastest engine that can run a potential where it is; its weights must not change afterwards."""
+    return NativePaiNNEngine(potential) if NativePaiNNEngine.serves(potential) else EagerEngine(potential)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["native_library", "painn_convolution", "painn_message", "schnet_message", "serves", "serves_convolution"]
+__all__ = ["native_library", "painn_message", "schnet_message", "serves"]
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
@@ -43,40 +43,6 @@ def serves(tensor: Tensor) -> bool:
         and type(tensor) in (Tensor, torch.nn.Parameter)
         and native_library() is not None
     )
-
-
-def serves_convolution(x: Tensor, weights: Tensor, n_features: int) -> bool:
-    """Whether the fused convolution can take a model: native kernels, whole vector registers, weights that are fixed."""
-    return serves(x) and not weights.requires_grad and n_features % (64 // x.element_size()) == 0
-
-
-def painn_convolution(
-    distances: Tensor,
-    values: Tensor,
-    slopes: Tensor,
-    weights: Tensor,
-    directions: Tensor,
-    x: Tensor,
-    mu: Tensor | None,
-    rows: Tensor,
-    neighbors: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """PaiNN's sums over neighbours with the filters Σ_k c_k(d) W_k made on the way; differentiable once.
-
-    Parameters
-    ----------
-    distances : (E,)
-        Carries the gradient; the numbers enter through `values` and `slopes`.
-    values, slopes : (E, K)
-        Radial functions c_k(d) and their derivatives.
-    weights : (3F, K), or (2F, K) without `mu`
-    directions, x, mu
-        As for `painn_message`.
-    rows : (N + 1,) int64
-        Offsets of each atom's edges; the list must hold every pair in both directions.
-    neighbors : (E,) int64
-    """
-    return _PaiNNConvolution.apply(distances, values, slopes, weights, directions, x, mu, rows, neighbors)
 
 
 def painn_message(
@@ -128,30 +94,6 @@ class _PaiNNBackward(Function):
         return dw, du, dx, dmu, dgq, dgm, None, None
 
 
-class _PaiNNConvolution(Function):
-    @staticmethod
-    def forward(ctx: Any, distances, values, slopes, weights, u, x, mu, rows, neighbors):
-        # (K, features), so that the features of one radial function lie side by side.
-        weights = weights.t().contiguous()
-        ctx.save_for_backward(values, slopes, weights, u, x, mu, rows, neighbors)
-        n_features = weights.shape[1] // (2 if mu is None else 3)
-        q, m = x.new_empty(x.shape[0], n_features), x.new_empty(x.shape[0], 3, n_features)
-        sizes = (torch.get_num_threads(), x.shape[0], n_features, values.shape[1])
-        _run("convolution_forward", x.dtype, sizes, (rows, neighbors, values, u, weights, x, mu), (q, m))
-        return q, m
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gq, gm):
-        values, slopes, weights, u, x, mu, rows, neighbors = ctx.saved_tensors
-        gd, gu, gx = values.new_empty(values.shape[0]), _empty_like(u), _zeros_like(x)
-        gmu = None if mu is None else _zeros_like(mu)
-        sizes = (torch.get_num_threads(), x.shape[0], gq.shape[1], values.shape[1])
-        inputs = (rows, neighbors, values, slopes, u, weights, x, mu, gq, gm)
-        _run("convolution_backward", x.dtype, sizes, inputs, (gd, gu, gx, gmu))
-        return gd, None, None, None, gu, gx, gmu, None, None
-
-
 class _SchNetMessage(Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, x: Tensor, centers: Tensor, neighbors: Tensor):
@@ -195,14 +137,8 @@ def _zeros_like(tensor: Tensor) -> Tensor:
 def _call(
     name: str, n_features: int, centers: Tensor, neighbors: Tensor, *inputs: Tensor | None, outputs: tuple
 ) -> None:
-    first = inputs[0]
-    assert first is not None
-    _run(name, first.dtype, (centers.shape[0], n_features), (centers, neighbors, *inputs), outputs)
-
-
-def _run(name: str, dtype: torch.dtype, sizes: tuple[int, ...], inputs: tuple, outputs: tuple) -> None:
     # The contiguous copies must stay alive until the call returns, hence the list.
-    tensors = [None if t is None else t.contiguous() for t in inputs] + list(outputs)
+    tensors = [None if t is None else t.contiguous() for t in (centers, neighbors, *inputs)] + list(outputs)
     pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
-    function = getattr(native_library(), f"{name}_{_SUFFIX[dtype]}")
-    function(*(ctypes.c_int64(size) for size in sizes), *pointers)
+    function = getattr(native_library(), f"{name}_{_SUFFIX[outputs[0].dtype]}")
+    function(ctypes.c_int64(centers.shape[0]), ctypes.c_int64(n_features), *pointers)

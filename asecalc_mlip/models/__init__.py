@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any, Mapping
 
 from torch import nn
@@ -41,7 +42,20 @@ def build_network(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.M
     unknown = sorted(set(hyperparameters) - set(allowed))
     if unknown:
         raise InputError(f"{architecture} has no hyper-parameter {unknown}; it has {allowed}")
-    return cls(**hyperparameters)
+    for name, value in hyperparameters.items():
+        _check_size(f"{architecture}: hyper-parameter {name}", name, value)
+    try:
+        return cls(**hyperparameters)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{architecture} cannot be built with {dict(hyperparameters)}: {error}") from None
+
+
+def _check_size(what: str, name: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name == "cutoff" and not (number and 0 < value < math.inf):
+        raise InputError(f"{what} is {value!r}; expected a length above 0 Å, usually 4 to 7")
+    if name.startswith("n_") and not (number and isinstance(value, int) and value >= 1):
+        raise InputError(f"{what} is {value!r}; expected a whole number of at least 1")
 
 
 def build_potential(

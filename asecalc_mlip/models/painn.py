@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.kernels import expand, painn_convolution
+from asecalc_mlip.kernels import painn_message
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry, mlp
 from asecalc_mlip.models.radial import EnvelopedBasis, RadialBasisName, make_radial_basis
 
@@ -70,14 +70,13 @@ class PaiNN(nn.Module):
         last = len(self.mixings) - 1
         # With the bias as the weight of one more radial function, filters are one matrix product.
         weights = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
-        expansion = expand(self.radial, distances, graph.centers, graph.n_atoms)
+        basis = self.radial(distances)
         for block, (message, mixing) in enumerate(zip(self.messages, self.mixings)):
             width = (2 if mu is None else 3) * self.n_features
             start = 3 * self.n_features * block
             x = nn.functional.linear(message[1](message[0](q)), message[2].weight[:width], message[2].bias[:width])
-            dq, dmu = painn_convolution(
-                expansion, weights[start : start + width], directions, x, mu, graph.centers, graph.neighbors
-            )
+            filters = nn.functional.linear(basis, weights[start : start + width])
+            dq, dmu = painn_message(filters, directions, x, mu, graph.centers, graph.neighbors)
             q, mu = mixing(q + dq, dmu if mu is None else mu + dmu, scalars_only=block == last)
         return self.readout(q).squeeze(-1)
 

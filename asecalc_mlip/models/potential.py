@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.kernels import first_derivatives_only
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 
 __all__ = ["Potential", "Prediction", "predict"]
@@ -151,10 +150,10 @@ def predict(
         Keep the result differentiable, for training on forces.
     """
     if not (forces or stress):
-        with torch.set_grad_enabled(create_graph), first_derivatives_only(not create_graph):
+        with torch.set_grad_enabled(create_graph):
             energies = model(graph)
         return Prediction(graph.sum_over_atoms(energies), energies)
-    with torch.enable_grad(), first_derivatives_only(not create_graph):
+    with torch.enable_grad():
         positions = graph.positions.detach().requires_grad_()
         moved, strain = _strained(graph, positions) if stress else (replace(graph, positions=positions), None)
         energies = model(moved)

@@ -34,13 +34,6 @@ class GaussianBasis(nn.Module):
         # Without the floor far Gaussians are denormal numbers, on which a CPU multiplies about 50 times slower.
         return torch.exp((coefficient * (distances[:, None] - centers).square()).clamp(min=-46.0))
 
-    def slopes(self, distances: Tensor, values: Tensor) -> Tensor:
-        """Derivatives of the `values` that belong to these distances, (E, n_rbf)."""
-        centers = torch.linspace(0.0, self.cutoff, self.n_rbf, dtype=distances.dtype, device=distances.device)
-        coefficient = -((self.n_rbf - 1) / self.cutoff) ** 2
-        # At the floor the function is constant; e⁻⁴⁶ times a slope is too small to matter on either side.
-        return coefficient * (distances[:, None] - centers) * values
-
 
 class BesselBasis(nn.Module):
     """φ_k(d) = sin(kπd/r_c)/d (Gasteiger et al., ICLR 2020, arXiv 2003.03123, eq. 7, without the constant factor)."""
@@ -55,12 +48,6 @@ class BesselBasis(nn.Module):
         frequencies = torch.arange(1, self.n_rbf + 1, dtype=distances.dtype, device=distances.device)
         return torch.sin(distances[:, None] * (frequencies * (math.pi / self.cutoff))) / distances[:, None]
 
-    def slopes(self, distances: Tensor, values: Tensor) -> Tensor:
-        """Derivatives of the `values` that belong to these distances, (E, n_rbf)."""
-        frequencies = torch.arange(1, self.n_rbf + 1, dtype=distances.dtype, device=distances.device)
-        frequencies = frequencies * (math.pi / self.cutoff)
-        return (frequencies * torch.cos(distances[:, None] * frequencies) - values) / distances[:, None]
-
 
 class EnvelopedBasis(nn.Module):
     """The functions φ_k(d) f_c(d) of a basis, and f_c(d) itself as the last one, for filters with a bias."""
@@ -73,15 +60,6 @@ class EnvelopedBasis(nn.Module):
         """(E,) distances in Å → (E, n_rbf + 1)."""
         envelope = cosine_cutoff(distances, self.basis.cutoff)[:, None]
         return torch.cat([self.basis(distances) * envelope, envelope], dim=1)
-
-    def with_slopes(self, distances: Tensor) -> tuple[Tensor, Tensor]:
-        """The same and its derivatives, both (E, n_rbf + 1)."""
-        envelope = cosine_cutoff(distances, self.basis.cutoff)[:, None]
-        argument = distances * (math.pi / self.basis.cutoff)
-        bend = (-0.5 * math.pi / self.basis.cutoff * torch.sin(argument) * (distances < self.basis.cutoff))[:, None]
-        values = self.basis(distances)
-        slopes = self.basis.slopes(distances, values) * envelope + values * bend
-        return torch.cat([values * envelope, envelope], dim=1), torch.cat([slopes, bend], dim=1)
 
 
 def make_radial_basis(name: RadialBasisName, n_rbf: int, cutoff: float) -> GaussianBasis | BesselBasis:

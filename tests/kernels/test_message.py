@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.kernels import native, plain
-from asecalc_mlip.models import predict
-from tests.cases import make_potential, make_structure
 
 pytestmark = pytest.mark.skipif(native.native_library() is None, reason="the native kernels were not built")
 
@@ -65,75 +62,3 @@ def test_no_edges_and_strided_inputs():
     assert not q.any() and not mu.any()
     strided = (tensors[0].T.contiguous().T, *tensors[1:])
     assert torch.equal(call(native, strided, centers, neighbors)[1], call(native, tensors, centers, neighbors)[1])
-
-
-@pytest.mark.parametrize("structure", ["molecule", "crystal", "slab"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.float64, 1e-12)])
-def test_fused_convolution_gives_what_training_sees(dtype, tolerance, structure, monkeypatch):
-    atoms = make_structure(structure) * ((2, 2, 1) if structure != "molecule" else 1)
-    graph = graph_from_atoms(atoms, 4.0)
-    used = []
-    original = native.painn_convolution
-    monkeypatch.setattr(native, "painn_convolution", lambda *a: used.append(1) or original(*a))
-    results = []
-    for trainable in (False, True):
-        potential = make_potential("painn", dtype=dtype, trainable=trainable, n_features=32, n_interactions=3)
-        results.append(predict(potential, graph, stress=structure == "crystal"))
-    # Three blocks for the structure, and three for the lone atoms of either potential; none where weights may change.
-    assert len(used) == 9
-    fused, stored = results
-    assert abs(fused.energy.item() - stored.energy.item()) < tolerance * len(atoms)
-    assert (fused.forces - stored.forces).abs().max() < tolerance * stored.forces.abs().max()
-    if fused.stress is not None:
-        assert (fused.stress - stored.stress).abs().max() < tolerance * stored.stress.abs().max()
-
-
-def test_fused_convolution_does_not_depend_on_threads():
-    atoms = make_structure("crystal") * (5, 5, 4)
-    graph = graph_from_atoms(atoms, 4.0)
-    assert graph.n_edges > 4000
-    potential = make_potential("painn", dtype=torch.float32, n_features=32)
-    forces = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        forces.append(predict(potential, graph).forces)
-    torch.set_num_threads(1)
-    # The matrix products between convolutions are torch's and may share their sums out differently.
-    assert torch.allclose(forces[0], forces[1], atol=1e-5) and torch.allclose(forces[0], forces[2], atol=1e-5)
-
-
-def test_width_that_fills_no_register_takes_the_other_path():
-    graph = graph_from_atoms(make_structure("slab"), 4.0)
-    pair = [make_potential("painn", dtype=torch.float32, n_features=10, trainable=t) for t in (False, True)]
-    fixed, trainable = (predict(potential, graph).forces for potential in pair)
-    assert torch.allclose(fixed, trainable, atol=1e-6)
-
-
-@pytest.mark.parametrize("which", range(4))
-@pytest.mark.parametrize("layout", ["transposed", "expanded"])
-def test_derivatives_by_strided_inputs(which, layout):
-    def strided(tensor):
-        if layout == "transposed":
-            return tensor.detach().transpose(0, -1).contiguous().transpose(0, -1).requires_grad_()
-        return tensor.detach()[:1].expand(tensor.shape).requires_grad_()
-
-    tensors, centers, neighbors = inputs(True)
-    tensors = tuple(strided(t) if k == which else t for k, t in enumerate(tensors))
-    results = []
-    for module in (native, plain):
-        q, mu = call(module, tensors, centers, neighbors)
-        # The gradients of plain sums arrive as expanded tensors.
-        first = torch.autograd.grad(q.sum() + (mu * mu.cos()).sum(), tensors, create_graph=True)
-        results.append([*first, *torch.autograd.grad(sum(g.square().sum() for g in first), tensors)])
-    for ours, theirs in zip(*results):
-        assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
-
-
-def test_schnet_derivatives_by_strided_inputs():
-    (w, _, x), centers, neighbors = inputs(False)
-    for strided in ((w.detach().T.contiguous().T.requires_grad_(), x), (w, x.detach().T.contiguous().T.requires_grad_())):
-        gradients = [
-            torch.autograd.grad(module.schnet_message(*strided, centers, neighbors).square().sum(), strided)
-            for module in (native, plain)
-        ]
-        assert all(torch.allclose(a, b) for a, b in zip(*gradients))

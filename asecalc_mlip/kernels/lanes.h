@@ -1,0 +1,148 @@
+// Vector registers, the exponential, matrix products and threads: what the native engine is made of.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <utility>
+#include <vector>
+
+// One build serves every x86-64 machine: the loader picks the clone for the processor at hand.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define DISPATCH __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define DISPATCH
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+using index_t = std::int64_t;
+
+namespace {
+
+// 64 bytes at a time: one AVX-512 register, two of AVX2, four of SSE or NEON; the compiler splits it as needed.
+template <typename T> struct Lanes;
+template <> struct Lanes<float> {
+  typedef float type __attribute__((vector_size(64), aligned(4)));
+  typedef std::int32_t bits __attribute__((vector_size(64), aligned(4)));
+  static constexpr int count = 16, mantissa = 23, bias = 127, terms = 7;
+  static constexpr double largest = 87.0;
+};
+template <> struct Lanes<double> {
+  typedef double type __attribute__((vector_size(64), aligned(8)));
+  typedef std::int64_t bits __attribute__((vector_size(64), aligned(8)));
+  static constexpr int count = 8, mantissa = 52, bias = 1023, terms = 13;
+  static constexpr double largest = 700.0;
+};
+
+template <typename T> using Vec = typename Lanes<T>::type;
+
+template <typename T> INLINE Vec<T> load(const T* p) { return *reinterpret_cast<const Vec<T>*>(p); }
+template <typename T> INLINE void store(T* p, Vec<T> v) { *reinterpret_cast<Vec<T>*>(p) = v; }
+template <typename T> INLINE Vec<T> fill(T value) { return value - Vec<T>{}; }
+
+template <typename T> INLINE T sum(Vec<T> v) {
+  T total = 0;
+  for (int l = 0; l < Lanes<T>::count; ++l) total += v[l];
+  return total;
+}
+
+// eˣ = 2ⁿ eʳ with |r| ≤ ½ ln 2 and a Taylor series for eʳ, exact to the last digits of T.
+template <typename T> INLINE Vec<T> exponential(Vec<T> x) {
+  using L = Lanes<T>;
+  const T most = T(L::largest);
+  x = x > most ? fill<T>(most) : x;
+  x = x < -most ? fill<T>(-most) : x;
+  const Vec<T> scaled = x * T(1.4426950408889634);
+  const auto n = __builtin_convertvector(scaled + (scaled < T(0) ? fill<T>(T(-0.5)) : fill<T>(T(0.5))),
+                                         typename L::bits);
+  const Vec<T> whole = __builtin_convertvector(n, Vec<T>);
+  const T high = T(0.693359375), low = T(-2.121944400546905827679e-4);  // ln 2 in two parts
+  const Vec<T> r = (x - whole * high) - whole * low;
+  Vec<T> series = fill<T>(T(1));
+  for (int k = L::terms; k > 0; --k) series = T(1) + series * r * (T(1) / T(k));
+  typename L::bits power = (n + L::bias) << L::mantissa;
+  Vec<T> factor;
+  std::memcpy(&factor, &power, sizeof factor);
+  return series * factor;
+}
+
+// silu(h) = h σ(h), and its derivative σ (1 + h (1 − σ))
+template <typename T> INLINE Vec<T> sigmoid(Vec<T> h) { return T(1) / (T(1) + exponential<T>(-h)); }
+template <typename T> INLINE Vec<T> silu(Vec<T> h) { return h * sigmoid<T>(h); }
+template <typename T> INLINE Vec<T> silu_slope(Vec<T> h) {
+  const Vec<T> s = sigmoid<T>(h);
+  return s * (T(1) + h * (T(1) - s));
+}
+
+template <typename T, int R, int C>
+INLINE void product_tile(index_t K, const T* a, index_t lda, const T* b, index_t ldb, T* c, index_t ldc, const T* bias,
+                         bool add) {
+  constexpr int L = Lanes<T>::count;
+  Vec<T> acc[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < C; ++n)
+      acc[r][n] = add ? load(c + r * ldc + n * L) : (bias ? load(bias + n * L) : Vec<T>{});
+  for (index_t k = 0; k < K; ++k) {
+    Vec<T> row[C];
+    for (int n = 0; n < C; ++n) row[n] = load(b + k * ldb + n * L);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int n = 0; n < C; ++n) acc[r][n] += a[r * lda + k] * row[n];
+  }
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < C; ++n) store(c + r * ldc + n * L, acc[r][n]);
+}
+
+template <typename T, int C>
+INLINE void product_columns(index_t M, index_t K, const T* a, index_t lda, const T* b, index_t ldb, T* c, index_t ldc,
+                            const T* bias, bool add) {
+  index_t m = 0;
+  for (; m + 8 <= M; m += 8) product_tile<T, 8, C>(K, a + m * lda, lda, b, ldb, c + m * ldc, ldc, bias, add);
+  for (; m + 4 <= M; m += 4) product_tile<T, 4, C>(K, a + m * lda, lda, b, ldb, c + m * ldc, ldc, bias, add);
+  for (; m < M; ++m) product_tile<T, 1, C>(K, a + m * lda, lda, b, ldb, c + m * ldc, ldc, bias, add);
+}
+
+template <typename T>
+INLINE void product_panels(index_t M, index_t N, index_t K, const T* a, index_t lda, const T* b, index_t ldb, T* c,
+                           index_t ldc, const T* bias, bool add) {
+  constexpr index_t L = Lanes<T>::count;
+  index_t n = 0;
+  for (; n + 2 * L <= N; n += 2 * L)
+    product_columns<T, 2>(M, K, a, lda, b + n, ldb, c + n, ldc, bias ? bias + n : nullptr, add);
+  if (n < N) product_columns<T, 1>(M, K, a, lda, b + n, ldb, c + n, ldc, bias ? bias + n : nullptr, add);
+}
+
+// C = A B (+ bias per column), or C += A B with `add`; N is a whole number of registers. Column panels go outside, so
+// that a panel of B stays in the first cache while all rows of A pass. Functions of their own: inlined at every call
+// they would make the build take minutes.
+DISPATCH void product(index_t M, index_t N, index_t K, const float* a, index_t lda, const float* b, index_t ldb,
+                      float* c, index_t ldc, const float* bias = nullptr, bool add = false) {
+  product_panels(M, N, K, a, lda, b, ldb, c, ldc, bias, add);
+}
+DISPATCH void product(index_t M, index_t N, index_t K, const double* a, index_t lda, const double* b, index_t ldb,
+                      double* c, index_t ldc, const double* bias = nullptr, bool add = false) {
+  product_panels(M, N, K, a, lda, b, ldb, c, ldc, bias, add);
+}
+
+// Run work(first, last) over the atoms, shared by edges. Starting a thread costs about 20 µs, so small systems stay on
+// the caller's.
+template <typename Work>
+void share(const index_t* rows, index_t atoms, index_t threads, Work work) {
+  const index_t edges = rows[atoms] + 8 * atoms;
+  if (threads < 2 || edges < 4000) return work(0, atoms);
+  std::vector<std::thread> pool;
+  index_t first = 0;
+  for (index_t t = 1; t <= threads; ++t) {
+    index_t last = first;
+    while (last < atoms && rows[last] + 8 * last < edges * t / threads) ++last;
+    if (t == threads) last = atoms;
+    if (t < threads) pool.emplace_back(work, first, last);
+    else work(first, last);
+    first = last;
+  }
+  for (auto& thread : pool) thread.join();
+}
+
+}  // namespace
