@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.models import build_potential, predict
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.models import predict
 from tests.cases import make_structure
 
 spk = pytest.importorskip("schnetpack")
+from training.schnetpack_models import from_schnetpack  # noqa: E402
 
 CUTOFF, WIDTH, BLOCKS, N_RBF = 4.0, 16, 3, 12
 
@@ -18,12 +20,7 @@ CUTOFF, WIDTH, BLOCKS, N_RBF = 4.0, 16, 3, 12
 @pytest.mark.parametrize("architecture", ["painn", "schnet"])
 def test_same_energies_and_forces(architecture, dtype, tolerance, structure):
     theirs = reference(architecture, dtype)
-    ours = build_potential(
-        architecture,
-        {"cutoff": CUTOFF, "n_features": WIDTH, "n_interactions": BLOCKS, "n_rbf": N_RBF},
-        reference_energies={1: 0.0, 6: 0.0, 8: 0.0, 14: 0.0},
-    ).to(dtype)
-    ours.network.load_state_dict(translated(architecture, theirs.state_dict()))
+    ours = from_schnetpack(theirs, [1, 6, 8, 14])
     graph = graph_from_atoms(make_structure(structure), CUTOFF)
     batch = {
         "_atomic_numbers": graph.numbers,
@@ -35,7 +32,7 @@ def test_same_energies_and_forces(architecture, dtype, tolerance, structure):
         "_n_atoms": graph.counts(),
     }
     result = theirs(batch)
-    prediction = predict(ours.network, graph)  # SchNetPack does not take the lone atoms off
+    prediction = predict(ours, graph)
     scale = max(1.0, result["forces"].abs().max().item())
     assert prediction.energy.item() == pytest.approx(result["energy"].item(), abs=tolerance * graph.n_atoms)
     assert np.abs(prediction.forces - result["forces"].detach().double()).max() < tolerance * scale
@@ -66,26 +63,12 @@ def reference(architecture, dtype):
     return model
 
 
-def translated(architecture, state):
-    """SchNetPack's weights under our names."""
-    renamed = {}
-    for name, value in state.items():
-        name = name.removeprefix("representation.").replace("output_modules.0.outnet.0.", "readout.0.")
-        name = name.replace("output_modules.0.outnet.1.", "readout.2.")
-        if name.startswith(("radial_basis", "cutoff_fn", "postprocessors")):
-            continue
-        if architecture == "painn":
-            parts = name.split(".")
-            if parts[0] == "interactions":
-                name = f"messages.{parts[1]}.{2 * int(parts[3])}.{parts[4]}"
-            elif parts[0] == "mixing" and "context" in name:
-                name = f"mixings.{parts[1]}.context.{2 * int(parts[3])}.{parts[4]}"
-            elif parts[0] == "mixing":
-                name = f"mixings.{parts[1]}.channels.{parts[3]}"
-            name = name.replace("filter_net.", "filters.")
-        else:
-            for block in ("f2out", "filter_network"):
-                name = name.replace(f"{block}.1.", f"{block}.2.")
-        # SchNetPack 2.2 has 100 rows for the elements, as we do.
-        renamed[name] = value
-    return renamed
+def test_other_models_are_refused():
+    model = reference("painn", torch.float32)
+    model.representation.radial_basis = spk.nn.BesselRBF(n_rbf=N_RBF, cutoff=CUTOFF)
+    with pytest.raises(InputError, match="BesselRBF; expected GaussianRBF"):
+        from_schnetpack(model, [6])
+    model = reference("schnet", torch.float32)
+    model.postprocessors.append(spk.transform.AddOffsets("energy", add_mean=True))
+    with pytest.raises(InputError, match="AddOffsets"):
+        from_schnetpack(model, [6])

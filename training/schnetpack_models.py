@@ -1,0 +1,102 @@
+"""Weights of a SchNetPack model under our names: its SchNet and PaiNN become potentials of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from schnetpack.atomistic import Atomwise
+from schnetpack.model import NeuralNetworkPotential
+from schnetpack.nn import CosineCutoff, GaussianRBF
+from schnetpack.representation import PaiNN, SchNet
+from torch import Tensor
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models import Potential, build_potential
+
+__all__ = ["from_schnetpack"]
+
+
+def from_schnetpack(model: NeuralNetworkPotential, elements: Sequence[int]) -> Potential:
+    """The same energies and forces from a potential of this package, in the dtype of the model.
+
+    Parameters
+    ----------
+    model : schnetpack.model.NeuralNetworkPotential
+        PaiNN or SchNet with Gaussian basis and cosine cutoff, one Atomwise energy with two layers, no post-processing.
+    elements : sequence of int
+        Atomic numbers that it was trained on; SchNetPack does not store them.
+
+    Raises
+    ------
+    InputError
+        For a model that is built otherwise, naming the part.
+    """
+    representation, readout = model.representation, _readout(model)
+    _check(representation, model)
+    architecture = "painn" if isinstance(representation, PaiNN) else "schnet"
+    state = _renamed(architecture, representation.state_dict(), readout.state_dict())
+    hyperparameters = {
+        "cutoff": float(representation.cutoff_fn.cutoff),
+        "n_features": representation.n_atom_basis,
+        "n_interactions": len(representation.interactions),
+        "n_rbf": representation.radial_basis.n_rbf,
+    }
+    zeros = {int(z): 0.0 for z in elements}
+    potential = build_potential(architecture, hyperparameters, reference_energies=zeros)
+    potential.to(next(representation.parameters()).dtype)
+    try:
+        potential.network.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"this SchNetPack model has other layers than ours: {error}") from None
+    with torch.no_grad():
+        # SchNetPack does not take lone atoms off; as their reference energies they come back.
+        lone = potential.network(_lone_atoms(sorted(zeros))).double()
+        potential.e0[sorted(zeros)] = lone
+    return potential.eval()
+
+
+def _readout(model: NeuralNetworkPotential) -> Atomwise:
+    readouts = [module for module in model.output_modules if isinstance(module, Atomwise)]
+    if len(readouts) != 1 or len(readouts[0].outnet) != 2:
+        raise InputError(f"expected one Atomwise energy with two layers, found {readouts}")
+    return readouts[0]
+
+
+def _check(representation: Any, model: NeuralNetworkPotential) -> None:
+    if not isinstance(representation, (PaiNN, SchNet)):
+        raise InputError(f"the representation is {type(representation).__name__}; PaiNN and SchNet can be taken over")
+    if not isinstance(representation.radial_basis, GaussianRBF):
+        raise InputError(f"the radial basis is {type(representation.radial_basis).__name__}; expected GaussianRBF")
+    if not isinstance(representation.cutoff_fn, CosineCutoff):
+        raise InputError(f"the cutoff is {type(representation.cutoff_fn).__name__}; expected CosineCutoff")
+    names = [type(p).__name__ for p in model.postprocessors]
+    if any(name != "CastTo64" for name in names):
+        raise InputError(f"the model post-processes its results by {names}; take AddOffsets into reference energies first")
+
+
+def _renamed(architecture: str, representation: Mapping[str, Tensor], readout: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = {f"readout.{2 * int(name.split('.')[1])}.{name.split('.')[2]}": v for name, v in readout.items()}
+    for name, value in representation.items():
+        if name.startswith(("radial_basis", "cutoff_fn")):
+            continue
+        parts = name.split(".")
+        if architecture == "schnet":
+            name = name.replace("f2out.1.", "f2out.2.").replace("filter_network.1.", "filter_network.2.")
+        elif parts[0] == "interactions":
+            name = f"messages.{parts[1]}.{2 * int(parts[3])}.{parts[4]}"
+        elif parts[0] == "mixing" and parts[2] == "intraatomic_context_net":
+            name = f"mixings.{parts[1]}.context.{2 * int(parts[3])}.{parts[4]}"
+        elif parts[0] == "mixing":
+            name = f"mixings.{parts[1]}.channels.{parts[3]}"
+        state[name.replace("filter_net.", "filters.")] = value
+    return state
+
+
+def _lone_atoms(numbers: Sequence[int]) -> AtomGraph:
+    none = torch.zeros(0, dtype=torch.int64)
+    zeros = torch.zeros(len(numbers), 3, dtype=torch.float64)
+    cells = torch.zeros(len(numbers), 3, 3, dtype=torch.float64)
+    return AtomGraph(torch.tensor(numbers), zeros, torch.arange(len(numbers)), none, none, cells)
