@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ CLOSEST = 0.1
 class PIWSLCalculator(Calculator):
     """Energy, forces and stress of a model file; made by `PIWSLCalculator.load`.
 
-    Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), and stress (eV/Å³, Voigt order, ASE's
-    sign) for structures that are periodic in three directions.
+    Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), and stress (eV/Å³, Voigt order,
+    ASE's sign) for structures that are periodic in three directions.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ class PIWSLCalculator(Calculator):
         As for `load`.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(self, model: LoadedModel, *, device: str = "auto", dtype: Dtype = "float32", skin: float = 0.5):
         super().__init__()
@@ -97,7 +98,7 @@ class PIWSLCalculator(Calculator):
 
     @property
     def card(self) -> dict[str, Any]:
-        """What the model is: data, level of theory, errors, elements, cutoff (Å), units, reference energies, licence."""
+        """What the model is: data, level of theory, errors, elements, cutoff (Å), units, E0, licence."""
         return {
             **self.model.card,
             "architecture": self.potential.architecture,
@@ -146,13 +147,14 @@ class PIWSLCalculator(Calculator):
             self._check_distances(graph)
             middle = time.perf_counter()
             prediction = self.engine(graph, forces=True, stress=stress)
+        assert prediction.forces is not None
         self.results = {
             "energy": prediction.energy.item(),
             "free_energy": prediction.energy.item(),
             "energies": prediction.energies.cpu().numpy(),
             "forces": prediction.forces.cpu().numpy(),
         }
-        if stress:
+        if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0].cpu().numpy())
         self._seconds["neighbours"] += middle - start
         self._seconds["model"] += time.perf_counter() - middle
@@ -163,8 +165,8 @@ class PIWSLCalculator(Calculator):
         Returns
         -------
         list of dict
-            In the order given: `energy` (eV), `forces` (N, 3) in eV/Å, and `stress` (6,) in eV/Å³, or None for structures
-            that are not periodic in three directions.
+            In the order given: `energy` (eV), `forces` (N, 3) in eV/Å, and `stress` (6,) in eV/Å³, or None for
+            structures that are not periodic in three directions.
 
         Raises
         ------
@@ -209,11 +211,12 @@ class PIWSLCalculator(Calculator):
         graph = batch_graphs(graphs).to(self.device)
         periodic = [bool(atoms.pbc.all()) for atoms in structures]
         prediction = self.engine(graph, forces=True, stress=any(periodic))
+        assert prediction.forces is not None
         forces = np.split(prediction.forces.cpu().numpy(), np.cumsum([len(a) for a in structures])[:-1])
-        stresses = None if prediction.stress is None else prediction.stress.cpu().numpy()
+        stresses = [None] * len(structures) if prediction.stress is None else prediction.stress.cpu().numpy()
         return [
-            {"energy": float(energy), "forces": f, "stress": full_3x3_to_voigt_6_stress(stresses[k]) if p else None}
-            for k, (energy, f, p) in enumerate(zip(prediction.energy.tolist(), forces, periodic))
+            {"energy": float(energy), "forces": f, "stress": full_3x3_to_voigt_6_stress(s) if p else None}
+            for energy, f, s, p in zip(prediction.energy.tolist(), forces, stresses, periodic, strict=True)
         ]
 
     def _check_elements(self, atoms: Atoms) -> None:
@@ -241,8 +244,8 @@ class PIWSLCalculator(Calculator):
             edge = int(squares.argmin())
             i, j = int(graph.centers[edge]), int(graph.neighbors[edge])
             raise InputError(
-                f"atoms {i} and {j} are {smallest**0.5:.3f} Å apart, closer than {CLOSEST} Å: two atoms overlap, perhaps "
-                "an atom given twice, a wrong cell, or scaled coordinates read as Å"
+                f"atoms {i} and {j} are {smallest**0.5:.3f} Å apart, closer than {CLOSEST} Å: two atoms overlap, "
+                "perhaps an atom given twice, a wrong cell, or scaled coordinates read as Å"
             )
 
 

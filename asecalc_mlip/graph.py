@@ -1,13 +1,14 @@
 """AtomGraph: the one input type of every model, and batching.
 
-A graph holds one structure or many. Edges are directed and come in both directions (i→j and j→i), sorted by centre,
-so that sums over neighbours run over contiguous rows and give the same floating-point result however the list came about.
+A graph holds one structure or many. Edges are directed and come in both directions (i→j and j→i), sorted by centre, so
+that sums over neighbours run over contiguous rows and give the same floating-point result however the list came about.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -36,7 +37,8 @@ class AtomGraph:
     cell : (B, 3, 3) float64
         Rows are lattice vectors in Å; zeros for molecules.
     shifts : (E, 3) float64 or None
-        Whole lattice vectors to add to atom j, so that r_ij = r_j − r_i + shift · cell. None when no structure is periodic.
+        Whole lattice vectors to add to atom j, so that r_ij = r_j − r_i + shift · cell. None when no structure is
+        periodic.
     """
 
     numbers: Tensor
@@ -115,11 +117,12 @@ def graph_from_atoms(atoms: Atoms | Sequence[Atoms], cutoff: float, *, device: t
     Raises
     ------
     InputError
-        For an empty structure, positions or cells that are not finite, or a periodic direction without a lattice vector.
+        For an empty structure, positions or cells that are not finite, or a periodic direction without a lattice
+        vector.
     """
     from asecalc_mlip.neighbors import neighbor_list
 
-    structures = [atoms] if hasattr(atoms, "get_positions") else list(atoms)
+    structures = cast("list[Atoms]", [atoms] if hasattr(atoms, "get_positions") else list(atoms))
     graphs = []
     for structure in structures:
         centers, neighbors, shifts = neighbor_list(
@@ -132,6 +135,7 @@ def graph_from_atoms(atoms: Atoms | Sequence[Atoms], cutoff: float, *, device: t
 
 def batch_graphs(graphs: Sequence[AtomGraph]) -> AtomGraph:
     """One graph that holds all structures of `graphs`, which may differ in size, periodicity and elements."""
+    # The last offset is the end, which no graph starts at: hence strict=False below.
     atom_offsets = np.cumsum([0] + [g.n_atoms for g in graphs])
     structure_offsets = np.cumsum([0] + [g.n_structures for g in graphs])
     shifts = None
@@ -140,9 +144,9 @@ def batch_graphs(graphs: Sequence[AtomGraph]) -> AtomGraph:
     return AtomGraph(
         numbers=torch.cat([g.numbers for g in graphs]),
         positions=torch.cat([g.positions for g in graphs]),
-        batch=torch.cat([g.batch + int(o) for g, o in zip(graphs, structure_offsets)]),
-        centers=torch.cat([g.centers + int(o) for g, o in zip(graphs, atom_offsets)]),
-        neighbors=torch.cat([g.neighbors + int(o) for g, o in zip(graphs, atom_offsets)]),
+        batch=torch.cat([g.batch + int(o) for g, o in zip(graphs, structure_offsets, strict=False)]),
+        centers=torch.cat([g.centers + int(o) for g, o in zip(graphs, atom_offsets, strict=False)]),
+        neighbors=torch.cat([g.neighbors + int(o) for g, o in zip(graphs, atom_offsets, strict=False)]),
         cell=torch.cat([g.cell for g in graphs]),
         shifts=shifts,
     )

@@ -1,7 +1,7 @@
 """Neighbour lists by vesin, in a fixed order, and the Verlet skin that spares most of them.
 
-The order (centre, neighbour, shift) depends on the structure alone. After the skin's surplus pairs are dropped, a list that
-was kept for a hundred steps is the same as a fresh one to the last bit, so restarted dynamics repeat exactly.
+The order (centre, neighbour, shift) depends on the structure alone. After the skin's surplus pairs are dropped, a list
+that was kept for a hundred steps is the same as a fresh one to the last bit, so restarted dynamics repeat exactly.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class _Reference:
 class NeighborCache:
     """Neighbour list of one structure that is kept until an atom has moved skin/2 (Verlet, 1967).
 
-    The list is made anew when the cell, the periodicity, the elements or the number of atoms change. Positions that were
-    wrapped back into the cell are recognised and cost nothing.
+    The list is made anew when the cell, the periodicity, the elements or the number of atoms change. Positions that
+    were wrapped back into the cell are recognised and cost nothing.
 
     Parameters
     ----------
@@ -181,8 +181,8 @@ def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
     far = np.flatnonzero((np.abs(positions) > FARTHEST).any(axis=1))
     if len(far):
         raise InputError(
-            f"atoms {far[:10].tolist()} are more than {FARTHEST:g} Å from the origin; a run that exploded, or positions in "
-            "another unit"
+            f"atoms {far[:10].tolist()} are more than {FARTHEST:g} Å from the origin; a run that exploded, or "
+            "positions in another unit"
         )
     if not pbc.any():
         return np.eye(3)
@@ -216,8 +216,8 @@ def _check_images(box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
     heights = 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
     if np.prod(2.0 * cutoff / heights[pbc] + 1.0) > MOST_IMAGES:
         raise InputError(
-            f"the cell {np.round(box, 6).tolist()} is only {heights[pbc].min():.3g} Å thick, so atoms overlap with their "
-            "own images; is it in another unit, or scaled?"
+            f"the cell {np.round(box, 6).tolist()} is only {heights[pbc].min():.3g} Å thick, so atoms overlap with "
+            "their own images; is it in another unit, or scaled?"
         )
 
 

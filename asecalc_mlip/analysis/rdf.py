@@ -107,7 +107,7 @@ def rdf(
         n_frames += 1
     if n_frames == 0:
         raise InputError("There is no frame to take an RDF from: give at least one.")
-    return RDF(edges, total / n_frames, tuple(pair) if pair else None, n_frames)
+    return RDF(edges, total / n_frames, (pair[0], pair[1]) if pair else None, n_frames)
 
 
 def _ordered_pairs(atoms: Atoms, pair, edges: np.ndarray) -> tuple[np.ndarray, int, int]:

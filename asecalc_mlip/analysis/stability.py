@@ -120,15 +120,15 @@ def _positions(frame, reference: MoleculeReference) -> np.ndarray:
 
 def _result(reference, worst, broken, last, dt_ps, threshold) -> StabilityResult:
     _, index, length = worst
-    has_bond = index >= 0
+    bond = reference.bonds[index] if index >= 0 and len(reference.bonds) else None
     return StabilityResult(
         stable=broken is None,
         stable_ps=dt_ps * (last if broken is None else max(broken - 1, 0)),
         total_ps=dt_ps * last,
         unstable_frame=broken,
-        worst_bond=reference.bond_name(index) if has_bond and len(reference.bonds) else None,
-        worst_atoms=tuple(int(k) for k in reference.bonds[index]) if has_bond and len(reference.bonds) else None,
+        worst_bond=None if bond is None else reference.bond_name(index),
+        worst_atoms=None if bond is None else (int(bond[0]), int(bond[1])),
         worst_length=length,
-        reference_length=float(reference.mean_lengths[index]) if has_bond and len(reference.bonds) else np.nan,
+        reference_length=np.nan if bond is None else float(reference.mean_lengths[index]),
         threshold=threshold,
     )

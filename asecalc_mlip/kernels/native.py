@@ -86,8 +86,10 @@ class _PaiNNBackward(Function):
     @once_differentiable
     def backward(ctx: Any, hw, hu, hx, hmu):
         w, u, x, mu, gq, gm, centers, neighbors = ctx.saved_tensors
-        outputs = (_zeros_like(gq), _zeros_like(gm), _empty_like(w), _empty_like(u))
-        outputs += (_zeros_like(x), None if mu is None else _zeros_like(mu))
+        outputs = (
+            *(_zeros_like(gq), _zeros_like(gm), _empty_like(w), _empty_like(u)),
+            *(_zeros_like(x), None if mu is None else _zeros_like(mu)),
+        )
         inputs = (w, u, x, mu, gq, gm, hw, hu, hx, None if mu is None else hmu)
         _call("painn_second", gq.shape[1], centers, neighbors, *inputs, outputs=outputs)
         dgq, dgm, dw, du, dx, dmu = outputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,11 @@ class ShiftedSoftplus(nn.Module):
 
 def mlp(n_in: int, n_hidden: int, n_out: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
     """Two dense layers with one non-linearity; Glorot weights and zero biases, as SchNet and PaiNN start."""
-    layers = nn.Sequential(nn.Linear(n_in, n_hidden), activation(), nn.Linear(n_hidden, n_out))
-    for layer in (layers[0], layers[2]):
+    first, last = nn.Linear(n_in, n_hidden), nn.Linear(n_hidden, n_out)
+    for layer in (first, last):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
-    return layers
+    return nn.Sequential(first, activation(), last)
 
 
 def edge_geometry(graph: AtomGraph, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,8 @@ W(d) = f_c(d) · (Φ(d) W_f + b_f), all of width 3F and split in three:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +73,8 @@ class PaiNN(nn.Module):
         # With the bias as the weight of one more radial function, filters are one matrix product.
         weights = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
         basis = self.radial(distances)
-        for block, (message, mixing) in enumerate(zip(self.messages, self.mixings)):
+        messages: Any = self.messages  # to torch's types a ModuleList holds plain modules, which have no index
+        for block, (message, mixing) in enumerate(zip(messages, self.mixings, strict=True)):
             width = (2 if mu is None else 3) * self.n_features
             start = 3 * self.n_features * block
             x = nn.functional.linear(message[1](message[0](q)), message[2].weight[:width], message[2].bias[:width])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ __all__ = ["Potential", "Prediction", "predict"]
 class Potential(nn.Module):
     """Per-atom energies: E_i = E0 + s · (network_i − network of that atom alone).
 
-    An isolated atom therefore has exactly its reference energy E0. The network runs in the dtype of its weights; energies
-    are summed in float64, because total DFT energies have more digits than float32 holds.
+    An isolated atom therefore has exactly its reference energy E0. The network runs in the dtype of its weights;
+    energies are summed in float64, because total DFT energies have more digits than float32 holds.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ class Potential(nn.Module):
     scale : float
         eV; factor on the output of the network, of the size of what is to be learned.
     """
+
+    e0: Tensor
 
     def __init__(
         self,
@@ -57,7 +60,7 @@ class Potential(nn.Module):
     @property
     def cutoff(self) -> float:
         """Å."""
-        return float(self.network.cutoff)
+        return float(cast("float", self.network.cutoff))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -64,7 +64,7 @@ class EnvelopedBasis(nn.Module):
 
 def make_radial_basis(name: RadialBasisName, n_rbf: int, cutoff: float) -> GaussianBasis | BesselBasis:
     """Basis by its name, with `n_rbf` ≥ 2 functions over 0 … `cutoff` (Å)."""
-    bases = {"gaussian": GaussianBasis, "bessel": BesselBasis}
+    bases: dict[str, type[GaussianBasis] | type[BesselBasis]] = {"gaussian": GaussianBasis, "bessel": BesselBasis}
     if name not in bases:
         raise ValueError(f"radial_basis {name!r} is unknown; choose one of {sorted(bases)}")
     if n_rbf < 2:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def learning_curve(log: str | Path, *, path: str | Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     epochs = [int(row["epoch"]) + 1 for row in rows]
-    for (quantity, unit), color in zip(shown, (_BLUE, _ORANGE, "#3b8a4c")):
+    for (quantity, unit), color in zip(shown, (_BLUE, _ORANGE, "#3b8a4c"), strict=False):  # there may be no stress
         values = [1000 * float(row[f"val_{quantity}_mae"]) for row in rows]
         axes.plot(epochs, values, color=color, lw=1.4, label=f"{quantity.replace('_', ' ')}, m{unit}")
     axes.set(xlabel="epoch", ylabel="validation MAE", yscale="log")
