@@ -65,7 +65,8 @@ class StabilityMonitor:
         self.temperature_K = temperature_K
         self.reference = reference
         self._alone_at_start = self._alone(atoms, *pairs_within(atoms, _search_radius(atoms)))
-        self._temperatures: deque[float] = deque(maxlen=math.ceil(TEMPERATURE_SAMPLES / ndof))
+        self._window = math.ceil(TEMPERATURE_SAMPLES / ndof)
+        self._temperatures: deque[float] = deque(maxlen=self._window)
 
     def check(
         self, atoms: Atoms, *, energy: float = 0.0, forces: np.ndarray | None = None, temperature: float | None = None
@@ -100,7 +101,9 @@ class StabilityMonitor:
             return Failure("not finite", f"the energy is {energy}", value=energy)
         arrays = {"position": atoms.positions, "momentum": atoms.get_momenta(), "force": forces}
         for name, values in arrays.items():
-            bad = [] if values is None else np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if values is None:
+                continue
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
             if len(bad):
                 names = ", ".join(_name(atoms, i) for i in bad[:5]) + (" ..." if len(bad) > 5 else "")
                 return Failure("not finite", f"the {name} of {names} is not finite", tuple(int(i) for i in bad[:5]))
@@ -139,7 +142,7 @@ class StabilityMonitor:
         if temperature is None:
             return None
         self._temperatures.append(float(temperature))
-        if len(self._temperatures) < self._temperatures.maxlen:
+        if len(self._temperatures) < self._window:
             return None
         mean = float(np.mean(self._temperatures))
         low, high = self.temperature_K / TEMPERATURE_FACTOR, self.temperature_K * TEMPERATURE_FACTOR

@@ -67,9 +67,9 @@ class MDSettings:
             return
         allowed = ", ".join(THERMOSTATS)
         _require(self.thermostat in THERMOSTATS, f"thermostat is one of {allowed}, not {self.thermostat!r}")
-        if self.tau_fs is None:
-            object.__setattr__(self, "tau_fs", DEFAULT_TAU_FS[self.thermostat])
-        _require(self.tau_fs >= 2 * self.timestep_fs, f"tau_fs must be at least two time steps, not {self.tau_fs}")
+        tau_fs = DEFAULT_TAU_FS[str(self.thermostat)] if self.tau_fs is None else self.tau_fs
+        object.__setattr__(self, "tau_fs", tau_fs)
+        _require(tau_fs >= 2 * self.timestep_fs, f"tau_fs must be at least two time steps, not {tau_fs}")
 
     @property
     def restart_every(self) -> int:

@@ -161,7 +161,7 @@ def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict) -> bytes:
         target_K=settings.temperature_K if settings.ensemble == "nvt" else None,
         n_atoms=summary["n_atoms"],
         structure=_structure(run),
-        reference=run.reference.histogram if summary["h_error"] is not None else None,
+        reference=run.reference.histogram if run.reference and summary["h_error"] is not None else None,
         reference_name=run.reference.source if run.reference else "",
         error=summary["h_error"],
         broken_ps=summary["failure"]["time_ps"] if summary["failure"] else None,

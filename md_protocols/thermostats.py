@@ -15,6 +15,8 @@ which the integrator handles exactly.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms, units
 from ase.constraints import FixCom
@@ -50,9 +52,10 @@ class NoseHoover(NoseHooverChainNVT):
 
     def __init__(self, atoms: Atoms, timestep: float, *, temperature_K: float, tdamp: float, ndof: int) -> None:
         super().__init__(atoms, timestep, temperature_K=temperature_K, tdamp=tdamp)
-        # The chain needs the number of atoms only through 3N, the degrees of freedom.
+        # The chain needs the number of atoms only through 3N, the degrees of freedom, so it need not be whole.
+        n_atoms: Any = ndof / 3
         self._thermostat = NoseHooverChainThermostat(
-            num_atoms_global=ndof / 3, masses=self.masses, temperature_K=temperature_K, tdamp=tdamp
+            num_atoms_global=n_atoms, masses=self.masses, temperature_K=temperature_K, tdamp=tdamp
         )
 
     def conserved(self) -> float:
@@ -132,6 +135,7 @@ def make_integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator
     dt, temperature = settings.timestep_fs * units.fs, settings.temperature_K
     if settings.thermostat is None:
         return NVE(atoms, dt)
+    assert settings.tau_fs is not None  # MDSettings has set it for every thermostat
     tau = settings.tau_fs * units.fs
     ndof = degrees_of_freedom(atoms, settings.thermostat)
     if settings.thermostat == "nose-hoover":
