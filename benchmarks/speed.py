@@ -1,12 +1,12 @@
 """Milliseconds per energy-and-forces step, ours against SchNetPack's SpkCalculator with the same weights, in one run.
 
-    python benchmarks/speed.py              # writes benchmarks/results/speed.json and speed.png, skips rows that are there
-    python benchmarks/speed.py --scaling    # ours alone: 9 to 104 976 atoms, and batches of 1 to 256 aspirins
+    python benchmarks/speed.py            # writes benchmarks/results/speed.json and speed.png, skips rows already there
+    python benchmarks/speed.py --scaling  # ours alone: 9 to 104 976 atoms, and batches of 1 to 256 aspirins
 
-Random weights, 128 features × 3 blocks, 20 Gaussians, cutoff 5 Å, float32. A step moves every atom by about 0.01 Å and asks the
-calculator for forces, neighbour list included (SchNetPack: matscipy list; ours: vesin with a skin of 0.5 Å, walking back and
-forth). Steps of the two alternate; medians are given. `tuned` tells glibc's malloc to keep its memory, which SchNetPack gains
-most from. Each row runs in a process of its own.
+Random weights, 128 features × 3 blocks, 20 Gaussians, cutoff 5 Å, float32. A step moves every atom by about 0.01 Å and
+asks the calculator for forces, neighbour list included (SchNetPack: matscipy list; ours: vesin with a skin of 0.5 Å,
+walking back and forth). Steps of the two alternate; medians are given. `tuned` tells glibc's malloc to keep its memory,
+which SchNetPack gains most from. Each row runs in a process of its own.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/train_step.py            # writes benchmarks/results/train_step.json, prints a table
 
-Both sides get the same batch (10 aspirins, displaced by 0.05 Å, labelled by the shipped model), the same sizes, losses and
-optimiser; steps of the two alternate, so that a busy machine hurts both. With `tuned` glibc's malloc keeps its memory
-(MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), which helps SchNetPack more than us.
+Both sides get the same batch (10 aspirins, displaced by 0.05 Å, labelled by the shipped model), the same sizes, losses
+and optimiser; steps of the two alternate, so that a busy machine hurts both. With `tuned` glibc's malloc keeps its
+memory (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), which helps SchNetPack more than us.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import click
 import numpy as np
@@ -79,10 +80,10 @@ def measure(n_features: int, threads: int, steps: int) -> dict[str, Any]:
 
 
 def _batch() -> dict[str, Any]:
+    import torch
     from ase.io import read
     from schnetpack.data.loader import _atoms_collate_fn
 
-    import torch
     from asecalc_mlip import PIWSLCalculator
     from asecalc_mlip.checkpoint import ZOO
     from training.data import NeighborTransform
@@ -110,6 +111,7 @@ def _batch() -> dict[str, Any]:
 
 def _our_task(n_features: int) -> Any:
     import torch
+
     from asecalc_mlip.models import build_potential
     from training.config import LossConfig, OptimizerConfig
     from training.task import PotentialAdapter, TrainingTask, make_outputs

@@ -37,7 +37,8 @@ def make_structure(name: str, *, seed: int = 0) -> Atoms:
         atoms = bulk("SiO", "rocksalt", a=4.4)
     elif name == "skewed":
         atoms = bulk("SiO", "rocksalt", a=4.4)
-        atoms.set_cell(atoms.cell.array @ np.array([[1.0, 0.4, -0.3], [0.0, 1.1, 0.5], [0.0, 0.0, 0.9]]), scale_atoms=True)
+        shear = np.array([[1.0, 0.4, -0.3], [0.0, 1.1, 0.5], [0.0, 0.0, 0.9]])
+        atoms.set_cell(atoms.cell.array @ shear, scale_atoms=True)
     else:
         atoms = bulk("SiO", "rocksalt", a=4.4, cubic=True)
         atoms.pbc = [True, True, False]

@@ -12,7 +12,8 @@ from tests import teacher
 REPOSITORY = Path(__file__).resolve().parents[1]
 NO_DATA = (
     "no ab-initio data: put extended XYZ files such as rmd17_aspirin_train.xyz (rMD17, doi "
-    "10.6084/m9.figshare.12672038, energies REF_energy in eV) into a folder and set ASECALC_DATA to it, or into ../shared/data"
+    "10.6084/m9.figshare.12672038, energies REF_energy in eV) into a folder and set ASECALC_DATA to it, or into "
+    "../shared/data"
 )
 
 

@@ -66,7 +66,7 @@ def test_evaluate_equals_one_at_a_time(calculator):
     structures = [make_structure(STRUCTURES[k % 4], seed=k) for k in range(11)] + [Atoms("C")]
     results = calculator.evaluate(structures, batch_size=5)
     assert len(results) == len(structures)
-    for atoms, result in zip(structures, results):
+    for atoms, result in zip(structures, results, strict=True):
         atoms.calc = calculator
         assert result["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
         assert np.allclose(result["forces"], atoms.get_forces(), atol=1e-10)

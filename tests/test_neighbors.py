@@ -17,11 +17,11 @@ def by_hand(positions, cell, pbc, cutoff):
     """All pairs and images, by trying every one that could be close enough."""
     inverse = np.linalg.inv(cell)
     reach = np.ceil(cutoff * np.linalg.norm(inverse, axis=0)) + np.ceil(np.ptp(positions @ inverse, axis=0))
-    ranges = [range(-int(n), int(n) + 1) if p else [0] for n, p in zip(reach, pbc)]
+    ranges = [range(-int(n), int(n) + 1) if p else [0] for n, p in zip(reach, pbc, strict=True)]
     pairs = set()
     for shift in itertools.product(*ranges):
         distances = np.linalg.norm(positions[None] + np.array(shift) @ cell - positions[:, None], axis=-1)
-        for i, j in zip(*np.nonzero(distances < cutoff)):
+        for i, j in np.argwhere(distances < cutoff):
             if i != j or any(shift):
                 pairs.add((int(i), int(j), *shift))
     return pairs
@@ -36,7 +36,7 @@ def test_every_pair_once(seed):
     cutoff = rng.uniform(2, 5)
     i, j, shifts = neighbor_list(positions, cell, pbc, cutoff)
     shifts = np.zeros((len(i), 3)) if shifts is None else shifts
-    found = [(int(a), int(b), *map(int, s)) for a, b, s in zip(i, j, shifts)]
+    found = [(int(a), int(b), *map(int, s)) for a, b, s in zip(i, j, shifts, strict=True)]
     assert found == sorted(found)
     assert len(set(found)) == len(found)
     assert set(found) == by_hand(positions, cell, pbc, cutoff)
@@ -145,14 +145,16 @@ def test_huge_cells_keep_all_pairs(cell):
     rng = np.random.default_rng(0)
     cell = np.diag(cell) if np.ndim(cell) == 1 else np.array(cell, dtype=float)
     # Clusters in the middle and at the border, where pairs reach across.
-    positions = np.concatenate([rng.uniform(0, 4, (6, 3)), cell.sum(0) / 2 + rng.uniform(0, 4, (6, 3)), -rng.uniform(0, 3, (6, 3))])
+    first, middle, border = rng.uniform(0, 4, (6, 3)), rng.uniform(0, 4, (6, 3)), -rng.uniform(0, 3, (6, 3))
+    positions = np.concatenate([first, cell.sum(0) / 2 + middle, border])
     i, j, shifts = neighbor_list(positions, cell, np.ones(3, bool), 4.0)
-    found = [(int(a), int(b), *map(int, s)) for a, b, s in zip(i, j, shifts)]
+    found = [(int(a), int(b), *map(int, s)) for a, b, s in zip(i, j, shifts, strict=True)]
     assert found == sorted(found)
     wanted = set()
     for shift in itertools.product(range(-2, 3), repeat=3):
         distances = np.linalg.norm(positions[None] + np.array(shift) @ cell - positions[:, None], axis=-1)
-        wanted |= {(int(a), int(b), *shift) for a, b in zip(*np.nonzero(distances < 4.0)) if a != b or any(shift)}
+        near = np.argwhere(distances < 4.0)
+        wanted |= {(int(a), int(b), *shift) for a, b in near if a != b or any(shift)}
     assert set(found) == wanted
 
 

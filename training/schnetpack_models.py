@@ -74,10 +74,14 @@ def _check(representation: Any, model: NeuralNetworkPotential) -> None:
         raise InputError(f"the cutoff is {type(representation.cutoff_fn).__name__}; expected CosineCutoff")
     names = [type(p).__name__ for p in model.postprocessors]
     if any(name != "CastTo64" for name in names):
-        raise InputError(f"the model post-processes its results by {names}; take AddOffsets into reference energies first")
+        raise InputError(
+            f"the model post-processes its results by {names}; take AddOffsets into reference energies first"
+        )
 
 
-def _renamed(architecture: str, representation: Mapping[str, Tensor], readout: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _renamed(
+    architecture: str, representation: Mapping[str, Tensor], readout: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     state = {f"readout.{2 * int(name.split('.')[1])}.{name.split('.')[2]}": v for name, v in readout.items()}
     for name, value in representation.items():
         if name.startswith(("radial_basis", "cutoff_fn")):

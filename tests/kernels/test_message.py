@@ -49,7 +49,7 @@ def test_same_as_plain(with_mu, n_features, dtype):
         first = torch.autograd.grad(q.square().sum() + (mu * mu.cos()).sum(), tensors, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), tensors)
         results.append([q, mu, *first, *second])
-    for ours, theirs in zip(*results):
+    for ours, theirs in zip(*results, strict=True):
         tolerance = 1e-5 if dtype == torch.float32 else 1e-13
         assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
-from ase.md.verlet import VelocityVerlet
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
 from scipy.spatial.transform import Rotation
 
 from asecalc_mlip import PIWSLCalculator
@@ -141,7 +141,7 @@ def test_batch_of_unlike_structures_equals_one_at_a_time(architecture):
     graphs = [graph_from_atoms(atoms, potential.cutoff) for atoms in structures]
     batch = predict(potential, batch_graphs(graphs), stress=True)
     start = 0
-    for k, (atoms, graph) in enumerate(zip(structures, graphs)):
+    for k, (atoms, graph) in enumerate(zip(structures, graphs, strict=True)):
         single = predict(potential, graph, stress=atoms.pbc.all())
         assert batch.energy[k].item() == pytest.approx(single.energy.item(), abs=1e-9)
         assert np.allclose(batch.forces[start : start + len(atoms)], single.forces, atol=1e-10)

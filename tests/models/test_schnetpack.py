@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import predict
 from tests.cases import make_structure
 
