@@ -23,7 +23,7 @@ help:
 venv: $(STAMP)
 
 # torch first and alone, so that its build is the one pip finds here: a CPU build from --find-links, else the index.
-$(STAMP): setup.py pyproject.toml constraints.txt asecalc_mlip/kernels/message.cpp asecalc_mlip/kernels/painn.cpp asecalc_mlip/kernels/lanes.h
+$(STAMP): setup.py pyproject.toml constraints.txt asecalc_mlip/kernels/message.cpp asecalc_mlip/kernels/painn.cpp asecalc_mlip/kernels/schnet.cpp asecalc_mlip/kernels/lanes.h
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "make: $(PYTHON) is missing or older than 3.11; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || \

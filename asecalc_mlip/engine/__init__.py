@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from asecalc_mlip.engine.eager import EagerEngine
-from asecalc_mlip.engine.native import NativePaiNNEngine
+from asecalc_mlip.engine.native import NativeEngine
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, Prediction
 
-__all__ = ["EagerEngine", "Engine", "NativePaiNNEngine", "make_engine"]
+__all__ = ["EagerEngine", "Engine", "NativeEngine", "make_engine"]
 
 
 class Engine(Protocol):
@@ -24,4 +24,4 @@ class Engine(Protocol):
 
 def make_engine(potential: Potential) -> Engine:
     """The fastest engine that can run a potential where it is; its weights must not change afterwards."""
-    return NativePaiNNEngine(potential) if NativePaiNNEngine.serves(potential) else EagerEngine(potential)
+    return NativeEngine(potential) if NativeEngine.serves(potential) else EagerEngine(potential)

@@ -1,4 +1,4 @@
-"""PaiNN on the CPU in one native call: no operator overhead, nothing of size edges × features stored."""
+"""PaiNN and SchNet on the CPU in one native call: no operator overhead, nothing of size edges × features stored."""
 
 from __future__ import annotations
 
@@ -7,56 +7,49 @@ import ctypes
 import torch
 from torch import Tensor
 
+from asecalc_mlip.engine.packing import LANES, PACKERS
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import native_library
-from asecalc_mlip.models import PaiNN, Potential, Prediction
-from asecalc_mlip.models.radial import BesselBasis
+from asecalc_mlip.models import Potential, Prediction
 
-__all__ = ["NativePaiNNEngine"]
+__all__ = ["NativeEngine"]
 
-_LANES = {torch.float32: 16, torch.float64: 8}
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
-class NativePaiNNEngine:
-    """Energies, forces and stress of a PaiNN by kernels/painn.cpp, with the weights as they are now.
+class NativeEngine:
+    """Energies, forces and stress by kernels/painn.cpp or schnet.cpp, with the weights as they are now.
 
     Parameters
     ----------
     potential : Potential
-        Its network is a PaiNN on the CPU; see `serves`.
+        One for which `serves` is true.
     """
 
     def __init__(self, potential: Potential):
-        network = potential.network
-        assert isinstance(network, PaiNN)
         self.potential = potential
         self._dtype = potential.dtype
-        self._sizes = _network_sizes(network, _LANES[self._dtype])
-        self._reals = (ctypes.c_double * 2)(network.cutoff, float(network.readout[2].bias[0]))
-        # Kept here, because the pointers do not keep them alive.
-        self._weights = _packed(network, _LANES[self._dtype])
-        self._pointers = (ctypes.c_void_p * len(self._weights))(*(w.data_ptr() for w in self._weights))
+        # Kept here, because the pointers do not keep the tensors alive.
+        self._packed = PACKERS[type(potential.network), self._dtype](potential.network)
+        self._reals = (ctypes.c_double * 2)(*self._packed.reals)
+        weights = self._packed.weights
+        self._pointers = (ctypes.c_void_p * len(weights))(*(tensor.data_ptr() for tensor in weights))
         self._buffer = torch.empty(0, dtype=self._dtype)
         library = native_library()
-        assert library is not None
-        self._evaluate = getattr(library, f"painn_evaluate_{_SUFFIX[self._dtype]}")
-        self._workspace = library.painn_workspace
+        self._evaluate = getattr(library, f"{self._packed.kernel}_evaluate_{_SUFFIX[self._dtype]}")
+        self._workspace = getattr(library, f"{self._packed.kernel}_workspace")
         self._workspace.restype = ctypes.c_int64
-        self._alone = torch.zeros_like(potential.e0)
         self._alone = self._energies_of_lone_atoms()
 
     @staticmethod
     def serves(potential: Potential) -> bool:
-        """Whether this engine can run a potential: PaiNN, on the CPU, with features that fill whole registers."""
-        network, library = potential.network, native_library()
+        """Whether this engine can run a potential: its network, on the CPU, with features that fill whole registers."""
+        weights = next(potential.network.parameters())
         return (
-            isinstance(network, PaiNN)
-            and next(network.parameters()).device.type == "cpu"
-            and potential.dtype in _LANES
-            and network.n_features % _LANES[potential.dtype] == 0
-            and library is not None
-            and hasattr(library, "painn_workspace")
+            (type(potential.network), weights.dtype) in PACKERS
+            and weights.device.type == "cpu"
+            and potential.hyperparameters.get("n_features", 128) % LANES[weights.dtype] == 0
+            and hasattr(native_library(), f"{potential.architecture}_workspace")
         )
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
@@ -77,14 +70,14 @@ class NativePaiNNEngine:
 
     def __reduce__(self) -> tuple:
         # Pointers mean nothing elsewhere; a copy packs the weights anew.
-        return NativePaiNNEngine, (self.potential,)
+        return NativeEngine, (self.potential,)
 
     def describe(self) -> str:
         """What runs, in a few words."""
-        return f"native PaiNN, {torch.get_num_threads()} threads"
+        return f"native {self.potential.architecture}, {torch.get_num_threads()} threads"
 
     def _run(self, graph: AtomGraph, vectors: Tensor, derivative: bool) -> tuple[Tensor, Tensor | None]:
-        sizes = (ctypes.c_int64 * 8)(*self._sizes, graph.n_atoms, graph.n_edges, torch.get_num_threads())
+        sizes = (ctypes.c_int64 * 8)(*self._packed.sizes, graph.n_atoms, graph.n_edges, torch.get_num_threads())
         needed = self._workspace(sizes)
         if self._buffer.numel() < needed:
             # A little more than needed, so that the changing edges of a dynamics do not make a new one every few steps.
@@ -102,40 +95,8 @@ class NativePaiNNEngine:
         none = torch.zeros(0, dtype=torch.int64)
         positions, cell = torch.zeros(len(numbers), 3).double(), torch.zeros(len(numbers), 3, 3).double()
         lone = AtomGraph(numbers, positions, torch.arange(len(numbers)), none, none, cell)
-        return torch.zeros_like(self._alone).index_copy(0, numbers, self._run(lone, lone.vectors(), False)[0])
-
-
-def _network_sizes(network: PaiNN, lanes: int) -> tuple[int, int, int, int, int]:
-    basis = network.radial.basis
-    hidden = -(-network.readout[0].out_features // lanes) * lanes
-    return network.n_features, len(network.mixings), basis.n_rbf + 1, int(isinstance(basis, BesselBasis)), hidden
-
-
-def _packed(network: PaiNN, lanes: int) -> list[Tensor]:
-    """Weights in the order of kernels/painn.cpp: each (in, out), with its transpose where the backward pass needs it."""
-    width = _network_sizes(network, lanes)[4]
-    first, last = network.readout[0], network.readout[2]
-    pad = width - first.out_features
-    r1 = torch.nn.functional.pad(first.weight, (0, 0, 0, pad))
-    tensors = [
-        network.embedding.weight,
-        r1.t(),
-        r1,
-        torch.nn.functional.pad(first.bias, (0, pad)),
-        torch.nn.functional.pad(last.weight[0], (0, pad)),
-    ]
-    filters = torch.cat([network.filters.weight, network.filters.bias[:, None]], dim=1)
-    for k, (message, mixing) in enumerate(zip(network.messages, network.mixings)):
-        # The vectors are zero before the first block, so their third of filters and messages is not there.
-        rows = (3 if k else 2) * network.n_features
-        start = 3 * network.n_features * k
-        a1, a2 = message[0], message[2]
-        m1, m2 = mixing.context[0], mixing.context[2]
-        tensors += [filters[start : start + rows].t()]
-        tensors += [a1.weight.t(), a1.weight, a1.bias, a2.weight[:rows].t(), a2.weight[:rows], a2.bias[:rows]]
-        tensors += [mixing.channels.weight.t(), mixing.channels.weight]
-        tensors += [m1.weight.t(), m1.weight, m1.bias, m2.weight.t(), m2.weight, m2.bias]
-    return [tensor.detach().contiguous().clone() for tensor in tensors]
+        energies, _ = self._run(lone, lone.vectors(), False)
+        return torch.zeros_like(self.potential.e0).index_copy(0, numbers, energies)
 
 
 def _forces(graph: AtomGraph, gradient: Tensor) -> Tensor:

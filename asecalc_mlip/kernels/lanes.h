@@ -75,6 +75,54 @@ template <typename T> INLINE Vec<T> silu_slope(Vec<T> h) {
   return s * (T(1) + h * (T(1) - s));
 }
 
+// ln x for x ≥ 1: the exponent, and 2 artanh((m − 1)/(m + 1)) of a mantissa between √½ and √2.
+template <typename T> INLINE Vec<T> logarithm(Vec<T> x) {
+  using L = Lanes<T>;
+  typename L::bits word;
+  std::memcpy(&word, &x, sizeof word);
+  // Seen from √½: what is above √2 counts towards the next power.
+  Vec<T> root = fill<T>(T(M_SQRT1_2));
+  typename L::bits origin;
+  std::memcpy(&origin, &root, sizeof origin);
+  const typename L::bits power = (word - origin) >> L::mantissa;
+  word -= power << L::mantissa;
+  Vec<T> m;
+  std::memcpy(&m, &word, sizeof m);
+  const Vec<T> s = (m - T(1)) / (m + T(1)), square = s * s;
+  Vec<T> series = fill<T>(T(1) / T(2 * L::terms + 1));
+  for (int k = L::terms - 1; k >= 0; --k) series = T(1) / T(2 * k + 1) + square * series;
+  return __builtin_convertvector(power, Vec<T>) * T(M_LN2) + T(2) * s * series;
+}
+
+// ln(1 + eˣ), from the side on which eˣ cannot overflow
+template <typename T> INLINE Vec<T> softplus(Vec<T> x) {
+  const Vec<T> magnitude = x < T(0) ? -x : x, positive = x < T(0) ? Vec<T>{} : x;
+  return positive + logarithm<T>(T(1) + exponential<T>(-magnitude));
+}
+
+// Readout of one atom: Σ silu(h) r, leaving its derivative in h
+template <typename T> INLINE T silu_row(T* h, const T* r, index_t registers) {
+  Vec<T> total = {};
+  for (index_t k = 0; k < registers * Lanes<T>::count; k += Lanes<T>::count) {
+    const Vec<T> value = load(h + k), weight = load(r + k);
+    total += silu<T>(value) * weight;
+    store(h + k, silu_slope<T>(value) * weight);
+  }
+  return sum<T>(total);
+}
+
+// Hands out pieces of one buffer, each on a cache line of its own; with no buffer it only counts.
+template <typename T>
+struct Arena {
+  T* base;
+  index_t used = 0;
+  T* take(index_t count) {
+    T* piece = base ? base + used : nullptr;
+    used += (count + 15) / 16 * 16;
+    return piece;
+  }
+};
+
 template <typename T, int R, int C>
 INLINE void product_tile(index_t K, const T* a, index_t lda, const T* b, index_t ldb, T* c, index_t ldc, const T* bias,
                          bool add) {

@@ -360,15 +360,7 @@ INLINE void read_out(const Network<T>& net, const Work<T>& w, index_t first, ind
   for (index_t i = first; i < last; i += TILE) {
     const index_t n = i + TILE < last ? TILE : last - i;
     product(n, H, F, w.q + i * F, F, net.r1, H, h.data(), H, net.r1b);
-    for (index_t j = 0; j < n; ++j) {
-      Vec<T> energy = {};
-      for (index_t k = 0; k < H; k += L) {
-        const Vec<T> value = load(h.data() + j * H + k), weight = load(net.r2 + k);
-        energy += silu<T>(value) * weight;
-        store(h.data() + j * H + k, silu_slope<T>(value) * weight);
-      }
-      w.energies[i + j] = double(sum<T>(energy)) + net.r2b;
-    }
+    for (index_t j = 0; j < n; ++j) w.energies[i + j] = net.r2b + double(silu_row(h.data() + j * H, net.r2, H / L));
     product(n, F, H, h.data(), H, net.r1t, F, w.gq + i * F, F);
   }
 }
@@ -417,18 +409,6 @@ DISPATCH void phase_of(const Network<double>& net, const Work<double>& w, const 
                        index_t first, index_t last) {
   run_phase<double>(net, w, s, p, k, first, last);
 }
-
-// Hands out pieces of one buffer, each on a cache line of its own; with no buffer it only counts.
-template <typename T>
-struct Arena {
-  T* base;
-  index_t used = 0;
-  T* take(index_t count) {
-    T* piece = base ? base + used : nullptr;
-    used += (count + 15) / 16 * 16;
-    return piece;
-  }
-};
 
 template <typename T>
 void lay_out(Arena<T>& arena, Work<T>& w, std::vector<State<T>>& states, index_t F, index_t K, index_t N, index_t E) {

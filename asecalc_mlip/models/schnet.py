@@ -54,11 +54,15 @@ class SchNet(nn.Module):
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""
         distances, _ = edge_geometry(graph, self.embedding.weight.dtype)
-        basis, envelope = self.radial_basis(distances), cosine_cutoff(distances, self.cutoff)[:, None]
+        basis, envelope = self.radial_basis(distances), self.envelope(distances)[:, None]
         x = self.embedding(graph.numbers)
         for interaction in self.interactions:
             x = x + interaction(graph, x, basis, envelope)
         return self.readout(x).squeeze(-1)
+
+    def envelope(self, distances: Tensor) -> Tensor:
+        """Factor that takes the filters to zero at the cutoff, (E,)."""
+        return cosine_cutoff(distances, self.cutoff)
 
 
 class SchNetInteraction(nn.Module):

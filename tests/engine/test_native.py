@@ -1,22 +1,28 @@
 """The native engine against autograd: energies, forces and stress of every kind of structure, width and basis."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 
-from asecalc_mlip.engine import EagerEngine, NativePaiNNEngine, make_engine
+from asecalc_mlip.engine import EagerEngine, NativeEngine, make_engine
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import native_library
 from tests.cases import STRUCTURES, make_potential, make_structure
 
-pytestmark = pytest.mark.skipif(native_library() is None, reason="the native library was not built")
+SERVED = [("painn", torch.float32), ("painn", torch.float64), ("schnet", torch.float32)]
+pytestmark = [
+    pytest.mark.skipif(native_library() is None, reason="the native library was not built"),
+    pytest.mark.parametrize(("architecture", "dtype"), SERVED),
+]
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
 
 
 def compare(potential, graph, stress, tolerance):
-    assert NativePaiNNEngine.serves(potential)
-    ours, reference = (E(potential)(graph, stress=stress) for E in (NativePaiNNEngine, EagerEngine))
+    assert NativeEngine.serves(potential)
+    ours, reference = (E(potential)(graph, stress=stress) for E in (NativeEngine, EagerEngine))
     scale = max(1.0, reference.forces.abs().max().item())
     assert (ours.energies - reference.energies).abs().max() < tolerance * 10
     assert (ours.forces - reference.forces).abs().max() <= tolerance * scale
@@ -26,38 +32,36 @@ def compare(potential, graph, stress, tolerance):
         assert (ours.stress - reference.stress)[both].abs().max() <= tolerance * reference.stress[both].abs().max()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("basis", ["gaussian", "bessel"])
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_structures(structure, basis, dtype):
-    potential = make_potential("painn", dtype=dtype, n_features=32, radial_basis=basis, n_interactions=3)
+def test_structures(architecture, dtype, structure, basis):
+    potential = make_potential(architecture, dtype=dtype, n_features=32, radial_basis=basis, n_interactions=3)
     atoms = make_structure(structure)
     compare(potential, graph_from_atoms(atoms, 4.0), bool(atoms.pbc.all()), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("n_interactions", [1, 2, 5])
 @pytest.mark.parametrize(("n_features", "n_rbf"), [(16, 2), (48, 33), (64, 20), (80, 7)])
-def test_sizes(n_features, n_rbf, n_interactions):
+def test_sizes(architecture, dtype, n_features, n_rbf, n_interactions):
     sizes = {"n_features": n_features, "n_rbf": n_rbf, "n_interactions": n_interactions}
-    for dtype in (torch.float32, torch.float64):
-        potential = make_potential("painn", dtype=dtype, **sizes)
-        compare(potential, graph_from_atoms(make_structure("crystal"), 4.0), True, 5 * TOLERANCE[dtype])
+    potential = make_potential(architecture, dtype=dtype, **sizes)
+    compare(potential, graph_from_atoms(make_structure("crystal"), 4.0), True, 5 * TOLERANCE[dtype])
 
 
-def test_batches_and_lone_atoms():
+def test_batches_and_lone_atoms(architecture, dtype):
     structures = [make_structure(name, seed=k) for k, name in enumerate(STRUCTURES)] + [Atoms("Si"), Atoms("H")]
     graph = batch_graphs([graph_from_atoms(atoms, 4.0) for atoms in structures])
-    compare(make_potential("painn"), graph, True, 1e-12)
-    engine = NativePaiNNEngine(make_potential("painn"))
+    compare(make_potential(architecture, dtype=dtype), graph, True, TOLERANCE[dtype])
+    engine = NativeEngine(make_potential(architecture, dtype=dtype))
     alone = engine(graph_from_atoms(Atoms("Si"), 4.0))
     assert alone.energy.item() == -7000.0
     assert not alone.forces.any()
 
 
-def test_threads_share_the_work_and_change_nothing():
+def test_threads_share_the_work_and_change_nothing(architecture, dtype):
     graph = graph_from_atoms(make_structure("crystal") * (6, 6, 6), 4.0)
     assert graph.n_edges > 10_000
-    engine = NativePaiNNEngine(make_potential("painn", dtype=torch.float32))
+    engine = NativeEngine(make_potential(architecture, dtype=dtype))
     results = []
     try:
         for threads in (1, 2, 3, 7):
@@ -69,47 +73,58 @@ def test_threads_share_the_work_and_change_nothing():
     assert all((results[0].forces - r.forces).abs().max() < 1e-12 for r in results)
 
 
-def test_graphs_that_grow_and_shrink():
-    engine, eager = (E(make_potential("painn")) for E in (NativePaiNNEngine, EagerEngine))
+def test_graphs_that_grow_and_shrink(architecture, dtype):
+    engine, eager = (E(make_potential(architecture, dtype=dtype)) for E in (NativeEngine, EagerEngine))
     for repeat in (1, 3, 1, 2):
         graph = graph_from_atoms(make_structure("slab") * (repeat, 1, 1), 4.0)
-        assert torch.allclose(engine(graph).forces, eager(graph).forces, atol=1e-11)
+        assert torch.allclose(engine(graph).forces, eager(graph).forces, atol=TOLERANCE[dtype] * 5)
         assert engine(graph, forces=False).forces is None
 
 
-def test_atoms_with_one_neighbour_and_gaussians_far_away():
-    potential = make_potential("painn", dtype=torch.float64, n_rbf=40)
+def test_atoms_with_one_neighbour_and_gaussians_far_away(architecture, dtype):
+    potential = make_potential(architecture, dtype=dtype, n_rbf=40)
     for distance in (0.15, 0.5, 3.999, 4.0, 4.1):
         graph = graph_from_atoms(Atoms("CO", [[0, 0, 0], [0, 0.6 * distance, 0.8 * distance]]), 4.0)
-        compare(potential, graph, False, 1e-11)
+        compare(potential, graph, False, 10 * TOLERANCE[dtype])
 
 
-def test_extreme_weights_stay_finite():
-    potential = make_potential("painn", dtype=torch.float32)
+def test_extreme_weights_stay_finite(architecture, dtype):
+    potential = make_potential(architecture, dtype=dtype)
     for parameter in potential.parameters():
         parameter.mul_(30.0)
     graph = graph_from_atoms(make_structure("molecule"), 4.0)
-    ours, reference = (E(potential)(graph) for E in (NativePaiNNEngine, EagerEngine))
+    ours, reference = (E(potential)(graph) for E in (NativeEngine, EagerEngine))
     finite = torch.isfinite(reference.forces)
     assert torch.equal(finite, torch.isfinite(ours.forces))
 
 
-def test_who_is_served():
-    assert isinstance(make_engine(make_potential("painn")), NativePaiNNEngine)
-    assert isinstance(make_engine(make_potential("schnet")), EagerEngine)
-    assert isinstance(make_engine(make_potential("painn", n_features=20)), EagerEngine)
-    assert isinstance(make_engine(make_potential("painn", dtype=torch.float32, n_features=24)), EagerEngine)
-    assert isinstance(make_engine(make_potential("painn", dtype=torch.float64, n_features=24)), NativePaiNNEngine)
+def test_who_is_served(architecture, dtype):
+    def engine(**options):
+        return type(make_engine(make_potential(architecture, **{"dtype": dtype, **options})))
+
+    assert engine() is NativeEngine
+    assert engine(n_features=20) is EagerEngine
+    # 24 numbers fill whole registers in float64 only.
+    assert engine(n_features=24) is (NativeEngine if dtype == torch.float64 else EagerEngine)
+    # A table good enough for float64 would take hundreds of megabytes.
+    assert engine(dtype=torch.float64) is (NativeEngine if architecture == "painn" else EagerEngine)
 
 
-def test_without_the_library(monkeypatch, tmp_path):
+def test_copies_work_on_their_own(architecture, dtype):
+    graph = graph_from_atoms(make_structure("molecule"), 4.0)
+    engine = NativeEngine(make_potential(architecture, dtype=dtype))
+    assert torch.equal(copy.deepcopy(engine)(graph).forces, engine(graph).forces)
+
+
+def test_without_the_library(architecture, dtype, monkeypatch, tmp_path):
     from asecalc_mlip import PIWSLCalculator, engine, kernels
     from tests.cases import model_file
 
-    path, atoms = model_file(tmp_path), make_structure("molecule")
-    forces = PIWSLCalculator.load(path).get_forces(atoms)
+    path, atoms = model_file(tmp_path, architecture), make_structure("molecule")
+    name = str(dtype).removeprefix("torch.")
+    forces = PIWSLCalculator.load(path, dtype=name).get_forces(atoms)
     for module in (kernels.native, engine.native, engine.eager):
         monkeypatch.setattr(module, "native_library", lambda: None)
-    slow = PIWSLCalculator.load(path)
+    slow = PIWSLCalculator.load(path, dtype=name)
     assert "plain torch" in str(slow)
     assert np.allclose(slow.get_forces(atoms), forces, atol=1e-4)
