@@ -125,9 +125,12 @@ class RunFiles:
         """Write the restart file in one piece, after trajectory and log are safely on disk."""
         sizes = {}
         for name in (TRAJECTORY, LOG):
-            with open(self.path(name), "rb") as file:
-                os.fsync(file.fileno())
-                sizes[name] = file.seek(0, os.SEEK_END)
+            try:
+                with open(self.path(name), "rb") as file:
+                    os.fsync(file.fileno())  # where some file systems notice that there is no room
+                    sizes[name] = file.seek(0, os.SEEK_END)
+            except OSError as error:
+                raise _disk_error(self.path(name), error) from None
         buffer = io.BytesIO()
         np.savez(buffer, meta=np.array(json.dumps({**meta, "sizes": sizes})), **arrays)
         self._replace(RESTART, buffer.getvalue())

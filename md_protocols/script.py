@@ -42,6 +42,9 @@ def main(ensemble: str, description: str, argv: list[str] | None = None, *, calc
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:  # before or after the dynamics, which has its own way to stop
+        print("Interrupted; if the run had begun, --restart continues it.", file=sys.stderr)
+        return 130
     except Exception:  # Python would exit with 1, which here means unstable
         traceback.print_exc()
         print("The run stopped by an error that is not its physics; --restart continues it.", file=sys.stderr)

@@ -255,3 +255,16 @@ def test_masses_and_charges_survive_a_restart(tmp_path, monkeypatch):
     continue_run(toys.Springs(toys.ethanol()), settings(), tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     assert read(tmp_path / "cut" / "trajectory.extxyz").get_masses().max() < 16.1
+
+
+def test_disk_that_is_full_only_when_synced(tmp_path, monkeypatch):
+    run_files = RunFiles(tmp_path / "run")
+    run_files.start()
+    run_files.append("trajectory.extxyz", b"x")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match="cannot be written: No space left"):
+        run_files.save_restart({}, {})

@@ -14,7 +14,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from asecalc_mlip.analysis import MoleculeReference
-from md_protocols import nve, nvt
+from md_protocols import nve, nvt, script
 from tests.md_protocols import toys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,3 +180,12 @@ def test_script_runs_from_any_directory(tmp_path):
         command = [sys.executable, str(ROOT / "md_protocols" / name), "--model", "nowhere.pt"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2 and done.stderr.startswith("Error: There is no model 'nowhere.pt'")
+
+
+def test_interrupt_outside_the_dynamics(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "_run", interrupted)
+    assert script.main("nvt", "", []) == 130
+    assert "Interrupted" in capsys.readouterr().err
