@@ -6,16 +6,18 @@ the layout gets a new `FORMAT_VERSION` and an entry in `UPGRADES`, so that old f
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 from ase.data import atomic_numbers as numbers_of
+from ase.data import chemical_symbols
 
 from asecalc_mlip._version import __version__
 from asecalc_mlip.errors import CheckpointError, InputError
@@ -135,8 +137,12 @@ def load(path: str | Path) -> LoadedModel:
         )
         potential.to(getattr(torch, content["dtype"]))
         potential.network.load_state_dict(content["state_dict"])
-    except (InputError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
+    except (InputError, RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: the model does not fit its own description: {error}") from None
+    if not e0 or len(potential.elements) != len(e0) or not all(map(math.isfinite, (potential.scale, *e0.values()))):
+        raise CheckpointError(f"{path}: scale {content['scale']} or reference energies {e0} are missing or not finite")
+    if potential.cutoff != content["cutoff"] or sorted(content["elements"]) != sorted(e0):
+        raise CheckpointError(f"{path}: cutoff or elements do not fit its network and reference energies")
     potential.eval().requires_grad_(False)
     return LoadedModel(potential, content["card"], path, content["reference_energies"])
 
@@ -236,6 +242,8 @@ def _check_weights(state: Mapping[str, Any], path: Path) -> None:
 def _check_plain(value: Any, name: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
+            if not isinstance(key, (str, int)):
+                raise CheckpointError(f"{name} has the key {key!r}, a {type(key).__name__}; expected text")
             _check_plain(item, f"{name}.{key}")
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
@@ -256,11 +264,11 @@ def _card_text(model: LoadedModel) -> str:
         ("cutoff", f"{potential.cutoff:g} Å"),
         ("E0", f"{e0.get('method', 'not stated')}: {values} eV"),
     ]
-    lines += [(key.replace("_", " "), _plain_text(value)) for key, value in model.card.items()]
+    lines += [(str(key).replace("_", " "), _plain_text(value)) for key, value in model.card.items()]
     return "\n".join([model.path.name, *(f"  {key:<16} {value}" for key, value in lines)])
 
 
 def _plain_text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k.replace('_', ' ')} {_plain_text(v)}" for k, v in value.items())
+        return ", ".join(f"{str(k).replace('_', ' ')} {_plain_text(v)}" for k, v in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

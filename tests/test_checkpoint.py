@@ -45,6 +45,11 @@ def test_card_as_text(tmp_path):
         assert part in text
 
 
+def test_card_with_any_text(tmp_path):
+    path = changed(model_file(tmp_path), card={1: {2: "Größe µ 中文"}, "nothing": None})
+    assert "Größe µ 中文" in describe(path)
+
+
 @pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
 def test_golden_files_of_every_version_load(version):
     # Written by the code of that version and never again: they show that old files keep their energies.
@@ -95,6 +100,12 @@ def changed(path, **entries):
         ({"dtype": "float16"}, "float16"),
         ({"scale": "big"}, "entry 'scale' is a str"),
         ({"reference_energies": {"values": {"Xx": 1.0}}}, "does not fit its own description"),
+        ({"reference_energies": {"values": {"Fm": 1.0}}}, "does not fit its own description"),
+        ({"reference_energies": {"values": {}}}, "missing or not finite"),
+        ({"reference_energies": {"values": {"H": float("nan")}}}, "missing or not finite"),
+        ({"scale": float("nan")}, "scale nan"),
+        ({"cutoff": 9.0}, "cutoff or elements"),
+        ({"elements": ["H"]}, "cutoff or elements"),
         ({"state_dict": None}, "no entry 'state_dict'"),
         ({"format": "other"}, "not of asecalc-mlip"),
     ],
