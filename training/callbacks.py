@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-__all__ = ["AveragedWeights", "LastCheckpoint", "RunLog"]
+__all__ = ["AveragedWeights", "EarlyStop", "LastCheckpoint", "RunLog", "StopSignals"]
 
 
 class AveragedWeights(pl.Callback):
@@ -93,9 +96,63 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def write(self, trainer: pl.Trainer) -> None:
         """Write now."""
         temporary = self.path.with_name("last.ckpt.writing")
-        trainer.save_checkpoint(temporary)
-        os.replace(temporary, self.path)
+        try:
+            trainer.save_checkpoint(temporary)
+            os.replace(temporary, self.path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         self._written = time.monotonic()
+
+
+class EarlyStop(pl.Callback):
+    """Ends the run after `patience` epochs without a better validation loss, however it was cut into parts.
+
+    It has no memory of its own: the averaged weights know the best epoch, so another patience counts at once.
+    """
+
+    def __init__(self, average: AveragedWeights, patience: int):
+        self.average, self.patience = average, patience
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Ask for the end if it is time."""
+        if self.is_over(trainer.current_epoch):
+            trainer.should_stop = True
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether `epoch` (counted from 0) is the last one."""
+        return epoch - self.average.best_epoch >= self.patience
+
+
+class StopSignals(pl.Callback):
+    """Turns SIGINT and SIGTERM into an end, with a checkpoint, at the end of the epoch; twice means at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._old: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self._old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_start(self, *_: Any) -> None:
+        """Take the signals over from Lightning, whose own handling ends the process without a checkpoint."""
+        for number in self._old:
+            signal.signal(number, self._receive)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Ask for the end if a signal came."""
+        if self.signal is not None:
+            trainer.should_stop = True
+
+    def restore(self) -> None:
+        """Put back what was there before."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: Any) -> None:
+        first, self.signal = self.signal is None, number
+        if not first:
+            raise KeyboardInterrupt
+        print("stopping at the end of this epoch; again: at once", file=sys.stderr, flush=True)
 
 
 class RunLog(pl.Callback):
@@ -174,9 +231,16 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.unlink(missing_ok=True)
-    for row in rows:
-        _append_row(path, row)
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    temporary = path.with_name(f"{path.name}.writing")
+    temporary.write_bytes(buffer.getvalue().encode())
+    os.replace(temporary, path)
 
 
 def _append_row(path: Path, row: dict[str, Any]) -> None:

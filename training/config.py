@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Mapping, Sequence, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -150,6 +152,9 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
+    def __post_init__(self) -> None:
+        _check_values(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionary of plain types."""
         return dataclasses.asdict(self)
@@ -171,9 +176,44 @@ def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> T
     return _build(TrainConfig, merged, "")
 
 
+# What a value must be; sections other than these hold what any number or text may be.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "data.n_train": (lambda v: v >= 1, "at least 1"),
+    "data.n_val": (lambda v: v >= 1, "at least 1"),
+    "data.split_seed": (lambda v: v >= 0, "0 or more"),
+    "optimizer.lr": (lambda v: v > 0, "above 0"),
+    "optimizer.weight_decay": (lambda v: v >= 0, "0 or more"),
+    "optimizer.warmup_steps": (lambda v: v >= 0, "0 or more"),
+    "optimizer.plateau_factor": (lambda v: 0 < v < 1, "between 0 and 1"),
+    "optimizer.plateau_patience": (lambda v: v >= 0, "0 or more"),
+    "optimizer.min_lr": (lambda v: v >= 0, "0 or more"),
+    "optimizer.ema_decay": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    "optimizer.gradient_clip": (lambda v: v > 0, "above 0"),
+    "run.name": (lambda v: v.strip() != "" and not set(v) & set("/\\\0"), "a file name without a folder"),
+    "run.seed": (lambda v: 0 <= v < 2**32, "0 to 2³² − 1"),
+    "run.batch_size": (lambda v: v >= 1, "at least 1"),
+    "run.max_epochs": (lambda v: v >= 1, "at least 1"),
+    "run.early_stop": (lambda v: v >= 1, "at least 1, or null"),
+    "run.threads": (lambda v: v >= 1, "at least 1, or null"),
+}
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    for section, values in config.items():
+        for key, value in values.items():
+            name = f"{section}.{key}"
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{name} is {value}; expected a finite number")
+            holds, expected = _RULES.get(name, (None, ""))
+            if holds is not None and value is not None and not holds(value):
+                raise InputError(f"{name} is {value!r}; expected {expected}")
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError as error:
+        raise InputError(f"configuration file {str(path)!r} is not UTF-8 text: {error}") from None
     except OSError as error:
         raise InputError(f"configuration file {str(path)!r} cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
@@ -195,7 +235,10 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise InputError(f"override {text!r} is not of the form section.key=value, for example run.seed=1")
-    nested: Any = yaml.safe_load(value)
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"override {text!r}: the value is not valid YAML; put it in quotes, {key}='\"…\"'") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested

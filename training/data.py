@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.neighbors import neighbor_list
 
-__all__ = ["EpochSampler", "FramesDataModule", "Split", "graph_from_batch", "make_split"]
+__all__ = ["EpochSampler", "FramesDataModule", "Split", "fingerprint", "graph_from_batch", "make_split", "replace_text"]
 
 UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang^3"}
 SHIFTS = "_shifts"
@@ -35,19 +37,24 @@ class Split:
     train: list[int]
     val: list[int]
     test: list[int]
+    data_sha256: str | None = None
+    """Of the structures and labels that were split, see `fingerprint`; None in files that do not say."""
 
     def save(self, path: Path) -> None:
-        """Write split.json."""
-        path.write_text(json.dumps(self.__dict__))
+        """Write split.json in one piece."""
+        replace_text(path, json.dumps(self.__dict__))
 
     @classmethod
     def load(cls, path: str | Path, n_frames: int) -> Split:
         """Read split.json and check it against the number of frames."""
         try:
             content = json.loads(Path(path).read_text())
-            split = cls(*([int(i) for i in content[part]] for part in ("train", "val", "test")))
+            train, val, test = ([int(i) for i in content[part]] for part in ("train", "val", "test"))
+            split = cls(train, val, test, content.get("data_sha256"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"split file {str(path)!r} cannot be used: {error!r}; delete it to draw a new one") from None
+        if not (split.train and split.val):
+            raise InputError(f"split file {str(path)!r} has no frames to train or to validate on")
         every = split.train + split.val + split.test
         if len(set(every)) != len(every) or (every and not 0 <= min(every) <= max(every) < n_frames):
             raise InputError(f"split file {str(path)!r} repeats frames or names some beyond the {n_frames} in the data")
@@ -64,6 +71,28 @@ def make_split(n_frames: int, n_train: int | None, n_val: int, *, seed: int) -> 
         )
     order = np.random.default_rng(seed).permutation(n_frames).tolist()
     return Split(sorted(order[:n_train]), sorted(order[n_train : n_train + n_val]), sorted(order[n_train + n_val :]))
+
+
+def fingerprint(frames: Sequence[Atoms], *more: Any) -> str:
+    """SHA-256 of structures and labels, and of whatever else is handed over."""
+    digest = hashlib.sha256(repr(more).encode())
+    for atoms in frames:
+        for array in (atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for label in (atoms.info.get("energy"), atoms.arrays.get("forces"), atoms.info.get("stress")):
+            digest.update(b"-" if label is None else np.ascontiguousarray(label, dtype=np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file in one piece: a full disk leaves the one before."""
+    temporary = path.with_name(f"{path.name}.writing")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def graph_from_batch(batch: dict[str, Tensor]) -> AtomGraph:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from io import StringIO
 from itertools import islice
@@ -159,16 +160,23 @@ def _read_xyz(path: Path) -> Iterator[Atoms]:
     line_number = 0
     good = 0
     with open_with_compression(str(path), "r") as file:
-        while header := file.readline():
-            line_number += 1
-            if not header.strip():
-                continue
-            lines = [header]
+        while True:
             try:
-                lines += islice(file, int(header) + 1)
-                yield _parse_xyz_frame(lines)
-            except (ValueError, TypeError, KeyError, IndexError, OSError, AssertionError) as error:
+                header = file.readline()
+                line_number += 1
+                if not header:
+                    return
+                if not header.strip():
+                    continue
+                lines = [header, *islice(file, int(header) + 1)]
+                atoms = _parse_xyz_frame(lines)
+            except UnicodeDecodeError as error:
+                what = ValueError(f"it is no text ({error.reason})")
+                raise DataError(_damaged(path, good, line_number, what)) from error
+            # Compressed files that are cut off or damaged raise EOFError and zlib.error.
+            except (ValueError, TypeError, LookupError, OSError, EOFError, zlib.error, AssertionError) as error:
                 raise DataError(_damaged(path, good, line_number, error)) from error
+            yield atoms
             line_number += len(lines) - 1
             good += 1
 
@@ -201,7 +209,7 @@ def _read_npz(path: Path) -> Iterator[Atoms]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if archive[name].dtype.kind in "iuf"}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a complete .npz archive of plain arrays ({error}). Download it again.") from error
     for names in (("nuclear_charges", "coords", "energies", "forces"), ("z", "R", "E", "F")):
         if set(names) <= set(arrays):
@@ -218,7 +226,9 @@ def _read_npz(path: Path) -> Iterator[Atoms]:
             f"{path}: shapes do not fit: coordinates {positions.shape}, forces {forces.shape}, "
             f"energies {energies.shape} for {len(numbers)} atoms."
         )
-    origin = arrays.get("old_indices", np.arange(len(positions)))
+    origin = arrays.get("old_indices", np.arange(len(positions))).reshape(-1)
+    if len(origin) != len(positions):
+        raise DataError(f"{path}: {len(origin)} old_indices for {len(positions)} frames.")
     for frame, energy in enumerate(energies.reshape(-1)):
         atoms = Atoms(numbers=numbers, positions=positions[frame], info={"md17_index": int(origin[frame])})
         atoms.info["energy"] = float(energy)

@@ -59,7 +59,10 @@ class ReferenceEnergies:
         """Return one line per element and the residual, for logs and cards."""
         lines = [f"Reference energies ({self.method}; {self.source})"]
         lines += [f"  {chemical_symbols[z]:2s} {energy:16.6f} eV" for z, energy in sorted(self.values.items())]
-        return "\n".join([*lines, f"  E − Σ E0: {self._rest()}"])
+        lines.append(f"  E − Σ E0: {self._rest()}")
+        if self.method == "zero" and abs(self.residual_mean) > MAX_OFFSET:
+            lines.append("  warning: these look like total energies, of which a network learns little: use 'fit'")
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain types, e.g. for JSON or a checkpoint."""
@@ -169,8 +172,12 @@ def _from_given(given: Mapping[int | str, float] | None) -> tuple[dict[int, floa
             z = atomic_numbers[str(name)]
         else:
             raise InputError(f"Reference energies: {name!r} is not an element.")
-        if not np.isfinite(float(energy)):
-            raise InputError(f"Reference energies: the value for {name} is {energy}.")
+        try:
+            finite = np.isfinite(float(energy))
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            raise InputError(f"Reference energies: the value for {name} is {energy!r}; expected eV.")
         values[z] = float(energy)
     return values, "given by the user"
 

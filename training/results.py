@@ -66,7 +66,10 @@ def finish(run: Run, average: AveragedWeights) -> TrainingResult:
         parity(errors.labels, errors.predictions, path=folder / "parity.png", title=f"{path.name} on {errors.data}")
     learning_curve(folder / "log.csv", path=folder / "learning_curve.png")
     result = TrainingResult(path, errors, average.best_epoch, folder)
-    (folder / "summary.json").write_text(json.dumps({**result.to_dict(), "card": card}, indent=1))
+    # In one piece, so that a full disk leaves the summary before.
+    temporary = folder / "summary.json.writing"
+    temporary.write_text(json.dumps({**result.to_dict(), "card": card}, indent=1), encoding="utf-8")
+    temporary.replace(folder / "summary.json")
     return result
 
 

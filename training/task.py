@@ -19,6 +19,9 @@ from training.losses import distance, is_finite
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
 
 
+_ADVICE = "Lower optimizer.lr or optimizer.gradient_clip and start again in another run.output"
+
+
 class PotentialAdapter(AtomisticModel):
     """Our potential behind SchNetPack's interface: dictionary in, dictionary out."""
 
@@ -109,8 +112,13 @@ class TrainingTask(AtomisticTask):
 
     def on_train_epoch_end(self) -> None:
         """Step the schedule with the validation loss of this epoch."""
+        loss = self.trainer.callback_metrics["val_loss"]
+        if not is_finite(loss):
+            raise DataError(
+                f"the validation loss is no longer a number after epoch {self.current_epoch + 1}. {_ADVICE}"
+            )
         if self.schedule is not None:
-            self.schedule.step(float(self.trainer.callback_metrics["val_loss"]))
+            self.schedule.step(float(loss))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the schedule beside weights and optimiser."""
@@ -126,8 +134,7 @@ class TrainingTask(AtomisticTask):
     def _diverged(self, batch: dict[str, Tensor]) -> str:
         return (
             f"the loss is no longer a number at step {self.global_step}, in a batch with the frames "
-            f"{batch['_idx'].tolist()} of the data. Lower optimizer.lr or optimizer.gradient_clip and run again: it "
-            "continues from the last checkpoint"
+            f"{batch['_idx'].tolist()} of the data. {_ADVICE}"
         )
 
 

@@ -1,33 +1,50 @@
 """One training run: data, census, split, fit, test errors, figures and the .pt file.
 
 Run again with the same settings, it continues from the last checkpoint; a finished run only writes its results anew.
+Ctrl-C and SIGTERM end a run at the end of its epoch, with a checkpoint.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
+import sqlite3
+import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
 from ase import Atoms
+from ase.data import chemical_symbols
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.models import Potential, build_potential
-from training.callbacks import AveragedWeights, LastCheckpoint, RunLog
+from training.callbacks import AveragedWeights, EarlyStop, LastCheckpoint, RunLog, StopSignals
 from training.census import census
 from training.config import LossConfig, TrainConfig, load_config
-from training.data import FramesDataModule, Split, make_split
+from training.data import FramesDataModule, Split, fingerprint, make_split, replace_text
 from training.readers import read_frames
 from training.reference_energies import ReferenceEnergies, reference_energies
 from training.task import PotentialAdapter, TrainingTask, make_outputs
 
-__all__ = ["Run", "main", "prepare", "train"]
+__all__ = ["Run", "Stopped", "main", "prepare", "train"]
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that a signal ended at the end of an epoch; the checkpoint is written."""
+
+    def __init__(self, folder: Path, number: int):
+        super().__init__(f"stopped; run the same command again to continue from {folder / 'last.ckpt'}")
+        self.signal = number
 
 
 @dataclass
@@ -44,8 +61,15 @@ class Run:
 
 
 def main(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
-    """Entry of `asecalc train`."""
-    print(train(load_config(config_paths, overrides)))
+    """Entry of `asecalc train`; exits with 128 + signal when a signal ended the run."""
+    try:
+        print(train(load_config(config_paths, overrides)))
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 def train(config: TrainConfig) -> Any:
@@ -59,25 +83,32 @@ def train(config: TrainConfig) -> Any:
     Raises
     ------
     InputError, DataError
-        Before anything is written, for settings or data that cannot be used; and when the loss is no longer a number.
+        Before anything is written, for settings or data that cannot be used; when the loss is no longer a number; and
+        when the disk is full: what was written before stays as it is.
+    Stopped
+        After SIGINT or SIGTERM.
     """
 
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    run = prepare(config)
-    average = fit(run)
-    # Imported late: figures need matplotlib, which a run without results does not.
-    from training.results import finish
+    with _locked(Path(config.run.output)):
+        run = prepare(config)
+        average = fit(run)
+        # Imported late: figures need matplotlib, which a run without results does not.
+        from training.results import finish
 
-    return finish(run, average)
+        return finish(run, average)
 
 
 def prepare(config: TrainConfig) -> Run:
-    """Read, check, split and build; the output folder gets config.yaml and split.json."""
+    """Read, check, split and build; the output folder gets config.yaml, split.json and data.db once all is well."""
+    folder = Path(config.run.output)
+    continuing = _continues(config, folder)
+    weights, _ = _weights(config.loss), _device(config.run.device)
     frames = _read(config)
-    folder = _claim_folder(config)
-    split = _split(config, folder, len(frames))
+    split = _split(config, folder, frames, continuing)
     training = [frames[i] for i in split.train]
+    _check_test(config, training)
     e0 = reference_energies(
         training, config.model.reference_energies, given=config.model.given, isolated=config.model.isolated_atoms
     )
@@ -89,10 +120,13 @@ def prepare(config: TrainConfig) -> Run:
         reference_energies=e0.values,
         scale=_scale(training, config.loss),
     )
+    folder.mkdir(parents=True, exist_ok=True)
+    split.save(folder / "split.json")
+    replace_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     data = FramesDataModule(
         frames,
         split,
-        labels=list(_weights(config.loss)),
+        labels=list(weights),
         cutoff=potential.cutoff,
         folder=folder,
         batch_size=config.run.batch_size,
@@ -104,84 +138,163 @@ def prepare(config: TrainConfig) -> Run:
 
 
 def fit(run: Run) -> AveragedWeights:
-    """Fit until max_epochs, early stop or interruption; the state is in last.ckpt."""
+    """Fit until max_epochs, early stop or a signal; the state is in last.ckpt."""
     config = run.config
     weights = _weights(config.loss)
     adapter = PotentialAdapter(run.potential, forces="forces" in weights, stress="stress" in weights)
     task = TrainingTask(adapter, make_outputs(config.loss), config.optimizer, config.run.max_epochs)
     average = AveragedWeights(run.potential, config.optimizer.ema_decay)
-    checkpoint = LastCheckpoint(run.folder)
-    callbacks: list[pl.Callback] = [average, RunLog(run.folder, progress=config.run.progress), checkpoint]
+    checkpoint, signals = LastCheckpoint(run.folder), StopSignals()
+    callbacks: list[pl.Callback] = [average, RunLog(run.folder, progress=config.run.progress), checkpoint, signals]
     if config.run.early_stop is not None:
-        callbacks.append(pl.callbacks.EarlyStopping("val_loss", patience=config.run.early_stop, mode="min"))
-    trainer = pl.Trainer(
-        accelerator="cpu" if _device(config.run.device) == "cpu" else "gpu",
-        devices=1,
-        max_epochs=config.run.max_epochs,
-        gradient_clip_val=config.optimizer.gradient_clip,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        inference_mode=False,
-        num_sanity_val_steps=0,
-    )
-    with warnings.catch_warnings():
-        # Samples are in memory and every metric is over whole epochs; Lightning's advice on workers does not apply.
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        trainer.fit(task, datamodule=run.data, ckpt_path=_readable(checkpoint.path), weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        callbacks.append(EarlyStop(average, config.run.early_stop))
+    saved = _readable(checkpoint.path)
+    if saved is not None and _is_over(saved, average, config):
+        return average
+    try:
+        with _quiet():
+            trainer = pl.Trainer(
+                accelerator="cpu" if _device(config.run.device) == "cpu" else "gpu",
+                devices=1,
+                max_epochs=config.run.max_epochs,
+                gradient_clip_val=config.optimizer.gradient_clip,
+                callbacks=callbacks,
+                logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                inference_mode=False,
+                num_sanity_val_steps=0,
+            )
+            path = None if saved is None else checkpoint.path
+            trainer.fit(task, datamodule=run.data, ckpt_path=path, weights_only=True)
+    finally:
+        signals.restore()
+    if signals.signal is not None and trainer.current_epoch < config.run.max_epochs:
+        raise Stopped(run.folder, signals.signal)
     return average
+
+
+def _is_over(saved: dict[str, Any], average: AveragedWeights, config: TrainConfig) -> bool:
+    """Whether a checkpoint is that of a run with nothing left to do; its weights are in `average` then."""
+    state = next(value for name, value in saved["callbacks"].items() if "AveragedWeights" in name)
+    done, patience = saved["epoch"] + 1, config.run.early_stop
+    if done < config.run.max_epochs and not (patience and saved["epoch"] - state["best_epoch"] >= patience):
+        return False
+    print(f"nothing left to train after {done} epochs; the results are written anew")
+    average.load_state_dict(dict(state))
+    return True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice on workers, loggers and clouds, none of which applies."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a folder to this process, and say what happened when it cannot be written to.
+
+    The system lets go of the lock however the process ends. A folder in which nothing was written is removed again.
+    """
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"run.output {str(folder)!r} cannot be made: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder} is in use by another training: wait for it, or choose another run.output"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            raise InputError(
+                f"{folder} cannot be written to: {error}. What was written before is kept: make room and run the same "
+                "command again"
+            ) from error
+    finally:
+        os.close(handle)
+        if not existed and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _read(config: TrainConfig) -> list[Atoms]:
     data = config.data
     if not data.train:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
-    frames = read_frames(
-        data.train,
-        energy_key=data.energy_key,
-        forces_key=data.forces_key,
-        stress_key=data.stress_key,
-        energy_unit=data.energy_unit,
-        length_unit=data.length_unit,
-    )
+    frames = _read_file(config, data.train)
     counts = census(frames)
     print(f"{data.train}: {counts}")
     counts.require(_weights(config.loss))
     return frames
 
 
-def _claim_folder(config: TrainConfig) -> Path:
-    folder = Path(config.run.output)
+def _read_file(config: TrainConfig, path: str) -> list[Atoms]:
+    data = config.data
+    return read_frames(
+        path,
+        energy_key=data.energy_key,
+        forces_key=data.forces_key,
+        stress_key=data.stress_key,
+        energy_unit=data.energy_unit,
+        length_unit=data.length_unit,
+    )
+
+
+def _continues(config: TrainConfig, folder: Path) -> bool:
+    """Whether the folder holds a run with these settings that got somewhere; refuses one with other settings."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run.output {str(folder)!r} is a file; name a folder")
+    if not (folder / "last.ckpt").exists() and not any(folder.glob("*.pt")):
+        return False
     saved = folder / "config.yaml"
-    if saved.exists():
-        before = yaml.safe_load(saved.read_text())
-        changed = _differences(before, config.to_dict())
-        if changed:
-            raise InputError(
-                f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or use "
-                "the same settings to continue it"
-            )
-        print(f"continuing the run in {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    saved.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
-    return folder
+    if not saved.exists():
+        raise InputError(f"{folder} holds a model but no config.yaml to say of which run; choose another run.output")
+    # Through load_config, so that settings which are newer than the run have their defaults.
+    before = load_config([saved]).to_dict()
+    changed = _differences(before, config.to_dict())
+    if changed:
+        raise InputError(
+            f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or use "
+            "the same settings to continue it"
+        )
+    print(f"continuing the run in {folder}")
+    if config.optimizer.schedule == "cosine" and before["run"]["max_epochs"] != config.run.max_epochs:
+        print(
+            f"note: the cosine of the learning rate ended at epoch {before['run']['max_epochs']} and now ends at "
+            f"{config.run.max_epochs}; the rate jumps, and the result is not that of one run of this length"
+        )
+    return True
 
 
-def _readable(path: Path) -> Path | None:
+def _readable(path: Path) -> dict[str, Any] | None:
     """The checkpoint to continue from, if there is one."""
     if not path.exists():
         return None
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  damaged archives raise many kinds
         raise InputError(
-            f"{path} cannot be read ({str(error).splitlines()[0][:120]}). Delete it to start this run anew, or put a copy "
-            "of it back"
+            f"{path} cannot be read ({str(error).splitlines()[0][:120]}). Delete it to start this run anew, or put a "
+            "copy of it back"
         ) from None
-    return path
 
 
 # What may change between two parts of one run without making it another run.
@@ -196,17 +309,57 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
     return [] if before == now or prefix in _FREE else [f"{prefix} was {before}, is {now}"]
 
 
-def _split(config: TrainConfig, folder: Path, n_frames: int) -> Split:
-    path = folder / "split.json"
-    if config.data.split_file is not None:
-        split = Split.load(config.data.split_file, n_frames)
-    elif path.exists():
-        split = Split.load(path, n_frames)
+def _split(config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuing: bool) -> Split:
+    data = config.data
+    atoms_file = Path(config.model.isolated_atoms or "")
+    extra = [atoms_file.read_bytes()] if atoms_file.is_file() else []
+    digest = fingerprint(frames, *extra)
+    before = Split.load(folder / "split.json", len(frames)) if continuing else None
+    if before is not None and before.data_sha256 not in (None, digest):
+        raise InputError(
+            f"{data.train} is not what the run in {folder} was started with: structures or labels have changed. Put "
+            "the old file back, or choose another run.output"
+        )
+    if before is not None and data.split_file is None:
+        split = before
+    elif data.split_file is not None:
+        split = Split.load(data.split_file, len(frames))
+        if before is not None and (before.train, before.val) != (split.train, split.val):
+            raise InputError(f"{data.split_file} is not the split of the run in {folder}; choose another run.output")
     else:
-        split = make_split(n_frames, config.data.n_train, config.data.n_val, seed=config.data.split_seed)
-    split.save(path)
+        split = make_split(len(frames), data.n_train, data.n_val, seed=data.split_seed)
+    split = replace(_known_elements(split, frames), data_sha256=digest)
     print(f"split: {len(split.train)} train, {len(split.val)} validation, {len(split.test)} test")
     return split
+
+
+def _known_elements(split: Split, frames: Sequence[Atoms]) -> Split:
+    """The split without validation and test frames that have an element which no training frame has."""
+    known = {int(z) for i in split.train for z in frames[i].numbers}
+    fits = {i: known.issuperset(frames[i].numbers.tolist()) for i in (*split.val, *split.test)}
+    out = [i for i, good in fits.items() if not good]
+    if not out:
+        return split
+    absent = sorted({chemical_symbols[z] for i in out for z in frames[i].numbers if int(z) not in known})
+    print(f"warning: {len(out)} validation or test frames left out, because no training frame has {', '.join(absent)}")
+    val, test = ([i for i in part if fits[i]] for part in (split.val, split.test))
+    if not val:
+        raise DataError("no validation frame is left; choose another data.split_seed or a larger data.n_val")
+    return replace(split, val=val, test=test)
+
+
+def _check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
+    """Refuse a test file now that would be refused after hours of training."""
+    if config.data.test is None:
+        return
+    frames = _read_file(config, config.data.test)
+    counts = census(frames).counts
+    if not any(count == len(frames) for count in counts.values()):
+        raise DataError(f"{config.data.test} has no label that all of its {len(frames)} frames have: {counts}")
+    known = {int(z) for atoms in training for z in atoms.numbers}
+    absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})
+    if absent:
+        raise DataError(f"{config.data.test} has {', '.join(absent)}, which no training frame has; leave them out")
 
 
 def _weights(loss: LossConfig) -> dict[str, float]:

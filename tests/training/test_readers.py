@@ -1,5 +1,7 @@
 """Readers: labels are found wherever files keep them, units are converted, and damage is located."""
 
+import gzip
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -277,3 +279,26 @@ def test_real_files(data_file, name, n, atoms):
     assert (len(frames), len(frames[0])) == (n, atoms)
     assert all("energy" in frame.info and "forces" in frame.arrays for frame in frames)
     assert ("stress" in frames[0].info) == ("limno" in name)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("a.xyz", lambda text: b"\x93\xff\x00" * 999, "frame 0 .* it is no text"),
+        ("a.xyz.gz", lambda text: gzip.compress(text)[: len(gzip.compress(text)) // 2], "end-of-stream"),
+        ("a.xyz.gz", lambda text: text, "Not a gzipped file"),
+        ("a.xyz.gz", lambda text: gzip.compress(text)[:-8] + bytes(8), "CRC"),
+    ],
+)
+def test_files_that_are_no_text(name, spoil, message, tmp_path, ethanol_frames):
+    write(tmp_path / "good.xyz", as_reference(ethanol_frames), format="extxyz")
+    (tmp_path / name).write_bytes(spoil((tmp_path / "good.xyz").read_bytes()))
+    with pytest.raises(DataError, match=message):
+        read_frames(tmp_path / name)
+
+
+def test_npz_with_too_few_indices(tmp_path):
+    arrays = {"coords": np.zeros((5, 3, 3)), "energies": np.zeros(5), "forces": np.zeros((5, 3, 3))}
+    np.savez(tmp_path / "a.npz", nuclear_charges=np.array([8, 1, 1]), old_indices=np.arange(3), **arrays)
+    with pytest.raises(DataError, match="3 old_indices for 5 frames"):
+        read_frames(tmp_path / "a.npz")

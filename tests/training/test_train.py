@@ -109,7 +109,7 @@ def test_resumed_run_equals_uninterrupted(schedule, molecules, tmp_path):
     assert len(rows(tmp_path / "parts")) == 3
     training.train(interrupted)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert all(torch.equal(a, b) for a, b in zip(whole[1], parts[1]))
+    assert all(torch.equal(a, b) for a, b in zip(whole[1], parts[1], strict=False))
     assert whole[0]["schedule"] == parts[0]["schedule"]
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
     assert (tmp_path / "whole" / "model.pt").stat().st_size == (tmp_path / "parts" / "model.pt").stat().st_size
@@ -160,7 +160,7 @@ def test_kill_nine_then_resume(molecules, tmp_path):
     process.wait()
     training.train(config(tmp_path, molecules, "run.max_epochs=25", output="killed"))
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert all(torch.equal(a, b) for a, b in zip(whole[1], killed[1]))
+    assert all(torch.equal(a, b) for a, b in zip(whole[1], killed[1], strict=False))
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
 
 
@@ -218,13 +218,206 @@ def test_damaged_checkpoint(molecules, tmp_path):
         (["model.architecture=gpt"], "architecture 'gpt' is unknown"),
         (["model.hyperparameters.n_feature=8"], "no hyper-parameter"),
         (["run.device=tpu"], "run.device"),
+        (["run.batch_size=0"], "run.batch_size is 0; expected at least 1"),
+        (["run.max_epochs=-1"], "run.max_epochs"),
+        (["run.threads=0"], "run.threads"),
+        (["run.seed=-1"], "run.seed"),
+        (["run.name=a/b"], "without a folder"),
+        (["run.early_stop=0"], "run.early_stop"),
+        (["data.split_seed=-1"], "data.split_seed"),
+        (["data.n_val=0"], "data.n_val"),
+        (["data.train=["], "not valid YAML"),
+        (["data.test=absent.xyz"], "absent.xyz: no such file"),
+        (["optimizer.lr=-1"], "optimizer.lr is -1.0; expected above 0"),
+        (["optimizer.lr=.inf"], "finite"),
+        (["optimizer.ema_decay=2"], "ema_decay"),
+        (["optimizer.plateau_factor=1.5"], "plateau_factor"),
+        (["model.hyperparameters.cutoff=-1"], "cutoff is -1"),
+        (["model.hyperparameters.cutoff=five"], "cutoff is 'five'"),
+        (["model.hyperparameters.n_features=2.5"], "n_features is 2.5"),
+        (["model.hyperparameters.n_interactions=0"], "n_interactions is 0"),
+        (["model.hyperparameters.radial_basis=foo"], "radial_basis 'foo' is unknown"),
+        (["model.reference_energies=given", "model.given.H=abc"], "'abc'"),
+        (["model.reference_energies=isolated", "model.isolated_atoms=absent.xyz"], "absent.xyz: no such file"),
     ],
 )
 def test_bad_settings(overrides, message, molecules, tmp_path):
     with pytest.raises(InputError, match=message):
         training.train(config(tmp_path, molecules, *overrides))
+    assert not (tmp_path / "run").exists()
 
 
 def test_early_stop(molecules, tmp_path):
-    training.train(config(tmp_path, molecules, "run.max_epochs=50", "run.early_stop=1", "optimizer.lr=0.5"))
-    assert len(rows(tmp_path / "run")) < 50
+    settings = ("run.max_epochs=50", "optimizer.lr=0.1")
+    training.train(config(tmp_path, molecules, *settings, "run.early_stop=1"))
+    first = rows(tmp_path / "run")
+    assert len(first) < 50
+    model = (tmp_path / "run" / "model.pt").read_bytes()
+    # Once over it stays over; another patience counts at once.
+    training.train(config(tmp_path, molecules, *settings, "run.early_stop=1"))
+    assert rows(tmp_path / "run") == first
+    assert (tmp_path / "run" / "model.pt").read_bytes() == model
+    training.train(config(tmp_path, molecules, *settings, "run.early_stop=3"))
+    assert len(rows(tmp_path / "run")) > len(first)
+
+
+def test_a_finished_run_writes_its_results_anew(molecules, tmp_path):
+    training.train(config(tmp_path, molecules, "run.max_epochs=2"))
+    model, before = tmp_path / "run" / "model.pt", rows(tmp_path / "run")
+    content = model.read_bytes()
+    model.unlink()
+    for epochs in (2, 1):  # fewer than were run
+        training.train(config(tmp_path, molecules, f"run.max_epochs={epochs}"))
+        assert rows(tmp_path / "run") == before
+    training.train(config(tmp_path, molecules, "run.max_epochs=2"))
+    assert model.read_bytes() == content
+
+
+def test_same_seed_same_bits_other_seed_other_bits(molecules, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        training.train(config(tmp_path, molecules, f"run.seed={seed}", "run.max_epochs=2", output=name))
+    a, b, c = (weights(tmp_path / name)[1] for name in "abc")
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=False))
+    assert not any(torch.equal(x, y) for x, y in zip(a, c, strict=False) if x.ndim == 2)
+
+
+def test_settings_may_change_until_something_was_trained(molecules, tmp_path):
+    with pytest.raises(DataError, match="do not fit"):
+        training.train(config(tmp_path, molecules, "data.n_train=55"))
+    run = training.prepare(config(tmp_path, molecules, "data.n_train=20"))  # killed before the first checkpoint
+    assert len(run.split.train) == 20
+    run = training.prepare(config(tmp_path, molecules, "data.n_train=30", "optimizer.lr=0.1"))
+    assert len(run.split.train) == 30
+
+
+def test_changed_data_are_noticed(molecules, tmp_path):
+    training.train(config(tmp_path, molecules, "run.max_epochs=1"))
+    frames = teacher.molecule_frames(60)
+    frames[3].info["energy"] += 0.01
+    write(molecules, teacher.as_reference(frames), format="extxyz")
+    with pytest.raises(InputError, match="structures or labels have changed"):
+        training.train(config(tmp_path, molecules, "run.max_epochs=2"))
+    # The same data in another order of keys or with other comments are the same.
+    write(molecules, teacher.as_reference(teacher.molecule_frames(60)), format="extxyz")
+    training.train(config(tmp_path, molecules, "run.max_epochs=2"))
+
+
+def test_settings_newer_than_the_run_have_their_defaults(molecules, tmp_path):
+    training.train(config(tmp_path, molecules, "run.max_epochs=1"))
+    path = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    del content["loss"]["stress"], content["optimizer"]["min_lr"]
+    path.write_text(yaml.safe_dump(content))
+    training.train(config(tmp_path, molecules, "run.max_epochs=2"))
+    path.write_text("")
+    path.write_text("a: [")
+    with pytest.raises(InputError, match="not valid YAML"):
+        training.train(config(tmp_path, molecules, "run.max_epochs=3"))
+    path.unlink()
+    with pytest.raises(InputError, match=r"no config\.yaml"):
+        training.train(config(tmp_path, molecules, "run.max_epochs=3"))
+
+
+def test_elements_without_training_frames(tmp_path):
+    frames = teacher.molecule_frames(30)
+    odd = teacher.molecule_frames(4, name="CH3CH2NH2")
+    path = tmp_path / "train.xyz"
+    write(path, teacher.as_reference(frames + odd), format="extxyz")
+    split = {"train": list(range(20)), "val": [*range(20, 26), 30], "test": [26, 27, 31, 32]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    settings = (f"data.split_file={tmp_path / 'split.json'}", "run.max_epochs=1", "loss.energy_per_atom=true")
+    result = training.train(config(tmp_path, path, *settings))
+    assert result.errors.n_structures == 2
+    assert np.isfinite(float(rows(tmp_path / "run")[0]["val_loss"]))
+    write(tmp_path / "test.xyz", teacher.as_reference(odd), format="extxyz")
+    with pytest.raises(DataError, match="has N, which no training frame has"):
+        training.train(config(tmp_path, path, *settings, f"data.test={tmp_path / 'test.xyz'}", output="other"))
+    (tmp_path / "split.json").write_text(json.dumps({**split, "val": [30]}))
+    with pytest.raises(DataError, match="no validation frame is left"):
+        training.train(config(tmp_path, path, *settings, output="third"))
+    (tmp_path / "split.json").write_text(json.dumps({**split, "val": []}))
+    with pytest.raises(InputError, match="no frames"):
+        training.train(config(tmp_path, path, *settings, output="third"))
+
+
+def test_validation_that_is_no_number_stops(molecules, tmp_path, monkeypatch):
+    from training.task import TrainingTask
+
+    original = TrainingTask.on_train_epoch_end
+
+    def spoiled(self):
+        self.trainer.callback_metrics["val_loss"] = torch.tensor(torch.nan)
+        original(self)
+
+    monkeypatch.setattr(TrainingTask, "on_train_epoch_end", spoiled)
+    with pytest.raises(DataError, match="validation loss is no longer a number after epoch 1"):
+        training.train(config(tmp_path, molecules))
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_one_run_per_folder(molecules, tmp_path):
+    with training._locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another training"):
+        training.train(config(tmp_path, molecules))
+
+
+def test_unicode_and_spaces_in_paths(tmp_path):
+    folder = tmp_path / "Ordner mit Größe µ"
+    folder.mkdir()
+    write(folder / "dáta set.xyz", teacher.as_reference(teacher.molecule_frames(20)), format="extxyz")
+    settings = ("data.n_val=5", "run.max_epochs=1", "run.name='mödel 1'", "data.source=Über µ 中文")
+    result = training.train(config(tmp_path, folder / "dáta set.xyz", *settings, output="Ordner mit Größe µ/läuft"))
+    assert PIWSLCalculator.load(result.model).card["source"] == "Über µ 中文"
+
+
+def start(tmp_path, molecules, *arguments, prelude=""):
+    """`asecalc train` in a process of its own."""
+    config(tmp_path, molecules)  # writes small.yaml
+    code = f"import sys; {prelude}; from asecalc_mlip.cli import main; main()"
+    command = ["train", str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
+    command += arguments
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, *command], env=environment, **pipes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_with_a_checkpoint(number, molecules, tmp_path):
+    prelude = "import signal; signal.signal(2, signal.default_int_handler)"
+    process = start(tmp_path, molecules, "run.max_epochs=100000", prelude=prelude)
+    log = tmp_path / "run" / "log.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not (log.exists() and len(log.read_text()) > 300):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors and "run the same command again" in errors
+    epochs = len(rows(tmp_path / "run"))
+    training.train(config(tmp_path, molecules, f"run.max_epochs={epochs + 1}"))
+    assert len(rows(tmp_path / "run")) == epochs + 1
+
+
+@pytest.mark.parametrize("limit", [2_000, 60_000, 90_000])
+def test_full_disk(limit, molecules, tmp_path):
+    # A limit on the size of files stands for a disk without room: it hits the database, the checkpoint, or a figure.
+    prelude = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)"
+    )
+    process = start(tmp_path, molecules, "run.max_epochs=2", "data.n_train=20", prelude=prelude)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert "Traceback" not in errors and "cannot be written" in errors
+    assert not list((tmp_path / "run").glob("*.writing"))
+    training.train(config(tmp_path, molecules, "run.max_epochs=2", "data.n_train=20"))
+    assert len(rows(tmp_path / "run")) == 2
+
+
+def test_evaluation_refuses_labels_that_are_no_number(tmp_path):
+    from tests.cases import model_file
+
+    frames = teacher.as_reference(teacher.molecule_frames(5))
+    frames[3].info["REF_energy"] = np.nan
+    write(tmp_path / "test.xyz", frames, format="extxyz")
+    with pytest.raises(DataError, match="energy of 1 frame.* is NaN or infinite: frame 3"):
+        evaluate_file(str(model_file(tmp_path)), str(tmp_path / "test.xyz"))
