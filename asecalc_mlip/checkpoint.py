@@ -1,7 +1,7 @@
 """The .pt file: write, read, upgrade, describe.
 
-A torch zip archive of plain types and tensors, read with `weights_only=True`; nothing in it is ever executed. Each change of
-the layout gets a new `FORMAT_VERSION` and an entry in `UPGRADES`, so that old files keep loading.
+A torch zip archive of plain types and tensors, read with `weights_only=True`; nothing in it is ever executed. Each
+change of the layout gets a new `FORMAT_VERSION` and an entry in `UPGRADES`, so that old files keep loading.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def save(
         For weights that are not finite, a card with other than plain types, or a file that cannot be written.
     """
     e0 = {chemical_symbols[z]: energy for z, energy in potential.reference_energies.items()}
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "architecture": potential.architecture,
@@ -175,14 +175,16 @@ def _write(content: dict[str, Any], path: Path) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} cannot be written: {error}; check the folder and the space on the disk") from None
+        raise CheckpointError(
+            f"{path} cannot be written: {error}; check the folder and the space on the disk"
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise CheckpointError(
-            f"{path} is not a model file of this package: it is no zip archive ({path.stat().st_size} bytes). It may be "
-            "cut off by a broken copy or download, or come from another program; nothing in it was executed"
+            f"{path} is not a model file of this package: it is no zip archive ({path.stat().st_size} bytes). It may "
+            "be cut off by a broken copy or download, or come from another program; nothing in it was executed"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -132,7 +133,8 @@ class RunFiles:
             except OSError as error:
                 raise _disk_error(self.path(name), error) from None
         buffer = io.BytesIO()
-        np.savez(buffer, meta=np.array(json.dumps({**meta, "sizes": sizes})), **arrays)
+        content: dict[str, Any] = {"meta": np.array(json.dumps({**meta, "sizes": sizes})), **arrays}
+        np.savez(buffer, **content)
         self._replace(RESTART, buffer.getvalue())
 
     def load_restart(self) -> tuple[dict[str, np.ndarray], dict]:

@@ -18,7 +18,7 @@ from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
 from asecalc_mlip.errors import InputError
 from md_protocols.files import RunFiles
 from md_protocols.runner import continue_run, start_run
-from md_protocols.settings import DTYPES, THERMOSTATS, MDSettings, continue_settings, make_settings
+from md_protocols.settings import DTYPES, THERMOSTATS, Dtype, MDSettings, continue_settings, make_settings
 from md_protocols.summary import summary_text
 
 ZOO = Path(next(iter(asecalc_mlip.__path__))) / "zoo"
@@ -167,16 +167,19 @@ def _structure(settings: MDSettings, model: Path | None) -> Atoms:
 
 def _beside(model: Path | None, suffix: str) -> Path | None:
     """aspirin.xyz or aspirin.reference.json beside aspirin.pt, or the shipped one of the same name."""
-    for folder in (model.parent, ZOO) if model else ():
+    if model is None:
+        return None
+    for folder in (model.parent, ZOO):
         path = folder / (model.stem + suffix)
         if path.is_file():
             return path
     return None
 
 
-def _load_model(path: Path, device: str, dtype: str):
+def _load_model(path: Path | None, device: str, dtype: Dtype):
     from asecalc_mlip import PIWSLCalculator
 
+    assert path is not None  # it is only where a calculator was handed over
     return PIWSLCalculator.load(path, device=device, dtype=dtype)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal, get_args
 
 import yaml
 
@@ -12,7 +13,8 @@ from asecalc_mlip.errors import InputError
 
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 THERMOSTATS = ("langevin", "nose-hoover", "bussi")
-DTYPES = ("float32", "float64")
+Dtype = Literal["float32", "float64"]
+DTYPES: tuple[str, ...] = get_args(Dtype)
 DEFAULT_TAU_FS = {"langevin": 100.0, "nose-hoover": 50.0, "bussi": 100.0}
 # Restart points are at least this many steps apart: each costs one extra force call.
 RESTART_STEPS = 200
@@ -42,7 +44,7 @@ class MDSettings:
     """Seed of the initial velocities and of the thermostat's noise."""
     interval: int = 100
     """Steps between two frames (trajectory, log, monitor)."""
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     """Precision of the model: float32 or float64."""
     protocol: str | None = None
     """Name of the protocol the settings come from."""

@@ -143,8 +143,9 @@ def test_code_in_a_file_is_never_executed(tmp_path):
     torch.save({"format": "asecalc-mlip", "version": 1, "card": Bomb(target)}, tmp_path / "zip.pt")
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Bomb(target)))
     torch.save(make_potential("painn"), tmp_path / "module.pt")
-    for name, message in (("zip", "Nothing was executed"), ("pickle", "no zip archive"), ("module", "Nothing was executed")):
-        with pytest.raises(CheckpointError, match=message.replace("Nothing", "[Nn]othing")):
+    unexecuted = "[Nn]othing was executed"
+    for name, message in (("zip", unexecuted), ("pickle", "no zip archive"), ("module", unexecuted)):
+        with pytest.raises(CheckpointError, match=message):
             load(tmp_path / f"{name}.pt")
     assert not target.exists()
 

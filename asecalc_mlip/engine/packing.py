@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from asecalc_mlip.models import PaiNN, SchNet
+from asecalc_mlip.models.painn import PaiNNMixing
 from asecalc_mlip.models.radial import BesselBasis
+from asecalc_mlip.models.schnet import SchNetInteraction
 
 __all__ = ["LANES", "PACKERS", "Packed"]
 
@@ -54,6 +56,7 @@ def _pack_painn(network: PaiNN) -> Packed:
     tensors, width = _embedding_and_readout(network)
     filters = torch.cat([network.filters.weight, network.filters.bias[:, None]], dim=1)
     for k, (message, mixing) in enumerate(zip(network.messages, network.mixings, strict=True)):
+        assert isinstance(mixing, PaiNNMixing)
         # The vectors are zero before the first block, so their third of filters and messages is not there.
         rows, start = (3 if k else 2) * network.n_features, 3 * network.n_features * k
         a1, a2 = _dense(message, 0), _dense(message, 2)
@@ -69,9 +72,9 @@ def _pack_schnet(network: SchNet) -> Packed:
     tensors, width = _embedding_and_readout(network)
     tables, nodes = _filter_tables(network)
     for table, block in zip(tables, network.interactions, strict=True):
-        f2out: Any = block.f2out
+        assert isinstance(block, SchNetInteraction)
         tensors += [table, block.in2f.weight.t(), block.in2f.weight]
-        tensors += [*_with_bias(_dense(f2out, 0)), *_with_bias(_dense(f2out, 2))]
+        tensors += [*_with_bias(_dense(block.f2out, 0)), *_with_bias(_dense(block.f2out, 2))]
     sizes = (network.embedding.embedding_dim, len(network.interactions), nodes, 0, width)
     return _packed("schnet", network, sizes, tensors)
 
@@ -126,7 +129,9 @@ class _Filter:
 
     def __init__(self, network: SchNet, block: int):
         self.network = network
-        self.layers = copy.deepcopy(network.interactions[block].filter_network).double().requires_grad_(False)
+        interaction = network.interactions[block]
+        assert isinstance(interaction, SchNetInteraction)
+        self.layers = copy.deepcopy(interaction.filter_network).double().requires_grad_(False)
 
     def __call__(self, distances: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
