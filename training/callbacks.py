@@ -61,7 +61,7 @@ class AveragedWeights(pl.Callback):
     def copy_to_module(self, weights: list[Tensor]) -> None:
         """Write a list of weights into the module."""
         with torch.no_grad():
-            for parameter, value in zip(self.module.parameters(), weights):
+            for parameter, value in zip(self.module.parameters(), weights, strict=True):
                 parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class StopSignals(pl.Callback):
 
 
 class RunLog(pl.Callback):
-    """One row per epoch in log.csv, and one progress bar over all epochs (a line a minute where there is no terminal)."""
+    """One row per epoch in log.csv, and one progress bar over all epochs; without a terminal, a line a minute."""
 
     def __init__(self, folder: Path, *, progress: bool):
         self.path = folder / "log.csv"
@@ -210,7 +210,9 @@ class RunLog(pl.Callback):
             self._bar.update()
         elif self.progress and time.monotonic() - self._spoken > 60:
             self._spoken = time.monotonic()
-            left = self.seconds / max(1, trainer.current_epoch + 1) * (trainer.max_epochs - trainer.current_epoch - 1)
+            assert trainer.max_epochs is not None
+            done = trainer.current_epoch + 1
+            left = self.seconds / max(1, done) * (trainer.max_epochs - done)
             print(f"epoch {row['epoch'] + 1}/{trainer.max_epochs}, {text}, {left / 60:.0f} min left", flush=True)
 
 

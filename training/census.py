@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
@@ -160,11 +159,6 @@ def check_labels(frames: Sequence[Atoms], weights: Mapping[str, float]) -> Censu
 def has_label(atoms: Atoms, label: str) -> bool:
     """Return whether a frame has a label, finite or not."""
     return label in atoms.arrays if label == "forces" else label in atoms.info
-
-
-def energies_per_atom(frames: Sequence[Atoms]) -> np.ndarray:
-    """Return the energies per atom (eV) of the frames that have one."""
-    return np.array([atoms.info["energy"] / len(atoms) for atoms in frames if "energy" in atoms.info])
 
 
 def _keys(frames: Sequence[Atoms]) -> dict[str, dict[str, int]]:

@@ -29,7 +29,7 @@ class DataConfig:
     """Where the labelled structures come from and how they are split."""
 
     train: str = ""
-    """File with labelled structures: extended XYZ, ASE database or rMD17/MD17 .npz. Relative to where the run starts."""
+    """Labelled structures: extended XYZ, ASE database or rMD17/MD17 .npz. Relative to where the run starts."""
     test: str | None = None
     """Held-back file for the errors in the card; None takes what the split leaves over, if anything."""
     n_train: int | None = None
@@ -257,7 +257,7 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, f"{name}.")
     if value is None and type(None) in get_args(hint):
         return None

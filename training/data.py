@@ -52,7 +52,9 @@ class Split:
             train, val, test = ([int(i) for i in content[part]] for part in ("train", "val", "test"))
             split = cls(train, val, test, content.get("data_sha256"))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"split file {str(path)!r} cannot be used: {error!r}; delete it to draw a new one") from None
+            raise InputError(
+                f"split file {str(path)!r} cannot be used: {error!r}; delete it to draw a new one"
+            ) from None
         if not (split.train and split.val):
             raise InputError(f"split file {str(path)!r} has no frames to train or to validate on")
         every = split.train + split.val + split.test
@@ -181,6 +183,8 @@ class FramesDataModule(AtomsDataModule):
         Where the database is written.
     batch_size, seed : int
     """
+
+    _train_dataloader: AtomsLoader | None
 
     def __init__(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 __all__ = ["DISTANCES", "Distance", "distance"]
@@ -50,8 +49,3 @@ class distance(nn.Module):
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Scalar tensor."""
         return self._function(prediction, target.to(prediction.dtype))
-
-
-def is_finite(loss: Tensor) -> bool:
-    """Whether a loss is neither NaN nor infinite."""
-    return bool(torch.isfinite(loss.detach()))

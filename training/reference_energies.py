@@ -80,7 +80,7 @@ def reference_energies(
     frames: Sequence[Atoms],
     method: Method = "fit",
     *,
-    given: Mapping[int | str, float] | None = None,
+    given: Mapping[int, float] | Mapping[str, float] | None = None,
     isolated: str | Path | Sequence[Atoms] | None = None,
 ) -> ReferenceEnergies:
     """Get reference energies for a data set and test them against it.
@@ -161,7 +161,7 @@ def _from_isolated(isolated: str | Path | Sequence[Atoms] | None) -> tuple[dict[
     return values, source
 
 
-def _from_given(given: Mapping[int | str, float] | None) -> tuple[dict[int, float], str]:
+def _from_given(given: Mapping[int, float] | Mapping[str, float] | None) -> tuple[dict[int, float], str]:
     if not given:
         raise InputError("Reference energies 'given' need a table such as {H: -13.57, C: -1026.85} in eV.")
     values: dict[int, float] = {}

@@ -14,7 +14,7 @@ from asecalc_mlip.errors import DataError
 from asecalc_mlip.models import Potential, predict
 from training.config import LossConfig, OptimizerConfig
 from training.data import graph_from_batch
-from training.losses import distance, is_finite
+from training.losses import distance
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
 
@@ -69,8 +69,8 @@ def make_outputs(loss: LossConfig) -> list[ModelOutput]:
 class TrainingTask(AtomisticTask):
     """AtomisticTask whose schedule is part of its state, and which stops at a loss that is not a number.
 
-    Lightning saves epoch-end checkpoints before it steps a plateau schedule and then skips that step on resuming, so the
-    schedule is stepped here instead: a resumed run has the learning rates of one that was never interrupted.
+    Lightning saves epoch-end checkpoints before it steps a plateau schedule and then skips that step on resuming, so
+    the schedule is stepped here instead: a resumed run has the learning rates of one that was never interrupted.
     """
 
     def __init__(self, model: PotentialAdapter, outputs: list[ModelOutput], config: OptimizerConfig, max_epochs: int):
@@ -93,7 +93,7 @@ class TrainingTask(AtomisticTask):
         prediction = self.predict_without_postprocessing(batch)
         prediction, targets = self.apply_constraints(prediction, self._targets(batch))
         loss = self.loss_fn(prediction, targets)
-        if not is_finite(loss):
+        if not torch.isfinite(loss):
             raise DataError(self._diverged(batch))
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]))
         return loss
@@ -113,7 +113,7 @@ class TrainingTask(AtomisticTask):
     def on_train_epoch_end(self) -> None:
         """Step the schedule with the validation loss of this epoch."""
         loss = self.trainer.callback_metrics["val_loss"]
-        if not is_finite(loss):
+        if not torch.isfinite(loss):
             raise DataError(
                 f"the validation loss is no longer a number after epoch {self.current_epoch + 1}. {_ADVICE}"
             )

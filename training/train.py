@@ -7,7 +7,6 @@ Ctrl-C and SIGTERM end a run at the end of its epoch, with a checkpoint.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import sqlite3
@@ -133,7 +132,8 @@ def prepare(config: TrainConfig) -> Run:
         seed=config.run.seed,
     )
     n_parameters = sum(p.numel() for p in potential.parameters())
-    print(f"{config.model.architecture} with {n_parameters} parameters, cutoff {potential.cutoff} Å; output in {folder}")
+    name = config.model.architecture
+    print(f"{name} with {n_parameters} parameters, cutoff {potential.cutoff} Å; output in {folder}")
     return Run(config, folder, frames, split, e0, potential, data)
 
 
@@ -384,8 +384,3 @@ def _device(name: str) -> str:
     if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
         return name
     raise InputError(f"run.device is {name!r}; allowed here: auto, cpu" + (", cuda" * torch.cuda.is_available()))
-
-
-def summary(folder: str | Path) -> dict[str, Any]:
-    """summary.json of a finished run."""
-    return json.loads((Path(folder) / "summary.json").read_text())
