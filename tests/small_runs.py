@@ -1,0 +1,36 @@
+"""Training runs of seconds, and what they leave."""
+
+import csv
+from pathlib import Path
+
+import torch
+import yaml
+
+from training.config import load_config
+
+SMALL = {
+    "model": {"hyperparameters": {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8}},
+    "data": {"n_val": 10},
+    "optimizer": {"lr": 0.005, "warmup_steps": 10, "plateau_patience": 1, "plateau_factor": 0.5, "ema_decay": 0.9},
+    "run": {"batch_size": 10, "max_epochs": 4, "threads": 1, "device": "cpu", "progress": False},
+}
+
+
+def config(tmp_path, data, *overrides, output="run"):
+    """Settings of a small run; leaves small.yaml in `tmp_path`."""
+    base = tmp_path / "small.yaml"
+    base.write_text(yaml.safe_dump(SMALL))
+    return load_config([base], [f"data.train={data}", f"run.output={tmp_path / output}", *overrides])
+
+
+def weights(folder):
+    """The last checkpoint, and all weights in it: raw, average and best."""
+    state = torch.load(Path(folder) / "last.ckpt", weights_only=False)
+    average = next(v for k, v in state["callbacks"].items() if "AveragedWeights" in k)
+    return state, [*state["state_dict"].values(), *average["average"], *average["best"]]
+
+
+def rows(folder):
+    """log.csv without the times."""
+    with (Path(folder) / "log.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]

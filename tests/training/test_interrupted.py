@@ -1,0 +1,154 @@
+"""Training that is interrupted: it continues exactly, and loses and hides nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from asecalc_mlip.errors import DataError, InputError
+from tests.small_runs import config, rows, weights
+
+pytest.importorskip("schnetpack")
+from training import train as training  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_resumed_run_equals_uninterrupted(schedule, molecules, tmp_path):
+    schedule = f"optimizer.schedule={schedule}"
+    training.train(config(tmp_path, molecules, schedule, "run.max_epochs=6", output="whole"))
+    # A cosine ends at max_epochs, so the first part must know the whole length and be stopped, not shortened.
+    interrupted = config(tmp_path, molecules, schedule, "run.max_epochs=6", output="parts")
+    stop_after(interrupted, epochs=3)
+    assert len(rows(tmp_path / "parts")) == 3
+    training.train(interrupted)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole[1], parts[1], strict=True))
+    assert whole[0]["schedule"] == parts[0]["schedule"]
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+    assert (tmp_path / "whole" / "model.pt").stat().st_size == (tmp_path / "parts" / "model.pt").stat().st_size
+
+
+def stop_after(settings, epochs):
+    """Run the first epochs and leave the checkpoint, as an interruption between two epochs does."""
+    import pytorch_lightning as pl
+
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            trainer.should_stop = trainer.current_epoch + 1 >= epochs
+
+    run = training.prepare(settings)
+    original = pl.Trainer.__init__
+
+    def patched(self, *args, callbacks=(), **kwargs):
+        original(self, *args, callbacks=[Stop(), *callbacks], **kwargs)
+
+    pl.Trainer.__init__ = patched
+    try:
+        training.fit(run)
+    finally:
+        pl.Trainer.__init__ = original
+
+
+def test_kill_nine_then_resume(molecules, tmp_path):
+    settings = config(tmp_path, molecules, "run.max_epochs=25", output="whole")
+    training.train(settings)
+    # Every epoch is saved here, where the default is every 30 seconds.
+    code = (
+        "import sys; from training import train, callbacks; from training.config import load_config;"
+        "callbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0;"
+        "train.train(load_config(sys.argv[1:2], sys.argv[2:]))"
+    )
+    arguments = [str(tmp_path / "small.yaml"), f"data.train={molecules}", "run.max_epochs=25"]
+    arguments.append(f"run.output={tmp_path / 'killed'}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, stdout=subprocess.DEVNULL)
+    log = tmp_path / "killed" / "log.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if log.exists() and len(log.read_text().splitlines()) > 5:
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    training.train(config(tmp_path, molecules, "run.max_epochs=25", output="killed"))
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(a, b) for a, b in zip(whole[1], killed[1], strict=True))
+    assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+
+
+def test_divergence_stops_and_keeps_the_checkpoint(molecules, tmp_path):
+    training.train(config(tmp_path, molecules, "run.max_epochs=2"))
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)
+    # Weights that overflow, as after a step that was much too long.
+    name = next(k for k in state["state_dict"] if k.endswith("embedding.weight"))
+    state["state_dict"][name].fill_(1e30)
+    torch.save(state, tmp_path / "run" / "last.ckpt")
+    before = (tmp_path / "run" / "last.ckpt").read_bytes()
+    with pytest.raises(DataError, match=r"no longer a number at step 10.*Lower optimizer\.lr"):
+        training.train(config(tmp_path, molecules, "run.max_epochs=4"))
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
+
+
+def test_damaged_checkpoint(molecules, tmp_path):
+    training.train(config(tmp_path, molecules, "run.max_epochs=1"))
+    path = tmp_path / "run" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"last\.ckpt.*cannot be read"):
+        training.train(config(tmp_path, molecules, "run.max_epochs=2"))
+
+
+def test_one_run_per_folder(molecules, tmp_path):
+    with training._locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another training"):
+        training.train(config(tmp_path, molecules))
+
+
+def start(tmp_path, molecules, *arguments, prelude=""):
+    """`asecalc train` in a process of its own."""
+    config(tmp_path, molecules)  # writes small.yaml
+    code = f"import sys; {prelude}; from asecalc_mlip.cli import main; main()"
+    command = ["train", str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
+    command += arguments
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, *command], env=environment, **pipes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_with_a_checkpoint(number, molecules, tmp_path):
+    prelude = "import signal; signal.signal(2, signal.default_int_handler)"
+    process = start(tmp_path, molecules, "run.max_epochs=100000", prelude=prelude)
+    log = tmp_path / "run" / "log.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not (log.exists() and len(log.read_text()) > 300):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors and "run the same command again" in errors
+    epochs = len(rows(tmp_path / "run"))
+    training.train(config(tmp_path, molecules, f"run.max_epochs={epochs + 1}"))
+    assert len(rows(tmp_path / "run")) == epochs + 1
+
+
+@pytest.mark.parametrize("limit", [2_000, 60_000, 90_000])
+def test_full_disk(limit, molecules, tmp_path):
+    # A limit on the size of files stands for a disk without room: it hits the database, the checkpoint, or a figure.
+    prelude = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)"
+    )
+    process = start(tmp_path, molecules, "run.max_epochs=2", "data.n_train=20", prelude=prelude)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert "Traceback" not in errors and "cannot be written" in errors
+    assert not list((tmp_path / "run").glob("*.writing"))
+    training.train(config(tmp_path, molecules, "run.max_epochs=2", "data.n_train=20"))
+    assert len(rows(tmp_path / "run")) == 2
