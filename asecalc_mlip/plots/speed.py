@@ -26,9 +26,9 @@ def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> No
             label = {"schnetpack": "SchNetPack SpkCalculator", "ours": "PIWSLCalculator"}[side]
             values = [row[f"{side}_ms"] for row in chosen.values()]
             bars = axes.bar([x + shift for x in range(len(names))], values, 0.38, color=_COLORS[side], label=label)
-            texts = [f"{v:.3g}" for v in values]
+            texts = [_number(v) for v in values]
             if side == "ours":
-                texts = [f"{v:.3g}\n{row['ratio']:.1f}×" for v, row in zip(values, chosen.values(), strict=True)]
+                texts = [f"{_number(v)}\n{row['ratio']:.1f}×" for v, row in zip(values, chosen.values(), strict=True)]
             axes.bar_label(bars, texts, fontsize=7, padding=2)
         axes.set_yscale("log")
         axes.set_ylim(top=3 * axes.get_ylim()[1])
@@ -52,3 +52,7 @@ def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> 
         axes.grid(True, color="#e6e9ec", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
