@@ -265,6 +265,8 @@ def _card_text(model: LoadedModel) -> str:
         ("elements", ", ".join(chemical_symbols[z] for z in potential.elements)),
         ("cutoff", f"{potential.cutoff:g} Å"),
         ("E0", f"{e0.get('method', 'not stated')}: {values} eV"),
+        # Where they come from decides whether they describe single atoms.
+        ("E0 source", str(e0.get("source", "not stated"))),
     ]
     lines += [(str(key).replace("_", " "), _plain_text(value)) for key, value in model.card.items()]
     return "\n".join([model.path.name, *(f"  {key:<16} {value}" for key, value in lines)])

@@ -41,7 +41,7 @@ def test_saving_does_not_touch_the_model(tmp_path):
 
 def test_card_as_text(tmp_path):
     text = describe(model_file(tmp_path))
-    for part in ("painn", "H, C, O, Si", "4 Å", "licence", "MIT", "-13.600"):
+    for part in ("painn", "H, C, O, Si", "4 Å", "licence", "MIT", "-13.600", "E0 source"):
         assert part in text
 
 
