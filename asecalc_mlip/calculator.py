@@ -19,6 +19,7 @@ from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.engine import Engine, make_engine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
+from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.neighbors import NeighborCache
 
 __all__ = ["PIWSLCalculator"]
@@ -33,7 +34,7 @@ class PIWSLCalculator(Calculator):
     """Energy, forces and stress of a model file; made by `PIWSLCalculator.load`.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), and stress (eV/Å³, Voigt order,
-    ASE's sign) for structures that are periodic in three directions.
+    ASE's sign) for structures that are periodic in three directions. A model with direct forces has no stress.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class PIWSLCalculator(Calculator):
         self.model = model
         # A copy: another calculator may run the same model in another dtype or on another device.
         self.potential = copy.deepcopy(model.potential).to(device=self.device, dtype=getattr(torch, dtype))
+        if self.potential.direct_forces:
+            self.implemented_properties = [name for name in self.implemented_properties if name != "stress"]
         self.engine: Engine = make_engine(self.potential)
         self.neighbors = NeighborCache(self.potential.cutoff, skin)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
@@ -119,6 +122,12 @@ class PIWSLCalculator(Calculator):
             "seconds_model": self._seconds["model"],
         }
 
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Called by ASE; says why where a model with direct forces is asked for stress."""
+        if name == "stress" and allow_calculation and self.potential.direct_forces:
+            raise InputError(NO_STRESS)
+        return super().get_property(name, atoms, allow_calculation)
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -135,6 +144,8 @@ class PIWSLCalculator(Calculator):
         # Whoever asked for stress once will again at the next step; taking it along then saves a second evaluation.
         self._stress_wanted |= "stress" in properties
         stress = self._stress_wanted and bool(atoms.pbc.all())
+        if "stress" in properties and self.potential.direct_forces:
+            raise InputError(NO_STRESS)
         if "stress" in properties and not stress:
             raise InputError(
                 f"stress needs a cell that is periodic in three directions; pbc is {atoms.pbc.tolist()}. "
@@ -166,7 +177,7 @@ class PIWSLCalculator(Calculator):
         -------
         list of dict
             In the order given: `energy` (eV), `forces` (N, 3) in eV/Å, and `stress` (6,) in eV/Å³, or None for
-            structures that are not periodic in three directions.
+            structures that are not periodic in three directions and for models with direct forces.
 
         Raises
         ------
@@ -209,7 +220,7 @@ class PIWSLCalculator(Calculator):
             except InputError as error:
                 raise InputError(f"structure {offset + index}: {error}") from None
         graph = batch_graphs(graphs).to(self.device)
-        periodic = [bool(atoms.pbc.all()) for atoms in structures]
+        periodic = [bool(atoms.pbc.all()) and not self.potential.direct_forces for atoms in structures]
         prediction = self.engine(graph, forces=True, stress=any(periodic))
         assert prediction.forces is not None
         forces = np.split(prediction.forces.cpu().numpy(), np.cumsum([len(a) for a in structures])[:-1])

@@ -98,7 +98,7 @@ def save(
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "architecture": potential.architecture,
-        "hyperparameters": dict(potential.hyperparameters),
+        "hyperparameters": _without_defaults(potential.hyperparameters),
         "state_dict": {name: value.detach().cpu().clone() for name, value in potential.network.state_dict().items()},
         "elements": list(e0),
         "cutoff": potential.cutoff,
@@ -166,6 +166,11 @@ def find(path: str | Path) -> Path:
 def zoo_models() -> list[str]:
     """Names of the shipped models."""
     return sorted(file.name for file in ZOO.glob("*.pt"))
+
+
+def _without_defaults(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    # Versions before direct forces refuse the word; the files of other models need not carry it.
+    return {name: value for name, value in hyperparameters.items() if (name, value) != ("direct_forces", False)}
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
@@ -268,6 +273,8 @@ def _card_text(model: LoadedModel) -> str:
         # Where they come from decides whether they describe single atoms.
         ("E0 source", str(e0.get("source", "not stated"))),
     ]
+    if potential.direct_forces:
+        lines.insert(1, ("forces", "direct (not the derivative of the energy)"))
     lines += [(str(key).replace("_", " "), _plain_text(value)) for key, value in model.card.items()]
     return "\n".join([model.path.name, *(f"  {key:<16} {value}" for key, value in lines)])
 

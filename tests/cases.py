@@ -12,6 +12,8 @@ from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential
 
 E0 = {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0}
 MODELS = sorted(ARCHITECTURES)
+# PaiNN whose forces come from a head of their own; a name for the tests only.
+DIRECT = "painn-direct"
 STRUCTURES = ["molecule", "crystal", "skewed", "slab"]
 
 
@@ -20,6 +22,8 @@ def make_potential(
 ) -> Potential:
     """Small random potential with biases that are not zero, so that no term hides; fixed as a served one by default."""
     torch.manual_seed(seed)
+    if architecture == DIRECT:
+        architecture, changes = "painn", {"direct_forces": True, **changes}
     hyperparameters = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8, **changes}
     potential = build_potential(architecture, hyperparameters, reference_energies=E0, scale=1.3)
     with torch.no_grad():

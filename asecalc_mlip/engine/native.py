@@ -47,6 +47,7 @@ class NativeEngine:
         weights = next(potential.network.parameters())
         return (
             (type(potential.network), weights.dtype) in PACKERS
+            and not potential.direct_forces
             and weights.device.type == "cpu"
             and potential.hyperparameters.get("n_features", 128) % LANES[weights.dtype] == 0
             and hasattr(native_library(), f"{potential.architecture}_workspace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -42,7 +42,7 @@ def build_network(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.M
     allowed = list(inspect.signature(cls).parameters)
     unknown = sorted(set(hyperparameters) - set(allowed))
     if unknown:
-        raise InputError(f"{architecture} has no hyper-parameter {unknown}; it has {allowed}")
+        raise InputError(f"{architecture} has no hyper-parameter {unknown}; it has {allowed}{_owners(unknown)}")
     for name, value in hyperparameters.items():
         _check_size(f"{architecture}: hyper-parameter {name}", name, value)
     try:
@@ -51,12 +51,20 @@ def build_network(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.M
         raise InputError(f"{architecture} cannot be built with {dict(hyperparameters)}: {error}") from None
 
 
+def _owners(names: Sequence[str]) -> str:
+    """Which other architectures have these hyper-parameters, as the end of a message."""
+    owners = {name: [a for a, c in ARCHITECTURES.items() if name in inspect.signature(c).parameters] for name in names}
+    return "".join(f". Only {', '.join(found)} has {name}" for name, found in owners.items() if found)
+
+
 def _check_size(what: str, name: str, value: Any) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if name == "cutoff" and not (number and 0 < value < math.inf):
         raise InputError(f"{what} is {value!r}; expected a length above 0 Å, usually 4 to 7")
     if name.startswith("n_") and not (number and isinstance(value, int) and value >= 1):
         raise InputError(f"{what} is {value!r}; expected a whole number of at least 1")
+    if name == "direct_forces" and not isinstance(value, bool):
+        raise InputError(f"{what} is {value!r}; expected true or false")
 
 
 def build_potential(

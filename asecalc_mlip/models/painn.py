@@ -11,6 +11,9 @@ W(d) = f_c(d) · (Φ(d) W_f + b_f), all of width 3F and split in three:
     q, μ     q, mu               Φ        basis
     x_j W    message             u_ij     directions
     C        mixing.channels     M        mixing.context
+
+Energies are read from the q. Forces are minus their gradient, or, as an option, read from the μ by a head of their own:
+cheaper, but then they are the derivative of no energy.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry, mlp
 from asecalc_mlip.models.radial import EnvelopedBasis, RadialBasisName, make_radial_basis
+from asecalc_mlip.models.vector_head import VectorHead, norms
 
 __all__ = ["PaiNN"]
 
@@ -42,6 +47,8 @@ class PaiNN(nn.Module):
     n_rbf : int
         Number of radial functions.
     radial_basis : {"gaussian", "bessel"}
+    direct_forces : bool
+        Add a head that reads the forces from the vectors, for `energies_and_forces`.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class PaiNN(nn.Module):
         n_interactions: int = 3,
         n_rbf: int = 20,
         radial_basis: RadialBasisName = "gaussian",
+        direct_forces: bool = False,
     ):
         super().__init__()
         self.cutoff = cutoff
@@ -62,13 +70,47 @@ class PaiNN(nn.Module):
         self.messages = nn.ModuleList(mlp(n_features, n_features, 3 * n_features) for _ in range(n_interactions))
         self.mixings = nn.ModuleList(PaiNNMixing(n_features) for _ in range(n_interactions))
         self.readout = mlp(n_features, n_features // 2, 1)
+        # Made last, so that a seed gives the other weights the same values with and without it.
+        self.force_head = VectorHead(n_features) if direct_forces else None
+
+    @property
+    def direct_forces(self) -> bool:
+        """Whether there is a head for forces."""
+        return self.force_head is not None
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""
+        q, _ = self._features(graph, scalars_only=True)
+        return self.readout(q).squeeze(-1)
+
+    def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
+        """Energies (N,) and, by the force head, forces (N, 3), in one pass.
+
+        Raises
+        ------
+        InputError
+            Without a force head.
+        """
+        if self.force_head is None:
+            raise InputError("this PaiNN has no force head; build it with direct_forces=True, or use predict()")
+        q, mu = self.features(graph)
+        return self.readout(q).squeeze(-1), self.force_head(q, mu)
+
+    def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies (N,) with the vectors (N, 3, F) and scalars (N, F) of `features`, for heads beside the energy."""
+        q, mu = self.features(graph)
+        return self.readout(q).squeeze(-1), mu, q
+
+    def features(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
+        """Scalars q (N, F) and vectors μ (N, 3, F) after the last block."""
+        return self._features(graph, scalars_only=False)
+
+    def _features(self, graph: AtomGraph, *, scalars_only: bool) -> tuple[Tensor, Tensor]:
+        """With `scalars_only` the last block does not mix the vectors, which the energy does not need."""
         distances, directions = edge_geometry(graph, self.filters.weight.dtype)
         q = self.embedding(graph.numbers)
         # The vectors are zero before the first block; None lets that block skip the terms they would enter.
-        mu = None
+        mu: Any = None
         last = len(self.mixings) - 1
         # With the bias as the weight of one more radial function, filters are one matrix product.
         weights = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
@@ -80,8 +122,9 @@ class PaiNN(nn.Module):
             x = nn.functional.linear(message[1](message[0](q)), message[2].weight[:width], message[2].bias[:width])
             filters = nn.functional.linear(basis, weights[start : start + width])
             dq, dmu = painn_message(filters, directions, x, mu, graph.centers, graph.neighbors)
-            q, mu = mixing(q + dq, dmu if mu is None else mu + dmu, scalars_only=block == last)
-        return self.readout(q).squeeze(-1)
+            mu = dmu if mu is None else mu + dmu
+            q, mu = mixing(q + dq, mu, scalars_only=scalars_only and block == last)
+        return q, mu
 
 
 class PaiNNMixing(nn.Module):
@@ -95,8 +138,6 @@ class PaiNNMixing(nn.Module):
     def forward(self, q: Tensor, mu: Tensor, *, scalars_only: bool = False) -> tuple[Tensor, Tensor]:
         """(N, F) scalars and (N, 3, F) vectors, mixed; with `scalars_only` the vectors come back unchanged."""
         v, u = self.channels(mu).chunk(2, dim=-1)
-        # 1e-8 keeps the norm differentiable where a vector vanishes, by symmetry or on an isolated atom.
-        norms = torch.sqrt(v.square().sum(dim=1) + 1e-8)
-        a, b, c = self.context(torch.cat([q, norms], dim=-1)).chunk(3, dim=-1)
+        a, b, c = self.context(torch.cat([q, norms(v)], dim=-1)).chunk(3, dim=-1)
         q = q + a + c * (v * u).sum(dim=1)
         return q, mu if scalars_only else mu + b[:, None, :] * u

@@ -9,10 +9,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 
-__all__ = ["Potential", "Prediction", "predict"]
+__all__ = ["NO_STRESS", "Potential", "Prediction", "predict"]
+
+NO_STRESS = (
+    "a direct-force model has no stress: its forces are not the derivative of its energy. Use a conservative model "
+    "(direct_forces: false) for stress, or ask for energy and forces only"
+)
 
 
 class Potential(nn.Module):
@@ -63,6 +69,11 @@ class Potential(nn.Module):
         return float(cast("float", self.network.cutoff))
 
     @property
+    def direct_forces(self) -> bool:
+        """Whether forces come from a head of the network instead of the gradient of the energy."""
+        return bool(getattr(self.network, "direct_forces", False))
+
+    @property
     def dtype(self) -> torch.dtype:
         return next(self.network.parameters()).dtype
 
@@ -78,13 +89,26 @@ class Potential(nn.Module):
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom in eV, (N,) float64."""
-        alone = self._network_of_lone_atoms(graph).index_select(0, graph.numbers)
-        return (self.network(graph).double() - alone) * self.scale + self.e0.index_select(0, graph.numbers)
+        return self._in_ev(self.network(graph), graph)
+
+    def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
+        """Energies (N,) in eV and forces (N, 3) in eV/Å of a model with direct forces, float64, in one pass."""
+        raw, forces = cast("Any", self.network).energies_and_forces(graph)
+        return self._in_ev(raw, graph), forces.double() * self.scale
+
+    def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies (N,) in eV, float64, with the vectors (N, 3, F) and scalars (N, F) of the network's last block."""
+        raw, vectors, scalars = cast("Any", self.network).energies_and_vectors(graph)
+        return self._in_ev(raw, graph), vectors, scalars
 
     def train(self, mode: bool = True) -> Potential:
         """See `torch.nn.Module.train`; weights may change from here on, so what was derived from them is dropped."""
         self._alone = None
         return super().train(mode)
+
+    def _in_ev(self, raw: Tensor, graph: AtomGraph) -> Tensor:
+        alone = self._network_of_lone_atoms(graph).index_select(0, graph.numbers)
+        return (raw.double() - alone) * self.scale + self.e0.index_select(0, graph.numbers)
 
     def _network_of_lone_atoms(self, graph: AtomGraph) -> Tensor:
         """Output of the network for each element alone, by atomic number; kept while the model is not trained."""
@@ -141,6 +165,7 @@ def predict(
     """Energy with forces F = −∂E/∂r and stress σ = (1/V) ∂E/∂ε by automatic differentiation.
 
     The strain ε is symmetric and acts on positions and cell together: r → r (1 + ε) (Knuth et al., CPC 190 (2015) 33).
+    A model whose `direct_forces` is true gives its forces itself and has no stress.
 
     Parameters
     ----------
@@ -151,7 +176,14 @@ def predict(
         What to take besides the energy.
     create_graph : bool
         Keep the result differentiable, for training on forces.
+
+    Raises
+    ------
+    InputError
+        For the stress of a model with direct forces.
     """
+    if getattr(model, "direct_forces", False) and (forces or stress):
+        return _direct(model, graph, stress, create_graph)
     if not (forces or stress):
         with torch.set_grad_enabled(create_graph):
             energies = model(graph)
@@ -174,6 +206,14 @@ def predict(
         forces=-gradients[0] if forces else None,
         stress=None if volume is None else gradients[1] / torch.where(volume > 0, volume, torch.nan)[:, None, None],
     )
+
+
+def _direct(model: Any, graph: AtomGraph, stress: bool, create_graph: bool) -> Prediction:
+    if stress:
+        raise InputError(NO_STRESS)
+    with torch.set_grad_enabled(create_graph):
+        energies, forces = model.energies_and_forces(graph)
+    return Prediction(graph.sum_over_atoms(energies), energies, forces)
 
 
 def _strained(graph: AtomGraph, positions: Tensor) -> tuple[AtomGraph, Tensor]:

@@ -12,9 +12,10 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import predict
-from tests.cases import E0, MODELS, STRUCTURES, make_potential, make_structure
+from tests.cases import DIRECT, E0, MODELS, STRUCTURES, make_potential, make_structure
 
-pytestmark = pytest.mark.parametrize("architecture", MODELS)
+every_model = pytest.mark.parametrize("architecture", [*MODELS, DIRECT])
+conservative = pytest.mark.parametrize("architecture", MODELS)
 
 
 def energy(potential, atoms):
@@ -25,6 +26,7 @@ def results(potential, atoms, stress=False):
     return predict(potential, graph_from_atoms(atoms, potential.cutoff), stress=stress)
 
 
+@conservative
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_forces_are_minus_the_energy_gradient(architecture, structure):
     potential, atoms = make_potential(architecture), make_structure(structure)
@@ -43,6 +45,7 @@ def test_forces_are_minus_the_energy_gradient(architecture, structure):
     assert np.abs(forces - numeric).max() <= 1e-6 * np.abs(forces).max()
 
 
+@conservative
 @pytest.mark.parametrize("structure", ["crystal", "skewed"])
 def test_stress_is_the_strain_derivative(architecture, structure):
     potential, atoms = make_potential(architecture), make_structure(structure)
@@ -64,6 +67,7 @@ def test_stress_is_the_strain_derivative(architecture, structure):
     assert np.allclose(stress, stress.T, atol=1e-12)
 
 
+@every_model
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_invariances(architecture, structure):
     potential, atoms = make_potential(architecture), make_structure(structure)
@@ -76,9 +80,11 @@ def test_invariances(architecture, structure):
     result = results(potential, turned)
     assert result.energy.item() == pytest.approx(reference.energy.item(), abs=1e-9)
     assert np.allclose(result.forces.numpy(), (reference.forces.numpy() @ rotation)[order], atol=1e-9)
-    assert np.allclose(reference.forces.sum(0), 0, atol=1e-10)
+    if architecture != DIRECT:
+        assert np.allclose(reference.forces.sum(0), 0, atol=1e-10)
 
 
+@every_model
 @pytest.mark.parametrize("structure", ["crystal", "slab"])
 def test_wrapped_atoms_and_supercells_agree(architecture, structure):
     potential, atoms = make_potential(architecture), make_structure(structure)
@@ -94,6 +100,7 @@ def test_wrapped_atoms_and_supercells_agree(architecture, structure):
     assert np.allclose(double.forces[: len(atoms)], reference.forces, atol=1e-9)
 
 
+@every_model
 def test_smooth_at_the_cutoff(architecture):
     potential = make_potential(architecture)
     rc = potential.cutoff
@@ -112,18 +119,21 @@ def test_smooth_at_the_cutoff(architecture):
     assert np.abs(np.diff(forces)).max() < 20 * np.abs(forces).max() / 200
 
 
+@every_model
 def test_one_atom_alone_has_its_reference_energy(architecture):
     potential = make_potential(architecture)
     for symbol, number in (("H", 1), ("C", 6), ("Si", 14)):
         for cell in (None, [30, 30, 30]):
             result = results(potential, Atoms(symbol, [[5.0, -3, 9]], cell=cell, pbc=cell is not None))
-            assert result.energy.item() == E0[number]
+            # To the last digit but one: a matrix product may round one row otherwise than the same row among others.
+            assert result.energy.item() == pytest.approx(E0[number], abs=1e-14, rel=0)
             assert np.all(result.forces.numpy() == 0)
     # So two atoms that are pulled apart end at the sum of theirs.
     pair = results(potential, Atoms("CO", [[0, 0, 0], [0, 0, 30.0]]))
     assert pair.energy.item() == pytest.approx(E0[6] + E0[8], abs=1e-9)
 
 
+@every_model
 def test_lone_atoms_follow_the_weights(architecture):
     potential = make_potential(architecture).eval()
     alone = Atoms("C")
@@ -135,21 +145,24 @@ def test_lone_atoms_follow_the_weights(architecture):
     assert results(potential.eval(), alone).energy.item() == E0[6]
 
 
+@every_model
 def test_batch_of_unlike_structures_equals_one_at_a_time(architecture):
     potential = make_potential(architecture)
     structures = [make_structure(name, seed=k) for k, name in enumerate(STRUCTURES)] + [Atoms("Si")]
     graphs = [graph_from_atoms(atoms, potential.cutoff) for atoms in structures]
-    batch = predict(potential, batch_graphs(graphs), stress=True)
+    with_stress = architecture != DIRECT
+    batch = predict(potential, batch_graphs(graphs), stress=with_stress)
     start = 0
     for k, (atoms, graph) in enumerate(zip(structures, graphs, strict=True)):
-        single = predict(potential, graph, stress=atoms.pbc.all())
+        single = predict(potential, graph, stress=with_stress and atoms.pbc.all())
         assert batch.energy[k].item() == pytest.approx(single.energy.item(), abs=1e-9)
         assert np.allclose(batch.forces[start : start + len(atoms)], single.forces, atol=1e-10)
-        if atoms.pbc.all():
+        if single.stress is not None:
             assert np.allclose(batch.stress[k], single.stress[0], atol=1e-12)
         start += len(atoms)
 
 
+@every_model
 def test_float32_stays_near_float64(architecture):
     atoms = make_structure("slab")
     double, single = results(make_potential(architecture), atoms), results(make_potential(architecture).float(), atoms)
@@ -158,6 +171,7 @@ def test_float32_stays_near_float64(architecture):
     assert np.abs(double.forces - single.forces).max() < 1e-3 * np.abs(double.forces).max()
 
 
+@conservative
 @pytest.mark.parametrize("skin", [0.0, 0.6])
 def test_energy_is_conserved(architecture, skin, tmp_path):
     # A confined cluster under a random model is as anharmonic as it gets; the drift is that of the integrator.
