@@ -97,6 +97,7 @@ def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
     reference = None if atoms.pbc.any() else find_reference(atoms, path, reference_file)
     _warn_time_step(atoms, settings)
     atoms.calc = calculator or _load_model(path, device, settings.dtype)
+    _warn_direct_forces(ensemble, atoms.calc)
     identity = _identity(path)
     return start_run(atoms, settings, output, reference=reference, identity=identity, progress=progress), output
 
@@ -114,6 +115,7 @@ def _restart(ensemble, options, output, device, calculator, progress) -> tuple[d
     settings = continue_settings(stored, ensemble, options)
     path = model_path(model) if calculator is None else None
     calculator = calculator or _load_model(path, device, settings.dtype)
+    _warn_direct_forces(ensemble, calculator)
     return continue_run(calculator, settings, output, identity=_identity(path), progress=progress), output
 
 
@@ -204,6 +206,14 @@ def _warn_time_step(atoms: Atoms, settings: MDSettings) -> None:
         _note(
             f"a time step of {settings.timestep_fs:g} fs is long for hydrogen, whose vibrations have a period of about "
             "10 fs: use 0.5 fs (at most 1 fs) unless this is on purpose"
+        )
+
+
+def _warn_direct_forces(ensemble: str, calculator) -> None:
+    if ensemble == "nve" and getattr(getattr(calculator, "potential", None), "direct_forces", False):
+        _note(
+            "the forces of this model are direct, not the derivative of its energy, so the total energy will drift; "
+            "use a conservative model for NVE"
         )
 
 

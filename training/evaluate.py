@@ -10,21 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 
 from asecalc_mlip.calculator import PIWSLCalculator
 from asecalc_mlip.errors import DataError
+from asecalc_mlip.graph import graph_from_atoms
 from training.census import census
+from training.curl import force_curl
 from training.readers import read_frames
 
 __all__ = ["Errors", "evaluate_file", "evaluate_frames"]
+
+# At most this many structures for the curl, whose mean needs no more.
+CURL_FRAMES = 20
 
 
 @dataclass
 class Errors:
     """Errors of a model on a data set; energies in meV, forces in meV/Å, stress in meV/Å³.
 
-    `labels` and `predictions` hold the flat arrays behind the numbers (eV, eV/Å, eV/Å³), for parity plots.
+    `labels` and `predictions` hold the flat arrays behind the numbers (eV, eV/Å, eV/Å³), for parity plots. `curl` is
+    the mean of ‖J − Jᵀ‖/‖J‖ over some structures (see `training.curl`) for models with direct forces, else None.
     """
 
     model: str
@@ -34,6 +41,7 @@ class Errors:
     seconds: float
     mae: dict[str, float]
     rmse: dict[str, float]
+    curl: float | None = None
     labels: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
     predictions: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
@@ -44,6 +52,8 @@ class Errors:
             f"  {name.replace('_', ' '):<16} MAE {self.mae[name]:8.2f}   RMSE {self.rmse[name]:8.2f} {units[name]}"
             for name in self.mae
         ]
+        if self.curl is not None:
+            lines.append(f"  curl ‖J−Jᵀ‖/‖J‖  {self.curl:.3g}   (0: conservative; 2: no conservative part)")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +126,18 @@ def evaluate_frames(
         seconds=seconds,
         mae={key: float(np.abs(d).mean()) for key, d in differences.items()},
         rmse={key: float(np.sqrt((d**2).mean())) for key, d in differences.items()},
+        curl=_curl(calculator, frames) if calculator.potential.direct_forces else None,
         labels=truth,
         predictions=guess,
     )
+
+
+def _curl(calculator: PIWSLCalculator, frames: Sequence[Atoms]) -> float:
+    """Mean over frames spread evenly over the data; one at a time, because double derivatives take memory."""
+    chosen = np.unique(np.linspace(0, len(frames) - 1, CURL_FRAMES).round().astype(int))
+    generator = torch.Generator().manual_seed(0)
+    potential, curls = calculator.potential, []
+    for index in chosen:
+        graph = graph_from_atoms(frames[index], potential.cutoff, device=calculator.device)
+        curls.append(force_curl(potential, graph, generator=generator).item())
+    return float(np.mean(curls))

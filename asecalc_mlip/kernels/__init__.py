@@ -1,17 +1,34 @@
 """Message passing operations: native on the CPU, plain torch everywhere else, with the same result.
 
-`painn_message` and `schnet_message` are differentiable twice, which is what a force loss needs. The native library is
-optional (setup.py builds it where there is a C++ compiler); `native_library()` says whether it is there.
+`painn_message` and `schnet_message` are differentiable twice, which is what a force loss needs; `plain_kernels()` makes
+them differentiable to any order. The native library is optional (setup.py builds it where there is a C++ compiler);
+`native_library()` says whether it is there.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from torch import Tensor
 
 from asecalc_mlip.kernels import native, plain
 from asecalc_mlip.kernels.native import native_library
 
-__all__ = ["native_library", "painn_message", "schnet_message"]
+__all__ = ["native_library", "painn_message", "plain_kernels", "schnet_message"]
+
+_only_plain = ContextVar("only_plain", default=False)
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Plain torch for every message in this block, for derivatives beyond the second; slower, and more memory."""
+    token = _only_plain.set(True)
+    try:
+        yield
+    finally:
+        _only_plain.reset(token)
 
 
 def painn_message(
@@ -33,11 +50,11 @@ def painn_message(
     -------
     q, mu : (N, F) and (N, 3, F)
     """
-    module = native if native.serves(filters) else plain
+    module = native if native.serves(filters) and not _only_plain.get() else plain
     return module.painn_message(filters, directions, x, mu, centers, neighbors)
 
 
 def schnet_message(filters: Tensor, x: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
     """y_i = Σ_j W_ij x_j, the continuous-filter convolution of SchNet: (E, F) and (N, F) → (N, F)."""
-    module = native if native.serves(filters) else plain
+    module = native if native.serves(filters) and not _only_plain.get() else plain
     return module.schnet_message(filters, x, centers, neighbors)

@@ -13,6 +13,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction, predict
 from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.vector_head import VectorHead
 
 __all__ = [
     "ARCHITECTURES",
@@ -20,6 +21,7 @@ __all__ = [
     "Potential",
     "Prediction",
     "SchNet",
+    "VectorHead",
     "build_network",
     "build_potential",
     "predict",

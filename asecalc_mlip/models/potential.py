@@ -93,18 +93,23 @@ class Potential(nn.Module):
 
     def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
         """Energies (N,) in eV and forces (N, 3) in eV/Å of a model with direct forces, float64, in one pass."""
-        raw, forces = cast("Any", self.network).energies_and_forces(graph)
+        raw, forces = self._ability("energies_and_forces")(graph)
         return self._in_ev(raw, graph), forces.double() * self.scale
 
     def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
         """Energies (N,) in eV, float64, with the vectors (N, 3, F) and scalars (N, F) of the network's last block."""
-        raw, vectors, scalars = cast("Any", self.network).energies_and_vectors(graph)
+        raw, vectors, scalars = self._ability("energies_and_vectors")(graph)
         return self._in_ev(raw, graph), vectors, scalars
 
     def train(self, mode: bool = True) -> Potential:
         """See `torch.nn.Module.train`; weights may change from here on, so what was derived from them is dropped."""
         self._alone = None
         return super().train(mode)
+
+    def _ability(self, name: str) -> Callable[[AtomGraph], tuple[Tensor, ...]]:
+        if not hasattr(self.network, name):
+            raise InputError(f"{self.architecture} has no {name.replace('_', ' ')}: it has no vectors; use painn")
+        return getattr(self.network, name)
 
     def _in_ev(self, raw: Tensor, graph: AtomGraph) -> Tensor:
         alone = self._network_of_lone_atoms(graph).index_select(0, graph.numbers)

@@ -15,6 +15,7 @@ from ase.io import read, write
 
 from asecalc_mlip.analysis import MoleculeReference
 from md_protocols import nve, nvt, script
+from tests.cases import DIRECT, make_potential
 from tests.md_protocols import toys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,3 +190,14 @@ def test_interrupt_outside_the_dynamics(monkeypatch, capsys):
     monkeypatch.setattr(script, "_run", interrupted)
     assert script.main("nvt", "", []) == 130
     assert "Interrupted" in capsys.readouterr().err
+
+
+def test_nve_warns_of_direct_forces(start, capsys):
+    calculator = toys.Springs(toys.ethanol())
+    assert run(nve.main, "--steps", 2, "--output", "springs", calculator=calculator) == 0
+    assert "direct" not in capsys.readouterr().err
+    calculator.potential = make_potential(DIRECT)
+    assert run(nve.main, "--steps", 2, "--output", "direct", calculator=calculator) == 0
+    assert capsys.readouterr().err.count("the total energy will drift") == 1
+    assert run(nvt.main, "--steps", 2, "--output", "nvt", calculator=calculator) == 0
+    assert "drift" not in capsys.readouterr().err

@@ -11,7 +11,7 @@ from asecalc_mlip.checkpoint import describe, load, save
 from asecalc_mlip.engine import NativeEngine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.models import build_network, predict
+from asecalc_mlip.models import VectorHead, build_network, predict
 from tests.cases import DIRECT, make_potential, make_structure, model_file
 
 
@@ -46,6 +46,20 @@ def test_the_last_block_mixes_the_vectors_for_the_head():
         if not name.startswith("readout"):
             assert parameter.grad is not None, name
             assert parameter.grad.abs().max() > 0, name
+
+
+def test_any_vector_head_turns_with_the_structure():
+    # The head that tells noise in training is of the same class, on a conservative model.
+    torch.manual_seed(0)
+    potential, head, atoms = make_potential("painn"), VectorHead(16).double(), make_structure("slab")
+    rotation = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
+    _, vectors, scalars = potential.energies_and_vectors(graph_from_atoms(atoms, 4.0))
+    seen = head(scalars, vectors)
+    atoms.set_cell(atoms.cell.array @ rotation, scale_atoms=False)
+    atoms.positions[:] = atoms.positions @ rotation
+    _, vectors, scalars = potential.energies_and_vectors(graph_from_atoms(atoms, 4.0))
+    assert torch.allclose(head(scalars, vectors), seen @ torch.from_numpy(rotation), atol=1e-12)
+    assert seen.abs().max() > 1e-3
 
 
 def test_force_gradients_in_the_weights_are_exact():
@@ -93,6 +107,9 @@ def test_conservative_models_have_no_head():
         assert not make_potential(architecture).direct_forces
     with pytest.raises(InputError, match="direct_forces=True"):
         make_potential("painn").energies_and_forces(graph_of("molecule"))
+    for name in ("energies_and_forces", "energies_and_vectors"):
+        with pytest.raises(InputError, match="schnet has no energies and .*use painn"):
+            getattr(make_potential("schnet"), name)(graph_of("molecule"))
 
 
 @pytest.mark.parametrize(
