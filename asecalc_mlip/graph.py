@@ -39,6 +39,8 @@ class AtomGraph:
     shifts : (E, 3) float64 or None
         Whole lattice vectors to add to atom j, so that r_ij = r_j − r_i + shift · cell. None when no structure is
         periodic.
+    reach : float or None
+        Å; all pairs shorter than this are among the edges. None where nobody kept count.
     """
 
     numbers: Tensor
@@ -48,6 +50,7 @@ class AtomGraph:
     neighbors: Tensor
     cell: Tensor
     shifts: Tensor | None = None
+    reach: float | None = None
 
     @property
     def n_atoms(self) -> int:
@@ -90,12 +93,14 @@ class AtomGraph:
             keep = (self.vectors().square().sum(-1) < cutoff * cutoff).nonzero().squeeze(-1)
         if keep.shape[0] == self.n_edges:
             return self
+        reach = None if self.reach is None else min(self.reach, cutoff)
         shifts = None if self.shifts is None else self.shifts.index_select(0, keep)
         return replace(
             self,
             centers=self.centers.index_select(0, keep),
             neighbors=self.neighbors.index_select(0, keep),
             shifts=shifts,
+            reach=reach,
         )
 
     def to(self, device: torch.device | str) -> AtomGraph:
@@ -128,7 +133,7 @@ def graph_from_atoms(atoms: Atoms | Sequence[Atoms], cutoff: float, *, device: t
         centers, neighbors, shifts = neighbor_list(
             structure.positions, np.asarray(structure.cell), structure.pbc, cutoff
         )
-        graphs.append(_single(structure, centers, neighbors, shifts))
+        graphs.append(replace(_single(structure, centers, neighbors, shifts), reach=cutoff))
     graph = graphs[0] if len(graphs) == 1 else batch_graphs(graphs)
     return graph.to(device)
 
@@ -141,6 +146,7 @@ def batch_graphs(graphs: Sequence[AtomGraph]) -> AtomGraph:
     shifts = None
     if any(g.is_periodic for g in graphs):
         shifts = torch.cat([g.positions.new_zeros(g.n_edges, 3) if g.shifts is None else g.shifts for g in graphs])
+    reaches = [g.reach for g in graphs if g.reach is not None]
     return AtomGraph(
         numbers=torch.cat([g.numbers for g in graphs]),
         positions=torch.cat([g.positions for g in graphs]),
@@ -149,6 +155,7 @@ def batch_graphs(graphs: Sequence[AtomGraph]) -> AtomGraph:
         neighbors=torch.cat([g.neighbors + int(o) for g, o in zip(graphs, atom_offsets, strict=False)]),
         cell=torch.cat([g.cell for g in graphs]),
         shifts=shifts,
+        reach=min(reaches) if len(reaches) == len(graphs) else None,
     )
 
 

@@ -129,7 +129,7 @@ def _their_task(n_features: int) -> Any:
     import torch
     from schnetpack.task import AtomisticTask, ModelOutput
 
-    from training.losses import distance
+    from training.distances import distance
 
     torch.manual_seed(0)
     model = spk.model.NeuralNetworkPotential(

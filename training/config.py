@@ -18,10 +18,23 @@ import yaml
 
 from asecalc_mlip.errors import InputError
 
-__all__ = ["DataConfig", "LossConfig", "ModelConfig", "OptimizerConfig", "RunConfig", "TrainConfig", "load_config"]
+__all__ = [
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "TrainConfig",
+    "WeakConfig",
+    "load_config",
+]
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
 Distance = Literal["mae", "l2mae", "mse", "huber"]
+Method = Literal[
+    *("plain", "piwsl", "two_point", "two_point_label", "taylor_label", "endpoint"),
+    *("curvature", "noisy_nodes", "sam", "asam"),
+]
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,37 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class WeakConfig:
+    """Weak supervision by the physics of the model's own field, its variants and its rivals; see training/losses.py."""
+
+    method: Method = "plain"
+    """piwsl is PITC + PISC; two_point, two_point_label, taylor_label and endpoint are variants; curvature, noisy_nodes,
+    sam and asam are rivals; plain is none of them."""
+    pitc: float = 1.0
+    """Coefficient of PITC (per eV²); the published 1.2 for kcal/mol beside mean absolute errors is 27.7 here."""
+    pisc: float = 0.01
+    """Coefficient of PISC (per eV²); the published 0.01 is 0.23 here."""
+    coefficient: float = 1.0
+    """Coefficient of the one loss of the other methods."""
+    order: Literal["first", "trapezoid", "antithetic"] = "first"
+    """first is the published form, which also penalises curvature; the others are unbiased to third order."""
+    epsilon: float = 0.05
+    """Å; largest displacement along each axis."""
+    normalisation: Literal["total", "per_atom"] = "total"
+    """Residual of the whole structure, as published, or per atom."""
+    distance: Literal["mse", "mae", "huber"] = "mse"
+    """Of the residual to zero."""
+    perturbation: Literal["uniform", "adversarial"] = "uniform"
+    """Of the first displacement."""
+    remove_translation: bool = False
+    """Take the mean displacement off each structure."""
+    skin: float | None = None
+    """Å by which neighbour lists reach beyond the cutoff; None takes what epsilon needs."""
+    rho: float = 0.05
+    """Radius of sam; for asam, whose steps are relative to the weights, 0.5 to 2 is usual."""
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW, schedule and what keeps the run in hand."""
 
@@ -129,7 +173,10 @@ class RunConfig:
     batch_size: int = 10
     """Structures per gradient step."""
     max_epochs: int = 1000
-    """Passes over the training set."""
+    """Passes over the training set, or parts of `steps_per_epoch` steps."""
+    steps_per_epoch: int | None = None
+    """Gradient steps between validations; None means one pass over the training set. The order of frames is that of
+    passes one after another either way."""
     early_stop: int | None = None
     """Stop after so many epochs without improvement; None never does."""
     threads: int | None = None
@@ -149,6 +196,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    weak: WeakConfig = field(default_factory=WeakConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -193,6 +241,13 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.seed": (lambda v: 0 <= v < 2**32, "0 to 2³² − 1"),
     "run.batch_size": (lambda v: v >= 1, "at least 1"),
     "run.max_epochs": (lambda v: v >= 1, "at least 1"),
+    "run.steps_per_epoch": (lambda v: v >= 1, "at least 1, or null for one pass over the training set"),
+    "weak.pitc": (lambda v: v >= 0, "0 (off) or more"),
+    "weak.pisc": (lambda v: v >= 0, "0 (off) or more"),
+    "weak.coefficient": (lambda v: v >= 0, "0 (off) or more"),
+    "weak.epsilon": (lambda v: v > 0, "a length above 0 Å, usually 0.005 to 0.1"),
+    "weak.skin": (lambda v: v >= 0, "0 Å or more, or null"),
+    "weak.rho": (lambda v: v > 0, "above 0"),
     "run.early_stop": (lambda v: v >= 1, "at least 1, or null"),
     "run.threads": (lambda v: v >= 1, "at least 1, or null"),
 }

@@ -97,8 +97,8 @@ def replace_text(path: Path, text: str) -> None:
         raise
 
 
-def graph_from_batch(batch: dict[str, Tensor]) -> AtomGraph:
-    """AtomGraph of a batch of SchNetPack's loader."""
+def graph_from_batch(batch: dict[str, Tensor], reach: float | None = None) -> AtomGraph:
+    """AtomGraph of a batch of SchNetPack's loader, whose lists hold all pairs shorter than `reach` (Å)."""
     periodic = bool(batch[properties.pbc].any())
     return AtomGraph(
         numbers=batch[properties.Z],
@@ -108,6 +108,7 @@ def graph_from_batch(batch: dict[str, Tensor]) -> AtomGraph:
         neighbors=batch[properties.idx_j],
         cell=batch[properties.cell].double().view(-1, 3, 3),
         shifts=batch[SHIFTS] if periodic else None,
+        reach=reach,
     )
 
 
@@ -151,20 +152,34 @@ class InMemoryDataset(Dataset):
 
 
 class EpochSampler(Sampler[int]):
-    """Random order that depends on seed and epoch alone, so that a resumed run sees the same batches."""
+    """Random order that depends on seed and epoch alone, so that a resumed run sees the same batches.
 
-    def __init__(self, size: int, seed: int):
+    Parameters
+    ----------
+    size : int
+        Number of frames.
+    seed : int
+    length : int, optional
+        Frames per epoch; None means all of them once. Passes follow each other without regard to epochs.
+    """
+
+    def __init__(self, size: int, seed: int, length: int | None = None):
         self.size, self.seed, self.epoch = size, seed, 0
+        self.length = size if length is None else length
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng([self.seed, self.epoch]).permutation(self.size).tolist())
+        start = self.epoch * self.length
+        passes = range(start // self.size, (start + self.length - 1) // self.size + 1)
+        order = np.concatenate([np.random.default_rng([self.seed, k]).permutation(self.size) for k in passes])
+        first = start - passes[0] * self.size
+        return iter(order[first : first + self.length].tolist())
 
     def __len__(self) -> int:
-        return self.size
+        return self.length
 
 
 class FramesDataModule(AtomsDataModule):
@@ -178,10 +193,12 @@ class FramesDataModule(AtomsDataModule):
     labels : sequence of str
         Labels to load, of "energy", "forces", "stress".
     cutoff : float
-        Å.
+        Å; how far the neighbour lists reach.
     folder : Path
         Where the database is written.
     batch_size, seed : int
+    steps_per_epoch : int, optional
+        Batches of an epoch; None means all frames once.
     """
 
     _train_dataloader: AtomsLoader | None
@@ -196,6 +213,7 @@ class FramesDataModule(AtomsDataModule):
         folder: Path,
         batch_size: int,
         seed: int,
+        steps_per_epoch: int | None = None,
     ):
         path = folder / "data.db"
         _write_database(frames, labels, path)
@@ -207,6 +225,7 @@ class FramesDataModule(AtomsDataModule):
             transforms=[NeighborTransform(cutoff)],
         )
         self._split, self._seed = split, seed
+        self._length = None if steps_per_epoch is None else steps_per_epoch * batch_size
 
     def _load_partitions(self) -> None:
         self.train_idx, self.val_idx, self.test_idx = self._split.train, self._split.val, self._split.test
@@ -225,8 +244,8 @@ class FramesDataModule(AtomsDataModule):
             self._train_dataloader = AtomsLoader(
                 self.train_dataset,
                 batch_size=self.batch_size,
-                sampler=EpochSampler(len(self.train_dataset), self._seed),
-                drop_last=len(self.train_dataset) > self.batch_size,
+                sampler=EpochSampler(len(self.train_dataset), self._seed, self._length),
+                drop_last=self._length is None and len(self.train_dataset) > self.batch_size,
             )
         return self._train_dataloader
 

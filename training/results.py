@@ -15,6 +15,7 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.plots.training import learning_curve, parity
 from training.callbacks import AveragedWeights
+from training.config import WeakConfig
 from training.evaluate import Errors, evaluate_frames
 from training.readers import read_frames
 
@@ -108,6 +109,7 @@ def _card(run: Run, average: AveragedWeights) -> dict[str, Any]:
         "level_of_theory": config.data.level_of_theory,
         "source": config.data.source,
         "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},
+        **_weak(config.weak),
         "training": {
             "epochs": config.run.max_epochs,
             "best_epoch": average.best_epoch + 1,
@@ -121,6 +123,15 @@ def _card(run: Run, average: AveragedWeights) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "licence": config.run.licence,
     }
+
+
+def _weak(weak: WeakConfig) -> dict[str, Any]:
+    """What the card says of weak supervision: the settings that the method reads."""
+    coefficients = {"piwsl": ("pitc", "pisc", "order"), "sam": ("rho",), "asam": ("rho",)}
+    names = coefficients.get(weak.method, ("coefficient",))
+    if weak.method not in ("sam", "asam"):
+        names = (*names, "epsilon", "perturbation", "normalisation")
+    return {} if weak.method == "plain" else {"weak": {n: getattr(weak, n) for n in ("method", *names)}}
 
 
 def _with_unit(name: str) -> str:

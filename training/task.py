@@ -11,10 +11,13 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from asecalc_mlip.errors import DataError
+from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, predict
-from training.config import LossConfig, OptimizerConfig
+from training.config import LossConfig, OptimizerConfig, WeakConfig
 from training.data import graph_from_batch
-from training.losses import distance
+from training.distances import distance
+from training.sam import SAM
+from training.weak import NoisyNodes, WeakOutput, WeakSupervision
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
 
@@ -25,36 +28,55 @@ _ADVICE = "Lower optimizer.lr or optimizer.gradient_clip and start again in anot
 class PotentialAdapter(AtomisticModel):
     """Our potential behind SchNetPack's interface: dictionary in, dictionary out."""
 
-    def __init__(self, potential: Potential, *, forces: bool, stress: bool):
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        forces: bool,
+        stress: bool,
+        weak: WeakSupervision | NoisyNodes | None = None,
+        reach: float | None = None,
+    ):
         super().__init__()
-        self.potential = potential
-        self.forces, self.stress = forces, stress
+        self.potential, self.weak = potential, weak
+        self.forces, self.stress, self.reach = forces, stress, reach
         self.required_derivatives = ["_positions"] if forces or stress else []
         self.model_outputs = ["energy", "energy_per_atom", "forces", "stress"]
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Energy (B,), energy_per_atom (B,), and forces (N, 3), stress (B, 3, 3) where asked for."""
-        graph = graph_from_batch(inputs)
-        result = predict(
-            self.potential, graph, forces=self.forces, stress=self.stress, create_graph=self.potential.training
-        )
-        out = {"energy": result.energy, "energy_per_atom": result.energy / graph.counts()}
-        if result.forces is not None:
-            out["forces"] = result.forces
-        if result.stress is not None:
-            out["stress"] = result.stress
+        """Energy (B,), energy_per_atom (B,), forces (N, 3), stress (B, 3, 3), and in training the weak residuals."""
+        graph = graph_from_batch(inputs, self.reach)
+        if self.weak is not None and self.training:
+            out = self.weak(self.potential, graph, inputs, forces=self.forces, stress=self.stress)
+        else:
+            out = self._predict(graph)
+        out["energy_per_atom"] = out["energy"] / graph.counts()
         return out
 
+    def _predict(self, graph: AtomGraph) -> dict[str, Tensor]:
+        result = predict(
+            self.potential,
+            graph.within(self.potential.cutoff) if self.weak is not None else graph,
+            forces=self.forces,
+            stress=self.stress,
+            create_graph=self.potential.training,
+        )
+        named = {"energy": result.energy, "forces": result.forces, "stress": result.stress}
+        return {name: value for name, value in named.items() if value is not None}
 
-def make_outputs(loss: LossConfig) -> list[ModelOutput]:
-    """One output per label with a weight above zero, each with its loss, its weight and its metrics (eV, Å)."""
+
+def make_outputs(loss: LossConfig, weak: WeakSupervision | NoisyNodes | None = None) -> list[ModelOutput]:
+    """One output per label with a weight above zero and per weak loss, each with its loss, weight and metrics (eV, Å).
+
+    The weak losses have no part in validation: models are chosen by their errors alone.
+    """
     energy = "energy_per_atom" if loss.energy_per_atom else "energy"
     wanted = [
         (energy, loss.energy_weight, loss.energy),
         ("forces", loss.forces_weight, loss.forces),
         ("stress", loss.stress_weight, loss.stress),
     ]
-    return [
+    supervised = [
         ModelOutput(
             name=name,
             loss_fn=distance(kind),
@@ -64,6 +86,7 @@ def make_outputs(loss: LossConfig) -> list[ModelOutput]:
         for name, weight, kind in wanted
         if weight > 0
     ]
+    return supervised + ([] if weak is None else weak.outputs)
 
 
 class TrainingTask(AtomisticTask):
@@ -73,12 +96,23 @@ class TrainingTask(AtomisticTask):
     the schedule is stepped here instead: a resumed run has the learning rates of one that was never interrupted.
     """
 
-    def __init__(self, model: PotentialAdapter, outputs: list[ModelOutput], config: OptimizerConfig, max_epochs: int):
+    def __init__(
+        self,
+        model: PotentialAdapter,
+        outputs: list[ModelOutput],
+        config: OptimizerConfig,
+        max_epochs: int,
+        weak: WeakConfig | None = None,
+    ):
+        arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+        sam = weak is not None and weak.method in ("sam", "asam")
+        if weak is not None and sam:
+            arguments |= {"rho": weak.rho, "adaptive": weak.method == "asam"}
         super().__init__(
             model,
             outputs,
-            optimizer_cls=torch.optim.AdamW,
-            optimizer_args={"lr": config.lr, "weight_decay": config.weight_decay, "fused": True},
+            optimizer_cls=SAM if sam else torch.optim.AdamW,
+            optimizer_args=arguments,
             warmup_steps=config.warmup_steps,
         )
         self.config, self.max_epochs = config, max_epochs
@@ -95,8 +129,22 @@ class TrainingTask(AtomisticTask):
         loss = self.loss_fn(prediction, targets)
         if not torch.isfinite(loss):
             raise DataError(self._diverged(batch))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]))
+        size = len(batch["_idx"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        for output in self.outputs:
+            if isinstance(output, WeakOutput):
+                rmse = prediction[output.name].detach().square().mean().sqrt()
+                self.log(f"train_{output.name}_rmse", rmse, on_step=False, on_epoch=True, batch_size=size)
         return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Supervised losses and metrics of one batch."""
+        torch.set_grad_enabled(self.grad_enabled)
+        prediction, targets = self.predict_without_postprocessing(batch), self._targets(batch)
+        loss = self.loss_fn(prediction, targets)
+        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]))
+        self.log_metrics(prediction, targets, "val")
+        return {"val_loss": loss}
 
     def on_train_start(self) -> None:
         """Make the schedule once the optimiser is there, in the state that was saved if there is one."""
@@ -129,7 +177,8 @@ class TrainingTask(AtomisticTask):
         self._restored_schedule = checkpoint["schedule"]
 
     def _targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {output.target_property: batch[output.target_property] for output in self.outputs}
+        supervised = [output for output in self.outputs if not isinstance(output, WeakOutput)]
+        return {output.target_property: batch[output.target_property] for output in supervised}
 
     def _diverged(self, batch: dict[str, Tensor]) -> str:
         return (

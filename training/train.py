@@ -34,6 +34,7 @@ from training.data import FramesDataModule, Split, fingerprint, make_split, repl
 from training.readers import read_frames
 from training.reference_energies import ReferenceEnergies, reference_energies
 from training.task import PotentialAdapter, TrainingTask, make_outputs
+from training.weak import NoisyNodes, WeakSupervision, list_skin, make_weak
 
 __all__ = ["Run", "Stopped", "main", "prepare", "train"]
 
@@ -57,6 +58,7 @@ class Run:
     e0: ReferenceEnergies
     potential: Potential
     data: FramesDataModule
+    weak: WeakSupervision | NoisyNodes | None
 
 
 def main(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
@@ -103,7 +105,7 @@ def prepare(config: TrainConfig) -> Run:
     """Read, check, split and build; the output folder gets config.yaml, split.json and data.db once all is well."""
     folder = Path(config.run.output)
     continuing = _continues(config, folder)
-    weights, _ = _weights(config.loss), _device(config.run.device)
+    weights, _, skin = _weights(config.loss), _device(config.run.device), list_skin(config.weak)
     frames = _read(config)
     split = _split(config, folder, frames, continuing)
     training = [frames[i] for i in split.train]
@@ -119,6 +121,7 @@ def prepare(config: TrainConfig) -> Run:
         reference_energies=e0.values,
         scale=_scale(training, config.loss),
     )
+    weak = make_weak(config.weak, config.loss, potential)
     folder.mkdir(parents=True, exist_ok=True)
     split.save(folder / "split.json")
     replace_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
@@ -126,23 +129,31 @@ def prepare(config: TrainConfig) -> Run:
         frames,
         split,
         labels=list(weights),
-        cutoff=potential.cutoff,
+        cutoff=potential.cutoff + skin,
         folder=folder,
         batch_size=config.run.batch_size,
         seed=config.run.seed,
+        steps_per_epoch=config.run.steps_per_epoch,
     )
     n_parameters = sum(p.numel() for p in potential.parameters())
     name = config.model.architecture
     print(f"{name} with {n_parameters} parameters, cutoff {potential.cutoff} Å; output in {folder}")
-    return Run(config, folder, frames, split, e0, potential, data)
+    return Run(config, folder, frames, split, e0, potential, data, weak)
 
 
 def fit(run: Run) -> AveragedWeights:
     """Fit until max_epochs, early stop or a signal; the state is in last.ckpt."""
     config = run.config
     weights = _weights(config.loss)
-    adapter = PotentialAdapter(run.potential, forces="forces" in weights, stress="stress" in weights)
-    task = TrainingTask(adapter, make_outputs(config.loss), config.optimizer, config.run.max_epochs)
+    adapter = PotentialAdapter(
+        run.potential,
+        forces="forces" in weights,
+        stress="stress" in weights,
+        weak=run.weak,
+        reach=run.potential.cutoff + list_skin(config.weak),
+    )
+    outputs = make_outputs(config.loss, run.weak)
+    task = TrainingTask(adapter, outputs, config.optimizer, config.run.max_epochs, config.weak)
     average = AveragedWeights(run.potential, config.optimizer.ema_decay)
     checkpoint, signals = LastCheckpoint(run.folder), StopSignals()
     callbacks: list[pl.Callback] = [average, RunLog(run.folder, progress=config.run.progress), checkpoint, signals]
