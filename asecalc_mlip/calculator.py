@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -16,18 +15,18 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from asecalc_mlip.checkpoint import LoadedModel, load
+from asecalc_mlip.checks import ElementCheck, check_distances, checked_device
 from asecalc_mlip.engine import Engine, make_engine
+from asecalc_mlip.engine.memory import MemoryGuard, check_list
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
+from asecalc_mlip.evaluation import BatchSize, evaluate_iter
+from asecalc_mlip.models import Prediction
 from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.neighbors import NeighborCache
 
 __all__ = ["PIWSLCalculator"]
 
 Dtype = Literal["float32", "float64"]
-
-# Below this distance no model has data and a division by the distance loses its digits.
-CLOSEST = 0.1
 
 
 class PIWSLCalculator(Calculator):
@@ -49,7 +48,7 @@ class PIWSLCalculator(Calculator):
         super().__init__()
         if dtype not in ("float32", "float64"):
             raise InputError(f"dtype is {dtype!r}; allowed: 'float32' (fast), 'float64' (for small differences)")
-        self.device = _checked_device(device)
+        self.device = checked_device(device)
         self.dtype = dtype
         self.model = model
         # A copy: another calculator may run the same model in another dtype or on another device.
@@ -58,8 +57,8 @@ class PIWSLCalculator(Calculator):
             self.implemented_properties = [name for name in self.implemented_properties if name != "stress"]
         self.engine: Engine = make_engine(self.potential)
         self.neighbors = NeighborCache(self.potential.cutoff, skin)
-        self._known = np.zeros(len(chemical_symbols), dtype=bool)
-        self._known[self.potential.elements] = True
+        self.check_elements = ElementCheck(self.potential.elements, model.path.name)
+        self.memory = MemoryGuard(self.engine, self.device)
         self._stress_wanted = False
         self._seconds = {"neighbours": 0.0, "model": 0.0}
 
@@ -152,26 +151,32 @@ class PIWSLCalculator(Calculator):
                 "Set atoms.pbc and atoms.cell, or ask for forces only"
             )
         start = time.perf_counter()
-        self._check_elements(atoms)
+        self.check_elements(atoms.numbers)
+        check_list(atoms.positions, atoms.cell.array, atoms.pbc, self.cutoff + self.neighbors.skin)
         with torch.inference_mode(False):  # forces are derivatives, which a caller's inference mode forbids
             graph = self.neighbors.graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, self.device)
-            self._check_distances(graph)
+            check_distances(graph)
+            self.memory.check(graph)
             middle = time.perf_counter()
             prediction = self.engine(graph, forces=True, stress=stress)
-        assert prediction.forces is not None
-        self.results = {
-            "energy": prediction.energy.item(),
-            "free_energy": prediction.energy.item(),
-            "energies": prediction.energies.cpu().numpy(),
-            "forces": prediction.forces.cpu().numpy(),
-        }
-        if prediction.stress is not None:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0].cpu().numpy())
+        self.results = self._results(prediction)
         self._seconds["neighbours"] += middle - start
         self._seconds["model"] += time.perf_counter() - middle
 
-    def evaluate(self, structures: Sequence[Atoms], *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """Energy, forces and stress of many structures, `batch_size` at a time.
+    def evaluate(
+        self, structures: Sequence[Atoms], *, batch_size: BatchSize = "auto", progress: bool = False
+    ) -> list[dict[str, Any]]:
+        """Energy, forces and stress of many structures, in batches.
+
+        Parameters
+        ----------
+        structures : sequence of Atoms
+            Sizes, elements and periodicity may be mixed.
+        batch_size : int or "auto"
+            Structures at once. "auto" packs them by their edges, as many as memory and caches like. When memory runs
+            out nevertheless, batches are halved, down to one structure.
+        progress : bool
+            Show a progress bar.
 
         Returns
         -------
@@ -182,21 +187,33 @@ class PIWSLCalculator(Calculator):
         Raises
         ------
         InputError
-            Naming the structure that cannot be evaluated; none is, then.
+            Naming the structure that cannot be evaluated. Unknown elements are found before anything is computed.
+        NotEnoughMemoryError
+            For a structure that does not fit even alone. `evaluate_iter` keeps what was computed before it.
         """
         structures = [structures] if isinstance(structures, Atoms) else list(structures)
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
         for index, atoms in enumerate(structures):
             try:
-                self._check_elements(atoms)
+                self.check_elements(atoms.numbers)
             except InputError as error:
                 raise InputError(f"structure {index} of {len(structures)}: {error}") from None
-        results: list[dict[str, Any]] = []
-        with torch.inference_mode(False):
-            for start in range(0, len(structures), batch_size):
-                results += self._evaluate_batch(structures[start : start + batch_size], start)
-        return results
+        return list(self.evaluate_iter(structures, batch_size=batch_size, progress=progress))
+
+    def evaluate_iter(
+        self, structures: Iterable[Atoms], *, batch_size: BatchSize = "auto", progress: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """As `evaluate`, but results come one by one as they are computed, and structures may be a generator."""
+        return evaluate_iter(self, structures, batch_size=batch_size, progress=progress)
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return self.neighbors.cutoff
+
+    @property
+    def gives_stress(self) -> bool:
+        """Whether the model has a stress, for structures that are periodic in three directions."""
+        return "stress" in self.implemented_properties
 
     def __repr__(self) -> str:
         stats = self.stats()
@@ -211,66 +228,14 @@ class PIWSLCalculator(Calculator):
             )
         return "\n".join(lines)
 
-    def _evaluate_batch(self, structures: Sequence[Atoms], offset: int) -> list[dict[str, Any]]:
-        graphs = []
-        for index, atoms in enumerate(structures):
-            try:
-                graphs.append(graph_from_atoms(atoms, self.potential.cutoff))
-                self._check_distances(graphs[-1])
-            except InputError as error:
-                raise InputError(f"structure {offset + index}: {error}") from None
-        graph = batch_graphs(graphs).to(self.device)
-        periodic = [bool(atoms.pbc.all()) and not self.potential.direct_forces for atoms in structures]
-        prediction = self.engine(graph, forces=True, stress=any(periodic))
+    def _results(self, prediction: Prediction) -> dict[str, Any]:
         assert prediction.forces is not None
-        forces = np.split(prediction.forces.cpu().numpy(), np.cumsum([len(a) for a in structures])[:-1])
-        stresses = [None] * len(structures) if prediction.stress is None else prediction.stress.cpu().numpy()
-        return [
-            {"energy": float(energy), "forces": f, "stress": full_3x3_to_voigt_6_stress(s) if p else None}
-            for energy, f, s, p in zip(prediction.energy.tolist(), forces, stresses, periodic, strict=True)
-        ]
-
-    def _check_elements(self, atoms: Atoms) -> None:
-        if len(atoms) == 0:
-            raise InputError("the structure has no atoms; an energy needs at least one")
-        numbers = atoms.numbers
-        if numbers.min() < 0 or numbers.max() >= len(self._known):
-            raise InputError(f"atomic numbers {numbers.min()} to {numbers.max()}: the elements have 1 to 118")
-        known = self._known[numbers]
-        if not known.all():
-            unknown = sorted({chemical_symbols[z] for z in numbers[~known]})
-            allowed = ", ".join(chemical_symbols[z] for z in self.potential.elements)
-            raise InputError(
-                f"{self.model.path.name} does not know the element {', '.join(unknown)}; it was trained on {allowed}. "
-                "Use a model that was trained with it"
-            )
-
-    @staticmethod
-    def _check_distances(graph: AtomGraph) -> None:
-        if graph.n_edges == 0:
-            return
-        squares = graph.vectors().square().sum(-1)
-        smallest = float(squares.min())
-        if not smallest >= CLOSEST**2:
-            edge = int(squares.argmin())
-            i, j = int(graph.centers[edge]), int(graph.neighbors[edge])
-            raise InputError(
-                f"atoms {i} and {j} are {smallest**0.5:.3f} Å apart, closer than {CLOSEST} Å: two atoms overlap, "
-                "perhaps an atom given twice, a wrong cell, or scaled coordinates read as Å"
-            )
-
-
-def _checked_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name!r}: torch sees no GPU here; use device='auto' or 'cpu'")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPU(s), counted from 0")
-    return device
+        results = {
+            "energy": prediction.energy.item(),
+            "free_energy": prediction.energy.item(),
+            "energies": prediction.energies.cpu().numpy(),
+            "forces": prediction.forces.cpu().numpy(),
+        }
+        if prediction.stress is not None:
+            results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0].cpu().numpy())
+        return results

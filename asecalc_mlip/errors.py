@@ -17,3 +17,7 @@ class DataError(InputError):
 
 class CheckpointError(InputError):
     """A model file that is missing, damaged, too new, or not one of ours."""
+
+
+class NotEnoughMemoryError(InputError, MemoryError):
+    """A structure that needs more memory than there is; raised before it runs out where that can be told."""

@@ -1,0 +1,99 @@
+"""What must hold before a model is asked: known elements, no overlapping atoms, a device that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import AtomGraph
+
+__all__ = ["ElementCheck", "check_distances", "checked_device"]
+
+# Å; below this distance no model has data and a division by the distance loses its digits.
+CLOSEST = 0.1
+
+
+class ElementCheck:
+    """Refuses structures with elements that a model was not trained on.
+
+    Parameters
+    ----------
+    elements : sequence of int
+        Atomic numbers that the model knows.
+    name : str
+        Of the model, for messages.
+    """
+
+    def __init__(self, elements: Sequence[int], name: str):
+        self.elements, self.name = list(elements), name
+        self._known = np.zeros(len(chemical_symbols), dtype=bool)
+        self._known[self.elements] = True
+
+    def __call__(self, numbers: np.ndarray) -> None:
+        """Check the atomic numbers (N,) of one structure.
+
+        Raises
+        ------
+        InputError
+            For an empty structure, and for elements that do not exist or that the model does not know.
+        """
+        if len(numbers) == 0:
+            raise InputError("the structure has no atoms; an energy needs at least one")
+        if numbers.min() < 0 or numbers.max() >= len(self._known):
+            raise InputError(f"atomic numbers {numbers.min()} to {numbers.max()}: the elements have 1 to 118")
+        known = self._known[numbers]
+        if not known.all():
+            unknown = sorted({chemical_symbols[z] for z in numbers[~known]})
+            allowed = ", ".join(chemical_symbols[z] for z in self.elements)
+            raise InputError(
+                f"{self.name} does not know the element {', '.join(unknown)}; it was trained on {allowed}. "
+                "Use a model that was trained with it"
+            )
+
+
+def check_distances(graph: AtomGraph) -> None:
+    """Refuse atoms on top of each other.
+
+    Raises
+    ------
+    InputError
+        Naming the closest pair.
+    """
+    if graph.n_edges == 0:
+        return
+    squares = graph.vectors().square().sum(-1)
+    smallest = float(squares.min())
+    if not smallest >= CLOSEST**2:
+        edge = int(squares.argmin())
+        i, j = int(graph.centers[edge]), int(graph.neighbors[edge])
+        raise InputError(
+            f"atoms {i} and {j} are {smallest**0.5:.3f} Å apart, closer than {CLOSEST} Å: two atoms overlap, "
+            "perhaps an atom given twice, a wrong cell, or scaled coordinates read as Å"
+        )
+
+
+def checked_device(name: str) -> torch.device:
+    """Device by name; "auto" takes a GPU if there is one.
+
+    Raises
+    ------
+    InputError
+        For a device that does not exist.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r}: torch sees no GPU here; use device='auto' or 'cpu'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPU(s), counted from 0")
+    return device
