@@ -94,8 +94,8 @@ def check_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     if needed > free:
         raise NotEnoughMemoryError(
             f"the neighbour list of {n_atoms:,} atoms with about {per_atom:.3g} edges per atom within {cutoff:g} Å "
-            f"needs about {_gb(needed)}; {_gb(free)} can be had. Take a smaller structure, or a model with a shorter cutoff. "
-            f"{_UNITS}"
+            f"needs about {_gb(needed)}; {_gb(free)} can be had. Take a smaller structure, or a model with a shorter "
+            f"cutoff. {_UNITS}"
         )
 
 

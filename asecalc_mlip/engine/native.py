@@ -73,6 +73,11 @@ class NativeEngine:
         # Pointers mean nothing elsewhere; a copy packs the weights anew.
         return NativeEngine, (self.potential,)
 
+    def bytes_needed(self, n_atoms: int, n_edges: int) -> int:
+        """Size of the buffer that a graph takes, which is kept for the next."""
+        sizes = (ctypes.c_int64 * 8)(*self._packed.sizes, n_atoms, n_edges, torch.get_num_threads())
+        return int(self._workspace(sizes)) * self._dtype.itemsize
+
     def describe(self) -> str:
         """What runs, in a few words."""
         return f"native {self.potential.architecture}, {torch.get_num_threads()} threads"
