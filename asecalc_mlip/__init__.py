@@ -10,8 +10,9 @@ from asecalc_mlip._version import __version__
 
 if TYPE_CHECKING:
     from asecalc_mlip.calculator import PIWSLCalculator
+    from asecalc_mlip.committee import CommitteeCalculator
 
-__all__ = ["PIWSLCalculator", "__version__"]
+__all__ = ["CommitteeCalculator", "PIWSLCalculator", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from asecalc_mlip.calculator import PIWSLCalculator
 
         return PIWSLCalculator
+    if name == "CommitteeCalculator":
+        from asecalc_mlip.committee import CommitteeCalculator
+
+        return CommitteeCalculator
     raise AttributeError(f"module 'asecalc_mlip' has no attribute {name!r}; it has {', '.join(__all__)}")

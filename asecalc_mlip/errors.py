@@ -21,3 +21,7 @@ class CheckpointError(InputError):
 
 class NotEnoughMemoryError(InputError, MemoryError):
     """A structure that needs more memory than there is; raised before it runs out where that can be told."""
+
+
+class CommitteeDisagreement(InputError):
+    """A structure on which the models of a committee disagree more than was allowed."""
