@@ -94,6 +94,7 @@ setup(
             *(f'{name}; python_version < "3.12"' for name in SCHNETPACK_IMPORTS),
         ],
         "xtb": ["tblite>=0.4"],
+        "torch-sim": ["torch-sim-atomistic>=0.3"],
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "mypy>=1.13"],
     },
     entry_points={"console_scripts": ["asecalc = asecalc_mlip.cli:main"]},

@@ -22,7 +22,7 @@ def main(model: str = "aspirin.pt", structure: str = str(ZOO / "aspirin.xyz"), n
     calc = PIWSLCalculator.load(model)
 
     begun = time.perf_counter()
-    results = calc.evaluate(shaken, batch_size=32)  # structures of unlike size and composition may be mixed
+    results = calc.evaluate(shaken)  # structures of unlike size and composition may be mixed
     batched = time.perf_counter() - begun
     energies = np.array([result["energy"] for result in results])
     print(f"{number} structures: energy {energies.mean():.3f} ± {energies.std():.3f} eV")

@@ -32,6 +32,13 @@ def test_quick_examples(name, options, expected, capsys):
     assert all(text in printed for text in expected), printed
 
 
+def test_dynamics_by_torch_sim(capsys):
+    pytest.importorskip("torch_sim", reason="needs torch-sim: pip install 'asecalc-mlip[torch-sim]'")
+    example("batched_dynamics").main(copies=2, steps=3)
+    printed = capsys.readouterr().out
+    assert "2 copies, energy -176" in printed and "per second" in printed, printed
+
+
 @pytest.mark.slow
 def test_from_zero_to_dynamics(tmp_path, monkeypatch):
     """The whole line with too little of everything: data, training, dynamics."""
