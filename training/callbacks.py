@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-__all__ = ["AveragedWeights", "EarlyStop", "LastCheckpoint", "RunLog", "StopSignals"]
+__all__ = ["AveragedWeights", "EarlyStop", "LastCheckpoint", "RunLog", "StopSignals", "read_rows"]
 
 
 class AveragedWeights(pl.Callback):
@@ -169,7 +169,7 @@ class RunLog(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Open the bar, and drop the rows of epochs that will be run again."""
         self._start = time.monotonic() - self.seconds
-        self._rows = [row for row in _read_rows(self.path) if int(row["epoch"]) < trainer.current_epoch]
+        self._rows = [row for row in read_rows(self.path) if int(row["epoch"]) < trainer.current_epoch]
         _write_rows(self.path, self._rows)
         if self.progress and sys.stderr.isatty():
             self._bar = tqdm(total=trainer.max_epochs, initial=trainer.current_epoch, unit="epoch", dynamic_ncols=True)
@@ -224,7 +224,8 @@ _SHOWN = [
 ]
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a log.csv, values as text; none where there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:

@@ -27,6 +27,7 @@ __all__ = [
     "TrainConfig",
     "WeakConfig",
     "load_config",
+    "replace_values",
 ]
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
@@ -224,6 +225,20 @@ def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> T
     return _build(TrainConfig, merged, "")
 
 
+def replace_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """A copy with other values at some `section.key`, checked like those of a file.
+
+    Raises
+    ------
+    InputError
+        For an unknown key or a value that it cannot have.
+    """
+    merged = config.to_dict()
+    for key, value in values.items():
+        _merge(merged, _nested(key, value))
+    return _build(TrainConfig, merged, "")
+
+
 # What a value must be; sections other than these hold what any number or text may be.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.n_train": (lambda v: v >= 1, "at least 1"),
@@ -291,12 +306,16 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not separator or not key:
         raise InputError(f"override {text!r} is not of the form section.key=value, for example run.seed=1")
     try:
-        nested: Any = yaml.safe_load(value)
+        content = yaml.safe_load(value)
     except yaml.YAMLError:
         raise InputError(f"override {text!r}: the value is not valid YAML; put it in quotes, {key}='\"…\"'") from None
+    return _nested(key, content)
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return nested
+        value = {part: value}
+    return value
 
 
 def _build(cls: type, values: Any, prefix: str) -> Any:

@@ -6,10 +6,7 @@ Ctrl-C and SIGTERM end a run at the end of its epoch, with a checkpoint.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,6 +28,7 @@ from training.callbacks import AveragedWeights, EarlyStop, LastCheckpoint, RunLo
 from training.census import census
 from training.config import LossConfig, TrainConfig, load_config
 from training.data import FramesDataModule, Split, fingerprint, make_split, replace_text
+from training.folders import locked
 from training.readers import read_frames
 from training.reference_energies import ReferenceEnergies, reference_energies
 from training.task import PotentialAdapter, TrainingTask, make_outputs
@@ -73,8 +71,14 @@ def main(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
         sys.exit(130)
 
 
-def train(config: TrainConfig) -> Any:
+def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
     """Train a model and write everything about it into `config.run.output`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    callbacks : sequence of Callback
+        To watch the run; they come after its own, and what they raise ends it without results.
 
     Returns
     -------
@@ -92,9 +96,9 @@ def train(config: TrainConfig) -> Any:
 
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    with _locked(Path(config.run.output)):
+    with locked(Path(config.run.output)):
         run = prepare(config)
-        average = fit(run)
+        average = fit(run, callbacks)
         # Imported late: figures need matplotlib, which a run without results does not.
         from training.results import finish
 
@@ -141,7 +145,7 @@ def prepare(config: TrainConfig) -> Run:
     return Run(config, folder, frames, split, e0, potential, data, weak)
 
 
-def fit(run: Run) -> AveragedWeights:
+def fit(run: Run, watchers: Sequence[pl.Callback] = ()) -> AveragedWeights:
     """Fit until max_epochs, early stop or a signal; the state is in last.ckpt."""
     config = run.config
     weights = _weights(config.loss)
@@ -159,6 +163,7 @@ def fit(run: Run) -> AveragedWeights:
     callbacks: list[pl.Callback] = [average, RunLog(run.folder, progress=config.run.progress), checkpoint, signals]
     if config.run.early_stop is not None:
         callbacks.append(EarlyStop(average, config.run.early_stop))
+    callbacks += watchers
     saved = _readable(checkpoint.path)
     if saved is not None and _is_over(saved, average, config):
         return average
@@ -210,40 +215,6 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process, and say what happened when it cannot be written to.
-
-    The system lets go of the lock however the process ends. A folder in which nothing was written is removed again.
-    """
-    existed = folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"run.output {str(folder)!r} cannot be made: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder} is in use by another training: wait for it, or choose another run.output"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        except (OSError, sqlite3.OperationalError) as error:
-            raise InputError(
-                f"{folder} cannot be written to: {error}. What was written before is kept: make room and run the same "
-                "command again"
-            ) from error
-    finally:
-        os.close(handle)
-        if not existed and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _read(config: TrainConfig) -> list[Atoms]:

@@ -15,6 +15,7 @@ from tests.small_runs import config, rows, weights
 
 pytest.importorskip("schnetpack")
 from training import train as training  # noqa: E402
+from training.folders import locked  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -106,7 +107,7 @@ def test_damaged_checkpoint(molecules, tmp_path):
 
 
 def test_one_run_per_folder(molecules, tmp_path):
-    with training._locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another training"):
+    with locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another process"):
         training.train(config(tmp_path, molecules))
 
 
