@@ -95,8 +95,8 @@ def _evaluate(
 
 
 def displaced(graph: AtomGraph, shift: Tensor | None) -> AtomGraph:
-    """The graph with its atoms moved by (N, 3) Å, its neighbour list as it is."""
-    return graph if shift is None else replace(graph, positions=graph.positions + shift)
+    """The graph with its atoms moved by (N, 3) Å, its neighbour list as it is, of a reach that is no longer known."""
+    return graph if shift is None else replace(graph, positions=graph.positions + shift, reach=None)
 
 
 def reaching(graph: AtomGraph, cutoff: float) -> AtomGraph:

@@ -35,7 +35,7 @@ class Perturbation:
     kind : {"uniform", "adversarial"}
         Of the first displacement d; the second one, d', is always uniform.
     remove_translation : bool
-        Take the mean displacement off each structure, which no energy depends on.
+        Take the mean off the uniform displacements of each structure; no energy depends on it.
     """
 
     epsilon: float = 0.05

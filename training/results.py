@@ -127,10 +127,14 @@ def _card(run: Run, average: AveragedWeights) -> dict[str, Any]:
 
 def _weak(weak: WeakConfig) -> dict[str, Any]:
     """What the card says of weak supervision: the settings that the method reads."""
-    coefficients = {"piwsl": ("pitc", "pisc", "order"), "sam": ("rho",), "asam": ("rho",)}
-    names = coefficients.get(weak.method, ("coefficient",))
-    if weak.method not in ("sam", "asam"):
-        names = (*names, "epsilon", "perturbation", "normalisation")
+    displaced = ("epsilon", "perturbation", "remove_translation", "normalisation", "distance")
+    read: dict[str, tuple[str, ...]] = {
+        "piwsl": ("pitc", "pisc", "order", *displaced),
+        "noisy_nodes": ("coefficient", "epsilon"),
+        "sam": ("rho",),
+        "asam": ("rho",),
+    }
+    names = read.get(weak.method, ("coefficient", *displaced))
     return {} if weak.method == "plain" else {"weak": {n: getattr(weak, n) for n in ("method", *names)}}
 
 

@@ -18,7 +18,7 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import predict
 from asecalc_mlip.models.vector_head import VectorHead
 from training.config import LossConfig, WeakConfig
-from training.displaced import Displacements, Field, Point, displaced, evaluate_points
+from training.displaced import Displacements, Field, Point, displaced, evaluate_points, reaching
 from training.distances import DISTANCES
 from training.losses import PISC, PITC, WeakLoss
 from training.perturb import Perturbation, largest_relative_shift, uniform
@@ -53,6 +53,7 @@ class WeakSupervision(nn.Module):
     ) -> Predictions:
         """`energy` (B,), `forces` (N, 3) and `stress` where asked for, and the residuals (B,) by name of the loss."""
         needs = self._needs(forces)
+        graph = reaching(graph, model.cutoff + largest_relative_shift(self.perturbation.epsilon))
         field, out = Field(), {}
         if stress or self.perturbation.kind == "adversarial":
             # Apart from the other points: these need it first, or no strain.
@@ -108,6 +109,7 @@ class NoisyNodes(nn.Module):
         self, model: Any, graph: AtomGraph, labels: Mapping[str, Tensor], *, forces: bool, stress: bool = False
     ) -> Predictions:
         """`energy` (B,), `forces` (N, 3), `stress` at the jittered structures, and the error of the `noise` (N, 3)."""
+        graph = reaching(graph, model.cutoff + largest_relative_shift(self.epsilon))
         noise = uniform(graph, self.epsilon)
         heard: list[tuple[Tensor, Tensor]] = []
 
