@@ -156,9 +156,9 @@ class PIWSLCalculator(Calculator):
         with torch.inference_mode(False):  # forces are derivatives, which a caller's inference mode forbids
             graph = self.neighbors.graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, self.device)
             check_distances(graph)
-            self.memory.check(graph)
+            engine = self.memory.engine_for(graph)
             middle = time.perf_counter()
-            prediction = self.engine(graph, forces=True, stress=stress)
+            prediction = engine(graph, forces=True, stress=stress)
         self.results = self._results(prediction)
         self._seconds["neighbours"] += middle - start
         self._seconds["model"] += time.perf_counter() - middle

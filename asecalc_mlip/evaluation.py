@@ -131,36 +131,44 @@ def _run(calculator: Evaluated, batch: Sequence[_Entry], limit: _Limit) -> Itera
     pending = [batch]
     while pending:
         part = pending.pop()
-        prediction = _attempt(calculator, part)
+        prediction = _attempt(calculator, part) if len(part) > 1 else _alone(calculator, part[0])
         if prediction is not None:
             yield from _split(prediction, part)
             continue
-        if calculator.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(part) == 1:
-            message = calculator.memory.message(part[0].graph)
-            raise NotEnoughMemoryError(f"structure {part[0].index}: memory ran out: {message}")
         half = (len(part) + 1) // 2
         limit.shrink(part)
         warnings.warn(f"memory ran out at {len(part)} structures at once; going on with {half}", stacklevel=3)
         pending += [part[half:], part[:half]]
 
 
+def _alone(calculator: Evaluated, entry: _Entry) -> Prediction:
+    """Prediction of one structure, which cannot be halved but perhaps go in pieces."""
+    try:
+        found = _attempt(calculator, [entry], calculator.memory.engine_for(entry.graph))
+        if found is None:
+            message = f"memory ran out: {calculator.memory.message(entry.graph)}"
+            pieces = calculator.memory.in_pieces(entry.graph, message)
+            found = None if pieces is None else _attempt(calculator, [entry], pieces)
+            if found is None:
+                raise NotEnoughMemoryError(message)
+    except NotEnoughMemoryError as error:
+        raise NotEnoughMemoryError(f"structure {entry.index}: {error}") from None
+    return found
+
+
 @torch.inference_mode(False)
-def _attempt(calculator: Evaluated, batch: Sequence[_Entry]) -> Prediction | None:
+def _attempt(calculator: Evaluated, batch: Sequence[_Entry], engine: Any = None) -> Prediction | None:
     """Prediction of a batch, or None where memory ran out."""
-    if len(batch) == 1:
-        try:
-            calculator.memory.check(batch[0].graph)
-        except NotEnoughMemoryError as error:
-            raise NotEnoughMemoryError(f"structure {batch[0].index}: {error}") from None
+    engine = engine or calculator.engine
     try:
         graph = batch_graphs([entry.graph for entry in batch]).to(calculator.device)
-        return calculator.engine(graph, forces=True, stress=any(entry.periodic for entry in batch))
+        return engine(graph, forces=True, stress=any(entry.periodic for entry in batch))
     except (MemoryError, RuntimeError) as error:
         # Nothing may be kept of the error: its traceback holds the tensors that filled the memory.
         if not is_out_of_memory(error):
             raise
+    if calculator.device.type == "cuda":
+        torch.cuda.empty_cache()
     return None
 
 

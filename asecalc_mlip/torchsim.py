@@ -112,9 +112,9 @@ class PIWSLModel(ModelInterface):
         )
         check_distances(graph)
         # On a GPU torch-sim finds out itself how much fits, by trying.
-        if self._device.type == "cpu":
-            self.calculator.memory.check(graph)
-        prediction = self.calculator.engine(graph, forces=self._compute_forces, stress=self._compute_stress)
+        on_cpu = self._device.type == "cpu"
+        engine = self.calculator.memory.engine_for(graph) if on_cpu else self.calculator.engine
+        prediction = engine(graph, forces=self._compute_forces, stress=self._compute_stress)
         names = ("energy", "forces", "stress", "energy_std", "forces_std")
         found = {name: getattr(prediction, name, None) for name in names}
         return {name: value.to(state.positions.dtype) for name, value in found.items() if value is not None}

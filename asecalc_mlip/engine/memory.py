@@ -7,12 +7,14 @@ estimated beforehand and compared with what is free, limits of containers (cgrou
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from asecalc_mlip.engine.chunked import ChunkedEngine
 from asecalc_mlip.errors import NotEnoughMemoryError
 from asecalc_mlip.graph import AtomGraph
 
@@ -46,11 +48,14 @@ def bytes_needed(engine: Any, n_atoms: int, n_edges: int) -> float:
         return float(own(n_atoms, n_edges)) + _EDGE_BYTES_NATIVE * n_edges
     potential = engine.potential
     sizes = potential.hyperparameters
-    words = potential.dtype.itemsize * sizes.get("n_features", 128) * sizes.get("n_interactions", 3)
+    n_interactions = sizes.get("n_interactions", 3)
+    words = potential.dtype.itemsize * sizes.get("n_features", 128) * n_interactions
     kind = "native" if "native" in engine.describe() else "plain"
     # An architecture that nobody measured is taken for the hungriest.
     per_edge, per_atom = _KEPT.get((potential.architecture, kind), _KEPT["painn", "plain"])
-    return words * (per_edge * n_edges + per_atom * n_atoms) + _EDGE_BYTES * n_edges
+    # In pieces, of which one block has one at a time.
+    kept = min(n_edges, engine.edges_per_piece / n_interactions) if isinstance(engine, ChunkedEngine) else n_edges
+    return words * (per_edge * kept + per_atom * n_atoms) + _EDGE_BYTES * n_edges
 
 
 def available_bytes(device: torch.device | str) -> float:
@@ -114,6 +119,44 @@ class MemoryGuard:
     def __init__(self, engine: Any, device: torch.device):
         self.engine, self.device = engine, device
         self._granted = 0.0
+        self._in_pieces: ChunkedEngine | None = None
+
+    def engine_for(self, graph: AtomGraph) -> Any:
+        """The engine, or one that takes the edges in pieces where only that fits.
+
+        Raises
+        ------
+        NotEnoughMemoryError
+            Where neither does.
+
+        Warns
+        -----
+        UserWarning
+            At the first structure that goes in pieces.
+        """
+        try:
+            self.check(graph)
+        except NotEnoughMemoryError as error:
+            pieces = self.in_pieces(graph, str(error))
+            if pieces is None:
+                raise
+            return pieces
+        return self.engine
+
+    def in_pieces(self, graph: AtomGraph, reason: str) -> ChunkedEngine | None:
+        """An engine for what is too large for this one, or None where there is none or not even that fits."""
+        potential = getattr(self.engine, "potential", None)
+        # An engine that knows its need keeps nothing per edge and feature, so that pieces would not help.
+        if hasattr(self.engine, "bytes_needed") or potential is None or not ChunkedEngine.serves(potential):
+            return None
+        pieces = self._in_pieces or ChunkedEngine(potential)
+        if bytes_needed(pieces, graph.n_atoms, graph.n_edges) > self._free():
+            return None
+        if self._in_pieces is None:
+            size = f"{pieces.edges_per_piece:,}"
+            warnings.warn(f"{reason}. In pieces of {size} edges instead, which is slower", stacklevel=4)
+        self._in_pieces = pieces
+        return pieces
 
     def check(self, graph: AtomGraph) -> None:
         """Before the model runs.
@@ -127,7 +170,7 @@ class MemoryGuard:
         # The edges of a dynamics come and go by a few per cent.
         if needed < _SMALL or needed <= 1.1 * self._granted:
             return
-        free = _SHARE * (available_bytes(self.device) + (self._granted if self._keeps() else 0.0))
+        free = self._free()
         if needed > free:
             raise NotEnoughMemoryError(self.message(graph, needed, free))
         self._granted = needed
@@ -143,8 +186,10 @@ class MemoryGuard:
             f"had. {self._advice()}"
         )
 
-    def _keeps(self) -> bool:
-        return hasattr(self.engine, "bytes_needed")
+    def _free(self) -> float:
+        # Engines that know their need keep the buffer for the next step.
+        kept = self._granted if hasattr(self.engine, "bytes_needed") else 0.0
+        return _SHARE * (available_bytes(self.device) + kept)
 
     def _advice(self) -> str:
         advice = ["Take a smaller structure"]

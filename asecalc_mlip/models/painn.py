@@ -18,6 +18,8 @@ cheaper, but then they are the derivative of no energy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry, mlp
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
 from asecalc_mlip.models.radial import EnvelopedBasis, RadialBasisName, make_radial_basis
 from asecalc_mlip.models.vector_head import VectorHead, norms
 
@@ -70,6 +72,7 @@ class PaiNN(nn.Module):
         self.messages = nn.ModuleList(mlp(n_features, n_features, 3 * n_features) for _ in range(n_interactions))
         self.mixings = nn.ModuleList(PaiNNMixing(n_features) for _ in range(n_interactions))
         self.readout = mlp(n_features, n_features // 2, 1)
+        self.over_edges: Callable = at_once
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = VectorHead(n_features) if direct_forces else None
 
@@ -120,11 +123,17 @@ class PaiNN(nn.Module):
             width = (2 if mu is None else 3) * self.n_features
             start = 3 * self.n_features * block
             x = nn.functional.linear(message[1](message[0](q)), message[2].weight[:width], message[2].bias[:width])
-            filters = nn.functional.linear(basis, weights[start : start + width])
-            dq, dmu = painn_message(filters, directions, x, mu, graph.centers, graph.neighbors)
+            message_of = partial(_message, weights[start : start + width])
+            dq, dmu = self.over_edges(message_of, (basis, directions, graph.centers, graph.neighbors), (x, mu))
             mu = dmu if mu is None else mu + dmu
             q, mu = mixing(q + dq, mu, scalars_only=scalars_only and block == last)
         return q, mu
+
+
+def _message(
+    weights: Tensor, basis: Tensor, directions: Tensor, centers: Tensor, neighbors: Tensor, x: Tensor, mu: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return painn_message(nn.functional.linear(basis, weights), directions, x, mu, centers, neighbors)
 
 
 class PaiNNMixing(nn.Module):

@@ -9,11 +9,13 @@ r"""SchNet, continuous-filter convolutions (Schütt et al., NeurIPS 2017; JCP 14
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import schnet_message
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, ShiftedSoftplus, edge_geometry, mlp
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, ShiftedSoftplus, at_once, edge_geometry, mlp
 from asecalc_mlip.models.radial import RadialBasisName, cosine_cutoff, make_radial_basis
 
 __all__ = ["SchNet"]
@@ -50,6 +52,7 @@ class SchNet(nn.Module):
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
         self.interactions = nn.ModuleList(SchNetInteraction(n_features, n_rbf) for _ in range(n_interactions))
         self.readout = mlp(n_features, n_features // 2, 1)
+        self.over_edges: Callable = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""
@@ -57,7 +60,7 @@ class SchNet(nn.Module):
         basis, envelope = self.radial_basis(distances), self.envelope(distances)[:, None]
         x = self.embedding(graph.numbers)
         for interaction in self.interactions:
-            x = x + interaction(graph, x, basis, envelope)
+            x = x + interaction(graph, x, basis, envelope, self.over_edges)
         return self.readout(x).squeeze(-1)
 
     def envelope(self, distances: Tensor) -> Tensor:
@@ -75,7 +78,12 @@ class SchNetInteraction(nn.Module):
         self.filter_network = mlp(n_rbf, n_features, n_features, ShiftedSoftplus)
         self.f2out = mlp(n_features, n_features, n_features, ShiftedSoftplus)
 
-    def forward(self, graph: AtomGraph, x: Tensor, basis: Tensor, envelope: Tensor) -> Tensor:
+    def forward(
+        self, graph: AtomGraph, x: Tensor, basis: Tensor, envelope: Tensor, over_edges: Callable = at_once
+    ) -> Tensor:
         """Change of the features (N, F) from the neighbours."""
-        filters = self.filter_network(basis) * envelope
-        return self.f2out(schnet_message(filters, self.in2f(x), graph.centers, graph.neighbors))
+        edges = (basis, envelope, graph.centers, graph.neighbors)
+        return self.f2out(over_edges(self._message, edges, (self.in2f(x),)))
+
+    def _message(self, basis: Tensor, envelope: Tensor, centers: Tensor, neighbors: Tensor, x: Tensor) -> Tensor:
+        return schnet_message(self.filter_network(basis) * envelope, x, centers, neighbors)
