@@ -99,6 +99,33 @@ def nve(arguments: tuple[str, ...]) -> None:
     sys.exit(import_module("md_protocols.nve").main(list(arguments)))
 
 
+@main.command()
+@click.argument("model", default="aspirin.pt")
+@click.option("-s", "--structure", "structures", multiple=True, metavar="FILE|NAME", help="Structure; may be repeated.")
+@click.option("--steps", type=click.IntRange(1), help="Timed steps; default: what five seconds allow, 3 to 100.")
+@click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step, fs, of the ns/day.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: torch's choice.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--scaling", is_flag=True, help="Also larger and larger copies of the first structure.")
+@click.option("--largest", type=click.IntRange(1), default=10_000, show_default=True, help="Atoms, for --scaling.")
+@click.option("--batches", is_flag=True, help="Also the first structure in batches of 1 to 256.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the numbers to this JSON file.")
+@click.option("--figure", type=click.Path(dir_okay=False), help="Draw them into this file.")
+def bench(model: str, structures: tuple[str, ...], output: str | None, figure: str | None, **options: Any) -> None:
+    """Measure how fast a MODEL (default: aspirin.pt) runs on this machine.
+
+    Structures are files, or names: ethanol, aspirin, quartz-72, water-192, quartz-576, quartz-2025; default: all
+    names whose elements the model knows. SchNetPack's calculator with the same weights runs beside it where that is
+    installed.
+    """
+    report = import_module("asecalc_mlip.bench.report").bench_file(model, structures, echo=click.echo, **options)
+    if output:
+        _write_json(output, report)
+    if figure:
+        import_module("asecalc_mlip.plots.speed").bench_report(report.to_dict(), path=figure)
+
+
 @main.group()
 def data() -> None:
     """Make and convert labelled data sets."""

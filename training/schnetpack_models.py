@@ -1,22 +1,24 @@
-"""Weights of a SchNetPack model under our names: its SchNet and PaiNN become potentials of this package."""
+"""SchNetPack's SchNet and PaiNN as potentials of this package with the same weights, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from schnetpack.atomistic import Atomwise
+from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN, SchNet
-from torch import Tensor
+from schnetpack.transform import CastTo64
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, build_potential
 
-__all__ = ["from_schnetpack"]
+T = TypeVar("T")
+
+__all__ = ["from_schnetpack", "to_schnetpack"]
 
 
 def from_schnetpack(model: NeuralNetworkPotential, elements: Sequence[int]) -> Potential:
@@ -58,6 +60,52 @@ def from_schnetpack(model: NeuralNetworkPotential, elements: Sequence[int]) -> P
     return potential.eval()
 
 
+def to_schnetpack(potential: Potential) -> NeuralNetworkPotential:
+    """SchNetPack's model with the weights of a potential: the same forces, in eV and Å.
+
+    Its energies are the interaction energies of the network times the scale; reference energies and the energies of
+    lone atoms, constants of a composition, are not in it.
+
+    Raises
+    ------
+    InputError
+        For a model that SchNetPack has no counterpart of, naming the part.
+    """
+    sizes = {"n_rbf": 20, "n_features": 128, "n_interactions": 3, **potential.hyperparameters}
+    representations = {"painn": PaiNN, "schnet": SchNet}
+    if potential.architecture not in representations or potential.direct_forces:
+        kind = "with direct forces" if potential.direct_forces else "as such"
+        raise InputError(f"SchNetPack has no {potential.architecture} {kind}; it has PaiNN and SchNet")
+    if sizes.get("radial_basis", "gaussian") != "gaussian":
+        raise InputError(f"the radial basis is {sizes['radial_basis']}; only gaussian is the same in SchNetPack")
+    representation = representations[potential.architecture](
+        n_atom_basis=sizes["n_features"],
+        n_interactions=sizes["n_interactions"],
+        radial_basis=GaussianRBF(n_rbf=sizes["n_rbf"], cutoff=potential.cutoff),
+        cutoff_fn=CosineCutoff(potential.cutoff),
+    ).to(potential.dtype)
+    readout = Atomwise(n_in=sizes["n_features"], output_key="energy").to(potential.dtype)
+    _take_weights(representation, readout, potential)
+    parts = {"input_modules": [PairwiseDistances()], "output_modules": [readout, Forces()]}
+    return NeuralNetworkPotential(representation, **parts, postprocessors=[CastTo64()]).eval()
+
+
+def _take_weights(representation: PaiNN | SchNet, readout: Atomwise, potential: Potential) -> None:
+    theirs = {name: name for name in representation.state_dict()}
+    names = _renamed(potential.architecture, theirs, {name: f"readout {name}" for name in readout.state_dict()})
+    state = {names[name]: value for name, value in potential.network.state_dict().items() if name in names}
+    try:
+        # Radial basis and cutoff function have buffers that ours makes when it needs them.
+        fixed = {n: v for n, v in representation.state_dict().items() if n.startswith(("radial_basis", "cutoff_fn"))}
+        representation.load_state_dict({**fixed, **{n: v for n, v in state.items() if not n.startswith("readout ")}})
+        readout.load_state_dict({n[8:]: v for n, v in state.items() if n.startswith("readout ")})
+    except RuntimeError as error:
+        raise InputError(f"this model has other layers than SchNetPack's: {error}") from None
+    with torch.no_grad():
+        for parameter in readout.outnet[-1].parameters():
+            parameter *= potential.scale
+
+
 def _readout(model: NeuralNetworkPotential) -> Atomwise:
     readouts = [module for module in model.output_modules if isinstance(module, Atomwise)]
     if len(readouts) != 1 or len(readouts[0].outnet) != 2:
@@ -79,9 +127,7 @@ def _check(representation: Any, model: NeuralNetworkPotential) -> None:
         )
 
 
-def _renamed(
-    architecture: str, representation: Mapping[str, Tensor], readout: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _renamed(architecture: str, representation: Mapping[str, T], readout: Mapping[str, T]) -> dict[str, T]:
     state = {f"readout.{2 * int(name.split('.')[1])}.{name.split('.')[2]}": v for name, v in readout.items()}
     for name, value in representation.items():
         if name.startswith(("radial_basis", "cutoff_fn")):

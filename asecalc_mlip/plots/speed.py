@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["comparison", "size_scaling"]
+__all__ = ["bench_report", "comparison", "peers", "size_scaling"]
 
 _COLORS = {"schnetpack": "#9aa4ad", "ours": "#1f5a99"}
+_OURS = "PIWSLCalculator, PaiNN"
+_INK, _FAINT = "#222222", "#6e7780"
 
 
 def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> None:
@@ -54,5 +57,107 @@ def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> 
     figure.savefig(path, dpi=150)
 
 
+def peers(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: int = 2) -> None:
+    """Bars of ms per step, one panel per structure, ours first; rows as in benchmarks/results/speed_peers.json."""
+    chosen = [
+        (name.split(", ")[0], name.split(", ")[1], row) for name, row in rows.items() if row["threads"] == threads
+    ]
+    if not chosen:
+        return peers(rows, path=path, threads=next(iter(rows.values()))["threads"])
+    systems = sorted({system: row["atoms"] for _, system, row in chosen}.items(), key=lambda item: item[1])
+    names = list(dict.fromkeys(name for name, _, _ in chosen))
+    figure = Figure(figsize=(2.6 + 2.25 * len(systems), 1.5 + 0.47 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(systems), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (system, atoms) in zip(panels, systems, strict=True):
+        _peer_panel(axes, names, {name: row for name, where, row in chosen if where == system})
+        axes.set_title(f"{system.split()[0]}, {atoms} atoms", fontsize=10, color=_INK)
+    sizes = {name: row["peer"] for name, _, row in chosen}
+    labels = [f"{_OURS}\n{_peer_size(chosen[0][2]['ours'])}", *(f"{name}\n{_peer_size(sizes[name])}" for name in names)]
+    panels[0].set_yticks(range(len(labels)), labels, fontsize=8)
+    panels[0].get_yticklabels()[0].set(color=_COLORS["ours"], fontweight="bold")
+    panels[0].invert_yaxis()
+    figure.supxlabel(f"ms per energy + forces, neighbour list included; float32, CPU, {threads} threads", fontsize=9)
+    figure.savefig(path, dpi=150)
+
+
+def bench_report(report: Mapping[str, Any], *, path: str | Path) -> None:
+    """What `asecalc bench` measured: structures, and scaling and batches where they are; a `BenchReport.to_dict()`."""
+    panels = [name for name in ("structures", "scaling", "batches") if report[name]]
+    figure = Figure(figsize=(1.0 + 4.2 * len(panels), 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw = {"structures": _structure_panel, "scaling": _scaling_panel, "batches": _batch_panel}
+    for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        draw[name](axes, report[name])
+        axes.spines[["top", "right"]].set_visible(False)
+    model, machine = report["model"], report["machine"]
+    figure.suptitle(f"{model['name']}: {model['engine']}, {model['dtype']}; {machine['processor']}", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _peer_panel(axes: Any, names: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
+    ours = float(np.median([row["ours_ms"] for row in rows.values()]))
+    axes.barh(0, ours, 0.62, color=_COLORS["ours"])
+    axes.text(ours, 0, f" {_number(ours)}", va="center", fontsize=8, color=_COLORS["ours"], fontweight="bold")
+    for k, name in enumerate(names, start=1):
+        if name not in rows:
+            axes.text(
+                0.02, k, "not measured", va="center", fontsize=7, color=_FAINT, transform=axes.get_yaxis_transform()
+            )
+            continue
+        axes.barh(k, rows[name]["peer_ms"], 0.62, color=_COLORS["schnetpack"])
+        text = f" {_number(rows[name]['peer_ms'])}  ({_ratio(rows[name]['ratio'])})"
+        axes.text(rows[name]["peer_ms"], k, text, va="center", fontsize=8, color=_INK)
+    axes.set_xscale("log")
+    # Room for the labels beside the bars.
+    longest = max(row["peer_ms"] for row in rows.values())
+    axes.set_xlim(0.5, max(axes.get_xlim()[1], 60 * longest))
+    axes.set_xticks([1, 100, 10_000], ["1", "100", "10 000"])
+    axes.set_xticks([10, 1000, 100_000], [], minor=True)
+    axes.grid(True, axis="x", which="both", color="#e6e9ec", lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _peer_size(peer: Mapping[str, Any]) -> str:
+    return f"{peer['parameters'] / 1e6:.1f} M parameters, {peer['cutoff']:g} Å"
+
+
+def _structure_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    x, ours = np.arange(len(rows)), [row["ours_ms"] for row in rows.values()]
+    against = all("ratio" in row for row in rows.values())
+    bars = axes.bar(x + (0.2 if against else 0.0), ours, 0.38, color=_COLORS["ours"], label="PIWSLCalculator")
+    axes.bar_label(bars, [_number(value) for value in ours], fontsize=8, padding=2)
+    if against:
+        theirs = [row["schnetpack_ms"] for row in rows.values()]
+        bars = axes.bar(x - 0.2, theirs, 0.38, color=_COLORS["schnetpack"], label="SchNetPack")
+        axes.bar_label(bars, [_number(value) for value in theirs], fontsize=8, padding=2)
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.set(yscale="log", ylabel="ms per energy + forces")
+    axes.set_ylim(top=4 * axes.get_ylim()[1])
+    names = [f"{Path(name).stem}\n{row['atoms']} atoms" for name, row in rows.items()]
+    axes.set_xticks(x, names, fontsize=8)
+
+
+def _scaling_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    axes.plot([r["atoms"] for r in rows.values()], [r["ours_ms"] for r in rows.values()], "o-", color=_COLORS["ours"])
+    axes.set(xscale="log", yscale="log", xlabel="atoms", ylabel="ms per energy + forces")
+    axes.grid(True, color="#e6e9ec", lw=0.6)
+
+
+def _batch_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    rates = [row["molecules_per_second"] for row in rows.values()]
+    bars = axes.bar(range(len(rows)), rates, 0.6, color=_COLORS["ours"])
+    axes.bar_label(bars, [f"{rate:.0f}" for rate in rates], fontsize=8, padding=2)
+    axes.set_xticks(range(len(rows)), [str(row["batch"]) for row in rows.values()])
+    axes.set(xlabel="structures at once", ylabel="structures per second")
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.0f}×" if value >= 10 else f"{value:.1f}×"
+
+
 def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}".replace(",", "\u2009") if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,147 @@
+"""Calculators of other packages: which there are, where they are installed, and the race of one against ours.
+
+A peer is looked for in the interpreter that runs the benchmark, unless `--python PEER=PATH` names another: their
+requirements (e3nn 0.4 here, 0.6 there) do not go into one environment. Either way a worker (speed_worker.py) times the
+peer in a process of its own and ours is timed here, in turns of a few steps.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asecalc_mlip.bench.measure import n_edges, our_walk
+from asecalc_mlip.bench.structures import structure
+from asecalc_mlip.bench.timing import Times, race
+
+WORKER = Path(__file__).with_name("speed_worker.py")
+
+# name of a row → package whose interpreter it runs in; the models are in speed_worker.py
+PEERS = {
+    "MACE 64x0e": "mace",
+    "MACE 128x1o": "mace",
+    "TorchMD-NET ET": "torchmdnet",
+    "TorchMD-NET TensorNet": "torchmdnet",
+    "CHGNet 0.3.0": "chgnet",
+    "SevenNet-0": "sevenn",
+}
+
+
+def peer_rows(systems: Sequence[str], pythons: Sequence[str]) -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
+    """Rows of the study, each with arguments and environment; what is not installed says so."""
+    found = _interpreters(pythons)
+    rows = {}
+    for peer, package in PEERS.items():
+        for threads in (1, 2):
+            for system in systems:
+                arguments = {"kind": "peer", "peer": peer, "system": system, "threads": threads, **found[package]}
+                rows[f"{peer}, {system}, {threads} threads"] = (arguments, {})
+    return rows
+
+
+def race_peer(ours: Any, peer: str, python: str, system: str, seconds: float) -> dict[str, Any]:
+    """Milliseconds per step of a peer and of ours in turns, with what the peer says about itself."""
+    import torch
+
+    atoms = structure(system)
+    worker = Worker(python, peer, system, torch.get_num_threads())
+    try:
+        times = race({"peer": worker, "ours": our_walk(ours, atoms)}, seconds=seconds)
+    finally:
+        worker.close()
+    row = {key: value for name, taken in times.items() for key, value in taken.to_dict(f"{name}_").items()}
+    return {
+        **row,
+        "ratio": round(row["peer_ms"] / row["ours_ms"], 2),
+        "atoms": len(atoms),
+        "edges": n_edges(atoms, ours.card["cutoff"]),
+        "engine": ours.engine.describe(),
+        "ours": _ours(ours),
+        "peer": {**worker.info, "edges": n_edges(atoms, worker.info["cutoff"])},
+    }
+
+
+class Worker:
+    """A peer on its walk in another process; called like a `Walk`.
+
+    Raises
+    ------
+    RuntimeError
+        When the process ends, with the last line that it wrote.
+    """
+
+    def __init__(self, python: str, peer: str, system: str, threads: int):
+        paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        }
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self._process = subprocess.Popen([python, WORKER, peer, system], env=environment, text=True, **pipes)
+        self.info: dict[str, Any] = self._answer()
+
+    def __call__(self, steps: int) -> Times:
+        """Let it go on for some steps."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        return Times(**self._answer())
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            told = self._process.stderr.read().strip().splitlines() or ["nothing"]
+            code = self._process.wait()
+            raise RuntimeError(f"the process ended with code {code} and said: {told[-1][:300]}")
+        return json.loads(line)
+
+
+def _ours(calculator: Any) -> dict[str, Any]:
+    sizes = calculator.potential.hyperparameters
+    return {
+        "model": f"random weights, PaiNN, {sizes['n_features']} features, {sizes['n_interactions']} blocks",
+        "parameters": sum(p.numel() for p in calculator.potential.parameters()),
+        "cutoff": calculator.potential.cutoff,
+    }
+
+
+def _interpreters(pythons: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Package → {"python": interpreter}, or {"not_installed": why}."""
+    given = dict(entry.partition("=")[::2] for entry in pythons)
+    unknown = set(given) - set(PEERS.values())
+    if unknown:
+        raise click.BadParameter(f"--python {sorted(unknown)[0]}=…: the packages are {', '.join(_packages())}")
+    return {package: _interpreter(package, given.get(package)) for package in _packages()}
+
+
+def _interpreter(package: str, python: str | None) -> dict[str, str]:
+    if python is None:
+        if importlib.util.find_spec(package) is not None:
+            return {"python": sys.executable}
+        return {"not_installed": f"no {package} here; name an interpreter that has it: --python {package}=PATH"}
+    try:
+        command = [python, "-c", f"import importlib.util as u; assert u.find_spec({package!r})"]
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {"not_installed": f"{python} has no {package}"}
+    return {"python": python}
+
+
+def _packages() -> list[str]:
+    return list(dict.fromkeys(PEERS.values()))

@@ -1,0 +1,146 @@
+"""Speed measurements: structures, fair timing, and the command. Times themselves are not tested."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from ase.build import fcc111
+from ase.calculators.calculator import Calculator
+from ase.io import write
+from click.testing import CliRunner
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.bench.measure import batch_row, compare, n_edges, ns_per_day, schnetpack_calculator, size_row, sizes
+from asecalc_mlip.bench.report import bench
+from asecalc_mlip.bench.structures import NAMES, enlarged, quartz, structure
+from asecalc_mlip.bench.timing import Times, Walk, race
+from asecalc_mlip.cli import main
+
+ATOMS = {"ethanol": 9, "aspirin": 21, "quartz-72": 72, "water-192": 192, "quartz-576": 576, "quartz-2025": 2025}
+
+
+@pytest.fixture(scope="module")
+def ethanol():
+    return PIWSLCalculator.load("ethanol.pt", device="cpu")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_named_structures_are_physical(name):
+    atoms = structure(name)
+    assert len(atoms) == ATOMS[name]
+    assert n_edges(atoms, 0.9) == 0 and n_edges(atoms, 5.0) > len(atoms)
+
+
+def test_quartz_has_its_density():
+    atoms = quartz()
+    assert atoms.get_chemical_formula() == "O6Si3"
+    assert atoms.get_masses().sum() * 1.66054 / atoms.get_volume() == pytest.approx(2.65, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["aspirin", "quartz", "slab"])
+def test_copies_do_not_overlap(name):
+    atoms = {"aspirin": lambda: structure("aspirin"), "quartz": quartz, "slab": lambda: fcc111("Al", (1, 1, 3))}[name]()
+    larger = enlarged(atoms, 3)
+    assert len(larger) == 27 * len(atoms) and (larger.pbc == atoms.pbc).all()
+    assert n_edges(larger, 0.9) == 0
+    if atoms.pbc.all():
+        assert n_edges(larger, 5.0) == 27 * n_edges(atoms, 5.0)
+
+
+def test_walk_stays_near_its_start_and_never_repeats_a_step():
+    class Recorder(Calculator):
+        implemented_properties = ["forces"]
+        seen = []
+
+        def calculate(self, atoms, *args):
+            self.seen.append(atoms.positions.copy())
+            self.results = {"forces": np.zeros_like(atoms.positions)}
+
+    start = structure("ethanol")
+    times = Walk(Recorder(), start)(50)
+    assert len(times.total_ms) == len(Recorder.seen) == 50
+    steps = np.diff(Recorder.seen, axis=0)
+    assert (np.abs(steps).max(axis=(1, 2)) > 0).all()
+    assert np.ptp(np.abs(steps), axis=0).max() < 1e-12, "every step is as long as the others"
+    assert np.abs(np.array(Recorder.seen) - start.positions).max() < 0.3
+
+
+def test_race_gives_each_the_steps_that_were_asked_for_in_turns():
+    calls = []
+
+    def runner(name):
+        return lambda steps: (calls.append(name), Times([1.0] * steps, [0.5] * steps))[1]
+
+    times = race({"a": runner("a"), "b": runner("b")}, steps=7)
+    assert [len(t.total_ms) for t in times.values()] == [7, 7]
+    assert calls == ["a", "b"] * 6
+    assert times["a"].step() == 1.0 and times["a"].list_alone() == 0.5
+
+
+def test_rare_lists_count_and_outliers_do_not():
+    times = Times([1.0] * 9 + [11.0] + [500.0], [0.0] * 9 + [10.0] + [0.0])
+    assert times.step() == pytest.approx(1.0 + 10.0 / 11)
+    assert Times([1.0, 2.0, 90.0]).step() == 2.0 and "list_ms" not in Times([1.0]).to_dict()
+
+
+def test_compare_without_another(ethanol):
+    row = compare(ethanol, None, structure("ethanol"), steps=3)
+    assert row["atoms"] == 9 and row["edges"] == 72 and row["ours_steps"] == 3
+    assert row["ours_ms"] == pytest.approx(row["ours_list_ms"] + row["ours_without_list_ms"], abs=1e-3)
+    assert "ratio" not in row
+
+
+def test_schnetpack_runs_the_same_weights(ethanol):
+    pytest.importorskip("schnetpack")
+    row = compare(ethanol, schnetpack_calculator(ethanol), structure("ethanol"), steps=2)
+    assert row["ratio"] == pytest.approx(row["schnetpack_ms"] / row["ours_ms"], abs=0.01)
+    assert row["force_difference_eV_per_A"] < 1e-4
+
+
+def test_missing_schnetpack_is_told(ethanol, monkeypatch):
+    monkeypatch.setitem(sys.modules, "schnetpack", None)
+    report = bench(ethanol, ["ethanol"], steps=1, echo=lambda line: None)
+    assert "schnetpack" in report.schnetpack and report.schnetpack.startswith("not measured")
+    assert "ratio" not in report.structures["ethanol"] and report.schnetpack in repr(report)
+
+
+def test_sizes_and_batches(ethanol):
+    assert list(sizes(structure("ethanol"), 600)) == [1, 2, 3, 4]
+    assert list(sizes(structure("aspirin"), 1)) == [1]
+    assert size_row(ethanol, enlarged(structure("ethanol"), 2), steps=2)["atoms"] == 72
+    assert batch_row(ethanol, structure("ethanol"), 4, structures=8, repeats=1)["molecules_per_second"] > 0
+    assert ns_per_day(1.0, 0.5) == pytest.approx(43.2)
+
+
+def test_command_writes_table_json_and_figure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("mine.xyz", structure("ethanol"))
+    monkeypatch.setattr("asecalc_mlip.bench.report.BATCHES", (1, 2))
+    arguments = (
+        "bench ethanol.pt -s mine.xyz --steps 2 --threads 1 --scaling --largest 80 --batches -o b.json --figure b.png"
+    )
+    result = CliRunner().invoke(main, arguments.split())
+    assert result.exit_code == 0, result.output
+    assert "ns/day" in result.output and "mine.xyz, 72 atoms" in result.output and "batch of 2" in result.output
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert written["structures"]["mine.xyz"]["atoms"] == 9 and written["machine"]["threads"] == 1
+    assert (tmp_path / "b.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("-s absent.xyz", "no such file, and no structure of that name; the names are ethanol"),
+        ("-s quartz-72", "elements that the model does not know; it was trained on"),
+        ("--timestep 0", "must be positive"),
+        ("-s broken.xyz", "cannot be read as a structure"),
+        ("-s empty.xyz", "cannot be read as a structure"),
+    ],
+)
+def test_bad_input_is_told(tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.xyz").write_text("3\n\nH 0 0\n")
+    (tmp_path / "empty.xyz").touch()
+    result = CliRunner().invoke(main, ["bench", "aspirin.pt", *arguments.split()])
+    assert result.exit_code == 2 and told in result.stderr and "Traceback" not in result.output
