@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,7 +122,8 @@ def _structures(graph: AtomGraph) -> list[AtomGraph]:
 
 def _with_list(graph: AtomGraph, cutoff: float) -> AtomGraph:
     cell = graph.cell[0].numpy()
-    centers, neighbors, shifts = neighbor_list(graph.positions.numpy(), cell, cell.any(axis=1), cutoff)
+    periodic = np.asarray(cell.any(axis=1))
+    centers, neighbors, shifts = neighbor_list(graph.positions.numpy(), cell, periodic, cutoff)
     return replace(
         graph,
         centers=torch.from_numpy(centers),

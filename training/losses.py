@@ -67,6 +67,8 @@ class WeakLoss(ABC):
     name: str
     labels: tuple[str, ...] = ()
     """Labels that the residual needs."""
+    needs: Mapping[Point, bool]
+    """Points where the energy is needed → whether the forces are, too."""
 
     def __init__(
         self,
@@ -84,11 +86,6 @@ class WeakLoss(ABC):
         self.weight = float(weight)
         self.normalisation, self.distance = normalisation, distance
         self.perturbation = Perturbation(epsilon) if perturbation is None else perturbation
-
-    @property
-    @abstractmethod
-    def needs(self) -> Mapping[Point, bool]:
-        """Points where the energy is needed → whether the forces are, too."""
 
     @abstractmethod
     def residual(
@@ -174,11 +171,7 @@ class _Ordered(WeakLoss):
     def __init__(self, weight: float = 1.0, *, order: Order = "first", **options: Any):
         super().__init__(weight, **options)
         one_of(f"{self.name}: order", order, tuple(self._needs))
-        self.order = order
-
-    @property
-    def needs(self) -> Mapping[Point, bool]:
-        return self._needs[self.order]
+        self.order, self.needs = order, self._needs[order]
 
     def __repr__(self) -> str:
         return super().__repr__().replace("(", f"(order={self.order!r}, ", 1)

@@ -39,7 +39,7 @@ class SAM(torch.optim.AdamW):
         super().__init__(params, **options)
         self.rho, self.adaptive = rho, adaptive
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; `closure` computes the loss and its gradients, and is called twice."""
         if closure is None:
             raise TypeError("SAM.step needs a closure that computes loss and gradients")

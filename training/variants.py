@@ -17,7 +17,7 @@ class TwoPoint(WeakLoss):
     """PISC with only r and r + d: R = E(r) − E(r+d) − Σ d·F(r+d)."""
 
     name = "two_point"
-    needs: Mapping[Point, bool] = {"r": False, "r+d": True}  # type: ignore[assignment]
+    needs: Mapping[Point, bool] = {"r": False, "r+d": True}
 
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
@@ -31,7 +31,7 @@ class TwoPointLabel(WeakLoss):
 
     name = "two_point_label"
     labels = ("energy",)
-    needs: Mapping[Point, bool] = {"r+d": True}  # type: ignore[assignment]
+    needs: Mapping[Point, bool] = {"r+d": True}
 
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
@@ -49,7 +49,7 @@ class TaylorLabel(WeakLoss):
 
     name = "taylor_label"
     labels = ("energy", "forces")
-    needs: Mapping[Point, bool] = {"r+d": False}  # type: ignore[assignment]
+    needs: Mapping[Point, bool] = {"r+d": False}
 
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
@@ -63,7 +63,7 @@ class Endpoint(WeakLoss):
     """Two extrapolations to r + d that must agree: R = E(r) − Σ d·F(r) − E(r+d') + Σ (d−d')·F(r+d')."""
 
     name = "endpoint"
-    needs: Mapping[Point, bool] = {"r": True, "r+d'": True}  # type: ignore[assignment]
+    needs: Mapping[Point, bool] = {"r": True, "r+d'": True}
 
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
@@ -81,7 +81,7 @@ class Curvature(WeakLoss):
     """
 
     name = "curvature"
-    needs: Mapping[Point, bool] = {"r+hd": True, "r-hd": True}  # type: ignore[assignment]
+    needs: Mapping[Point, bool] = {"r+hd": True, "r-hd": True}
 
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
