@@ -6,7 +6,7 @@ that was kept for a hundred steps is the same as a fresh one to the last bit, so
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ class _Reference:
     numbers: np.ndarray
     inverse: np.ndarray | None
     graph: AtomGraph
+    closest: float
 
 
 class NeighborCache:
@@ -106,6 +107,11 @@ class NeighborCache:
         """Share of calls that needed no new list."""
         return 1.0 - self.builds / self.calls if self.calls else 0.0
 
+    @property
+    def closest(self) -> float:
+        """Å; no two atoms of the structure last asked for are closer than this, known without a look at them."""
+        return np.inf if self._reference is None else self._reference.closest - self.skin
+
     def graph(
         self,
         numbers: np.ndarray,
@@ -113,8 +119,15 @@ class NeighborCache:
         cell: np.ndarray,
         pbc: np.ndarray,
         device: torch.device | str = "cpu",
+        *,
+        trim: bool = True,
     ) -> AtomGraph:
-        """Graph of a structure with exactly the edges shorter than the cutoff; arguments as for `neighbor_list`."""
+        """Graph of a structure on a device; the first four arguments as for `neighbor_list`.
+
+        With `trim` it has exactly the edges shorter than the cutoff. Without, those in the skin too: their filters are
+        zero, and as long as the list holds all tensors but the positions are the same objects, so that nothing else
+        travels to a GPU, which need not be waited for.
+        """
         self.calls += 1
         unwrapped = self._still_valid(numbers, positions, cell, pbc)
         if unwrapped is None:
@@ -124,10 +137,8 @@ class NeighborCache:
         assert self._reference is not None
         graph = self._reference.graph
         moved = torch.from_numpy(unwrapped).to(device)
-        graph = AtomGraph(
-            graph.numbers, moved, graph.batch, graph.centers, graph.neighbors, graph.cell, graph.shifts
-        )
-        return graph.within(self.cutoff) if self.skin > 0 else graph
+        graph = replace(graph, positions=moved)
+        return graph.within(self.cutoff) if self.skin > 0 and trim else graph
 
     def _still_valid(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
@@ -162,9 +173,10 @@ class NeighborCache:
             neighbors=torch.from_numpy(neighbors),
             cell=torch.from_numpy(np.where(pbc[:, None], cell, 0.0))[None],
             shifts=None if shifts is None else torch.from_numpy(shifts),
-        ).to(device)
+        )
+        closest = float(graph.vectors().square().sum(-1).min().sqrt()) if graph.n_edges else self.cutoff
         inverse = np.linalg.inv(_complete(cell, pbc)) if pbc.any() else None
-        return _Reference(positions.copy(), cell, pbc, np.array(numbers), inverse, graph)
+        return _Reference(positions.copy(), cell, pbc, np.array(numbers), inverse, graph.to(device), closest)
 
 
 def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

@@ -186,7 +186,9 @@ def test_bad_structures_are_named(calculator, atoms, message):
         ({"device": None}, "device None is unknown"),
         ({"skin": -0.1}, "skin"),
         ({"skin": float("inf")}, "skin"),
-        ({"compile": True}, "no compiled engine"),
+        ({"compile": "fast"}, "compile is 'fast'; allowed: 'auto', True"),
+        ({"compile": "cuda-graph", "device": "cpu"}, "it runs on a GPU"),
+        ({"precision": "bf16", "device": "cpu"}, "precision='bf16' is for"),
     ],
 )
 def test_bad_options(architecture, tmp_path, options, message):

@@ -7,6 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from asecalc_mlip.engine.edges import assemble, energies_by_number, lone_atoms
 from asecalc_mlip.engine.packing import LANES, PACKERS
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import native_library
@@ -43,31 +44,29 @@ class NativeEngine:
 
     @staticmethod
     def serves(potential: Potential) -> bool:
-        """Whether this engine can run a potential: its network, on the CPU, with features that fill whole registers."""
+        """Whether this engine can run a potential."""
+        return NativeEngine.why_not(potential) is None
+
+    @staticmethod
+    def why_not(potential: Potential) -> str | None:
+        """What keeps this engine from running a potential, or None where it can."""
         weights = next(potential.network.parameters())
-        return (
-            (type(potential.network), weights.dtype) in PACKERS
-            and not potential.direct_forces
-            and weights.device.type == "cpu"
-            and potential.hyperparameters.get("n_features", 128) % LANES[weights.dtype] == 0
-            and hasattr(native_library(), f"{potential.architecture}_workspace")
-        )
+        lanes = LANES.get(weights.dtype, 1)
+        if weights.device.type != "cpu":
+            return f"it runs on the CPU, and the model is on {weights.device}"
+        if (type(potential.network), weights.dtype) not in PACKERS or potential.direct_forces:
+            return f"it has no kernel for {_kind(potential)}"
+        if potential.hyperparameters.get("n_features", 128) % lanes:
+            return f"it needs a number of features that is a multiple of {lanes}"
+        if not hasattr(native_library(), f"{potential.architecture}_workspace"):
+            return "the native library was not built; with a C++ compiler, install the package again"
+        return None
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
         """See `asecalc_mlip.engine.Engine`."""
         vectors = graph.vectors()
         raw, gradient = self._run(graph, vectors, forces or stress)
-        alone = self._alone.index_select(0, graph.numbers)
-        energies = (raw - alone) * self.potential.scale + self.potential.e0.index_select(0, graph.numbers)
-        if gradient is None:
-            return Prediction(graph.sum_over_atoms(energies), energies)
-        gradient *= self.potential.scale
-        return Prediction(
-            energy=graph.sum_over_atoms(energies),
-            energies=energies,
-            forces=_forces(graph, gradient) if forces else None,
-            stress=_stress(graph, vectors, gradient) if stress else None,
-        )
+        return assemble(self.potential, self._alone, graph, vectors, raw, gradient, forces=forces, stress=stress)
 
     def __reduce__(self) -> tuple:
         # Pointers mean nothing elsewhere; a copy packs the weights anew.
@@ -97,22 +96,10 @@ class NativeEngine:
         return energies, gradient
 
     def _energies_of_lone_atoms(self) -> Tensor:
-        numbers = torch.tensor(self.potential.elements)
-        none = torch.zeros(0, dtype=torch.int64)
-        positions, cell = torch.zeros(len(numbers), 3).double(), torch.zeros(len(numbers), 3, 3).double()
-        lone = AtomGraph(numbers, positions, torch.arange(len(numbers)), none, none, cell)
-        energies, _ = self._run(lone, lone.vectors(), False)
-        return torch.zeros_like(self.potential.e0).index_copy(0, numbers, energies)
+        lone = lone_atoms(self.potential)
+        return energies_by_number(self.potential, lone, self._run(lone, lone.vectors(), False)[0])
 
 
-def _forces(graph: AtomGraph, gradient: Tensor) -> Tensor:
-    forces = torch.zeros_like(graph.positions)
-    # The edge vector grows with the neighbour's position and shrinks with the centre's.
-    return forces.index_add_(0, graph.centers, gradient).index_add_(0, graph.neighbors, gradient, alpha=-1.0)
-
-
-def _stress(graph: AtomGraph, vectors: Tensor, gradient: Tensor) -> Tensor:
-    structure = graph.batch.index_select(0, graph.centers)
-    virial = torch.zeros_like(graph.cell).index_add_(0, structure, vectors[:, :, None] * gradient[:, None, :])
-    volume = torch.linalg.det(graph.cell).abs()
-    return 0.5 * (virial + virial.transpose(1, 2)) / torch.where(volume > 0, volume, torch.nan)[:, None, None]
+def _kind(potential: Potential) -> str:
+    forces = " with direct forces" if potential.direct_forces else ""
+    return f"{potential.architecture} in {str(potential.dtype).removeprefix('torch.')}{forces}"

@@ -1,0 +1,116 @@
+"""What the engines that work on edge vectors share: network and gradient in, a `Prediction` out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models import Potential, Prediction
+
+__all__ = ["assemble", "energies_and_gradient", "energies_by_number", "lone_atoms"]
+
+
+@dataclass(frozen=True)
+class _EdgeGraph(AtomGraph):
+    """A graph whose edge vectors are given, so that they can be the variables of a derivative."""
+
+    edge_vectors: Any = None
+
+    def vectors(self) -> Tensor:
+        return self.edge_vectors
+
+
+def energies_and_gradient(
+    network: nn.Module,
+    numbers: Tensor,
+    vectors: Tensor,
+    centers: Tensor,
+    neighbors: Tensor,
+    weights: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Output of a network for each atom, (N,) float64, and the derivative of its sum by the edge vectors, (E, 3).
+
+    It looks at no value on the host, so it can be traced and captured.
+
+    Parameters
+    ----------
+    network : nn.Module
+    numbers : (N,) int64
+    vectors : (E, 3) float64
+        Å.
+    centers, neighbors : (E,) int64
+    weights : mapping, optional
+        Tensors to use in place of those of the network, by name.
+    """
+    with torch.enable_grad():
+        vectors = vectors.detach().requires_grad_()
+        nothing: Any = None
+        graph = _EdgeGraph(
+            numbers, nothing, nothing, centers=centers, neighbors=neighbors, cell=nothing, edge_vectors=vectors
+        )
+        raw = (network(graph) if weights is None else functional_call(network, dict(weights), (graph,))).double()
+        (gradient,) = torch.autograd.grad(raw.sum(), vectors, allow_unused=True, materialize_grads=True)
+    return raw.detach(), gradient
+
+
+def assemble(
+    potential: Potential,
+    alone: Tensor,
+    graph: AtomGraph,
+    vectors: Tensor,
+    raw: Tensor,
+    gradient: Tensor | None,
+    *,
+    forces: bool,
+    stress: bool,
+) -> Prediction:
+    """Prediction from the output of the network (N,), that of lone atoms by number, and ∂/∂(edge vectors) (E, 3)."""
+    energies = (raw - alone.index_select(0, graph.numbers)) * potential.scale
+    energies = energies + potential.e0.index_select(0, graph.numbers)
+    if gradient is None or not (forces or stress):
+        return Prediction(graph.sum_over_atoms(energies), energies)
+    gradient = gradient.mul_(potential.scale)
+    return Prediction(
+        energy=graph.sum_over_atoms(energies),
+        energies=energies,
+        forces=_forces(graph, gradient) if forces else None,
+        stress=_stress(graph, vectors, gradient) if stress else None,
+    )
+
+
+def lone_atoms(potential: Potential) -> AtomGraph:
+    """One structure for each element that a potential knows: that atom alone."""
+    device = potential.e0.device
+    numbers = torch.tensor(potential.elements, device=device)
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    positions = torch.zeros(len(numbers), 3, dtype=torch.float64, device=device)
+    cell = torch.zeros(len(numbers), 3, 3, dtype=torch.float64, device=device)
+    return AtomGraph(numbers, positions, torch.arange(len(numbers), device=device), none, none, cell)
+
+
+def energies_by_number(potential: Potential, lone: AtomGraph, raw: Tensor) -> Tensor:
+    """Table of the network's output for `lone_atoms`, by atomic number."""
+    return torch.zeros_like(potential.e0).index_copy(0, lone.numbers, raw.double())
+
+
+def _forces(graph: AtomGraph, gradient: Tensor) -> Tensor:
+    forces = torch.zeros_like(graph.positions)
+    # The edge vector grows with the neighbour's position and shrinks with the centre's.
+    return forces.index_add_(0, graph.centers, gradient).index_add_(0, graph.neighbors, gradient, alpha=-1.0)
+
+
+def _stress(graph: AtomGraph, vectors: Tensor, gradient: Tensor) -> Tensor:
+    structure = graph.batch.index_select(0, graph.centers)
+    virial = torch.zeros_like(graph.cell).index_add_(0, structure, vectors[:, :, None] * gradient[:, None, :])
+    # By products, as torch.linalg.det and where(…, nan) cannot be captured into a CUDA graph everywhere.
+    a, b, c = graph.cell.unbind(1)
+    volume = (a * torch.linalg.cross(b, c)).sum(-1).abs()
+    return (0.5 * (virial + virial.transpose(1, 2)) / volume[:, None, None]).masked_fill(
+        (volume <= 0)[:, None, None], torch.nan
+    )

@@ -1,0 +1,62 @@
+"""Arithmetic of matrix products on a GPU: float32, or faster with fewer digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+
+from asecalc_mlip.errors import InputError
+
+__all__ = ["Precision", "arithmetic", "check_precision"]
+
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+def check_precision(precision: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse what would have no effect: fewer digits are for float32 models on a GPU.
+
+    Raises
+    ------
+    InputError
+        For an unknown precision, and for "tf32" or "bf16" on the CPU or in float64.
+    """
+    if precision not in get_args(Precision):
+        raise InputError(f"precision is {precision!r}; allowed: {', '.join(get_args(Precision))}")
+    if precision != "float32" and (device.type != "cuda" or dtype != torch.float32):
+        kind = str(dtype).removeprefix("torch.")
+        raise InputError(
+            f"precision={precision!r} is for dtype='float32' on a GPU; this is {kind} on {device.type}, where it gains "
+            "nothing. Leave it out"
+        )
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Matrix products in a precision inside the block; what was set before is set again after it."""
+    if precision == "tf32":
+        before = _set_matmul("tf32")
+        try:
+            yield
+        finally:
+            _set_matmul(before)
+    elif precision == "bf16":
+        # Without its cache of cast weights, which would outlive a capture that made it.
+        with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+            yield
+    else:
+        yield
+
+
+def _set_matmul(value: str) -> str:
+    """Set the arithmetic of float32 matrix products on GPUs and return what was set."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        before, matmul.fp32_precision = matmul.fp32_precision, value
+        return before
+    # torch before 2.9 has only the switch that also concerns the CPU.
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if value == "tf32" else value)
+    return before
