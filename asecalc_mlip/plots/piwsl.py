@@ -1,0 +1,136 @@
+"""Figures of the PIWSL study: errors against training frames and epsilon, and survival in dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
+
+__all__ = ["Curve", "Panel", "curves_figure", "survival_figure"]
+
+COLOURS = (INK, GREY, BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
+MARKERS = "osD^vP*X"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean and spread over seeds against one setting.
+
+    Attributes
+    ----------
+    label : for the legend
+    x, mean, spread : sequences of the same length; spread is the standard deviation
+    """
+
+    label: str
+    x: Sequence[float]
+    mean: Sequence[float]
+    spread: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: title, labels of the axes, curves."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    level: float | None = None
+    """A horizontal line, the error without weak supervision."""
+
+
+def curves_figure(panels: Sequence[Panel], *, title: str, path: str | Path | None = None) -> Figure:
+    """Panels side by side, both axes logarithmic, error bars for the spread over seeds."""
+    figure = _figure(len(panels), title)
+    handles: dict[str, object] = {}
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, panel, handles)
+    columns = min(len(handles), 4)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
+    return _saved(figure, path)
+
+
+def survival_figure(
+    times_ps: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    length_ps: float,
+    title: str,
+    path: str | Path | None = None,
+) -> Figure:
+    """Share of trajectories that are still stable against time.
+
+    Parameters
+    ----------
+    times_ps : panel title → label → time to instability of each trajectory (ps); `length_ps` where it never came
+    length_ps : length of the trajectories
+    """
+    figure = _figure(len(times_ps), title)
+    for axes, (name, runs) in zip(figure.subplots(1, len(times_ps), squeeze=False)[0], times_ps.items(), strict=True):
+        for index, (label, times) in enumerate(runs.items()):
+            broken = np.sort([t for t in times if t < length_ps])
+            x = np.concatenate([[0.0], np.repeat(broken, 2), [length_ps]])
+            left = 1.0 - np.arange(len(broken) + 1) / max(1, len(times))
+            axes.plot(x, np.repeat(left, 2), color=COLOURS[index % len(COLOURS)], lw=2, label=f"{label} ({len(times)})")
+        axes.set(title=name, xlabel="time (ps)", ylabel="share still stable", ylim=(-0.03, 1.05), xlim=(0, length_ps))
+        axes.legend(frameon=False, fontsize=9)
+        _tidy(axes)
+    return _saved(figure, path)
+
+
+def _figure(n_panels: int, title: str) -> Figure:
+    figure = Figure(figsize=(max(5.0, 3.9 * n_panels), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12, color=INK)
+    return figure
+
+
+def _draw(axes: Axes, panel: Panel, handles: dict[str, object]) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    if panel.level is not None:
+        axes.axhline(panel.level, color=GREY, lw=1.2, ls="--", zorder=0)
+    for curve in panel.curves:
+        index = list(handles).index(curve.label) if curve.label in handles else len(handles)
+        handle = axes.errorbar(
+            curve.x,
+            curve.mean,
+            yerr=curve.spread,
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+            ms=5,
+            lw=1.6,
+            elinewidth=1,
+            capsize=2,
+            label=curve.label,
+        )
+        handles.setdefault(curve.label, handle)
+    _plain_ticks(axes, panel)
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    _tidy(axes)
+
+
+def _plain_ticks(axes: Axes, panel: Panel) -> None:
+    """Numbers instead of powers of ten."""
+    ticks = sorted({float(x) for curve in panel.curves for x in curve.x})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.tick_params(axis="y", which="minor", labelsize=7)
+
+
+def _saved(figure: Figure, path: str | Path | None) -> Figure:
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
