@@ -88,7 +88,6 @@ PITC_ALONE = {
 }
 ENERGIES_ONLY = {
     "plain": {},
-    "plain, 3 x steps": {},
     "first": piwsl("first", 0.1, 0.001),
     "trapezoid": piwsl("trapezoid", 10.0, 0.1),
 }
