@@ -42,7 +42,7 @@ Rows = dict[str, tuple[dict[str, Any], dict[str, str]]]
 @click.option("--scaling", "study", flag_value="scaling", help="Ours alone: sizes and batches.")
 @click.option("--peers", "study", flag_value="peers", help="MACE, TorchMD-NET, CHGNet, SevenNet, where installed.")
 @click.option("--python", "pythons", multiple=True, metavar="PEER=PATH", help="Interpreter that has a peer.")
-@click.option("--again", is_flag=True, help="Measure rows that are already in the file.")
+@click.option("--again", is_flag=True, help="Forget what is in the file.")
 @click.option("--only", default="", metavar="TEXT", help="Only rows whose name contains this.")
 @click.option("--seconds", default=8.0, show_default=True, help="Time for the steps of each side of a row.")
 @click.option("--results", default=str(RESULTS), show_default=True, metavar="DIR", help="Where the results go.")
@@ -60,7 +60,9 @@ def main(study: str | None, pythons: tuple[str, ...], row: str | None, **options
 def _measure_missing(
     rows: Rows, path: Path, *, again: bool, only: str, seconds: float, results: str
 ) -> dict[str, dict[str, Any]]:
-    done: dict[str, Any] = json.loads(path.read_text()) if path.exists() and not again else {}
+    done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if again:
+        done = {name: row for name, row in done.items() if only not in name}
     for name, (arguments, environment) in rows.items():
         if only not in name:
             continue
@@ -77,8 +79,10 @@ def measure(kind: str, threads: int, **arguments: Any) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(threads)
+    load = round(os.getloadavg()[0], 2)  # much above the threads: something else was running, and the row is worthless
     result = {"compare": _compare, "size": _size, "batch": _batch, "peer": _peer}[kind](**arguments)
-    return {**result, "threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+    versions = {"torch": torch.__version__, "machine": platform.machine()}
+    return {**result, "threads": torch.get_num_threads(), "load_before": load, **versions}
 
 
 def _comparison_rows() -> Rows:

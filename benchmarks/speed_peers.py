@@ -3,6 +3,11 @@
 A peer is looked for in the interpreter that runs the benchmark, unless `--python PEER=PATH` names another: their
 requirements (e3nn 0.4 here, 0.6 there) do not go into one environment. Either way a worker (speed_worker.py) times the
 peer in a process of its own and ours is timed here, in turns of a few steps.
+
+    python -m venv /tmp/venv-mace && /tmp/venv-mace/bin/pip install torch==2.13.0 mace-torch==0.3.16
+    … chgnet==0.4.2
+    … sevenn==0.13.0
+    … torch_geometric lightning warp-lang h5py, then: pip install --no-build-isolation --no-deps torchmd-net==3.1.0
 """
 
 from __future__ import annotations
@@ -22,7 +27,8 @@ from asecalc_mlip.bench.measure import n_edges, our_walk
 from asecalc_mlip.bench.structures import structure
 from asecalc_mlip.bench.timing import Times, race
 
-WORKER = Path(__file__).with_name("speed_worker.py")
+REPOSITORY = Path(__file__).resolve().parents[1]
+WORKER = REPOSITORY / "benchmarks" / "speed_worker.py"
 
 # name of a row → package whose interpreter it runs in; the models are in speed_worker.py
 PEERS = {
@@ -79,7 +85,7 @@ class Worker:
     """
 
     def __init__(self, python: str, peer: str, system: str, threads: int):
-        paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
+        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),

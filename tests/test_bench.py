@@ -16,6 +16,7 @@ from asecalc_mlip.bench.report import bench
 from asecalc_mlip.bench.structures import NAMES, enlarged, quartz, structure
 from asecalc_mlip.bench.timing import Times, Walk, race
 from asecalc_mlip.cli import main
+from benchmarks import speed_peers
 
 ATOMS = {"ethanol": 9, "aspirin": 21, "quartz-72": 72, "water-192": 192, "quartz-576": 576, "quartz-2025": 2025}
 
@@ -74,7 +75,7 @@ def test_race_gives_each_the_steps_that_were_asked_for_in_turns():
 
     times = race({"a": runner("a"), "b": runner("b")}, steps=7)
     assert [len(t.total_ms) for t in times.values()] == [7, 7]
-    assert calls == ["a", "b"] * 6
+    assert calls == ["a", "a", "b", "b"] + ["a", "b"] * 5
     assert times["a"].step() == 1.0 and times["a"].list_alone() == 0.5
 
 
@@ -144,3 +145,37 @@ def test_bad_input_is_told(tmp_path, monkeypatch, arguments, told):
     (tmp_path / "empty.xyz").touch()
     result = CliRunner().invoke(main, ["bench", "aspirin.pt", *arguments.split()])
     assert result.exit_code == 2 and told in result.stderr and "Traceback" not in result.output
+
+
+PEER = """
+import speed_worker
+from ase.calculators.lj import LennardJones
+
+def make(atoms):
+    print("welcome")
+    return LennardJones(rc=5.0), {"cutoff": 5.0}, None
+
+speed_worker.MAKERS["toy"] = make
+speed_worker.main("toy", "ethanol")
+"""
+
+
+def test_a_peer_runs_in_a_process_of_its_own(ethanol, tmp_path, monkeypatch):
+    (tmp_path / "worker.py").write_text(PEER)
+    monkeypatch.setattr(speed_peers, "WORKER", tmp_path / "worker.py")
+    monkeypatch.setenv("PYTHONPATH", str(speed_peers.REPOSITORY / "benchmarks"))
+    row = speed_peers.race_peer(ethanol, "toy", sys.executable, "ethanol", 0.01)
+    assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"], rel=0.05, abs=0.01)
+    assert row["peer_steps"] >= 3 and row["peer"]["edges"] == row["edges"] == 72
+
+
+def test_a_peer_that_fails_says_why(tmp_path, monkeypatch):
+    (tmp_path / "worker.py").write_text("raise MemoryError('too large')")
+    monkeypatch.setattr(speed_peers, "WORKER", tmp_path / "worker.py")
+    with pytest.raises(RuntimeError, match="ended with code 1 and said: MemoryError: too large"):
+        speed_peers.Worker(sys.executable, "toy", "ethanol", 1)
+
+
+def test_peers_that_are_not_installed_are_rows_too():
+    rows = speed_peers.peer_rows(["aspirin"], ["mace=/absent/python"])
+    assert rows["MACE 64x0e, aspirin, 1 threads"][0]["not_installed"] == "/absent/python has no mace"

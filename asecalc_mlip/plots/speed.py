@@ -24,6 +24,8 @@ def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> No
     for k, architecture in enumerate(("painn", "schnet")):
         axes = figure.add_subplot(1, 2, k + 1)
         chosen = {n: r for n, r in rows.items() if n.startswith(architecture) and n.endswith("2 threads")}
+        if not chosen:
+            continue
         names = [name.split(", ")[1] for name in chosen]
         for shift, side in ((-0.2, "schnetpack"), (0.2, "ours")):
             label = {"schnetpack": "SchNetPack SpkCalculator", "ours": "PIWSLCalculator"}[side]
@@ -45,7 +47,9 @@ def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> No
 
 def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> None:
     """Time per step and memory against the number of atoms; rows as in benchmarks/results/speed_scaling.json."""
-    sizes = sorted((row for row in rows.values() if "atoms" in row), key=lambda row: row["atoms"])
+    sizes = sorted((row for row in rows.values() if "ours_ms" in row), key=lambda row: row["atoms"])
+    if not sizes:
+        return
     figure = Figure(figsize=(8.5, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     for k, (key, label) in enumerate((("ours_ms", "ms per energy + forces"), ("peak_memory_GB", "peak memory / GB"))):
