@@ -93,6 +93,7 @@ setup(
             'schnetpack>=2.2; python_version >= "3.12"',
             *(f'{name}; python_version < "3.12"' for name in SCHNETPACK_IMPORTS),
         ],
+        "tune": ["optuna>=4.0,<6"],
         "xtb": ["tblite>=0.4"],
         "torch-sim": ["torch-sim-atomistic>=0.3"],
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "mypy>=1.13"],

@@ -65,6 +65,28 @@ def train(arguments: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
+@click.option("--space", multiple=True, metavar="KEY=LOW:HIGH[:log]|KEY=A,B,C",
+              help="What is varied; may be repeated. Default: the coefficients of weak.method and epsilon.")  # fmt: skip
+@click.option("--trials", type=int, default=20, show_default=True, help="Trainings in all, the plain one included.")
+@click.option("--timeout", type=float, metavar="MIN", help="End after so many minutes; run again to continue.")
+@click.option("-o", "--output", default="runs/tune", show_default=True, metavar="DIR", help="Folder of the search.")
+@click.option("--prune/--no-prune", default=True, help="End trials early that are worse than most.")
+def tune(arguments: tuple[str, ...], **options: Any) -> None:
+    """Search for the settings with the lowest validation loss.
+
+    Trial 0 is the plain training, to compare with. The same command continues a search that was interrupted, e.g.
+
+        asecalc tune aspirin.yaml --trials 30 --space weak.pitc=0.1:100:log --space weak.order=first,trapezoid
+    """
+    configs = [argument for argument in arguments if "=" not in argument]
+    for config in configs:
+        _existing(config)
+    run = import_module("training.tune").main
+    run(configs, [argument for argument in arguments if "=" in argument], **options)
+
+
+@main.command()
 @click.argument("model")
 @click.argument("data")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")

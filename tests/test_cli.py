@@ -39,8 +39,8 @@ def stand_in(monkeypatch):
 
 def test_version_and_help(call):
     assert __version__ in call("--version").output
-    for command in ((), ("train",), ("evaluate",), ("info",), ("data",), ("data", "xtb"), ("data", "convert")):
-        assert call(*command, "--help").exit_code == 0
+    for command in ("", "train", "tune", "evaluate", "info", "data", "data xtb", "data convert"):
+        assert call(*command.split(), "--help").exit_code == 0
 
 
 def test_train_separates_files_from_settings(call, stand_in, tmp_path):
@@ -48,6 +48,27 @@ def test_train_separates_files_from_settings(call, stand_in, tmp_path):
     (tmp_path / "a.yaml").touch()
     assert call("train", "a.yaml", "training.epochs=3", "a=b=c").exit_code == 0
     assert calls == [((["a.yaml"], ["training.epochs=3", "a=b=c"]), {})]
+
+
+def test_tune_passes_settings_and_options(call, stand_in, tmp_path):
+    calls = stand_in("training.tune", main=lambda configs, overrides, **options: None)
+    (tmp_path / "a.yaml").touch()
+    options = ["--space", "weak.pitc=1:2", "--space", "weak.order=first,trapezoid", "--trials", 5, "-o", "out"]
+    assert call("tune", "a.yaml", "run.seed=1", *options, "--timeout", 1.5, "--no-prune").exit_code == 0
+    space = ("weak.pitc=1:2", "weak.order=first,trapezoid")
+    wanted = {"space": space, "trials": 5, "timeout": 1.5, "output": "out", "prune": False}
+    assert calls == [((["a.yaml"], ["run.seed=1"]), wanted)]
+    assert "absent.yaml: no such file" in call("tune", "absent.yaml").stderr
+
+
+def test_tune_without_optuna_says_how_to_install_it(call, monkeypatch, tmp_path):
+    pytest.importorskip("schnetpack")
+    for name in ("training.tune", "training.study"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    (tmp_path / "a.yaml").touch()
+    result = call("tune", "a.yaml")
+    assert result.exit_code == 2 and "pip install 'asecalc-mlip[tune]'" in result.stderr
 
 
 def test_train_names_a_missing_file(call, stand_in):

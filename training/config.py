@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -28,6 +28,7 @@ __all__ = [
     "WeakConfig",
     "load_config",
     "replace_values",
+    "setting_types",
 ]
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
@@ -247,6 +248,24 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.lr": (lambda v: v > 0, "above 0"),
     "optimizer.weight_decay": (lambda v: v >= 0, "0 or more"),
     "optimizer.warmup_steps": (lambda v: v >= 0, "0 or more"),
+def setting_types(key: str) -> list[type]:
+    """Types that the value at a `section.key` may have, apart from None; that of a choice is the type of its options.
+
+    Raises
+    ------
+    InputError
+        For an unknown key.
+    """
+    hint: Any = TrainConfig
+    prefix = ""
+    for part in key.split("."):
+        hints = get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+        if part not in hints:
+            raise InputError(_unknown(part, hints, prefix))
+        hint, prefix = hints[part], f"{prefix}{part}."
+    return [type(get_args(o)[0]) if get_origin(o) is Literal else get_origin(o) or o for o in _alternatives(hint)]
+
+
     "optimizer.plateau_factor": (lambda v: 0 < v < 1, "between 0 and 1"),
     "optimizer.plateau_patience": (lambda v: v >= 0, "0 or more"),
     "optimizer.min_lr": (lambda v: v >= 0, "0 or more"),
@@ -324,9 +343,7 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
     hints = get_type_hints(cls)
     for key in values:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise InputError(f"unknown setting {prefix}{key}{hint} Allowed: {', '.join(hints)}")
+            raise InputError(_unknown(key, hints, prefix))
     return cls(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
 
 
@@ -338,6 +355,12 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     for option in _alternatives(hint):
         if get_origin(option) is Literal:
             if value in get_args(option):
+def _unknown(key: Any, allowed: Iterable[str], prefix: str) -> str:
+    near = difflib.get_close_matches(str(key), list(allowed), n=1)
+    hint = f"; did you mean {prefix}{near[0]}?" if near else "."
+    return f"unknown setting {prefix}{key}{hint} Allowed: {', '.join(allowed)}"
+
+
                 return value
             raise InputError(f"{name} is {value!r}; allowed: {', '.join(map(str, get_args(option)))}")
         if option is float and _is_number(value):

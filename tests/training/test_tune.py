@@ -1,0 +1,205 @@
+"""Searches of seconds: they hold the plain training and continue exactly; hopeless and broken trials end alone."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ase.io import read, write
+
+from asecalc_mlip.errors import InputError
+from tests.small_runs import config
+
+pytest.importorskip("schnetpack")
+optuna = pytest.importorskip("optuna")
+from training.config import load_config  # noqa: E402
+from training.train import train  # noqa: E402
+from training.tune import tune  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SPACE = ("weak.pitc=0.1:10:log", "weak.epsilon=0.01:0.05", "weak.order=first,trapezoid")
+
+
+def settings(tmp_path, molecules, *overrides):
+    return config(tmp_path, molecules, "data.n_train=20", "run.max_epochs=3", *overrides)
+
+
+def table(folder):
+    """trials.csv by number of the trial, without the times."""
+    with (folder / "trials.csv").open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    return {int(row["trial"]): row for row in rows}
+
+
+def test_a_search_and_what_it_leaves(molecules, tmp_path, capsys):
+    folder = tmp_path / "tune"
+    result = tune(settings(tmp_path, molecules), SPACE, trials=3, output=folder, prune=False)
+    rows = table(folder)
+    assert sorted(rows) == [0, 1, 2]
+    losses = [float(row["val_loss"]) for row in rows.values()]
+    assert losses == sorted(losses)
+    assert [rows[0][key] for key in ("weak.pitc", "weak.epsilon", "weak.order")] == ["", "", ""]
+    for number in range(3):
+        run = folder / "trials" / f"{number:04d}"
+        assert (run / "model.pt").exists() and (run / "summary.json").exists()
+        done = load_config([run / "config.yaml"])
+        assert done.weak.method == ("piwsl" if number else "plain")
+        assert (done.run.seed, done.run.max_epochs) == (0, 3)
+        if number:
+            assert done.weak.pitc == float(rows[number]["weak.pitc"])
+            assert 0.01 <= done.weak.epsilon <= 0.05
+    with (folder / "trials" / "0000" / "log.csv").open(newline="") as file:
+        assert result.plain.loss == min(float(row["val_loss"]) for row in csv.DictReader(file))
+    assert (folder / "tune.png").stat().st_size > 10_000
+    assert "trial 2 (3 of 3" in capsys.readouterr().out
+    assert "plain" in repr(result) and "best.yaml" in repr(result)
+    best = load_config([folder / "best.yaml"])
+    assert best.run.output == str(tmp_path / "run")
+    summary = json.loads((folder / "trials" / f"{result.best.number:04d}" / "summary.json").read_text())
+    assert train(best).errors.mae == pytest.approx(summary["errors"]["mae"])
+
+
+def test_a_killed_search_continues_as_if_nothing_had_happened(molecules, tmp_path):
+    overrides = ("data.n_train=20", "run.max_epochs=6")
+    tune(config(tmp_path, molecules, *overrides), SPACE, trials=4, output=tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = start(tmp_path, molecules, *overrides, "--trials", "4", "-o", str(killed))
+    wait_for(lambda: rows_of(killed / "trials" / "0002" / "log.csv") > 3, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "trials" / "0003").exists()
+    tune(config(tmp_path, molecules, *overrides), SPACE, trials=4, output=killed)
+    assert table(killed) == table(tmp_path / "whole")
+    # From its checkpoint, not from its first epoch.
+    assert f"continuing the run in {killed / 'trials' / '0002'}" in (killed / "tune.log").read_text()
+
+
+def test_a_signal_ends_a_search_that_can_be_continued(molecules, tmp_path):
+    folder = tmp_path / "tune"
+    process = start(tmp_path, molecules, "run.max_epochs=100000", "-o", str(folder))
+    wait_for(lambda: rows_of(folder / "trials" / "0000" / "log.csv") > 3, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors and "run the same command again" in errors
+    (trial,) = optuna.load_study(study_name="tune", storage=f"sqlite:///{folder / 'study.db'}").trials
+    assert trial.state.name == "RUNNING"
+    assert (folder / "trials" / "0000" / "last.ckpt").exists()
+
+
+def test_more_trials_go_on_and_a_finished_search_only_reports(molecules, tmp_path):
+    folder = tmp_path / "tune"
+    tune(settings(tmp_path, molecules), SPACE, trials=2, output=folder)
+    before = table(folder)
+    tune(settings(tmp_path, molecules), SPACE, trials=3, output=folder)
+    after = table(folder)
+    assert len(after) == 3 and {k: after[k] for k in before} == before
+    (folder / "tune.png").unlink()
+    tune(settings(tmp_path, molecules), SPACE, trials=2, output=folder)
+    assert table(folder) == after and (folder / "tune.png").exists()
+
+
+def test_timeout_ends_at_an_epoch(molecules, tmp_path):
+    long = settings(tmp_path, molecules, "run.max_epochs=100000")
+    result = tune(long, SPACE, trials=2, timeout=0.03, output=tmp_path / "tune")
+    (trial,) = result.trials
+    assert trial.state == "running" and 0 < trial.epochs < 100000
+    assert "run the same command again" in repr(result)
+    again = tune(long, SPACE, trials=2, timeout=0.03, output=tmp_path / "tune")
+    assert again.trials[0].epochs > trial.epochs
+
+
+def test_hopeless_trials_are_cut_short_but_not_the_plain_one(molecules, tmp_path, monkeypatch):
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
+    folder = tmp_path / "tune"
+    result = tune(settings(tmp_path, molecules), SPACE, trials=3, output=folder)
+    assert [(t.state, t.epochs) for t in result.trials] == [("complete", 3), ("pruned", 1), ("pruned", 1)]
+    assert result.best.number == 0 and "no trial is better" in repr(result)
+    assert load_config([folder / "best.yaml"]).weak.method == "plain"
+    run = folder / "trials" / "0001"
+    assert (run / "last.ckpt").exists() and not (run / "model.pt").exists()
+
+
+def test_trials_worse_than_the_median_are_pruned(molecules, tmp_path):
+    rates = ("optimizer.lr=0.000001,0.005",)
+    long = config(tmp_path, molecules, "data.n_train=20", "run.max_epochs=6", "optimizer.warmup_steps=1")
+    result = tune(long, rates, trials=8, output=tmp_path / "tune")
+    pruned = [t for t in result.trials if t.state == "pruned"]
+    assert pruned and all(t.values["optimizer.lr"] == 0.000001 and 2 < t.epochs < 6 for t in pruned)
+    assert result.best.values.get("optimizer.lr", 0.005) == 0.005
+
+
+def test_a_trial_that_diverges_does_not_end_the_search(molecules, tmp_path):
+    rates = ("optimizer.lr=0.005,1e30",)
+    result = tune(settings(tmp_path, molecules, "optimizer.warmup_steps=0"), rates, trials=6, output=tmp_path / "tune")
+    failed = [t for t in result.trials if t.state == "failed"]
+    assert failed and len(result.trials) == 6
+    assert all(t.values["optimizer.lr"] == 1e30 and "no longer a number" in t.note for t in failed)
+
+
+def test_another_search_needs_another_folder(molecules, tmp_path):
+    folder = tmp_path / "tune"
+    base = settings(tmp_path, molecules)
+    tune(base, SPACE, trials=2, output=folder)
+    for other, space, message in (
+        (settings(tmp_path, molecules, "run.max_epochs=4"), SPACE, r"run\.max_epochs was 3, is 4"),
+        (settings(tmp_path, molecules, "run.seed=1"), SPACE, r"run\.seed was 0, is 1"),
+        (base, SPACE[:2], "--space was"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tune(other, space, trials=3, output=folder)
+    frames = read(molecules, ":")
+    frames[0].positions += 0.1
+    write(molecules, frames, format="extxyz")
+    with pytest.raises(InputError, match="the content of"):
+        tune(base, SPACE, trials=3, output=folder)
+
+
+def test_bad_input(molecules, tmp_path):
+    folder = tmp_path / "tune"
+    base = settings(tmp_path, molecules)
+    for options, message in (
+        ({"trials": 1}, "--trials is 1; expected at least 2"),
+        ({"timeout": 0.0}, r"--timeout is 0\.0"),
+        ({"timeout": float("nan")}, "--timeout is nan"),
+        ({"space": ["weak.pitc=2:1"]}, "empty range"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tune(base, **{"space": SPACE, "output": folder, **options})
+    # What the plain training is refused for ends the search, and may be set right in the same folder.
+    with pytest.raises(InputError, match="do not fit 60 frames"):
+        tune(settings(tmp_path, molecules, "data.n_train=55"), SPACE, output=folder)
+    assert len(tune(base, SPACE, trials=2, output=folder).trials) == 2
+    (folder / "study.db").write_bytes(b"no database")
+    with pytest.raises(InputError, match=r"study\.db cannot be read"):
+        tune(base, SPACE, trials=2, output=folder)
+
+
+def start(tmp_path, molecules, *arguments):
+    """`asecalc tune` in a process of its own, with a checkpoint after every epoch."""
+    config(tmp_path, molecules)  # writes small.yaml
+    code = (
+        "import sys, signal; signal.signal(2, signal.default_int_handler); from training import callbacks;"
+        "callbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0; from asecalc_mlip.cli import main; main()"
+    )
+    command = ["tune", str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
+    command += [option for text in SPACE for option in ("--space", text)] + list(arguments)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, *command], env=environment, **pipes)
+
+
+def rows_of(log):
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None and not condition():
+        time.sleep(0.01)
+    assert process.poll() is None, process.stderr.read()

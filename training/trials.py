@@ -1,0 +1,186 @@
+"""What a search found: one record per trial, as a table, trials.csv, best.yaml and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from asecalc_mlip.plots.tune import Panel, tune_figure
+from training.callbacks import read_rows
+from training.config import TrainConfig, replace_values
+from training.data import replace_text
+from training.search_space import Parameter
+
+__all__ = ["TrialRecord", "TuneResult", "trial_folder", "trial_values"]
+
+UNITS = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+ORDER = ("complete", "pruned", "running", "failed")
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One training of a search.
+
+    Attributes
+    ----------
+    number : of its folder; 0 is the plain training
+    state : complete, pruned (ended early as hopeless), running (to be continued) or failed
+    values : section.key → value that was tried; empty for the plain training
+    loss : lowest validation loss of the supervised losses, or None before the first epoch
+    best_epoch : of that loss, counted from 1
+    epochs : trained
+    mae : quantity → validation error at that epoch, meV, meV/Å, meV/Å³
+    seconds : trained
+    note : why it failed
+    """
+
+    number: int
+    state: str
+    values: dict[str, Any]
+    loss: float | None = None
+    best_epoch: int = 0
+    epochs: int = 0
+    mae: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    note: str = ""
+
+    @classmethod
+    def read(cls, folder: Path, number: int, state: str, values: Mapping[str, Any], note: str = "") -> TrialRecord:
+        """From the log of the run in `folder`, a folder of a search."""
+        rows = read_rows(trial_folder(folder, number) / "log.csv")
+        if not rows:
+            return cls(number, state, dict(values), note=note)
+        best = min(rows, key=lambda row: float(row["val_loss"]))
+        mae = {name: 1000 * float(best[f"val_{name}_mae"]) for name in UNITS if f"val_{name}_mae" in best}
+        epoch, seconds = int(best["epoch"]) + 1, float(rows[-1]["seconds"])
+        return cls(number, state, dict(values), float(best["val_loss"]), epoch, len(rows), mae, seconds, note)
+
+
+@dataclass
+class TuneResult:
+    """All trials of a search, and the best settings."""
+
+    config: TrainConfig
+    parameters: list[Parameter]
+    trials: list[TrialRecord]
+    folder: Path
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the lowest validation loss."""
+        return min((t for t in self.trials if t.state == "complete"), key=_loss, default=None)
+
+    @property
+    def plain(self) -> TrialRecord | None:
+        """The plain training, once it is complete."""
+        return next((t for t in self.trials if t.number == 0 and t.state == "complete"), None)
+
+    def __repr__(self) -> str:
+        best, plain = self.best, self.plain
+        if best is None or best.loss is None or plain is None or plain.loss is None:
+            return f"{self._table()}\nno trial is complete yet; run the same command again to continue"
+        change = 100 * (best.loss / plain.loss - 1)
+        verdict = "no trial is better than the plain training"
+        if best.number != 0:
+            verdict = f"trial {best.number} is the best, its validation loss {change:+.1f} % of the plain training's"
+        return (
+            f"{self._table()}\n{verdict}\nIt was chosen on {self.config.data.n_val} validation frames and one seed: "
+            f"train it with others before you trust a small difference\n"
+            f"its settings:  asecalc train {self.folder / 'best.yaml'}\ntable and figure in {self.folder}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        return {"trials": [trial.__dict__ for trial in self.trials], "best": self.best and self.best.number}
+
+    def write(self) -> None:
+        """trials.csv, and once there is one, best.yaml and tune.png."""
+        replace_text(self.folder / "trials.csv", self._csv())
+        best = self.best
+        if best is None:
+            return
+        config = replace_values(self.config, trial_values(best.number, best.values))
+        text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+        replace_text(self.folder / "best.yaml", f"# Trial {best.number}, validation loss {best.loss:.6g}\n{text}")
+        self._draw(best)
+
+    def _csv(self) -> str:
+        keys = [parameter.key for parameter in self.parameters]
+        units = [name for name in UNITS if any(name in trial.mae for trial in self.trials)]
+        buffer = io.StringIO(newline="")
+        writer = csv.writer(buffer, lineterminator="\n")
+        errors = [f"val_{name}_mae_{UNITS[name].replace('/', '_per_').replace('Å', 'A')}" for name in units]
+        writer.writerow(["trial", "state", "val_loss", *keys, *errors, "best_epoch", "epochs", "seconds", "note"])
+        for t in sorted(self.trials, key=_rank):
+            mae = [t.mae.get(name) for name in units]
+            values = [t.values.get(key) for key in keys]
+            writer.writerow([t.number, t.state, t.loss, *values, *mae, t.best_epoch, t.epochs, t.seconds, t.note])
+        return buffer.getvalue()
+
+    def _table(self) -> str:
+        keys = [parameter.key for parameter in self.parameters]
+        units = [name for name in UNITS if any(name in trial.mae for trial in self.trials)]
+        head = ["trial", *keys, "val loss", *(f"{name.replace('_', ' ')}, {UNITS[name]}" for name in units), "s", ""]
+        lines = [head]
+        for t in sorted(self.trials, key=_rank):
+            values = [_short(t.values.get(key, "–")) for key in keys]
+            mae = [f"{t.mae[name]:.1f}" if name in t.mae else "–" for name in units]
+            loss = "–" if t.loss is None else f"{t.loss:.4g}"
+            lines.append([str(t.number), *values, loss, *mae, f"{t.seconds:.0f}", _remark(t)])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        padded = [[text.rjust(w) for text, w in zip(line[:-1], widths, strict=False)] + line[-1:] for line in lines]
+        return "\n".join("  ".join(line).rstrip() for line in padded)
+
+    def _draw(self, best: TrialRecord) -> None:
+        shown = [t for t in self.trials if t.number > 0 and t.loss is not None and t.state in ("complete", "pruned")]
+        if not shown:
+            return
+        panels = [
+            Panel(p.key, [t.values[p.key] for t in shown], extremes=p.extremes, log=p.log, choices=p.kind == "choice")
+            for p in self.parameters
+        ]
+        tune_figure(
+            panels,
+            [_loss(t) for t in shown],
+            complete=[t.state == "complete" for t in shown],
+            numbers=[t.number for t in shown],
+            best=best.number,
+            plain=None if self.plain is None else self.plain.loss,
+            path=self.folder / "tune.png",
+        )
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Folder of the run of a trial."""
+    return folder / "trials" / f"{number:04d}"
+
+
+def trial_values(number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial changes in the settings of its search."""
+    return {"weak.method": "plain"} if number == 0 else dict(values)
+
+
+def _loss(trial: TrialRecord) -> float:
+    return float("inf") if trial.loss is None else trial.loss
+
+
+def _rank(trial: TrialRecord) -> tuple[int, float, int]:
+    return ORDER.index(trial.state), _loss(trial), trial.number
+
+
+def _remark(trial: TrialRecord) -> str:
+    if trial.state == "complete":
+        return "plain" if trial.number == 0 else ""
+    if trial.state == "failed":
+        return f"failed: {trial.note}"
+    return f"{'pruned' if trial.state == 'pruned' else 'to be continued'} after {trial.epochs} epochs"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
