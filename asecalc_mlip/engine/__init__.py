@@ -54,8 +54,9 @@ def make_engine(potential: Potential, compile: Compile = "auto", *, precision: P
     ----------
     potential : Potential
     compile : bool, "auto" or a name
-        "auto": on the CPU native where that serves, else compiled if a program for it is in the cache, else eager; on a
-        GPU CUDA graphs. True: compiled. False: native or eager, without any compilation. Or an engine by its name.
+        "auto": on the CPU native where that serves, else compiled if that pays and a program is in the cache, else
+        eager; on a GPU CUDA graphs. True: compiled. False: native or eager, without any compilation. Or an engine by
+        its name.
     precision : {"float32", "tf32", "bf16"}
         Of matrix products on a GPU.
 
@@ -109,10 +110,10 @@ def _name(potential: Potential, compile: Compile) -> EngineName:
 def _fastest(potential: Potential) -> EngineName:
     if CudaGraphEngine.why_not(potential) is None:
         return "cuda-graph"
-    # A build takes longer than most calculations, so only who asks for it gets one.
     on_cpu = potential.e0.device.type == "cpu"
-    if on_cpu and not NativeEngine.serves(potential) and CompiledEngine.is_cached(potential):
-        return "compiled"
+    if on_cpu and not NativeEngine.serves(potential) and CompiledEngine.pays(potential):
+        # A build takes longer than many calculations, so only who asks for it gets one.
+        return "compiled" if CompiledEngine.is_cached(potential) else _uncompiled(potential)
     return _uncompiled(potential)
 
 

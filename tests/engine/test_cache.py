@@ -108,12 +108,13 @@ def test_a_full_disk(monkeypatch):
 
 
 def test_a_broken_compiler(cache, tmp_path):
+    path = model_file(tmp_path, "schnet", n_interactions=1)
     # In a process of its own, as torch remembers what its compiler is.
     script = (
         "import warnings; from asecalc_mlip import PIWSLCalculator; from ase import Atoms\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
         "    warnings.simplefilter('always')\n"
-        f"    calc = PIWSLCalculator.load({str(model_file(tmp_path))!r}, compile=True, device='cpu')\n"
+        f"    calc = PIWSLCalculator.load({str(path)!r}, compile=True, device='cpu')\n"
         "print([str(w.message) for w in caught if w.category is UserWarning])\n"
         "print(calc, calc.get_forces(Atoms('CO', [[0, 0, 0], [0, 0, 1.1]])).shape)"
     )
@@ -121,8 +122,8 @@ def test_a_broken_compiler(cache, tmp_path):
     run = python(script, CXX="/bin/false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "inductor"))
     message, rest = run.stdout.split("\n", 1)
     assert message.count("the compiled engine cannot be used") == 1 and "Runs instead" in message
-    assert "compiling painn for this machine" in run.stderr and "Traceback" not in run.stderr
-    assert "(2, 3)" in rest and "compiled painn" not in rest
+    assert "compiling schnet for this machine" in run.stderr and "Traceback" not in run.stderr
+    assert "(2, 3)" in rest and "compiled schnet" not in rest
     assert not list(cache.iterdir())
 
 
@@ -165,10 +166,11 @@ def test_a_first_call_with_a_program_in_the_cache_takes_little_time(with_program
     path = model_file(tmp_path)
     script = (
         "import sys, time, torch; from ase import Atoms; from asecalc_mlip import PIWSLCalculator\n"
-        "start = time.perf_counter()\n"
+        # Processor time, which other work on the machine does not lengthen.
+        "start = time.process_time()\n"
         f"calc = PIWSLCalculator.load({str(path)!r}, dtype='float64', compile=True, device='cpu')\n"
         "calc.get_forces(Atoms('CO', [[0, 0, 0], [0, 0, 1.1]]))\n"
-        "print(time.perf_counter() - start, calc.engine.describe())\n"
+        "print(time.process_time() - start, calc.engine.describe())\n"
         "print('torch._inductor.compile_fx' in sys.modules)"
     )
     run = python(script)
@@ -189,3 +191,23 @@ def test_the_calculator_says_what_runs(with_program, tmp_path):
     atoms = make_structure("molecule")
     forces = PIWSLCalculator.load(path, dtype="float64", compile="eager").get_forces(atoms)
     assert abs(compiled.get_forces(atoms) - forces).max() < 1e-10
+
+
+def test_a_torch_with_another_loader(with_program, monkeypatch):
+    from asecalc_mlip.graph import graph_from_atoms
+
+    potential = with_program(make_potential("painn"))
+    graph = graph_from_atoms(make_structure("molecule"), 4.0)
+    forces = CompiledEngine(potential)(graph).forces
+    calls = []
+
+    class Other(torch._C._aoti.AOTIModelPackageLoader):
+        def __init__(self, *arguments):
+            calls.append(arguments)
+            if len(calls) == 1:
+                raise TypeError("incompatible constructor arguments")
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("torch._C._aoti.AOTIModelPackageLoader", Other)
+    assert torch.equal(CompiledEngine(potential)(graph).forces, forces)
+    assert len(calls) == 2

@@ -191,12 +191,17 @@ def test_who_runs(compile, expected):
 
 
 def test_auto_takes_a_program_that_is_there_where_native_does_not_serve(with_program, monkeypatch):
-    from asecalc_mlip.engine import native
+    from asecalc_mlip.engine import compiled, native
 
     potential = with_program(make_potential("painn"))
-    monkeypatch.setattr(native, "native_library", lambda: None)
+    for module in (native, compiled):
+        monkeypatch.setattr(module, "native_library", lambda: None)
     assert type(make_engine(potential)) is CompiledEngine
     assert type(make_engine(potential, False)) is EagerEngine
+    # With native messages the eager engine is faster for large structures.
+    monkeypatch.setattr(compiled, "native_library", lambda: "library")
+    assert type(make_engine(potential)) is EagerEngine
+    monkeypatch.setattr(compiled, "native_library", lambda: None)
     monkeypatch.setenv("ASECALC_CACHE", "/nowhere")
     assert type(make_engine(potential)) is EagerEngine
 
