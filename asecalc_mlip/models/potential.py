@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.graph import AtomGraph, batch_graphs
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 
 __all__ = ["NO_STRESS", "Potential", "Prediction", "predict"]
@@ -89,17 +89,17 @@ class Potential(nn.Module):
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom in eV, (N,) float64."""
-        return self._in_ev(self.network(graph), graph)
+        return self._run(lambda graph: (self.network(graph),), graph)[0]
 
     def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
         """Energies (N,) in eV and forces (N, 3) in eV/Å of a model with direct forces, float64, in one pass."""
-        raw, forces = self._ability("energies_and_forces")(graph)
-        return self._in_ev(raw, graph), forces.double() * self.scale
+        energies, forces = self._run(self._ability("energies_and_forces"), graph)
+        return energies, forces.double() * self.scale
 
     def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
         """Energies (N,) in eV, float64, with the vectors (N, 3, F) and scalars (N, F) of the network's last block."""
-        raw, vectors, scalars = self._ability("energies_and_vectors")(graph)
-        return self._in_ev(raw, graph), vectors, scalars
+        energies, vectors, scalars = self._run(self._ability("energies_and_vectors"), graph)
+        return energies, vectors, scalars
 
     def train(self, mode: bool = True) -> Potential:
         """See `torch.nn.Module.train`; weights may change from here on, so what was derived from them is dropped."""
@@ -111,26 +111,43 @@ class Potential(nn.Module):
             raise InputError(f"{self.architecture} has no {name.replace('_', ' ')}: it has no vectors; use painn")
         return getattr(self.network, name)
 
-    def _in_ev(self, raw: Tensor, graph: AtomGraph) -> Tensor:
-        alone = self._network_of_lone_atoms(graph).index_select(0, graph.numbers)
-        return (raw.double() - alone) * self.scale + self.e0.index_select(0, graph.numbers)
+    def _run(self, part: Callable[[AtomGraph], tuple[Tensor, ...]], graph: AtomGraph) -> tuple[Tensor, ...]:
+        """What a part of the network says of each atom; the first is its energy, in eV here."""
+        if self.training:
+            # In the same pass: another one for some lone atoms, with its gradients, would take a tenth of a step.
+            lone = self._lone_atoms(graph)
+            outputs = part(batch_graphs([graph, lone]))
+            alone = self._by_number(lone, outputs[0][graph.n_atoms :])
+            outputs = tuple(output[: graph.n_atoms] for output in outputs)
+        else:
+            outputs, alone = part(graph), self._network_of_lone_atoms(graph)
+        raw = outputs[0].double() - alone.index_select(0, graph.numbers)
+        return raw * self.scale + self.e0.index_select(0, graph.numbers), *outputs[1:]
 
     def _network_of_lone_atoms(self, graph: AtomGraph) -> Tensor:
         """Output of the network for each element alone, by atomic number; kept while the model is not trained."""
-        if self._alone is None or self.training:
-            with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-                numbers = (~self.e0.isnan()).nonzero().squeeze(-1)
-                none = numbers.new_zeros(0)
-                lone = AtomGraph(
-                    numbers=numbers,
-                    positions=graph.positions.new_zeros(len(numbers), 3),
-                    batch=torch.arange(len(numbers), device=numbers.device),
-                    centers=none,
-                    neighbors=none,
-                    cell=graph.cell.new_zeros(len(numbers), 3, 3),
-                )
-                self._alone = torch.zeros_like(self.e0).index_copy(0, numbers, self.network(lone).double())
+        if self._alone is None:
+            with torch.no_grad():
+                lone = self._lone_atoms(graph)
+                self._alone = self._by_number(lone, self.network(lone))
         return self._alone
+
+    def _lone_atoms(self, graph: AtomGraph) -> AtomGraph:
+        """One atom of each element that the model knows, each a structure of its own, on the device of `graph`."""
+        numbers = (~self.e0.isnan()).nonzero().squeeze(-1)
+        none = numbers.new_zeros(0)
+        return AtomGraph(
+            numbers=numbers,
+            positions=graph.positions.new_zeros(len(numbers), 3),
+            batch=torch.arange(len(numbers), device=numbers.device),
+            centers=none,
+            neighbors=none,
+            cell=graph.cell.new_zeros(len(numbers), 3, 3),
+        )
+
+    def _by_number(self, graph: AtomGraph, values: Tensor) -> Tensor:
+        """Values of the atoms of `graph`, float64, as a table over atomic numbers."""
+        return torch.zeros_like(self.e0).index_copy(0, graph.numbers, values.double())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Potential:
         # Casting a model to float32 must not round the reference energies of −10⁴ eV.

@@ -146,6 +146,25 @@ def test_lone_atoms_follow_the_weights(architecture):
 
 
 @every_model
+def test_training_mode_says_the_same(architecture):
+    """There lone atoms pass through the network together with the structures."""
+    potential = make_potential(architecture, trainable=True)
+    graph = graph_from_atoms([make_structure(name) for name in STRUCTURES], potential.cutoff)
+    stress = architecture in MODELS
+    served = predict(potential, graph, stress=stress)
+    trained = predict(potential.train(), graph, stress=stress, create_graph=True)
+    assert torch.allclose(trained.energies, served.energies, rtol=1e-12)
+    assert torch.allclose(trained.forces, served.forces, atol=1e-10)
+    if stress:
+        assert torch.allclose(trained.stress, served.stress, atol=1e-10, equal_nan=True)
+    # A lone atom keeps its reference energy whatever is learned.
+    lone = predict(potential, graph_from_atoms(Atoms("C"), potential.cutoff), create_graph=True)
+    assert lone.energy.item() == pytest.approx(E0[6], abs=1e-12, rel=0)
+    gradients = torch.autograd.grad(lone.energy.sum(), list(potential.parameters()), allow_unused=True)
+    assert max(g.abs().max().item() for g in gradients if g is not None) < 1e-12
+
+
+@every_model
 def test_batch_of_unlike_structures_equals_one_at_a_time(architecture):
     potential = make_potential(architecture)
     structures = [make_structure(name, seed=k) for k, name in enumerate(STRUCTURES)] + [Atoms("Si")]

@@ -179,7 +179,7 @@ def test_mixed_batch_is_the_mean_of_single_structures(architecture, normalisatio
 
 @pytest.mark.parametrize("architecture", [*MODELS, DIRECT])
 def test_gradients_are_those_of_differences(architecture):
-    model = make_potential(architecture, trainable=True, n_features=8)
+    model = make_potential(architecture, trainable=True, n_features=8).train()
     graph = batch_graphs([graph_of("molecule"), graph_of("crystal")])
     at, labels, weights = shifts(graph), labels_of(graph), list(model.parameters())
     generator = torch.Generator().manual_seed(0)
