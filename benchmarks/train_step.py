@@ -1,10 +1,14 @@
 """Time of one energy-and-force training step, ours against SchNetPack's own task, model and loss, in one run.
 
     python benchmarks/train_step.py            # writes benchmarks/results/train_step.json, prints a table
+    python benchmarks/train_step.py --piwsl    # our step with PITC and PISC against our plain one: piwsl_step.json
 
 Both sides get the same batch (10 aspirins, displaced by 0.05 Å, labelled by the shipped model), the same sizes, losses
 and optimiser; steps of the two alternate, so that a busy machine hurts both. With `tuned` glibc's malloc keeps its
 memory (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), which helps SchNetPack more than us.
+
+With --piwsl the sides are the plain step and that of `weak.method=piwsl` in each order. Memory is what the steps add to
+the process at their peak, each side in a process of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ import click
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
+PIWSL_RESULTS = RESULTS.with_name("piwsl_step.json")
+ORDERS = ("first", "trapezoid", "antithetic")
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "10000000000"}
 ROWS = [(n, threads, tuned) for tuned in (False, True) for threads in (1, 2) for n in (32, 64, 128)]
 
@@ -30,22 +36,27 @@ ROWS = [(n, threads, tuned) for tuned in (False, True) for threads in (1, 2) for
 @click.command(help=__doc__)
 @click.option("--steps", default=15, show_default=True, help="Timed steps of each side.")
 @click.option("--again", is_flag=True, help="Measure rows that are already in the file.")
+@click.option("--piwsl", is_flag=True, help="Steps with PITC and PISC against plain ones.")
 @click.option("--one", default=None, hidden=True, help="features,threads: measure in this process, print JSON.")
-def main(steps: int, again: bool, one: str | None) -> None:
+@click.option("--memory", default=None, hidden=True, help="plain or an order: with --one, MB of this side alone.")
+def main(steps: int, again: bool, piwsl: bool, one: str | None, memory: str | None) -> None:
     """Measure every row in a process of its own."""
     if one is not None:
         n_features, threads = map(int, one.split(","))
-        print(json.dumps(measure(n_features, threads, steps)))
+        if memory is not None:
+            print(json.dumps(measure_memory(n_features, threads, memory)))
+        else:
+            print(json.dumps((measure_piwsl if piwsl else measure)(n_features, threads, steps)))
+        return
+    if piwsl:
+        piwsl_rows(steps, again)
         return
     done: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() and not again else {}
     for n_features, threads, tuned in ROWS:
         key = f"painn {n_features}x3, {threads} threads{', tuned malloc' if tuned else ''}"
         if key in done:
             continue
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **(MALLOC if tuned else {})}
-        command = [sys.executable, __file__, "--one", f"{n_features},{threads}", "--steps", str(steps)]
-        output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-        done[key] = json.loads(output.strip().splitlines()[-1])
+        done[key] = _in_its_own_process(n_features, threads, "--steps", str(steps), **(MALLOC if tuned else {}))
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(done, indent=1))
         click.echo(f"{key:40} SchNetPack {done[key]['schnetpack_ms']:6.1f}  ours {done[key]['ours_ms']:6.1f} ms  "
@@ -54,11 +65,79 @@ def main(steps: int, again: bool, one: str | None) -> None:
 
 def measure(n_features: int, threads: int, steps: int) -> dict[str, Any]:
     """Median milliseconds of both sides, their steps alternating."""
+    batch = _batch()
+    sides = {"schnetpack": _stepper(_their_task(n_features), batch), "ours": _stepper(_our_task(n_features), batch)}
+    medians = _medians(sides, threads, steps)
+    return {
+        **medians,
+        "ratio": round(medians["schnetpack_ms"] / medians["ours_ms"], 2),
+        **_circumstances(batch, threads, steps),
+    }
+
+
+def piwsl_rows(steps: int, again: bool) -> None:
+    """Time and memory of the plain step and of those with PITC and PISC, for every size and number of threads."""
+    done: dict[str, Any] = json.loads(PIWSL_RESULTS.read_text()) if PIWSL_RESULTS.exists() and not again else {}
+    for n_features, threads, tuned in ROWS:
+        key = f"painn {n_features}x3, {threads} threads"
+        if tuned or key in done:
+            continue
+        row = _in_its_own_process(n_features, threads, "--piwsl", "--steps", str(steps))
+        for side in ("plain", *ORDERS):
+            row[f"{side}_mb"] = _in_its_own_process(n_features, threads, "--memory", side)
+        row |= {f"{order}_memory_ratio": round(row[f"{order}_mb"] / row["plain_mb"], 2) for order in ORDERS}
+        done[key] = row
+        PIWSL_RESULTS.parent.mkdir(exist_ok=True)
+        PIWSL_RESULTS.write_text(json.dumps(done, indent=1))
+        ratios = ", ".join(f"{o} {row[f'{o}_ratio']:.2f} (memory {row[f'{o}_memory_ratio']:.2f})" for o in ORDERS)
+        click.echo(f"{key:24} plain {row['plain_ms']:6.1f} ms, {row['plain_mb']:4.0f} MB; times of it: {ratios}")
+
+
+def measure_piwsl(n_features: int, threads: int, steps: int) -> dict[str, Any]:
+    """Median milliseconds of the plain step and of the three orders, their steps alternating."""
+    sides = {side: _piwsl_side(n_features, side) for side in ("plain", *ORDERS)}
+    medians = _medians(sides, threads, steps)
+    ratios = {f"{order}_ratio": round(medians[f"{order}_ms"] / medians["plain_ms"], 2) for order in ORDERS}
+    return {**medians, **ratios, **_circumstances(_batch(), threads, steps)}
+
+
+def measure_memory(n_features: int, threads: int, side: str) -> float:
+    """MB that five steps of one side add to this process at their peak."""
     import torch
 
     torch.set_num_threads(threads)
-    batch = _batch()
-    sides = {"schnetpack": _stepper(_their_task(n_features), batch), "ours": _stepper(_our_task(n_features), batch)}
+    step = _piwsl_side(n_features, side)
+    before = _status("VmRSS")
+    for _ in range(5):
+        step()
+    return round((_status("VmHWM") - before) / 1024, 1)
+
+
+def _status(name: str) -> int:
+    """A number of kB from /proc: VmRSS is memory now, VmHWM its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _piwsl_side(n_features: int, side: str) -> Callable[[], None]:
+    from training.config import WeakConfig
+    from training.weak import list_skin
+
+    weak = WeakConfig() if side == "plain" else WeakConfig(method="piwsl", order=side)  # type: ignore[arg-type]
+    return _stepper(_our_task(n_features, weak), _batch(list_skin(weak)))
+
+
+def _in_its_own_process(n_features: int, threads: int, *options: str, **environment: str) -> Any:
+    command = [sys.executable, __file__, "--one", f"{n_features},{threads}", *options]
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), **environment}
+    output = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def _medians(sides: dict[str, Callable[[], None]], threads: int, steps: int) -> dict[str, float]:
+    import torch
+
+    torch.set_num_threads(threads)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for k in range(steps + 3):
         for name, step in sides.items():
@@ -66,10 +145,13 @@ def measure(n_features: int, threads: int, steps: int) -> dict[str, Any]:
             step()
             if k >= 3:
                 times[name].append(1000 * (time.perf_counter() - start))
-    medians = {f"{name}_ms": round(float(np.median(values)), 2) for name, values in times.items()}
+    return {f"{name}_ms": round(float(np.median(values)), 2) for name, values in times.items()}
+
+
+def _circumstances(batch: dict[str, Any], threads: int, steps: int) -> dict[str, Any]:
+    import torch
+
     return {
-        **medians,
-        "ratio": round(medians["schnetpack_ms"] / medians["ours_ms"], 2),
         "atoms": int(batch["_atomic_numbers"].shape[0]),
         "edges": int(batch["_idx_i"].shape[0]),
         "steps": steps,
@@ -79,7 +161,7 @@ def measure(n_features: int, threads: int, steps: int) -> dict[str, Any]:
     }
 
 
-def _batch() -> dict[str, Any]:
+def _batch(skin: float = 0.0) -> dict[str, Any]:
     import torch
     from ase.io import read
     from schnetpack.data.loader import _atoms_collate_fn
@@ -89,7 +171,7 @@ def _batch() -> dict[str, Any]:
     from training.data import NeighborTransform
 
     start, rng = read(ZOO / "aspirin.xyz"), np.random.default_rng(0)
-    calculator, transform, samples = PIWSLCalculator.load("aspirin.pt", device="cpu"), NeighborTransform(5.0), []
+    calculator, transform, samples = PIWSLCalculator.load("aspirin.pt", device="cpu"), NeighborTransform(5.0 + skin), []
     for index in range(10):
         atoms = start.copy()
         atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
@@ -109,19 +191,24 @@ def _batch() -> dict[str, Any]:
     return _atoms_collate_fn(samples)
 
 
-def _our_task(n_features: int) -> Any:
+def _our_task(n_features: int, weak: Any = None) -> Any:
     import torch
 
     from asecalc_mlip.models import build_potential
-    from training.config import LossConfig, OptimizerConfig
+    from training.config import LossConfig, OptimizerConfig, WeakConfig
     from training.task import PotentialAdapter, TrainingTask, make_outputs
+    from training.weak import list_skin, make_weak
+
+    config = WeakConfig() if weak is None else weak
 
     torch.manual_seed(0)
     potential = build_potential(
         "painn", {"cutoff": 5.0, "n_features": n_features}, reference_energies={1: 0.0, 6: 0.0, 8: 0.0}
     )
-    adapter = PotentialAdapter(potential, forces=True, stress=False)
-    return TrainingTask(adapter, make_outputs(LossConfig()), OptimizerConfig(), max_epochs=1)
+    supervision = make_weak(config, LossConfig(), potential)
+    reach = potential.cutoff + list_skin(config)
+    adapter = PotentialAdapter(potential, forces=True, stress=False, weak=supervision, reach=reach)
+    return TrainingTask(adapter, make_outputs(LossConfig(), supervision), OptimizerConfig(), max_epochs=1)
 
 
 def _their_task(n_features: int) -> Any:
