@@ -67,7 +67,7 @@ def train(arguments: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
 @click.option("--space", multiple=True, metavar="KEY=LOW:HIGH[:log]|KEY=A,B,C",
-              help="What is varied; may be repeated. Default: the coefficients of weak.method and epsilon.")  # fmt: skip
+              help="What is varied; may be repeated. Default: epsilon and coefficients of weak.method.")  # fmt: skip
 @click.option("--trials", type=int, default=20, show_default=True, help="Trainings in all, the plain one included.")
 @click.option("--timeout", type=float, metavar="MIN", help="End after so many minutes; run again to continue.")
 @click.option("-o", "--output", default="runs/tune", show_default=True, metavar="DIR", help="Folder of the search.")
