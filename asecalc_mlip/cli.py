@@ -90,11 +90,11 @@ def tune(arguments: tuple[str, ...], **options: Any) -> None:
 @click.argument("model")
 @click.argument("data")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Structures at once.")
-def evaluate(model: str, data: str, output: str | None, batch_size: int) -> None:
+@click.option("--batch-size", type=click.IntRange(1), help="Structures at once; default: what memory and caches like.")
+def evaluate(model: str, data: str, output: str | None, batch_size: int | None) -> None:
     """Print the errors of a MODEL (.pt) on labelled DATA."""
     _existing(data)
-    result = import_module("training.evaluate").evaluate_file(model, data, batch_size=batch_size)
+    result = import_module("training.evaluate").evaluate_file(model, data, batch_size=batch_size or "auto")
     click.echo(str(result))
     if output:
         _write_json(output, result)

@@ -34,8 +34,16 @@ __all__ = [
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
 Distance = Literal["mae", "l2mae", "mse", "huber"]
 Method = Literal[
-    *("plain", "piwsl", "two_point", "two_point_label", "taylor_label", "endpoint"),
-    *("curvature", "noisy_nodes", "sam", "asam"),
+    "plain",
+    "piwsl",
+    "two_point",
+    "two_point_label",
+    "taylor_label",
+    "endpoint",
+    "curvature",
+    "noisy_nodes",
+    "sam",
+    "asam",
 ]
 
 
@@ -240,14 +248,6 @@ def replace_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfi
     return _build(TrainConfig, merged, "")
 
 
-# What a value must be; sections other than these hold what any number or text may be.
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "data.n_train": (lambda v: v >= 1, "at least 1"),
-    "data.n_val": (lambda v: v >= 1, "at least 1"),
-    "data.split_seed": (lambda v: v >= 0, "0 or more"),
-    "optimizer.lr": (lambda v: v > 0, "above 0"),
-    "optimizer.weight_decay": (lambda v: v >= 0, "0 or more"),
-    "optimizer.warmup_steps": (lambda v: v >= 0, "0 or more"),
 def setting_types(key: str) -> list[type]:
     """Types that the value at a `section.key` may have, apart from None; that of a choice is the type of its options.
 
@@ -266,6 +266,14 @@ def setting_types(key: str) -> list[type]:
     return [type(get_args(o)[0]) if get_origin(o) is Literal else get_origin(o) or o for o in _alternatives(hint)]
 
 
+# What a value must be; sections other than these hold what any number or text may be.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "data.n_train": (lambda v: v >= 1, "at least 1"),
+    "data.n_val": (lambda v: v >= 1, "at least 1"),
+    "data.split_seed": (lambda v: v >= 0, "0 or more"),
+    "optimizer.lr": (lambda v: v > 0, "above 0"),
+    "optimizer.weight_decay": (lambda v: v >= 0, "0 or more"),
+    "optimizer.warmup_steps": (lambda v: v >= 0, "0 or more"),
     "optimizer.plateau_factor": (lambda v: 0 < v < 1, "between 0 and 1"),
     "optimizer.plateau_patience": (lambda v: v >= 0, "0 or more"),
     "optimizer.min_lr": (lambda v: v >= 0, "0 or more"),
@@ -347,6 +355,12 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
     return cls(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
 
 
+def _unknown(key: Any, allowed: Iterable[str], prefix: str) -> str:
+    near = difflib.get_close_matches(str(key), list(allowed), n=1)
+    hint = f"; did you mean {prefix}{near[0]}?" if near else "."
+    return f"unknown setting {prefix}{key}{hint} Allowed: {', '.join(allowed)}"
+
+
 def _convert(hint: Any, value: Any, name: str) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, f"{name}.")
@@ -355,12 +369,6 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     for option in _alternatives(hint):
         if get_origin(option) is Literal:
             if value in get_args(option):
-def _unknown(key: Any, allowed: Iterable[str], prefix: str) -> str:
-    near = difflib.get_close_matches(str(key), list(allowed), n=1)
-    hint = f"; did you mean {prefix}{near[0]}?" if near else "."
-    return f"unknown setting {prefix}{key}{hint} Allowed: {', '.join(allowed)}"
-
-
                 return value
             raise InputError(f"{name} is {value!r}; allowed: {', '.join(map(str, get_args(option)))}")
         if option is float and _is_number(value):

@@ -15,6 +15,7 @@ from ase import Atoms
 
 from asecalc_mlip.calculator import PIWSLCalculator
 from asecalc_mlip.errors import DataError
+from asecalc_mlip.evaluation import BatchSize
 from asecalc_mlip.graph import graph_from_atoms
 from training.census import census
 from training.curl import force_curl
@@ -66,7 +67,7 @@ def evaluate_file(
     data: str,
     *,
     output: str | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = "auto",
     device: str = "auto",
     dtype: str = "float32",
     energy_key: str | None = None,
@@ -89,7 +90,7 @@ def evaluate_file(
 
 
 def evaluate_frames(
-    calculator: PIWSLCalculator, frames: Sequence[Atoms], *, name: str = "data", batch_size: int = 32
+    calculator: PIWSLCalculator, frames: Sequence[Atoms], *, name: str = "data", batch_size: BatchSize = "auto"
 ) -> Errors:
     """Errors over every label that all frames have; labels as `training.readers.read_frames` gives them."""
     found = census(frames)
