@@ -11,8 +11,9 @@ from asecalc_mlip._version import __version__
 if TYPE_CHECKING:
     from asecalc_mlip.calculator import PIWSLCalculator
     from asecalc_mlip.committee import CommitteeCalculator
+    from asecalc_mlip.eam_calculator import EAMCalculator
 
-__all__ = ["CommitteeCalculator", "PIWSLCalculator", "__version__"]
+__all__ = ["CommitteeCalculator", "EAMCalculator", "PIWSLCalculator", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from asecalc_mlip.committee import CommitteeCalculator
 
         return CommitteeCalculator
+    if name == "EAMCalculator":
+        from asecalc_mlip.eam_calculator import EAMCalculator
+
+        return EAMCalculator
     raise AttributeError(f"module 'asecalc_mlip' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -11,9 +13,13 @@ from asecalc_mlip.checkpoint import save
 from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential
 
 E0 = {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0}
-MODELS = sorted(ARCHITECTURES)
+# Those that everything about engines, training and files is tested with, and all that obey the same physics.
+MODELS = ["painn", "schnet"]
+PHYSICAL = sorted(ARCHITECTURES)
 # PaiNN whose forces come from a head of their own; a name for the tests only.
 DIRECT = "painn-direct"
+# Where an architecture has other hyper-parameters than those of message passing.
+SIZES = {"eam": {"elements": ["H", "C", "O", "Si"], "n_exponentials": 4, "core": "zbl"}}
 STRUCTURES = ["molecule", "crystal", "skewed", "slab"]
 
 
@@ -24,7 +30,9 @@ def make_potential(
     torch.manual_seed(seed)
     if architecture == DIRECT:
         architecture, changes = "painn", {"direct_forces": True, **changes}
-    hyperparameters = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8, **changes}
+    sizes = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8, **SIZES.get(architecture, {}), **changes}
+    known = inspect.signature(ARCHITECTURES[architecture]).parameters
+    hyperparameters = {name: value for name, value in sizes.items() if name in known or name in changes}
     potential = build_potential(architecture, hyperparameters, reference_energies=E0, scale=1.3)
     with torch.no_grad():
         for parameter in potential.parameters():

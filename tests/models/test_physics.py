@@ -12,10 +12,10 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import predict
-from tests.cases import DIRECT, E0, MODELS, STRUCTURES, make_potential, make_structure
+from tests.cases import DIRECT, E0, PHYSICAL, STRUCTURES, make_potential, make_structure
 
-every_model = pytest.mark.parametrize("architecture", [*MODELS, DIRECT])
-conservative = pytest.mark.parametrize("architecture", MODELS)
+every_model = pytest.mark.parametrize("architecture", [*PHYSICAL, DIRECT])
+conservative = pytest.mark.parametrize("architecture", PHYSICAL)
 
 
 def energy(potential, atoms):
@@ -150,7 +150,7 @@ def test_training_mode_says_the_same(architecture):
     """There lone atoms pass through the network together with the structures."""
     potential = make_potential(architecture, trainable=True)
     graph = graph_from_atoms([make_structure(name) for name in STRUCTURES], potential.cutoff)
-    stress = architecture in MODELS
+    stress = architecture in PHYSICAL
     served = predict(potential, graph, stress=stress)
     trained = predict(potential.train(), graph, stress=stress, create_graph=True)
     assert torch.allclose(trained.energies, served.energies, rtol=1e-12)

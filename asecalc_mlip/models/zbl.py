@@ -1,0 +1,82 @@
+r"""ZBL, the universal repulsion of screened nuclei (Ziegler, Biersack, Littmark, The Stopping and Range of Ions, 1985).
+
+    V_ab(r) = (e²/4πε0) Z_a Z_b / r · φ(r/ℓ_ab) · S(r),      ℓ_ab = 0.46850 Å / (Z_a^0.23 + Z_b^0.23)
+    φ(x)    = 0.18175 e^(−3.19980x) + 0.50986 e^(−0.94229x) + 0.28022 e^(−0.40290x) + 0.02817 e^(−0.20162x)
+    S(r)    = 6s⁵ − 15s⁴ + 10s³ of s = (r_end − r)/(r_end − r_start), kept within 0 … 1
+
+    symbol   variable            symbol   variable
+    ℓ_ab     length              S        smooth_step
+    r_end    OUTER · (R_a + R_b) r_start  INNER · (R_a + R_b)
+
+R are covalent radii, so that R_a + R_b is a single bond. It is not fitted: a core for potentials that are finite where
+atoms meet, and a prior for models that never saw them so close.
+"""
+
+from __future__ import annotations
+
+import torch
+from ase.data import covalent_radii
+from torch import Tensor, nn
+
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
+
+__all__ = ["ZBL", "smooth_step"]
+
+# e²/4πε0 in eV Å.
+COULOMB = 14.399645
+SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
+# Shares of the sum of covalent radii. Double and triple bonds are down to 0.79 of a single one (N2, acetylene): inside
+# 0.8 there is nothing but the core, and nothing of the core outside.
+INNER, OUTER = 0.4, 0.8
+
+
+def smooth_step(s: Tensor) -> Tensor:
+    """6s⁵ − 15s⁴ + 10s³ between 0 and 1, 0 below and 1 above; first and second derivatives vanish at both ends."""
+    s = s.clamp(0.0, 1.0)
+    return s * s * s * (10.0 + s * (6.0 * s - 15.0))
+
+
+class ZBL(nn.Module):
+    """Screened Coulomb repulsion that ends inside the shortest bond; no parameters, any element.
+
+    Returns half of each pair's energy per atom, in eV, zero for atoms without close neighbours.
+    """
+
+    radii: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Not in files: it is a table of nature, the same for every model.
+        radii = torch.tensor(covalent_radii[: MAX_ATOMIC_NUMBER + 1])
+        self.register_buffer("radii", radii, persistent=False)
+
+    @property
+    def reach(self) -> float:
+        """Å; beyond this no two atoms feel it."""
+        return 2.0 * OUTER * float(self.radii.max())
+
+    def forward(self, graph: AtomGraph) -> Tensor:
+        """Energy of each atom in eV, (N,), in the dtype of the table of radii."""
+        distances = graph.vectors().to(self.radii.dtype).square().sum(-1).sqrt()
+        a, b = (graph.numbers.index_select(0, index) for index in (graph.centers, graph.neighbors))
+        energies = distances.new_zeros(graph.numbers.shape[0])
+        return energies.index_add(0, graph.centers, 0.5 * self.pair_energy(a, b, distances))
+
+    def pair_energy(self, a: Tensor, b: Tensor, distances: Tensor) -> Tensor:
+        """Energy in eV of pairs of atoms, (E,).
+
+        Parameters
+        ----------
+        a, b : (E,) int64
+            Atomic numbers.
+        distances : (E,)
+            Å, above 0.
+        """
+        z_a, z_b = a.to(distances.dtype), b.to(distances.dtype)
+        x = distances * (z_a.pow(0.23) + z_b.pow(0.23)) / 0.46850
+        # The sum starts with its first term, because torch may not add a number to a tensor it has not seen.
+        screening = torch.stack([c * torch.exp(-d * x) for c, d in SCREENING]).sum(0)
+        bond = (self.radii.index_select(0, a) + self.radii.index_select(0, b)).to(distances.dtype)
+        switch = smooth_step((OUTER * bond - distances) / ((OUTER - INNER) * bond))
+        return COULOMB * z_a * z_b / distances * screening * switch
