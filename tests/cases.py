@@ -18,8 +18,12 @@ MODELS = ["painn", "schnet"]
 PHYSICAL = sorted(ARCHITECTURES)
 # PaiNN whose forces come from a head of their own; a name for the tests only.
 DIRECT = "painn-direct"
-# Where an architecture has other hyper-parameters than those of message passing.
-SIZES = {"eam": {"elements": ["H", "C", "O", "Si"], "n_exponentials": 4, "core": "zbl"}}
+# Where an architecture has other hyper-parameters than those of message passing, or needs others.
+SIZES = {
+    "eam": {"elements": ["H", "C", "O", "Si"], "n_exponentials": 4, "core": "zbl"},
+    # Of its layers the first and the last are special.
+    "torchmd_et": {"n_interactions": 3},
+}
 STRUCTURES = ["molecule", "crystal", "skewed", "slab"]
 
 

@@ -10,26 +10,36 @@ from typing import Any
 from torch import nn
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.models.cgcnn import CGCNN
 from asecalc_mlip.models.eam import EAM
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction, predict
 from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.torchmd_et import TorchMDET
 from asecalc_mlip.models.vector_head import VectorHead
 
 __all__ = [
     "ARCHITECTURES",
+    "CGCNN",
     "EAM",
     "PaiNN",
     "Potential",
     "Prediction",
     "SchNet",
+    "TorchMDET",
     "VectorHead",
     "build_network",
     "build_potential",
     "predict",
 ]
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"eam": EAM, "painn": PaiNN, "schnet": SchNet}
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "cgcnn": CGCNN,
+    "eam": EAM,
+    "painn": PaiNN,
+    "schnet": SchNet,
+    "torchmd_et": TorchMDET,
+}
 
 
 def build_network(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:

@@ -8,7 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BesselBasis", "EnvelopedBasis", "GaussianBasis", "RadialBasisName", "cosine_cutoff", "make_radial_basis"]
+__all__ = [
+    "BesselBasis",
+    "EnvelopedBasis",
+    "ExpNormalBasis",
+    "GaussianBasis",
+    "RadialBasisName",
+    "cosine_cutoff",
+    "make_radial_basis",
+]
 
 RadialBasisName = Literal["gaussian", "bessel"]
 
@@ -47,6 +55,28 @@ class BesselBasis(nn.Module):
         """(E,) distances in Å → (E, n_rbf)."""
         frequencies = torch.arange(1, self.n_rbf + 1, dtype=distances.dtype, device=distances.device)
         return torch.sin(distances[:, None] * (frequencies * (math.pi / self.cutoff))) / distances[:, None]
+
+
+class ExpNormalBasis(nn.Module):
+    """φ_k(d) = f_c(d) exp(−β (exp(−5d/r_c) − μ_k)²), narrow where atoms are close (PhysNet, arXiv 1902.08408, eq. 7).
+
+    The μ_k are spread evenly over exp(−r_c/Å) … 1, and β = (2/n (1 − exp(−r_c/Å)))⁻². With f_c, as in TorchMD-NET.
+    """
+
+    def __init__(self, n_rbf: int, cutoff: float):
+        super().__init__()
+        self.n_rbf = n_rbf
+        self.cutoff = cutoff
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """(E,) distances in Å → (E, n_rbf)."""
+        last = math.exp(-self.cutoff)
+        centers = torch.linspace(last, 1.0, self.n_rbf, dtype=distances.dtype, device=distances.device)
+        beta = (2.0 / self.n_rbf * (1.0 - last)) ** -2
+        scaled = torch.exp(distances * (-5.0 / self.cutoff))[:, None]
+        # The floor as for Gaussians, against denormal numbers.
+        values = torch.exp((-beta * (scaled - centers).square()).clamp(min=-46.0))
+        return values * cosine_cutoff(distances, self.cutoff)[:, None]
 
 
 class EnvelopedBasis(nn.Module):
