@@ -22,7 +22,6 @@ from x, as in the paper's trainings on MD17, so that the last layer makes no vec
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -37,7 +36,7 @@ from asecalc_mlip.models.radial import ExpNormalBasis, GaussianBasis, cosine_cut
 __all__ = ["TorchMDET"]
 
 # Basis (E, n_rbf), envelope (E, 1), directions (E, 3), centres and neighbours (E,).
-Edges = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Edges = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
 
 
 class TorchMDET(nn.Module):
@@ -162,7 +161,10 @@ class EquivariantAttention(nn.Module):
         v = None if scalars_only else v
         parts = 1 if scalars_only else 2 if v is None else 3
         q, k, values = self.queries(x), self.keys(x), _rows(self.values, x, parts * self.n_features)
-        found = over_edges(partial(self._messages, scalars_only), edges, (q, k, values, v))
+        if scalars_only:
+            # What is of no use is not handed over, as `over_edges` asks for the gradient of all that is.
+            edges = (edges[0], edges[1], None, *edges[3:])
+        found = over_edges(self._messages, edges, (q, k, values, v))
         y, w = found if isinstance(found, tuple) else (found, None)
         filters = self._value_filters(at_zero, parts) * values
         own = self._attention(at_zero, q, k)[:, :, None] * filters[:, : self.n_features].unflatten(-1, self.heads)
@@ -170,8 +172,8 @@ class EquivariantAttention(nn.Module):
             w = w + filters[:, None, 2 * self.n_features :] * v
         return y + own.flatten(1), w
 
-    def _messages(self, scalars_only: bool, *arguments: Any) -> Any:
-        """y and w without the atom itself; the arguments are the edges, then q, k, values and v."""
+    def _messages(self, *arguments: Any) -> Any:
+        """y, and w where there are directions, without the atom itself, from edges, q, k, values and v."""
         basis, envelope, directions, centers, neighbors, q, k, values, v = arguments
         parts = values.shape[1] // self.n_features
         attention = self._attention(basis, q.index_select(0, centers), k.index_select(0, neighbors)) * envelope
@@ -179,7 +181,7 @@ class EquivariantAttention(nn.Module):
         factors = torch.cat([attention, envelope.expand(-1, (parts - 1) * self.heads[0])], dim=1)[:, :, None]
         filters = self._value_filters(basis, parts).unflatten(-1, (parts * self.heads[0], self.heads[1]))
         filters = (filters * factors).flatten(1)
-        if scalars_only:
+        if directions is None:
             return schnet_message(filters, values, centers, neighbors)
         # With these filters the sums are those of PaiNN.
         return painn_message(filters, directions, values, v, centers, neighbors)
