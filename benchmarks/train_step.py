@@ -121,8 +121,10 @@ def _status(name: str) -> int:
 
 def _piwsl_side(n_features: int, side: str) -> Callable[[], None]:
     from training.config import WeakConfig
+    from training.memory import keep_freed_memory
     from training.weak import list_skin
 
+    keep_freed_memory()  # as every training does
     weak = WeakConfig() if side == "plain" else WeakConfig(method="piwsl", order=side)  # type: ignore[arg-type]
     return _stepper(_our_task(n_features, weak), _batch(list_skin(weak)))
 

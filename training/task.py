@@ -16,6 +16,7 @@ from asecalc_mlip.models import Potential, predict
 from training.config import LossConfig, OptimizerConfig, WeakConfig
 from training.data import graph_from_batch
 from training.distances import distance
+from training.memory import keep_freed_memory
 from training.sam import SAM
 from training.weak import NoisyNodes, WeakOutput, WeakSupervision
 
@@ -145,6 +146,10 @@ class TrainingTask(AtomisticTask):
         self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]))
         self.log_metrics(prediction, targets, "val")
         return {"val_loss": loss}
+
+    def on_fit_start(self) -> None:
+        """Keep the memory of a step for the next one."""
+        keep_freed_memory()
 
     def on_train_start(self) -> None:
         """Make the schedule once the optimiser is there, in the state that was saved if there is one."""
