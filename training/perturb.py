@@ -1,7 +1,8 @@
 """Perturbations of atomic positions: what the weakly supervised losses move the atoms by.
 
 Every function returns displacements (N, 3) in Å that carry no gradient. Those for training draw from a
-`torch.Generator`, or from torch's global one, whose state is part of every checkpoint.
+`torch.Generator`, or from torch's global one, whose state is part of every checkpoint. What makes new structures for
+pretraining, `two_step`, works on `ase.Atoms` and has a file of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,18 @@ from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from training.two_step import two_step, two_step_series
 
-__all__ = ["LARGEST_SHARE", "Perturbation", "adversarial", "guarded", "largest_relative_shift", "uniform"]
+__all__ = [
+    "LARGEST_SHARE",
+    "Perturbation",
+    "adversarial",
+    "guarded",
+    "largest_relative_shift",
+    "two_step",
+    "two_step_series",
+    "uniform",
+]
 
 PerturbationName = Literal["uniform", "adversarial"]
 

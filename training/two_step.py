@@ -1,0 +1,156 @@
+"""Two-step perturbation: structures with atoms pushed together, which dynamics would meet and no data set has.
+
+    1 pull     the n closest pairs with no atom in common, each by U(0, p), half to each atom, towards each other
+    2 perturb  m = min(5, N) random atoms, each along a random direction by U(0, q)
+
+Source: Zheng, Fung, JCIM 2026, doi 10.1021/acs.jcim.6c00826. Distances are to the nearest image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.checks import CLOSEST
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.neighbors import neighbor_list
+
+__all__ = ["closest_pairs", "round_strengths", "two_step", "two_step_series"]
+
+# A pulled pair keeps at least this share of its distance: no pull takes atoms through each other.
+LEAST_SHARE = 0.3
+# Å; where the search for close pairs begins, and the factor by which it grows.
+REACH, GROWTH = 2.5, 1.5
+# How often random moves that put an atom onto another are drawn anew.
+ATTEMPTS = 20
+
+
+def two_step(
+    atoms: Atoms, p: float, q: float, *, rng: np.random.Generator, n_pairs: int = 4, max_atoms: int = 5
+) -> Atoms:
+    """A copy of a structure with its closest pairs pulled together and a few atoms moved.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Labels and constraints are not copied: they are not those of the result.
+    p : float
+        Å; most that a pair comes closer. Cut at 70 % of the pair's distance, so that no atoms meet or pass.
+    q : float
+        Å; longest random move.
+    rng : numpy.random.Generator
+    n_pairs, max_atoms : int
+        How many pairs are pulled (fewer in structures of fewer atoms), and how many atoms moved at random.
+
+    Raises
+    ------
+    InputError
+        For a structure of one atom, which has no pair, strengths that are not lengths, and moves that put atoms onto
+        each other however often they are drawn.
+    """
+    _check(atoms, p, q, n_pairs, max_atoms)
+    moved = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    if p > 0:
+        _pull(moved, p, rng, n_pairs)
+    return _moved(moved, q, rng, max_atoms) if q > 0 else moved
+
+
+def two_step_series(
+    atoms: Atoms,
+    *,
+    rounds: int = 5,
+    maximum: float = 0.5,
+    rng: np.random.Generator,
+    n_pairs: int = 4,
+    max_atoms: int = 5,
+) -> list[Atoms]:
+    """`rounds` copies of a structure, perturbed more and more: p = q = linspace(0, maximum, rounds), in Å.
+
+    The first is the structure itself. Other parameters and errors as for `two_step`.
+    """
+    strengths = round_strengths(rounds, maximum)
+    return [two_step(atoms, s, s, rng=rng, n_pairs=n_pairs, max_atoms=max_atoms) for s in strengths]
+
+
+def round_strengths(rounds: int, maximum: float) -> list[float]:
+    """Strength of each round in Å, from 0 to the maximum."""
+    if rounds < 1 or not 0 <= maximum < np.inf:
+        raise InputError(
+            f"rounds {rounds}, strength {maximum} Å; expected 1 or more, and 0 Å or more (usually 0.5 to 1)"
+        )
+    return np.linspace(0.0, maximum, rounds).tolist()
+
+
+def closest_pairs(atoms: Atoms, n_pairs: int) -> list[tuple[int, int, np.ndarray]]:
+    """The closest pairs that have no atom in common, nearest first.
+
+    Returns
+    -------
+    list of (i, j, vector)
+        Atoms, and the vector (3,) in Å from i to the nearest image of j. An atom and its own image are no pair.
+    """
+    wanted = min(n_pairs, len(atoms) // 2)
+    reach = REACH
+    while len(pairs := list(_disjoint(atoms, reach, wanted))) < wanted:
+        reach *= GROWTH
+    return pairs
+
+
+def _disjoint(atoms: Atoms, reach: float, wanted: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, reach)
+    keep = i < j
+    i, j, vectors = i[keep], j[keep], _vectors(atoms, i, j, shifts)[keep]
+    used: set[int] = set()
+    # Rounded, so that pairs of one length come in the order of their atoms on every machine.
+    for k in np.argsort(np.linalg.norm(vectors, axis=1).round(9), kind="stable"):
+        a, b = int(i[k]), int(j[k])
+        if len(used) < 2 * wanted and a not in used and b not in used:
+            used |= {a, b}
+            yield a, b, vectors[k]
+
+
+def _pull(atoms: Atoms, p: float, rng: np.random.Generator, n_pairs: int) -> None:
+    # All pairs are those of the structure as it was: to have no atom in common makes the order irrelevant.
+    for a, b, vector in closest_pairs(atoms, n_pairs):
+        distance = float(np.linalg.norm(vector))
+        pull = min(rng.uniform(0.0, p), (1.0 - LEAST_SHARE) * distance)
+        atoms.positions[a] += 0.5 * pull * vector / distance
+        atoms.positions[b] -= 0.5 * pull * vector / distance
+
+
+def _moved(atoms: Atoms, q: float, rng: np.random.Generator, max_atoms: int) -> Atoms:
+    for _ in range(ATTEMPTS):
+        moved = atoms.copy()
+        chosen = rng.choice(len(atoms), size=min(max_atoms, len(atoms)), replace=False)
+        directions = rng.normal(size=(len(chosen), 3))
+        lengths = rng.uniform(0.0, q, size=len(chosen))
+        moved.positions[chosen] += (lengths / np.linalg.norm(directions, axis=1))[:, None] * directions
+        if _apart(moved):
+            return moved
+    raise InputError(
+        f"random moves of up to {q} Å put atoms within {CLOSEST} Å of each other {ATTEMPTS} times in a row; lower the "
+        "strength, or look whether the structure has overlapping atoms"
+    )
+
+
+def _apart(atoms: Atoms) -> bool:
+    # A list of the shortest distances alone would take longer: it divides space into boxes of its reach.
+    i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, REACH)
+    return not (np.linalg.norm(_vectors(atoms, i, j, shifts), axis=1) < CLOSEST).any()
+
+
+def _vectors(atoms: Atoms, i: np.ndarray, j: np.ndarray, shifts: np.ndarray | None) -> np.ndarray:
+    """From atoms i to the images of atoms j, (E, 3) in Å."""
+    vectors = atoms.positions[j] - atoms.positions[i]
+    return vectors if shifts is None else vectors + shifts @ np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
+
+
+def _check(atoms: Atoms, p: float, q: float, n_pairs: int, max_atoms: int) -> None:
+    if len(atoms) < 2:
+        raise InputError(f"a structure of {len(atoms)} atom(s) has no pair to pull together; leave it out")
+    if not (0 <= p < np.inf and 0 <= q < np.inf):
+        raise InputError(f"strengths p {p} and q {q}; expected lengths of 0 Å or more, usually up to 1")
+    if n_pairs < 0 or max_atoms < 0:
+        raise InputError(f"n_pairs {n_pairs} and max_atoms {max_atoms}; expected 0 or more")
