@@ -112,4 +112,5 @@ def _messages(
     z = z + center_terms.index_select(0, centers) + neighbor_terms.index_select(0, neighbors)
     gate, value = z.chunk(2, dim=-1)
     messages = torch.sigmoid(gate) * nn.functional.softplus(value) * envelope
-    return messages.new_zeros(len(center_terms), messages.shape[1]).index_add(0, centers, messages)
+    # Not len(), which would make the number of atoms a constant where this is traced.
+    return messages.new_zeros(center_terms.shape[0], messages.shape[1]).index_add(0, centers, messages)
