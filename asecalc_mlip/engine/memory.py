@@ -6,6 +6,7 @@ estimated beforehand and compared with what is free, limits of containers (cgrou
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from pathlib import Path
@@ -27,6 +28,11 @@ _KEPT = {
     ("painn", "plain"): (15.5, 50.0),
     ("schnet", "native"): (5.6, 9.0),
     ("schnet", "plain"): (7.6, 9.0),
+    # Its messages have no native kernel; the engine's name says only whether there is a library.
+    ("cgcnn", "native"): (11.0, 9.0),
+    ("cgcnn", "plain"): (11.0, 9.0),
+    ("torchmd_et", "native"): (16.0, 30.0),
+    ("torchmd_et", "plain"): (26.0, 30.0),
 }
 # Per edge whatever the width: vectors and the radial basis with its derivatives; and for engines without autograd.
 _EDGE_BYTES, _EDGE_BYTES_NATIVE = 600, 150
@@ -47,15 +53,20 @@ def bytes_needed(engine: Any, n_atoms: int, n_edges: int) -> float:
     if own is not None:
         return float(own(n_atoms, n_edges)) + _EDGE_BYTES_NATIVE * n_edges
     potential = engine.potential
-    sizes = potential.hyperparameters
-    n_interactions = sizes.get("n_interactions", 3)
-    words = potential.dtype.itemsize * sizes.get("n_features", 128) * n_interactions
+    n_interactions = _size(potential, "n_interactions", 3)
+    words = potential.dtype.itemsize * _size(potential, "n_features", 128) * n_interactions
     kind = "native" if "native" in engine.describe() else "plain"
-    # An architecture that nobody measured is taken for the hungriest.
+    # An architecture that nobody measured is taken for one of the hungry.
     per_edge, per_atom = _KEPT.get((potential.architecture, kind), _KEPT["painn", "plain"])
     # In pieces, of which one block has one at a time.
     kept = min(n_edges, engine.edges_per_piece / n_interactions) if isinstance(engine, ChunkedEngine) else n_edges
     return words * (per_edge * kept + per_atom * n_atoms) + _EDGE_BYTES * n_edges
+
+
+def _size(potential: Any, name: str, otherwise: int) -> int:
+    """A hyper-parameter as it was given, else the default of the architecture, else `otherwise`."""
+    default = inspect.signature(type(potential.network)).parameters.get(name)
+    return potential.hyperparameters.get(name, otherwise if default is None else default.default)
 
 
 def available_bytes(device: torch.device | str) -> float:
