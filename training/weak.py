@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import predict
+from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.models.vector_head import VectorHead
 from training.config import LossConfig, WeakConfig
 from training.displaced import Displacements, Field, Point, displaced, evaluate_points, reaching
@@ -203,6 +204,10 @@ def _check(config: WeakConfig, loss: LossConfig, potential: Any) -> None:
             "holds the force head. Set weak.pisc=0, give force labels, or use a conservative model "
             "(model.hyperparameters.direct_forces=false)"
         )
+    if direct and loss.stress_weight > 0:
+        raise InputError(f"loss.stress_weight is {loss.stress_weight}, but {NO_STRESS}")
+    if config.method not in ("plain", "piwsl", "sam", "asam") and config.coefficient == 0:
+        raise InputError(f"weak.method is {config.method}, but weak.coefficient is 0; set one, or use method plain")
     if config.method == "piwsl" and config.pitc == 0 and config.pisc == 0:
         raise InputError("weak.method is piwsl, but weak.pitc and weak.pisc are both 0; set one, or use method plain")
     adversarial = config.perturbation == "adversarial" and config.method not in ("plain", "sam", "asam", "noisy_nodes")

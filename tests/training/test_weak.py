@@ -11,7 +11,7 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
-from asecalc_mlip.models import predict
+from asecalc_mlip.models import build_potential, predict
 from tests import teacher
 from tests.cases import DIRECT, make_potential, make_structure
 from tests.small_runs import config, rows, weights
@@ -350,6 +350,7 @@ def test_steps_of_an_epoch(molecules, tmp_path):
         (["weak.method=taylor_label", "loss.energy_weight=0"], "taylor_label needs energy labels"),
         (["weak.method=two_point_label", "loss.energy_weight=0"], "two_point_label needs energy labels"),
         (["loss.forces_weight=0", DIRECT_FORCES], "weak.pisc with an energy-only training of a direct-force model"),
+        (["weak.method=curvature", "weak.coefficient=0"], "weak.coefficient is 0"),
         (["weak.method=noisy_nodes", DIRECT_FORCES], "noisy_nodes needs a conservative painn"),
         (["weak.method=noisy_nodes", "model.architecture=schnet"], "noisy_nodes needs a conservative painn"),
     ],
@@ -367,3 +368,9 @@ def test_a_skin_that_is_large_enough_is_used(molecules, tmp_path):
     sample = run.data.train_dataset[0]
     vectors = sample["_positions"][sample["_idx_j"]] - sample["_positions"][sample["_idx_i"]]
     assert 3.3 < vectors.norm(dim=-1).max() < 3.5
+
+
+def test_stress_of_a_direct_model_is_refused_before_anything_is_trained():
+    model = build_potential("painn", {"n_features": 8, "direct_forces": True}, reference_energies={1: 0.0})
+    with pytest.raises(InputError, match="loss.stress_weight is 1.0, but a direct-force model has no stress"):
+        make_weak(WeakConfig(), LossConfig(stress_weight=1.0), model)
