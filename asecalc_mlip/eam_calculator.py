@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,13 @@ class EAMCalculator(PIWSLCalculator):
                 "PIWSLCalculator.load, or fit an EAM with: asecalc eam fit DATA"
             )
         super().__init__(model, **options)
+
+    @classmethod
+    def load(cls, path_or_name: str | Path, **options: Any) -> EAMCalculator:
+        """Calculator from a model file; options and errors as for `PIWSLCalculator.load`."""
+        calculator = super().load(path_or_name, **options)
+        assert isinstance(calculator, EAMCalculator)  # made by `cls`
+        return calculator
 
     @property
     def network(self) -> EAM:

@@ -33,7 +33,7 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
 from asecalc_mlip.models.zbl import ZBL, smooth_step
 
-__all__ = ["EAM"]
+__all__ = ["EAM", "before_softplus", "envelope"]
 
 Core = Literal["zbl"]
 # f_c falls over this last share of the cutoff.
@@ -81,14 +81,14 @@ class EAM(nn.Module):
         n = len(self.numbers)
         pairs = torch.triu_indices(n, n)
         self._tables(pairs)
-        self.depth = nn.Parameter(_before_softplus(torch.full((pairs.shape[1],), DEPTH)))
-        self.stiffness = nn.Parameter(_before_softplus(torch.full((pairs.shape[1],), STIFFNESS)))
+        self.depth = nn.Parameter(before_softplus(torch.full((pairs.shape[1],), DEPTH)))
+        self.stiffness = nn.Parameter(before_softplus(torch.full((pairs.shape[1],), STIFFNESS)))
         self.bond = nn.Parameter(self.radii.clone())
         if density:
             decay = torch.logspace(math.log10(SLOWEST), math.log10(FASTEST), n_exponentials).repeat(pairs.shape[1], 1)
-            self.decay = nn.Parameter(_before_softplus(decay))
+            self.decay = nn.Parameter(before_softplus(decay))
             # A dozen neighbours then make a density of about one.
-            self.share = nn.Parameter(_before_softplus(torch.full_like(decay, 0.1 / n_exponentials)))
+            self.share = nn.Parameter(before_softplus(torch.full_like(decay, 0.1 / n_exponentials)))
             self.embedding = nn.Parameter(torch.full((n,), 0.1))
             self.rest = nn.Parameter(torch.ones(n))
         self.zbl = ZBL() if core == "zbl" else None
@@ -107,7 +107,7 @@ class EAM(nn.Module):
             For an element without parameters.
         """
         distances = graph.vectors().to(self.bond.dtype).square().sum(-1).sqrt()
-        species = self._species(graph.numbers)
+        species = self.species_of(graph.numbers)
         first, second = (species.index_select(0, index) for index in (graph.centers, graph.neighbors))
         pairs = self.pairs.index_select(0, first * len(self.numbers) + second)
         morse, rho = self.over_edges(self._sums, (distances, pairs, graph.centers), (species,))
@@ -121,6 +121,10 @@ class EAM(nn.Module):
         """B (ρ − ρ0)² − B ρ0² in eV for densities (N,) at atoms of the species (N,), counted as `numbers` are."""
         return self.embedding.index_select(0, species) * rho * (rho - 2.0 * self.rest.index_select(0, species))
 
+    def embedding_slope(self, rho: Tensor, species: Tensor) -> Tensor:
+        """Derivative 2B (ρ − ρ0) of the embedding energy by the density, (N,) in eV."""
+        return 2.0 * self.embedding.index_select(0, species) * (rho - self.rest.index_select(0, species))
+
     def pair_terms(self, distances: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Morse energy (eV) and density of pairs of atoms, (E,) each, cutoff included.
 
@@ -131,34 +135,29 @@ class EAM(nn.Module):
         pairs : (E,) int64
             Index of the pair of elements; see `pair_index`.
         """
-        envelope = smooth_step((self.cutoff - distances) / (TAIL * self.cutoff))
+        f_c = envelope(distances, self.cutoff)
         stretch = distances - self.bond.index_select(0, pairs)
         decayed = torch.exp(-softplus(self.stiffness).index_select(0, pairs) * stretch)
         morse = softplus(self.depth).index_select(0, pairs) * decayed * (decayed - 2.0)
         if not self.density:
-            return envelope * morse, torch.zeros_like(morse)
+            return f_c * morse, torch.zeros_like(morse)
         beyond = (distances - self.radii.to(distances.dtype).index_select(0, pairs))[:, None]
         # Far below this a share adds nothing, and its logarithm has no derivative.
         shares, decays = softplus(self.share).clamp(min=1e-30).log(), softplus(self.decay)
         density = torch.exp(shares.index_select(0, pairs) - decays.index_select(0, pairs) * beyond).sum(-1)
-        return envelope * morse, envelope * density
+        return f_c * morse, f_c * density
 
     def pair_index(self, a: int, b: int) -> int:
         """Row of the parameters of the pair of elements with atomic numbers a and b."""
-        first, second = self._species(torch.tensor([a, b])).tolist()
+        first, second = self.species_of(torch.tensor([a, b])).tolist()
         return int(self.pairs[first * len(self.numbers) + second])
 
     def amplitudes(self) -> Tensor:
         """A in ρ = Σ A exp(−β r), (pairs, K)."""
         return softplus(self.share) * torch.exp(softplus(self.decay) * self.radii.to(self.share.dtype)[:, None])
 
-    def _sums(self, distances: Tensor, pairs: Tensor, centers: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
-        """Morse energy (half of each pair's) and density of each atom; what `over_edges` may call with some edges."""
-        morse, density = self.pair_terms(distances, pairs)
-        zeros = distances.new_zeros(species.shape[0])
-        return zeros.index_add(0, centers, 0.5 * morse), zeros.index_add(0, centers, density)
-
-    def _species(self, numbers: Tensor) -> Tensor:
+    def species_of(self, numbers: Tensor) -> Tensor:
+        """Index of each element among `numbers` of the network, (N,); an InputError for one without parameters."""
         species = self.species.index_select(0, numbers)
         # Tensors of a tracer have no values to look at, and on a GPU a look is a wait; there the calculator has looked.
         if type(numbers) is Tensor and numbers.device.type == "cpu" and bool((species < 0).any()):
@@ -168,6 +167,12 @@ class EAM(nn.Module):
                 f"this EAM has no parameters for {missing}; it has them for {known}. Fit one with {missing}"
             )
         return species
+
+    def _sums(self, distances: Tensor, pairs: Tensor, centers: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
+        """Morse energy (half of each pair's) and density of each atom; what `over_edges` may call with some edges."""
+        morse, density = self.pair_terms(distances, pairs)
+        zeros = distances.new_zeros(species.shape[0])
+        return zeros.index_add(0, centers, 0.5 * morse), zeros.index_add(0, centers, density)
 
     def _tables(self, pairs: Tensor) -> None:
         """Atomic number → species, two species → pair, and the sum of covalent radii (Å) of each pair."""
@@ -181,6 +186,11 @@ class EAM(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
 
+def envelope(distances: Tensor, cutoff: float) -> Tensor:
+    """f_c of distances (E,) in Å, which takes every pair to zero at the cutoff."""
+    return smooth_step((cutoff - distances) / (TAIL * cutoff))
+
+
 def _numbers(elements: Sequence[str | int]) -> list[int]:
     given = [elements] if isinstance(elements, (str, int)) else list(elements)
     numbers = [atomic_numbers.get(e, 0) if isinstance(e, str) else int(e) for e in given]
@@ -190,6 +200,6 @@ def _numbers(elements: Sequence[str | int]) -> list[int]:
     return sorted(numbers)
 
 
-def _before_softplus(values: Tensor) -> Tensor:
+def before_softplus(values: Tensor) -> Tensor:
     """x with softplus(x) = values."""
     return values + torch.log(-torch.expm1(-values))

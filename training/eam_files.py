@@ -1,0 +1,124 @@
+"""From files to files: what `asecalc eam fit`, `label` and `export` do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.eam_calculator import EAMCalculator
+from asecalc_mlip.eam_table import TableCheck, check_eam_fs, export_eam_fs
+from asecalc_mlip.errors import InputError
+from training.census import census
+from training.eam import FitSettings, fit_eam
+from training.eam_label import label
+from training.eam_report import EAMFit
+from training.readers import read_frames
+
+__all__ = ["export_file", "fit_file", "label_file"]
+
+# eV/atom; how well a table must agree with the model.
+AGREEMENT = 1e-4
+# Structures that a table is checked on.
+CHECKED = 3
+
+
+def fit_file(
+    data: str,
+    output: str,
+    *,
+    settings: FitSettings | None = None,
+    n_train: int | None = None,
+    test: str | None = None,
+    isolated: str | None = None,
+    compare: bool = False,
+    progress: bool = True,
+) -> EAMFit:
+    """Fit an EAM to a data file; leaves the model, its pair curves as figure and JSON, and a checkpoint beside it.
+
+    Parameters
+    ----------
+    data : str
+        Labelled structures.
+    output : str
+        Model file to write.
+    settings : FitSettings, optional
+    n_train : int, optional
+        So many frames, drawn by the seed; errors are reported on up to 400 of the others too, unless `test` is given.
+    test : str, optional
+        File of other frames.
+    isolated : str, optional
+        File of isolated atoms; without, the E0 are fitted.
+    compare : bool
+        Fit a Morse potential to the same frames too, and report its errors.
+
+    Raises
+    ------
+    InputError, DataError
+        As `fit_eam`; the command line exits with 130 after Ctrl-C, and goes on from there when it is called again.
+    """
+    settings, path = settings or FitSettings(), Path(output)
+    if path.suffix != ".pt" or not path.parent.is_dir():
+        raise InputError(f"output {output!r}: expected a file that ends with .pt, in a folder that exists")
+    frames, held = _drawn(read_frames(data), n_train, settings.seed)
+    others = read_frames(test) if test else held
+    print(f"{data}: {census(frames)} of the fit, {len(others)} to test on")
+    options: dict[str, Any] = {"test": others, "progress": progress, "data_name": Path(data).name}
+    options |= {"e0": "isolated" if isolated else "fit", "isolated": isolated}
+    try:
+        fit = fit_eam(frames, settings, checkpoint=path.with_suffix(".ckpt"), **options)
+        if compare and settings.density:
+            print("the same with a Morse potential, to compare")
+            plain = replace(settings, density=False)
+            fit.compare(fit_eam(frames, plain, checkpoint=path.with_suffix(".morse.ckpt"), **options))
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on from {path.with_suffix('.ckpt')}", file=sys.stderr)
+        sys.exit(130)
+    fit.save(path)
+    return fit
+
+
+def label_file(data: str, model: str, output: str, **options: Any) -> Path:
+    """Label perturbed copies of the structures of a file; options as for `label`."""
+    frames = read_frames(data)
+    path = label(frames, EAMCalculator.load(model), output, **options)
+    return path
+
+
+def export_file(model: str, output: str, *, check: str | None = None) -> TableCheck | None:
+    """Write a model file as a table for LAMMPS; with `check` compare it on some structures of that file.
+
+    Raises
+    ------
+    InputError
+        For a table that differs from the model by more than 1e-4 eV/atom.
+    """
+    calculator = EAMCalculator.load(model, dtype="float64")
+    path = export_eam_fs(calculator, output)
+    if check is None:
+        return None
+    found = check_eam_fs(path, calculator, _spread(read_frames(check), CHECKED))
+    if not found.energy < AGREEMENT:
+        raise InputError(f"{path} does not agree with {model}: {found!r}. Were atoms closer than 0.05 Å?")
+    return found
+
+
+def _drawn(frames: Sequence[Atoms], n: int | None, seed: int) -> tuple[list[Atoms], list[Atoms]]:
+    """`n` frames in the order of the file, and some of the others."""
+    if n is None or n == len(frames):
+        return list(frames), []
+    if not 1 <= n < len(frames):
+        raise InputError(f"n-train is {n}; the file has {len(frames)} frames")
+    order = np.random.default_rng(seed).permutation(len(frames))
+    return [frames[i] for i in sorted(order[:n])], _spread([frames[i] for i in sorted(order[n:])], 400)
+
+
+def _spread(frames: Sequence[Atoms], n: int) -> list[Atoms]:
+    """At most `n` frames, spread evenly."""
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int))
+    return [frames[i] for i in chosen]

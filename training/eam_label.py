@@ -1,0 +1,135 @@
+"""Perturb structures and label them with a fitted EAM: the data that a model is pretrained on.
+
+Random numbers come from the seed, the structure and the round, so a file that was interrupted goes on to the same bytes
+as if it had not been. Every frame carries the recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from tqdm import tqdm
+
+from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.errors import InputError
+from training.data import fingerprint
+from training.eam_worker import Recipe, begin, labelled, labelled_here
+from training.label_files import open_label_file
+from training.two_step import round_strengths
+
+__all__ = ["Recipe", "label"]
+
+# Structures that are labelled, and written, at a time: what is lost when a run is killed.
+CHUNK = 50
+
+
+def label(
+    structures: Sequence[Atoms],
+    calculator: PIWSLCalculator,
+    output: str | Path,
+    *,
+    rounds: int = 5,
+    strength: float = 0.5,
+    n_pairs: int = 4,
+    max_atoms: int = 5,
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool = True,
+) -> Path:
+    """Write perturbed copies of structures with energies, forces and stress of an EAM, or continue such a file.
+
+    Parameters
+    ----------
+    structures : sequence of Atoms
+        Their own labels are not used.
+    calculator : EAMCalculator
+        Or any other calculator of a model file.
+    output : path
+        ``.xyz`` or ``.extxyz``, or ``.db`` for an ASE database; REF_energy (eV), REF_forces (eV/Å), and REF_stress
+        (3×3, eV/Å³) of structures that are periodic in three directions.
+    rounds, strength, n_pairs, max_atoms, seed
+        See `Recipe`.
+    workers : int
+        Processes.
+
+    Returns
+    -------
+    Path
+        The file, which has `rounds` frames for each structure, in order.
+
+    Raises
+    ------
+    InputError
+        For structures of one atom or with elements that the EAM does not know, by number; for a file of another
+        recipe; and when the disk is full: the frames before are kept.
+    """
+    if workers < 1:
+        raise InputError(f"workers is {workers}; expected 1 or more")
+    _check(structures, calculator)
+    recipe = Recipe(
+        rounds=len(round_strengths(rounds, strength)),
+        strength=float(strength),
+        n_pairs=n_pairs,
+        max_atoms=max_atoms,
+        seed=seed,
+        model=calculator.model.path.name,
+        model_sha256=_digest(calculator),
+        source_sha256=fingerprint([_bare(atoms) for atoms in structures])[:16],
+    )
+    path = Path(output)
+    file = open_label_file(path, recipe.to_dict())
+    total, done = rounds * len(structures), file.count()
+    tasks = [(k // rounds, k % rounds, _bare(structures[k // rounds])) for k in range(done, total)]
+    chunks = [tasks[k : k + CHUNK] for k in range(0, len(tasks), CHUNK)]
+    with tqdm(total=total, initial=min(done, total), unit="structure", disable=not progress) as bar:
+        with _labeller(calculator, recipe, min(workers, len(chunks))) as labelled:
+            for frames in labelled(chunks):
+                file.append(frames)
+                bar.update(len(frames))
+    return path
+
+
+def _check(structures: Sequence[Atoms], calculator: PIWSLCalculator) -> None:
+    if not structures:
+        raise InputError("there are no structures to label")
+    for index, atoms in enumerate(structures):
+        if len(atoms) < 2:
+            raise InputError(f"structure {index} has {len(atoms)} atom(s), and so no pair to pull; leave it out")
+        try:
+            calculator.check_elements(atoms.numbers)
+        except InputError as error:
+            raise InputError(f"structure {index}: {error}") from None
+
+
+def _digest(calculator: PIWSLCalculator) -> str:
+    """Hash of all that decides about the labels."""
+    potential = calculator.model.potential
+    digest = hashlib.sha256(repr((sorted(potential.reference_energies.items()), potential.scale)).encode())
+    for name, value in sorted(potential.network.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+
+
+@contextmanager
+def _labeller(calculator: PIWSLCalculator, recipe: Recipe, workers: int) -> Iterator[Any]:
+    """A map from chunks of tasks to labelled frames, in order, in this process or in several."""
+    if workers <= 1:
+        yield partial(map, partial(labelled, calculator, recipe))
+        return
+    path = calculator.model.path
+    if not path.is_file():
+        raise InputError(f"workers is {workers}, but the model is in no file that they could load; save it first")
+    start = (str(path), calculator.dtype, recipe)
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=begin, initargs=start) as pool:
+        yield partial(pool.imap, labelled_here)

@@ -1,0 +1,61 @@
+"""Settings of the fit of an EAM, with the published values as defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from asecalc_mlip.errors import InputError
+
+__all__ = ["FitSettings"]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How an EAM is fitted; a fit is only continued with the settings it was begun with.
+
+    Attributes
+    ----------
+    cutoff : float
+        Å.
+    n_exponentials : int
+        Exponentials in the density of each pair of elements.
+    core : {"zbl"} or None
+    density : bool
+        False fits a Morse potential, to compare with.
+    epochs, batch_size, seed : int
+    lr, weight_decay : float
+        Of AdamW. The parameters are physical quantities, which have no reason to be near zero: no decay.
+    clip : float
+        Largest norm of the gradient.
+    plateau_factor, plateau_patience
+        The rate falls by the factor when the loss has not for so many epochs.
+    energy_weight : float
+        Per eV per atom.
+    forces_weight, stress_weight : float
+        Per eV/Å and eV/Å³.
+    """
+
+    cutoff: float = 8.0
+    n_exponentials: int = 10
+    core: Literal["zbl"] | None = None
+    density: bool = True
+    epochs: int = 200
+    batch_size: int = 4
+    seed: int = 0
+    lr: float = 2e-3
+    weight_decay: float = 0.0
+    clip: float = 10.0
+    plateau_factor: float = 0.8
+    plateau_patience: int = 10
+    energy_weight: float = 0.01
+    forces_weight: float = 50.0
+    stress_weight: float = 50.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr", "clip", "cutoff", "n_exponentials"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        weights = (self.energy_weight, self.forces_weight, self.stress_weight)
+        if min(weights) < 0 or self.energy_weight + self.forces_weight == 0:
+            raise InputError(f"the weights are {weights}; expected 0 or more, and energy or forces above 0")

@@ -1,0 +1,159 @@
+"""Files of labelled frames that grow, and know the recipe they were made by: extended XYZ and ASE databases."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import ase.db
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.errors import DataError, InputError
+from training.readers import iter_frames
+
+__all__ = ["LabelFile", "open_label_file"]
+
+
+class LabelFile(Protocol):
+    """A file that grows by whole frames."""
+
+    def count(self) -> int:
+        """Number of whole frames in it; one that was cut off is removed."""
+
+    def append(self, frames: Sequence[Atoms]) -> None:
+        """Write frames and see them to the disk."""
+
+
+def open_label_file(path: Path, recipe: Mapping[str, Any]) -> LabelFile:
+    """The file at a path, new or old.
+
+    Parameters
+    ----------
+    path : Path
+        ``.xyz``, ``.extxyz`` or ``.db``.
+    recipe : mapping
+        Plain values; what an old file was made by must be the same.
+
+    Raises
+    ------
+    InputError
+        For another kind of file, a folder that is not there, and a file of another recipe.
+    """
+    kinds: dict[str, Any] = {".xyz": _XyzFile, ".extxyz": _XyzFile, ".db": _Database}
+    if path.suffix not in kinds:
+        raise InputError(f"{path}: labelled structures are written as {', '.join(kinds)}, not {path.suffix!r}")
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {path.parent} does not exist")
+    return kinds[path.suffix](path, recipe)
+
+
+class _XyzFile:
+    def __init__(self, path: Path, recipe: Mapping[str, Any]):
+        self.path, self.recipe = path, dict(recipe)
+
+    def count(self) -> int:
+        if not self.path.exists():
+            return 0
+        number, end = _whole_frames(self.path)
+        if number:
+            self._same_recipe()
+        elif self.path.stat().st_size > 4096 * 16:
+            raise InputError(f"{self.path} is no file of labelled structures; choose another output")
+        if end < self.path.stat().st_size:
+            with open(self.path, "r+b") as file:
+                file.truncate(end)
+        return number
+
+    def append(self, frames: Sequence[Atoms]) -> None:
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write("".join(_text(atoms, self.recipe) for atoms in frames))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written ({error}); make room and run the same again") from error
+
+    def _same_recipe(self) -> None:
+        try:
+            first = next(iter_frames(self.path))
+        except (DataError, InputError) as error:
+            raise InputError(
+                f"{self.path} is no file of labelled structures ({error}); choose another output"
+            ) from None
+        _compare(self.path, first.info, self.recipe)
+
+
+class _Database:
+    def __init__(self, path: Path, recipe: Mapping[str, Any]):
+        self.path, self.recipe = path, dict(recipe)
+
+    def count(self) -> int:
+        if not self.path.exists():
+            return 0
+        database = ase.db.connect(self.path)
+        try:
+            found, number = database.metadata.get("recipe", {}), database.count()
+        except Exception as error:  # sqlite, json and ASE each raise their own kinds
+            raise InputError(f"{self.path} is no ASE database ({error}); choose another output") from None
+        if number:
+            _compare(self.path, found, self.recipe)
+        return number
+
+    def append(self, frames: Sequence[Atoms]) -> None:
+        try:
+            with ase.db.connect(self.path) as database:
+                if not database.metadata:
+                    database.metadata = {"recipe": self.recipe}
+                for atoms in frames:
+                    plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+                    labels = {k: np.asarray(v) for k, v in {**atoms.info, **atoms.arrays}.items() if k[:4] == "REF_"}
+                    names = {k: v for k, v in atoms.info.items() if k[:4] != "REF_"}
+                    database.write(plain, data=labels, key_value_pairs=names)
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{self.path} cannot be written ({error}); make room and run the same again") from error
+
+
+def _compare(path: Path, found: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    unlike = [f"{k} {found.get(k)} there, {v} now" for k, v in recipe.items() if str(found.get(k)) != str(v)]
+    if unlike:
+        raise InputError(f"{path} was made by another recipe ({'; '.join(unlike)}); choose another output")
+
+
+def _whole_frames(path: Path) -> tuple[int, int]:
+    """Number of whole frames, and where the last one ends; read line by line, as only the end can be cut off."""
+    number = end = 0
+    with open(path, "rb") as file:
+        while (header := file.readline()).strip().isdigit():
+            lines = [file.readline() for _ in range(int(header) + 1)]
+            if not lines[-1].endswith(b"\n"):
+                break
+            number, end = number + 1, file.tell()
+    return number, end
+
+
+def _text(atoms: Atoms, recipe: Mapping[str, Any]) -> str:
+    """A frame as extended XYZ; 1e-10 Å and eV/Å are beyond what the labels mean."""
+    entries = {k: v for k, v in atoms.info.items() if k != "REF_stress"} | dict(recipe)
+    comment = "Properties=species:S:1:pos:R:3:REF_forces:R:3 "
+    comment += " ".join(f"{key}={value!r}" if isinstance(value, float) else f"{key}={_quoted(value)}"
+                        for key, value in entries.items())  # fmt: skip
+    for key, matrix in (("REF_stress", atoms.info.get("REF_stress")), ("Lattice", atoms.cell.array)):
+        if matrix is not None and np.any(matrix):
+            comment += f' {key}="{" ".join(map(repr, np.asarray(matrix).reshape(-1).tolist()))}"'
+    comment += f' pbc="{" ".join("FT"[int(p)] for p in atoms.pbc)}"'
+    table = np.hstack([atoms.positions, atoms.arrays["REF_forces"]]).tolist()
+    rows = [
+        f"{s} {x:.10f} {y:.10f} {z:.10f} {fx:.10f} {fy:.10f} {fz:.10f}"
+        for s, (x, y, z, fx, fy, fz) in zip(atoms.get_chemical_symbols(), table, strict=True)
+    ]
+    return "\n".join([str(len(atoms)), comment, *rows]) + "\n"
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    # A hash of digits only would be read back as a number, and lose a leading zero.
+    return f'"{text}"' if isinstance(value, str) and not text.replace("_", "").replace(".", "").isalpha() else text
