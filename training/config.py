@@ -84,9 +84,10 @@ class ModelConfig:
     """Architecture and reference energies."""
 
     architecture: str = "painn"
-    """painn or schnet."""
+    """painn, schnet, cgcnn, torchmd_et or eam."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the architecture (cutoff in Å, n_features, n_interactions, n_rbf, radial_basis)."""
+    """Keyword arguments of the architecture (cutoff in Å, n_features, n_interactions, n_rbf, radial_basis). Those in
+    defaults.yaml are of painn, and hold for every architecture unless given."""
     reference_energies: Literal["fit", "isolated", "given", "zero"] = "fit"
     """E0 per element: least squares on the training set, isolated atoms, given numbers, or none."""
     isolated_atoms: str | None = None
