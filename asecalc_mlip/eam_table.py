@@ -79,6 +79,7 @@ def export_eam_fs(
     Parameters
     ----------
     calculator : EAMCalculator
+        On the CPU; of dtype float64 for all digits.
     path : path
         Ends with ``.eam.fs``, by which other programs know the format.
     n_distances, n_densities : int

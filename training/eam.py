@@ -5,7 +5,8 @@ r"""Fit an embedded-atom potential to ab-initio data by gradient descent (Zheng,
 The energy counts per atom, as forces and stress do: with the total energy a structure of 48 atoms would weigh three
 times one of 16, and the weights would not carry over from one data set to the next. The E0 enter linearly, so they are
 not stepped but solved for: after every epoch by least squares on what the rest of the potential leaves. Isolated atoms
-or given values stay as they are.
+or given values stay as they are. Stress labels enter after the first tenth of the epochs, when they have been compared
+with an EAM that has not seen them: a wrong sign or unit would otherwise be learned without a word.
 """
 
 from __future__ import annotations

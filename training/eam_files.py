@@ -98,7 +98,7 @@ def export_file(model: str, output: str, *, check: str | None = None) -> TableCh
     InputError
         For a table that differs from the model by more than 1e-4 eV/atom.
     """
-    calculator = EAMCalculator.load(model, dtype="float64")
+    calculator = EAMCalculator.load(model, device="cpu", dtype="float64")
     path = export_eam_fs(calculator, output)
     if check is None:
         return None

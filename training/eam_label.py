@@ -81,7 +81,7 @@ def label(
         seed=seed,
         model=calculator.model.path.name,
         model_sha256=_digest(calculator),
-        source_sha256=fingerprint([_bare(atoms) for atoms in structures])[:16],
+        source_sha256=_short(fingerprint([_bare(atoms) for atoms in structures])),
     )
     path = Path(output)
     file = open_label_file(path, recipe.to_dict())
@@ -114,7 +114,12 @@ def _digest(calculator: PIWSLCalculator) -> str:
     digest = hashlib.sha256(repr((sorted(potential.reference_energies.items()), potential.scale)).encode())
     for name, value in sorted(potential.network.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return _short(digest.hexdigest())
+
+
+def _short(digest: str) -> str:
+    # Readers take digits with or without an e for numbers; with a letter first it stays text.
+    return f"x{digest[:16]}"
 
 
 def _bare(atoms: Atoms) -> Atoms:

@@ -141,8 +141,9 @@ def _text(atoms: Atoms, recipe: Mapping[str, Any]) -> str:
     comment = "Properties=species:S:1:pos:R:3:REF_forces:R:3 "
     comment += " ".join(f"{key}={value!r}" if isinstance(value, float) else f"{key}={_quoted(value)}"
                         for key, value in entries.items())  # fmt: skip
-    for key, matrix in (("REF_stress", atoms.info.get("REF_stress")), ("Lattice", atoms.cell.array)):
-        if matrix is not None and np.any(matrix):
+    matrices = {"REF_stress": atoms.info.get("REF_stress"), "Lattice": atoms.cell.array if atoms.cell.rank else None}
+    for key, matrix in matrices.items():
+        if matrix is not None:
             comment += f' {key}="{" ".join(map(repr, np.asarray(matrix).reshape(-1).tolist()))}"'
     comment += f' pbc="{" ".join("FT"[int(p)] for p in atoms.pbc)}"'
     table = np.hstack([atoms.positions, atoms.arrays["REF_forces"]]).tolist()
@@ -155,5 +156,4 @@ def _text(atoms: Atoms, recipe: Mapping[str, Any]) -> str:
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    # A hash of digits only would be read back as a number, and lose a leading zero.
-    return f'"{text}"' if isinstance(value, str) and not text.replace("_", "").replace(".", "").isalpha() else text
+    return f'"{text}"' if isinstance(value, str) else text

@@ -149,7 +149,7 @@ class EAM(nn.Module):
 
     def pair_index(self, a: int, b: int) -> int:
         """Row of the parameters of the pair of elements with atomic numbers a and b."""
-        first, second = self.species_of(torch.tensor([a, b])).tolist()
+        first, second = self.species_of(torch.tensor([a, b], device=self.species.device)).tolist()
         return int(self.pairs[first * len(self.numbers) + second])
 
     def amplitudes(self) -> Tensor:
