@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ class AtomGraph:
 
     def to(self, device: torch.device | str) -> AtomGraph:
         """The graph on another device."""
-        moved = {name: value.to(device) for name, value in self.__dict__.items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {k: value.to(device) for k, value in self.__dict__.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
     def __repr__(self) -> str:

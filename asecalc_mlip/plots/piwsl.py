@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ class Panel:
 def curves_figure(panels: Sequence[Panel], *, title: str, path: str | Path | None = None) -> Figure:
     """Panels side by side, both axes logarithmic, error bars for the spread over seeds."""
     figure = _figure(len(panels), title)
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, panel, handles)
     columns = min(len(handles), 4)
@@ -95,7 +96,7 @@ def _figure(n_panels: int, title: str) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, panel: Panel, handles: dict[str, object]) -> None:
+def _draw(axes: Axes, panel: Panel, handles: dict[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     if panel.level is not None:
