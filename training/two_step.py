@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from ase import Atoms
+from ase.data import covalent_radii
 
 from asecalc_mlip.checks import CLOSEST
 from asecalc_mlip.errors import InputError
@@ -19,12 +20,13 @@ from asecalc_mlip.neighbors import neighbor_list
 
 __all__ = ["closest_pairs", "round_strengths", "two_step", "two_step_series"]
 
-# A pulled pair keeps at least this share of its distance: no pull takes atoms through each other.
-LEAST_SHARE = 0.3
+# No two atoms come closer than this share of the sum of their covalent radii, which in dynamics counts as broken
+# (methods.md, section 3): atoms do not pass through each other, and forces stay below those that data are refused for.
+LEAST_SHARE = 0.6
 # Å; where the search for close pairs begins, and the factor by which it grows.
 REACH, GROWTH = 2.5, 1.5
 # How often random moves that put an atom onto another are drawn anew.
-ATTEMPTS = 20
+ATTEMPTS = 200
 
 
 def two_step(
@@ -37,9 +39,10 @@ def two_step(
     atoms : Atoms
         Labels and constraints are not copied: they are not those of the result.
     p : float
-        Å; most that a pair comes closer. Cut at 70 % of the pair's distance, so that no atoms meet or pass.
+        Å; most that a pair comes closer. Cut where it would be closer than 0.6 times the sum of its covalent radii, so
+        that no atoms meet or pass.
     q : float
-        Å; longest random move.
+        Å; longest random move. Drawn anew while atoms are closer than that, or than they were.
     rng : numpy.random.Generator
     n_pairs, max_atoms : int
         How many pairs are pulled (fewer in structures of fewer atoms), and how many atoms moved at random.
@@ -115,30 +118,37 @@ def _pull(atoms: Atoms, p: float, rng: np.random.Generator, n_pairs: int) -> Non
     # All pairs are those of the structure as it was: to have no atom in common makes the order irrelevant.
     for a, b, vector in closest_pairs(atoms, n_pairs):
         distance = float(np.linalg.norm(vector))
-        pull = min(rng.uniform(0.0, p), (1.0 - LEAST_SHARE) * distance)
+        room = distance - LEAST_SHARE * covalent_radii[atoms.numbers[[a, b]]].sum()
+        pull = min(rng.uniform(0.0, p), max(0.0, room))
         atoms.positions[a] += 0.5 * pull * vector / distance
         atoms.positions[b] -= 0.5 * pull * vector / distance
 
 
 def _moved(atoms: Atoms, q: float, rng: np.random.Generator, max_atoms: int) -> Atoms:
+    least = min(LEAST_SHARE, _closest(atoms)[0])
     for _ in range(ATTEMPTS):
         moved = atoms.copy()
         chosen = rng.choice(len(atoms), size=min(max_atoms, len(atoms)), replace=False)
         directions = rng.normal(size=(len(chosen), 3))
         lengths = rng.uniform(0.0, q, size=len(chosen))
         moved.positions[chosen] += (lengths / np.linalg.norm(directions, axis=1))[:, None] * directions
-        if _apart(moved):
+        share, distance = _closest(moved)
+        if share >= least and distance >= CLOSEST:
             return moved
     raise InputError(
-        f"random moves of up to {q} Å put atoms within {CLOSEST} Å of each other {ATTEMPTS} times in a row; lower the "
-        "strength, or look whether the structure has overlapping atoms"
+        f"random moves of up to {q} Å put atoms onto each other {ATTEMPTS} times in a row; lower the strength, or look "
+        "whether the structure has overlapping atoms"
     )
 
 
-def _apart(atoms: Atoms) -> bool:
+def _closest(atoms: Atoms) -> tuple[float, float]:
+    """Smallest distance over the sum of covalent radii, and smallest distance in Å; infinite where all are far."""
+    radii = covalent_radii[atoms.numbers]
     # A list of the shortest distances alone would take longer: it divides space into boxes of its reach.
-    i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, REACH)
-    return not (np.linalg.norm(_vectors(atoms, i, j, shifts), axis=1) < CLOSEST).any()
+    reach = max(REACH, 2.0 * LEAST_SHARE * float(radii.max()))
+    i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, reach)
+    distances = np.linalg.norm(_vectors(atoms, i, j, shifts), axis=1)
+    return float(np.min(distances / (radii[i] + radii[j]), initial=np.inf)), float(np.min(distances, initial=np.inf))
 
 
 def _vectors(atoms: Atoms, i: np.ndarray, j: np.ndarray, shifts: np.ndarray | None) -> np.ndarray:

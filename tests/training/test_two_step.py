@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
 
 from asecalc_mlip.errors import InputError
 from training.perturb import two_step, two_step_series
@@ -98,8 +100,12 @@ def test_atoms_do_not_pass_through_each_other():
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]])
     for seed in range(50):
         pulled = two_step(atoms, 5.0, 0.0, rng=rng(seed))
-        assert pulled.get_distance(0, 1) >= 0.3 * 0.74 - 1e-12
+        assert pulled.get_distance(0, 1) >= 0.6 * 0.62 - 1e-12
         assert pulled.positions[1, 2] > pulled.positions[0, 2]
+    for seed in range(20):
+        strong = two_step(crystal(), 1.5, 1.5, rng=rng(seed))
+        i, j, d = neighbor_list("ijd", strong, 3.0)
+        assert (d / (covalent_radii[strong.numbers[i]] + covalent_radii[strong.numbers[j]])).min() > 0.6 - 1e-9
 
 
 def test_bad_input():
