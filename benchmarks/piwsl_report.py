@@ -61,13 +61,14 @@ def tables(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
 
 def _line(loss: str, rows: list[dict[str, Any]]) -> str:
     curl = [row["curl"] for row in rows]
+    seconds = [row["cpu_seconds"] for row in rows if row["cpu_seconds"] is not None]
     cells = [
         loss,
         _mean([row["rmse"]["energy"] for row in rows]),
         _mean([row["rmse"]["forces"] for row in rows]) if "forces" in rows[0]["rmse"] else "",
         "" if None in curl else _mean(curl, 3),
         str(rows[0]["steps"]),
-        f"{np.mean([row['cpu_seconds'] for row in rows]):.0f}",
+        f"{np.mean(seconds):.0f}" if seconds else "",
     ]
     return f"| {' | '.join(cells)} |"
 

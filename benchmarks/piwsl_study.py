@@ -92,6 +92,7 @@ def _train_row(row: Row) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     folder = RUNS / row.key
+    resumed = (folder / "last.ckpt").exists()
     config = load_config([], overrides(row, SHARED, folder))
     start = time.process_time()
     run = prepare(config)
@@ -114,7 +115,8 @@ def _train_row(row: Row) -> dict[str, Any]:
         "batch_size": config.run.batch_size,
         "best_epoch": average.best_epoch + 1,
         "epochs": config.run.max_epochs,
-        "cpu_seconds": round(seconds, 1),
+        # Of a training in parts only the last one was timed.
+        "cpu_seconds": None if resumed else round(seconds, 1),
     }
 
 
@@ -134,7 +136,8 @@ def load_results() -> dict[str, dict[str, Any]]:
 
 def _add_result(key: str, result: dict[str, Any]) -> None:
     # Read again: another run of this script may have added rows of other parts.
-    results = {**load_results(), key: result}
+    results = load_results()
+    results.setdefault(key, result)
     temporary = RESULTS.with_suffix(".writing")
     temporary.write_text(json.dumps(dict(sorted(results.items())), indent=1))
     temporary.replace(RESULTS)
@@ -144,7 +147,7 @@ def _summary(result: dict[str, Any]) -> str:
     if "failed" in result:
         return f"failed: {result['failed']}"
     errors = ", ".join(f"{name} {value:.1f}" for name, value in result["rmse"].items())
-    return f"RMSE (meV, Å): {errors}; {result['cpu_seconds']:.0f} s"
+    return f"RMSE (meV, Å): {errors}; {result['cpu_seconds']} s"
 
 
 if __name__ == "__main__":
