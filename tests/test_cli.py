@@ -101,7 +101,7 @@ def test_missing_training_extra_is_explained(call, monkeypatch, tmp_path):
     def absent(name):
         raise ModuleNotFoundError("No module named 'schnetpack'", name="schnetpack")
 
-    monkeypatch.setattr(cli, "import_module", absent)
+    monkeypatch.setattr(cli.models, "import_module", absent)
     (tmp_path / "a.yaml").touch()
     result = call("train", "a.yaml")
     assert result.exit_code == 2 and "asecalc-mlip[train]" in result.stderr

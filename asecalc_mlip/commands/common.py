@@ -1,0 +1,37 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asecalc_mlip.errors import InputError
+
+# For scripts that read their own options.
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+def existing(path: str) -> None:
+    """Raise InputError unless there is such a file."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file.")
+
+
+def report(path: Path) -> None:
+    """Print the census of a file that was made."""
+    frames = import_module("training.readers").read_frames(path)
+    click.echo(f"{path}\n{import_module('training.census').census(frames).report()}")
+
+
+def write_json(path: str, result: Any) -> None:
+    """Write a result, or what its to_dict() returns."""
+    to_dict: Callable[[], dict] | None = getattr(result, "to_dict", None)
+    try:
+        Path(path).write_text(json.dumps(to_dict() if to_dict else result, indent=2, default=float) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}).") from error

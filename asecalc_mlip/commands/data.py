@@ -1,0 +1,76 @@
+"""Labelled data sets."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asecalc_mlip.commands.common import report
+
+
+@click.group()
+def data() -> None:
+    """Make and convert labelled data sets."""
+
+
+@data.command()
+@click.argument("molecule")
+@click.option("-n", "--frames", type=click.IntRange(1), default=500, show_default=True, help="Frames in the end.")
+@click.option("-T", "--temperature", type=float, default=500.0, show_default=True, help="Temperature, K.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Default: MOLECULE_xtb_500K.xyz, here.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--spacing", type=float, default=10.0, show_default=True, help="Time between frames, fs.")
+@click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step, fs.")
+@click.option("--equilibration", type=float, default=500.0, show_default=True, help="Time before frame 0, fs.")
+@click.option("--charge", type=int, default=0, show_default=True, help="Total charge, e.")
+@click.option("--multiplicity", type=click.IntRange(1), default=1, show_default=True, help="2S+1.")
+@click.option("--method", type=click.Choice(["GFN2-xTB", "GFN1-xTB"]), default="GFN2-xTB", show_default=True)
+@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+def xtb(molecule: str, frames: int, temperature: float, output: str | None, progress: bool, **options: Any) -> None:
+    """Make a data set of MOLECULE by GFN2-xTB dynamics.
+
+    The same command continues a run that was interrupted, or extends it when -n is larger.
+    """
+    module = import_module("training.xtb")
+    fields = {f"{name}_fs": options.pop(name) for name in ("spacing", "timestep", "equilibration")}
+    settings = module.XtbSettings(temperature_K=temperature, **fields, **options)
+    target = output or f"{Path(molecule).stem}_xtb_{temperature:g}K.xyz"
+    path = module.make_dataset(molecule, target, n_frames=frames, settings=settings, progress=progress)
+    report(path)
+
+
+@data.command()
+@click.argument("source")
+@click.argument("target")
+@click.option("--index", default=":", show_default=True, help="Frames to take, e.g. ::10.")
+@click.option("--energy-key", help="Name of the energies, if not a usual one.")
+@click.option("--forces-key", help="Name of the forces.")
+@click.option("--stress-key", help="Name of the stresses.")
+@click.option("--energy-unit", help="eV, kcal/mol, kJ/mol, Hartree, Rydberg; default: that of the format.")
+@click.option("--length-unit", help="Ang, Bohr, nm.")
+@click.option("--force-unit", help="Such as Hartree/Bohr, if not energy unit/length unit.")
+@click.option("--overwrite", is_flag=True, help="Replace TARGET.")
+def convert(source: str, target: str, **options: Any) -> None:
+    """Convert SOURCE (.xyz, .db, .npz, …) to extended XYZ with REF_ names, eV and Å."""
+    result = import_module("training.convert").convert(source, target, **options)
+    click.echo(f"{target}\n{result.report()}")
+
+
+@data.command()
+@click.argument("molecule")
+@click.option("-o", "--output", default=".", show_default=True, metavar="DIR", help="Folder, also of the download.")
+@click.option("--n", "n_frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames of each file.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of frames.")
+@click.option("--original", is_flag=True, help="The original MD17 in place of the revised.")
+@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:
+    """Fetch MOLECULE of the public rMD17, a training and a test file.
+
+    Without a network it says what to download by hand and where to put it.
+    """
+    fetch = import_module("training.downloads").fetch_molecule
+    for path in fetch(molecule, output, data_set="md17" if original else "rmd17", **options):
+        report(path)

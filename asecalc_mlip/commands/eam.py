@@ -1,0 +1,75 @@
+"""Embedded-atom potentials."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from asecalc_mlip.commands.common import report
+
+
+@click.group()
+def eam() -> None:
+    """Fit embedded-atom potentials, label structures with them, write them for LAMMPS."""
+
+
+@eam.command()
+@click.argument("data")
+@click.option("-o", "--output", default="eam.pt", show_default=True, metavar="FILE.pt", help="Model to write.")
+@click.option("--n-train", type=click.IntRange(1), help="Use so many frames, drawn by the seed; test on the others.")
+@click.option("--test", type=click.Path(), help="Test on the frames of this file.")
+@click.option("--isolated", type=click.Path(), help="File of isolated atoms for E0; default: fitted with the rest.")
+@click.option("--epochs", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--lr", type=float, default=2e-3, show_default=True, help="Learning rate.")
+@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--core", type=click.Choice(["none", "zbl"]), default="none", show_default=True)
+@click.option("--cutoff", type=float, default=8.0, show_default=True, help="Å.")
+@click.option("--exponentials", "n_exponentials", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--energy-weight", type=float, default=0.01, show_default=True, help="Per eV/atom.")
+@click.option("--forces-weight", type=float, default=50.0, show_default=True, help="Per eV/Å.")
+@click.option("--stress-weight", type=float, default=50.0, show_default=True, help="Per eV/Å³, where labelled.")
+@click.option("--density/--morse-only", default=True, help="Embedded atoms, or Morse pairs alone.")
+@click.option("--compare", is_flag=True, help="Fit Morse pairs alone too and report their errors.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+def fit(data: str, output: str, core: str, **options: Any) -> None:
+    """Fit an EAM to labelled DATA.
+
+    Leaves the model, a figure and JSON of every pair curve with its components, and a checkpoint, from which the same
+    command continues.
+    """
+    files = {name: options.pop(name) for name in ("n_train", "test", "isolated", "compare", "progress")}
+    settings = import_module("training.eam").FitSettings(core=None if core == "none" else core, **options)
+    result = import_module("training.eam_files").fit_file(data, output, settings=settings, **files)
+    click.echo(f'{result}\nuse it:  atoms.calc = EAMCalculator.load("{output}")')
+
+
+@eam.command()
+@click.argument("data")
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Extended XYZ, or .db for an ASE database.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Copies of each structure.")
+@click.option("--strength", type=float, default=0.5, show_default=True, help="Å, of the last round.")
+@click.option("--pairs", "n_pairs", type=click.IntRange(0), default=4, show_default=True, help="Closest pairs pulled.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+def label(data: str, model: str, output: str, **options: Any) -> None:
+    """Perturb the structures of DATA and label them with the EAM in MODEL.
+
+    The same command continues a file that was interrupted.
+    """
+    path = import_module("training.eam_files").label_file(data, model, output, **options)
+    report(path)
+
+
+@eam.command()
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="FILE.eam.fs", help="Table for pair_style eam/fs.")
+@click.option("--check", metavar="DATA", help="Compare with the model on structures of this file, by ASE's EAM reader.")
+def export(model: str, output: str, check: str | None) -> None:
+    """Write the EAM in MODEL as a table for LAMMPS, without its E0."""
+    found = import_module("training.eam_files").export_file(model, output, check=check)
+    click.echo(output if found is None else f"{output}\n{found}")
