@@ -1,0 +1,101 @@
+"""A grid of trainings: run what is missing, one thread each, and write each result as it comes.
+
+Shared by the studies. A row is an object with a unique `key`; a result is a dict of plain values, `failed` among them
+where something went wrong, so that one bad row does not end a study of hours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+
+__all__ = ["load_results", "run_rows", "select_parts"]
+
+Result = dict[str, Any]
+
+
+class Row(Protocol):
+    """One training of a study."""
+
+    @property
+    def key(self) -> str:
+        """Unique within the study."""
+        ...
+
+
+def load_results(path: Path) -> dict[str, Result]:
+    """Results so far, by key."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def select_parts(parts: Sequence[str], known: Mapping[str, Callable[[], list[Any]]]) -> list[Any]:
+    """Rows of the named parts, or of all, each once."""
+    unknown = sorted(set(parts) - set(known))
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}: no such part; there are {', '.join(known)}")
+    return list({row.key: row for part in parts or known for row in known[part]()}.values())
+
+
+def run_rows(
+    rows: Sequence[Row], work: Callable[[Any], Result], path: Path, *, jobs: int, say: Callable[[Result], str]
+) -> None:
+    """Work on the rows that `path` has no result of.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    work : callable
+        Row to result; a function of a module, as it runs in other processes.
+    path : Path
+        JSON of all results, by key; rewritten after each.
+    jobs : int
+        Rows at once.
+    say : callable
+        Result to the text shown for it.
+    """
+    done = load_results(path)
+    missing = [row for row in rows if row.key not in done]
+    click.echo(f"{len(rows) - len(missing)} of {len(rows)} rows are done")
+    for number, (row, result) in enumerate(_results(missing, work, jobs), start=1):
+        if "failed" not in result:
+            _add(path, row.key, result)
+        text = f"failed: {result['failed']}" if "failed" in result else say(result)
+        click.echo(f"{number:4d}/{len(missing)} {row.key:<58} {text}")
+
+
+def _results(rows: Sequence[Row], work: Callable[[Any], Result], jobs: int) -> Iterator[tuple[Row, Result]]:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pending = {pool.submit(_quietly, work, row): row for row in rows}
+        for future in as_completed(pending):
+            yield pending[future], future.result()
+
+
+def _quietly(work: Callable[[Any], Result], row: Row) -> Result:
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            return work(row)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+def _add(path: Path, key: str, result: Result) -> None:
+    # Read again: another run of the same study may have added rows of other parts.
+    results = load_results(path)
+    results.setdefault(key, result)
+    temporary = path.with_suffix(".writing")
+    temporary.write_text(json.dumps(dict(sorted(results.items())), indent=1))
+    temporary.replace(path)
