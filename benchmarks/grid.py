@@ -10,6 +10,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 import click
 
-__all__ = ["load_results", "run_rows", "select_parts"]
+__all__ = ["fit_model", "load_results", "run_rows", "select_parts"]
 
 Result = dict[str, Any]
 
@@ -70,6 +71,31 @@ def run_rows(
             _add(path, row.key, result)
         text = f"failed: {result['failed']}" if "failed" in result else say(result)
         click.echo(f"{number:4d}/{len(missing)} {row.key:<58} {text}")
+
+
+def fit_model(settings: Mapping[str, Any], name: str) -> tuple[Path, Any, Any, float]:
+    """Train with `settings` over the defaults and save the best average weights.
+
+    Returns
+    -------
+    (path of the .pt file, Run, AveragedWeights, processor seconds)
+    """
+    from asecalc_mlip.checkpoint import save
+    from training.config import load_config
+    from training.train import fit, prepare
+
+    start = time.process_time()
+    run = prepare(load_config([], [f"{key}={_yaml(value)}" for key, value in settings.items()]))
+    average = fit(run)
+    seconds = time.process_time() - start
+    average.copy_to_module(average.best or average.average)
+    path = Path(run.config.run.output) / "model.pt"
+    save(path, run.potential, card={"name": name}, reference_energies=run.e0.to_dict())
+    return path, run, average, seconds
+
+
+def _yaml(value: Any) -> str:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
 
 
 def _results(rows: Sequence[Row], work: Callable[[Any], Result], jobs: int) -> Iterator[tuple[Row, Result]]:

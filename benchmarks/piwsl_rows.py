@@ -187,13 +187,13 @@ def rows_of(part: str) -> list[Row]:
     return PARTS[part]()
 
 
-def overrides(row: Row, data_folder: Path, output: Path) -> list[str]:
+def overrides(row: Row, data_folder: Path, output: Path) -> dict[str, Any]:
     """Settings of a row as `asecalc train` takes them."""
     data = DATA[row.data]
     sizes = {**SIZES, "cutoff": data.get("cutoff", SIZES["cutoff"])}
     if MODELS[row.model].get("direct_forces"):
         sizes["direct_forces"] = True
-    settings: dict[str, Any] = {
+    return {
         "data.train": data_folder / data["train"],
         "data.n_train": row.n_train,
         "data.n_val": VALIDATION_FRAMES,
@@ -218,8 +218,3 @@ def overrides(row: Row, data_folder: Path, output: Path) -> list[str]:
         "run.progress": False,
         "run.output": output,
     }
-    return [f"{name}={_yaml(value)}" for name, value in settings.items()]
-
-
-def _yaml(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)

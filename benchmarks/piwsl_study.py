@@ -11,7 +11,6 @@ holds for each the errors on the test frames, sizes, gradient steps and processo
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.grid import load_results, run_rows, select_parts  # noqa: E402
+from benchmarks.grid import fit_model, load_results, run_rows, select_parts  # noqa: E402
 from benchmarks.piwsl_rows import DATA, PARTS, Row, overrides, rows_of  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "piwsl_study.json"
@@ -54,21 +53,11 @@ def run(parts: tuple[str, ...], jobs: int) -> None:
 def train_row(row: Row) -> dict[str, Any]:
     """Train one row and test it."""
     from asecalc_mlip import PIWSLCalculator
-    from asecalc_mlip.checkpoint import save
-    from training.config import load_config
     from training.evaluate import evaluate_frames
-    from training.train import fit, prepare
 
     folder = RUNS / row.key
     resumed = (folder / "last.ckpt").exists()
-    config = load_config([], overrides(row, SHARED, folder))
-    start = time.process_time()
-    run = prepare(config)
-    average = fit(run)
-    seconds = time.process_time() - start
-    average.copy_to_module(average.best or average.average)
-    model = folder / "model.pt"
-    save(model, run.potential, card={"name": row.key}, reference_energies=run.e0.to_dict())
+    model, run, average, seconds = fit_model(overrides(row, SHARED, folder), row.key)
     frames = _test_frames(row, run)
     errors = evaluate_frames(PIWSLCalculator.load(model, device="cpu"), frames)
     return {
@@ -80,9 +69,9 @@ def train_row(row: Row) -> dict[str, Any]:
         "validation_frames": len(run.split.val),
         "parameters": sum(p.numel() for p in run.potential.parameters()),
         "steps": average.steps,
-        "batch_size": config.run.batch_size,
+        "batch_size": run.config.run.batch_size,
         "best_epoch": average.best_epoch + 1,
-        "epochs": config.run.max_epochs,
+        "epochs": run.config.run.max_epochs,
         # Of a training in parts only the last one was timed.
         "cpu_seconds": None if resumed else round(seconds, 1),
     }

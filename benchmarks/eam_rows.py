@@ -1,0 +1,132 @@
+"""Rows of the EAM study: data sets, models, methods, and the parts they are grouped in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DATA", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_overrides", "train_overrides"]
+
+RUNS = Path(__file__).resolve().parent.parent / "runs" / "eam-study"
+SEEDS = (0, 1, 2)
+# Gradient steps of every row: half of them on the EAM's labels where a row is pretrained.
+STEPS = 3000
+EPOCHS = 15
+BATCH = 4
+# Frames and model are drawn by seeds of their own: the EAM is fitted once for each subset.
+SPLIT_SEED = 0
+VALIDATION_FRAMES = 40
+
+DATA: dict[str, dict[str, Any]] = {
+    "silica": {"train": "silica_zeo22_train.xyz", "test": "silica_zeo22_test.xyz", "epochs": 100},
+    "limno": {"train": "limno_electrode_train.xyz", "test": "limno_electrode_val.xyz", "epochs": 100, "stress": True},
+    "tio2": {"train": "tio2_train.xyz", "test": "tio2_test.xyz", "epochs": 100},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "painn": {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20},
+    "cgcnn": {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20},
+    "torchmd_et": {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20, "n_heads": 4},
+}
+# Copies of every structure and the strength of the last round, in Å.
+LABELS = {"rounds": 20, "strength": 0.75}
+PIWSL = {"method": "piwsl", "order": "first", "pitc": 1.0, "pisc": 0.01, "epsilon": 0.02, "normalisation": "per_atom"}
+METHODS = ("plain", "EAM", "EAM + replay", "EAM + PIWSL", "delta", "SAM")
+PRETRAINED = ("EAM", "EAM + replay", "EAM + PIWSL")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training of the study; `steps` are gradient steps in all."""
+
+    data: str
+    n_train: int
+    model: str
+    method: str
+    seed: int
+    steps: int = STEPS
+
+    @property
+    def key(self) -> str:
+        """Name, unique within the study; also that of its folder."""
+        return f"{self.data} {self.n_train}/{self.model}/{self.method}/seed {self.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        return dict(self.__dict__)
+
+
+def folder_of(row: Row) -> Path:
+    """Folder of what all rows of a subset share: frames, EAM, its labels."""
+    return RUNS / f"{row.data} {row.n_train}"
+
+
+def _grid(data: str, sizes: Iterable[int], models: Iterable[str], methods: Iterable[str]) -> list[Row]:
+    return [Row(data, n, m, method, seed) for n in sizes for m in models for method in methods for seed in SEEDS]
+
+
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "silica": lambda: _grid("silica", (120,), MODELS, METHODS),
+    "silica-all": lambda: _grid("silica", (1160,), ("painn",), ("plain", "EAM")),
+    "limno": lambda: _grid("limno", (30,), ("painn",), METHODS),
+    "tio2": lambda: _grid("tio2", (200,), ("painn",), METHODS),
+}
+
+
+def pretrain_overrides(row: Row, shared: Path) -> dict[str, Any]:
+    """Settings of the training on the labels of the EAM, shared by the rows that are pretrained."""
+    folder = folder_of(row)
+    return {
+        **_common(row, shared, row.steps // 2),
+        "pretrain.eam": folder / "eam.pt",
+        "pretrain.rounds": LABELS["rounds"],
+        "pretrain.strength": LABELS["strength"],
+        "run.output": folder / row.model / "pretrained" / f"seed {row.seed}",
+    }
+
+
+def train_overrides(row: Row, shared: Path) -> dict[str, Any]:
+    """Settings of the training on the ab-initio labels."""
+    folder = folder_of(row)
+    weak: dict[str, dict[str, Any]] = {"EAM + PIWSL": PIWSL, "SAM": {"method": "sam", "rho": 0.05}}
+    # SAM takes two gradients for each step.
+    halved = row.method in (*PRETRAINED, "SAM")
+    settings = {
+        **_common(row, shared, row.steps // 2 if halved else row.steps),
+        **{f"weak.{name}": value for name, value in weak.get(row.method, {}).items()},
+        "run.output": RUNS / row.key,
+    }
+    if row.method in PRETRAINED:
+        before = pretrain_overrides(row, shared)["run.output"]
+        settings |= {"finetune.base": before / "model.pt", "finetune.old_data": before / "labelled.xyz"}
+    if row.method == "EAM + replay":
+        settings["finetune.replay"] = 0.25
+    if row.method == "delta":
+        settings["finetune.delta"] = folder / "eam.pt"
+    return settings
+
+
+def _common(row: Row, shared: Path, steps: int) -> dict[str, Any]:
+    data = DATA[row.data]
+    return {
+        "data.train": shared / data["train"],
+        "data.n_train": row.n_train,
+        "data.n_val": VALIDATION_FRAMES,
+        "data.split_seed": SPLIT_SEED,
+        "model.architecture": row.model,
+        **{f"model.hyperparameters.{name}": value for name, value in MODELS[row.model].items()},
+        "loss.energy_per_atom": True,
+        "loss.forces_weight": 100.0,
+        "loss.stress_weight": 100.0 if data.get("stress") else 0.0,
+        "optimizer.schedule": "cosine",
+        "optimizer.warmup_steps": 100,
+        "optimizer.ema_decay": 0.99,
+        "run.seed": row.seed,
+        "run.batch_size": BATCH,
+        "run.steps_per_epoch": steps // EPOCHS,
+        "run.max_epochs": EPOCHS,
+        "run.threads": 1,
+        "run.device": "cpu",
+        "run.progress": False,
+    }

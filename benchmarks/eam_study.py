@@ -1,0 +1,147 @@
+"""Does it help to learn an embedded-atom potential first? Trainings on real crystals, plain, pretrained and rivals.
+
+    python benchmarks/eam_study.py run [PART...] [--jobs 2]      # fits, pretrains and trains what is missing
+    python benchmarks/eam_study.py list                          # parts, rows, what is done
+    python benchmarks/eam_md.py                                  # the models in dynamics
+    python benchmarks/eam_report.py                              # tables and figures from the results
+
+All rows of a model take the same number of gradient steps: one that is pretrained takes half of them on labels of an
+EAM that was fitted to the same frames. Interrupted trainings go on where they were. Results:
+benchmarks/results/eam_study.json.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.eam_rows import (  # noqa: E402
+    DATA,
+    PARTS,
+    PRETRAINED,
+    SPLIT_SEED,
+    VALIDATION_FRAMES,
+    Row,
+    folder_of,
+    pretrain_overrides,
+    train_overrides,
+)
+from benchmarks.grid import fit_model, load_results, run_rows, select_parts  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "eam_study.json"
+SHARED = ROOT.parent / "shared" / "data"
+TEST_FRAMES = 400
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Command group."""
+
+
+@main.command("list")
+def list_rows() -> None:
+    """Show the parts and what is done."""
+    done = load_results(RESULTS)
+    for part, rows_of in PARTS.items():
+        rows = rows_of()
+        click.echo(f"{part:<12} {sum(row.key in done for row in rows):4d} of {len(rows)} done")
+
+
+@main.command()
+@click.argument("parts", nargs=-1)
+@click.option("--jobs", default=2, show_default=True, help="Trainings at once, one thread each.")
+def run(parts: tuple[str, ...], jobs: int) -> None:
+    """Train the rows of PARTS (all by default) that are not in the results yet."""
+    run_rows(select_parts(parts, PARTS), train_row, RESULTS, jobs=jobs, say=_summary)
+
+
+def train_row(row: Row) -> dict[str, Any]:
+    """Train one row, with what it stands on, and test it."""
+    from asecalc_mlip import PIWSLCalculator
+    from training.evaluate import evaluate_frames
+
+    _fit_eam(row)
+    seconds = _pretrain(row) if row.method in PRETRAINED else 0.0
+    path, _, average, trained = fit_model(train_overrides(row, SHARED), row.key)
+    calculator = PIWSLCalculator.load(path, device="cpu")
+    frames = _test_frames(row)
+    errors = evaluate_frames(calculator, frames)
+    return {
+        **row.to_dict(),
+        "mae": {name: round(value, 3) for name, value in errors.mae.items()},
+        "rmse": {name: round(value, 3) for name, value in errors.rmse.items()},
+        "test_frames": len(frames),
+        "validation_frames": VALIDATION_FRAMES,
+        "parameters": sum(p.numel() for p in calculator.model.potential.parameters()),
+        "best_epoch": average.best_epoch + 1,
+        "cpu_seconds": round(seconds + trained, 1),
+    }
+
+
+def _fit_eam(row: Row) -> None:
+    """Fit the EAM of a subset to the frames that its rows train on, unless it is there."""
+    from training.data import make_split
+    from training.eam import FitSettings, fit_eam
+    from training.readers import read_frames
+
+    folder = folder_of(row)
+    with _alone(folder / "eam.lock"):
+        if (folder / "eam.pt").exists():
+            return
+        frames = read_frames(SHARED / DATA[row.data]["train"])
+        split = make_split(len(frames), row.n_train, VALIDATION_FRAMES, seed=SPLIT_SEED)
+        settings = FitSettings(core="zbl", epochs=DATA[row.data]["epochs"])
+        chosen = [frames[i] for i in split.train]
+        test = _test_frames(row)[::4]
+        name = DATA[row.data]["train"]
+        fit = fit_eam(chosen, settings, test=test, checkpoint=folder / "eam.ckpt", progress=False, data_name=name)
+        fit.save(folder / "eam.pt")
+
+
+def _pretrain(row: Row) -> float:
+    """Train on the labels of the EAM, once for each model and seed; returns processor seconds."""
+    overrides = pretrain_overrides(row, SHARED)
+    folder = overrides["run.output"]
+    with _alone(folder.parent / f"seed {row.seed}.lock"):
+        labels = folder_of(row) / "labelled.xyz"
+        if labels.exists() and not (folder / "labelled.xyz").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(labels, folder / "labelled.xyz")
+        seconds = fit_model(overrides, f"{row.data} {row.n_train}/{row.model}/pretrained/seed {row.seed}")[-1]
+        if not labels.exists():
+            shutil.copy(folder / "labelled.xyz", labels)
+    return seconds
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Other processes of the study wait here."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _test_frames(row: Row) -> list[Any]:
+    from training.readers import read_frames
+
+    return read_frames(SHARED / DATA[row.data]["test"])[:TEST_FRAMES]
+
+
+def _summary(result: dict[str, Any]) -> str:
+    errors = ", ".join(f"{name} {value:.1f}" for name, value in result["mae"].items())
+    return f"MAE (meV, Å): {errors}; {result['cpu_seconds']} s"
+
+
+if __name__ == "__main__":
+    main()
