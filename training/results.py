@@ -20,7 +20,7 @@ from training.evaluate import Errors, evaluate_frames
 from training.readers import read_frames
 
 if TYPE_CHECKING:
-    from training.train import Run
+    from training.prepare import Run
 
 __all__ = ["TrainingResult", "finish"]
 
