@@ -21,7 +21,7 @@ from training.census import census
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, replace_text
 from training.old_level import OldLevel, make_old_level
-from training.pretrain import label_sources, recipe_of
+from training.pretrain import LABELLED, label_sources, recipe_of
 from training.readers import read_frames
 from training.reference_energies import ReferenceEnergies
 from training.start import Start, make_start
@@ -101,14 +101,15 @@ def _name(potential: Potential) -> str:
 
 def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
     """The labelled frames, and their split where that follows from how they were made."""
-    data, split = config.data, None
+    data, split, name = config.data, None, config.data.train
     if not data.train:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     frames = _read_file(config, data.train)
     if config.pretrain.eam is not None:
         frames, split = label_sources(config, frames, folder)
+        name = str(folder / LABELLED)
     counts = census(frames)
-    print(f"{data.train}: {counts}")
+    print(f"{name}: {counts}")
     counts.require(label_weights(config.loss))
     return frames, split
 

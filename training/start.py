@@ -58,7 +58,7 @@ class Start:
         """Reference energies, and how they differ from those of the base."""
         lines = [self.e0.table()]
         if self.base is not None:
-            lines.append(f"  less those of {self.base.path.name}: {shift_text(self.shift)}")
+            lines.append(f"  change from {self.base.path.name}: {shift_text(self.shift)}")
         return "\n".join(lines)
 
 
