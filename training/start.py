@@ -77,6 +77,8 @@ def make_start(config: TrainConfig, frames: Sequence[Atoms]) -> Start:
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     if base is not None:
         check_base(base, config.model, elements, delta)
+    if delta is not None:
+        _check_elements(delta, elements if base is None else base.potential.elements)
     known = [model.potential for model in (base, delta) if model is not None]
     rest = without_energies_of(known, frames, config.run.device)
     e0, shift = _reference_energies(config, rest, base)
@@ -85,8 +87,6 @@ def make_start(config: TrainConfig, frames: Sequence[Atoms]) -> Start:
     potential = _build(config, known, e0.values, has_base=base is not None, scale=_scale(rest, config.loss))
     if settings.delta_frozen and isinstance(potential.network, Sum):
         potential.network.parts[1:].requires_grad_(False)  # type: ignore[operator]
-    if delta is not None:
-        _check_elements(delta, potential)
     return Start(potential, e0, base, known, shift)
 
 
@@ -148,10 +148,10 @@ def _load_delta(name: str, frames: Sequence[Atoms]) -> LoadedModel:
     return LoadedModel(potential.eval(), {"name": "ZBL"}, Path("zbl"))
 
 
-def _check_elements(delta: LoadedModel, potential: Potential) -> None:
+def _check_elements(delta: LoadedModel, elements: Sequence[int]) -> None:
     if delta.potential.architecture == "zbl":
         return
-    if missing := [chemical_symbols[z] for z in potential.elements if z not in delta.potential.elements]:
+    if missing := [chemical_symbols[z] for z in elements if z not in delta.potential.elements]:
         known = ", ".join(chemical_symbols[z] for z in delta.potential.elements)
         raise InputError(
             f"finetune.delta {delta.path.name} has no parameters for {', '.join(missing)}, which the model knows; it "
