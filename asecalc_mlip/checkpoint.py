@@ -21,7 +21,7 @@ from ase.data import chemical_symbols
 
 from asecalc_mlip._version import __version__
 from asecalc_mlip.errors import CheckpointError, InputError
-from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential
+from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential, parts_of
 
 __all__ = ["CheckpointError", "LoadedModel", "describe", "find", "load", "save", "zoo_models"]
 
@@ -262,11 +262,10 @@ def _check_plain(value: Any, name: str) -> None:
 def _card_text(model: LoadedModel) -> str:
     potential = model.potential
     n_parameters = sum(p.numel() for p in potential.network.parameters())
-    shape = ", ".join(f"{k} {v}" for k, v in potential.hyperparameters.items() if k != "cutoff")
     e0 = model.reference_energies
     values = ", ".join(f"{s} {v:.3f}" for s, v in e0.get("values", {}).items())
     lines = [
-        ("model", f"{potential.architecture}, {shape}, {n_parameters} parameters"),
+        ("model", f"{_shape_text(potential)}, {n_parameters} parameters"),
         ("elements", ", ".join(chemical_symbols[z] for z in potential.elements)),
         ("cutoff", f"{potential.cutoff:g} Å"),
         ("E0", f"{e0.get('method', 'not stated')}: {values} eV"),
@@ -277,6 +276,15 @@ def _card_text(model: LoadedModel) -> str:
         lines.insert(1, ("forces", "direct (not the derivative of the energy)"))
     lines += [(str(key).replace("_", " "), _plain_text(value)) for key, value in model.card.items()]
     return "\n".join([model.path.name, *(f"  {key:<16} {value}" for key, value in lines)])
+
+
+def _shape_text(potential: Potential) -> str:
+    """Architecture and hyper-parameters; of each part, if it is a sum."""
+    parts = parts_of(potential)
+    if len(parts) > 1:
+        return " + ".join(f"{_shape_text(part)}, cutoff {part.cutoff:g} Å" for part in parts)
+    shape = [f"{k} {v}" for k, v in potential.hyperparameters.items() if k != "cutoff"]
+    return ", ".join([potential.architecture, *shape])
 
 
 def _plain_text(value: Any) -> str:

@@ -46,6 +46,8 @@ def main() -> None:
 
 for command in (
     models.train,
+    models.pretrain,
+    models.finetune,
     models.tune,
     models.evaluate,
     models.info,

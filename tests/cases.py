@@ -21,6 +21,21 @@ DIRECT = "painn-direct"
 # Where an architecture has other hyper-parameters than those of message passing, or needs others.
 SIZES = {
     "eam": {"elements": ["H", "C", "O", "Si"], "n_exponentials": 4, "core": "zbl"},
+    # Parts of unlike cutoffs, one of them without weights.
+    "sum": {
+        "parts": [
+            {
+                "architecture": "painn",
+                "hyperparameters": {"cutoff": 3.2, "n_features": 16, "n_interactions": 2, "n_rbf": 8},
+                "scale": 0.7,
+            },
+            {
+                "architecture": "eam",
+                "hyperparameters": {"elements": ["H", "C", "O", "Si"], "n_exponentials": 4, "cutoff": 4.5},
+            },
+            {"architecture": "zbl"},
+        ]
+    },
     # Of its layers the first and the last are special.
     "torchmd_et": {"n_interactions": 3},
 }

@@ -39,7 +39,18 @@ def stand_in(monkeypatch):
 
 def test_version_and_help(call):
     assert __version__ in call("--version").output
-    for command in ("", "train", "tune", "evaluate", "info", "data", "data xtb", "data convert"):
+    for command in (
+        "",
+        "train",
+        "pretrain",
+        "finetune",
+        "tune",
+        "evaluate",
+        "info",
+        "data",
+        "data xtb",
+        "data convert",
+    ):
         assert call(*command.split(), "--help").exit_code == 0
 
 
@@ -48,6 +59,16 @@ def test_train_separates_files_from_settings(call, stand_in, tmp_path):
     (tmp_path / "a.yaml").touch()
     assert call("train", "a.yaml", "training.epochs=3", "a=b=c").exit_code == 0
     assert calls == [((["a.yaml"], ["training.epochs=3", "a=b=c"]), {})]
+
+
+def test_pretrain_and_finetune_separate_files_from_settings(call, stand_in, tmp_path):
+    (tmp_path / "a.yaml").touch()
+    for name, arguments, wanted in (("pretrain", [], ()), ("finetune", ["b ase.pt"], ("b ase.pt",))):
+        calls = stand_in(f"training.{name}", main=lambda *arguments: None)
+        before = len(calls)
+        assert call(name, *arguments, "a.yaml", "run.seed=1").exit_code == 0
+        assert calls[before:] == [((*wanted, ["a.yaml"], ["run.seed=1"]), {})]
+        assert "absent.yaml: no such file" in call(name, *arguments, "absent.yaml").stderr
 
 
 def test_tune_passes_settings_and_options(call, stand_in, tmp_path):

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,187 +17,39 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from asecalc_mlip.errors import InputError
+from training.settings import (
+    OF_BASE,
+    RULES,
+    DataConfig,
+    FinetuneConfig,
+    LossConfig,
+    Method,
+    ModelConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RunConfig,
+    WeakConfig,
+)
 
 __all__ = [
+    "OF_BASE",
     "DataConfig",
+    "FinetuneConfig",
     "LossConfig",
+    "Method",
     "ModelConfig",
     "OptimizerConfig",
+    "PretrainConfig",
     "RunConfig",
     "TrainConfig",
     "WeakConfig",
+    "label_weights",
     "load_config",
     "replace_values",
     "setting_types",
 ]
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
-Distance = Literal["mae", "l2mae", "mse", "huber"]
-Method = Literal[
-    "plain",
-    "piwsl",
-    "two_point",
-    "two_point_label",
-    "taylor_label",
-    "endpoint",
-    "curvature",
-    "noisy_nodes",
-    "sam",
-    "asam",
-]
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the labelled structures come from and how they are split."""
-
-    train: str = ""
-    """Labelled structures: extended XYZ, ASE database or rMD17/MD17 .npz. Relative to where the run starts."""
-    test: str | None = None
-    """Held-back file for the errors in the card; None takes what the split leaves over, if anything."""
-    n_train: int | None = None
-    """Structures to train on; None takes all that validation leaves."""
-    n_val: int = 50
-    """Structures to validate on, for the schedule, early stopping and the choice of the best weights."""
-    split_seed: int = 0
-    """Seed of the random split."""
-    split_file: str | None = None
-    """A split.json to use again; None draws one and saves it in the output folder."""
-    energy_key: str | None = None
-    """Name of the energy label; None looks for the usual ones."""
-    forces_key: str | None = None
-    """Name of the forces label; None looks for the usual ones."""
-    stress_key: str | None = None
-    """Name of the stress label; None looks for the usual ones."""
-    energy_unit: str | None = None
-    """Unit of the energies in the file; None means what belongs to the format (kcal/mol for MD17 archives, else eV)."""
-    length_unit: str | None = None
-    """Unit of the lengths in the file; None means what belongs to the format, else Å."""
-    level_of_theory: str = "not stated"
-    """Goes into the card."""
-    source: str = "not stated"
-    """Origin, citation and licence of the data; goes into the card."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Architecture and reference energies."""
-
-    architecture: str = "painn"
-    """painn, schnet, cgcnn, torchmd_et or eam."""
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the architecture (cutoff in Å, n_features, n_interactions, n_rbf, radial_basis). Those in
-    defaults.yaml are of painn, and hold for every architecture unless given."""
-    reference_energies: Literal["fit", "isolated", "given", "zero"] = "fit"
-    """E0 per element: least squares on the training set, isolated atoms, given numbers, or none."""
-    isolated_atoms: str | None = None
-    """File with one structure per isolated atom, for `isolated`."""
-    given: dict[str, float] = field(default_factory=dict)
-    """Element → eV, for `given`."""
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights and distances of the supervised losses."""
-
-    energy_weight: float = 1.0
-    """Weight of the energy loss (eV)."""
-    forces_weight: float = 100.0
-    """Weight of the force loss (eV/Å)."""
-    stress_weight: float = 0.0
-    """Weight of the stress loss (eV/Å³)."""
-    energy: Distance = "mae"
-    """Distance between energies."""
-    forces: Distance = "l2mae"
-    """Distance between forces; l2mae is the mean over atoms of |F − F_ref|₂."""
-    stress: Distance = "mae"
-    """Distance between stresses."""
-    energy_per_atom: bool = False
-    """Divide energy errors by the number of atoms; for data with structures of unlike size."""
-
-
-@dataclass(frozen=True)
-class WeakConfig:
-    """Weak supervision by the physics of the model's own field, its variants and its rivals; see training/losses.py."""
-
-    method: Method = "plain"
-    """piwsl is PITC + PISC; two_point, two_point_label, taylor_label and endpoint are variants; curvature, noisy_nodes,
-    sam and asam are rivals; plain is none of them."""
-    pitc: float = 1.0
-    """Coefficient of PITC (per eV²); the published 1.2 for kcal/mol beside mean absolute errors is 27.7 here."""
-    pisc: float = 0.01
-    """Coefficient of PISC (per eV²); the published 0.01 is 0.23 here."""
-    coefficient: float = 1.0
-    """Coefficient of the one loss of the other methods."""
-    order: Literal["first", "trapezoid", "antithetic"] = "first"
-    """first is the published form, which also penalises curvature; the others are unbiased to third order."""
-    epsilon: float = 0.05
-    """Å; largest displacement along each axis."""
-    normalisation: Literal["total", "per_atom"] = "total"
-    """Residual of the whole structure, as published, or per atom."""
-    distance: Literal["mse", "mae", "huber"] = "mse"
-    """Of the residual to zero."""
-    perturbation: Literal["uniform", "adversarial"] = "uniform"
-    """Of the first displacement."""
-    remove_translation: bool = False
-    """Take the mean displacement off each structure."""
-    skin: float | None = None
-    """Å by which neighbour lists reach beyond the cutoff; None takes what epsilon needs."""
-    rho: float = 0.05
-    """Radius of sam; for asam, whose steps are relative to the weights, 0.5 to 2 is usual."""
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW, schedule and what keeps the run in hand."""
-
-    lr: float = 1e-3
-    """Largest learning rate."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW."""
-    warmup_steps: int = 500
-    """Steps over which the learning rate rises from zero."""
-    schedule: Literal["plateau", "cosine", "constant"] = "plateau"
-    """plateau lowers the rate when validation stalls; cosine falls to min_lr over max_epochs."""
-    plateau_factor: float = 0.7
-    """Factor of the plateau schedule."""
-    plateau_patience: int = 25
-    """Epochs without improvement before the rate falls."""
-    min_lr: float = 1e-6
-    """Smallest learning rate."""
-    ema_decay: float = 0.999
-    """Decay of the exponential moving average of the weights, which is what is validated and shipped; 0 is off."""
-    gradient_clip: float = 10.0
-    """Largest norm of the gradient."""
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """One run on one machine."""
-
-    output: str = "runs/model"
-    """Folder for split, logs, checkpoints, figures and the .pt file."""
-    name: str = "model"
-    """Name of the .pt file and in the card."""
-    seed: int = 0
-    """Seed of weights, batches and everything else random."""
-    batch_size: int = 10
-    """Structures per gradient step."""
-    max_epochs: int = 1000
-    """Passes over the training set, or parts of `steps_per_epoch` steps."""
-    steps_per_epoch: int | None = None
-    """Gradient steps between validations; None means one pass over the training set. The order of frames is that of
-    passes one after another either way."""
-    early_stop: int | None = None
-    """Stop after so many epochs without improvement; None never does."""
-    threads: int | None = None
-    """CPU threads; None leaves torch's choice."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    licence: str = "not stated"
-    """Licence of the trained model, for the card."""
-    progress: bool = True
-    """Show a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +61,8 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     weak: WeakConfig = field(default_factory=WeakConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -227,12 +81,31 @@ def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> T
     InputError
         For a missing file, broken YAML, an unknown key or a value of the wrong type.
     """
-    merged: dict[str, Any] = _read(DEFAULTS)
-    for path in paths:
-        _merge(merged, _read(Path(path)))
-    for override in overrides:
-        _merge(merged, _parse_override(override))
+    given: dict[str, Any] = {}
+    for update in [_read(Path(path)) for path in paths] + [_parse_override(text) for text in overrides]:
+        _merge(given, update)
+    merged = _read(DEFAULTS)
+    finetune = given.get("finetune")
+    if isinstance(finetune, dict) and finetune.get("base") is not None:
+        # The base has a model already: what was not asked for is not compared with it.
+        merged["model"] |= {"architecture": OF_BASE, "hyperparameters": {}}
+    _merge(merged, given)
     return _build(TrainConfig, merged, "")
+
+
+def label_weights(loss: LossConfig) -> dict[str, float]:
+    """Weight of each label that a loss has, above zero.
+
+    Raises
+    ------
+    InputError
+        For a negative weight, and where all are zero.
+    """
+    weights = {"energy": loss.energy_weight, "forces": loss.forces_weight, "stress": loss.stress_weight}
+    negative = [name for name, weight in weights.items() if weight < 0]
+    if negative or not any(weights.values()):
+        raise InputError(f"loss weights {weights}: none may be negative and at least one must be above zero")
+    return {name: weight for name, weight in weights.items() if weight > 0}
 
 
 def replace_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
@@ -267,42 +140,13 @@ def setting_types(key: str) -> list[type]:
     return [type(get_args(o)[0]) if get_origin(o) is Literal else get_origin(o) or o for o in _alternatives(hint)]
 
 
-# What a value must be; sections other than these hold what any number or text may be.
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "data.n_train": (lambda v: v >= 1, "at least 1"),
-    "data.n_val": (lambda v: v >= 1, "at least 1"),
-    "data.split_seed": (lambda v: v >= 0, "0 or more"),
-    "optimizer.lr": (lambda v: v > 0, "above 0"),
-    "optimizer.weight_decay": (lambda v: v >= 0, "0 or more"),
-    "optimizer.warmup_steps": (lambda v: v >= 0, "0 or more"),
-    "optimizer.plateau_factor": (lambda v: 0 < v < 1, "between 0 and 1"),
-    "optimizer.plateau_patience": (lambda v: v >= 0, "0 or more"),
-    "optimizer.min_lr": (lambda v: v >= 0, "0 or more"),
-    "optimizer.ema_decay": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    "optimizer.gradient_clip": (lambda v: v > 0, "above 0"),
-    "run.name": (lambda v: v.strip() != "" and not set(v) & set("/\\\0"), "a file name without a folder"),
-    "run.seed": (lambda v: 0 <= v < 2**32, "0 to 2³² − 1"),
-    "run.batch_size": (lambda v: v >= 1, "at least 1"),
-    "run.max_epochs": (lambda v: v >= 1, "at least 1"),
-    "run.steps_per_epoch": (lambda v: v >= 1, "at least 1, or null for one pass over the training set"),
-    "weak.pitc": (lambda v: v >= 0, "0 (off) or more"),
-    "weak.pisc": (lambda v: v >= 0, "0 (off) or more"),
-    "weak.coefficient": (lambda v: v >= 0, "0 (off) or more"),
-    "weak.epsilon": (lambda v: v > 0, "a length above 0 Å, usually 0.005 to 0.1"),
-    "weak.skin": (lambda v: v >= 0, "0 Å or more, or null"),
-    "weak.rho": (lambda v: v > 0, "above 0"),
-    "run.early_stop": (lambda v: v >= 1, "at least 1, or null"),
-    "run.threads": (lambda v: v >= 1, "at least 1, or null"),
-}
-
-
 def _check_values(config: Mapping[str, Any]) -> None:
     for section, values in config.items():
         for key, value in values.items():
             name = f"{section}.{key}"
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{name} is {value}; expected a finite number")
-            holds, expected = _RULES.get(name, (None, ""))
+            holds, expected = RULES.get(name, (None, ""))
             if holds is not None and value is not None and not holds(value):
                 raise InputError(f"{name} is {value!r}; expected {expected}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from schnetpack.data import AtomsDataModule, AtomsLoader
 from schnetpack.data.atoms import ASEAtomsData
 from schnetpack.transform.base import Transform
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.neighbors import neighbor_list
+from training.samplers import EpochSampler, MixedSampler
 
-__all__ = ["EpochSampler", "FramesDataModule", "Split", "fingerprint", "graph_from_batch", "make_split", "replace_text"]
+__all__ = ["FramesDataModule", "Replay", "Split", "fingerprint", "graph_from_batch", "make_split", "replace_text"]
 
 UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang^3"}
 SHIFTS = "_shifts"
@@ -151,35 +152,12 @@ class InMemoryDataset(Dataset):
         return self._samples[index]
 
 
-class EpochSampler(Sampler[int]):
-    """Random order that depends on seed and epoch alone, so that a resumed run sees the same batches.
+@dataclass(frozen=True)
+class Replay:
+    """Frames beside the training set, and the share of each batch that is drawn from them."""
 
-    Parameters
-    ----------
-    size : int
-        Number of frames.
-    seed : int
-    length : int, optional
-        Frames per epoch; None means all of them once. Passes follow each other without regard to epochs.
-    """
-
-    def __init__(self, size: int, seed: int, length: int | None = None):
-        self.size, self.seed, self.epoch = size, seed, 0
-        self.length = size if length is None else length
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.length
-        passes = range(start // self.size, (start + self.length - 1) // self.size + 1)
-        order = np.concatenate([np.random.default_rng([self.seed, k]).permutation(self.size) for k in passes])
-        first = start - passes[0] * self.size
-        return iter(order[first : first + self.length].tolist())
-
-    def __len__(self) -> int:
-        return self.length
+    frames: Sequence[Atoms]
+    share: float
 
 
 class FramesDataModule(AtomsDataModule):
@@ -199,6 +177,8 @@ class FramesDataModule(AtomsDataModule):
     batch_size, seed : int
     steps_per_epoch : int, optional
         Batches of an epoch; None means all frames once.
+    replay : Replay, optional
+        More frames to train on.
     """
 
     _train_dataloader: AtomsLoader | None
@@ -214,9 +194,11 @@ class FramesDataModule(AtomsDataModule):
         batch_size: int,
         seed: int,
         steps_per_epoch: int | None = None,
+        replay: Replay | None = None,
     ):
         path = folder / "data.db"
-        _write_database(frames, labels, path)
+        more = [] if replay is None else list(replay.frames)
+        _write_database([*frames, *more], labels, path)
         super().__init__(
             datapath=str(path),
             batch_size=batch_size,
@@ -224,11 +206,13 @@ class FramesDataModule(AtomsDataModule):
             load_properties=list(labels),
             transforms=[NeighborTransform(cutoff)],
         )
-        self._split, self._seed = split, seed
-        self._length = None if steps_per_epoch is None else steps_per_epoch * batch_size
+        self._split, self._seed, self._steps = split, seed, steps_per_epoch
+        self._share = 0.0 if replay is None else replay.share
+        self._replayed = list(range(len(frames), len(frames) + len(more)))
 
     def _load_partitions(self) -> None:
-        self.train_idx, self.val_idx, self.test_idx = self._split.train, self._split.val, self._split.test
+        self.train_idx = [*self._split.train, *self._replayed]
+        self.val_idx, self.test_idx = self._split.val, self._split.test
 
     def setup(self, stage: str | None = None) -> None:
         """Open the database once and keep the samples."""
@@ -244,10 +228,17 @@ class FramesDataModule(AtomsDataModule):
             self._train_dataloader = AtomsLoader(
                 self.train_dataset,
                 batch_size=self.batch_size,
-                sampler=EpochSampler(len(self.train_dataset), self._seed, self._length),
-                drop_last=self._length is None and len(self.train_dataset) > self.batch_size,
+                sampler=self._sampler(),
+                drop_last=self._steps is None and len(self.train_dataset) > self.batch_size,
             )
         return self._train_dataloader
+
+    def _sampler(self) -> EpochSampler | MixedSampler:
+        if self._replayed:
+            sizes = (len(self._split.train), len(self._replayed))
+            return MixedSampler(sizes, self._share, self.batch_size, self._seed, self._steps)
+        length = None if self._steps is None else self._steps * self.batch_size
+        return EpochSampler(len(self.train_dataset), self._seed, length)
 
 
 def _write_database(frames: Sequence[Atoms], labels: Sequence[str], path: Path) -> None:

@@ -17,10 +17,11 @@ from asecalc_mlip.plots.training import learning_curve, parity
 from training.callbacks import AveragedWeights
 from training.config import WeakConfig
 from training.evaluate import Errors, evaluate_frames
+from training.finetune import Forgetting, forgetting, start_card
 from training.readers import read_frames
 
 if TYPE_CHECKING:
-    from training.train import Run
+    from training.prepare import Run
 
 __all__ = ["TrainingResult", "finish"]
 
@@ -33,18 +34,22 @@ class TrainingResult:
     errors: Errors | None
     best_epoch: int
     folder: Path
+    old_level: Forgetting | None = None
 
     def __repr__(self) -> str:
         tested = repr(self.errors) if self.errors is not None else "no test data: set data.test for errors"
+        forgotten = "" if self.old_level is None else f"\n{self.old_level!r}"
         return (
-            f"{tested}\nmodel of epoch {self.best_epoch + 1}: {self.model}\nfigures, log and settings in {self.folder}"
+            f"{tested}{forgotten}\nmodel of epoch {self.best_epoch + 1}: {self.model}"
+            f"\nfigures, log and settings in {self.folder}"
             f'\nuse it:  atoms.calc = PIWSLCalculator.load("{self.model}")'
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types."""
         errors = None if self.errors is None else self.errors.to_dict()
-        return {"model": self.model.name, "best_epoch": self.best_epoch, "errors": errors}
+        found = {"model": self.model.name, "best_epoch": self.best_epoch, "errors": errors}
+        return found if self.old_level is None else {**found, "old_level": self.old_level.to_dict()}
 
 
 def finish(run: Run, average: AveragedWeights) -> TrainingResult:
@@ -55,18 +60,21 @@ def finish(run: Run, average: AveragedWeights) -> TrainingResult:
     path = folder / f"{config.run.name}.pt"
     card = _card(run, average)
     save(path, run.potential, card=card, reference_energies=run.e0.to_dict())
-    errors = _test(run, path)
+    errors, old_level = _test(run, path), forgetting(run, path)
+    if old_level is not None:
+        card["old_level"] = old_level.card()
     if errors is not None:
         card["test_errors"] = {
             "data": errors.data,
             "structures": errors.n_structures,
             "MAE": {_with_unit(name): value for name, value in errors.mae.items()},
         }
+        parity(errors.labels, errors.predictions, path=folder / "parity.png", title=f"{path.name} on {errors.data}")
+    if errors is not None or old_level is not None:
         # Read back rather than kept: the calculator has cast and frozen its own copy, not this one.
         save(path, load(path).potential, card=card, reference_energies=run.e0.to_dict())
-        parity(errors.labels, errors.predictions, path=folder / "parity.png", title=f"{path.name} on {errors.data}")
     learning_curve(folder / "log.csv", path=folder / "learning_curve.png")
-    result = TrainingResult(path, errors, average.best_epoch, folder)
+    result = TrainingResult(path, errors, average.best_epoch, folder, old_level)
     # In one piece, so that a full disk leaves the summary before.
     temporary = folder / "summary.json.writing"
     temporary.write_text(json.dumps({**result.to_dict(), "card": card}, indent=1), encoding="utf-8")
@@ -110,6 +118,7 @@ def _card(run: Run, average: AveragedWeights) -> dict[str, Any]:
         "source": config.data.source,
         "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},
         **_weak(config.weak),
+        **start_card(run),
         "training": {
             "epochs": config.run.max_epochs,
             "best_epoch": average.best_epoch + 1,

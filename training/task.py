@@ -16,6 +16,7 @@ from asecalc_mlip.models import Potential, predict
 from training.config import LossConfig, OptimizerConfig, WeakConfig
 from training.data import graph_from_batch
 from training.distances import distance
+from training.layers import parameter_groups
 from training.memory import keep_freed_memory
 from training.sam import SAM
 from training.weak import NoisyNodes, WeakOutput, WeakSupervision
@@ -104,6 +105,7 @@ class TrainingTask(AtomisticTask):
         config: OptimizerConfig,
         max_epochs: int,
         weak: WeakConfig | None = None,
+        layer_decay: float = 1.0,
     ):
         arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
         sam = weak is not None and weak.method in ("sam", "asam")
@@ -116,12 +118,26 @@ class TrainingTask(AtomisticTask):
             optimizer_args=arguments,
             warmup_steps=config.warmup_steps,
         )
-        self.config, self.max_epochs = config, max_epochs
+        self.config, self.max_epochs, self.layer_decay = config, max_epochs, layer_decay
         self.schedule: Any = None
         self._restored_schedule: dict[str, Any] | None = None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: SchNetPack would pickle the whole model into every checkpoint; the settings are in config.yaml."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW, or SAM around it, with the learning rates of the layers."""
+        assert self.optimizer_kwargs is not None
+        groups = parameter_groups(self, self.model.potential, self.config, self.layer_decay)
+        return self.optimizer_cls(groups, **self.optimizer_kwargs)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """A step, with the rates of the warm-up if it is one of its steps."""
+        if self.global_step < self.warmup_steps:
+            rate = self.lr * min(1.0, (self.global_step + 1) / self.warmup_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("factor", 1.0)
+        optimizer.step(closure=optimizer_closure)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch; the metrics of the training set are not worth their time in every step."""
@@ -202,7 +218,8 @@ class _Cosine:
         self.epoch += 1
         fraction = torch.tensor(min(1.0, self.epoch / self.epochs) * torch.pi).cos().item()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.min_lr + 0.5 * (self.lr - self.min_lr) * (1.0 + fraction)
+            rate = self.min_lr + 0.5 * (self.lr - self.min_lr) * (1.0 + fraction)
+            group["lr"] = rate * group.get("factor", 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch}

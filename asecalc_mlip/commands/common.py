@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,14 @@ def existing(path: str) -> None:
     """Raise InputError unless there is such a file."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file.")
+
+
+def settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Configuration files, which must exist, and KEY=VALUE pairs."""
+    configs = [argument for argument in arguments if "=" not in argument]
+    for config in configs:
+        existing(config)
+    return configs, [argument for argument in arguments if "=" in argument]
 
 
 def report(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import existing, write_json
+from asecalc_mlip.commands.common import existing, settings, write_json
 
 
 @click.command()
@@ -19,11 +19,40 @@ def train(arguments: tuple[str, ...]) -> None:
 
         asecalc train aspirin.yaml training.epochs=100
     """
-    configs = [argument for argument in arguments if "=" not in argument]
-    for config in configs:
-        existing(config)
-    run = import_module("training.train").main
-    run(configs, [argument for argument in arguments if "=" in argument])
+    configs, overrides = settings(arguments)
+    import_module("training.train").main(configs, overrides)
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
+def pretrain(arguments: tuple[str, ...]) -> None:
+    """Train a model on structures that an embedded-atom potential has labelled.
+
+    data.train is a file made by `asecalc eam label`. Or, with pretrain.eam, it is the data that will be fine-tuned
+    on: those of its structures that a training would see are perturbed in two steps and labelled first, e.g.
+
+        asecalc pretrain silica.yaml pretrain.eam=silica_eam.pt run.output=runs/pretrained
+
+    Labels stay in the folder of the run; the same command continues one that was interrupted.
+    """
+    configs, overrides = settings(arguments)
+    import_module("training.pretrain").main(configs, overrides)
+
+
+@click.command()
+@click.argument("base", metavar="BASE.pt")
+@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
+def finetune(base: str, arguments: tuple[str, ...]) -> None:
+    """Train the model BASE.pt further on other data, e.g.
+
+        asecalc finetune runs/pretrained/model.pt silica.yaml run.output=runs/silica finetune.replay=0.2
+
+    All weights are trained. Reference energies are shifted to the level of the new data. finetune.replay keeps a share
+    of old structures in the batches, finetune.layer_decay lowers the rate from the head down, finetune.delta adds the
+    model to another potential. What is forgotten of the old data is shown at the end.
+    """
+    configs, overrides = settings(arguments)
+    import_module("training.finetune").main(base, configs, overrides)
 
 
 @click.command()
@@ -41,11 +70,8 @@ def tune(arguments: tuple[str, ...], **options: Any) -> None:
 
         asecalc tune aspirin.yaml --trials 30 --space weak.pitc=0.1:100:log --space weak.order=first,trapezoid
     """
-    configs = [argument for argument in arguments if "=" not in argument]
-    for config in configs:
-        existing(config)
-    run = import_module("training.tune").main
-    run(configs, [argument for argument in arguments if "=" in argument], **options)
+    configs, overrides = settings(arguments)
+    import_module("training.tune").main(configs, overrides, **options)
 
 
 @click.command()

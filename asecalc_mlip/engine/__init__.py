@@ -4,6 +4,8 @@ eager        autograd, any model and device
 native       the whole network in one native call, on the CPU
 compiled     traced and compiled once per machine by AOTInductor
 cuda-graph   recorded once per size and replayed, on a GPU
+
+A sum of potentials of which a part runs natively has an engine for each part.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from asecalc_mlip.engine.cuda_graph import CudaGraphEngine
 from asecalc_mlip.engine.eager import EagerEngine
 from asecalc_mlip.engine.native import NativeEngine
 from asecalc_mlip.engine.precision import Precision, check_precision
+from asecalc_mlip.engine.summed import SumEngine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, Prediction
@@ -30,6 +33,7 @@ __all__ = [
     "EngineName",
     "NativeEngine",
     "Precision",
+    "SumEngine",
     "make_engine",
 ]
 
@@ -72,6 +76,8 @@ def make_engine(potential: Potential, compile: Compile = "auto", *, precision: P
     """
     device = potential.e0.device
     check_precision(precision, device, potential.dtype)
+    if (compile is False or compile == "auto") and SumEngine.pays(potential):
+        return SumEngine(potential, lambda part: make_engine(part, compile))
     name = _name(potential, compile)
     reason = _WHY_NOT[name](potential)
     if reason is not None:

@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -122,16 +121,23 @@ def _key(potential: Potential) -> tuple[str, dict[str, Any]]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cache.machine(),
         "torch": torch.__version__,
         "version": __version__,
-        "code": _code(inspect.getmodule(type(potential.network))),
+        "code": _code(*sorted({type(module).__module__ for module in potential.network.modules()})),
     }
     return f"{potential.architecture}-{str(potential.dtype).removeprefix('torch.')}-{device.type}", key
 
 
 @lru_cache
-def _code(architecture: ModuleType | None) -> str:
-    """Hash of the sources that are traced, so that a program of an older version is not found. Read once."""
-    modules = [architecture, layers, radial, plain, edges, sys.modules[__name__]]
-    return hashlib.sha256("".join(inspect.getsource(module) for module in modules if module).encode()).hexdigest()
+def _code(*names: str) -> str:
+    """Hash of the sources that are traced, so that a program of an older version is not found. Read once.
+
+    Parameters
+    ----------
+    *names : str
+        Modules of the network and its parts; of those, our own.
+    """
+    modules = [sys.modules[name] for name in names if name.startswith("asecalc_mlip.")]
+    modules += [layers, radial, plain, edges, sys.modules[__name__]]
+    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
 
 
 def _build(potential: Potential, target: Path) -> None:

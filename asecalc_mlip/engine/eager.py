@@ -36,7 +36,7 @@ class EagerEngine:
 
     def describe(self) -> str:
         """What runs, in a few words."""
-        on_cpu = next(self.potential.parameters()).device.type == "cpu"
+        on_cpu = self.potential.e0.device.type == "cpu"
         native = on_cpu and native_library() is not None
         digits = "" if self.precision == "float32" else f", {self.precision}"
         return f"eager, {'native' if native else 'plain torch'} message passing{digits}"

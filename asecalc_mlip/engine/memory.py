@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from asecalc_mlip.engine.chunked import ChunkedEngine
+from asecalc_mlip.engine.summed import SumEngine
 from asecalc_mlip.errors import NotEnoughMemoryError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models import Potential, parts_of
+from asecalc_mlip.models.sum import Sum
 
 __all__ = ["MemoryGuard", "available_bytes", "bytes_needed", "check_list", "is_out_of_memory"]
 
@@ -52,15 +55,27 @@ def bytes_needed(engine: Any, n_atoms: int, n_edges: int) -> float:
     own = getattr(engine, "bytes_needed", None)
     if own is not None:
         return float(own(n_atoms, n_edges)) + _EDGE_BYTES_NATIVE * n_edges
-    potential = engine.potential
+    if isinstance(engine, SumEngine):
+        pairs = zip(engine.engines, engine.shares(), strict=True)
+        return sum(bytes_needed(part, n_atoms, int(share * n_edges)) for part, share in pairs)
+    kind = "native" if "native" in engine.describe() else "plain"
+    piece = engine.edges_per_piece if isinstance(engine, ChunkedEngine) else None
+    return _kept_bytes(engine.potential, kind, piece, n_atoms, n_edges) + _EDGE_BYTES * n_edges
+
+
+def _kept_bytes(potential: Potential, kind: str, piece: int | None, n_atoms: int, n_edges: float) -> float:
+    """What autograd keeps per edge and per atom; with `piece` it has so many edges at a time."""
+    if isinstance(potential.network, Sum):
+        shares = [(part.cutoff / potential.cutoff) ** 3 for part in parts_of(potential)]
+        parts = zip(parts_of(potential), shares, strict=True)
+        return sum(_kept_bytes(part, kind, piece, n_atoms, share * n_edges) for part, share in parts)
     n_interactions = _size(potential, "n_interactions", 3)
     words = potential.dtype.itemsize * _size(potential, "n_features", 128) * n_interactions
-    kind = "native" if "native" in engine.describe() else "plain"
     # An architecture that nobody measured is taken for one of the hungry.
     per_edge, per_atom = _KEPT.get((potential.architecture, kind), _KEPT["painn", "plain"])
     # In pieces, of which one block has one at a time.
-    kept = min(n_edges, engine.edges_per_piece / n_interactions) if isinstance(engine, ChunkedEngine) else n_edges
-    return words * (per_edge * kept + per_atom * n_atoms) + _EDGE_BYTES * n_edges
+    kept = n_edges if piece is None else min(n_edges, piece / n_interactions)
+    return words * (per_edge * kept + per_atom * n_atoms)
 
 
 def _size(potential: Any, name: str, otherwise: int) -> int:

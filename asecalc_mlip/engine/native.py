@@ -50,11 +50,10 @@ class NativeEngine:
     @staticmethod
     def why_not(potential: Potential) -> str | None:
         """What keeps this engine from running a potential, or None where it can."""
-        weights = next(potential.network.parameters())
-        lanes = LANES.get(weights.dtype, 1)
-        if weights.device.type != "cpu":
-            return f"it runs on the CPU, and the model is on {weights.device}"
-        if (type(potential.network), weights.dtype) not in PACKERS or potential.direct_forces:
+        device, lanes = potential.e0.device, LANES.get(potential.dtype, 1)
+        if device.type != "cpu":
+            return f"it runs on the CPU, and the model is on {device}"
+        if (type(potential.network), potential.dtype) not in PACKERS or potential.direct_forces:
             return f"it has no kernel for {_kind(potential)}"
         if potential.hyperparameters.get("n_features", 128) % lanes:
             return f"it needs a number of features that is a multiple of {lanes}"

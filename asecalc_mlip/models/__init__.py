@@ -11,12 +11,15 @@ from torch import nn
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models.cgcnn import CGCNN
+from asecalc_mlip.models.combine import add_potentials, parts_of
 from asecalc_mlip.models.eam import EAM
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction, predict
 from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.torchmd_et import TorchMDET
 from asecalc_mlip.models.vector_head import VectorHead
+from asecalc_mlip.models.zbl import ZBL
 
 __all__ = [
     "ARCHITECTURES",
@@ -26,10 +29,13 @@ __all__ = [
     "Potential",
     "Prediction",
     "SchNet",
+    "Sum",
     "TorchMDET",
     "VectorHead",
+    "add_potentials",
     "build_network",
     "build_potential",
+    "parts_of",
     "predict",
 ]
 
@@ -38,8 +44,12 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "eam": EAM,
     "painn": PaiNN,
     "schnet": SchNet,
+    "sum": Sum,
     "torchmd_et": TorchMDET,
 }
+
+# What a sum may have among its parts, but no potential is made of alone: it has no weights.
+_PRIORS: dict[str, type[nn.Module]] = {"zbl": ZBL}
 
 
 def build_network(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:
@@ -50,9 +60,10 @@ def build_network(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.M
     InputError
         For an unknown architecture, or a hyper-parameter that it does not have.
     """
-    if architecture not in ARCHITECTURES:
+    known = {**ARCHITECTURES, **_PRIORS}
+    if architecture not in known:
         raise InputError(f"architecture {architecture!r} is unknown; this version has {sorted(ARCHITECTURES)}")
-    cls = ARCHITECTURES[architecture]
+    cls = known[architecture]
     allowed = list(inspect.signature(cls).parameters)
     unknown = sorted(set(hyperparameters) - set(allowed))
     if unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -75,7 +76,8 @@ class Potential(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.network.parameters()).dtype
+        # A part of a sum may have no weights, but a table.
+        return next(chain(self.network.parameters(), self.network.buffers())).dtype
 
     @property
     def reference_energies(self) -> dict[int, float]:

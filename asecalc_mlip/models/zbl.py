@@ -56,6 +56,11 @@ class ZBL(nn.Module):
         """Å; beyond this no two atoms feel it."""
         return 2.0 * OUTER * float(self.radii.max())
 
+    @property
+    def cutoff(self) -> float:
+        """Å; as a part of a sum it needs a neighbour list like any other."""
+        return self.reach
+
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom in eV, (N,), in the dtype of the table of radii."""
         distances = graph.vectors().to(self.radii.dtype).square().sum(-1).sqrt()

@@ -1,0 +1,60 @@
+"""Pretraining on the labels of an EAM: made in the run's folder or read from a file, and told in the card."""
+
+import pytest
+
+from asecalc_mlip.checkpoint import load
+from asecalc_mlip.errors import InputError
+from tests.training.levels import files, tiny
+
+pytest.importorskip("schnetpack")
+from training import pretrain, train  # noqa: E402
+from training.eam_files import label_file  # noqa: E402
+from training.readers import read_frames  # noqa: E402
+
+RECIPE = ("pretrain.rounds=2", "pretrain.strength=0.3")
+
+
+def test_data_and_eam_in_one_command(tmp_path, capsys):
+    data, eam = files(tmp_path)
+    settings = tiny(tmp_path, data, f"pretrain.eam={eam}", *RECIPE, "run.max_epochs=1")
+    run = train.prepare(settings)
+    made = tmp_path / "run" / pretrain.LABELLED
+    frames, sources = read_frames(made), read_frames(data)
+    # Of 14 structures a fine-tuning would train on 8, validate on 4 and test on 2, which are not labelled.
+    plain = train.prepare(tiny(tmp_path, data, output="plain")).split
+    assert len(frames) == 24 and len(run.split.train) == 16 and len(run.split.val) == 8
+    seen = sorted(plain.train + plain.val)
+    for k, atoms in enumerate(frames):
+        source = seen[k // 2]
+        assert (k in run.split.train) == (source in plain.train)
+        assert k % 2 or abs(atoms.positions - sources[source].positions).max() < 1e-9
+    # Labels that are there are not made again.
+    before = made.stat().st_mtime_ns
+    result = train.train(settings)
+    assert made.stat().st_mtime_ns == before
+    found = load(result.model).card["pretraining"]
+    assert found["eam"] == "eam.pt" and (found["rounds"], found["strength"]) == (2, 0.3)
+    with pytest.raises(InputError, match="another recipe"):
+        train.prepare(tiny(tmp_path, data, f"pretrain.eam={eam}", "pretrain.rounds=3"))
+
+
+@pytest.mark.parametrize("kind", ["xyz", "db"])
+def test_a_labelled_file(kind, tmp_path):
+    data, eam = files(tmp_path)
+    made = label_file(str(data), str(eam), str(tmp_path / f"made.{kind}"), rounds=2, strength=0.3, progress=False)
+    recipe = pretrain.recipe_of(made)
+    assert recipe is not None and recipe["eam"] == "eam.pt" and recipe["rounds"] == 2
+    assert pretrain.recipe_of(data) is None
+    run = train.prepare(tiny(tmp_path, made))
+    assert run.pretraining == recipe
+
+
+def test_data_without_such_labels_are_refused(tmp_path):
+    data, eam = files(tmp_path)
+    tiny(tmp_path, data)  # leaves small.yaml
+    with pytest.raises(InputError, match=r"was not labelled by an EAM.*pretrain\.eam"):
+        pretrain.main([str(tmp_path / "small.yaml")], [f"data.train={data}", f"run.output={tmp_path / 'run'}"])
+    from tests.cases import model_file
+
+    with pytest.raises(InputError, match="not an EAM"):
+        train.prepare(tiny(tmp_path, data, f"pretrain.eam={model_file(tmp_path)}"))

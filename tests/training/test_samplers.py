@@ -1,0 +1,43 @@
+"""Batches with a share of old structures: the share is kept, and nothing depends on where a run was cut."""
+
+import pytest
+
+pytest.importorskip("schnetpack")
+from training.samplers import EpochSampler, MixedSampler  # noqa: E402
+
+
+def epochs(sampler, n):
+    found = []
+    for epoch in range(n):
+        sampler.set_epoch(epoch)
+        found.append(list(sampler))
+        assert len(found[-1]) == len(sampler)
+    return found
+
+
+@pytest.mark.parametrize(("share", "batch"), [(0.25, 4), (0.25, 2), (0.3, 10), (0.5, 3), (0.01, 4)])
+@pytest.mark.parametrize("steps", [None, 7])
+def test_share_of_each_batch(share, batch, steps):
+    sampler = MixedSampler((20, 9), share, batch, 5, steps)
+    order = [i for epoch in epochs(sampler, 40) for i in epoch]
+    batches = [order[k : k + batch] for k in range(0, len(order), batch)]
+    old = [sum(i >= 20 for i in one) for one in batches]
+    assert {int(share * batch), -int(-share * batch // 1)} >= set(old)
+    assert abs(sum(old) - share * len(order)) <= 1
+    # Pass after pass: every frame comes as often as any other, to one.
+    for frames in (range(20), range(20, 29)):
+        times = [order.count(i) for i in frames]
+        assert max(times) - min(times) <= 1
+
+
+def test_a_later_epoch_is_the_same_by_itself():
+    whole = epochs(MixedSampler((20, 9), 0.3, 4, 5, 6), 5)
+    later = MixedSampler((20, 9), 0.3, 4, 5, 6)
+    later.set_epoch(3)
+    assert list(later) == whole[3]
+
+
+def test_the_new_frames_come_as_they_would_alone():
+    mixed = [i for epoch in epochs(MixedSampler((20, 9), 0.5, 4, 5), 4) for i in epoch if i < 20]
+    alone = [i for epoch in epochs(EpochSampler(20, 5), 4) for i in epoch]
+    assert mixed == alone[: len(mixed)]

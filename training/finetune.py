@@ -1,0 +1,112 @@
+"""What a run that starts from a model says of itself: its base, what it is added to, and what it has forgotten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase.data import chemical_symbols
+
+from asecalc_mlip.checkpoint import LoadedModel
+from training.base import pretraining_of
+from training.config import load_config
+from training.evaluate import Errors
+from training.prepare import Run
+
+__all__ = ["Forgetting", "forgetting", "main", "start_card"]
+
+_UNITS = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+# What the card keeps of that of the base.
+_KEPT = ("name", "training_data", "level_of_theory", "source", "pretraining", "date", "licence")
+
+
+def main(base: str, config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
+    """Entry of `asecalc finetune`: a training that starts from `base`, resumed and ended like any other."""
+    # As YAML reads it: a name with spaces or colons stays one name.
+    config = load_config(config_paths, [*overrides, f"finetune.base={json.dumps(str(base), ensure_ascii=False)}"])
+    from training.train import run_config
+
+    run_config(config)
+
+
+@dataclass
+class Forgetting:
+    """Errors on held-back structures of the old level: of the base, and of what became of it.
+
+    `before` is None for a model without a base.
+    """
+
+    before: Errors | None
+    after: Errors
+
+    def __repr__(self) -> str:
+        lines = [f"old level, {self.after.data}: {self.after.n_structures} structures, MAE before → after"]
+        for name, value in self.after.mae.items():
+            before = "   new" if self.before is None else f"{self.before.mae[name]:8.2f}"
+            lines.append(f"  {name.replace('_', ' '):<16} {before} → {value:8.2f} {_UNITS[name]}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        before = None if self.before is None else self.before.to_dict()
+        return {"before": before, "after": self.after.to_dict()}
+
+    def card(self) -> dict[str, Any]:
+        """Mean absolute errors, for the card."""
+        named = {"after": self.after} | ({} if self.before is None else {"before": self.before})
+        maes = {
+            when: {f"{name} ({_UNITS[name]})": value for name, value in errors.mae.items()}
+            for when, errors in sorted(named.items(), reverse=True)
+        }
+        return {"data": self.after.data, "structures": self.after.n_structures, **maes}
+
+
+def forgetting(run: Run, model: str | Path) -> Forgetting | None:
+    """Errors on the old level of the base of a run and of its model file; None where nothing was held back.
+
+    The energies are compared on the level of each: those of the base on the old one, those of the model after the shift
+    between the two.
+    """
+    if run.old is None or not run.old.held:
+        return None
+    device = "cpu" if run.config.run.device == "auto" else run.config.run.device
+    base = run.start.base
+    before = None if base is None else run.old.errors(base.path, of_new_level=False, device=device)
+    return Forgetting(before, run.old.errors(model, of_new_level=True, device=device))
+
+
+def start_card(run: Run) -> dict[str, Any]:
+    """What the card says of how the labels were made and of what the run began with; empty for plain training."""
+    settings, base = run.config.finetune, run.start.base
+    card: dict[str, Any] = {} if run.pretraining is None else {"pretraining": run.pretraining}
+    if settings.delta is not None:
+        card["delta"] = {"added_to": Path(settings.delta).name, "frozen": settings.delta_frozen}
+    if base is not None:
+        card["finetuning"] = {
+            "base": base.path.name,
+            "base_card": {name: base.card[name] for name in _KEPT if name in base.card},
+            "layer_decay": settings.layer_decay,
+            "e0_shift_eV": _by_symbol(run.start.shift),
+        }
+        card |= _inherited(base)
+    if run.old is not None and run.old.replay:
+        card["replay"] = {
+            "share": settings.replay,
+            "file": run.old.name,
+            "structures": len(run.old.replay),
+            "e0_shift_eV": _by_symbol(run.old.shift),
+        }
+    return card
+
+
+def _inherited(base: LoadedModel) -> dict[str, Any]:
+    """A model whose base was pretrained is one that was, too."""
+    found = pretraining_of(base)
+    return {} if found is None else {"pretraining": found}
+
+
+def _by_symbol(shift: dict[int, float]) -> dict[str, float]:
+    return {chemical_symbols[z]: round(value, 6) for z, value in sorted(shift.items())}

@@ -1,0 +1,160 @@
+r"""Structures of an older level of theory in a fine-tuning: some to replay, some held back to see what is forgotten.
+
+Both levels have energies of their own zero. A replayed structure S gets the energy
+
+    E'(S) = E_old(S) + Σ_i Δ(Z_i)
+
+with Δ by least squares, so that it is what the model would have said of it before its first step, with the E0 of the
+new level. A model that reproduces the old level but for its zero has therefore nothing to unlearn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.errors import InputError
+from training.census import census, has_label
+from training.config import TrainConfig, label_weights
+from training.data import Split, fingerprint
+from training.evaluate import Errors, evaluate_frames
+from training.pretrain import LABELLED
+from training.readers import read_frames
+from training.reference_energies import reference_energies
+from training.start import Start, shift_text, without_energies_of
+
+__all__ = ["OldLevel", "make_old_level"]
+
+# Frames that the energies of the two levels are compared on; more say nothing new.
+COMPARED = 200
+
+
+@dataclass
+class OldLevel:
+    """Structures with labels of an older level.
+
+    Attributes
+    ----------
+    name : str
+        Their file.
+    replay : list of Atoms
+        To train on, with energies on the new level; empty where nothing is replayed.
+    held : list of Atoms
+        Held back, with the energies of the old level.
+    shift : dict
+        Atomic number → Δ in eV.
+    """
+
+    name: str
+    replay: list[Atoms]
+    held: list[Atoms]
+    shift: dict[int, float]
+
+    def errors(self, model: str | Path, *, of_new_level: bool, device: str = "cpu") -> Errors:
+        """Errors of a model file on the held-back structures, whose energies are moved to the level of the model."""
+        frames = _moved(self.held, self.shift) if of_new_level else self.held
+        return evaluate_frames(PIWSLCalculator.load(model, device=device), frames, name=f"{self.name}, held back")
+
+
+def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
+    """Structures of the old level, if there are any.
+
+    Raises
+    ------
+    InputError
+        Where there are none to replay, or they have elements that the model does not know.
+    """
+    settings, path = config.finetune, _find(config)
+    if path is None:
+        if settings.replay > 0:
+            raise InputError(
+                f"finetune.replay is {settings.replay}, but there is nothing to replay; name the labelled structures "
+                "of the old level, finetune.old_data=labelled.xyz, or set finetune.replay=0"
+            )
+        return None
+    frames = read_frames(path)
+    _check(config, frames, path, start)
+    pool, held = _divided(config, frames, path)
+    if settings.replay > 0 and not pool:
+        raise InputError(f"all {len(frames)} frames of {path} are held back; lower finetune.n_old")
+    shift = _shift(start, frames, config.run.device)
+    print(
+        f"old level {path}: {len(held)} held back, {len(pool) if settings.replay > 0 else 0} to replay; E0 shift to "
+        f"the new level: {shift_text(shift)}"
+    )
+    return OldLevel(path.name, _moved(pool, shift) if settings.replay > 0 else [], held, shift)
+
+
+def _find(config: TrainConfig) -> Path | None:
+    settings = config.finetune
+    if settings.old_data is not None:
+        return Path(settings.old_data)
+    beside = None if settings.base is None else Path(settings.base).parent / LABELLED
+    return beside if beside is not None and beside.is_file() else None
+
+
+def _check(config: TrainConfig, frames: Sequence[Atoms], path: Path, start: Start) -> None:
+    if config.finetune.replay > 0:
+        census(frames).require(label_weights(config.loss))
+    known = start.potential.elements
+    if absent := sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known}):
+        allowed = ", ".join(chemical_symbols[z] for z in known)
+        raise InputError(
+            f"{path} has {', '.join(absent)}, but the model knows {allowed}; leave those structures out, or start "
+            "from a base that knows them"
+        )
+
+
+def _divided(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> tuple[list[Atoms], list[Atoms]]:
+    """Frames to replay and frames to hold back: of what the base was validated on, if its split is there."""
+    n, split = config.finetune.n_old, _split_of_base(config, frames, path)
+    rng = np.random.default_rng(config.data.split_seed)
+    if split is not None:
+        held = sorted(rng.permutation(split.val)[:n].tolist())
+        return [frames[i] for i in split.train], [frames[i] for i in held]
+    order = rng.permutation(len(frames)).tolist()
+    return [frames[i] for i in sorted(order[n:])], [frames[i] for i in sorted(order[:n])]
+
+
+def _split_of_base(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> Split | None:
+    if config.finetune.base is None:
+        return None
+    file = Path(config.finetune.base).parent / "split.json"
+    try:
+        split = Split.load(file, len(frames))
+    except InputError:
+        return None
+    return split if split.data_sha256 == fingerprint(frames) else None
+
+
+def _shift(start: Start, frames: Sequence[Atoms], device: str) -> dict[int, float]:
+    """Δ by element, from what the model says of the old structures before its first step."""
+    labelled = [atoms for atoms in frames if has_label(atoms, "energy")]
+    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    if not labelled:
+        return dict.fromkeys(elements, 0.0)
+    labelled = labelled[:: max(1, len(labelled) // COMPARED)]
+    left = []
+    for atoms in without_energies_of(start.known, labelled, device):
+        copy = Atoms(atoms.numbers)
+        copy.info["energy"] = start.e0.total(atoms.numbers) - atoms.info["energy"]
+        left.append(copy)
+    found = reference_energies(left, "fit").values
+    return {z: found.get(z, 0.0) for z in elements}
+
+
+def _moved(frames: Sequence[Atoms], shift: dict[int, Any]) -> list[Atoms]:
+    moved = []
+    for atoms in frames:
+        copy = atoms.copy()
+        if has_label(copy, "energy"):
+            copy.info["energy"] = copy.info["energy"] + float(sum(shift[int(z)] for z in copy.numbers))
+        moved.append(copy)
+    return moved

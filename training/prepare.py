@@ -1,0 +1,231 @@
+"""What comes before the first step of a run: read, check, split, build.
+
+The output folder gets config.yaml, split.json and data.db once all is well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.models import Potential
+from training.census import census
+from training.config import TrainConfig, label_weights, load_config
+from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, replace_text
+from training.old_level import OldLevel, make_old_level
+from training.pretrain import LABELLED, label_sources, recipe_of
+from training.readers import read_frames
+from training.reference_energies import ReferenceEnergies
+from training.start import Start, make_start
+from training.weak import NoisyNodes, WeakSupervision, list_skin, make_weak
+
+__all__ = ["Run", "device_of", "prepare"]
+
+
+@dataclass
+class Run:
+    """A run that is ready to fit: what was read, split and built."""
+
+    config: TrainConfig
+    folder: Path
+    frames: list[Atoms]
+    split: Split
+    start: Start
+    data: FramesDataModule
+    weak: WeakSupervision | NoisyNodes | None
+    old: OldLevel | None = None
+    pretraining: dict[str, Any] | None = None
+    """How the labels were made, if an EAM made them."""
+
+    @property
+    def potential(self) -> Potential:
+        """What is trained."""
+        return self.start.potential
+
+    @property
+    def e0(self) -> ReferenceEnergies:
+        return self.start.e0
+
+
+def prepare(config: TrainConfig) -> Run:
+    """Read, check, split and build; the output folder gets config.yaml, split.json and data.db once all is well.
+
+    Raises
+    ------
+    InputError, DataError
+        For settings or data that cannot be used.
+    """
+    folder = Path(config.run.output)
+    continuing = _continues(config, folder)
+    weights, _, skin = label_weights(config.loss), device_of(config.run.device), list_skin(config.weak)
+    frames, drawn = _read(config, folder)
+    split = _split(config, folder, frames, continuing, drawn)
+    training = [frames[i] for i in split.train]
+    _check_test(config, training)
+    start = make_start(config, training)
+    print(start.table())
+    old = make_old_level(config, start)
+    weak = make_weak(config.weak, config.loss, start.potential)
+    folder.mkdir(parents=True, exist_ok=True)
+    split.save(folder / "split.json")
+    replace_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+    data = FramesDataModule(
+        frames,
+        split,
+        labels=list(weights),
+        cutoff=start.potential.cutoff + skin,
+        folder=folder,
+        batch_size=config.run.batch_size,
+        seed=config.run.seed,
+        steps_per_epoch=config.run.steps_per_epoch,
+        replay=Replay(old.replay, config.finetune.replay) if old is not None and old.replay else None,
+    )
+    print(f"{_name(start.potential)}, cutoff {start.potential.cutoff} Å; output in {folder}")
+    return Run(config, folder, frames, split, start, data, weak, old, recipe_of(config.data.train, frames))
+
+
+def _name(potential: Potential) -> str:
+    trained = sum(p.numel() for p in potential.parameters() if p.requires_grad)
+    fixed = sum(p.numel() for p in potential.parameters()) - trained
+    also = f" ({fixed} more are kept as they are)" if fixed else ""
+    return f"{potential.architecture} with {trained} parameters{also}"
+
+
+def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
+    """The labelled frames, and their split where that follows from how they were made."""
+    data, split, name = config.data, None, config.data.train
+    if not data.train:
+        raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
+    frames = _read_file(config, data.train)
+    if config.pretrain.eam is not None:
+        frames, split = label_sources(config, frames, folder)
+        name = str(folder / LABELLED)
+    counts = census(frames)
+    print(f"{name}: {counts}")
+    counts.require(label_weights(config.loss))
+    return frames, split
+
+
+def _read_file(config: TrainConfig, path: str) -> list[Atoms]:
+    data = config.data
+    return read_frames(
+        path,
+        energy_key=data.energy_key,
+        forces_key=data.forces_key,
+        stress_key=data.stress_key,
+        energy_unit=data.energy_unit,
+        length_unit=data.length_unit,
+    )
+
+
+def _continues(config: TrainConfig, folder: Path) -> bool:
+    """Whether the folder holds a run with these settings that got somewhere; refuses one with other settings."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run.output {str(folder)!r} is a file; name a folder")
+    if not (folder / "last.ckpt").exists() and not any(folder.glob("*.pt")):
+        return False
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        raise InputError(f"{folder} holds a model but no config.yaml to say of which run; choose another run.output")
+    # Through load_config, so that settings which are newer than the run have their defaults.
+    before = load_config([saved]).to_dict()
+    changed = _differences(before, config.to_dict())
+    if changed:
+        raise InputError(
+            f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or use "
+            "the same settings to continue it"
+        )
+    print(f"continuing the run in {folder}")
+    if config.optimizer.schedule == "cosine" and before["run"]["max_epochs"] != config.run.max_epochs:
+        print(
+            f"note: the cosine of the learning rate ended at epoch {before['run']['max_epochs']} and now ends at "
+            f"{config.run.max_epochs}; the rate jumps, and the result is not that of one run of this length"
+        )
+    return True
+
+
+# What may change between two parts of one run without making it another run.
+_FREE = {"run.max_epochs", "run.threads", "run.device", "run.progress", "run.output", "run.name", "run.licence"}
+_FREE |= {"run.early_stop", "data.test", "data.source", "data.level_of_theory"}
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        parts = [_differences(before.get(k), now.get(k), f"{prefix}.{k}".lstrip(".")) for k in {**before, **now}]
+        return [line for part in parts for line in part]
+    return [] if before == now or prefix in _FREE else [f"{prefix} was {before}, is {now}"]
+
+
+def _split(config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuing: bool, drawn: Split | None) -> Split:
+    data = config.data
+    digest = fingerprint(frames, *_other_files(config))
+    before = Split.load(folder / "split.json", len(frames)) if continuing else None
+    if before is not None and before.data_sha256 not in (None, digest):
+        raise InputError(
+            f"{data.train} is not what the run in {folder} was started with: structures or labels have changed, or "
+            "those of the other files that it starts from. Put the old file back, or choose another run.output"
+        )
+    if before is not None and (data.split_file is None or drawn is not None):
+        split = before
+    elif drawn is not None:
+        split = drawn
+    elif data.split_file is not None:
+        split = Split.load(data.split_file, len(frames))
+        if before is not None and (before.train, before.val) != (split.train, split.val):
+            raise InputError(f"{data.split_file} is not the split of the run in {folder}; choose another run.output")
+    else:
+        split = make_split(len(frames), data.n_train, data.n_val, seed=data.split_seed)
+    split = replace(_known_elements(split, frames), data_sha256=digest)
+    print(f"split: {len(split.train)} train, {len(split.val)} validation, {len(split.test)} test")
+    return split
+
+
+def _other_files(config: TrainConfig) -> list[bytes]:
+    """Contents of the files beside the data that decide what a run becomes."""
+    names = [config.model.isolated_atoms, config.finetune.base, config.finetune.delta, config.finetune.old_data]
+    return [Path(name).read_bytes() for name in names if name and Path(name).is_file()]
+
+
+def _known_elements(split: Split, frames: Sequence[Atoms]) -> Split:
+    """The split without validation and test frames that have an element which no training frame has."""
+    known = {int(z) for i in split.train for z in frames[i].numbers}
+    fits = {i: known.issuperset(frames[i].numbers.tolist()) for i in (*split.val, *split.test)}
+    out = [i for i, good in fits.items() if not good]
+    if not out:
+        return split
+    absent = sorted({chemical_symbols[z] for i in out for z in frames[i].numbers if int(z) not in known})
+    print(f"warning: {len(out)} validation or test frames left out, because no training frame has {', '.join(absent)}")
+    val, test = ([i for i in part if fits[i]] for part in (split.val, split.test))
+    if not val:
+        raise DataError("no validation frame is left; choose another data.split_seed or a larger data.n_val")
+    return replace(split, val=val, test=test)
+
+
+def _check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
+    """Refuse a test file now that would be refused after hours of training."""
+    if config.data.test is None:
+        return
+    frames = _read_file(config, config.data.test)
+    counts = census(frames).counts
+    if not any(count == len(frames) for count in counts.values()):
+        raise DataError(f"{config.data.test} has no label that all of its {len(frames)} frames have: {counts}")
+    known = {int(z) for atoms in training for z in atoms.numbers}
+    absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})
+    if absent:
+        raise DataError(f"{config.data.test} has {', '.join(absent)}, which no training frame has; leave them out")
+
+
+def device_of(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
+        return name
+    raise InputError(f"run.device is {name!r}; allowed here: auto, cpu" + (", cuda" * torch.cuda.is_available()))

@@ -1,0 +1,93 @@
+"""Labels of an embedded-atom potential to pretrain on: made in the folder of the run, or read from a file.
+
+The structures are those that a training with the same `data` settings would train and validate on, so a model that is
+pretrained here and fine-tuned with the same settings has not seen the test structures of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.eam_calculator import EAMCalculator
+from asecalc_mlip.errors import InputError
+from training.config import TrainConfig, load_config
+from training.data import Split, make_split
+from training.eam_label import Recipe, label
+from training.readers import iter_frames, read_frames
+
+__all__ = ["LABELLED", "label_sources", "main", "recipe_of"]
+
+LABELLED = "labelled.xyz"
+"""What the labels are kept in, in the folder of the run."""
+
+
+def main(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
+    """Entry of `asecalc pretrain`: a training that refuses data without the labels of an EAM.
+
+    Raises
+    ------
+    InputError
+        For data that no EAM has labelled, where none is given to do so.
+    """
+    config = load_config(config_paths, overrides)
+    if config.pretrain.eam is None and config.data.train and recipe_of(config.data.train) is None:
+        raise InputError(
+            f"data.train {config.data.train} was not labelled by an EAM. Give one, pretrain.eam=FILE.pt, which then "
+            "labels perturbed copies of its structures; or label them first: asecalc eam label"
+        )
+    from training.train import run_config
+
+    run_config(config)
+
+
+def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -> tuple[list[Atoms], Split]:
+    """Perturbed copies of the structures to train and to validate on, labelled by `pretrain.eam`, and their split.
+
+    All copies of a structure are on the same side. What an earlier call wrote is not made again.
+    """
+    settings, split = config.pretrain, _source_split(config, len(sources))
+    assert settings.eam is not None
+    chosen = sorted([*split.train, *split.val])
+    calculator = EAMCalculator.load(settings.eam, device="cpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {name: getattr(settings, name) for name in ("rounds", "strength", "n_pairs", "max_atoms", "seed")}
+    structures = [sources[i] for i in chosen]
+    path = label(structures, calculator, folder / LABELLED, progress=config.run.progress, **options)
+    frames, validation = read_frames(path), set(split.val)
+    held = [k for k in range(len(frames)) if chosen[k // settings.rounds] in validation]
+    training = sorted(set(range(len(frames))) - set(held))
+    print(f"{len(chosen)} structures labelled {settings.rounds} times by {calculator.model.path.name}: {path}")
+    return frames, Split(training, held, [])
+
+
+def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[str, Any] | None:
+    """How an EAM labelled a file, for the card: `eam`, `eam_sha256` and the perturbation; None for other files."""
+    path = Path(path)
+    if frames is not None:
+        found: Any = frames[0].info
+    else:
+        found = next(iter_frames(path)).info
+    if "model_sha256" not in found and path.suffix == ".db":
+        found = ase.db.connect(path).metadata.get("recipe", {})
+    names = set(Recipe.__dataclass_fields__)
+    if not names <= set(found):
+        return None
+    recipe = {name: _plain(found[name]) for name in Recipe.__dataclass_fields__}
+    return {"eam": str(recipe.pop("model")), "eam_sha256": str(recipe.pop("model_sha256")), **recipe}
+
+
+def _source_split(config: TrainConfig, n: int) -> Split:
+    data = config.data
+    if data.split_file is not None:
+        return Split.load(data.split_file, n)
+    return make_split(n, data.n_train, data.n_val, seed=data.split_seed)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,221 @@
+r"""The potential that a run begins with: random, from a base, added to another potential, or all of it.
+
+    E(S) = Σ_i E0(Z_i) + known(S) + random(S)
+
+`known` is what has been fitted before: the base, and what is added to it (delta). Reference energies are fitted to what
+it leaves, E_ref − known, so that a base of another level of theory starts with the mean energies of the new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.checkpoint import LoadedModel, load
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.models import Potential, add_potentials, build_network, build_potential
+from asecalc_mlip.models.sum import Sum
+from training.base import check_base
+from training.census import has_label
+from training.config import LossConfig, TrainConfig
+from training.reference_energies import ReferenceEnergies, reference_energies
+
+__all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
+
+
+@dataclass
+class Start:
+    """What a run knows before its first step.
+
+    Attributes
+    ----------
+    potential : Potential
+        To be trained.
+    e0 : ReferenceEnergies
+    base : LoadedModel or None
+    known : list of Potential
+        What was fitted before, of which the interaction energies count.
+    shift : dict
+        Atomic number → change of E0 from the base in eV; empty without a base.
+    """
+
+    potential: Potential
+    e0: ReferenceEnergies
+    base: LoadedModel | None = None
+    known: list[Potential] = field(default_factory=list)
+    shift: dict[int, float] = field(default_factory=dict)
+
+    def table(self) -> str:
+        """Reference energies, and how they differ from those of the base."""
+        lines = [self.e0.table()]
+        if self.base is not None:
+            lines.append(f"  change from {self.base.path.name}: {shift_text(self.shift)}")
+        return "\n".join(lines)
+
+
+def make_start(config: TrainConfig, frames: Sequence[Atoms]) -> Start:
+    """Potential and reference energies for a run on `frames`.
+
+    Raises
+    ------
+    InputError
+        For a base or a delta that does not have the elements of the data, and a base of another architecture or of
+        other hyper-parameters than the configuration asks for.
+    """
+    settings = config.finetune
+    base = None if settings.base is None else load(settings.base)
+    delta = None if settings.delta is None else _load_delta(settings.delta, frames)
+    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    if base is not None:
+        check_base(base, config.model, elements, delta)
+    if delta is not None:
+        _check_elements(delta, elements if base is None else base.potential.elements)
+    known = [model.potential for model in (base, delta) if model is not None]
+    rest = without_energies_of(known, frames, config.run.device)
+    e0, shift = _reference_energies(config, rest, base)
+    # Weights must not depend on what was drawn before.
+    pl.seed_everything(config.run.seed, verbose=False)
+    potential = _build(config, known, e0.values, has_base=base is not None, scale=_scale(rest, config.loss))
+    if settings.delta_frozen and isinstance(potential.network, Sum):
+        potential.network.parts[1:].requires_grad_(False)  # type: ignore[operator]
+    return Start(potential, e0, base, known, shift)
+
+
+def energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str = "cpu") -> list[dict[str, Any]]:
+    """Summed interaction energies (eV), forces (eV/Å) and stress of potentials, without their reference energies."""
+    results = [_evaluate(potential, frames, device) for potential in known]
+    total = results[0]
+    for result in results[1:]:
+        for row, more in zip(total, result, strict=True):
+            row["energy"] += more["energy"]
+            row["forces"] = row["forces"] + more["forces"]
+    return total
+
+
+def without_energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str = "cpu") -> list[Atoms]:
+    """Copies of labelled frames whose energies and forces are less those of `known`, reference energies aside."""
+    if not known:
+        return list(frames)
+    rest = []
+    for atoms, result in zip(frames, energies_of(known, frames, device), strict=True):
+        copy = atoms.copy()
+        if has_label(copy, "energy"):
+            copy.info["energy"] = copy.info["energy"] - result["energy"]
+        if has_label(copy, "forces"):
+            copy.arrays["forces"] = copy.arrays["forces"] - result["forces"]
+        rest.append(copy)
+    return rest
+
+
+def shift_text(shift: Mapping[int, float]) -> str:
+    """E0 shifts as text."""
+    return ", ".join(f"{chemical_symbols[z]} {value:+.4f}" for z, value in sorted(shift.items())) + " eV"
+
+
+def _evaluate(potential: Potential, frames: Sequence[Atoms], device: str) -> list[dict[str, Any]]:
+    zeros = Potential(
+        potential.network,
+        architecture=potential.architecture,
+        hyperparameters=potential.hyperparameters,
+        reference_energies=dict.fromkeys(potential.elements, 0.0),
+        scale=potential.scale,
+    )
+    model = LoadedModel(zeros.eval(), {}, Path("known.pt"))
+    # In double precision, so that what follows from it is the same when a run is continued.
+    return PIWSLCalculator(model, device="cpu" if device == "auto" else device, dtype="float64").evaluate(frames)
+
+
+def _load_delta(name: str, frames: Sequence[Atoms]) -> LoadedModel:
+    """A model file, or a prior by its name."""
+    if name != "zbl":
+        return load(name)
+    elements = {int(z) for atoms in frames for z in atoms.numbers}
+    potential = Potential(
+        build_network("zbl", {}),
+        architecture="zbl",
+        hyperparameters={},
+        reference_energies=dict.fromkeys(elements, 0.0),
+    )
+    return LoadedModel(potential.eval(), {"name": "ZBL"}, Path("zbl"))
+
+
+def _check_elements(delta: LoadedModel, elements: Sequence[int]) -> None:
+    if delta.potential.architecture == "zbl":
+        return
+    if missing := [chemical_symbols[z] for z in elements if z not in delta.potential.elements]:
+        known = ", ".join(chemical_symbols[z] for z in delta.potential.elements)
+        raise InputError(
+            f"finetune.delta {delta.path.name} has no parameters for {', '.join(missing)}, which the model knows; it "
+            f"has them for {known}. Fit one to data with {', '.join(missing)}: asecalc eam fit"
+        )
+
+
+def _reference_energies(
+    config: TrainConfig, rest: Sequence[Atoms], base: LoadedModel | None
+) -> tuple[ReferenceEnergies, dict[int, float]]:
+    model = config.model
+    options: dict[str, Any] = {"given": model.given, "isolated": model.isolated_atoms}
+    if base is None:
+        return reference_energies(rest, model.reference_energies, **options), {}
+    old = base.potential.reference_energies
+    if model.reference_energies == "fit":
+        found = _shifted(rest, old, base.path.name)
+    else:
+        found = reference_energies(rest, model.reference_energies, **options)
+    # Elements that the new data do not have keep what they had.
+    e0 = dataclasses.replace(found, values={**old, **found.values})
+    elements = {int(z) for atoms in rest for z in atoms.numbers}
+    return e0, {z: e0.values[z] - old[z] for z in sorted(elements)}
+
+
+def _shifted(rest: Sequence[Atoms], old: Mapping[int, float], name: str) -> ReferenceEnergies:
+    """E0 of a base with the smallest changes that fit the energies that it leaves."""
+    if not any(has_label(atoms, "energy") for atoms in rest):
+        return ReferenceEnergies(dict(old), "given", f"those of {name}, as no frame has an energy", 0.0)
+    left = []
+    for atoms in rest:
+        copy = Atoms(atoms.numbers)
+        if has_label(atoms, "energy"):
+            copy.info["energy"] = atoms.info["energy"] - float(np.sum([old[int(z)] for z in atoms.numbers]))
+        left.append(copy)
+    found = reference_energies(left, "fit")
+    values = {z: old[z] + change for z, change in found.values.items()}
+    return dataclasses.replace(found, values=values, source=f"those of {name}, shifted by {found.source}")
+
+
+def _build(
+    config: TrainConfig, known: Sequence[Potential], e0: Mapping[int, float], *, has_base: bool, scale: float
+) -> Potential:
+    if has_base and len(known) == 1:
+        return _with_reference_energies(known[0], e0)
+    if has_base:
+        return add_potentials(known, reference_energies=e0)
+    model = config.model
+    new = build_potential(model.architecture, model.hyperparameters, reference_energies=e0, scale=scale)
+    return add_potentials([new, *known], reference_energies=e0) if known else new
+
+
+def _with_reference_energies(potential: Potential, e0: Mapping[int, float]) -> Potential:
+    """A trainable copy with other E0, and with its own scale, which belongs to its weights."""
+    new = build_potential(
+        potential.architecture, potential.hyperparameters, reference_energies=e0, scale=potential.scale
+    )
+    new.to(potential.dtype).network.load_state_dict(potential.network.state_dict())
+    return new
+
+
+def _scale(frames: Sequence[Atoms], loss: LossConfig) -> float:
+    # Network outputs of order one; forces change energies by about their rms over one Å.
+    if loss.forces_weight <= 0:
+        return 1.0
+    squares = np.concatenate([np.asarray(atoms.arrays["forces"], dtype=float).ravel() for atoms in frames]) ** 2
+    return float(np.sqrt(squares.mean())) or 1.0
