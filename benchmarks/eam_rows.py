@@ -20,7 +20,7 @@ SPLIT_SEED = 0
 VALIDATION_FRAMES = 40
 
 DATA: dict[str, dict[str, Any]] = {
-    "silica": {"train": "silica_zeo22_train.xyz", "test": "silica_zeo22_test.xyz", "epochs": 100},
+    "silica": {"train": "silica_zeo22_train.xyz", "test": "silica_zeo22_test.xyz", "epochs": 200},
     "limno": {"train": "limno_electrode_train.xyz", "test": "limno_electrode_val.xyz", "epochs": 100, "stress": True},
     "tio2": {"train": "tio2_train.xyz", "test": "tio2_test.xyz", "epochs": 100},
 }
