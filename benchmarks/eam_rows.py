@@ -12,12 +12,14 @@ __all__ = ["DATA", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_
 RUNS = Path(__file__).resolve().parent.parent / "runs" / "eam-study"
 SEEDS = (0, 1, 2)
 # Gradient steps of every row: half of them on the EAM's labels where a row is pretrained.
-STEPS = 3000
-EPOCHS = 15
+STEPS = 2000
+EPOCHS = 10
 BATCH = 4
 # Frames and model are drawn by seeds of their own: the EAM is fitted once for each subset.
 SPLIT_SEED = 0
 VALIDATION_FRAMES = 40
+# Every structure has many copies among the labels of the EAM.
+PRETRAINING_VALIDATION = 8
 
 DATA: dict[str, dict[str, Any]] = {
     "silica": {"train": "silica_zeo22_train.xyz", "test": "silica_zeo22_test.xyz", "epochs": 200},
@@ -79,6 +81,7 @@ def pretrain_overrides(row: Row, shared: Path) -> dict[str, Any]:
     folder = folder_of(row)
     return {
         **_common(row, shared, row.steps // 2),
+        "data.n_val": PRETRAINING_VALIDATION,
         "pretrain.eam": folder / "eam.pt",
         "pretrain.rounds": LABELS["rounds"],
         "pretrain.strength": LABELS["strength"],
