@@ -104,15 +104,14 @@ RIVALS: dict[str, dict[str, Any]] = {
     "curvature": {"method": "curvature", "coefficient": 1.0},
     "noisy nodes": {"method": "noisy_nodes", "coefficient": 1.0, "epsilon": 0.02},
     "SAM": {"method": "sam", "rho": 0.05},
-    "ASAM": {"method": "asam", "rho": 0.5},
     "Taylor labels": {"method": "taylor_label", "coefficient": 1.0, "epsilon": 0.02},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
+    "ASAM": {"method": "asam", "rho": 0.5},
     "two-point": {"method": "two_point", "coefficient": 1.0},
     "two-point, label": {"method": "two_point_label", "coefficient": 1.0, "epsilon": 0.02},
     "endpoint": {"method": "endpoint", "coefficient": 1.0},
 }
-RIVALS_DIRECT = {name: RIVALS[name] for name in ("curvature", "SAM", "Taylor labels")}
 
 
 def _grid(
@@ -137,27 +136,28 @@ def _times(name: str) -> int:
 def _epsilons(model: str, orders: dict[str, tuple[float, float]]) -> list[Row]:
     losses = {
         f"{order}, epsilon {epsilon:g}": piwsl(order, pitc, pisc, epsilon)
-        for epsilon in (0.005, 0.02, 0.1)
+        for epsilon in (0.005, 0.1)
         for order, (pitc, pisc) in orders.items()
     }
     return _grid("aspirin", (100,), model, losses)
 
 
-def _both_kinds(data: str, sizes: Iterable[int]) -> list[Row]:
+def _both_kinds(data: str, n_train: int) -> list[Row]:
     """The losses that aspirin left in question, for both kinds of model."""
-    kinds = {"painn-direct": ("plain", "first", "antithetic"), "painn": ("plain", "first")}
-    every = {"painn-direct": DIRECT, "painn": CONSERVATIVE}
-    return [
-        row
-        for n in sizes
-        for model, names in kinds.items()
-        for row in _grid(data, (n,), model, {name: every[model][name] for name in names})
-    ]
+    direct, conservative = _some(DIRECT, "plain", "first", "antithetic"), _some(CONSERVATIVE, "plain", "first")
+    return _grid(data, (n_train,), "painn-direct", direct) + _grid(data, (n_train,), "painn", conservative)
+
+
+def _some(losses: dict[str, dict[str, Any]], *names: str) -> dict[str, dict[str, Any]]:
+    return {name: losses[name] for name in names}
 
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "aspirin-direct": lambda: _grid("aspirin", (100, 50, 200, 950), "painn-direct", DIRECT),
-    "aspirin": lambda: _grid("aspirin", (100, 200, 950), "painn", CONSERVATIVE),
+    "aspirin": lambda: (
+        _grid("aspirin", (100, 200), "painn", CONSERVATIVE)
+        + _grid("aspirin", (950,), "painn", _some(CONSERVATIVE, "plain", "plain, 2 x steps", "first"))
+    ),
     "energies-only": lambda: _grid("aspirin", (950,), "painn", ENERGIES_ONLY, 0.0),
     "energies-only-direct": lambda: _grid("aspirin", (950,), "painn-direct", ENERGIES_ONLY_DIRECT, 0.0),
     # PITC also strengthens what is said about energies; so does a larger weight of their labels.
@@ -166,26 +166,28 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
         for weight in (10, 100)
         for row in _grid("aspirin", (100,), "painn-direct", {"plain": {}})
     ],
-    "parts-direct": lambda: _grid("aspirin", (100,), "painn-direct", PITC_ALONE),
-    "rivals-direct": lambda: _grid("aspirin", (100,), "painn-direct", RIVALS_DIRECT),
     "rivals": lambda: _grid("aspirin", (100,), "painn", RIVALS),
-    "lmnto": lambda: _both_kinds("lmnto", (100,)),
-    "tio2": lambda: _both_kinds("tio2", (100,)),
-    "3bpa": lambda: _both_kinds("3bpa", (100,)),
-    "ethanol": lambda: _both_kinds("ethanol", (100,)),
-    "ccsdt": lambda: _grid("malonaldehyde", (950,), "painn", ENERGIES_ONLY, 0.0),
+    "parts-direct": lambda: _grid("aspirin", (100,), "painn-direct", PITC_ALONE),
+    "rivals-direct": lambda: _grid(
+        "aspirin", (100,), "painn-direct", _some(RIVALS, "curvature", "SAM", "Taylor labels")
+    ),
+    "3bpa": lambda: _both_kinds("3bpa", 100),
+    "ethanol": lambda: _both_kinds("ethanol", 100),
+    "lmnto": lambda: _both_kinds("lmnto", 100),
+    "tio2": lambda: _both_kinds("tio2", 100),
+    "ccsdt": lambda: _grid("malonaldehyde", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
     "epsilon-direct": lambda: _epsilons("painn-direct", dict.fromkeys(("first", "antithetic"), (30.0, 0.3))),
     "epsilon": lambda: _epsilons("painn", {"first": (1.0, 0.01)}),
-    "schnet": lambda: _grid("aspirin", (100,), "schnet", CONSERVATIVE),
-    "variants": lambda: _grid("aspirin", (100,), "painn", VARIANTS),
-    # What is left for longer evenings: the small and large ends.
+    "schnet": lambda: _grid("aspirin", (100,), "schnet", _some(CONSERVATIVE, "plain", "first")),
+    # What is left for longer evenings: the small and large ends, and more variants.
     "aspirin-50": lambda: _grid("aspirin", (50,), "painn", CONSERVATIVE),
     "larger": lambda: [
         row
         for data, n in (("lmnto", 450), ("tio2", 1000), ("3bpa", 400), ("ethanol", 950))
-        for row in _both_kinds(data, (n,))
+        for row in _both_kinds(data, n)
     ],
-    "formic-acid": lambda: _grid("formic-acid-dimer", (950,), "painn", ENERGIES_ONLY, 0.0),
+    "formic-acid": lambda: _grid("formic-acid-dimer", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
+    "variants": lambda: _grid("aspirin", (100,), "painn", VARIANTS),
 }
 
 
