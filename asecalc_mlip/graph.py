@@ -17,7 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["AtomGraph", "batch_graphs", "graph_from_atoms"]
+__all__ = ["AtomGraph", "EdgeGraph", "batch_graphs", "graph_from_atoms"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,16 @@ class AtomGraph:
             f"AtomGraph({self.n_structures} structures, {self.n_atoms} atoms, {self.n_edges} edges, {kind}, "
             f"{self.positions.device})"
         )
+
+
+@dataclass(frozen=True)
+class EdgeGraph(AtomGraph):
+    """A graph whose edge vectors are given, so that they can be the variables of a derivative."""
+
+    edge_vectors: Any = None
+
+    def vectors(self) -> Tensor:
+        return self.edge_vectors
 
 
 def graph_from_atoms(atoms: Atoms | Sequence[Atoms], cutoff: float, *, device: torch.device | str = "cpu") -> AtomGraph:

@@ -20,6 +20,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.checkpoint import find
 from asecalc_mlip.errors import InputError
 from training.census import census, has_label
 from training.config import TrainConfig, label_weights
@@ -30,7 +31,7 @@ from training.readers import read_frames
 from training.reference_energies import reference_energies
 from training.start import Start, shift_text, without_energies_of
 
-__all__ = ["OldLevel", "make_old_level"]
+__all__ = ["OldLevel", "find_old_data", "make_old_level"]
 
 # Frames that the energies of the two levels are compared on; more say nothing new.
 COMPARED = 200
@@ -63,6 +64,15 @@ class OldLevel:
         return evaluate_frames(PIWSLCalculator.load(model, device=device), frames, name=f"{self.name}, held back")
 
 
+def find_old_data(config: TrainConfig) -> Path | None:
+    """The file of old structures: the one that is named, or the one that the pretraining of a base left beside it."""
+    settings = config.finetune
+    if settings.old_data is not None:
+        return Path(settings.old_data)
+    beside = None if settings.base is None else find(settings.base).parent / LABELLED
+    return beside if beside is not None and beside.is_file() else None
+
+
 def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
     """Structures of the old level, if there are any.
 
@@ -71,7 +81,7 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
     InputError
         Where there are none to replay, or they have elements that the model does not know.
     """
-    settings, path = config.finetune, _find(config)
+    settings, path = config.finetune, find_old_data(config)
     if path is None:
         if settings.replay > 0:
             raise InputError(
@@ -90,14 +100,6 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
         f"the new level: {shift_text(shift)}"
     )
     return OldLevel(path.name, _moved(pool, shift) if settings.replay > 0 else [], held, shift)
-
-
-def _find(config: TrainConfig) -> Path | None:
-    settings = config.finetune
-    if settings.old_data is not None:
-        return Path(settings.old_data)
-    beside = None if settings.base is None else Path(settings.base).parent / LABELLED
-    return beside if beside is not None and beside.is_file() else None
 
 
 def _check(config: TrainConfig, frames: Sequence[Atoms], path: Path, start: Start) -> None:
@@ -126,7 +128,7 @@ def _divided(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> tuple[
 def _split_of_base(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> Split | None:
     if config.finetune.base is None:
         return None
-    file = Path(config.finetune.base).parent / "split.json"
+    file = find(config.finetune.base).parent / "split.json"
     try:
         split = Split.load(file, len(frames))
     except InputError:

@@ -20,7 +20,7 @@ from asecalc_mlip.models import Potential
 from training.census import census
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, replace_text
-from training.old_level import OldLevel, make_old_level
+from training.old_level import OldLevel, find_old_data, make_old_level
 from training.pretrain import LABELLED, label_sources, recipe_of
 from training.readers import read_frames
 from training.reference_energies import ReferenceEnergies
@@ -190,7 +190,9 @@ def _split(config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuin
 
 def _other_files(config: TrainConfig) -> list[bytes]:
     """Contents of the files beside the data that decide what a run becomes."""
-    names = [config.model.isolated_atoms, config.finetune.base, config.finetune.delta, config.finetune.old_data]
+    names: list[str | Path | None] = [config.model.isolated_atoms, config.finetune.base, config.finetune.delta]
+    if config.finetune.replay > 0:
+        names.append(find_old_data(config))
     return [Path(name).read_bytes() for name in names if name and Path(name).is_file()]
 
 

@@ -86,7 +86,7 @@ def make_start(config: TrainConfig, frames: Sequence[Atoms]) -> Start:
     pl.seed_everything(config.run.seed, verbose=False)
     potential = _build(config, known, e0.values, has_base=base is not None, scale=_scale(rest, config.loss))
     if settings.delta_frozen and isinstance(potential.network, Sum):
-        potential.network.parts[1:].requires_grad_(False)  # type: ignore[operator]
+        potential.network.parts[1:].requires_grad_(False)
     return Start(potential, e0, base, known, shift)
 
 

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.graph import AtomGraph, EdgeGraph
 from asecalc_mlip.models import Potential, Prediction
 
 __all__ = ["assemble", "energies_and_gradient", "energies_by_number", "lone_atoms"]
-
-
-@dataclass(frozen=True)
-class _EdgeGraph(AtomGraph):
-    """A graph whose edge vectors are given, so that they can be the variables of a derivative."""
-
-    edge_vectors: Any = None
-
-    def vectors(self) -> Tensor:
-        return self.edge_vectors
 
 
 def energies_and_gradient(
@@ -51,7 +40,7 @@ def energies_and_gradient(
     with torch.enable_grad():
         vectors = vectors.detach().requires_grad_()
         nothing: Any = None
-        graph = _EdgeGraph(
+        graph = EdgeGraph(
             numbers, nothing, nothing, centers=centers, neighbors=neighbors, cell=nothing, edge_vectors=vectors
         )
         raw = (network(graph) if weights is None else functional_call(network, dict(weights), (graph,))).double()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.graph import AtomGraph, EdgeGraph
 from asecalc_mlip.models.layers import at_once
 
 __all__ = ["Sum"]
@@ -72,7 +72,10 @@ class Sum(nn.Module):
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom, (N,) in eV, in the dtype of the weights."""
-        energies = [s * part(near) for s, part, near in zip(self.scales, self.parts, self._near(graph), strict=True)]
+        energies = []
+        for scale, part, near in zip(self.scales, self.parts, self._near(graph), strict=True):
+            fixed = self.training and not any(p.requires_grad for p in part.parameters())
+            energies.append(scale * (_linearised(part, near) if fixed else part(near)))
         return torch.stack(energies).sum(0)
 
     def _near(self, graph: AtomGraph) -> list[AtomGraph]:
@@ -83,6 +86,31 @@ class Sum(nn.Module):
         if type(graph) is not AtomGraph:
             return [graph] * len(self.cutoffs)
         return [graph.within(c) if c < self.cutoff else graph for c in self.cutoffs]
+
+
+def _linearised(part: nn.Module, graph: AtomGraph) -> Tensor:
+    """Energies of a part that is not trained, to first order in the edge vectors v about where they are, v0.
+
+    E = E(v0) + Σ ∂E/∂v · (v − v0) has the energies, forces and stress of the part. Those are constants to the weights
+    of the other parts, so no second derivative of this one is ever needed, nor then computed, in training.
+    """
+    vectors = graph.vectors()
+    with torch.enable_grad():
+        at = vectors.detach().requires_grad_()
+        nothing: Any = None
+        edges = EdgeGraph(
+            graph.numbers,
+            nothing,
+            graph.batch,
+            centers=graph.centers,
+            neighbors=graph.neighbors,
+            cell=nothing,
+            edge_vectors=at,
+        )
+        energies = part(edges)
+        (slope,) = torch.autograd.grad(energies.sum(), at, allow_unused=True, materialize_grads=True)
+    change = (slope * (vectors - at.detach())).sum(-1).to(energies.dtype)
+    return energies.detach().index_add(0, graph.centers, change)
 
 
 def _check(parts: Any) -> None:

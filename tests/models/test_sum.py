@@ -48,6 +48,22 @@ def test_smooth_where_the_shorter_part_ends():
     assert np.abs(np.diff(found.energy.numpy()) / 1e-4 + forces[1:]).max() < 1e-2
 
 
+def test_a_part_that_is_not_trained_costs_no_second_derivative():
+    potential, _ = total()
+    graph = graph_from_atoms([make_structure(name, seed=k) for k, name in enumerate(STRUCTURES)], 4.5)
+    gradients = []
+    for freeze in (False, True):
+        potential.train().requires_grad_(True)
+        potential.network.parts[1].requires_grad_(not freeze)
+        found = predict(potential, graph, stress=True, create_graph=True)
+        loss = found.energy.square().mean() + found.forces.square().mean() + found.stress.nan_to_num().square().sum()
+        weights = list(potential.network.parts[0].parameters())
+        gradients.append([found.energy, found.forces, found.stress, *torch.autograd.grad(loss, weights)])
+    for free, fixed in zip(*gradients, strict=True):
+        size = max(1e-3, free.nan_to_num().abs().max().item())
+        assert torch.allclose(free, fixed, rtol=1e-9, atol=1e-9 * size, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32])
 @pytest.mark.parametrize("engine", ["parts", "padded", "pieces"])
 def test_engines_agree_with_float64_eager(engine, dtype):

@@ -80,6 +80,8 @@ def test_all_is_told_and_kept(levels, tmp_path, capsys):
     for when in ("before", "after"):
         assert card["old_level"][when]["forces (meV/Å)"] == summary[when]["mae"]["forces"]
     assert summary["before"]["n_structures"] == 6
+    # A finished run says the same when it is asked again.
+    assert training.train(finetune(levels, tmp_path, *run)).old_level.card() == card["old_level"]
 
 
 def test_it_starts_where_the_base_ended(levels, tmp_path):

@@ -34,7 +34,7 @@ def test_data_and_eam_in_one_command(tmp_path, capsys):
     assert made.stat().st_mtime_ns == before
     found = load(result.model).card["pretraining"]
     assert found["eam"] == "eam.pt" and (found["rounds"], found["strength"]) == (2, 0.3)
-    with pytest.raises(InputError, match="another recipe"):
+    with pytest.raises(InputError, match=r"pretrain\.rounds was 2, is 3"):
         train.prepare(tiny(tmp_path, data, f"pretrain.eam={eam}", "pretrain.rounds=3"))
 
 
