@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms, units
 
 from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
+from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
 from md_protocols import files as names
@@ -31,6 +32,8 @@ from md_protocols.thermostats import (
     maxwell_boltzmann,
     refuse_constraints,
 )
+
+Reference = MoleculeReference | PeriodicReference
 
 
 @dataclass
@@ -55,7 +58,7 @@ def start_run(
     settings: MDSettings,
     output: str,
     *,
-    reference: MoleculeReference | None = None,
+    reference: Reference | None = None,
     identity: dict | None = None,
     progress: bool | None = False,
 ) -> dict:
@@ -66,7 +69,8 @@ def start_run(
     atoms : start structure with a calculator; it is moved. Existing momenta are replaced by Maxwell-Boltzmann ones.
     settings : see `MDSettings`
     output : directory for the files of the run; must not have a run in it
-    reference : for the bond rule and h(r); None: bonds of the start structure (molecules), nothing (periodic)
+    reference : MoleculeReference for the bond rule and h(r), PeriodicReference for g(r); None: bonds of the start
+        structure (molecules), nothing (periodic)
     identity : what a restart must find unchanged (hashes of model and structure)
     progress : True: progress bar; None: only on a terminal; False: none
 
@@ -114,7 +118,7 @@ def continue_run(
     _check_identity(meta["identity"], identity or {})
     start = stored_atoms(arrays, meta)
     path = run_files.path(names.REFERENCE)
-    reference = MoleculeReference.load(path) if path.exists() else None
+    reference = load_reference(path) if path.exists() else None
     atoms = start.copy()
     atoms.calc = calculator
     atoms.set_cell(arrays["cell"])
@@ -134,7 +138,7 @@ class MDRun:
         atoms: Atoms,
         settings: MDSettings,
         run_files: RunFiles,
-        reference: MoleculeReference | None,
+        reference: Reference | None,
         identity: dict,
         rng: np.random.Generator,
         start: Atoms,
@@ -147,9 +151,11 @@ class MDRun:
             start,
             temperature_K=settings.temperature_K,
             ndof=self.ndof,
-            reference=reference if settings.bond_rule else None,
+            reference=reference if self._rule() else None,
+            frame_fs=settings.interval * settings.timestep_fs,
+            force_limit=force_limit(atoms.calc, reference),
         )
-        self.edges = reference.histogram.edges if reference else bin_edges()
+        self.edges = reference.histogram.edges if isinstance(reference, MoleculeReference) else bin_edges()
         self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)
         self.state = RunState()
         self.first_step = 0
@@ -173,10 +179,11 @@ class MDRun:
 
     def check_start(self) -> None:
         """Refuse a start structure that counts as broken."""
+        fresh, window = self.monitor.get_state(), self.monitor.get_window()
         failure, *_ = self._judge()
         if failure is not None:
             raise InputError(f"The start structure is broken already: {failure.message}. Relax or repair it first.")
-        self.monitor.set_state({"temperatures": []})  # frame 0 is judged once more, and counts once
+        self.monitor.set_state(fresh, window)  # frame 0 is judged once more, and counts once
 
     def begin(self) -> None:
         """Write the reference, frame 0 and the first restart point."""
@@ -211,13 +218,17 @@ class MDRun:
         """Set everything to the restart point and cut the files back to it."""
         self.files.cut_back(meta["sizes"])
         self.integrator.set_state(meta["integrator"])
-        self.monitor.set_state(meta["monitor"])
+        self.monitor.set_state(meta["monitor"], arrays.get("monitor_window", ()))
         self.counts[:] = arrays["counts"]
         for name in ("step", "stable_step", "frames", "restarts"):
             setattr(self.state, name, meta[name])
         self.state.restarts += 1
         self.first_step = self.state.step
         self._wall_before = meta["wall_s"]
+
+    def _rule(self) -> bool:
+        """Whether the reference is a rule for the run, or only for comparison."""
+        return self.settings.bond_rule if isinstance(self.reference, MoleculeReference) else self.settings.rdf_rule
 
     def _advance(self) -> None:
         """One step. A calculator may refuse a broken geometry: then the monitor says what is wrong with it."""
@@ -271,6 +282,7 @@ class MDRun:
             "start_positions": self.start.positions,
             "start_cell": self.start.cell.array,
             "counts": self.counts,
+            "monitor_window": self.monitor.get_window(),
             **{f"atoms_{name}": values for name, values in extra_arrays(self.start).items()},
         }
         state = self.state
@@ -289,6 +301,15 @@ class MDRun:
 
     def _tick(self) -> None:
         self.state.wall_s = self._wall_before + time.perf_counter() - self._begun
+
+
+def force_limit(calculator, reference: Reference | None) -> float | None:
+    """Mean + 5 std of |F| in eV/Å over the training data, from the model's card or the reference; None: not known."""
+    card = getattr(calculator, "card", None)
+    known = card.get("training_forces") if isinstance(card, dict) else None
+    if isinstance(known, dict) and {"mean", "std"} <= set(known):
+        return float(known["mean"]) + 5.0 * float(known["std"])
+    return reference.force_limit if isinstance(reference, PeriodicReference) else None
 
 
 def _check_identity(stored: dict, now: dict) -> None:

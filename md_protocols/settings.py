@@ -50,6 +50,8 @@ class MDSettings:
     """Name of the protocol the settings come from."""
     bond_rule: bool = True
     """Whether a molecule counts as broken when a bond deviates by more than 0.5 Å."""
+    rdf_rule: bool = True
+    """Whether a periodic system counts as broken when its g(r) leaves the reference."""
 
     def __post_init__(self) -> None:
         _require(self.ensemble in ("nvt", "nve"), f"ensemble is nvt or nve, not {self.ensemble!r}")
@@ -102,6 +104,11 @@ def load_protocol(name: str, ensemble: str) -> dict:
         raise InputError(f"The protocol {name!r} is for {protocol['ensemble'].upper()}: run it with {script}.")
     protocol.setdefault("seed", protocol.get("seeds", [0])[0])
     return {k: v for k, v in protocol.items() if k in {f.name for f in fields(MDSettings)}}
+
+
+def protocol_ensemble(name: str) -> str | None:
+    """Ensemble of a named protocol, None if there is no such protocol."""
+    return yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8")).get(name, {}).get("ensemble")
 
 
 def continue_settings(stored: dict, ensemble: str, given: dict) -> MDSettings:
