@@ -108,6 +108,7 @@ def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
     _warn_time_step(atoms, settings)
     atoms.calc = calculator or _load_model(path, device, settings.dtype)
     _warn_direct_forces(ensemble, atoms.calc)
+    _warn_temperature(settings, atoms.calc, reference)
     identity = _identity(path)
     return start_run(atoms, settings, output, reference=reference, identity=identity, progress=progress), output
 
@@ -268,6 +269,22 @@ def _warn_direct_forces(ensemble: str, calculator) -> None:
         _note(
             "the forces of this model are direct, not the derivative of its energy, so the total energy will drift; "
             "use a conservative model for NVE"
+        )
+
+
+def _warn_temperature(settings: MDSettings, calculator, reference) -> None:
+    """Say when the run leaves the temperatures of the data, which card["temperatures_K"] or the reference may know."""
+    card = getattr(calculator, "card", None)
+    known = card.get("temperatures_K") if isinstance(card, dict) else None
+    if known is None and isinstance(reference, PeriodicReference):
+        known = reference.temperatures_K
+    if known is None:
+        return
+    low, high = float(min(known)), float(max(known))
+    if settings.temperature_K > 1.05 * high or settings.temperature_K < 0.95 * low:
+        _note(
+            f"the data of this model are from {low:g} to {high:g} K and the run is at {settings.temperature_K:g} K: "
+            "forces there are extrapolated, and heat alone changes g(r) and h(r)"
         )
 
 

@@ -35,10 +35,12 @@ class PeriodicReference:
     rdfs : radial distribution functions by name: "all", "O-O", "O-Si", ...
     groups : the same of parts of the data, by the value of `group_by`; empty if the data are of one kind
     group_by : the entry of `atoms.info` that names the part a structure belongs to, e.g. "topology"
-    kind : "solid" or "liquid"; decides the threshold
+    kind : "solid" or "liquid"; decides the threshold unless `threshold_A` is given
     source : where the frames come from, for reports
     temperature_K : temperature at which the model is meant to run, or None
     protocol : name of the protocol (protocols.yaml) for it, or None
+    temperatures_K : lowest and highest temperature of the data, or None
+    threshold_A : largest ∫|g − g_ref| dr of a stable run, Å; None: by kind
     closest : shortest distance in the data by pair, Å, periodic images included
     forces : mean, std and max of |F| over all atoms, and their number, eV/Å; empty if the frames have no forces
     """
@@ -50,6 +52,8 @@ class PeriodicReference:
     group_by: str | None = None
     temperature_K: float | None = None
     protocol: str | None = None
+    temperatures_K: tuple[float, float] | None = None
+    threshold_A: float | None = None
     closest: dict[str, float] = field(default_factory=dict)
     forces: dict[str, float] = field(default_factory=dict)
 
@@ -61,7 +65,7 @@ class PeriodicReference:
     @property
     def threshold(self) -> float:
         """Largest ∫|g − g_ref| dr of a stable run, Å."""
-        return THRESHOLDS[self.kind]
+        return THRESHOLDS[self.kind] if self.threshold_A is None else self.threshold_A
 
     @property
     def edges(self) -> np.ndarray:
@@ -99,6 +103,8 @@ class PeriodicReference:
         group_by: str | None = None,
         temperature_K: float | None = None,
         protocol: str | None = None,
+        temperatures_K: tuple[float, float] | None = None,
+        threshold_A: float | None = None,
         r_max: float = R_MAX,
         bins: int = BINS,
     ) -> PeriodicReference:
@@ -112,6 +118,9 @@ class PeriodicReference:
         group_by : entry of `atoms.info` by which the data fall into parts whose structures differ (zeolites:
             "topology"); a run is compared with its own part, because parts differ among themselves by up to 0.9 Å
         temperature_K, protocol : what a run of the model uses unless told otherwise
+        temperatures_K : lowest and highest temperature of the frames; runs outside are warned of, because heat alone
+            broadens g(r): silica frames of 298 to 1000 K leave the 1.0 Å of a solid at 2000 K without any fault
+        threshold_A : in place of that of `kind`
         r_max, bins : of the functions; r_max in Å
 
         Raises
@@ -131,6 +140,8 @@ class PeriodicReference:
             group_by=group_by,
             temperature_K=temperature_K,
             protocol=protocol,
+            temperatures_K=temperatures_K,
+            threshold_A=threshold_A,
             closest=closest_by_pair(frames),
             forces=force_statistics(frames),
         )
@@ -144,6 +155,8 @@ class PeriodicReference:
             "kind": self.kind,
             "temperature_K": self.temperature_K,
             "protocol": self.protocol,
+            "temperatures_K": list(self.temperatures_K) if self.temperatures_K else None,
+            "threshold_A": self.threshold_A,
             "closest": self.closest,
             "forces": self.forces,
             "group_by": self.group_by,
@@ -156,10 +169,12 @@ class PeriodicReference:
         """The inverse of `to_dict`; floats come back exactly."""
         if data.get("format") != FORMAT or data.get("version") != 1:
             raise InputError(f"This is not a '{FORMAT}' of version 1: make one with PeriodicReference.from_frames.")
-        plain = ("source", "kind", "temperature_K", "protocol", "closest", "forces", "group_by")
+        span = data["temperatures_K"]
+        plain = ("threshold_A", "source", "kind", "temperature_K", "protocol", "closest", "forces", "group_by")
         return cls(
             rdfs=_read(data["rdfs"]),
             groups={name: _read(part) for name, part in data["groups"].items()},
+            temperatures_K=(float(span[0]), float(span[1])) if span else None,
             **{name: data[name] for name in plain},
         )
 

@@ -201,6 +201,18 @@ def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, m
     assert (settings["protocol"], settings["temperature_K"]) == (None, 400.0)
 
 
+def test_a_temperature_outside_the_data_is_warned_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write("copper.xyz", cell(), format="extxyz")
+    PeriodicReference.from_frames(rattled(), temperatures_K=(300.0, 700.0), threshold_A=1.7).save("r.json")
+    common = ["--structure", "copper.xyz", "--reference", "r.json", "--steps", "0"]
+    assert PeriodicReference.load("r.json").threshold == 1.7
+    assert nvt.main([*common, "--temperature", "500", "--output", "a"], calculator=EMT()) == 0
+    assert "Warning" not in capsys.readouterr().err
+    assert nvt.main([*common, "--temperature", "2000", "--output", "b"], calculator=EMT()) == 0
+    assert "from 300 to 700 K and the run is at 2000 K" in capsys.readouterr().err
+
+
 def test_a_reference_of_another_kind_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write("copper.xyz", cell(), format="extxyz")
