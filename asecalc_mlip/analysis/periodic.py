@@ -11,8 +11,8 @@ from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms
-from matscipy.neighbours import neighbour_list
 
+from asecalc_mlip.analysis.contacts import closest_approach
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
@@ -142,7 +142,7 @@ class PeriodicReference:
             protocol=protocol,
             temperatures_K=temperatures_K,
             threshold_A=threshold_A,
-            closest=closest_by_pair(frames),
+            closest=closest_approach(frames).by_pair,
             forces=force_statistics(frames),
         )
 
@@ -202,18 +202,6 @@ class PeriodicReference:
         )
 
 
-def closest_by_pair(frames: Iterable[Atoms], reach: float = 4.0) -> dict[str, float]:
-    """Shortest distance in Å of each pair of elements, periodic images included; pairs beyond `reach` are left out."""
-    found: dict[str, float] = {}
-    for atoms in frames:
-        i, j, d = neighbour_list("ijd", atoms, reach)
-        for a, b in _kinds(atoms):
-            of_pair = d[(atoms.symbols[i] == a) & (atoms.symbols[j] == b)] if len(d) else d
-            if len(of_pair):
-                found[f"{a}-{b}"] = min(found.get(f"{a}-{b}", np.inf), float(of_pair.min()))
-    return found
-
-
 def force_statistics(frames: Iterable[Atoms]) -> dict[str, float]:
     """Mean, standard deviation and maximum of |F| (eV/Å) over all atoms of all frames; {} without forces."""
     norms = [np.linalg.norm(f, axis=1) for f in map(_forces, frames) if f is not None]
@@ -232,11 +220,6 @@ def _forces(atoms: Atoms) -> np.ndarray | None:
     if atoms.calc is not None and "forces" in getattr(atoms.calc, "results", {}):
         return atoms.calc.results["forces"]
     return next((atoms.arrays[name] for name in FORCE_NAMES if name in atoms.arrays), None)
-
-
-def _kinds(atoms: Atoms) -> list[tuple[str, str]]:
-    symbols = sorted(set(atoms.get_chemical_symbols()))
-    return [(a, b) for k, a in enumerate(symbols) for b in symbols[k:]]
 
 
 def _parts(frames: list[Atoms], group_by: str | None) -> dict[str, list[Atoms]]:

@@ -150,7 +150,8 @@ def partial_rdfs(
             frames_of[name] = frames_of.get(name, 0) + 1
     if number < 0:
         raise InputError("There is no frame to take an RDF from: give at least one.")
-    return {name: RDF(edges, sums[name] / frames_of[name], split_name(name), frames_of[name]) for name in sums}
+    ordered = sorted(sums, key=lambda name: (name != "all", name))
+    return {name: RDF(edges, sums[name] / frames_of[name], split_name(name), frames_of[name]) for name in ordered}
 
 
 def frame_rdfs(
