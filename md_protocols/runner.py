@@ -1,4 +1,4 @@
-"""Runs molecular dynamics: the loop, frames, restart points, stop signals. NVE and NVT share it.
+"""Runs molecular dynamics: the loop, frames, restart points, stop signals. NVE, NVT, NPT and anneal share it.
 
 A run is a pure function of its settings, start structure and model, also when it is cut into pieces. For that
   - everything the next step depends on goes into the restart file as exact floats (positions, momenta, cell,
@@ -21,6 +21,7 @@ from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
 from md_protocols import files as names
+from md_protocols.barostats import GPA
 from md_protocols.files import RunFiles, extra_arrays, frame, stored_atoms
 from md_protocols.monitor import Failure, StabilityMonitor
 from md_protocols.progress import Interrupt, Progress
@@ -92,7 +93,7 @@ def start_run(
         reference = MoleculeReference.from_frames(atoms, "start structure")
     run = MDRun(atoms, settings, run_files, reference, identity or {}, rng, atoms.copy())
     run.check_start()
-    run_files.start()
+    run_files.start(log_columns(settings))
     with run_files.lock():
         run.begin()
         return run.run(progress)
@@ -219,6 +220,7 @@ class MDRun:
         self.files.cut_back(meta["sizes"])
         self.integrator.set_state(meta["integrator"])
         self.monitor.set_state(meta["monitor"], arrays.get("monitor_window", ()))
+        self.monitor.temperature_K = self.settings.target_K(meta["step"])
         self.counts[:] = arrays["counts"]
         for name in ("step", "stable_step", "frames", "restarts"):
             setattr(self.state, name, meta[name])
@@ -233,6 +235,9 @@ class MDRun:
     def _advance(self) -> None:
         """One step. A calculator may refuse a broken geometry: then the monitor says what is wrong with it."""
         self.state.step += 1
+        if self.settings.ensemble == "anneal":
+            self.monitor.temperature_K = self.settings.target_K(self.state.step)
+            self.integrator.set_target(self.monitor.temperature_K)
         try:
             self.integrator.step()
         except Exception:
@@ -247,7 +252,7 @@ class MDRun:
         kinetic = self.atoms.get_kinetic_energy()
         time_ps = self.state.step * self.settings.timestep_fs * 1e-3
         values = (time_ps, self.temperature, energy, kinetic, energy + kinetic, self.integrator.conserved())
-        self.files.append_row((self.state.step, *map(float, values)))
+        self.files.append_row((self.state.step, *map(float, (*values, *self._extra_values()))))
         if failure is not None:
             self._broken(failure, energy, forces)
             return
@@ -256,6 +261,18 @@ class MDRun:
         self.state.frames += 1
         if not self.atoms.pbc.any():
             self.counts += count_distances(self.atoms.positions, self.edges)
+
+    def _extra_values(self) -> tuple[float, ...]:
+        """What the log of NPT and anneal has besides, see EXTRA_COLUMNS."""
+        if self.settings.ensemble == "anneal":
+            return (self.settings.target_K(self.state.step),)
+        if self.settings.ensemble == "npt":
+            try:
+                stress = self.atoms.get_stress(include_ideal_gas=True)
+            except InputError:  # a broken geometry, which the monitor names
+                stress = np.full(6, np.nan)
+            return self.atoms.get_volume(), -float(np.mean(stress[:3])) / GPA
+        return ()
 
     def _judge(self) -> tuple[Failure | None, float, np.ndarray]:
         energy = float(self.atoms.get_potential_energy())
@@ -301,6 +318,11 @@ class MDRun:
 
     def _tick(self) -> None:
         self.state.wall_s = self._wall_before + time.perf_counter() - self._begun
+
+
+def log_columns(settings: MDSettings) -> tuple[str, ...]:
+    """Columns of the log of a run."""
+    return (*names.LOG_COLUMNS, *names.EXTRA_COLUMNS.get(settings.ensemble, ()))
 
 
 def force_limit(calculator, reference: Reference | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Command line shared by nvt.py and nve.py: options, start structure, model, reference, exit codes."""
+"""Command line shared by nvt.py, nve.py, npt.py and anneal.py: options, structure, model, reference, exit codes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from asecalc_mlip.errors import InputError
 from md_protocols.files import RunFiles
 from md_protocols.runner import continue_run, start_run
 from md_protocols.settings import (
+    BAROSTATS,
     DTYPES,
     THERMOSTATS,
     Dtype,
@@ -40,7 +41,7 @@ def main(ensemble: str, description: str, argv: list[str] | None = None, *, calc
 
     Parameters
     ----------
-    ensemble : "nvt" or "nve"
+    ensemble : "nvt", "nve", "npt" or "anneal"
     description : first lines of --help
     argv : arguments; None: those of the process
     calculator : any ASE calculator to use in place of the model file
@@ -66,18 +67,26 @@ def main(ensemble: str, description: str, argv: list[str] | None = None, *, calc
 
 def build_parser(ensemble: str, description: str) -> argparse.ArgumentParser:
     """Options; None everywhere means "not given", so that a protocol or a restart can fill it in."""
-    default = MDSettings(ensemble=ensemble)
-    temperature = 500 if ensemble == "nvt" else 300
+    default = make_settings(ensemble, {})
     parser = argparse.ArgumentParser(description=description, epilog=EXIT_CODES)
     add = parser.add_argument
     add("--model", help=f"shipped model or path of a .pt file (default {default.model})")
     add("--structure", metavar="FILE", help="start structure, any file ASE reads (default: the model's own)")
     add("--protocol", metavar="NAME", help="named settings from protocols.yaml, e.g. md17 or piwsl")
-    add("--temperature", dest="temperature_K", type=float, metavar="K", help=f"default {temperature} K")
+    add("--temperature", dest="temperature_K", type=float, metavar="K", help=f"default {default.temperature_K:g} K")
+    if ensemble == "anneal":
+        end = f"end of the ramp, default {default.temperature_end_K:g} K"
+        add("--end-temperature", dest="temperature_end_K", type=float, metavar="K", help=end)
+        add("--ramp-steps", type=int, metavar="N", help="steps of the ramp; then the temperature stays (default: all)")
+    if ensemble == "npt":
+        add("--pressure", dest="pressure_GPa", type=float, metavar="GPA", help="default 0 GPa")
+        add("--barostat", choices=BAROSTATS, help=f"whether the shape may change (default {default.barostat})")
+        add("--tau-p", dest="tau_p_fs", type=float, metavar="FS", help="relaxation time of the barostat (500 fs)")
     add("--timestep", dest="timestep_fs", type=float, metavar="FS", help=f"default {default.timestep_fs} fs")
     add("--steps", type=int, metavar="N", help=f"default {default.steps}")
-    if ensemble == "nvt":
+    if ensemble in ("nvt", "anneal"):
         add("--thermostat", choices=THERMOSTATS, help=f"default {default.thermostat}")
+    if ensemble != "nve":
         add("--tau", dest="tau_fs", type=float, metavar="FS", help="relaxation time of the thermostat (50 or 100 fs)")
     add("--seed", type=int, metavar="N", help=f"of velocities and noise (default {default.seed})")
     add("--interval", type=int, metavar="N", help=f"steps between frames (default {default.interval})")
@@ -281,9 +290,11 @@ def _warn_temperature(settings: MDSettings, calculator, reference) -> None:
     if known is None:
         return
     low, high = float(min(known)), float(max(known))
-    if settings.temperature_K > 1.05 * high or settings.temperature_K < 0.95 * low:
+    ends = [settings.temperature_K, settings.temperature_end_K or settings.temperature_K]
+    if max(ends) > 1.05 * high or min(ends) < 0.95 * low:
+        where = f"goes from {ends[0]:g} to {ends[1]:g} K" if ends[0] != ends[1] else f"is at {ends[0]:g} K"
         _note(
-            f"the data of this model are from {low:g} to {high:g} K and the run is at {settings.temperature_K:g} K: "
+            f"the data of this model are from {low:g} to {high:g} K and the run {where}: "
             "forces there are extrapolated, and heat alone changes g(r) and h(r)"
         )
 

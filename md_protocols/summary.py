@@ -51,6 +51,7 @@ def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> d
         "periodic": run.atoms.pbc.tolist(),
         "degrees_of_freedom": run.ndof,
         **_averages(log, state.stable_step),
+        **_of_ensemble(run, log),
         "energy_drift": _drift(run, log),
         "energy_range_eV_per_atom": _energy_range(log, state.stable_step, len(run.atoms)),
         "extremes": asdict(run.monitor.extremes),
@@ -85,6 +86,11 @@ def summary_text(summary: dict, directory: str) -> str:
     lines = [head, f"{summary['formula']}, {settings['ensemble'].upper()}, seed {settings['seed']}"]
     if summary["temperature_mean_K"] is not None:
         lines[-1] += f", mean temperature {summary['temperature_mean_K']:.0f} ± {summary['temperature_std_K']:.0f} K"
+    if "reached_K" in summary:
+        lines.append(f"The thermostat was at {summary['reached_K']:.0f} K at the last stable frame")
+    if "volume_mean_A3" in summary:
+        volume = f"{summary['volume_mean_A3']:.2f} ± {summary['volume_std_A3']:.2f} Å³"
+        lines.append(f"Volume {volume}, mean pressure {summary['pressure_mean_GPa']:+.3f} GPa")
     if summary["h_error"] is not None:
         lines.append(f"h(r) error {summary['h_error']:.3f} against {summary['h_reference']}")
     if summary["rdf_errors"]:
@@ -146,6 +152,21 @@ def _averages(log: dict[str, np.ndarray], stable_step: int) -> dict:
     }
 
 
+def _of_ensemble(run: MDRun, log: dict[str, np.ndarray]) -> dict:
+    """Volume and pressure of NPT; the temperature that an anneal reached."""
+    good = log["step"] <= run.state.stable_step
+    if run.settings.ensemble == "anneal":
+        return {"reached_K": run.settings.target_K(run.state.stable_step)}
+    if run.settings.ensemble != "npt" or good.sum() < 2:
+        return {}
+    volume, pressure = (log[name][good][good.sum() // 2 :] for name in ("volume_A3", "pressure_GPa"))
+    return {
+        "volume_mean_A3": float(volume.mean()),
+        "volume_std_A3": float(volume.std()),
+        "pressure_mean_GPa": float(pressure.mean()),
+    }
+
+
 def _drift(run: MDRun, log: dict[str, np.ndarray]) -> dict | None:
     """Drift of the conserved energy over the stable frames; None for Langevin, which has none."""
     good = log["step"] <= run.state.stable_step
@@ -177,7 +198,7 @@ def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict, rdfs: dict[st
     figure = md_figure(
         log,
         title=_title(summary),
-        target_K=settings.temperature_K if settings.ensemble == "nvt" else None,
+        target_K=settings.temperature_K if settings.ensemble in ("nvt", "npt") else None,
         n_atoms=summary["n_atoms"],
         structure=shown,
         reference=reference,
@@ -193,6 +214,15 @@ def _title(summary: dict) -> str:
     how = settings["thermostat"] or "velocity Verlet"
     verdict = f"broke after {summary['stable_ps']:g} ps ({failure['kind']})" if failure else "stable"
     return (
-        f"{summary['formula']}  {settings['ensemble'].upper()} {settings['temperature_K']:g} K, {how}, "
+        f"{summary['formula']}  {settings['ensemble'].upper()} {_span(settings)}, {how}, "
         f"{settings['timestep_fs']:g} fs, {summary['time_ps']:g} ps: {verdict}"
     )
+
+
+def _span(settings: dict) -> str:
+    """Temperature and pressure of a run, for titles."""
+    text = f"{settings['temperature_K']:g} K"
+    if settings.get("temperature_end_K") is not None:
+        text = f"{settings['temperature_K']:g} → {settings['temperature_end_K']:g} K"
+    pressure = settings.get("pressure_GPa")
+    return text if pressure is None else f"{text} {pressure:g} GPa"
