@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
@@ -84,6 +85,24 @@ def start_run(
     InputError
         The directory has a run, the structure is broken or has constraints, the disk is full.
     """
+    run = prepare_run(atoms, settings, output, reference=reference, identity=identity)
+    run.check_start()
+    run.files.start(log_columns(settings))
+    with run.files.lock():
+        run.begin()
+        return run.run(progress)
+
+
+def prepare_run(
+    atoms: Atoms,
+    settings: MDSettings,
+    output: str | Path,
+    *,
+    reference: Reference | None = None,
+    identity: dict | None = None,
+    kind: type[MDRun] | None = None,
+) -> MDRun:
+    """A run with its initial velocities, before anything is written; arguments and errors as for `start_run`."""
     run_files = RunFiles(output)
     run_files.check_free()
     refuse_constraints(atoms)
@@ -91,12 +110,7 @@ def start_run(
     maxwell_boltzmann(atoms, settings.temperature_K, rng)
     if reference is None and not atoms.pbc.any():
         reference = MoleculeReference.from_frames(atoms, "start structure")
-    run = MDRun(atoms, settings, run_files, reference, identity or {}, rng, atoms.copy())
-    run.check_start()
-    run_files.start(log_columns(settings))
-    with run_files.lock():
-        run.begin()
-        return run.run(progress)
+    return (kind or MDRun)(atoms, settings, run_files, reference, identity or {}, rng, atoms.copy())
 
 
 def continue_run(
@@ -114,6 +128,24 @@ def continue_run(
     InputError
         No restart file, a damaged one, files that were changed, another model than before.
     """
+    run, arrays, meta = stored_run(calculator, settings, output, identity=identity)
+    with run.files.lock():
+        run.restore(arrays, meta)
+        return run.run(progress)
+
+
+def stored_run(
+    calculator,
+    settings: MDSettings | None,
+    output: str | Path,
+    *,
+    identity: dict | None = None,
+    kind: type[MDRun] | None = None,
+) -> tuple[MDRun, dict[str, np.ndarray], dict]:
+    """A run as its restart file has it, for `MDRun.restore`, with what the file holds; errors as `continue_run`.
+
+    `settings` None: those of the file.
+    """
     run_files = RunFiles(output)
     arrays, meta = run_files.load_restart()
     _check_identity(meta["identity"], identity or {})
@@ -125,10 +157,9 @@ def continue_run(
     atoms.set_cell(arrays["cell"])
     atoms.positions[:] = arrays["positions"]
     atoms.set_momenta(arrays["momenta"])
-    run = MDRun(atoms, settings, run_files, reference, meta["identity"], np.random.default_rng(), start)
-    with run_files.lock():
-        run.restore(arrays, meta)
-        return run.run(progress)
+    settings = settings or MDSettings(**meta["settings"])
+    rng = np.random.default_rng()
+    return (kind or MDRun)(atoms, settings, run_files, reference, meta["identity"], rng, start), arrays, meta
 
 
 class MDRun:
@@ -190,8 +221,8 @@ class MDRun:
         """Write the reference, frame 0 and the first restart point."""
         if self.reference is not None:
             self.files.write_json(names.REFERENCE, self.reference.to_dict())
-        self._take_frame()
-        self._restart_point()
+        self.take_frame()
+        self.restart_point()
 
     def run(self, progress: bool | None) -> dict:
         """Integrate to the last step, the first broken frame or a stop signal; returns the summary."""
@@ -200,10 +231,10 @@ class MDRun:
             while state.step < settings.steps and state.failure is None and not interrupt.at_once:
                 self._advance()
                 if state.failure is None and state.step % settings.interval == 0:
-                    self._take_frame()
+                    self.take_frame()
                     bar.update(state.step, self.atoms, self.temperature)
                 if state.failure is None and state.step % settings.restart_every == 0:
-                    self._restart_point()
+                    self.restart_point()
                     if interrupt.signal:
                         break
                 elif interrupt.news():
@@ -241,12 +272,17 @@ class MDRun:
         try:
             self.integrator.step()
         except Exception:
-            failure = self.monitor.check(self.atoms)
-            if failure is None:
+            if not self.refused():
                 raise
-            self._broken(failure, np.nan, np.full((len(self.atoms), 3), np.nan))
 
-    def _take_frame(self) -> None:
+    def refused(self) -> bool:
+        """End a run whose geometry the calculator refuses, if the monitor finds it broken too; whether it does."""
+        failure = self.monitor.check(self.atoms)
+        if failure is not None:
+            self._broken(failure, np.nan, np.full((len(self.atoms), 3), np.nan))
+        return failure is not None
+
+    def take_frame(self) -> None:
         """Log and judge the frame; keep it in the trajectory if it is stable."""
         failure, energy, forces = self._judge()
         kinetic = self.atoms.get_kinetic_energy()
@@ -288,7 +324,7 @@ class MDRun:
         step = self.state.step
         return frame(self.atoms, energy, forces, step=step, time_ps=step * self.settings.timestep_fs * 1e-3)
 
-    def _restart_point(self) -> None:
+    def restart_point(self) -> None:
         """Write the restart file and start the calculator afresh, as a restarted run will."""
         self._tick()
         arrays = {

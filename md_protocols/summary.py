@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from md_protocols.runner import MDRun
 
 
-def write_report(run: MDRun) -> dict:
+def write_report(run: MDRun, *, figure: bool = True) -> dict:
     """Write summary.json and figure.png of a run that ended; returns the summary."""
     log = run.files.read_log()
     rdfs = structure.rdfs_of_run(run)
     summary = summarise(run, log, rdfs)
     run.files.write_json(names.SUMMARY, summary)
-    run.files.write_bytes(names.FIGURE, _figure(run, log, summary, rdfs))
+    if figure:
+        run.files.write_bytes(names.FIGURE, _figure(run, log, summary, rdfs))
     return summary
 
 
