@@ -54,6 +54,10 @@ for command in (
     models.bench,
     dynamics.nvt,
     dynamics.nve,
+    dynamics.npt,
+    dynamics.anneal,
+    dynamics.campaign,
+    dynamics.rdf,
     data.data,
     eam.eam,
 ):
