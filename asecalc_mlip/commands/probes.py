@@ -13,6 +13,12 @@ __all__ = ["COMMANDS"]
 
 HELP = {
     "diatomic": "Energy of two lone atoms over their distance (asecalc diatomic --help).",
+    "relax": "Relax a structure, and its cell if asked to (asecalc relax --help).",
+    "vibrations": "Harmonic vibrations of a molecule (asecalc vibrations --help).",
+    "scan": "Bond, angle and dihedral scans; smoothness of all bonds (asecalc scan --help).",
+    "eos": "Equation of state of a crystal (asecalc eos --help).",
+    "elastic": "Elastic constants of a crystal (asecalc elastic --help).",
+    "phonons": "Phonons of a crystal (asecalc phonons --help).",
 }
 
 

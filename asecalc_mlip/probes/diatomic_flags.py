@@ -26,7 +26,7 @@ from scipy.signal import find_peaks
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.probes.diatomic import DiatomicCurve
 
-__all__ = ["Flag", "Hole", "attractive_hole", "diatomic_flags", "never_bound", "shortest_distances"]
+__all__ = ["Flag", "Hole", "attractive_hole", "diatomic_flags", "never_bound", "outstanding", "shortest_distances"]
 
 NEVER_BOUND = 0.6  # of the sum of covalent radii
 DEEPEST = 0.02  # eV; a fall or a barrier below this does not hold atoms, at 300 K kT is 0.026 eV
@@ -220,12 +220,12 @@ def _jumps(curve: DiatomicCurve) -> list[Flag]:
     changes = np.abs(np.diff(force))
     # Over a kink the rule above is off by at most this.
     unexplained = np.maximum(unexplained - 0.5 * h * changes, 0.0)
-    jumps = [(float(unexplained[k]), k, "energy", "eV") for k in _outstanding(unexplained, JUMP)]
+    jumps = [(float(unexplained[k]), k, "energy", "eV") for k in outstanding(unexplained, JUMP)]
     # Where the energy jumps the force may do too: one thing, told once.
     known = [k for _, k, *_ in jumps]
     kinks = [
         (float(changes[k]), k, "force", "eV/Å")
-        for k in _outstanding(changes, KINK)
+        for k in outstanding(changes, KINK)
         if all(abs(k - other) > 2 for other in known)
     ]
     at_cutoff, elsewhere = [], []
@@ -242,7 +242,7 @@ def _jumps(curve: DiatomicCurve) -> list[Flag]:
     return flags
 
 
-def _outstanding(changes: np.ndarray, least: float) -> np.ndarray:
+def outstanding(changes: np.ndarray, least: float) -> np.ndarray:
     """Steps that change by more than `least`, and by far more than the steps around them."""
     padded = np.pad(changes, 3)
     around = np.max([padded[3 + d : len(padded) - 3 + d] for d in (-3, -2, 2, 3)], axis=0)
