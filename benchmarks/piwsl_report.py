@@ -76,10 +76,10 @@ def _line(loss: str, rows: list[dict[str, Any]]) -> str:
 def dynamics(results: dict[str, dict[str, Any]]) -> str:
     """Table of the trajectories, and the figure of survival."""
     runs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    length = max(row["steps"] for row in results.values()) / 2000
+    length = max(row["picoseconds"] for row in results.values())
     for key, row in results.items():
         frames, model, loss = key.split("/")[:3]
-        runs[f"{frames.split()[1]} frames, {KINDS[model]}"][loss].append(row["stable_ps"])
+        runs[f"{frames.split()[1]} frames, {KINDS[model]}"][loss].extend(row["stable_ps"])
     lines = [f"### Dynamics of aspirin at 500 K, {length:g} ps", ""]
     lines += ["| model | loss | trajectories | stable | mean stable time, ps |", "|---|---|---|---|---|"]
     for name, losses in runs.items():
