@@ -2,6 +2,8 @@
 
     python benchmarks/eam_report.py        # reads benchmarks/results/eam_*.json, writes eam_study.md and figures
 
+The diatomic curves need the models themselves in runs/eam-study; the rest does not.
+
 Errors are MAE on the test frames, mean ± standard deviation over the seeds; only rows with all seeds are shown.
 """
 
@@ -19,11 +21,18 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.eam_rows import METHODS, MODELS, SEEDS  # noqa: E402
+from asecalc_mlip import PIWSLCalculator  # noqa: E402
+from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
+from asecalc_mlip.plots.piwsl import survival_figure  # noqa: E402
+from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
+from benchmarks.eam_rows import DATA, METHODS, MODELS, RUNS, SEEDS, Row  # noqa: E402
+from benchmarks.eam_study import SHARED  # noqa: E402
+from training.readers import read_frames  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {"painn": "PaiNN", "cgcnn": "CGCNN", "torchmd_et": "TorchMD-ET"}
 DATA_NAMES = {"silica": "silica zeolites", "limno": "Li-Mn-O electrodes", "tio2": "TiO2"}
+DRAWN = ("plain", "EAM", "delta")
 Group = tuple[str, int, str, str]  # data, frames, model, method
 Rows = dict[str, dict[str, Any]]
 
@@ -31,7 +40,9 @@ Rows = dict[str, dict[str, Any]]
 def main() -> None:
     """Write everything that the results allow."""
     groups = grouped(json.loads((RESULTS / "eam_study.json").read_text()))
-    text = "\n\n".join(errors(groups))
+    md = RESULTS / "eam_md.json"
+    runs = grouped(json.loads(md.read_text())) if md.exists() else {}
+    text = "\n\n".join([*errors(groups), *dynamics(runs), *holes()])
     (RESULTS / "eam_study.md").write_text(text + "\n")
     print(text)
 
@@ -58,6 +69,54 @@ def errors(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
             cells = [_mean(mae["energy_per_atom"]), _mean(mae["forces"]), stress, str(rows[0]["steps"]), seconds]
             lines.append(f"| {NAMES[model]} | {method} | {' | '.join(cells)} |")
         yield "\n".join(lines)
+
+
+def dynamics(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
+    """One table for each data set and size, and the figure of survival."""
+    for data, n_train in sorted({group[:2] for group in groups}):
+        chosen = _in_order(g for g in groups if g[:2] == (data, n_train))
+        first = groups[chosen[0]][0]
+        title = f"{DATA_NAMES[data]}, {n_train} training frames: {first['temperature_K']:g} K"
+        lines = [
+            f"### {title}",
+            "",
+            "| model | method | runs | stable | mean stable time, ps | g(r) error, % | closest |",
+        ]
+        lines += ["|---|---|---|---|---|---|---|"]
+        times: dict[str, dict[str, list[float]]] = defaultdict(dict)
+        for group in chosen:
+            rows = groups[group]
+            stable_ps = [time for row in rows for time in row["stable_ps"]]
+            times[NAMES[group[2]]][group[3]] = stable_ps
+            rdf = [row["rdf_error_percent"][0] for row in rows if row["rdf_error_percent"]]
+            cells = [str(len(stable_ps)), str(sum(row["stable"] for row in rows)), f"{np.mean(stable_ps):.1f}"]
+            cells += [_mean(rdf, 0) if rdf else "", f"{min(row['closest_ratio'] for row in rows):.2f}"]
+            lines.append(f"| {NAMES[group[2]]} | {group[3]} | {' | '.join(cells)} |")
+        lines += ["", "Closest: smallest distance over the sum of covalent radii, of all runs; 0.6 ends a run."]
+        survival_figure(times, length_ps=first["length_ps"], title=title, path=RESULTS / f"eam_md_{data}.png")
+        yield "\n".join(lines)
+
+
+def holes() -> Iterator[str]:
+    """Diatomic curves of silica, seed 0 of each method, as a figure, and which have an attractive hole."""
+    for model in MODELS:
+        paths = {m: RUNS / Row("silica", 120, model, m, 0).key / "model.pt" for m in DRAWN}
+        if not all(path.exists() for path in paths.values()):
+            continue
+        shortest = shortest_distances(read_frames(SHARED / DATA["silica"]["train"]))
+        calculators = {m: PIWSLCalculator.load(path, device="cpu") for m, path in paths.items()}
+        reports = [diatomic_report(calc, name=m, grid="full", shortest_A=shortest) for m, calc in calculators.items()]
+        title = f"{NAMES[model]} on 120 frames of silica: lone pairs"
+        diatomic_figure(reports, path=RESULTS / f"eam_diatomic_{model}.png", title=title)
+        lines = [f"### Attractive holes below 0.8 of the shortest training distance, {NAMES[model]}, seed 0", ""]
+        pairs = list(reports[0].holes)
+        lines += [f"| method | {' | '.join(pairs)} |", "|---" * (len(pairs) + 1) + "|"]
+        lines += [f"| {r.model} | {' | '.join(_hole(r.holes[pair]) for pair in pairs)} |" for r in reports]
+        yield "\n".join(lines)
+
+
+def _hole(hole: Any) -> str:
+    return "none" if hole is None else f"{hole.depth_eV:.1f} eV"
 
 
 def _in_order(groups: Any) -> list[Group]:

@@ -1,0 +1,98 @@
+"""How long do the models of the EAM study hold crystals together, and do they keep their structure?
+
+    python benchmarks/eam_md.py [PART...] [--starts 8] [--jobs 2]
+
+The published protocol (Langevin; silica 2000 K, 2 fs; Li-Mn-O and TiO2 1000 K, 1 fs; 5 000 steps) from test structures:
+`--starts` of them for each of three models (seeds), so 24 trajectories per method. A run ends where atoms collapse,
+fly off or overheat, or where g(r) over 1 ps leaves that of the ab-initio frames by the threshold of a solid. It needs
+the models of `benchmarks/eam_study.py run`. Interrupted runs go on; results: benchmarks/results/eam_md.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.eam_rows import DATA, PARTS, RUNS, Row  # noqa: E402
+from benchmarks.eam_study import SHARED  # noqa: E402
+from benchmarks.grid import run_rows, select_parts  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "eam_md.json"
+# Where the kinds of structure differ, g(r) is compared with that of the same kind.
+GROUPS = {"silica": "topology"}
+STARTS = "EAM_STUDY_STARTS"
+
+
+@click.command(help=__doc__)
+@click.argument("parts", nargs=-1)
+@click.option("--starts", type=click.IntRange(1), default=8, show_default=True, help="Structures for each model.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Models at once, one thread each.")
+def main(parts: tuple[str, ...], starts: int, jobs: int) -> None:
+    """Run what is missing."""
+    rows = [row for row in select_parts(parts, PARTS) if (RUNS / row.key / "model.pt").exists()]
+    for data in {row.data for row in rows}:
+        _make_reference(data)
+    os.environ[STARTS] = str(starts)
+    run_rows(rows, run_row, RESULTS, jobs=jobs, say=_summary)
+
+
+def run_row(row: Row) -> dict[str, Any]:
+    """Run or continue the trajectories of a model in a process of its own."""
+    folder = RUNS / "md" / row.key
+    arguments = ["--output", str(folder)]
+    if (folder / "campaign.json").exists():
+        arguments.append("--restart")
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        arguments += ["--model", str(RUNS / row.key / "model.pt"), "--reference", str(_reference(row.data))]
+        arguments += ["--structure", str(SHARED / DATA[row.data]["test"]), "--starts", os.environ[STARTS]]
+        arguments += ["--protocol", "eam-silica" if row.data == "silica" else "eam-mptrj", "--seeds", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "md_protocols.campaign", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": (done.stderr.strip() or done.stdout.strip())[-300:]}
+    (group,) = json.loads((folder / "campaign_summary.json").read_text())["groups"]
+    names = ("runs", "stable", "failures", "rdf_error_percent", "closest_ratio", "force_frames", "frames")
+    summaries = [json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))]
+    return {
+        **row.to_dict(),
+        "temperature_K": group["temperature_K"],
+        "length_ps": max(summary["time_ps"] for summary in summaries),
+        "stable_ps": [summary["stable_ps"] for summary in summaries],
+        **{name: group[name] for name in names},
+        "ms_per_replica_step": group["ms_per_replica_step"],
+    }
+
+
+def _reference(data: str) -> Path:
+    return RUNS / f"{data}.reference.json"
+
+
+def _make_reference(data: str) -> None:
+    """g(r) of the training file, closest distances and forces; no row has seen more than a part of it."""
+    from asecalc_mlip.analysis.periodic import PeriodicReference
+    from training.readers import read_frames
+
+    if not _reference(data).exists():
+        frames = read_frames(SHARED / DATA[data]["train"])
+        reference = PeriodicReference.from_frames(frames, DATA[data]["train"], group_by=GROUPS.get(data))
+        reference.save(_reference(data))
+
+
+def _summary(result: dict[str, Any]) -> str:
+    mean = sum(result["stable_ps"]) / len(result["stable_ps"])
+    return f"{result['stable']} of {result['runs']} stable, {mean:.1f} ps; {result['failures']}"
+
+
+if __name__ == "__main__":
+    main()
