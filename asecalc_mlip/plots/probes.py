@@ -39,7 +39,11 @@ def phonon_figure(results: Sequence[PhononResult], *, path: str | Path, title: s
     for k, one in enumerate(results):
         colour = COLOURS[k % len(COLOURS)]
         scaled = one.path_1_per_A * length / one.path_1_per_A[-1]
-        lines = bands.plot(scaled, one.frequencies_THz, color=colour, lw=1.2)
+        jumps = (np.abs(np.diff(one.qpoints, axis=0)).max(axis=1) > 1e-6) & (np.diff(one.path_1_per_A) < 1e-9)
+        gaps = np.flatnonzero(jumps) + 1  # where the path goes on elsewhere; no line across
+        lines = bands.plot(
+            np.insert(scaled, gaps, np.nan), np.insert(one.frequencies_THz, gaps, np.nan, axis=0), color=colour, lw=1.2
+        )
         lines[0].set_label(one.model)
         dos.plot(one.dos_per_THz, one.dos_frequencies_THz, color=colour, lw=1.4)
         heat.plot(one.temperatures_K, one.heat_capacity_J_per_K_mol, color=colour, lw=1.8)
