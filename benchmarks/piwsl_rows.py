@@ -12,7 +12,7 @@ __all__ = ["DATA", "PARTS", "Row", "overrides", "rows_of"]
 SEEDS = (0, 1, 2)
 STEPS = 3000
 # Of the data sets beside aspirin, on which everything is tried.
-SHORT = 2000
+SHORT = 1500
 EPOCHS = 15
 VALIDATION_FRAMES = 50
 
