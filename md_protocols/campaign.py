@@ -29,7 +29,7 @@ from asecalc_mlip.errors import InputError
 from md_protocols.campaign_report import report_campaign
 from md_protocols.campaign_runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
 from md_protocols.progress import Interrupt
-from md_protocols.script import beside, meant_for, model_path
+from md_protocols.script import beside, meant_for, model_path, warn_time_step
 from md_protocols.settings import DTYPES, MDSettings, make_settings
 
 EXIT_CODES = "Exit code: 0 all runs ended (stable or not), 2 bad input, 3 another error, 128 + signal if stopped."
@@ -104,6 +104,8 @@ def _plan(options: argparse.Namespace, directory: Path) -> list[Run]:
     if temperatures == [None]:
         temperatures = sorted({make(str(model), None, 0).temperature_K for model in models})
     reference = str(Path(options.reference).resolve()) if options.reference else None
+    for atoms in {a.get_chemical_formula(): a for a in starts}.values():
+        warn_time_step(atoms, make(str(models[0]), temperatures[0], 0))
     runs = plan_runs(models, len(starts), temperatures, _seeds(options.seeds), make, reference)
     write_plan(directory, runs, starts)
     return runs
@@ -143,9 +145,11 @@ def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) 
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}.")
     todo = shares(directory, runs, options.batch_size, options.processes)
     if options.dask:
-        return _on_dask(options, directory, todo)
+        _on_dask(options, directory, todo)
+        return None
     if options.processes > 1 and len(todo) > 1:
-        return _in_processes(options, directory, todo)
+        _in_processes(options, directory, todo)
+        return None
     total = sum(run.settings["steps"] for share in todo for run in share)
     hidden = None if options.progress is None else not options.progress
     with Interrupt() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=hidden) as bar:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import ase.io
 import numpy as np
@@ -147,7 +148,7 @@ def shares(directory: Path, runs: Sequence[Run], batch_size: int, processes: int
 
 def read_starts(directory: Path) -> list[Atoms]:
     """The start structures."""
-    return ase.io.read(directory / STARTS, index=":", format="extxyz")
+    return list(ase.io.iread(directory / STARTS, index=":", format="extxyz"))
 
 
 def run_share(
@@ -200,14 +201,16 @@ def _replica(directory: Path, run: Run, start: Atoms, calculator, locks: ExitSta
         replica, arrays, meta = stored_run(slot, None, files.directory, identity=identity, kind=Replica)
         locks.enter_context(replica.files.lock())
         replica.restore(arrays, meta)
-        return replica, False
+        return cast(Replica, replica), False
     for name in names.ALL:  # it was killed before its first restart point
         files.path(name).unlink(missing_ok=True)
     atoms = start.copy()
     atoms.calc = slot
     reference = find_reference(atoms, Path(run.model), run.reference)
-    options = {"reference": reference, "identity": identity, "kind": Replica}
-    return prepare_run(atoms, run.make_settings(), files.directory, **options), True
+    replica = prepare_run(
+        atoms, run.make_settings(), files.directory, reference=reference, identity=identity, kind=Replica
+    )
+    return cast(Replica, replica), True
 
 
 def _begin(replica: Replica, locks: ExitStack) -> None:

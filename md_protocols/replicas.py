@@ -20,7 +20,7 @@ from asecalc_mlip.checks import CLOSEST
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.neighbors import FARTHEST
 from md_protocols.batch_integrators import Flat, batched
-from md_protocols.runner import MDRun
+from md_protocols.run import MDRun
 from md_protocols.summary import write_report
 
 
@@ -82,6 +82,10 @@ class Batch:
     replicas : of one model, integrator, time step and periodicity
     calculator : PIWSLCalculator
     """
+
+    flat: Flat
+    energies: np.ndarray
+    _slices: list[slice]
 
     def __init__(self, replicas: Sequence[Replica], calculator) -> None:
         self.calculator = calculator

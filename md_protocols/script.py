@@ -114,7 +114,7 @@ def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
     path = model_path(settings.model) if calculator is None else None
     atoms = _structure(settings, path)
     reference = find_reference(atoms, path, reference_file)
-    _warn_time_step(atoms, settings)
+    warn_time_step(atoms, settings)
     atoms.calc = calculator or _load_model(path, device, settings.dtype)
     _warn_direct_forces(ensemble, atoms.calc)
     _warn_temperature(settings, atoms.calc, reference)
@@ -264,7 +264,8 @@ def _free_name(settings: MDSettings) -> str:
     return name
 
 
-def _warn_time_step(atoms: Atoms, settings: MDSettings) -> None:
+def warn_time_step(atoms: Atoms, settings: MDSettings) -> None:
+    """Say when the time step is long for the hydrogen in a structure."""
     light = 1 in atoms.numbers and atoms.get_masses()[atoms.numbers == 1].min() < 1.5
     if light and settings.timestep_fs > 1.0:
         _note(

@@ -14,7 +14,7 @@ from asecalc_mlip.errors import InputError
 from md_protocols import files as names
 
 if TYPE_CHECKING:
-    from md_protocols.runner import MDRun
+    from md_protocols.run import MDRun
 
 # A mean over fewer frames is too noisy to compare distributions with.
 MIN_REFERENCE_FRAMES = 50
@@ -37,13 +37,13 @@ def rdfs_of_run(run: MDRun) -> dict[str, RDF]:
     stride = max(1, (run.state.frames - first) // RDF_FRAMES)
     if isinstance(run.reference, PeriodicReference):
         edges = run.reference.edges
-        size = {"r_max": float(edges[-1]), "bins": len(edges) - 1}
+        r_max, bins = float(edges[-1]), len(edges) - 1
     else:
         # Below the first lattice translation: an atom's own images are spikes that hide the structure.
-        size = {"r_max": min(10.0, 0.99 * float(run.atoms.cell.lengths().min())), "bins": 200}
+        r_max, bins = min(10.0, 0.99 * float(run.atoms.cell.lengths().min())), 200
     try:
         return partial_rdfs(
-            iread(run.files.path(names.TRAJECTORY), index=f"{first}::{stride}", format="extxyz"), **size
+            iread(run.files.path(names.TRAJECTORY), index=f"{first}::{stride}", format="extxyz"), r_max=r_max, bins=bins
         )
     except InputError:  # a slab or a wire has no density
         return {}
@@ -66,8 +66,8 @@ def to_draw(
 ) -> tuple[RDF | DistanceHistogram | None, RDF | DistanceHistogram | None, float | None]:
     """What the figure shows: the function of the run, that of the reference and the error between them."""
     if not run.atoms.pbc.any():
-        drawn = isinstance(run.reference, MoleculeReference) and h is not None
-        return run.histogram, run.reference.histogram if drawn else None, h
+        known = run.reference.histogram if isinstance(run.reference, MoleculeReference) else None
+        return run.histogram, known if h is not None else None, h
     if isinstance(run.reference, PeriodicReference) and "all" in found:
         target = run.reference.rdfs_for(run.start)["all"]
         return found["all"], target, found["all"].error(target)

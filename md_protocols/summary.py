@@ -19,7 +19,7 @@ from md_protocols import structure
 from md_protocols.progress import calculator_stats, rates, time_shares
 
 if TYPE_CHECKING:
-    from md_protocols.runner import MDRun
+    from md_protocols.run import MDRun
 
 
 def write_report(run: MDRun, *, figure: bool = True) -> dict:

@@ -124,7 +124,8 @@ def closest_approach(frames: Atoms | Iterable[Atoms], *, reach: float = 4.0) -> 
     InputError
         No frames, or no pair within `reach`.
     """
-    best, by_pair = None, {}
+    best: tuple[float, float, tuple[int, int], tuple[str, str], int] | None = None
+    by_pair: dict[str, float] = {}
     for number, atoms in enumerate(as_list(frames)):
         i, j, d = neighbour_list("ijd", atoms, reach)
         if len(d) == 0:

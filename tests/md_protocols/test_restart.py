@@ -139,7 +139,7 @@ def script(tmp_path, *arguments, **options):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
 
 
-def wait_for_size(path, size, seconds=30):
+def wait_for_size(path, size, seconds=120):
     end = time.time() + seconds
     while time.time() < end and (not path.exists() or path.stat().st_size < size):
         time.sleep(0.01)
@@ -154,13 +154,13 @@ def test_killed_process_continues_the_same_run(tmp_path, stop):
     cut = script(tmp_path, *common, "--output", tmp_path / "cut")
     wait_for_size(tmp_path / "cut" / "log.csv", 1500)  # some frames past step 200
     cut.send_signal(stop)
-    _, message = cut.communicate(timeout=30)
+    _, message = cut.communicate(timeout=120)
     if stop == signal.SIGTERM:
         assert cut.returncode == 128 + stop and "restart point" in message
         assert json.loads((tmp_path / "cut" / "summary.json").read_text())["status"] == "interrupted"
     assert len(read(tmp_path / "cut" / "trajectory.extxyz", ":")) < 31
     again = script(tmp_path, "--restart", "--output", tmp_path / "cut")
-    assert again.wait(timeout=30) == 0 and whole.wait(timeout=30) == 0
+    assert again.wait(timeout=120) == 0 and whole.wait(timeout=120) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 

@@ -1,0 +1,57 @@
+"""`asecalc rdf`: table, comparison with a reference or other frames, figure, and the reference file it can make."""
+
+import json
+
+import pytest
+from ase.build import bulk
+from ase.io import write
+from click.testing import CliRunner
+
+from asecalc_mlip.analysis import PeriodicReference
+from asecalc_mlip.cli import main
+
+
+@pytest.fixture
+def frames(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for k in range(6):
+        atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+        atoms.rattle(0.1, seed=k)
+        atoms.info["phase"] = "a" if k < 3 else "b"
+        made.append(atoms)
+    write("frames.extxyz", made)
+    return "frames.extxyz"
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, ["rdf", *arguments])
+    return result.exit_code, result.output
+
+
+def test_table_reference_and_figure(frames, tmp_path):
+    code, output = run(frames, "--save-reference", "r.json", "--group-by", "phase", "--protocol", "eam-mptrj")
+    assert code == 0 and "Cl-Na" in output and "Å" in output
+    reference = PeriodicReference.load("r.json")
+    assert list(reference.groups) == ["a", "b"] and reference.protocol == "eam-mptrj"
+    common = [frames, "--index", ":3", "-o", "g.json", "--figure", "g.png"]
+    code, output = run(*common, "--reference", "r.json", "--group", "a")
+    errors = json.loads((tmp_path / "g.json").read_text())["errors"]
+    assert code == 0 and errors["Cl-Na"]["error_percent"] < 0.1  # the file has six digits
+    assert (tmp_path / "g.png").stat().st_size > 10_000
+    code, output = run(*common, "--reference", frames, "--pair", "Na-Cl")
+    errors = json.loads((tmp_path / "g.json").read_text())["errors"]
+    assert list(errors) == ["Cl-Na"] and 0.1 < errors["Cl-Na"]["error_percent"] < 100
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere.xyz"], "no such file"),
+        (["frames.extxyz", "--pair", "Na-O"], "the frames have all, Cl-Cl, Cl-Na, Na-Na"),
+        (["frames.extxyz", "--reference", "frames.json"], "cannot be read as a reference"),
+    ],
+)
+def test_bad_input(frames, arguments, message):
+    code, output = run(*arguments)
+    assert code == 2 and message in output
