@@ -95,6 +95,7 @@ setup(
         ],
         "tune": ["optuna>=4.0,<6"],
         "xtb": ["tblite>=0.4"],
+        "phonons": ["phonopy>=2.38", "spglib>=2.5"],
         "torch-sim": ["torch-sim-atomistic>=0.3"],
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "mypy>=1.13", "torch-geometric>=2.6"],
     },

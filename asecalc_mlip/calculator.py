@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -17,11 +18,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.checks import CLOSEST, ElementCheck, check_distances, checked_device
 from asecalc_mlip.engine import Compile, Engine, Precision, make_engine
+from asecalc_mlip.engine.hessian import double, hessian
 from asecalc_mlip.engine.memory import MemoryGuard, check_list
 from asecalc_mlip.engine.transfer import to_host
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.evaluation import BatchSize, evaluate_iter
-from asecalc_mlip.models import Prediction
+from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.models import Potential, Prediction
 from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.neighbors import NeighborCache
 
@@ -70,6 +73,7 @@ class PIWSLCalculator(Calculator):
         self.check_elements = ElementCheck(self.potential.elements, model.path.name)
         self.memory = MemoryGuard(self.engine, self.device)
         self._stress_wanted = False
+        self._doubles: list[Potential] = []
         self._seconds = {"neighbours": 0.0, "model": 0.0}
 
     @classmethod
@@ -227,6 +231,36 @@ class PIWSLCalculator(Calculator):
         """As `evaluate`, but results come one by one as they are computed, and structures may be a generator."""
         return evaluate_iter(self, structures, batch_size=batch_size, progress=progress)
 
+    def hessian(self, atoms: Atoms) -> np.ndarray:
+        """Second derivatives of the energy by positions, exact; in float64 whatever the dtype of the calculator.
+
+        Parameters
+        ----------
+        atoms : Atoms
+            Of a periodic structure the cell stays as it is, and all images of an atom move with it.
+
+        Returns
+        -------
+        (3N, 3N) array
+            eV/Å², symmetric, coordinates in the order x, y, z of atom 0, x, y, z of atom 1, …
+
+        Raises
+        ------
+        InputError
+            For unknown elements, atoms that overlap, and models with direct forces, which have none.
+        NotEnoughMemoryError
+            For a structure that is too large.
+        """
+        self.check_elements(atoms.numbers)
+        check_list(atoms.positions, atoms.cell.array, atoms.pbc, self.cutoff)
+        with torch.inference_mode(False):
+            graph = graph_from_atoms(atoms, self.cutoff)
+            check_distances(graph)
+            graph = graph.to(self.device)
+            self._doubles = self._doubles or [double(potential) for potential in self._potentials()]
+            found = [hessian(potential, graph.within(potential.cutoff)) for potential in self._doubles]
+        return torch.stack(found).mean(0).cpu().numpy()
+
     @property
     def cutoff(self) -> float:
         """Å."""
@@ -249,6 +283,10 @@ class PIWSLCalculator(Calculator):
                 f"({100 * stats['neighbor_hit_rate']:.0f} % reused)"
             )
         return "\n".join(lines)
+
+    def _potentials(self) -> list[Potential]:
+        """Those whose mean energy this calculator gives."""
+        return [self.potential]
 
     def _results(self, prediction: Prediction) -> dict[str, Any]:
         prediction = to_host(prediction)

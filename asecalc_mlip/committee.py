@@ -74,7 +74,7 @@ class CommitteeCalculator(PIWSLCalculator):
         self.models = models
         # The first member is this calculator itself.
         members = [self, *(PIWSLCalculator(model, **options) for model in models[1:])]
-        potentials = [member.potential for member in members]
+        self._members = potentials = [member.potential for member in members]
         self.engine = CommitteeEngine([member.engine for member in members], potentials)
         self.memory = MemoryGuard(self.engine, self.device)
         # One list for all, as far as the member that sees farthest.
@@ -105,6 +105,9 @@ class CommitteeCalculator(PIWSLCalculator):
         names = ", ".join(model.path.name for model in self.models)
         limit = "no threshold" if self.threshold is None else f"{self.action} from {self.threshold:g} eV/Å on"
         return f"{super().__repr__()}\n  {'committee':<16} {len(self.models)} members: {names}; {limit}"
+
+    def _potentials(self) -> list[Potential]:
+        return self._members
 
     def _results(self, prediction: Prediction) -> dict[str, Any]:
         assert isinstance(prediction, CommitteePrediction)

@@ -1,0 +1,165 @@
+"""Relaxation of atoms, and of the cell with them: the start of everything that takes second derivatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS, FIRE
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.probes.single_points import model_name
+
+__all__ = ["CellRelaxation", "RelaxResult", "relax"]
+
+CellRelaxation = Literal["fixed", "full", "volume"]
+_OPTIMIZERS = {"bfgs": BFGS, "fire": FIRE}
+
+
+@dataclass(frozen=True, repr=False)
+class RelaxResult:
+    """A structure after relaxation; look at `converged` before using it.
+
+    Attributes
+    ----------
+    atoms : the relaxed structure, with the calculator
+    converged : whether all forces (and the stress, if the cell moved) are below the limit
+    n_steps : steps taken
+    energy_start_eV, energy_eV : before and after
+    max_force_eV_per_A : largest force on an atom after
+    max_stress_GPa : largest component of the stress after, or None where there is none
+    largest_move_A : largest distance an atom moved, beyond what the cell carried it
+    volume_change_percent : of the cell, or None for molecules
+    cell : what the cell was allowed to do
+    model : name
+    """
+
+    atoms: Atoms
+    converged: bool
+    n_steps: int
+    energy_start_eV: float
+    energy_eV: float
+    max_force_eV_per_A: float
+    max_stress_GPa: float | None
+    largest_move_A: float
+    volume_change_percent: float | None
+    cell: str
+    model: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, units in the names."""
+        plain = {name: value for name, value in self.__dict__.items() if name != "atoms"}
+        return plain | {
+            "symbols": self.atoms.get_chemical_symbols(),
+            "positions_A": self.atoms.positions.tolist(),
+            "cell_A": self.atoms.cell.array.tolist(),
+            "pbc": self.atoms.pbc.tolist(),
+        }
+
+    def __repr__(self) -> str:
+        gained = self.energy_start_eV - self.energy_eV
+        state = "relaxed" if self.converged else "NOT relaxed (more steps, or another start, is needed)"
+        stress = "" if self.max_stress_GPa is None else f", stress {self.max_stress_GPa:.3g} GPa"
+        volume = "" if self.volume_change_percent is None else f", volume {self.volume_change_percent:+.2f} %"
+        return (
+            f"{self.atoms.get_chemical_formula()}, {self.model}: {state} in {self.n_steps} steps, {gained:.4f} eV "
+            f"lower, largest force {self.max_force_eV_per_A:.2g} eV/Å{stress}, largest move "
+            f"{self.largest_move_A:.3f} Å{volume}"
+        )
+
+
+def relax(
+    atoms: Atoms,
+    calc: Any,
+    *,
+    fmax_eV_per_A: float = 1e-3,
+    steps: int = 500,
+    cell: CellRelaxation = "fixed",
+    keep_symmetry: bool = False,
+    optimizer: str = "bfgs",
+) -> RelaxResult:
+    """Relax a copy of a structure.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Stays as it is; its constraints hold.
+    calc : ASE calculator
+        In float64 where fmax is below 0.01: float32 forces are good to about 1e-5 of the largest.
+    fmax_eV_per_A : float
+        Largest force; for the cell, its generalised forces of the same size (`ase.filters.FrechetCellFilter`).
+    steps : int
+        At most.
+    cell : {"fixed", "full", "volume"}
+        "volume" keeps the shape.
+    keep_symmetry : bool
+        Keep the space group of the start (needs spglib, which comes with phonopy).
+    optimizer : {"bfgs", "fire"}
+
+    Raises
+    ------
+    InputError
+        For options that are not allowed, a cell that cannot relax, and a model without stress where that is needed.
+    """
+    if cell not in get_args(CellRelaxation):
+        raise InputError(f"cell is {cell!r}; allowed: {', '.join(get_args(CellRelaxation))}")
+    if optimizer not in _OPTIMIZERS:
+        raise InputError(f"optimizer is {optimizer!r}; allowed: {', '.join(_OPTIMIZERS)}")
+    if not fmax_eV_per_A > 0 or steps < 1:
+        raise InputError(f"fmax is {fmax_eV_per_A} eV/Å and steps {steps}; both must be above 0")
+    if cell != "fixed" and not atoms.pbc.all():
+        raise InputError(f"the cell cannot relax: pbc is {atoms.pbc.tolist()}; relax with cell='fixed'")
+    moved = atoms.copy()
+    moved.calc = calc
+    if keep_symmetry:
+        _keep_symmetry(moved)
+    try:
+        energy_start = moved.get_potential_energy()
+        target = moved if cell == "fixed" else FrechetCellFilter(moved, hydrostatic_strain=cell == "volume")
+        run = _OPTIMIZERS[optimizer](target, logfile=None)
+        converged = bool(run.run(fmax=fmax_eV_per_A, steps=steps))
+    except PropertyNotImplementedError as error:
+        raise InputError(f"{model_name(calc)} cannot relax {moved.get_chemical_formula()}: no {error}") from None
+    moved.set_constraint(atoms.constraints)
+    stress = _stress(moved) if moved.pbc.all() else None
+    return RelaxResult(
+        atoms=moved,
+        converged=converged,
+        n_steps=run.nsteps,
+        energy_start_eV=float(energy_start),
+        energy_eV=float(moved.get_potential_energy()),
+        max_force_eV_per_A=float(np.linalg.norm(moved.get_forces(), axis=1).max()),
+        max_stress_GPa=None if stress is None else float(np.abs(stress).max() / units.GPa),
+        largest_move_A=_largest_move(atoms, moved),
+        volume_change_percent=100.0 * (moved.get_volume() / atoms.get_volume() - 1.0) if atoms.pbc.all() else None,
+        cell=cell,
+        model=model_name(calc),
+    )
+
+
+def _stress(atoms: Atoms) -> np.ndarray | None:
+    try:
+        return atoms.get_stress()
+    except (PropertyNotImplementedError, NotImplementedError, InputError):
+        return None
+
+
+def _largest_move(before: Atoms, after: Atoms) -> float:
+    carried = before.copy()
+    carried.set_cell(after.cell, scale_atoms=True)
+    return float(np.linalg.norm(after.positions - carried.positions, axis=1).max())
+
+
+def _keep_symmetry(atoms: Atoms) -> None:
+    try:
+        from ase.constraints import FixSymmetry
+
+        atoms.set_constraint([*atoms.constraints, FixSymmetry(atoms)])
+    except ModuleNotFoundError as error:
+        from asecalc_mlip.probes.optional import needs
+
+        raise needs("keep_symmetry", error) from None

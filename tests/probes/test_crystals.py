@@ -1,0 +1,219 @@
+"""Relaxation, equation of state, elastic constants, phonons: against phonopy, matscipy and closed forms."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.units import GPa
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.plots.probes import elastic_figure, eos_figure, phonon_figure
+from asecalc_mlip.probes import elastic_constants, equation_of_state, phonons, relax
+from asecalc_mlip.probes.elastic import hill_moduli
+from asecalc_mlip.probes.phonons import supercell_for
+from tests.cases import DIRECT, model_file
+
+needs_phonopy = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('phonopy')", reason="no phonopy")
+ARGON = {"sigma": 3.4, "epsilon": 0.0104, "rc": 6.5, "ro": 5.0, "smooth": True}
+
+
+def argon(a=5.2):
+    return bulk("Ar", a=a), LennardJones(**ARGON)
+
+
+@pytest.fixture(scope="module")
+def copper():
+    """Relaxed by EMT, whose own bulk modulus and lattice constant are known to ASE."""
+    return relax(bulk("Cu"), EMT(), cell="full", fmax_eV_per_A=1e-5).atoms
+
+
+def test_relaxation_of_atoms_and_cell():
+    atoms, calc = bulk("Cu", a=3.7, cubic=True), EMT()
+    atoms.positions[0] += 0.1
+    found = relax(atoms, calc, cell="full", fmax_eV_per_A=1e-4)
+    assert found.converged and found.max_force_eV_per_A < 1e-4 and found.max_stress_GPa < 0.01
+    assert found.atoms.cell.lengths() == pytest.approx([3.59] * 3, abs=0.01)
+    assert found.volume_change_percent == pytest.approx(100 * ((3.59 / 3.7) ** 3 - 1), abs=0.5)
+    assert atoms.cell.lengths() == pytest.approx([3.7] * 3)  # what was given stays
+    assert json.dumps(found.to_dict()) and "relaxed in" in repr(found)
+    short = relax(atoms, calc, cell="full", steps=1)
+    assert not short.converged and "NOT relaxed" in repr(short)
+    same = relax(atoms, calc, cell="volume", fmax_eV_per_A=1e-3).atoms.cell
+    np.testing.assert_allclose(same.angles(), 90.0, atol=1e-6)
+
+
+def test_relaxation_refuses_bad_input(tmp_path):
+    from asecalc_mlip import PIWSLCalculator
+
+    direct = PIWSLCalculator.load(model_file(tmp_path, DIRECT), dtype="float64")
+    for call, match in (
+        (lambda: relax(molecule("H2O"), EMT(), cell="full"), "cell='fixed'"),
+        (lambda: relax(bulk("Cu"), EMT(), cell="shape"), "allowed: fixed, full, volume"),
+        (lambda: relax(bulk("Cu"), EMT(), optimizer="sgd"), "allowed: bfgs, fire"),
+        (lambda: relax(bulk("Cu"), EMT(), steps=0), "above 0"),
+        (lambda: relax(bulk("Si"), direct, cell="full"), "no stress"),
+    ):
+        with pytest.raises(InputError, match=match):
+            call()
+
+
+def test_equation_of_state(copper, tmp_path):
+    found = equation_of_state(copper, EMT(), relax_positions=False)
+    assert found.equilibrium_volume_A3 == pytest.approx(copper.get_volume(), rel=1e-4) and found.inside
+    # The bulk modulus is also the slope of the pressure at that volume.
+    shares = (0.999, 1.001)
+    pressures = []
+    for share in shares:
+        squeezed = copper.copy()
+        squeezed.calc = EMT()
+        squeezed.set_cell(copper.cell * share ** (1 / 3), scale_atoms=True)
+        pressures.append(-squeezed.get_stress()[:3].mean())
+    bulk_modulus = -(pressures[1] - pressures[0]) / (shares[1] - shares[0]) / GPa
+    assert found.bulk_modulus_GPa == pytest.approx(bulk_modulus, rel=0.01)
+    assert found.residual_meV_per_atom < 0.01 and json.dumps(found.to_dict())
+    eos_figure([found], path=tmp_path / "e.png")
+    with pytest.raises(InputError, match="needs a crystal"):
+        equation_of_state(molecule("H2O"), EMT())
+    with pytest.raises(InputError, match="no minimum|WARNING"):
+        equation_of_state(bulk("Cu", a=6.5), EMT(), relax_positions=False)
+
+
+def test_elastic_constants_agree_with_matscipy_and_the_equation_of_state(copper, tmp_path):
+    from matscipy.elasticity import measure_triclinic_elastic_constants
+
+    found = elastic_constants(bulk("Cu", cubic=True), EMT(), symmetry="cubic", fmax_eV_per_A=1e-4)
+    cubic = relax(bulk("Cu", cubic=True), EMT(), cell="full", fmax_eV_per_A=1e-5).atoms
+    reference = np.asarray(measure_triclinic_elastic_constants(cubic, delta=1e-3)) / GPa
+    for index, full in (((0, 0), (0, 0, 0, 0)), ((0, 1), (0, 0, 1, 1)), ((3, 3), (1, 2, 1, 2))):
+        assert found.constants_GPa[index] == pytest.approx(reference[full], rel=0.01)
+    free = elastic_constants(bulk("Cu", cubic=True), EMT(), fmax_eV_per_A=1e-4)
+    np.testing.assert_allclose(free.constants_GPa, found.constants_GPa, atol=0.01 * found.constants_GPa[0, 0])
+    eos = equation_of_state(copper, EMT(), relax_positions=False)
+    assert found.bulk_modulus_GPa == pytest.approx(eos.bulk_modulus_GPa, rel=0.01)
+    assert found.stable and json.dumps(found.to_dict()) and "Hill" in repr(found)
+    elastic_figure(found, path=tmp_path / "c.png")
+
+
+def test_hill_moduli_of_an_isotropic_body():
+    k, g = 100.0, 40.0
+    c = np.zeros((6, 6))
+    c[:3, :3] = k - 2 * g / 3
+    c[np.arange(3), np.arange(3)] += 2 * g
+    c[3:, 3:] = g * np.eye(3)
+    assert hill_moduli(c) == pytest.approx((k, g))
+
+
+def test_elastic_constants_refuse_bad_input():
+    for call, match in (
+        (lambda: elastic_constants(molecule("H2O"), EMT()), "need a crystal"),
+        (lambda: elastic_constants(bulk("Cu"), EMT(), symmetry="round"), "allowed: .*cubic"),
+        (lambda: elastic_constants(bulk("Cu"), EMT(), n_strains=1), "3 or more"),
+    ):
+        with pytest.raises(InputError, match=match):
+            call()
+
+
+@needs_phonopy
+def test_phonons_agree_with_phonopy_driven_by_ase(tmp_path):
+    from phonopy import Phonopy
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    atoms, calc = argon()
+    found = phonons(atoms, calc, supercell=(2, 2, 2), mesh=(6, 6, 6), points_per_segment=5)
+    crystal = found.phonopy.unitcell  # relaxed
+    unit = PhonopyAtoms(symbols=["Ar"], cell=crystal.cell, scaled_positions=[[0, 0, 0]])
+    by_hand = Phonopy(unit, np.diag([2, 2, 2]), primitive_matrix="P")
+    by_hand.generate_displacements(distance=0.01)
+    forces = []
+    for cell in by_hand.supercells_with_displacements:
+        moved = Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, pbc=True)
+        moved.calc = LennardJones(**ARGON)
+        forces.append(moved.get_forces())
+    by_hand.forces = forces
+    by_hand.produce_force_constants()
+    by_hand.run_qpoints([[0.5, 0.5, 0.0], [0.5, 0.5, 0.5], [0.5, 0.25, 0.75]])
+    for name, expected in zip("XLW", by_hand.get_qpoints_dict()["frequencies"], strict=True):
+        at = found.label_positions_1_per_A[found.labels.index(name)]
+        here = int(np.abs(found.path_1_per_A - at).argmin())
+        np.testing.assert_allclose(np.sort(found.frequencies_THz[here]), np.sort(expected), atol=0.01)
+    assert not found.has_imaginary and found.relaxed and "no imaginary" in repr(found)
+    # At high temperature every mode has k_B: 3 R per atom; the Γ point's three acoustic ones are left out.
+    assert found.heat_capacity_J_per_K_mol[-1] == pytest.approx(3 * 8.314, rel=0.01)
+    integral = np.trapezoid(found.dos_per_THz, found.dos_frequencies_THz)
+    assert integral == pytest.approx(3.0, rel=0.02)
+    assert json.dumps(found.to_dict())
+    phonon_figure([found, found], path=tmp_path / "p.png")
+
+
+@needs_phonopy
+def test_phonons_agree_with_the_exact_hessian_of_the_supercell(tmp_path):
+    from asecalc_mlip import PIWSLCalculator
+    from asecalc_mlip.probes import vibrations
+
+    calc = PIWSLCalculator.load(model_file(tmp_path, "eam"), dtype="float64")
+    atoms = bulk("Si", a=5.4)
+    found = phonons(atoms, calc, supercell=(2, 2, 2), relax_first=False, mesh=(2, 2, 2))
+    exact = vibrations(atoms * (2, 2, 2), calc)  # all q points of the 2×2×2 mesh at once
+    thz = np.sort(exact.frequencies_cm1 / 33.3564095)
+    found.phonopy.run_qpoints([[i / 2, j / 2, k / 2] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    by_phonopy = np.sort(found.phonopy.get_qpoints_dict()["frequencies"].reshape(-1))
+    rigid = np.argsort(np.abs(by_phonopy))[:3]
+    np.testing.assert_allclose(np.delete(by_phonopy, rigid), thz, atol=0.01)
+
+
+@needs_phonopy
+def test_imaginary_modes_are_never_hidden(tmp_path):
+    atoms, calc = bulk("Ar", "bcc", a=4.2), LennardJones(**ARGON)  # bcc argon shears into fcc
+    found = phonons(atoms, calc, supercell=(2, 2, 2), mesh=(6, 6, 6), relax_first=False, points_per_segment=11)
+    assert found.has_imaginary and found.imaginary_percent > 0 and "IMAGINARY" in repr(found)
+    assert found.to_dict()["lowest_THz"] == found.lowest_THz == pytest.approx(found.frequencies_THz.min(), abs=0.3)
+    assert not found.relaxed or found.max_force_eV_per_A < 1e-3
+    phonon_figure([found], path=tmp_path / "p.png")
+
+
+def test_phonons_refuse_bad_input(monkeypatch):
+    with pytest.raises(InputError, match="need a crystal"):
+        phonons(molecule("H2O"), EMT())
+    with pytest.raises(InputError, match="three numbers"):
+        phonons(bulk("Cu"), EMT(), supercell=(0, 1, 1), relax_first=False)
+    monkeypatch.setitem(sys.modules, "phonopy", None)
+    with pytest.raises(InputError, match=r"pip install 'asecalc-mlip\[phonons\]'"):
+        phonons(bulk("Cu"), EMT())
+
+
+def test_supercell_is_as_high_as_it_should_be():
+    assert supercell_for(bulk("Cu", a=3.6, cubic=True)) == (4, 4, 4)
+    assert supercell_for(bulk("Cu", a=3.6)) == (6, 6, 6)
+
+
+@pytest.mark.parametrize(
+    "script, options",
+    [
+        ("relax", ["--cell", "full", "--write", "out.xyz", "--fmax", "0.01"]),
+        ("eos", ["--rigid", "--as-is", "--volumes", "5", "--figure", "out.png"]),
+        ("elastic", ["--as-is", "--strains", "3", "--symmetry", "cubic", "--figure", "out.png"]),
+        ("phonons", ["--as-is", "--supercell", "1", "1", "1", "--mesh", "2", "2", "2", "--figure", "out.png"]),
+    ],
+)
+def test_scripts(script, options, tmp_path, monkeypatch, capsys):
+    from importlib import import_module
+
+    if script == "phonons":
+        pytest.importorskip("phonopy")
+    model = model_file(tmp_path, "eam")
+    bulk("SiO", "rocksalt", a=4.4).write(tmp_path / "s.xyz")
+    monkeypatch.chdir(tmp_path)
+    main = import_module(f"md_protocols.{script}").main
+    code = main([str(model), "s.xyz", "-o", "out.json", *options])
+    told = capsys.readouterr()
+    if script == "eos" and code == 2:  # a random model need not hold a crystal together, and says so
+        assert "no minimum" in told.err
+        return
+    assert code == 0, told.err
+    assert json.loads((tmp_path / "out.json").read_text())
+    assert main([str(model), "absent.xyz"]) == 2
