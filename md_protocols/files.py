@@ -32,6 +32,7 @@ FIGURE = "figure.png"
 UNSTABLE = "unstable.extxyz"
 ALL = (TRAJECTORY, LOG, RESTART, REFERENCE, SUMMARY, FIGURE, UNSTABLE)
 LOG_COLUMNS = ("step", "time_ps", "temperature_K", "epot_eV", "ekin_eV", "etot_eV", "conserved_eV")
+EXTRA_COLUMNS = {"npt": ("volume_A3", "pressure_GPa"), "anneal": ("target_K",)}
 
 
 class RunFiles:
@@ -54,14 +55,14 @@ class RunFiles:
                 f"{advice} another --output."
             )
 
-    def start(self) -> None:
+    def start(self, columns: tuple[str, ...] = LOG_COLUMNS) -> None:
         """Make the directory and the log of a new run."""
         self.check_free()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.directory} cannot be made: {error.strerror}.") from None
-        self.append(LOG, (",".join(LOG_COLUMNS) + "\n").encode())
+        self.append(LOG, (",".join(columns) + "\n").encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -111,8 +112,10 @@ class RunFiles:
 
     def read_log(self) -> dict[str, np.ndarray]:
         """The log by columns, each an (n,) array."""
+        with open(self.path(LOG), encoding="utf-8") as file:
+            columns = file.readline().strip().split(",")
         table = np.genfromtxt(self.path(LOG), delimiter=",", skip_header=1, ndmin=2)
-        return {name: table[:, k] if table.size else np.zeros(0) for k, name in enumerate(LOG_COLUMNS)}
+        return {name: table[:, k] if table.size else np.zeros(0) for k, name in enumerate(columns)}
 
     def write_json(self, name: str, data: dict) -> None:
         """Write a JSON file in one piece; NaN and infinite numbers become null."""

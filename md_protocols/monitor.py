@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from ase.data import covalent_radii
 from matscipy.neighbours import neighbour_list
 from scipy.spatial import cKDTree
 
+from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.rdf import frame_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
 
@@ -21,6 +24,10 @@ TEMPERATURE_FACTOR = 10.0
 # One reading of the temperature of a few degrees of freedom may leave [T/10, 10 T] by chance; averages over at
 # least this many samples do not (probability below 1e-9 a frame).
 TEMPERATURE_SAMPLES = 30
+RDF_WINDOW_FS = 1000.0
+# g(r) of a few frames of a small cell differs by the threshold itself from the mean; ten frames bring that to 0.4 Å.
+RDF_MIN_FRAMES = 10
+VOLUME_FACTOR = 3.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Failure:
 
     Attributes
     ----------
-    kind : "not finite", "collapse", "bond break", "evaporation" or "temperature"
+    kind : "not finite", "volume", "bond break", "collapse", "evaporation", "temperature" or "rdf"
     message : a sentence with atoms, values and limits
     atoms : the atoms concerned, counted from 0
     value, limit : the number that was out of bounds, and the bound
@@ -46,27 +53,66 @@ class Failure:
         return asdict(self)
 
 
+@dataclass
+class Extremes:
+    """The worst that was seen in any frame so far, the broken one included.
+
+    Attributes
+    ----------
+    closest_ratio : smallest distance over the sum of the covalent radii, periodic images included
+    closest_A, closest_pair : that distance in Å and its atoms
+    largest_force : largest |F| of an atom, eV/Å
+    force_frames : frames with |F| above `force_limit` on any atom
+    force_limit : mean + 5 std of |F| in the training data, eV/Å; None if it is not known
+    """
+
+    closest_ratio: float | None = None
+    closest_A: float | None = None
+    closest_pair: str | None = None
+    largest_force: float = 0.0
+    force_frames: int = 0
+    force_limit: float | None = None
+
+
 class StabilityMonitor:
     """Checks frames one after another.
 
     Parameters
     ----------
     atoms : start structure: atoms that have no neighbour in it are not expected to have one later
-    temperature_K : temperature of the run
+    temperature_K : temperature of the run; may be set anew during the run
     ndof : degrees of freedom
-    reference : bonds that must hold to 0.5 Å; None (periodic systems, reactions): no bond rule
+    reference : MoleculeReference: bonds must hold to 0.5 Å. PeriodicReference: g(r), averaged over a sliding window
+        of 1 ps (ten frames if these are more), must stay within its threshold. None: neither rule.
+    frame_fs : time between two frames in fs, which decides the number of frames in the window
+    force_limit : |F| in eV/Å above which a frame is counted in `extremes`; it is no failure
 
-    Source of the limits: Fu et al., TMLR 2023 (bonds); the others are this project's, see `Failure`.
+    Source of the limits: Fu et al., TMLR 2023 (bonds, g(r)); the others are this project's, see `Failure`.
     """
 
     def __init__(
-        self, atoms: Atoms, *, temperature_K: float, ndof: int, reference: MoleculeReference | None = None
+        self,
+        atoms: Atoms,
+        *,
+        temperature_K: float,
+        ndof: int,
+        reference: MoleculeReference | PeriodicReference | None = None,
+        frame_fs: float = 50.0,
+        force_limit: float | None = None,
     ) -> None:
         self.temperature_K = temperature_K
-        self.reference = reference
-        self._alone_at_start = self._alone(atoms, *pairs_within(atoms, _search_radius(atoms)))
-        self._window = math.ceil(TEMPERATURE_SAMPLES / ndof)
-        self._temperatures: deque[float] = deque(maxlen=self._window)
+        self.reference = reference if isinstance(reference, MoleculeReference) else None
+        self.periodic = reference if isinstance(reference, PeriodicReference) else None
+        self.extremes = Extremes(force_limit=force_limit)
+        self.volume = atoms.get_volume() if atoms.pbc.all() else None
+        self.window_frames = max(RDF_MIN_FRAMES, round(RDF_WINDOW_FS / frame_fs))
+        self._window: deque[np.ndarray] = deque(maxlen=self.window_frames)
+        if self.periodic:
+            self._target = self.periodic.rdfs_for(atoms)["all"]
+        self._radius = max(_search_radius(atoms), self.periodic.edges[-1] if self.periodic else 0.0)
+        self._alone_at_start = self._alone(atoms, *pairs_within(atoms, self._radius))
+        self._samples = math.ceil(TEMPERATURE_SAMPLES / ndof)
+        self._temperatures: deque[float] = deque(maxlen=self._samples)
 
     def check(
         self, atoms: Atoms, *, energy: float = 0.0, forces: np.ndarray | None = None, temperature: float | None = None
@@ -80,21 +126,40 @@ class StabilityMonitor:
         forces : (n, 3) array, eV/Å
         temperature : K; None leaves that check out
         """
+        failure = self._finite(atoms, energy, forces) or self._volume(atoms)
+        if failure:
+            return failure
+        self._note_forces(forces)
+        pairs = pairs_within(atoms, self._radius)
         return (
-            self._finite(atoms, energy, forces)
-            or self._bonds(atoms)
-            or self._contacts(atoms)
+            self._bonds(atoms)
+            or self._contacts(atoms, *pairs)
             or self._temperature(temperature)
+            or self._structure(atoms, *pairs)
         )
 
     def get_state(self) -> dict:
-        """What the next check depends on."""
-        return {"temperatures": list(self._temperatures)}
+        """What the next check depends on, apart from `get_window`."""
+        return {"temperatures": list(self._temperatures), "extremes": asdict(self.extremes)}
 
-    def set_state(self, state: dict) -> None:
-        """Continue from `get_state`."""
+    def get_window(self) -> np.ndarray:
+        """g(r) of the frames in the window, (n_frames, bins)."""
+        return np.array(self._window) if self._window else np.zeros((0, 0))
+
+    def set_state(self, state: Mapping, window: Iterable[np.ndarray]) -> None:
+        """Continue from `get_state` and `get_window`."""
         self._temperatures.clear()
         self._temperatures.extend(state["temperatures"])
+        self.extremes = Extremes(**state.get("extremes", {}))
+        self._window.clear()
+        self._window.extend(window)
+
+    def rdf_error(self) -> float | None:
+        """∫|g − g_ref| dr of the window in Å; None before the window is full or without a reference."""
+        if len(self._window) < self.window_frames:
+            return None
+        mean = np.mean(self._window, axis=0)
+        return float(np.sum(np.abs(mean - self._target.g) * np.diff(self._target.edges)))
 
     def _finite(self, atoms: Atoms, energy: float, forces: np.ndarray | None) -> Failure | None:
         if not math.isfinite(energy):
@@ -122,9 +187,40 @@ class StabilityMonitor:
         bond = tuple(int(k) for k in self.reference.bonds[index])
         return Failure("bond break", message, bond, deviation, THRESHOLD)
 
-    def _contacts(self, atoms: Atoms) -> Failure | None:
-        i, j, d = pairs_within(atoms, _search_radius(atoms))
+    def _volume(self, atoms: Atoms) -> Failure | None:
+        """Before neighbours are looked for: in a cell that collapsed there are too many to hold."""
+        if self.volume is None:
+            return None
+        volume, lowest, highest = atoms.get_volume(), self.volume / VOLUME_FACTOR, self.volume * VOLUME_FACTOR
+        if lowest <= volume <= highest:
+            return None
+        message = f"the cell has {volume:.4g} Å³, outside {lowest:.4g} to {highest:.4g} Å³ (a third to three times)"
+        return Failure("volume", message, value=volume, limit=lowest if volume < lowest else highest)
+
+    def _note_forces(self, forces: np.ndarray | None) -> None:
+        if forces is None:
+            return
+        largest = float(np.sqrt(np.square(forces).sum(axis=1).max()))
+        self.extremes.largest_force = max(self.extremes.largest_force, largest)
+        if self.extremes.force_limit is not None and largest > self.extremes.force_limit:
+            self.extremes.force_frames += 1
+
+    def _structure(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> Failure | None:
+        if self.periodic is None:
+            return None
+        self._window.append(frame_rdfs(atoms, i, j, d, self._target.edges)["all"])
+        error, limit = self.rdf_error(), self.periodic.threshold
+        if error is None or error <= limit:
+            return None
+        message = (
+            f"g(r), averaged over the last {len(self._window)} frames, deviates from the reference by ∫|Δg| dr = "
+            f"{error:.2f} Å below {self._target.edges[-1]:g} Å (limit for a {self.periodic.kind} {limit:g} Å)"
+        )
+        return Failure("rdf", message, value=error, limit=limit)
+
+    def _contacts(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> Failure | None:
         ratio = d / _radii_sum(atoms, i, j)
+        self._note_closest(atoms, i, j, d, ratio)
         if len(ratio) and ratio.min() < COLLAPSE:
             k = int(np.argmin(ratio))
             message = (
@@ -138,11 +234,19 @@ class StabilityMonitor:
         message = f"{_name(atoms, gone[0])} has no neighbour within {EVAPORATION} × the sum of covalent radii any more"
         return Failure("evaporation", message, (int(gone[0]),), limit=EVAPORATION)
 
+    def _note_closest(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray, ratio: np.ndarray) -> None:
+        extremes = self.extremes
+        if len(ratio) == 0 or ratio.min() >= (extremes.closest_ratio or math.inf):
+            return
+        k = int(np.argmin(ratio))
+        extremes.closest_ratio, extremes.closest_A = float(ratio[k]), float(d[k])
+        extremes.closest_pair = f"{_name(atoms, i[k])}-{_name(atoms, j[k])}"
+
     def _temperature(self, temperature: float | None) -> Failure | None:
         if temperature is None:
             return None
         self._temperatures.append(float(temperature))
-        if len(self._temperatures) < self._window:
+        if len(self._temperatures) < self._samples:
             return None
         mean = float(np.mean(self._temperatures))
         low, high = self.temperature_K / TEMPERATURE_FACTOR, self.temperature_K * TEMPERATURE_FACTOR

@@ -1,4 +1,4 @@
-"""Runs molecular dynamics: the loop, frames, restart points, stop signals. NVE and NVT share it.
+"""Runs molecular dynamics: the loop, frames, restart points, stop signals. NVE, NVT, NPT and anneal share it.
 
 A run is a pure function of its settings, start structure and model, also when it is cut into pieces. For that
   - everything the next step depends on goes into the restart file as exact floats (positions, momenta, cell,
@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
 
 from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
+from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
 from md_protocols import files as names
+from md_protocols.barostats import GPA
 from md_protocols.files import RunFiles, extra_arrays, frame, stored_atoms
 from md_protocols.monitor import Failure, StabilityMonitor
 from md_protocols.progress import Interrupt, Progress
@@ -31,6 +34,8 @@ from md_protocols.thermostats import (
     maxwell_boltzmann,
     refuse_constraints,
 )
+
+Reference = MoleculeReference | PeriodicReference
 
 
 @dataclass
@@ -55,7 +60,7 @@ def start_run(
     settings: MDSettings,
     output: str,
     *,
-    reference: MoleculeReference | None = None,
+    reference: Reference | None = None,
     identity: dict | None = None,
     progress: bool | None = False,
 ) -> dict:
@@ -66,7 +71,8 @@ def start_run(
     atoms : start structure with a calculator; it is moved. Existing momenta are replaced by Maxwell-Boltzmann ones.
     settings : see `MDSettings`
     output : directory for the files of the run; must not have a run in it
-    reference : for the bond rule and h(r); None: bonds of the start structure (molecules), nothing (periodic)
+    reference : MoleculeReference for the bond rule and h(r), PeriodicReference for g(r); None: bonds of the start
+        structure (molecules), nothing (periodic)
     identity : what a restart must find unchanged (hashes of model and structure)
     progress : True: progress bar; None: only on a terminal; False: none
 
@@ -79,6 +85,24 @@ def start_run(
     InputError
         The directory has a run, the structure is broken or has constraints, the disk is full.
     """
+    run = prepare_run(atoms, settings, output, reference=reference, identity=identity)
+    run.check_start()
+    run.files.start(log_columns(settings))
+    with run.files.lock():
+        run.begin()
+        return run.run(progress)
+
+
+def prepare_run(
+    atoms: Atoms,
+    settings: MDSettings,
+    output: str | Path,
+    *,
+    reference: Reference | None = None,
+    identity: dict | None = None,
+    kind: type[MDRun] | None = None,
+) -> MDRun:
+    """A run with its initial velocities, before anything is written; arguments and errors as for `start_run`."""
     run_files = RunFiles(output)
     run_files.check_free()
     refuse_constraints(atoms)
@@ -86,12 +110,7 @@ def start_run(
     maxwell_boltzmann(atoms, settings.temperature_K, rng)
     if reference is None and not atoms.pbc.any():
         reference = MoleculeReference.from_frames(atoms, "start structure")
-    run = MDRun(atoms, settings, run_files, reference, identity or {}, rng, atoms.copy())
-    run.check_start()
-    run_files.start()
-    with run_files.lock():
-        run.begin()
-        return run.run(progress)
+    return (kind or MDRun)(atoms, settings, run_files, reference, identity or {}, rng, atoms.copy())
 
 
 def continue_run(
@@ -109,21 +128,38 @@ def continue_run(
     InputError
         No restart file, a damaged one, files that were changed, another model than before.
     """
+    run, arrays, meta = stored_run(calculator, settings, output, identity=identity)
+    with run.files.lock():
+        run.restore(arrays, meta)
+        return run.run(progress)
+
+
+def stored_run(
+    calculator,
+    settings: MDSettings | None,
+    output: str | Path,
+    *,
+    identity: dict | None = None,
+    kind: type[MDRun] | None = None,
+) -> tuple[MDRun, dict[str, np.ndarray], dict]:
+    """A run as its restart file has it, for `MDRun.restore`, with what the file holds; errors as `continue_run`.
+
+    `settings` None: those of the file.
+    """
     run_files = RunFiles(output)
     arrays, meta = run_files.load_restart()
     _check_identity(meta["identity"], identity or {})
     start = stored_atoms(arrays, meta)
     path = run_files.path(names.REFERENCE)
-    reference = MoleculeReference.load(path) if path.exists() else None
+    reference = load_reference(path) if path.exists() else None
     atoms = start.copy()
     atoms.calc = calculator
     atoms.set_cell(arrays["cell"])
     atoms.positions[:] = arrays["positions"]
     atoms.set_momenta(arrays["momenta"])
-    run = MDRun(atoms, settings, run_files, reference, meta["identity"], np.random.default_rng(), start)
-    with run_files.lock():
-        run.restore(arrays, meta)
-        return run.run(progress)
+    settings = settings or MDSettings(**meta["settings"])
+    rng = np.random.default_rng()
+    return (kind or MDRun)(atoms, settings, run_files, reference, meta["identity"], rng, start), arrays, meta
 
 
 class MDRun:
@@ -134,7 +170,7 @@ class MDRun:
         atoms: Atoms,
         settings: MDSettings,
         run_files: RunFiles,
-        reference: MoleculeReference | None,
+        reference: Reference | None,
         identity: dict,
         rng: np.random.Generator,
         start: Atoms,
@@ -147,9 +183,11 @@ class MDRun:
             start,
             temperature_K=settings.temperature_K,
             ndof=self.ndof,
-            reference=reference if settings.bond_rule else None,
+            reference=reference if self._rule() else None,
+            frame_fs=settings.interval * settings.timestep_fs,
+            force_limit=force_limit(atoms.calc, reference),
         )
-        self.edges = reference.histogram.edges if reference else bin_edges()
+        self.edges = reference.histogram.edges if isinstance(reference, MoleculeReference) else bin_edges()
         self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)
         self.state = RunState()
         self.first_step = 0
@@ -173,17 +211,18 @@ class MDRun:
 
     def check_start(self) -> None:
         """Refuse a start structure that counts as broken."""
+        fresh, window = self.monitor.get_state(), self.monitor.get_window()
         failure, *_ = self._judge()
         if failure is not None:
             raise InputError(f"The start structure is broken already: {failure.message}. Relax or repair it first.")
-        self.monitor.set_state({"temperatures": []})  # frame 0 is judged once more, and counts once
+        self.monitor.set_state(fresh, window)  # frame 0 is judged once more, and counts once
 
     def begin(self) -> None:
         """Write the reference, frame 0 and the first restart point."""
         if self.reference is not None:
             self.files.write_json(names.REFERENCE, self.reference.to_dict())
-        self._take_frame()
-        self._restart_point()
+        self.take_frame()
+        self.restart_point()
 
     def run(self, progress: bool | None) -> dict:
         """Integrate to the last step, the first broken frame or a stop signal; returns the summary."""
@@ -192,10 +231,10 @@ class MDRun:
             while state.step < settings.steps and state.failure is None and not interrupt.at_once:
                 self._advance()
                 if state.failure is None and state.step % settings.interval == 0:
-                    self._take_frame()
+                    self.take_frame()
                     bar.update(state.step, self.atoms, self.temperature)
                 if state.failure is None and state.step % settings.restart_every == 0:
-                    self._restart_point()
+                    self.restart_point()
                     if interrupt.signal:
                         break
                 elif interrupt.news():
@@ -211,7 +250,8 @@ class MDRun:
         """Set everything to the restart point and cut the files back to it."""
         self.files.cut_back(meta["sizes"])
         self.integrator.set_state(meta["integrator"])
-        self.monitor.set_state(meta["monitor"])
+        self.monitor.set_state(meta["monitor"], arrays.get("monitor_window", ()))
+        self.monitor.temperature_K = self.settings.target_K(meta["step"])
         self.counts[:] = arrays["counts"]
         for name in ("step", "stable_step", "frames", "restarts"):
             setattr(self.state, name, meta[name])
@@ -219,24 +259,36 @@ class MDRun:
         self.first_step = self.state.step
         self._wall_before = meta["wall_s"]
 
+    def _rule(self) -> bool:
+        """Whether the reference is a rule for the run, or only for comparison."""
+        return self.settings.bond_rule if isinstance(self.reference, MoleculeReference) else self.settings.rdf_rule
+
     def _advance(self) -> None:
         """One step. A calculator may refuse a broken geometry: then the monitor says what is wrong with it."""
         self.state.step += 1
+        if self.settings.ensemble == "anneal":
+            self.monitor.temperature_K = self.settings.target_K(self.state.step)
+            self.integrator.set_target(self.monitor.temperature_K)
         try:
             self.integrator.step()
         except Exception:
-            failure = self.monitor.check(self.atoms)
-            if failure is None:
+            if not self.refused():
                 raise
-            self._broken(failure, np.nan, np.full((len(self.atoms), 3), np.nan))
 
-    def _take_frame(self) -> None:
+    def refused(self) -> bool:
+        """End a run whose geometry the calculator refuses, if the monitor finds it broken too; whether it does."""
+        failure = self.monitor.check(self.atoms)
+        if failure is not None:
+            self._broken(failure, np.nan, np.full((len(self.atoms), 3), np.nan))
+        return failure is not None
+
+    def take_frame(self) -> None:
         """Log and judge the frame; keep it in the trajectory if it is stable."""
         failure, energy, forces = self._judge()
         kinetic = self.atoms.get_kinetic_energy()
         time_ps = self.state.step * self.settings.timestep_fs * 1e-3
         values = (time_ps, self.temperature, energy, kinetic, energy + kinetic, self.integrator.conserved())
-        self.files.append_row((self.state.step, *map(float, values)))
+        self.files.append_row((self.state.step, *map(float, (*values, *self._extra_values()))))
         if failure is not None:
             self._broken(failure, energy, forces)
             return
@@ -245,6 +297,18 @@ class MDRun:
         self.state.frames += 1
         if not self.atoms.pbc.any():
             self.counts += count_distances(self.atoms.positions, self.edges)
+
+    def _extra_values(self) -> tuple[float, ...]:
+        """What the log of NPT and anneal has besides, see EXTRA_COLUMNS."""
+        if self.settings.ensemble == "anneal":
+            return (self.settings.target_K(self.state.step),)
+        if self.settings.ensemble == "npt":
+            try:
+                stress = self.atoms.get_stress(include_ideal_gas=True)
+            except InputError:  # a broken geometry, which the monitor names
+                stress = np.full(6, np.nan)
+            return self.atoms.get_volume(), -float(np.mean(stress[:3])) / GPA
+        return ()
 
     def _judge(self) -> tuple[Failure | None, float, np.ndarray]:
         energy = float(self.atoms.get_potential_energy())
@@ -260,7 +324,7 @@ class MDRun:
         step = self.state.step
         return frame(self.atoms, energy, forces, step=step, time_ps=step * self.settings.timestep_fs * 1e-3)
 
-    def _restart_point(self) -> None:
+    def restart_point(self) -> None:
         """Write the restart file and start the calculator afresh, as a restarted run will."""
         self._tick()
         arrays = {
@@ -271,6 +335,7 @@ class MDRun:
             "start_positions": self.start.positions,
             "start_cell": self.start.cell.array,
             "counts": self.counts,
+            "monitor_window": self.monitor.get_window(),
             **{f"atoms_{name}": values for name, values in extra_arrays(self.start).items()},
         }
         state = self.state
@@ -289,6 +354,20 @@ class MDRun:
 
     def _tick(self) -> None:
         self.state.wall_s = self._wall_before + time.perf_counter() - self._begun
+
+
+def log_columns(settings: MDSettings) -> tuple[str, ...]:
+    """Columns of the log of a run."""
+    return (*names.LOG_COLUMNS, *names.EXTRA_COLUMNS.get(settings.ensemble, ()))
+
+
+def force_limit(calculator, reference: Reference | None) -> float | None:
+    """Mean + 5 std of |F| in eV/Å over the training data, from the model's card or the reference; None: not known."""
+    card = getattr(calculator, "card", None)
+    known = card.get("training_forces") if isinstance(card, dict) else None
+    if isinstance(known, dict) and {"mean", "std"} <= set(known):
+        return float(known["mean"]) + 5.0 * float(known["std"])
+    return reference.force_limit if isinstance(reference, PeriodicReference) else None
 
 
 def _check_identity(stored: dict, now: dict) -> None:

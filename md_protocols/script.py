@@ -1,4 +1,4 @@
-"""Command line shared by nvt.py and nve.py: options, start structure, model, reference, exit codes."""
+"""Command line shared by nvt.py, nve.py, npt.py and anneal.py: options, structure, model, reference, exit codes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,22 @@ import numpy as np
 from ase import Atoms
 
 import asecalc_mlip
+from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
 from asecalc_mlip.errors import InputError
 from md_protocols.files import RunFiles
 from md_protocols.runner import continue_run, start_run
-from md_protocols.settings import DTYPES, THERMOSTATS, Dtype, MDSettings, continue_settings, make_settings
+from md_protocols.settings import (
+    BAROSTATS,
+    DTYPES,
+    THERMOSTATS,
+    Dtype,
+    MDSettings,
+    continue_settings,
+    make_settings,
+    protocol_ensemble,
+)
 from md_protocols.summary import summary_text
 
 ZOO = Path(next(iter(asecalc_mlip.__path__))) / "zoo"
@@ -31,7 +41,7 @@ def main(ensemble: str, description: str, argv: list[str] | None = None, *, calc
 
     Parameters
     ----------
-    ensemble : "nvt" or "nve"
+    ensemble : "nvt", "nve", "npt" or "anneal"
     description : first lines of --help
     argv : arguments; None: those of the process
     calculator : any ASE calculator to use in place of the model file
@@ -57,25 +67,34 @@ def main(ensemble: str, description: str, argv: list[str] | None = None, *, calc
 
 def build_parser(ensemble: str, description: str) -> argparse.ArgumentParser:
     """Options; None everywhere means "not given", so that a protocol or a restart can fill it in."""
-    default = MDSettings(ensemble=ensemble)
-    temperature = 500 if ensemble == "nvt" else 300
+    default = make_settings(ensemble, {})
     parser = argparse.ArgumentParser(description=description, epilog=EXIT_CODES)
     add = parser.add_argument
     add("--model", help=f"shipped model or path of a .pt file (default {default.model})")
     add("--structure", metavar="FILE", help="start structure, any file ASE reads (default: the model's own)")
     add("--protocol", metavar="NAME", help="named settings from protocols.yaml, e.g. md17 or piwsl")
-    add("--temperature", dest="temperature_K", type=float, metavar="K", help=f"default {temperature} K")
+    add("--temperature", dest="temperature_K", type=float, metavar="K", help=f"default {default.temperature_K:g} K")
+    if ensemble == "anneal":
+        end = f"end of the ramp, default {default.temperature_end_K:g} K"
+        add("--end-temperature", dest="temperature_end_K", type=float, metavar="K", help=end)
+        add("--ramp-steps", type=int, metavar="N", help="steps of the ramp; then the temperature stays (default: all)")
+    if ensemble == "npt":
+        add("--pressure", dest="pressure_GPa", type=float, metavar="GPA", help="default 0 GPa")
+        add("--barostat", choices=BAROSTATS, help=f"whether the shape may change (default {default.barostat})")
+        add("--tau-p", dest="tau_p_fs", type=float, metavar="FS", help="relaxation time of the barostat (500 fs)")
     add("--timestep", dest="timestep_fs", type=float, metavar="FS", help=f"default {default.timestep_fs} fs")
     add("--steps", type=int, metavar="N", help=f"default {default.steps}")
-    if ensemble == "nvt":
+    if ensemble in ("nvt", "anneal"):
         add("--thermostat", choices=THERMOSTATS, help=f"default {default.thermostat}")
+    if ensemble != "nve":
         add("--tau", dest="tau_fs", type=float, metavar="FS", help="relaxation time of the thermostat (50 or 100 fs)")
     add("--seed", type=int, metavar="N", help=f"of velocities and noise (default {default.seed})")
     add("--interval", type=int, metavar="N", help=f"steps between frames (default {default.interval})")
     add("--dtype", choices=DTYPES, help=f"precision of the model (default {default.dtype})")
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default auto)")
-    add("--reference", metavar="FILE", help="molecule reference (JSON) for the bond rule and h(r)")
+    add("--reference", metavar="FILE", help="reference (JSON) for bonds and h(r) of a molecule, or for g(r)")
     add("--no-bond-rule", dest="bond_rule", action="store_const", const=False, help="let bonds break (reactions)")
+    add("--no-rdf-rule", dest="rdf_rule", action="store_const", const=False, help="let g(r) change (melting)")
     add("--output", metavar="DIR", help="new directory for the run (default: a name made from the settings)")
     add("--restart", action="store_true", help="continue the run in --output exactly")
     add("--progress", action="store_true", default=None, help="progress bar even if this is not a terminal")
@@ -89,15 +108,16 @@ def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
         options["structure"] = str(Path(options["structure"]).resolve())
     if restart:
         return _restart(ensemble, options, output, device, calculator, progress)
-    settings = make_settings(ensemble, options)
+    settings = make_settings(ensemble, {**_meant_for(options, ensemble, reference_file, calculator), **options})
     output = output or _free_name(settings)
     RunFiles(output).check_free()  # before the model is loaded
     path = model_path(settings.model) if calculator is None else None
     atoms = _structure(settings, path)
-    reference = None if atoms.pbc.any() else find_reference(atoms, path, reference_file)
+    reference = find_reference(atoms, path, reference_file)
     _warn_time_step(atoms, settings)
     atoms.calc = calculator or _load_model(path, device, settings.dtype)
     _warn_direct_forces(ensemble, atoms.calc)
+    _warn_temperature(settings, atoms.calc, reference)
     identity = _identity(path)
     return start_run(atoms, settings, output, reference=reference, identity=identity, progress=progress), output
 
@@ -128,25 +148,69 @@ def model_path(model: str) -> Path:
     raise InputError(f"There is no model {model!r}. Give the path of a .pt file or a shipped model ({shipped}).")
 
 
-def find_reference(atoms: Atoms, model: Path | None, given: str | None) -> MoleculeReference | None:
-    """The reference for a molecule: the given file, the one beside the model, or None (the start structure).
+def find_reference(atoms: Atoms, model: Path | None, given: str | None) -> MoleculeReference | PeriodicReference | None:
+    """The reference for a structure: the given file, the one beside the model, or None (the start structure).
 
-    A reference found beside the model is used only if the molecule is the same and whole by its bonds.
+    A reference found beside the model is used only if it fits: the same molecule, whole by its bonds, or a periodic
+    system of elements that the reference data have.
     """
     path = Path(given) if given else _beside(model, ".reference.json")
     if path is None:
         return None
-    reference = MoleculeReference.load(path)
-    if not reference.matches(atoms):
-        problem = f"it has {len(reference.symbols)} atoms in another order or of other elements"
-    elif worst_deviation(atoms.positions, reference)[0] > THRESHOLD:
-        problem = "the start structure breaks its bonds (another order of atoms?)"
-    else:
+    reference = load_reference(path)
+    problem = _misfit(atoms, reference)
+    if problem is None:
         return reference
     if given:
         raise InputError(f"The reference {path} does not fit the structure: {problem}.")
-    _note(f"the reference {path.name} does not fit the structure ({problem}); the start structure is used instead")
+    instead = "g(r) is not watched" if atoms.pbc.any() else "the start structure is used instead"
+    _note(f"the reference {path.name} does not fit the structure ({problem}); {instead}")
     return None
+
+
+def _misfit(atoms: Atoms, reference: MoleculeReference | PeriodicReference) -> str | None:
+    """Why a reference is not one for a structure, or None."""
+    if isinstance(reference, PeriodicReference):
+        if reference.matches(atoms):
+            if reference.groups and reference.group_of(atoms) is None:
+                _note(
+                    f"the structure does not say by info[{reference.group_by!r}] which of the reference's groups it "
+                    f"belongs to ({', '.join(reference.groups)}); its g(r) is compared with the mean of all"
+                )
+            return None
+        pairs = ", ".join(name for name in reference.rdfs if name != "all")
+        return f"it is for systems periodic in three directions with the pairs {pairs}"
+    if atoms.pbc.any():
+        return "it is for a molecule, and the structure is periodic"
+    if not reference.matches(atoms):
+        return f"it has {len(reference.symbols)} atoms in another order or of other elements"
+    if worst_deviation(atoms.positions, reference)[0] > THRESHOLD:
+        return "the start structure breaks its bonds (another order of atoms?)"
+    return None
+
+
+def _meant_for(options: dict, ensemble: str, given: str | None, calculator) -> dict:
+    """Protocol, or temperature, that the model's reference file or card names, unless the options say otherwise."""
+    if options["protocol"] or options["temperature_K"]:
+        return {}
+    path = model_path(options["model"] or MDSettings.model) if calculator is None else None
+    reference_file = Path(given) if given else _beside(path, ".reference.json")
+    reference = load_reference(reference_file) if reference_file else None
+    named = {} if path is None else describe_card(path)
+    if isinstance(reference, PeriodicReference):
+        named = {"protocol": reference.protocol, "temperature_K": reference.temperature_K, **named}
+    named = {name: named.get(name) for name in ("protocol", "temperature_K")}
+    if named["protocol"] and protocol_ensemble(named["protocol"]) == ensemble:
+        options["protocol"] = named["protocol"]
+    return {"temperature_K": named["temperature_K"]}
+
+
+def describe_card(model: Path) -> dict:
+    """What the card of a model file says of the dynamics it is meant for: protocol, temperature_K; {} if nothing."""
+    from asecalc_mlip.checkpoint import load
+
+    card = load(model).card
+    return {name: card[name] for name in ("protocol", "temperature_K") if card.get(name)}
 
 
 def _structure(settings: MDSettings, model: Path | None) -> Atoms:
@@ -214,6 +278,24 @@ def _warn_direct_forces(ensemble: str, calculator) -> None:
         _note(
             "the forces of this model are direct, not the derivative of its energy, so the total energy will drift; "
             "use a conservative model for NVE"
+        )
+
+
+def _warn_temperature(settings: MDSettings, calculator, reference) -> None:
+    """Say when the run leaves the temperatures of the data, which card["temperatures_K"] or the reference may know."""
+    card = getattr(calculator, "card", None)
+    known = card.get("temperatures_K") if isinstance(card, dict) else None
+    if known is None and isinstance(reference, PeriodicReference):
+        known = reference.temperatures_K
+    if known is None:
+        return
+    low, high = float(min(known)), float(max(known))
+    ends = [settings.temperature_K, settings.temperature_end_K or settings.temperature_K]
+    if max(ends) > 1.05 * high or min(ends) < 0.95 * low:
+        where = f"goes from {ends[0]:g} to {ends[1]:g} K" if ends[0] != ends[1] else f"is at {ends[0]:g} K"
+        _note(
+            f"the data of this model are from {low:g} to {high:g} K and the run {where}: "
+            "forces there are extrapolated, and heat alone changes g(r) and h(r)"
         )
 
 

@@ -5,36 +5,35 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import ase
 import numpy as np
-from ase.io import iread
 
 from asecalc_mlip.analysis.drift import energy_drift
-from asecalc_mlip.analysis.rdf import rdf
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.rdf import RDF
 from md_protocols import files as names
+from md_protocols import structure
 from md_protocols.progress import calculator_stats, rates, time_shares
 
 if TYPE_CHECKING:
     from md_protocols.runner import MDRun
 
-# A mean over fewer frames is too noisy to compare distributions with.
-MIN_REFERENCE_FRAMES = 50
-RDF_FRAMES = 100
 
-
-def write_report(run: MDRun) -> dict:
+def write_report(run: MDRun, *, figure: bool = True) -> dict:
     """Write summary.json and figure.png of a run that ended; returns the summary."""
     log = run.files.read_log()
-    summary = summarise(run, log)
+    rdfs = structure.rdfs_of_run(run)
+    summary = summarise(run, log, rdfs)
     run.files.write_json(names.SUMMARY, summary)
-    run.files.write_bytes(names.FIGURE, _figure(run, log, summary))
+    if figure:
+        run.files.write_bytes(names.FIGURE, _figure(run, log, summary, rdfs))
     return summary
 
 
-def summarise(run: MDRun, log: dict[str, np.ndarray]) -> dict:
+def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> dict:
     """Everything a report needs, as plain values with the unit in the name."""
     state, settings = run.state, run.settings
     dt_ps = settings.timestep_fs * 1e-3
@@ -53,10 +52,15 @@ def summarise(run: MDRun, log: dict[str, np.ndarray]) -> dict:
         "periodic": run.atoms.pbc.tolist(),
         "degrees_of_freedom": run.ndof,
         **_averages(log, state.stable_step),
+        **_of_ensemble(run, log),
         "energy_drift": _drift(run, log),
-        "h_error": _h_error(run),
+        "energy_range_eV_per_atom": _energy_range(log, state.stable_step, len(run.atoms)),
+        "extremes": asdict(run.monitor.extremes),
+        "h_error": structure.h_error(run),
         "h_reference": run.reference.source if run.reference else None,
         "h_reference_frames": run.reference.n_frames if run.reference else None,
+        "rdf_errors": structure.rdf_errors(run, rdfs),
+        "rdf_group": run.reference.group_of(run.start) if isinstance(run.reference, PeriodicReference) else None,
         "wall_s": state.wall_s,
         "ms_per_step": ms,
         "ns_per_day": 86400 * settings.timestep_fs * 1e-3 / ms if ms else None,
@@ -83,8 +87,18 @@ def summary_text(summary: dict, directory: str) -> str:
     lines = [head, f"{summary['formula']}, {settings['ensemble'].upper()}, seed {settings['seed']}"]
     if summary["temperature_mean_K"] is not None:
         lines[-1] += f", mean temperature {summary['temperature_mean_K']:.0f} ± {summary['temperature_std_K']:.0f} K"
+    if "reached_K" in summary:
+        lines.append(f"The thermostat was at {summary['reached_K']:.0f} K at the last stable frame")
+    if "volume_mean_A3" in summary:
+        volume = f"{summary['volume_mean_A3']:.2f} ± {summary['volume_std_A3']:.2f} Å³"
+        lines.append(f"Volume {volume}, mean pressure {summary['pressure_mean_GPa']:+.3f} GPa")
     if summary["h_error"] is not None:
         lines.append(f"h(r) error {summary['h_error']:.3f} against {summary['h_reference']}")
+    if summary["rdf_errors"]:
+        errors = ", ".join(f"{k} {v['error_percent']:.0f} %" for k, v in summary["rdf_errors"].items())
+        group = f" ({summary['rdf_group']})" if summary["rdf_group"] else ""
+        lines.append(f"g(r) error {errors} against {summary['h_reference']}{group}")
+    lines += _extremes_text(summary["extremes"], summary["frames"])
     if summary["energy_drift"]:
         slope = summary["energy_drift"]["slope_mev_per_atom_ps"]
         lines.append(f"Drift of the conserved energy {slope:+.3g} meV/atom/ps")
@@ -95,6 +109,23 @@ def summary_text(summary: dict, directory: str) -> str:
     if stats:
         lines.append(", ".join(f"{k} {v}" for k, v in stats.items()))
     return "\n".join([*lines, f"Files: {directory}"])
+
+
+def _extremes_text(extremes: dict, frames: int) -> list[str]:
+    if extremes["closest_A"] is None:
+        return []
+    text = f"Closest approach {extremes['closest_A']:.2f} Å ({extremes['closest_pair']})"
+    text += f", largest force {extremes['largest_force']:.1f} eV/Å"
+    if extremes["force_limit"] is not None:
+        text += f", above {extremes['force_limit']:.1f} eV/Å (mean + 5 std of training) in "
+        text += f"{extremes['force_frames']} of {frames} frames"
+    return [text]
+
+
+def _energy_range(log: dict[str, np.ndarray], stable_step: int, n_atoms: int) -> float | None:
+    """Highest less lowest potential energy of the stable frames."""
+    energy = log["epot_eV"][log["step"] <= stable_step]
+    return float(np.ptp(energy)) / n_atoms if len(energy) else None
 
 
 def _status(state) -> str:
@@ -122,6 +153,21 @@ def _averages(log: dict[str, np.ndarray], stable_step: int) -> dict:
     }
 
 
+def _of_ensemble(run: MDRun, log: dict[str, np.ndarray]) -> dict:
+    """Volume and pressure of NPT; the temperature that an anneal reached."""
+    good = log["step"] <= run.state.stable_step
+    if run.settings.ensemble == "anneal":
+        return {"reached_K": run.settings.target_K(run.state.stable_step)}
+    if run.settings.ensemble != "npt" or good.sum() < 2:
+        return {}
+    volume, pressure = (log[name][good][good.sum() // 2 :] for name in ("volume_A3", "pressure_GPa"))
+    return {
+        "volume_mean_A3": float(volume.mean()),
+        "volume_std_A3": float(volume.std()),
+        "pressure_mean_GPa": float(pressure.mean()),
+    }
+
+
 def _drift(run: MDRun, log: dict[str, np.ndarray]) -> dict | None:
     """Drift of the conserved energy over the stable frames; None for Langevin, which has none."""
     good = log["step"] <= run.state.stable_step
@@ -129,12 +175,6 @@ def _drift(run: MDRun, log: dict[str, np.ndarray]) -> dict | None:
     if good.sum() < 3 or not all(np.isfinite(c).all() for c in columns):
         return None
     return energy_drift(columns[0], columns[1], len(run.atoms), kinetic=columns[2]).to_dict()
-
-
-def _h_error(run: MDRun) -> float | None:
-    if run.atoms.pbc.any() or run.reference is None or run.reference.n_frames < MIN_REFERENCE_FRAMES:
-        return None
-    return run.histogram.error(run.reference.histogram)
 
 
 def _calculator(calculator) -> dict:
@@ -151,19 +191,20 @@ def _versions() -> dict:
     return found
 
 
-def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict) -> bytes:
+def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict, rdfs: dict[str, RDF]) -> bytes:
     from asecalc_mlip.plots.md import figure_bytes, md_figure
 
     settings = run.settings
+    shown, reference, error = structure.to_draw(run, rdfs, summary["h_error"])
     figure = md_figure(
         log,
         title=_title(summary),
-        target_K=settings.temperature_K if settings.ensemble == "nvt" else None,
+        target_K=settings.temperature_K if settings.ensemble in ("nvt", "npt") else None,
         n_atoms=summary["n_atoms"],
-        structure=_structure(run),
-        reference=run.reference.histogram if run.reference and summary["h_error"] is not None else None,
+        structure=shown,
+        reference=reference,
         reference_name=run.reference.source if run.reference else "",
-        error=summary["h_error"],
+        error=error,
         broken_ps=summary["failure"]["time_ps"] if summary["failure"] else None,
     )
     return figure_bytes(figure)
@@ -174,20 +215,15 @@ def _title(summary: dict) -> str:
     how = settings["thermostat"] or "velocity Verlet"
     verdict = f"broke after {summary['stable_ps']:g} ps ({failure['kind']})" if failure else "stable"
     return (
-        f"{summary['formula']}  {settings['ensemble'].upper()} {settings['temperature_K']:g} K, {how}, "
+        f"{summary['formula']}  {settings['ensemble'].upper()} {_span(settings)}, {how}, "
         f"{settings['timestep_fs']:g} fs, {summary['time_ps']:g} ps: {verdict}"
     )
 
 
-def _structure(run: MDRun):
-    """h(r) of a molecule, g(r) of a periodic system (last half of the run), None if there is neither."""
-    if not run.atoms.pbc.any():
-        return run.histogram
-    first = run.state.frames // 2
-    # Below the first lattice translation: an atom's own images are spikes that hide the structure.
-    r_max = min(10.0, 0.99 * float(run.atoms.cell.lengths().min()))
-    stride = max(1, (run.state.frames - first) // RDF_FRAMES)
-    try:
-        return rdf(iread(run.files.path(names.TRAJECTORY), index=f"{first}::{stride}", format="extxyz"), r_max=r_max)
-    except InputError:  # a slab or a wire has no density
-        return None
+def _span(settings: dict) -> str:
+    """Temperature and pressure of a run, for titles."""
+    text = f"{settings['temperature_K']:g} K"
+    if settings.get("temperature_end_K") is not None:
+        text = f"{settings['temperature_K']:g} → {settings['temperature_end_K']:g} K"
+    pressure = settings.get("pressure_GPa")
+    return text if pressure is None else f"{text} {pressure:g} GPa"

@@ -1,4 +1,4 @@
-"""Integrators for NVE and NVT, their exact state, and initial velocities.
+"""Integrators for NVE and NVT, their exact state, and initial velocities (constant pressure: barostats.py).
 
 Degrees of freedom decide what a temperature means, T = 2 E_kin / (f k_B):
 
@@ -26,6 +26,7 @@ from ase.md.nose_hoover_chain import NoseHooverChainNVT, NoseHooverChainThermost
 from ase.md.verlet import VelocityVerlet
 
 from asecalc_mlip.errors import InputError
+from md_protocols.barostats import GPA, FullNPT, IsotropicNPT
 from md_protocols.settings import MDSettings
 
 
@@ -58,6 +59,10 @@ class NoseHoover(NoseHooverChainNVT):
             num_atoms_global=n_atoms, masses=self.masses, temperature_K=temperature_K, tdamp=tdamp
         )
 
+    def set_target(self, temperature_K: float) -> None:
+        """Hold another temperature (K) from now on; the masses of the chain stay."""
+        self._thermostat._kT = units.kB * temperature_K
+
     def conserved(self) -> float:
         """E_total plus the energy of the chain, eV."""
         total = self.atoms.get_potential_energy() + self.atoms.get_kinetic_energy()
@@ -87,6 +92,11 @@ class BussiRescaling(Bussi):
         self.ndof = ndof
         self.target_kinetic_energy = 0.5 * self.temp * ndof
 
+    def set_target(self, temperature_K: float) -> None:
+        """Hold another temperature (K) from now on."""
+        self.temp = units.kB * temperature_K
+        self.target_kinetic_energy = 0.5 * self.temp * self.ndof
+
     def conserved(self) -> float:
         """E_total less what the thermostat put in, eV."""
         return self.atoms.get_potential_energy() + self.atoms.get_kinetic_energy() - self.transferred_energy
@@ -114,6 +124,10 @@ class LangevinFixedCom(Langevin):
             atoms.set_constraint(FixCom())
         super().__init__(atoms, timestep, temperature_K=temperature_K, friction=friction, fixcm=False, rng=rng)
 
+    def set_target(self, temperature_K: float) -> None:
+        """Hold another temperature (K) from now on."""
+        self.set_temperature(temperature_K=temperature_K)
+
     def conserved(self) -> float:
         """Langevin dynamics has no conserved energy: NaN."""
         return float("nan")
@@ -127,7 +141,7 @@ class LangevinFixedCom(Langevin):
         self.rng.bit_generator.state = state["rng"]
 
 
-Integrator = NVE | NoseHoover | BussiRescaling | LangevinFixedCom
+Integrator = NVE | NoseHoover | BussiRescaling | LangevinFixedCom | IsotropicNPT | FullNPT
 
 
 def make_integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Integrator:
@@ -138,11 +152,27 @@ def make_integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator
     assert settings.tau_fs is not None  # MDSettings has set it for every thermostat
     tau = settings.tau_fs * units.fs
     ndof = degrees_of_freedom(atoms, settings.thermostat)
+    if settings.ensemble == "npt":
+        return _barostat(atoms, settings, dt, tau, ndof)
     if settings.thermostat == "nose-hoover":
         return NoseHoover(atoms, dt, temperature_K=temperature, tdamp=tau, ndof=ndof)
     if settings.thermostat == "bussi":
         return BussiRescaling(atoms, dt, temperature_K=temperature, taut=tau, ndof=ndof, rng=rng)
     return LangevinFixedCom(atoms, dt, temperature_K=temperature, friction=1.0 / tau, rng=rng)
+
+
+def _barostat(atoms: Atoms, settings: MDSettings, dt: float, tau: float, ndof: int) -> IsotropicNPT | FullNPT:
+    assert settings.pressure_GPa is not None and settings.tau_p_fs is not None  # MDSettings has set them
+    kind = IsotropicNPT if settings.barostat == "isotropic" else FullNPT
+    return kind(
+        atoms,
+        dt,
+        temperature_K=settings.temperature_K,
+        pressure=settings.pressure_GPa * GPA,
+        tdamp=tau,
+        pdamp=settings.tau_p_fs * units.fs,
+        ndof=ndof,
+    )
 
 
 def degrees_of_freedom(atoms: Atoms, thermostat: str | None) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from matscipy.neighbours import neighbour_list
 
 from asecalc_mlip.analysis.distances import bin_edges
@@ -59,6 +59,13 @@ class RDF:
             "n_frames": self.n_frames,
         }
 
+    @classmethod
+    def from_dict(cls, data: dict) -> RDF:
+        """The inverse of `to_dict`; floats come back exactly."""
+        g = np.asarray(data["g"], dtype=float)
+        pair = (data["pair"][0], data["pair"][1]) if data["pair"] else None
+        return cls(bin_edges(len(g), data["r_max"]), g, pair, int(data["n_frames"]))
+
     def __repr__(self) -> str:
         name = "-".join(self.pair) if self.pair else "all atoms"
         if not self.g.any():
@@ -108,6 +115,75 @@ def rdf(
     if n_frames == 0:
         raise InputError("There is no frame to take an RDF from: give at least one.")
     return RDF(edges, total / n_frames, (pair[0], pair[1]) if pair else None, n_frames)
+
+
+def partial_rdfs(
+    frames: Atoms | Iterable[Atoms], *, r_max: float = 10.0, bins: int = 200, total: bool = True
+) -> dict[str, RDF]:
+    """All radial distribution functions of a system at once, with one neighbour list per frame.
+
+    Frames may differ in composition; a pair is averaged over the frames that have both of its elements.
+
+    Parameters
+    ----------
+    frames, r_max, bins : as for `rdf`
+    total : whether the function of all atoms is among them, as "all"
+
+    Returns
+    -------
+    dict of RDF by name: "all", and the pairs in alphabetical order such as "O-O", "O-Si", "Si-Si".
+
+    Raises
+    ------
+    InputError
+        As for `rdf`.
+    """
+    edges = bin_edges(bins, r_max)
+    sums: dict[str, np.ndarray] = {}
+    frames_of: dict[str, int] = {}
+    number = -1
+    for number, atoms in enumerate([frames] if isinstance(frames, Atoms) else frames):
+        _check_periodic(atoms, number)
+        i, j, d = neighbour_list("ijd", atoms, float(edges[-1]))
+        for name, g in frame_rdfs(atoms, i, j, d, edges, total=total).items():
+            sums[name] = sums.get(name, 0.0) + g
+            frames_of[name] = frames_of.get(name, 0) + 1
+    if number < 0:
+        raise InputError("There is no frame to take an RDF from: give at least one.")
+    ordered = sorted(sums, key=lambda name: (name != "all", name))
+    return {name: RDF(edges, sums[name] / frames_of[name], split_name(name), frames_of[name]) for name in ordered}
+
+
+def frame_rdfs(
+    atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray, edges: np.ndarray, *, total: bool = True
+) -> dict[str, np.ndarray]:
+    """g(r) of one frame by name, each a (bins,) array, from its neighbour list (ordered pairs i, j at distance d, Å).
+
+    The names are those of `partial_rdfs`. Pairs beyond the last edge are left out, so the list may be longer.
+    """
+    bins = len(edges) - 1
+    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3) / atoms.get_volume()
+    species, kind = np.unique(atoms.numbers, return_inverse=True)
+    n, n_of = len(species), np.bincount(kind)
+    inside = d <= edges[-1]
+    index = np.minimum((d[inside] * (bins / edges[-1])).astype(np.int64), bins - 1)
+    flat = (kind[i[inside]] * n + kind[j[inside]]) * bins + index
+    counts = np.bincount(flat, minlength=n * n * bins).reshape(n, n, bins)
+    found = {"all": counts.sum((0, 1)) / (len(atoms) ** 2 * shells)} if total else {}
+    for a in range(n):
+        for b in range(n):
+            first, second = chemical_symbols[species[a]], chemical_symbols[species[b]]
+            if first <= second:
+                found[f"{first}-{second}"] = counts[a, b] / (n_of[a] * n_of[b] * shells)
+    return found
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """The two symbols of a name such as "O-Si"; None for "all"."""
+    if name == "all":
+        return None
+    first, second = name.split("-")
+    return first, second
 
 
 def _ordered_pairs(atoms: Atoms, pair, edges: np.ndarray) -> tuple[np.ndarray, int, int]:

@@ -63,3 +63,38 @@ class Free(Calculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         self.results = {"energy": 0.0, "free_energy": 0.0, "forces": np.zeros((len(atoms), 3))}
+
+
+class Block(Calculator):
+    """An elastic block: atoms tied to their scaled positions, and a cell with E = ½ C V0 |½(FᵀF − 1)|².
+
+    At fixed scaled positions only the cell's own energy changes with strain, so pressure and the fluctuation of the
+    volume, kT V0 / (C/3), are known. C is in eV/Å³.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, atoms: Atoms, stiffness: float = 4.0, spring: float = 2.0) -> None:
+        super().__init__()
+        self.cell0, self.scaled0 = atoms.cell.array.copy(), atoms.get_scaled_positions(wrap=False)
+        self.volume0, self.stiffness = atoms.get_volume(), stiffness
+        # All different: equal ones swing together, and no thermostat that is not random gets them apart.
+        self.spring = spring * np.random.default_rng(0).uniform(0.5, 2.0, (len(atoms), 3))
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        cell = atoms.cell.array
+        inverse = np.linalg.inv(cell)
+        moved = atoms.positions @ inverse - self.scaled0
+        moved = (moved - moved.mean(axis=0)) @ self.cell0
+        pull = self.spring * moved
+        deformation = np.linalg.inv(self.cell0) @ cell
+        strain = 0.5 * (deformation @ deformation.T - np.eye(3))
+        energy = 0.5 * np.sum(self.spring * moved**2) + 0.5 * self.stiffness * self.volume0 * np.sum(strain**2)
+        stress = deformation.T @ (self.stiffness * strain) @ deformation / np.linalg.det(deformation)
+        self.results = {
+            "energy": float(energy),
+            "free_energy": float(energy),
+            "forces": (pull.mean(axis=0) - pull) @ self.cell0.T @ inverse.T,
+            "stress": stress.ravel()[[0, 4, 8, 5, 2, 1]],
+        }

@@ -1,0 +1,181 @@
+"""NVE, Langevin and Nosé-Hoover steps of many replicas at once, on arrays of all their atoms.
+
+Each replica keeps its own integrator (thermostats.py), whose coefficients and state are gathered here and written back,
+so a replica's files are those of a run alone, and its noise comes from its own generator. Every operation is the one of
+the integrator alone, atom by atom or summed over one replica, so a replica does not depend on the others of its batch.
+
+    r, p, F     positions, momenta, forces        (N, 3) of all atoms, replicas one after another
+    m           masses                            (N, 1)
+    starts      first atom of each replica        (B,)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase.md.nose_hoover_chain import FOURTH_ORDER_COEFFS
+
+from asecalc_mlip.errors import InputError
+from md_protocols.thermostats import NVE, LangevinFixedCom, NoseHoover
+
+Forces = Callable[[], np.ndarray]
+
+
+@dataclass
+class Flat:
+    """Atoms of all replicas in one."""
+
+    positions: np.ndarray
+    momenta: np.ndarray
+    forces: np.ndarray
+    masses: np.ndarray
+    starts: np.ndarray
+    owner: np.ndarray
+
+    @classmethod
+    def gather(cls, all_atoms: Sequence) -> Flat:
+        """From a list of `ase.Atoms`."""
+        sizes = [len(atoms) for atoms in all_atoms]
+        positions = np.concatenate([atoms.positions for atoms in all_atoms])
+        momenta = np.concatenate([atoms.get_momenta() for atoms in all_atoms])
+        masses = np.concatenate([atoms.get_masses() for atoms in all_atoms])[:, None]
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        return cls(positions, momenta, np.zeros_like(positions), masses, starts, owner)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sums over the atoms of each replica: (N, ...) to (B, ...)."""
+        return np.add.reduceat(values, self.starts, axis=0)
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Values of each replica to its atoms: (B, ...) to (N, ...)."""
+        return values[self.owner]
+
+
+class BatchedNVE:
+    """Velocity Verlet."""
+
+    def __init__(self, flat: Flat, alone: Sequence[NVE]) -> None:
+        self.flat, self.dt = flat, alone[0].dt
+
+    def step(self, forces: Forces) -> None:
+        """One step of all replicas; `forces` gives those at the positions as they are then."""
+        flat, half = self.flat, 0.5 * self.dt
+        flat.momenta += half * flat.forces
+        flat.positions += self.dt * flat.momenta / flat.masses
+        flat.forces = forces()
+        flat.momenta += half * flat.forces
+
+    def write_back(self, index: int) -> None:
+        """Nothing: positions and momenta say it all."""
+
+
+class BatchedLangevin:
+    """Langevin dynamics with the centre of mass of each replica held (Vanden-Eijnden and Ciccotti 2006, Eq. 23)."""
+
+    def __init__(self, flat: Flat, alone: Sequence[LangevinFixedCom]) -> None:
+        self.flat, self.alone, self.dt = flat, alone, alone[0].dt
+        self.c1, self.c2 = alone[0].c1, alone[0].c2
+        self.c3, self.c4, self.c5 = (np.concatenate([getattr(a, c) for a in alone]) for c in ("c3", "c4", "c5"))
+        self.total_mass = flat.sum(flat.masses)
+        sizes = np.diff([*flat.starts, len(flat.masses)])
+        self.sizes = [int(n) for n in sizes]
+        self.held = (sizes > 1)[:, None]  # a single atom has no other motion
+
+    def step(self, forces: Forces) -> None:
+        """One step of all replicas; `forces` gives those at the positions as they are then."""
+        flat, dt = self.flat, self.dt
+        xi, eta = self._noise()
+        kick, shift = self.c3 * xi - self.c4 * eta, self.c5 * eta
+        v = flat.momenta / flat.masses
+        v += self.c1 * flat.forces / flat.masses - self.c2 * v + kick
+        old = flat.positions
+        new = old + dt * v + shift
+        new += flat.spread(self.held * (flat.sum(flat.masses * old) - flat.sum(flat.masses * new)) / self.total_mass)
+        flat.positions = new
+        v = (new - old - shift) / dt
+        flat.forces = forces()
+        v += self.c1 * flat.forces / flat.masses - self.c2 * v + kick
+        p = v * flat.masses
+        flat.momenta = p - flat.masses * flat.spread(self.held * flat.sum(p) / self.total_mass)
+
+    def write_back(self, index: int) -> None:
+        """Nothing: the generator is the replica's own."""
+
+    def _noise(self) -> tuple[np.ndarray, np.ndarray]:
+        drawn = [
+            (a.rng.standard_normal(size=(n, 3)), a.rng.standard_normal(size=(n, 3)))
+            for a, n in zip(self.alone, self.sizes, strict=True)
+        ]
+        return np.concatenate([xi for xi, _ in drawn]), np.concatenate([eta for _, eta in drawn])
+
+
+class BatchedNoseHoover:
+    """Nosé-Hoover chains, one for each replica (Martyna, Klein, Tuckerman 1992)."""
+
+    def __init__(self, flat: Flat, alone: Sequence[NoseHoover]) -> None:
+        self.flat, self.alone, self.dt = flat, alone, alone[0].dt
+        chains = [a._thermostat for a in alone]
+        # Chain variables as (links, replicas), so that a link is a row.
+        self.eta, self.p_eta, self.Q = (np.array([getattr(c, k) for c in chains]).T for k in ("_eta", "_p_eta", "_Q"))
+        self.kT = np.array([c._kT for c in chains])
+        self.ndof = np.array([3 * c._num_atoms_global for c in chains])
+
+    def step(self, forces: Forces) -> None:
+        """One step of all replicas; `forces` gives those at the positions as they are then."""
+        flat, half = self.flat, 0.5 * self.dt
+        self._chain(half)
+        flat.momenta += half * flat.forces
+        flat.positions += self.dt * flat.momenta / flat.masses
+        flat.forces = forces()
+        flat.momenta += half * flat.forces
+        self._chain(half)
+
+    def write_back(self, index: int) -> None:
+        """Hand the chain of one replica back to its own integrator."""
+        chain, alone = self.alone[index]._thermostat, self.alone[index]
+        chain._eta, chain._p_eta = self.eta[:, index].copy(), self.p_eta[:, index].copy()
+        alone._q, alone._p = alone.atoms.get_positions(), alone.atoms.get_momenta()
+
+    def _chain(self, delta: float) -> None:
+        """The chain scales all momenta of a replica alike, so its kinetic energy is summed once and scaled along."""
+        flat, links = self.flat, len(self.eta)
+        twice = flat.sum((flat.momenta**2 / flat.masses).sum(axis=1))
+        scale = np.ones_like(twice)
+        for part in (c * delta for c in FOURTH_ORDER_COEFFS):
+            for j in reversed(range(links)):
+                self._link(j, twice, part)
+            self.eta += part * self.p_eta / self.Q
+            factor = np.exp(-part * self.p_eta[0] / self.Q[0])
+            scale, twice = scale * factor, twice * factor**2
+            for j in range(links):
+                self._link(j, twice, part)
+        flat.momenta *= flat.spread(scale)[:, None]
+
+    def _link(self, j: int, twice: np.ndarray, delta: float) -> None:
+        p, Q, last = self.p_eta, self.Q, j == len(self.eta) - 1
+        drag = 1.0 if last else np.exp(-delta / 4 * p[j + 1] / Q[j + 1])
+        pull = twice - self.ndof * self.kT if j == 0 else p[j - 1] ** 2 / Q[j - 1] - self.kT
+        p[j] = (p[j] * drag + delta / 2 * pull) * drag
+
+
+BATCHED = {NVE: BatchedNVE, LangevinFixedCom: BatchedLangevin, NoseHoover: BatchedNoseHoover}
+
+
+def batched(flat: Flat, alone: Sequence) -> BatchedNVE | BatchedLangevin | BatchedNoseHoover:
+    """The integrator of a batch from those of its replicas, which must be of one kind and time step.
+
+    Raises
+    ------
+    InputError
+        A kind that is not there, or a mixture.
+    """
+    kinds = {type(a) for a in alone}
+    if len(kinds) != 1 or len({a.dt for a in alone}) != 1:
+        raise InputError("Replicas of one batch need the same integrator and time step: make a batch for each.")
+    (kind,) = kinds
+    if kind not in BATCHED:
+        raise InputError("Replicas advance together by nve, or by nvt with langevin or nose-hoover; not otherwise.")
+    return BATCHED[kind](flat, alone)

@@ -1,0 +1,222 @@
+"""Replicas of one model that advance together in one process: a run each, forces from one batch.
+
+Each replica is a run as nvt.py makes it, with its own directory, monitor, restart file and random numbers. It is a pure
+function of its own settings: neither the others of its batch nor the breaks in between change it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from asecalc_mlip.batched_neighbors import BatchedNeighborCache
+from asecalc_mlip.checks import CLOSEST
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.neighbors import FARTHEST
+from md_protocols.batch_integrators import Flat, batched
+from md_protocols.runner import MDRun
+from md_protocols.summary import write_report
+
+
+class BatchedModel:
+    """Stands in for the calculator of one replica: hands out what the batch computed for it."""
+
+    def __init__(self, card: dict | None) -> None:
+        self.card = card
+        self.energy, self.forces = 0.0, np.zeros((0, 3))
+
+    def get_potential_energy(self, atoms: Atoms | None = None, force_consistent: bool = False) -> float:
+        """eV."""
+        return self.energy
+
+    def get_forces(self, atoms: Atoms | None = None) -> np.ndarray:
+        """eV/Å."""
+        return self.forces
+
+
+class Replica(MDRun):
+    """A run whose steps are made by a `Batch`."""
+
+    def add_wall(self, seconds: float) -> None:
+        """Count a share of the batch's wall time."""
+        self.state.wall_s += seconds
+
+    def after_step(self) -> bool:
+        """Frame and restart point where they are due; whether the run has ended."""
+        state, settings = self.state, self.settings
+        if state.step % settings.interval == 0:
+            self.take_frame()
+        if state.failure is None and state.step % settings.restart_every == 0:
+            self.restart_point()
+        return self.ended
+
+    def due(self) -> bool:
+        """Whether anything is to be done after this step."""
+        step, settings = self.state.step, self.settings
+        return step % settings.interval == 0 or step % settings.restart_every == 0 or step >= settings.steps
+
+    @property
+    def ended(self) -> bool:
+        """Whether it broke or made all its steps."""
+        return self.state.failure is not None or self.state.step >= self.settings.steps
+
+    def report(self) -> dict:
+        """Write the summary; a figure of each of many runs would take longer than many of the runs."""
+        return write_report(self, figure=False)
+
+    def _tick(self) -> None:
+        """Wall time comes from `add_wall`."""
+
+
+class Batch:
+    """Replicas in flat arrays; `step` advances all by one.
+
+    Parameters
+    ----------
+    replicas : of one model, integrator, time step and periodicity
+    calculator : PIWSLCalculator
+    """
+
+    def __init__(self, replicas: Sequence[Replica], calculator) -> None:
+        self.calculator = calculator
+        self.neighbors = BatchedNeighborCache(calculator.cutoff, calculator.neighbors.skin)
+        self.replicas: list[Replica] = []
+        self._set(list(replicas))
+
+    def evaluate(self) -> dict[int, str]:
+        """Compute forces and energies where the replicas are; messages of those that the model refuses, by index."""
+        refused: dict[int, str] = {}
+        self.flat.forces = self._forces(refused)
+        return refused
+
+    def step(self) -> dict[int, str]:
+        """One step; as `evaluate`."""
+        refused: dict[int, str] = {}
+        begun = time.perf_counter()
+        self.integrator.step(lambda: self._forces(refused))
+        share = (time.perf_counter() - begun) / len(self.replicas)
+        for replica in self.replicas:
+            replica.state.step += 1
+            replica.add_wall(share)
+        return refused
+
+    def write_back(self, index: int) -> None:
+        """Bring atoms, results and thermostat of one replica up to date."""
+        atoms, mine = self.replicas[index].atoms, self._slices[index]
+        atoms.positions[:] = self.flat.positions[mine]
+        atoms.set_momenta(self.flat.momenta[mine], apply_constraint=False)
+        atoms.calc.energy, atoms.calc.forces = float(self.energies[index]), self.flat.forces[mine].copy()
+        self.integrator.write_back(index)
+
+    def drop(self, indices: Sequence[int]) -> None:
+        """Go on without some replicas; those that stay keep their state, and their forces."""
+        keep = [k for k in range(len(self.replicas)) if k not in set(indices)]
+        for k in keep:
+            self.write_back(k)
+        forces, energies = [self.flat.forces[self._slices[k]] for k in keep], self.energies[keep]
+        self._set([self.replicas[k] for k in keep])
+        if keep:
+            self.flat.forces, self.energies = np.concatenate(forces), energies
+
+    def _set(self, replicas: list[Replica]) -> None:
+        self.replicas = replicas
+        self.energies = np.zeros(len(replicas))
+        if not replicas:
+            return
+        all_atoms = [r.atoms for r in replicas]
+        self.flat = Flat.gather(all_atoms)
+        ends = [*self.flat.starts[1:], len(self.flat.masses)]
+        self._slices = [slice(int(a), int(b)) for a, b in zip(self.flat.starts, ends, strict=True)]
+        self.integrator = batched(self.flat, [r.integrator for r in replicas])
+        device = self.calculator.device
+        self._numbers = torch.as_tensor(np.concatenate([a.numbers for a in all_atoms])).to(device)
+        self._cells = torch.as_tensor(np.array([a.cell.array for a in all_atoms])).to(device)
+        self._owner = torch.as_tensor(self.flat.owner).to(device)
+        self._pbc = all_atoms[0].pbc.copy()
+
+    @torch.inference_mode(False)  # forces are derivatives, which a caller's inference mode forbids
+    def _forces(self, refused: dict[int, str]) -> np.ndarray:
+        """Forces (N, 3); those of refused replicas are NaN, and their positions are out of the batch's way."""
+        positions = torch.from_numpy(self.flat.positions).to(self.calculator.device)
+        positions = self._without_lost(positions, refused)
+        graph = self.neighbors.graph(
+            self._numbers, positions, self._cells, self._owner, self._pbc, self.calculator.check_elements
+        )
+        self._find_overlaps(graph, refused)
+        prediction = self.calculator.engine(graph, forces=True, stress=False)
+        self.energies = prediction.energy.detach().cpu().numpy().astype(float)
+        forces = prediction.forces.detach().cpu().numpy().astype(float)
+        for index in refused:
+            forces[self._slices[index]] = np.nan
+        return forces
+
+    def _without_lost(self, positions: torch.Tensor, refused: dict[int, str]) -> torch.Tensor:
+        """Replicas with NaN or with atoms that flew off stand still where they started, until they are dropped."""
+        bad = ~(np.abs(self.flat.positions).max(axis=1) < FARTHEST)
+        if not bad.any():
+            return positions
+        positions = positions.clone()
+        for index in np.unique(self.flat.owner[bad]):
+            refused[int(index)] = "positions are not finite or far away"
+            start = torch.from_numpy(self.replicas[index].start.positions)
+            positions[self._slices[index]] = start.to(positions.device)
+        return positions
+
+    def _find_overlaps(self, graph, refused: dict[int, str]) -> None:
+        if graph.n_edges == 0:
+            return
+        close = graph.vectors().square().sum(-1) < CLOSEST**2
+        if bool(close.any()):
+            for index in self._owner[graph.centers[close]].unique().tolist():
+                refused[int(index)] = f"atoms closer than {CLOSEST} Å"
+
+
+def run_replicas(
+    batch: Batch,
+    *,
+    report: Callable[[Replica, dict], None] = lambda replica, summary: None,
+    stop: Callable[[], bool] = lambda: False,
+    tick: Callable[[int], None] = lambda steps: None,
+) -> None:
+    """Advance all replicas of a batch to their ends.
+
+    Parameters
+    ----------
+    batch : with forces (`Batch.evaluate`)
+    report : called with each replica that ended and its summary
+    stop : asked after every step whether to leave off; the replicas then stay at their restart points
+    tick : called with the number of replica steps made
+
+    Raises
+    ------
+    InputError
+        The model refuses a geometry that the monitor finds sound.
+    """
+    _finish(batch, [k for k, r in enumerate(batch.replicas) if r.ended], report)
+    while batch.replicas and not stop():
+        refused = batch.step()
+        tick(len(batch.replicas))
+        ended = []
+        for index, replica in enumerate(batch.replicas):
+            if index in refused:
+                batch.write_back(index)
+                if not replica.refused():
+                    raise InputError(f"{replica.files.directory}: the model refuses the geometry: {refused[index]}.")
+                ended.append(index)
+            elif replica.due():
+                batch.write_back(index)
+                if replica.after_step():
+                    ended.append(index)
+        _finish(batch, ended, report)
+
+
+def _finish(batch: Batch, ended: list[int], report: Callable[[Replica, dict], None]) -> None:
+    for index in ended:
+        replica = batch.replicas[index]
+        report(replica, replica.report())
+    if ended:
+        batch.drop(ended)

@@ -1,0 +1,74 @@
+"""The structure of a run against its reference: h(r) of a molecule, g(r) of a periodic system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ase.io import iread
+
+from asecalc_mlip.analysis.distances import DistanceHistogram
+from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
+from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.errors import InputError
+from md_protocols import files as names
+
+if TYPE_CHECKING:
+    from md_protocols.runner import MDRun
+
+# A mean over fewer frames is too noisy to compare distributions with.
+MIN_REFERENCE_FRAMES = 50
+RDF_FRAMES = 100
+
+
+def h_error(run: MDRun) -> float | None:
+    """∫|h − h_ref| dr of a molecule; None without a reference of enough frames."""
+    reference = run.reference
+    if not isinstance(reference, MoleculeReference) or reference.n_frames < MIN_REFERENCE_FRAMES:
+        return None
+    return run.histogram.error(reference.histogram)
+
+
+def rdfs_of_run(run: MDRun) -> dict[str, RDF]:
+    """Radial distribution functions of the second half of the run; {} for what has no density or no frame."""
+    if not run.atoms.pbc.any() or run.state.frames == 0:
+        return {}
+    first = run.state.frames // 2
+    stride = max(1, (run.state.frames - first) // RDF_FRAMES)
+    if isinstance(run.reference, PeriodicReference):
+        edges = run.reference.edges
+        size = {"r_max": float(edges[-1]), "bins": len(edges) - 1}
+    else:
+        # Below the first lattice translation: an atom's own images are spikes that hide the structure.
+        size = {"r_max": min(10.0, 0.99 * float(run.atoms.cell.lengths().min())), "bins": 200}
+    try:
+        return partial_rdfs(
+            iread(run.files.path(names.TRAJECTORY), index=f"{first}::{stride}", format="extxyz"), **size
+        )
+    except InputError:  # a slab or a wire has no density
+        return {}
+
+
+def rdf_errors(run: MDRun, found: dict[str, RDF]) -> dict[str, dict[str, float]] | None:
+    """∫|Δg| dr (Å) and its share of ∫|g_ref − 1| dr (%) by pair; None without a reference."""
+    if not isinstance(run.reference, PeriodicReference) or not found:
+        return None
+    targets = run.reference.rdfs_for(run.start)
+    return {
+        name: {"error_A": g.error(targets[name]), "error_percent": g.error_percent(targets[name])}
+        for name, g in found.items()
+        if name in targets
+    }
+
+
+def to_draw(
+    run: MDRun, found: dict[str, RDF], h: float | None
+) -> tuple[RDF | DistanceHistogram | None, RDF | DistanceHistogram | None, float | None]:
+    """What the figure shows: the function of the run, that of the reference and the error between them."""
+    if not run.atoms.pbc.any():
+        drawn = isinstance(run.reference, MoleculeReference) and h is not None
+        return run.histogram, run.reference.histogram if drawn else None, h
+    if isinstance(run.reference, PeriodicReference) and "all" in found:
+        target = run.reference.rdfs_for(run.start)["all"]
+        return found["all"], target, found["all"].error(target)
+    return found.get("all"), None, None

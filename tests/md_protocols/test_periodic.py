@@ -1,0 +1,232 @@
+"""Periodic systems: g(r) against a reference, its window, references by file, the shipped structure and temperature."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read, write
+
+from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
+from asecalc_mlip.errors import InputError
+from md_protocols import nvt, script
+from md_protocols.monitor import StabilityMonitor
+from md_protocols.runner import start_run
+from md_protocols.settings import MDSettings, make_settings
+from tests.md_protocols import toys
+from tests.md_protocols.test_restart import assert_same_run, kill_at
+
+
+@pytest.fixture(autouse=True)
+def no_figure(monkeypatch):
+    """Drawing takes longer than these runs."""
+    monkeypatch.setattr("md_protocols.summary._figure", lambda *arguments: b"")
+
+
+def cell():
+    return bulk("Cu", cubic=True) * 2
+
+
+def rattled(spread=0.08, n=30):
+    """Frames of a crystal that vibrates."""
+    rng = np.random.default_rng(0)
+    frames = [cell() for _ in range(n)]
+    for frame in frames:
+        frame.positions += spread * rng.standard_normal((len(frame), 3))
+    return frames
+
+
+def melt(atoms, forces):
+    """Draw every second layer a quarter cell aside, gently: order is lost, but no two atoms come too close."""
+    goal = cell().positions
+    goal[np.round(goal[:, 2] / 1.805) % 2 == 1, 0] += 0.9
+    return 0.3 * (goal - atoms.positions) - 0.02 * atoms.get_momenta()
+
+
+class Planted(EMT):
+    """EMT whose forces change at a given call."""
+
+    def __init__(self, start, change):
+        super().__init__()
+        self.start, self.change, self.count = start, change, 0
+
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        self.count += 1
+        if self.count >= self.start:
+            self.results["forces"] = self.change(self.atoms, self.results["forces"])
+
+
+def monitor(reference, frame_fs=50.0):
+    return StabilityMonitor(cell(), temperature_K=300.0, ndof=93, reference=reference, frame_fs=frame_fs)
+
+
+def test_g_of_r_is_judged_when_the_window_is_full_and_not_before():
+    reference = PeriodicReference.from_frames(rattled())
+    watch = monitor(reference)
+    assert watch.window_frames == 20
+    broken = rattled(0.6, 20)
+    assert all(watch._structure(frame, *pairs(frame)) is None for frame in broken[:19])
+    failure = watch._structure(broken[19], *pairs(broken[19]))
+    assert failure.kind == "rdf" and failure.value > failure.limit == 1.0 and "20 frames" in failure.message
+
+
+def pairs(atoms):
+    from md_protocols.monitor import pairs_within
+
+    return pairs_within(atoms, 6.0)
+
+
+def test_a_vibrating_crystal_stays_and_the_window_slides():
+    watch = monitor(PeriodicReference.from_frames(rattled()), frame_fs=100.0)
+    frames = rattled()
+    assert [watch.check(frame) for frame in frames] == [None] * 30
+    assert 0.0 < watch.rdf_error() < 0.5
+    late = [watch._structure(frame, *pairs(frame)) for frame in rattled(0.6, 10)]
+    assert late[0] is None and late[-1].kind == "rdf"  # the old frames hold it below the limit for a while
+
+
+def test_a_liquid_may_differ_more_and_rare_frames_are_not_judged_alone():
+    reference = PeriodicReference.from_frames(rattled(), kind="liquid")
+    assert reference.threshold == 3.0
+    assert monitor(reference, frame_fs=5000.0).window_frames == 10
+
+
+def test_a_melting_run_stops_within_a_window_and_keeps_the_frame(tmp_path):
+    atoms = cell()
+    atoms.calc = Planted(205, melt)
+    reference = PeriodicReference.from_frames(rattled())
+    settings = MDSettings(ensemble="nve", temperature_K=300.0, timestep_fs=2.0, steps=1500, interval=10, seed=1)
+    summary = start_run(atoms, settings, tmp_path / "run", reference=reference)
+    failure = summary["failure"]
+    assert failure["kind"] == "rdf" and 205 < failure["step"] <= 205 + 2 * 500
+    assert len(read(tmp_path / "run" / "unstable.extxyz")) == 32
+    assert summary["rdf_errors"]["Cu-Cu"]["error_percent"] > 0.0
+    assert summary["extremes"]["closest_pair"].startswith("Cu") and summary["energy_range_eV_per_atom"] > 0.0
+    free = cell()
+    free.calc = Planted(205, melt)
+    again = MDSettings(**{**settings.to_dict(), "rdf_rule": False, "steps": failure["step"]})
+    assert start_run(free, again, tmp_path / "free", reference=reference)["stable"]
+
+
+def test_restart_keeps_the_window(tmp_path, monkeypatch):
+    reference = PeriodicReference.from_frames(rattled())
+    settings = MDSettings(ensemble="nve", temperature_K=300.0, steps=400, interval=20)
+
+    def start(directory):
+        atoms = cell()
+        atoms.calc = EMT()
+        return start_run(atoms, settings, directory, reference=reference)
+
+    from md_protocols.runner import continue_run
+
+    whole = start(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        killed = kill_at(patch, 390)
+        with pytest.raises(killed):
+            start(tmp_path / "cut")
+    summary = continue_run(EMT(), settings, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert summary["rdf_errors"] == whole["rdf_errors"] and summary["extremes"] == whole["extremes"]
+
+
+def test_large_forces_are_counted_and_are_no_failure(tmp_path):
+    atoms = cell()
+    atoms.calc = EMT()
+    atoms.calc.card = {"training_forces": {"mean": 0.0, "std": 1e-3}}
+    settings = MDSettings(ensemble="nve", temperature_K=300.0, steps=100, interval=10)
+    summary = start_run(atoms, settings, tmp_path / "run")
+    assert summary["stable"] and summary["extremes"]["force_limit"] == 5e-3
+    assert summary["extremes"]["force_frames"] == 10  # not the perfect lattice at the start
+    assert "in 10 of 11 frames" in script.summary_text(summary, "run")
+
+
+def test_volume_out_of_proportion():
+    watch = monitor(None)
+    squeezed = cell()
+    squeezed.set_cell(squeezed.cell * 0.6, scale_atoms=True)
+    assert watch.check(squeezed).kind == "volume"
+
+
+def test_reference_comes_back_from_its_file(tmp_path):
+    frames = rattled()
+    for frame in frames:
+        frame.arrays["REF_forces"] = np.ones((len(frame), 3))
+        frame.info["phase"] = "a" if frame is frames[0] else "b"
+    made = PeriodicReference.from_frames(frames, "made up", group_by="phase", temperature_K=700.0, protocol="eam-mptrj")
+    made.save(tmp_path / "cu.reference.json")
+    read_back = PeriodicReference.load(tmp_path / "cu.reference.json")
+    assert read_back.rdfs_for(frames[0])["Cu-Cu"].n_frames == 1 and read_back.rdfs_for(cell())["all"].n_frames == 30
+    np.testing.assert_allclose(read_back.rdfs["all"].g, made.rdfs["all"].g, rtol=1e-5)
+    assert read_back.force_limit == pytest.approx(3**0.5) and read_back.closest["Cu-Cu"] < 2.5
+    assert "2 groups by phase" in repr(read_back) and read_back.temperature_K == 700.0
+
+
+def test_bad_references_are_named(tmp_path):
+    with pytest.raises(InputError, match="solid, liquid"):
+        PeriodicReference.from_frames(rattled(), kind="gas")
+    with pytest.raises(InputError, match="leave group_by out"):
+        PeriodicReference.from_frames(rattled(), group_by="topology")
+    with pytest.raises(InputError, match="not periodic"):
+        PeriodicReference.from_frames(toys.ethanol())
+    (tmp_path / "r.json").write_text('{"format": "asecalc-mlip periodic reference", "version": 9}')
+    with pytest.raises(InputError, match="version 1"):
+        script.load_reference(tmp_path / "r.json")
+
+
+def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, monkeypatch, capsys):
+    """What `nvt.py --model silica.pt` does, with copper for silica."""
+    monkeypatch.chdir(tmp_path)
+    from tests.md_protocols.models import random_model
+
+    random_model(tmp_path / "copper.pt")
+    write("copper.xyz", cell(), format="extxyz")
+    PeriodicReference.from_frames(rattled(), "made up", temperature_K=900.0, protocol="eam-mptrj").save(
+        "copper.reference.json"
+    )
+    monkeypatch.setattr(script, "_load_model", lambda *arguments: EMT())
+    assert nvt.main(["--model", "copper.pt", "--steps", "40", "--output", "a"]) == 0
+    settings = json.loads(Path("a/summary.json").read_text())["settings"]
+    assert (settings["protocol"], settings["temperature_K"], settings["thermostat"]) == (
+        "eam-mptrj",
+        1000.0,
+        "langevin",
+    )
+    assert (settings["timestep_fs"], settings["interval"], settings["steps"]) == (1.0, 10, 40)
+    assert "Cu-Cu" in capsys.readouterr().out
+    assert nvt.main(["--model", "copper.pt", "--steps", "10", "--temperature", "400", "--output", "b"]) == 0
+    settings = json.loads(Path("b/summary.json").read_text())["settings"]
+    assert (settings["protocol"], settings["temperature_K"]) == (None, 400.0)
+
+
+def test_a_temperature_outside_the_data_is_warned_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write("copper.xyz", cell(), format="extxyz")
+    PeriodicReference.from_frames(rattled(), temperatures_K=(300.0, 700.0), threshold_A=1.7).save("r.json")
+    common = ["--structure", "copper.xyz", "--reference", "r.json", "--steps", "0"]
+    assert PeriodicReference.load("r.json").threshold == 1.7
+    assert nvt.main([*common, "--temperature", "500", "--output", "a"], calculator=EMT()) == 0
+    assert "Warning" not in capsys.readouterr().err
+    assert nvt.main([*common, "--temperature", "2000", "--output", "b"], calculator=EMT()) == 0
+    assert "from 300 to 700 K and the run is at 2000 K" in capsys.readouterr().err
+
+
+def test_a_reference_of_another_kind_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write("copper.xyz", cell(), format="extxyz")
+    MoleculeReference.from_frames(toys.ethanol()).save("molecule.json")
+    arguments = ["--structure", "copper.xyz", "--reference", "molecule.json"]
+    assert nvt.main(arguments, calculator=EMT()) == 2
+    assert "it is for a molecule" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, temperature, timestep",
+    [("eam-silica", 2000.0, 2.0), ("eam-phosphorus", 1250.0, 1.0), ("eam-mptrj", 1000.0, 1.0)],
+)
+def test_eam_protocols_have_the_published_numbers(name, temperature, timestep):
+    settings = make_settings("nvt", {"protocol": name})
+    assert (settings.temperature_K, settings.timestep_fs, settings.steps) == (temperature, timestep, 5000)
+    assert settings.thermostat == "langevin"
