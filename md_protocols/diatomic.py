@@ -64,7 +64,7 @@ def probe(chosen: argparse.Namespace) -> None:
 
 def _frames(path: str) -> list:
     try:
-        return ase.io.read(path, ":")
+        return list(ase.io.iread(path, ":"))
     except Exception as error:  # ASE's readers raise anything
         raise InputError(f"{path} cannot be read: {error or type(error).__name__}") from None
 

@@ -1,7 +1,9 @@
 """Replicas of one model that advance together in one process: a run each, forces from one batch.
 
-Each replica is a run as nvt.py makes it, with its own directory, monitor, restart file and random numbers. It is a pure
-function of its own settings: neither the others of its batch nor the breaks in between change it.
+Each replica is a run as nvt.py makes it, with its own directory, monitor, restart file and random numbers. With the
+native engine it is a pure function of its own settings, bit for bit: neither the others of its batch nor breaks in
+between change it. Other engines round by the composition of the batch, so there a break after which fewer replicas run
+may change the last digits, and with them, in time, the trajectory.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 try:
@@ -29,7 +30,11 @@ from md_protocols.probe_script import (
     write_json,
 )
 
-KINDS = {"bond": (bond_scan, 2), "angle": (angle_scan, 3), "dihedral": (dihedral_scan, 4)}
+KINDS: dict[str, tuple[Callable, int]] = {
+    "bond": (bond_scan, 2),
+    "angle": (angle_scan, 3),
+    "dihedral": (dihedral_scan, 4),
+}
 
 
 def options() -> argparse.ArgumentParser:

@@ -108,7 +108,7 @@ def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
         options["structure"] = str(Path(options["structure"]).resolve())
     if restart:
         return _restart(ensemble, options, output, device, calculator, progress)
-    settings = make_settings(ensemble, {**_meant_for(options, ensemble, reference_file, calculator), **options})
+    settings = make_settings(ensemble, {**meant_for(options, ensemble, reference_file, calculator), **options})
     output = output or _free_name(settings)
     RunFiles(output).check_free()  # before the model is loaded
     path = model_path(settings.model) if calculator is None else None
@@ -154,7 +154,7 @@ def find_reference(atoms: Atoms, model: Path | None, given: str | None) -> Molec
     A reference found beside the model is used only if it fits: the same molecule, whole by its bonds, or a periodic
     system of elements that the reference data have.
     """
-    path = Path(given) if given else _beside(model, ".reference.json")
+    path = Path(given) if given else beside(model, ".reference.json")
     if path is None:
         return None
     reference = load_reference(path)
@@ -189,12 +189,12 @@ def _misfit(atoms: Atoms, reference: MoleculeReference | PeriodicReference) -> s
     return None
 
 
-def _meant_for(options: dict, ensemble: str, given: str | None, calculator) -> dict:
+def meant_for(options: dict, ensemble: str, given: str | None, calculator=None) -> dict:
     """Protocol, or temperature, that the model's reference file or card names, unless the options say otherwise."""
     if options["protocol"] or options["temperature_K"]:
         return {}
     path = model_path(options["model"] or MDSettings.model) if calculator is None else None
-    reference_file = Path(given) if given else _beside(path, ".reference.json")
+    reference_file = Path(given) if given else beside(path, ".reference.json")
     reference = load_reference(reference_file) if reference_file else None
     named = {} if path is None else describe_card(path)
     if isinstance(reference, PeriodicReference):
@@ -214,7 +214,7 @@ def describe_card(model: Path) -> dict:
 
 
 def _structure(settings: MDSettings, model: Path | None) -> Atoms:
-    path = Path(settings.structure) if settings.structure else _beside(model, ".xyz")
+    path = Path(settings.structure) if settings.structure else beside(model, ".xyz")
     if path is None:
         raise InputError(f"The model {settings.model} comes without a start structure: give one with --structure FILE.")
     try:
@@ -231,7 +231,7 @@ def _structure(settings: MDSettings, model: Path | None) -> Atoms:
     return atoms
 
 
-def _beside(model: Path | None, suffix: str) -> Path | None:
+def beside(model: Path | None, suffix: str) -> Path | None:
     """aspirin.xyz or aspirin.reference.json beside aspirin.pt, or the shipped one of the same name."""
     if model is None:
         return None

@@ -11,6 +11,7 @@ from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs, rdf
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.stability import StabilityResult, stability
+from asecalc_mlip.analysis.survival import Survival, survival
 from asecalc_mlip.analysis.vdos import VDOS, vdos
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MoleculeReference",
     "PeriodicReference",
     "StabilityResult",
+    "Survival",
     "block_average",
     "bond_drift",
     "closest_approach",
@@ -41,6 +43,7 @@ __all__ = [
     "partial_rdfs",
     "rdf",
     "stability",
+    "survival",
     "temperatures",
     "vdos",
 ]

@@ -2,8 +2,9 @@
 
     H_ij = ∂²E / ∂r_i ∂r_j = −∂F_i / ∂r_j,      i, j over all 3N coordinates
 
-The forces are made once, with their graph; every row then costs one backward pass through it. The native
-kernels take one direction at a time, so there rows go one by one; elsewhere as many at once as memory and caches allow.
+PaiNN has a way of its own, by forward tangents (hessian_painn.py). Elsewhere the forces are made once, with their
+graph, and every row costs one backward pass through it. The native kernels take one direction at a time, so there rows
+go one by one, elsewhere as many at once as memory and caches allow.
 
 It is the second derivative at a point. PaiNN takes lengths of vectors that can vanish, by symmetry or in a plane, as
 √(|v|² + 10⁻⁸): its curvature there can be large within 10⁻⁴ of zero and differ from what vibrations of 0.01 Å feel.
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 
 from asecalc_mlip.engine.eager import EagerEngine
+from asecalc_mlip.engine.hessian_painn import painn_bytes, painn_hessian
 from asecalc_mlip.engine.memory import available_bytes, bytes_needed
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import native_library, plain_kernels
-from asecalc_mlip.models import Potential
+from asecalc_mlip.models import PaiNN, Potential
 
 __all__ = ["NO_HESSIAN", "double", "hessian"]
 
@@ -56,7 +58,7 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
     graph : AtomGraph
         One structure.
     rows : int, optional
-        Rows at once; default: what memory allows.
+        Rows at once; default: what memory allows, or for PaiNN the way of `hessian_painn`.
 
     Raises
     ------
@@ -67,6 +69,8 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
     """
     if potential.direct_forces:
         raise InputError(NO_HESSIAN)
+    if rows is None and _by_tangents(potential, graph):
+        return painn_hessian(potential, graph)
     at_once = _rows(potential, graph) if rows is None else rows
     n = 3 * graph.n_atoms
     # The native kernels take one direction at a time.
@@ -81,6 +85,12 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
             found[start : start + at_once] = _some_rows(gradient, positions, start, min(at_once, n - start))
     # Equal but for rounding.
     return 0.5 * (found + found.T)
+
+
+def _by_tangents(potential: Potential, graph: AtomGraph) -> bool:
+    """Whether the faster way of PaiNN can be taken, which grows with the square of the number of atoms."""
+    fits = _SHARE * available_bytes(graph.positions.device)
+    return isinstance(potential.network, PaiNN) and painn_bytes(potential, graph.n_atoms) < fits
 
 
 def _some_rows(gradient: Tensor, positions: Tensor, start: int, number: int) -> Tensor:

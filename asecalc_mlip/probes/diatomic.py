@@ -83,8 +83,7 @@ class DiatomicCurve:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, units in the names."""
-        arrays = ("distances_A", "energies_eV", "forces_eV_per_A", "stray_forces_eV_per_A")
-        arrays += ("check_distances_A", "check_forces_eV_per_A")
+        arrays = [name for name, value in self.__dict__.items() if isinstance(value, np.ndarray)]
         plain = ("far_energy_eV", "cutoff_A", "model", "grid", "n_not_finite")
         return {
             "pair": self.pair,

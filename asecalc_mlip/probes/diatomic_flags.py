@@ -228,7 +228,8 @@ def _jumps(curve: DiatomicCurve) -> list[Flag]:
         for k in outstanding(changes, KINK)
         if all(abs(k - other) > 2 for other in known)
     ]
-    at_cutoff, elsewhere = [], []
+    at_cutoff: list[tuple] = []
+    elsewhere: list[tuple] = []
     for found in jumps + kinks:
         k = found[1]
         near = curve.cutoff_A is not None and r[k] - 2 * h[k] <= curve.cutoff_A <= r[k + 1] + 2 * h[k]

@@ -170,7 +170,7 @@ def phonons(
         warnings.filterwarnings("ignore", message="primitive_matrix")
         found = Phonopy(unit, np.diag(repeats), primitive_matrix="auto", symprec=symprec_A)
     found.generate_displacements(distance=displacement_A)
-    cells = [_as_atoms(cell) for cell in found.supercells_with_displacements]
+    cells = [_as_atoms(cell) for cell in found.supercells_with_displacements or []]
     found.forces = np.array(energies_and_forces(calc, cells)[1])
     found.produce_force_constants()
     found.symmetrize_force_constants(show_drift=False)
@@ -226,7 +226,7 @@ def _checked(supercell: tuple[int, int, int]) -> tuple[int, int, int]:
     repeats = tuple(int(n) for n in supercell)
     if len(repeats) != 3 or min(repeats) < 1:
         raise InputError(f"supercell is {supercell}; give three numbers of repetitions from 1 on, such as 4 4 4")
-    return repeats  # type: ignore[return-value]
+    return repeats
 
 
 def _as_atoms(cell: Any) -> Atoms:

@@ -82,7 +82,7 @@ class Scan:
         )
 
 
-def bond_scan(atoms: Atoms, calc: Any, i: int, j: int, *, values_A: Sequence[float] | None = None) -> Scan:
+def bond_scan(atoms: Atoms, calc: Any, i: int, j: int, *, values_A: Sequence[float] | np.ndarray | None = None) -> Scan:
     """Stretch and compress the distance of two atoms; the side of j moves.
 
     Parameters
@@ -106,7 +106,9 @@ def bond_scan(atoms: Atoms, calc: Any, i: int, j: int, *, values_A: Sequence[flo
     return _scan("bond", atoms, calc, (i, j), values, images, [motion] * len(values), bond)
 
 
-def angle_scan(atoms: Atoms, calc: Any, i: int, j: int, k: int, *, values_deg: Sequence[float] | None = None) -> Scan:
+def angle_scan(
+    atoms: Atoms, calc: Any, i: int, j: int, k: int, *, values_deg: Sequence[float] | np.ndarray | None = None
+) -> Scan:
     """Bend the angle i–j–k; the side of k turns about j. Default: ±30° of what it is, every degree."""
     _check(atoms, (i, j, k))
     start = float(atoms.get_angle(i, j, k))
@@ -120,7 +122,7 @@ def angle_scan(atoms: Atoms, calc: Any, i: int, j: int, k: int, *, values_deg: S
 
 
 def dihedral_scan(
-    atoms: Atoms, calc: Any, i: int, j: int, k: int, m: int, *, values_deg: Sequence[float] | None = None
+    atoms: Atoms, calc: Any, i: int, j: int, k: int, m: int, *, values_deg: Sequence[float] | np.ndarray | None = None
 ) -> Scan:
     """Turn about the bond j–k; the side of k turns. Default: once around, every 5 degrees, from the structure on."""
     _check(atoms, (i, j, k, m))
@@ -194,7 +196,7 @@ def _check(atoms: Atoms, indices: tuple[int, ...]) -> None:
         raise InputError(f"atoms {list(indices)}: give different numbers from 0 to {len(atoms) - 1}")
 
 
-def _ascending(values: Sequence[float], name: str) -> np.ndarray:
+def _ascending(values: Sequence[float] | np.ndarray, name: str) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or len(array) < 2 or not np.isfinite(array).all() or not (np.diff(array) > 0).all():
         raise InputError(f"{name} must be two or more numbers, finite and ascending")

@@ -1,0 +1,31 @@
+"""Figure of survival curves: fraction of runs still stable against time."""
+
+from __future__ import annotations
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from asecalc_mlip.analysis.survival import Survival
+from asecalc_mlip.plots.md import BLUE, GREEN, INK, ORANGE, RED, _tidy
+
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
+
+
+def survival_figure(curves: dict[str, Survival], *, title: str = "") -> Figure:
+    """One step curve for each of `curves`, by its label, with its 95 % limits shaded."""
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11, color=INK)
+    for k, (label, curve) in enumerate(curves.items()):
+        colour = COLOURS[k % len(COLOURS)]
+        text = f"{label}: {curve.n_runs - curve.n_broken} of {curve.n_runs} stable"
+        axes.step(curve.time_ps, 100 * curve.fraction, where="post", color=colour, lw=1.8, label=text)
+        axes.fill_between(curve.time_ps, 100 * curve.low, 100 * curve.high, step="post", color=colour, alpha=0.15, lw=0)
+    axes.set_xlabel("Time (ps)")
+    axes.set_ylabel("Runs still stable (%)")
+    axes.set_ylim(0.0, 104.0)
+    axes.set_xlim(left=0.0)
+    axes.legend(loc="lower left", frameon=False, fontsize=9)
+    _tidy(axes)
+    return figure

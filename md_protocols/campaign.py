@@ -1,0 +1,182 @@
+"""Many runs, starts × seeds × temperatures × models: replicas of a model advance together, each can be continued.
+
+python md_protocols/campaign.py --seeds 64 --steps 20000                  # 64 replicas of the shipped aspirin
+python md_protocols/campaign.py --model a.pt --model b.pt --structure test.xyz --starts 100 --protocol eam-silica
+python md_protocols/campaign.py --restart --output campaign               # after any interruption
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+try:
+    import asecalc_mlip  # noqa: F401
+    import md_protocols  # noqa: F401
+except ImportError:  # run from a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import ase.io
+from ase import Atoms
+from tqdm import tqdm
+
+from asecalc_mlip.errors import InputError
+from md_protocols.campaign_report import report_campaign
+from md_protocols.campaign_runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
+from md_protocols.progress import Interrupt
+from md_protocols.script import beside, meant_for, model_path
+from md_protocols.settings import DTYPES, MDSettings, make_settings
+
+EXIT_CODES = "Exit code: 0 all runs ended (stable or not), 2 bad input, 3 another error, 128 + signal if stopped."
+BATCHED = ("langevin", "nose-hoover")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a campaign from command-line arguments; returns the exit code."""
+    options = build_parser().parse_args(argv)
+    directory = Path(options.output)
+    try:
+        runs = read_plan(directory) if options.restart else _plan(options, directory)
+        stopped = _run_all(options, directory, runs)
+        print(report_campaign(directory, runs))
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; --restart continues the campaign.", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print("The campaign stopped by an error that is not its physics; --restart continues it.", file=sys.stderr)
+        return 3
+    return 128 + stopped if stopped else 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options; None means "not given", so that a protocol can fill it in."""
+    parser = argparse.ArgumentParser(description="Many molecular dynamics runs.", epilog=EXIT_CODES)
+    add = parser.add_argument
+    add("--model", dest="models", action="append", metavar="FILE", help="may be repeated (default aspirin.pt)")
+    add("--structure", dest="structures", action="append", metavar="FILE", help="start structures; may be repeated")
+    add("--starts", type=int, metavar="N", help="take N structures, evenly spread (default: all)")
+    add("--seeds", default="3", metavar="N|A,B,C", help="number of seeds from 0 on, or the seeds (default 3)")
+    add("--temperature", dest="temperatures", action="append", type=float, metavar="K", help="may be repeated")
+    add("--ensemble", choices=("nvt", "nve"), default="nvt", help="default nvt")
+    add("--protocol", metavar="NAME", help="named settings from protocols.yaml")
+    add("--timestep", dest="timestep_fs", type=float, metavar="FS")
+    add("--steps", type=int, metavar="N")
+    add("--interval", type=int, metavar="N", help="steps between frames")
+    add("--thermostat", choices=BATCHED)
+    add("--tau", dest="tau_fs", type=float, metavar="FS", help="relaxation time of the thermostat")
+    add("--dtype", choices=DTYPES)
+    add("--reference", metavar="FILE", help="reference (JSON) for all runs (default: the model's own)")
+    add("--no-bond-rule", dest="bond_rule", action="store_const", const=False, help="let bonds break")
+    add("--no-rdf-rule", dest="rdf_rule", action="store_const", const=False, help="let g(r) change")
+    add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default auto)")
+    add("--batch-size", type=int, default=64, metavar="N", help="most replicas that advance together (default 64)")
+    add("--processes", type=int, default=1, metavar="N", help="default 1; each then uses one thread")
+    add("--dask", metavar="ADDRESS", help="Dask scheduler; workers must see the same --output and models")
+    add("--output", default="campaign", metavar="DIR", help="default campaign")
+    add("--restart", action="store_true", help="continue the campaign in --output; other settings come from there")
+    add("--progress", action="store_true", default=None, help="progress bar even if this is not a terminal")
+    return parser
+
+
+def _plan(options: argparse.Namespace, directory: Path) -> list[Run]:
+    models = [model_path(model) for model in options.models or [MDSettings.model]]
+    starts = _starts(options, models)
+    names = ("protocol", "timestep_fs", "steps", "interval", "thermostat", "tau_fs", "dtype", "bond_rule", "rdf_rule")
+    given = {name: getattr(options, name) for name in names}
+    temperatures = options.temperatures or [None]
+
+    def make(model: str, temperature: float | None, seed: int) -> MDSettings:
+        wanted = {**given, "model": model, "temperature_K": temperature, "seed": seed}
+        settings = make_settings(options.ensemble, {**meant_for(wanted, options.ensemble, options.reference), **wanted})
+        if options.ensemble == "nvt" and settings.thermostat not in BATCHED:
+            raise InputError(f"A campaign advances replicas by {' or '.join(BATCHED)}, not {settings.thermostat}.")
+        return settings
+
+    if temperatures == [None]:
+        temperatures = sorted({make(str(model), None, 0).temperature_K for model in models})
+    reference = str(Path(options.reference).resolve()) if options.reference else None
+    runs = plan_runs(models, len(starts), temperatures, _seeds(options.seeds), make, reference)
+    write_plan(directory, runs, starts)
+    return runs
+
+
+def _starts(options: argparse.Namespace, models: Sequence[Path]) -> list[Atoms]:
+    """Start structures from files, or the one that comes with the first model."""
+    paths = [Path(path) for path in options.structures or []]
+    if not paths:
+        path = beside(models[0], ".xyz")
+        if path is None:
+            raise InputError(f"The model {models[0].name} comes without a start structure: give --structure FILE.")
+        paths = [path]
+    frames: list[Atoms] = []
+    for path in paths:
+        try:
+            frames += ase.io.read(path, index=":")
+        except Exception as error:  # ASE's readers raise anything
+            raise InputError(f"The structures {path} cannot be read: {error or type(error).__name__}.") from None
+    return pick_frames(frames, options.starts, ", ".join(map(str, paths)))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers) or ("," not in text and numbers[0] == 0):
+        raise InputError(f"--seeds is a number of seeds or a list such as 1234,2345,3456, not {text!r}.")
+    return numbers if "," in text else list(range(numbers[0]))
+
+
+def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) -> int | None:
+    """Run what is left; the signal that stopped it, if one did."""
+    for name in ("batch_size", "processes"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}.")
+    todo = shares(directory, runs, options.batch_size, options.processes)
+    if options.dask:
+        return _on_dask(options, directory, todo)
+    if options.processes > 1 and len(todo) > 1:
+        return _in_processes(options, directory, todo)
+    total = sum(run.settings["steps"] for share in todo for run in share)
+    hidden = None if options.progress is None else not options.progress
+    with Interrupt() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=hidden) as bar:
+        for share in todo:
+            if not interrupt.signal:
+                run_share(
+                    str(directory), share, device=options.device, stop=lambda: bool(interrupt.signal), tick=bar.update
+                )
+        return interrupt.signal
+
+
+def _in_processes(options: argparse.Namespace, directory: Path, todo: list[list[Run]]) -> None:
+    """A process for each share; new ones, because a forked torch may hang."""
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(run_share, str(directory), share, device=options.device, threads=1) for share in todo]
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="share", disable=not options.progress):
+            job.result()
+
+
+def _on_dask(options: argparse.Namespace, directory: Path, todo: list[list[Run]]) -> None:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("--dask needs the package distributed: pip install distributed, or use --processes.") from None
+    with Client(options.dask) as client:
+        jobs = [
+            client.submit(run_share, str(directory.resolve()), share, device=options.device, threads=1, pure=False)
+            for share in todo
+        ]
+        client.gather(jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

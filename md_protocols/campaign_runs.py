@@ -1,0 +1,237 @@
+"""The runs of a campaign: what they are, where they lie, and how a share of them is run in one process."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.errors import InputError
+from md_protocols import files as names
+from md_protocols.files import RunFiles
+from md_protocols.replicas import Batch, BatchedModel, Replica, run_replicas
+from md_protocols.runner import log_columns, prepare_run, stored_run
+from md_protocols.script import find_reference
+from md_protocols.settings import MDSettings
+
+PLAN = "campaign.json"
+STARTS = "starts.extxyz"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a campaign.
+
+    Attributes
+    ----------
+    name : of its directory
+    model : path of the .pt file
+    sha256 : of the model's content
+    start : number of the start structure in starts.extxyz
+    settings : as `MDSettings.to_dict`
+    reference : path of a reference file given for all, or None (the model's own)
+    """
+
+    name: str
+    model: str
+    sha256: str
+    start: int
+    settings: dict
+    reference: str | None = None
+
+    def make_settings(self) -> MDSettings:
+        """Its settings."""
+        return MDSettings(**self.settings)
+
+
+def plan_runs(
+    models: Sequence[Path],
+    n_starts: int,
+    temperatures_K: Sequence[float],
+    seeds: Sequence[int],
+    make: Callable[[str, float, int], MDSettings],
+    reference: str | None = None,
+) -> list[Run]:
+    """All combinations; `make` gives the settings of a model, a temperature (K) and a seed.
+
+    Raises
+    ------
+    InputError
+        Two models of one name, nothing to run.
+    """
+    stems = [model.stem for model in models]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise InputError(
+            f"Several models are called {', '.join(sorted(twice))}: runs are named by them, so rename one."
+        )
+    digests = {model: hashlib.sha256(model.read_bytes()).hexdigest() for model in models}
+    runs = []
+    for model, start, temperature, seed in itertools.product(models, range(n_starts), temperatures_K, seeds):
+        name = f"{model.stem}-start{start:03d}-{temperature:g}K-seed{seed}"
+        settings = make(str(model), temperature, seed)
+        runs.append(Run(name, str(model), digests[model], start, settings.to_dict(), reference))
+    if not runs:
+        raise InputError("There is nothing to run: give at least one model, start, temperature and seed.")
+    return runs
+
+
+def write_plan(directory: Path, runs: Sequence[Run], starts: Sequence[Atoms]) -> None:
+    """Write the runs and their start structures into a new directory.
+
+    Raises
+    ------
+    InputError
+        The directory has a campaign or cannot be written.
+    """
+    if (directory / PLAN).exists():
+        raise InputError(f"{directory} has a campaign already: continue it with --restart, or give another --output.")
+    files = RunFiles(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        ase.io.write(directory / STARTS, list(starts), format="extxyz")
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written: {error.strerror}.") from None
+    files.write_json(PLAN, {"version": VERSION, "runs": [asdict(run) for run in runs]})
+
+
+def read_plan(directory: Path) -> list[Run]:
+    """The runs of a campaign.
+
+    Raises
+    ------
+    InputError
+        There is none, or its models have changed.
+    """
+    try:
+        data = json.loads((directory / PLAN).read_text(encoding="utf-8"))
+        runs = [Run(**run) for run in data["runs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{directory} has no campaign to continue ({error}): leave --restart out to start one."
+        ) from None
+    for model, sha256 in {run.model: run.sha256 for run in runs}.items():
+        if not Path(model).is_file() or hashlib.sha256(Path(model).read_bytes()).hexdigest() != sha256:
+            raise InputError(f"The model {model} is gone or has changed since the campaign began: put it back.")
+    return runs
+
+
+def summary_of(directory: Path, run: Run) -> dict | None:
+    """Summary of a run that has ended, else None."""
+    try:
+        summary = json.loads((directory / run.name / names.SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if summary.get("status") in ("finished", "unstable") else None
+
+
+def shares(directory: Path, runs: Sequence[Run], batch_size: int, processes: int) -> list[list[Run]]:
+    """What is left to do in shares of at most `batch_size` that one batch can hold, enough to keep all busy."""
+    left = [run for run in runs if summary_of(directory, run) is None]
+    pbc = [atoms.pbc.tolist() for atoms in read_starts(directory)]
+    kinds: dict[tuple, list[Run]] = {}
+    for run in left:
+        kinds.setdefault((run.model, *pbc[run.start]), []).append(run)
+    most = min(batch_size, max(1, -(-len(left) // processes)))
+    return [group[k : k + most] for group in kinds.values() for k in range(0, len(group), most)]
+
+
+def read_starts(directory: Path) -> list[Atoms]:
+    """The start structures."""
+    return ase.io.read(directory / STARTS, index=":", format="extxyz")
+
+
+def run_share(
+    directory: str,
+    runs: Sequence[Run],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    tick: Callable[[int], None] = lambda steps: None,
+    calculator=None,
+) -> int:
+    """Run one share to its end in this process, each run from where it was; the number of runs that ended.
+
+    `calculator` replaces the model of the file (tests); `stop` and `tick` as in `run_replicas`.
+    """
+    import torch
+
+    from asecalc_mlip import PIWSLCalculator
+
+    if threads:
+        torch.set_num_threads(threads)
+    if calculator is None:
+        calculator = PIWSLCalculator.load(runs[0].model, device=device, dtype=runs[0].settings["dtype"])
+    starts, ended = read_starts(Path(directory)), []
+    with ExitStack() as locks:
+        replicas, new = [], []
+        for run in runs:
+            replica, is_new = _replica(Path(directory), run, starts[run.start], calculator, locks)
+            replicas.append(replica)
+            if is_new:
+                new.append(replica)
+        batch = Batch(replicas, calculator)
+        refused = batch.evaluate()
+        for index, replica in enumerate(replicas):
+            batch.write_back(index)
+            if index in refused:
+                raise InputError(f"{replica.files.directory}: the model refuses the start: {refused[index]}.")
+            if replica in new:
+                _begin(replica, locks)
+        run_replicas(batch, report=lambda replica, summary: ended.append(replica), stop=stop, tick=tick)
+    return len(ended)
+
+
+def _replica(directory: Path, run: Run, start: Atoms, calculator, locks: ExitStack) -> tuple[Replica, bool]:
+    """A run as its restart file has it, or a new one, and whether it is new."""
+    files, identity = RunFiles(directory / run.name), {"model_sha256": run.sha256}
+    slot = BatchedModel(getattr(calculator, "card", None))
+    if files.path(names.RESTART).exists():
+        replica, arrays, meta = stored_run(slot, None, files.directory, identity=identity, kind=Replica)
+        locks.enter_context(replica.files.lock())
+        replica.restore(arrays, meta)
+        return replica, False
+    for name in names.ALL:  # it was killed before its first restart point
+        files.path(name).unlink(missing_ok=True)
+    atoms = start.copy()
+    atoms.calc = slot
+    reference = find_reference(atoms, Path(run.model), run.reference)
+    options = {"reference": reference, "identity": identity, "kind": Replica}
+    return prepare_run(atoms, run.make_settings(), files.directory, **options), True
+
+
+def _begin(replica: Replica, locks: ExitStack) -> None:
+    replica.check_start()
+    replica.files.start(log_columns(replica.settings))
+    locks.enter_context(replica.files.lock())
+    replica.begin()
+
+
+def pick_frames(frames: Sequence[Atoms], number: int | None, source: str) -> list[Atoms]:
+    """`number` frames evenly spread over all (None: all), without calculators.
+
+    Raises
+    ------
+    InputError
+        Positions that are not finite, or fewer frames than asked for.
+    """
+    if number is not None and not 1 <= number <= len(frames):
+        raise InputError(f"{source} has {len(frames)} structures; {number} starts cannot be taken from them.")
+    index = np.arange(len(frames)) if number is None else np.linspace(0, len(frames) - 1, number).round().astype(int)
+    picked = []
+    for k in index:
+        atoms = frames[k].copy()
+        if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
+            raise InputError(f"Structure {k} of {source} has no atoms, or positions that are NaN or infinite.")
+        picked.append(atoms)
+    return picked

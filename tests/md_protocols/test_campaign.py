@@ -1,0 +1,243 @@
+"""Replicas in a batch: the physics of the integrators alone, independence of each other, restarts, tables."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read, write
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.analysis import survival
+from asecalc_mlip.engine import NativeEngine
+from asecalc_mlip.errors import InputError
+from md_protocols import campaign
+from md_protocols.batch_integrators import Flat, batched
+from md_protocols.campaign_runs import Run, read_plan, run_share, shares
+from md_protocols.settings import MDSettings
+from md_protocols.thermostats import make_integrator, maxwell_boltzmann
+from tests.md_protocols import toys
+from tests.md_protocols.models import random_model
+from tests.md_protocols.test_restart import assert_same_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def springs(seed, settings, atoms=None):
+    """One replica on springs: its atoms and the integrator alone."""
+    atoms = (atoms or toys.ethanol()).copy()
+    atoms.calc = toys.Springs(atoms)
+    rng = np.random.default_rng(seed)
+    maxwell_boltzmann(atoms, settings.temperature_K, rng)
+    return atoms, make_integrator(atoms, settings, rng)
+
+
+@pytest.mark.parametrize("thermostat", [None, "langevin", "nose-hoover"])
+def test_batched_steps_are_those_of_the_integrators_alone(thermostat):
+    """Three replicas of two molecules at different temperatures, against ASE step by step."""
+    all_settings = [
+        MDSettings(ensemble="nvt" if thermostat else "nve", thermostat=thermostat, temperature_K=t)
+        for t in (200.0, 300.0, 600.0)
+    ]
+    molecules = [toys.ethanol(), molecule("H2O"), toys.ethanol()]
+    alone = [springs(k, s, m) for k, (s, m) in enumerate(zip(all_settings, molecules, strict=True))]
+    together = [springs(k, s, m) for k, (s, m) in enumerate(zip(all_settings, molecules, strict=True))]
+    flat = Flat.gather([atoms for atoms, _ in together])
+    cuts = flat.starts[1:]
+
+    def forces():
+        for (atoms, _), positions in zip(together, np.split(flat.positions, cuts), strict=True):
+            atoms.positions[:] = positions
+        return np.concatenate([atoms.get_forces(apply_constraint=False) for atoms, _ in together])
+
+    flat.forces = forces()
+    batch = batched(flat, [integrator for _, integrator in together])
+    for _ in range(200):
+        batch.step(forces)
+        for _, integrator in alone:
+            integrator.step()
+    expected = np.concatenate([atoms.positions for atoms, _ in alone])
+    np.testing.assert_allclose(flat.positions, expected, atol=1e-9)
+    np.testing.assert_allclose(flat.momenta, np.concatenate([a.get_momenta() for a, _ in alone]), atol=1e-8)
+    if thermostat == "nose-hoover":
+        batch.write_back(2)
+        state, other = together[2][1].get_state(), alone[2][1].get_state()
+        np.testing.assert_allclose(state["p_eta"], other["p_eta"], rtol=1e-6)
+
+
+def test_replicas_of_other_kinds_do_not_mix():
+    a, b = springs(0, MDSettings(thermostat="langevin")), springs(1, MDSettings(ensemble="nve"))
+    with pytest.raises(InputError, match="same integrator"):
+        batched(Flat.gather([a[0], b[0]]), [a[1], b[1]])
+    c = springs(0, MDSettings(thermostat="bussi"))
+    with pytest.raises(InputError, match="langevin or nose-hoover"):
+        batched(Flat.gather([c[0]]), [c[1]])
+
+
+class Held(PIWSLCalculator):
+    """The random model, with springs to the start so that the molecule stays together."""
+
+    def __init__(self, path):
+        loaded = PIWSLCalculator.load(path, device="cpu")
+        self.__dict__.update(loaded.__dict__)
+        model, anchor = loaded.engine, toys.ethanol().positions
+
+        def engine(graph, **options):
+            import torch
+
+            prediction = model(graph, **options)
+            moved = graph.positions - torch.from_numpy(np.tile(anchor, (graph.n_structures, 1)))
+            return replace(prediction, forces=prediction.forces - 5.0 * moved)
+
+        self.engine = engine
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """A campaign of six runs that is planned but not run."""
+    monkeypatch.chdir(tmp_path)
+    random_model(tmp_path / "model.pt")
+    write("start.extxyz", toys.ethanol())
+
+    def make(output, *arguments):
+        given = ["--model", "model.pt", "--structure", "start.extxyz", "--temperature", "100", "--temperature", "200"]
+        given += ["--steps", "440", "--interval", "20", "--thermostat", "langevin", "--output", output, *arguments]
+        options = campaign.build_parser().parse_args(given)
+        return campaign._plan(options, Path(output))
+
+    return make
+
+
+def test_a_replica_depends_neither_on_its_batch_nor_on_breaks(plan, monkeypatch):
+    calculator = Held("model.pt")
+    if not NativeEngine.serves(calculator.potential):
+        pytest.skip("the native library was not built; other engines round by the composition of a batch")
+    runs = plan("whole", "--seeds", "3")
+    assert len(runs) == 6 and run_share("whole", runs, calculator=calculator) == 6
+    assert all(len(read(f"whole/{run.name}/trajectory.extxyz", ":")) == 23 for run in runs)
+    plan("alone", "--seeds", "3")
+    assert run_share("alone", runs[4:5], calculator=calculator) == 1
+    assert_same_run(Path("whole") / runs[4].name, Path("alone") / runs[4].name)
+    plan("cut", "--seeds", "3")
+    steps = iter(range(10**6))
+    run_share("cut", runs, calculator=calculator, stop=lambda: next(steps) == 290)  # restart points are at 200 and 400
+    assert len(shares(Path("cut"), runs, 64, 1)[0]) == 6
+    assert run_share("cut", read_plan(Path("cut")), calculator=calculator) == 6
+    for run in runs:
+        assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
+    assert shares(Path("cut"), runs, 64, 1) == []
+
+
+def test_a_broken_replica_leaves_and_the_others_go_on(plan):
+    """The random model alone holds nothing together: NaN in one replica must not reach the others."""
+    calculator = Held("model.pt")
+    runs = plan("campaign", "--seeds", "2")
+    held, count = calculator.engine, [0]
+
+    def poisoned(graph, **options):
+        prediction = held(graph, **options)
+        count[0] += 1
+        if count[0] == 91:
+            prediction.forces[9:18] = np.nan
+        return prediction
+
+    calculator.engine = poisoned
+    run_share("campaign", runs, calculator=calculator)
+    report = campaign.report_campaign(Path("campaign"), runs)
+    found = [json.loads((Path("campaign") / run.name / "summary.json").read_text()) for run in runs]
+    assert [s["status"] for s in found] == ["finished", "unstable", "finished", "finished"]
+    assert found[1]["failure"]["kind"] == "not finite" and 80 <= found[1]["failure"]["step"] <= 100
+    assert (Path("campaign") / runs[1].name / "unstable.extxyz").exists()
+    assert [row["stable"] for row in report.rows] == [1, 2] and report.rows[0]["failures"] == {"not finite": 1}
+    assert "not finite 1" in repr(report) and Path("campaign/survival.png").stat().st_size > 5000
+    assert json.loads(Path("campaign/campaign_summary.json").read_text())["groups"][0]["survival"]["n_broken"] == 1
+
+
+def test_a_killed_campaign_continues(plan, tmp_path):
+    """kill -9 in the middle; the model is loose, but that is the same with and without the break."""
+    common = [sys.executable, str(ROOT / "md_protocols" / "campaign.py"), "--model", "model.pt"]
+    common += ["--structure", "start.extxyz", "--seeds", "2", "--temperature", "20", "--steps", "800"]
+    common += ["--interval", "20", "--timestep", "0.1", "--no-bond-rule", "--thermostat", "nose-hoover"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*common, "--output", "cut"], env=environment)
+    log = Path("cut/model-start000-20K-seed1/log.csv")
+    end = time.time() + 60
+    while time.time() < end and not (log.exists() and log.stat().st_size > 1500):  # some 15 frames
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert campaign.main([*common[2:], "--output", "whole"]) == 0
+    assert campaign.main(["--restart", "--output", "cut"]) == 0
+    for run in read_plan(Path("whole")):
+        assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
+
+
+def test_dask_gets_the_shares(plan, monkeypatch):
+    """The client is a stand-in that runs what it gets; what matters is what it is given."""
+    import types
+
+    given = []
+
+    class Client:
+        def __init__(self, address):
+            assert address == "tcp://somewhere:8786"
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def submit(self, function, directory, share, **options):
+            assert function is run_share and Path(directory).is_absolute() and options["threads"] == 1
+            given.extend(share)
+
+        def gather(self, jobs):
+            return jobs
+
+    monkeypatch.setitem(sys.modules, "distributed", types.SimpleNamespace(Client=Client))
+    runs = plan("campaign", "--seeds", "2")
+    arguments = ["--restart", "--output", "campaign", "--dask", "tcp://somewhere:8786", "--batch-size", "3"]
+    assert campaign.main(arguments) == 0
+    assert given == runs and isinstance(given[0], Run)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert campaign.main(arguments) == 2
+
+
+def test_bad_input_is_named(plan, capsys):
+    plan("campaign")
+    for arguments, message in [
+        (["--output", "campaign"], "has a campaign already"),
+        (["--restart", "--output", "nowhere"], "no campaign to continue"),
+        (["--model", "nowhere.pt"], "nowhere.pt"),
+        (["--model", "model.pt"], "without a start structure"),
+        (["--model", "model.pt", "--structure", "start.extxyz", "--starts", "5"], "5 starts cannot"),
+        (["--seeds", "0", "--output", "b"], "--seeds is a number"),
+        (["--seeds", "1,1", "--output", "b"], "--seeds is a number"),
+        (["--protocol", "ramp", "--output", "b"], "anneal.py"),
+        (["--restart", "--output", "campaign", "--batch-size", "0"], "--batch-size must be at least 1"),
+    ]:
+        assert campaign.main(arguments) == 2, arguments
+        assert message in capsys.readouterr().err
+    Path("model.pt").write_bytes(b"other")
+    assert campaign.main(["--restart", "--output", "campaign"]) == 2
+    assert "has changed" in capsys.readouterr().err
+
+
+def test_survival_counts_runs_that_ended_before_they_broke():
+    curve = survival([1.0, 2.0, 2.0, 4.0, 5.0, 5.0], [True, True, False, True, False, False])
+    assert curve.at(0.5) == 1.0 and curve.at(1.0) == pytest.approx(5 / 6)
+    assert curve.at(3.0) == pytest.approx(5 / 6 * 4 / 5)
+    assert curve.at(5.0) == pytest.approx(5 / 6 * 4 / 5 * 2 / 3) and curve.median_ps == 4.0
+    whole = survival([3.0] * 20, [False] * 20)
+    assert whole.fraction[-1] == 1.0 and 0.8 < whole.low[-1] < 0.9 and whole.median_ps is None
+    assert "20 runs, 0 broke" in repr(whole)
+    with pytest.raises(InputError, match="survival curve needs"):
+        survival([], [])
