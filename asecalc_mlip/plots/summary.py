@@ -221,7 +221,7 @@ def _energy(axes: Axes, runs: Sequence[Series]) -> None:
     axes.set_xlabel("Time (ps)")
     axes.set_ylabel("Total energy − start (meV/atom)")
     _end(axes, max((run.time_ps[-1] for run in runs if len(run.time_ps)), default=0.0))
-    if 0 < len(runs) <= MOST_BARS:
+    if largest and len(runs) <= MOST_BARS:
         columns = 1 if len(runs) <= 3 else 2
         axes.legend(loc="upper left", ncols=columns, title="drift (meV/atom/ps)", title_fontsize=8.5, **SMALL)
 

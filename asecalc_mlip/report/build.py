@@ -96,7 +96,7 @@ def make_report(settings: ReportSettings, *, echo: Callable[[str], None] = lambd
     """
     subject = subject_of(settings)
     folder = settings.folder
-    total = 7 if subject.frames is not None else 6
+    total = 6 if subject.frames is not None else 5
     counter = iter(range(1, total + 1))
     tell = lambda line: echo(f"[{next(counter)}/{total}] {line}")  # noqa: E731
     pieces = Pieces(folder / "pieces", tell)

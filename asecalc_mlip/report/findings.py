@@ -185,8 +185,8 @@ def _busy(speed: dict[str, Any]) -> list[str]:
     if not speed["busy"]:
         return []
     return [
-        f"The machine was busy when speed was measured (load {speed['load']:.1f} on {speed['machine']['cores']} cores): "
-        "a step takes less on an idle one; the processor time is shown."
+        f"The machine was busy when speed was measured (load {speed['load']:.1f} on {speed['machine']['cores']} "
+        "cores): a step takes less on an idle one; the processor time is shown."
     ]
 
 

@@ -31,13 +31,14 @@ p { max-width: 46rem; overflow-wrap: anywhere; }
 .warnings { border: 1px solid var(--red); border-left-width: 5px; border-radius: 4px; padding: .3rem 1rem; }
 .warnings li { margin: .35rem 0; overflow-wrap: anywhere; }
 .good { border-color: var(--green); }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; }
+figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; height: auto; display: block; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; margin: .6rem 0; }
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--grey); font-weight: 600; white-space: nowrap; } td { overflow-wrap: anywhere; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } th.n { text-align: right; }
-table.card th { width: 11rem; } code { font-size: .9em; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { body { padding: .8rem; } table.card th { white-space: normal; width: auto; } }
+table:not(.card) td { white-space: nowrap; } table.card th { width: 11rem; } code { font-size: .9em; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { body { padding: .8rem; } table.card th { white-space: normal; width: auto; }
+  img { max-width: none; width: 46rem; } }
 """
 
 

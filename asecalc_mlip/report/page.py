@@ -145,17 +145,19 @@ def _structure(subject: Subject, found: dict[str, Any]) -> html.Raw:
     if periodic:
         head.append("of ∫|g − 1| dr (%)")
     known = found["shortest_A"]
-    contacts = [(name, f"{d:.3f}", _number(known.get(name), ".3f")) for name, d in found["nvt"]["by_pair_A"].items()]
+    contacts = []
+    for name, distance in found["nvt"]["by_pair_A"].items():
+        contacts.append((name, f"{distance:.3f}", *([_number(known.get(name), ".3f")] if known else [])))
     note = (
         f"Reference: {found['how']['reference']}. h(r): density of all distances of the stable frames, error "
-        "∫|h − h_ref| dr; part of it is the noise of a short run. g(r): second half of each run. Closest approaches: up "
-        "to 200 frames of each NVT run, against the shortest distance in the data where these were given."
+        "∫|h − h_ref| dr; part of it is the noise of a short run. g(r): second half of each run. Closest approaches: "
+        "up to 200 frames of each NVT run, against the shortest distance in the data where these were given."
     )
     return html.section(
         "Structure",
         html.table(head, rows),
         html.figure(figures.partial(subject, found), "g(r) by pair of elements, mean of all runs.", "Partial g(r)"),
-        html.table(("pair", "closest in NVT (Å)", "shortest in the data (Å)"), contacts),
+        html.table(("pair", "closest in NVT (Å)", *(["shortest in the data (Å)"] if known else [])), contacts),
         html.paragraph(note, "note"),
     )
 
@@ -178,7 +180,8 @@ def _diatomic(found: dict[str, Any], pieces: Path) -> html.Raw:
     more = f" {left} more pairs of the model were left out: asecalc diatomic shows them." if left else ""
     note = (
         "Ideal: tortuosity 1, force flips 1, energy jump 0; median of 35 public models 1.07, 2.06 and 0.53 eV "
-        "(definitions of MLIP Arena). Two lone atoms are far from the training data of most models, so these curves tell what happens "
+        "(definitions of MLIP Arena). Two lone atoms are far from the training data of most models, so these curves "
+        "tell what happens "
         f"where there are no data. float64, grids of the metrics: {grids}.{more}"
     )
     image = html.figure(_read(pieces / DIATOMIC), "Energy and force of each pair.", "Diatomic curves")
@@ -210,7 +213,8 @@ def _speed(found: dict[str, Any]) -> html.Raw:
         f"{speed['ns_per_day']:.3g}", speed["ours_steps"], f"{speed['timestep_fs']:g}", speed["device"], speed["dtype"],
     )]  # fmt: skip
     head = (
-        "atoms", "pairs in cutoff", "ms per step (median)", "processor ms", "of it neighbour list", "ns/day", "steps timed", "time step (fs)",
+        "atoms", "pairs in cutoff", "ms per step (median)", "processor ms",
+        "of it neighbour list", "ns/day", "steps timed", "time step (fs)",
         "device", "precision",
     )  # fmt: skip
     runs = found["nvt"]["runs"]
