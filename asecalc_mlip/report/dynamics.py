@@ -40,7 +40,7 @@ def nve_runs(
     subject: Subject, folder: Path, nvt: Path, steps: int, seeds: Sequence[int], tell: Callable[[str], None]
 ) -> Path:
     """Run every seed at constant energy from where its run at constant temperature ended, with new velocities."""
-    starts = [_last_frame(path) or subject.atoms for path in run_folders(nvt)]
+    starts = [_last_frame(path, subject.atoms) for path in run_folders(nvt)]
     return _runs(subject, folder, "nve", steps, seeds, starts, tell)
 
 
@@ -75,7 +75,7 @@ def _runs(
     if not (group / PLAN).exists():
         write_plan(group, runs, starts)
     write_json(group / "runs.json", [run.name for run in runs])
-    what = f"{len(seeds)} seeds × {steps} steps of {common.timestep_fs:g} fs"
+    what = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} × {steps} steps of {common.timestep_fs:g} fs"
     tell(f"{ensemble.upper()} {common.temperature_K:g} K, {what}")
     _advance(subject, group, runs)
     return group
@@ -96,19 +96,15 @@ def _advance(subject: Subject, group: Path, runs: Sequence[Run]) -> None:
             raise Stopped(interrupt.signal)
 
 
-def _last_frame(run: Path) -> Atoms | None:
-    """Last frame of a run that stayed whole, else None."""
+def _last_frame(run: Path, start: Atoms) -> Atoms:
+    """Where a run ended, or its start if it broke; what the start says of itself stays."""
     from md_protocols import files as names
 
     summary = json.loads((run / names.SUMMARY).read_text(encoding="utf-8"))
     if not summary["stable"]:
-        return None
+        return start
     atoms = ase.io.read(run / names.TRAJECTORY, index=-1, format="extxyz")
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=_group_info(atoms))
-
-
-def _group_info(atoms: Atoms) -> dict:
-    return {k: v for k, v in atoms.info.items() if isinstance(v, str)}
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=dict(start.info))
 
 
 def _saved_reference(subject: Subject, folder: Path) -> str | None:

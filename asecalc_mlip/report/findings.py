@@ -51,11 +51,14 @@ def heads(found: dict[str, Any], target_K: float) -> list[str]:
 
 
 def mean_std(values: list[float]) -> str:
-    """ "mean ± standard deviation" of runs; one value alone."""
+    """Mean ± standard deviation of runs, both to the second digit of the latter; one value alone."""
     if not values:
         return "not known"
-    digits = f"{np.mean(values):.3g}"
-    return digits if len(values) == 1 else f"{digits} ± {np.std(values, ddof=1):.2g}"
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    if not spread > 0:
+        return f"{np.mean(values):.3g}"
+    decimals = max(0, 1 - int(np.floor(np.log10(spread))))
+    return f"{np.mean(values):.{decimals}f} ± {spread:.{decimals}f}"
 
 
 def slopes(group: dict[str, Any]) -> list[float]:

@@ -36,7 +36,8 @@ figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; height: auto
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--grey); font-weight: 600; white-space: nowrap; } td { overflow-wrap: anywhere; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } th.n { text-align: right; }
-table:not(.card) td { white-space: nowrap; } table.card th { width: 11rem; } code { font-size: .9em; overflow-wrap: anywhere; }
+table:not(.card) td { white-space: nowrap; }
+table.card th { width: 11rem; } code { font-size: .9em; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { body { padding: .8rem; } table.card th { white-space: normal; width: auto; }
   img { max-width: none; width: 46rem; } }
 """

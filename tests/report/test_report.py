@@ -13,6 +13,7 @@ from asecalc_mlip import cli
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.report import ReportSettings, build, make_report, parse_seeds
 from asecalc_mlip.report.dynamics import Stopped
+from asecalc_mlip.report.findings import mean_std
 from asecalc_mlip.report.subject import subject_of
 
 SHORT = {"steps": 200, "seeds": (0, 1), "quick": True, "device": "cpu"}
@@ -127,6 +128,11 @@ def test_settings_come_from_card_reference_and_system(model):
     assert parse_seeds("2") == (0, 1) and parse_seeds("7,3") == (7, 3) and parse_seeds(None) is None
     with pytest.raises(InputError, match="dtype is 'half'"):
         ReportSettings("m.pt", dtype="half")
+
+
+def test_mean_and_spread_have_the_same_digits():
+    assert mean_std([0.0012, 0.0104, -0.008]) == "0.0012 ± 0.0092"
+    assert mean_std([0.25]) == "0.25" and mean_std([]) == "not known" and mean_std([2.0, 2.0]) == "2"
 
 
 def test_no_module_reaches_backwards():
