@@ -59,7 +59,7 @@ def summary_figure(
     nvt : runs with temperatures (K) and, as `histogram`, h(r) or g(r)
     nve : runs with the total energy less its first value (meV/atom)
     pairs : at most eight diatomic curves are drawn
-    title, footer : one line each
+    title, footer : one line, and at most two
     heads : what the four panels show, one line each
     target_K : temperature of the thermostat
     end_ps : time that the runs were to last

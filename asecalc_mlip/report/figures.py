@@ -91,7 +91,7 @@ def _footer(found: dict[str, Any], settings: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, how["seeds"][:6])) + (" …" if len(how["seeds"]) > 6 else "")
     return (
         f"{how['formula']}, {how['n_atoms']} atoms; NVT {settings['steps']} and NVE "
-        f"{found['nve']['runs'][0]['settings']['steps']} steps of {settings['timestep_fs']:g} fs, seeds {seeds}; "
+        f"{found['nve']['runs'][0]['settings']['steps']} steps of {settings['timestep_fs']:g} fs, seeds {seeds}\n"
         f"{speed['step_ms']:.2f} ms per step ({speed['ns_per_day']:.3g} ns/day{busy}) on {speed['device']}, "
         f"{how['machine']['processor']}, {how['machine']['threads']} threads; asecalc-mlip "
         f"{how['versions']['asecalc-mlip']}, {how['date']}"
