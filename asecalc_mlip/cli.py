@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from asecalc_mlip._version import __version__
-from asecalc_mlip.commands import data, dynamics, eam, models, probes
+from asecalc_mlip.commands import data, dynamics, eam, models, probes, report
 from asecalc_mlip.errors import InputError
 
 TRAINING_PACKAGES = {"schnetpack", "pytorch_lightning", "hydra", "torchmetrics", "torch_ema", "tensorboard"}
@@ -58,6 +58,7 @@ for command in (
     dynamics.anneal,
     dynamics.campaign,
     dynamics.rdf,
+    report.report,
     data.data,
     eam.eam,
     *probes.COMMANDS,

@@ -1,0 +1,43 @@
+"""How a model behaves: one page, one figure."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+__all__ = ["report"]
+
+
+@click.command()
+@click.argument("model")
+@click.option("--data", metavar="FILE", help="Labelled structures, for errors and parity plots.")
+@click.option("-o", "--output", metavar="DIR", help="Folder of page, figure and runs; default: MODEL-report.")
+@click.option("--structure", metavar="FILE", help="Start of the dynamics; default: the one beside MODEL.")
+@click.option("--reference", metavar="FILE", help="Reference (JSON) of h(r) or g(r); default: the one beside MODEL.")
+@click.option("--temperature", "temperature_K", type=float, metavar="K", help="Default: as card or reference say.")
+@click.option("--timestep", "timestep_fs", type=float, metavar="FS", help="Default: 0.5 with hydrogen, else 1.")
+@click.option("--steps", type=int, metavar="N", help="Of each NVT run, twice those of NVE; default 10000.")
+@click.option("--seeds", metavar="N|A,B,C", help="Number of seeds from 0 on, or the seeds; default 3.")
+@click.option("--frames", type=int, metavar="N", help="Most structures of the data; default 1000.")
+@click.option("--quick", is_flag=True, help="A first look: 600 steps, 2 seeds, 50 structures.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+def report(model: str, seeds: str | None, **options: Any) -> None:
+    """Write one HTML page and one figure of how a MODEL (.pt) behaves.
+
+    Card, errors on labelled data, stability over seeds, h(r) or g(r) against the reference, diatomic curves, energy
+    conservation, speed, and warnings on top. The same command goes on where it was interrupted, e.g.
+
+        asecalc report aspirin.pt --data rmd17_aspirin_test.xyz -o aspirin-report
+    """
+    made = import_module("asecalc_mlip.report")
+    stopped = import_module("asecalc_mlip.report.dynamics").Stopped
+    settings = made.ReportSettings(model, seeds=made.parse_seeds(seeds), **options)
+    try:
+        click.echo(str(made.make_report(settings, echo=click.echo)))
+    except stopped as stop:
+        click.echo(f"Stopped; what is done stays in {settings.folder}, and the same command goes on.", err=True)
+        sys.exit(128 + stop.signal)

@@ -1,0 +1,198 @@
+"""What stands on top of a report: warnings in plain words, and the verdict of each panel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from asecalc_mlip.report.subject import Subject
+
+__all__ = ["heads", "mean_std", "warnings_of"]
+
+# An energy of 1 meV/atom is a temperature of 3.9 K (E = 3 k_B T, half of it kinetic): 0.5 heats by 2 K in a ps.
+MOST_DRIFT = 0.5  # meV/atom/ps
+MOST_HEAT = 0.1  # share of the temperature
+CLOSE = 0.8  # of the shortest distance in the data
+WORSE = 2.0  # times the error that the card states
+STATED = ("level_of_theory", "licence", "training_data", "test_errors")
+
+
+def warnings_of(subject: Subject, found: dict[str, Any]) -> list[str]:
+    """Everything that a user should know before using the model, worst first; empty if there is nothing."""
+    return [
+        *_unstable(found["nvt"], "NVT"),
+        *_unstable(found["nve"], "NVE"),
+        *_drift(found["nve"]),
+        *_model(subject),
+        *_flags(found["diatomic"]),
+        *_temperature(subject, found["nvt"]),
+        *_contacts(subject, found),
+        *_errors(subject, found["errors"]),
+        *_busy(found["speed"]),
+        *_unstated(subject),
+    ]
+
+
+def heads(found: dict[str, Any], target_K: float) -> list[str]:
+    """One line for each panel of the summary."""
+    nvt, diatomic = found["nvt"]["runs"], found["diatomic"]
+    stable, end = [run for run in nvt if run["stable"]], max(run["time_ps"] for run in nvt)
+    planned = max(run["settings"]["steps"] * run["settings"]["timestep_fs"] * 1e-3 for run in nvt)
+    first = f"Stable in {len(stable)} of {len(nvt)} runs of {planned or end:g} ps at {target_K:g} K"
+    n_flags = sum(len(pair["flags"]) for pair in diatomic["pairs"])
+    flags = f"{n_flags} unphysical feature{'s' if n_flags != 1 else ''}" if n_flags else "nothing unphysical"
+    return [
+        first,
+        _structure_head(nvt),
+        f"Two lone atoms: {flags} in {len(diatomic['pairs'])} pairs",
+        _drift_head(found),
+    ]
+
+
+def mean_std(values: list[float]) -> str:
+    """Mean ± standard deviation of runs, both to the second digit of the latter; one value alone."""
+    if not values:
+        return "not known"
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    if not spread > 0:
+        return f"{np.mean(values):.3g}"
+    decimals = max(0, 1 - int(np.floor(np.log10(spread))))
+    return f"{np.mean(values):.{decimals}f} ± {spread:.{decimals}f}"
+
+
+def slopes(group: dict[str, Any]) -> list[float]:
+    """Drift of each run, meV/atom/ps."""
+    return [run["energy_drift"]["slope_mev_per_atom_ps"] for run in group["runs"] if run["energy_drift"]]
+
+
+def structure_errors(nvt: list[dict], key: str = "error") -> list[float]:
+    """Error of h(r) or g(r) of each run."""
+    found = [(run.get("structure_errors") or {}).get("all", {}).get(key) for run in nvt]
+    return [value for value in found if value is not None]
+
+
+def _structure_head(nvt: list[dict]) -> str:
+    name = "g(r)" if any("g" in (run.get("structure") or {}) for run in nvt) else "h(r)"
+    percent = structure_errors(nvt, "error_percent")
+    if percent:
+        return f"{name} of the runs, error {mean_std(percent)} % of the reference's structure"
+    errors = structure_errors(nvt)
+    return f"{name} of the runs, error {mean_std(errors)} (0 to 2)" if errors else f"{name} of the runs"
+
+
+def _drift_head(found: dict[str, Any]) -> str:
+    values = slopes(found["nve"])
+    return f"Constant energy: drift {mean_std(values)} meV/atom/ps" if values else "Constant energy"
+
+
+def _unstable(group: dict[str, Any], name: str) -> list[str]:
+    return [
+        f"{name} run with seed {run['seed']} broke at {run['failure']['time_ps']:g} ps ({run['failure']['kind']}): "
+        f"{run['failure']['message']}."
+        for run in group["runs"]
+        if run["failure"]
+    ]
+
+
+def _drift(nve: dict[str, Any]) -> list[str]:
+    large = [run for run in nve["runs"] if run["energy_drift"] and _beyond_noise(run) and abs(_slope(run)) > MOST_DRIFT]
+    return [
+        f"The total energy drifts by {_slope(run):+.2g} meV/atom/ps at constant energy (seed {run['seed']}, "
+        f"{run['stable_ps']:g} ps); more than {MOST_DRIFT} heats or cools by 2 K in a picosecond."
+        for run in large
+    ]
+
+
+def _slope(run: dict) -> float:
+    return run["energy_drift"]["slope_mev_per_atom_ps"]
+
+
+def _beyond_noise(run: dict) -> bool:
+    """The line through a run of a few vibrations has a slope of its own."""
+    drift = run["energy_drift"]
+    return abs(_slope(run)) * drift["duration_ps"] > 3.0 * drift["fluctuation_mev_per_atom"]
+
+
+def _model(subject: Subject) -> list[str]:
+    if not subject.calculator.potential.direct_forces:
+        return []
+    return ["The forces are direct, not the derivative of the energy: the model is not conservative and has no stress."]
+
+
+def _flags(diatomic: dict[str, Any]) -> list[str]:
+    """A line for each kind of feature, with the worst pair in words."""
+    kinds: dict[str, list[tuple[str, dict]]] = {}
+    for pair in diatomic["pairs"]:
+        for flag in pair["flags"]:
+            kinds.setdefault(flag["name"], []).append((pair["pair"], flag))
+    lines = []
+    for name, flags in kinds.items():
+        worst, flag = max(flags, key=lambda item: item[1]["size"])
+        others = ", ".join(pair for pair, _ in flags if pair != worst)
+        also = f" Also {others}." if others else ""
+        lines.append(f"Two lone atoms, {name}: {worst}, {flag['text']}.{also}")
+    return lines
+
+
+def _temperature(subject: Subject, nvt: dict[str, Any]) -> list[str]:
+    settings, lines = nvt["runs"][0]["settings"], []
+    target, known = settings["temperature_K"], subject.temperatures_K()
+    if known is None:
+        lines.append(
+            f"The card does not state the temperatures of the training data, so whether {target:g} K is among them is "
+            "not known."
+        )
+    elif not 0.95 * known[0] <= target <= 1.05 * known[1]:
+        lines.append(
+            f"The runs are at {target:g} K and the training data from {known[0]:g} to {known[1]:g} K: "
+            "forces there are extrapolated."
+        )
+    if 1 in subject.atoms.numbers and settings["timestep_fs"] > 1.0:
+        lines.append(f"A time step of {settings['timestep_fs']:g} fs is long for hydrogen: use 0.5 fs, at most 1 fs.")
+    means = [(run["seed"], run["temperature_mean_K"]) for run in nvt["runs"] if run["stable"]]
+    off = [f"{mean:.0f} K (seed {seed})" for seed, mean in means if mean and abs(mean - target) > MOST_HEAT * target]
+    if off:
+        lines.append(
+            f"The mean temperature of the second half of NVT is {', '.join(off)}, the thermostat at {target:g} K: "
+            "the runs may be too short."
+        )
+    return lines
+
+
+def _contacts(subject: Subject, found: dict[str, Any]) -> list[str]:
+    known = found["shortest_A"]
+    close = {n: d for n, d in found["nvt"]["by_pair_A"].items() if n in known and d < CLOSE * known[n]}
+    return [
+        f"{n} came as close as {d:.2f} Å in NVT; the shortest in the data is {known[n]:.2f} Å."
+        for n, d in close.items()
+    ]
+
+
+def _errors(subject: Subject, errors: dict[str, Any] | None) -> list[str]:
+    stated = subject.card.get("test_errors")
+    stated = stated.get("MAE") if isinstance(stated, dict) else None
+    if not errors or not isinstance(stated, dict):
+        return []
+    before = next((v for k, v in stated.items() if str(k).startswith("forces") and isinstance(v, (int, float))), None)
+    now = errors["mae"].get("forces")
+    if before is None or now is None or now <= WORSE * before:
+        return []
+    return [
+        f"The force MAE on {errors['data']} is {now:.1f} meV/Å, the card states {before:.1f} meV/Å on its test data: "
+        "the data are unlike those that the model was trained on."
+    ]
+
+
+def _busy(speed: dict[str, Any]) -> list[str]:
+    if not speed["busy"]:
+        return []
+    return [
+        f"The machine was busy when speed was measured (load {speed['load']:.1f} on {speed['machine']['cores']} "
+        "cores): a step takes less on an idle one; the processor time is shown."
+    ]
+
+
+def _unstated(subject: Subject) -> list[str]:
+    missing = [name.replace("_", " ") for name in STATED if not subject.card.get(name)]
+    return [f"The card does not state: {', '.join(missing)}."] if missing else []

@@ -1,0 +1,131 @@
+"""What a report measures, piece by piece; each piece is plain values, kept by `Pieces`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asecalc_mlip.bench.measure import compare, ns_per_day, our_walk
+from asecalc_mlip.bench.timing import machine
+from asecalc_mlip.report.cache import Pieces
+from asecalc_mlip.report.subject import Subject
+
+__all__ = ["diatomic_piece", "errors_piece", "speed_piece"]
+
+MOST_PAIRS = 15
+PARITY, DIATOMIC = "parity.png", "diatomic.png"
+
+
+def errors_piece(subject: Subject, pieces: Pieces, most: int) -> dict | None:
+    """MAE and RMSE of energy, forces and stress on the labelled data, and the parity figure; None without data."""
+    if subject.frames is None:
+        return None
+    frames, data = subject.frames, Path(str(subject.settings.data))
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
+
+    def make() -> dict:
+        from asecalc_mlip.plots.training import parity
+        from training.evaluate import evaluate_frames
+
+        errors = evaluate_frames(subject.calculator, [frames[k] for k in chosen], name=data.name)
+        path = pieces.folder / PARITY
+        parity(errors.labels, errors.predictions, path=path, title=f"{errors.model} on {data.name}".replace("$", r"\$"))
+        return {**errors.to_dict(), "of_structures": len(frames), "machine": machine()}
+
+    depends = [subject.sha256, _content(data), len(chosen), subject.settings.dtype]
+    what = f"Errors on {len(chosen)} of {len(frames)} structures of {data.name}"
+    return pieces.get("errors", depends, make, what, files=[PARITY])
+
+
+def diatomic_piece(subject: Subject, pieces: Pieces) -> dict:
+    """Curves, metrics and flags of pairs of elements, and their figure; in float64."""
+    pairs, left_out = _pairs(subject)
+
+    def make() -> dict:
+        from asecalc_mlip.plots.diatomic import diatomic_figure
+        from asecalc_mlip.probes import diatomic_report, shortest_distances
+        from md_protocols.probe_script import load_calculator
+
+        calculator = load_calculator(str(subject.path), device=subject.settings.device)
+        shortest = shortest_distances(subject.frames) if subject.frames else None
+        report = diatomic_report(calculator, pairs, shortest_A=shortest)
+        diatomic_figure([report], path=pieces.folder / DIATOMIC, title="Two lone atoms over their distance")
+        return {**_short(report.to_dict()), "pairs_left_out": left_out}
+
+    depends = [subject.sha256, pairs, _content(Path(subject.settings.data)) if subject.settings.data else None]
+    return pieces.get("diatomic", depends, make, f"Diatomic curves of {len(pairs)} pairs", files=[DIATOMIC])
+
+
+def speed_piece(subject: Subject, pieces: Pieces, steps: int, timestep_fs: float) -> dict:
+    """Milliseconds per step of the start structure, as `asecalc bench` measures it."""
+    here = machine()
+
+    def make() -> dict:
+        calculator, load = subject.calculator, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        row = compare(calculator, None, subject.atoms, steps=steps)
+        processor = _processor_ms(subject, steps)
+        busy = load > 0.75 * (here["cores"] or 1)
+        step = processor / here["threads"] if busy and calculator.device.type == "cpu" else row["ours_ms"]
+        return {
+            **row,
+            "step_ms": step,
+            "processor_ms": processor,
+            "load": load,
+            "busy": busy,
+            "ns_per_day": ns_per_day(step, timestep_fs),
+            "timestep_fs": timestep_fs,
+            "device": str(calculator.device),
+            "dtype": calculator.dtype,
+            "skin_A": calculator.neighbors.skin,
+            "machine": here,
+        }
+
+    where = [subject.settings.device, subject.settings.dtype, here]
+    depends = [subject.sha256, subject.atoms.numbers.tolist(), steps, timestep_fs, where]
+    return pieces.get("speed", depends, make, f"Speed: {steps} steps of {len(subject.atoms)} atoms")
+
+
+def _processor_ms(subject: Subject, steps: int) -> float:
+    """Processor time of a step, all threads together: what others on the machine take does not count."""
+    walk = our_walk(subject.calculator, subject.atoms)
+    walk(2)
+    start = time.process_time()
+    walk(steps)
+    return 1e3 * (time.process_time() - start) / steps
+
+
+def _pairs(subject: Subject) -> tuple[list[str], int]:
+    """Pairs to be looked at, and how many are not: all of the model's, or where these are many, the structure's."""
+    known = list(subject.card["elements"])
+    present = [symbol for symbol in known if symbol in set(subject.atoms.symbols)]
+    every = _combined(known)
+    chosen = every if len(every) <= MOST_PAIRS else _combined(present)[:MOST_PAIRS]
+    return chosen, len(every) - len(chosen)
+
+
+def _combined(symbols: list[str]) -> list[str]:
+    return [f"{a}-{b}" for k, a in enumerate(symbols) for b in symbols[k:]]
+
+
+def _short(report: dict[str, Any]) -> dict[str, Any]:
+    """Without the arrays that neither page nor figure shows; three decimals of the others."""
+    kept = ("pair", "cutoff_A", "grid", "n_not_finite", "below_A", "metrics", "flags")
+    pairs = [
+        {
+            **{name: pair[name] for name in kept},
+            "distances_A": np.round(pair["distances_A"], 4).tolist(),
+            "energies_eV": np.round(pair["energies_eV"], 4).tolist(),
+        }
+        for pair in report["pairs"]
+    ]
+    return {"model": report["model"], "mean_tortuosity": report["mean_tortuosity"], "pairs": pairs}
+
+
+def _content(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

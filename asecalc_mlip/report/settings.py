@@ -1,0 +1,119 @@
+"""What a report is asked for: options with their defaults, checked before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from asecalc_mlip.errors import InputError
+
+__all__ = ["Dtype", "ReportSettings", "parse_seeds"]
+
+Dtype = Literal["float32", "float64"]
+# Normal and quick. The first takes one to two minutes for 21 atoms on one core, the second some ten seconds.
+STEPS = (10_000, 600)
+N_SEEDS = (3, 2)
+FRAMES = (1000, 50)
+BENCH_STEPS = (100, 20)
+MOST_SEEDS = 64
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Options of a report; None means that the model, its reference or the kind of system decides.
+
+    Attributes
+    ----------
+    model : path of a .pt file, or name of a shipped model
+    data : labelled structures for parity plots, or None
+    output : folder of the page, the figure and the pieces; None: MODEL-report
+    structure : start of the dynamics; None: the structure that lies beside the model, else the first one of `data`
+    reference : reference file (JSON) of h(r) or g(r); None: the one beside the model, else made of `data`
+    temperature_K : of the dynamics
+    timestep_fs : of the dynamics
+    steps : of each run at constant temperature; the runs at constant energy have half as many
+    seeds : one run at constant temperature and one at constant energy each
+    frames : most structures of `data` that are compared, evenly spread
+    quick : smaller defaults, for a first look
+    device, dtype : as for `PIWSLCalculator.load`; diatomic curves are in float64 either way
+    """
+
+    model: str
+    data: str | None = None
+    output: str | None = None
+    structure: str | None = None
+    reference: str | None = None
+    temperature_K: float | None = None
+    timestep_fs: float | None = None
+    steps: int | None = None
+    seeds: tuple[int, ...] | None = None
+    frames: int | None = None
+    quick: bool = False
+    device: str = "auto"
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("temperature_K", "timestep_fs"):
+            _positive(name, getattr(self, name))
+        if self.dtype not in get_args(Dtype):
+            raise InputError(f"dtype is {self.dtype!r}; allowed: {', '.join(get_args(Dtype))}.")
+        for name, least in (("steps", 200), ("frames", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"--{name} is {value}; it must be at least {least}, or be left out.")
+        for name in ("data", "structure", "reference"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).is_file():
+                raise InputError(f"--{name} {path}: no such file in {Path.cwd()}. {_ADVICE[name]}")
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is written."""
+        return Path(self.output) if self.output else Path(f"{Path(self.model).stem}-report")
+
+    def wanted(self) -> dict[str, Any]:
+        """Steps, seeds, frames and timed steps: as given, else by default."""
+        k = int(self.quick)
+        return {
+            "steps": self.steps or STEPS[k],
+            "seeds": self.seeds or tuple(range(N_SEEDS[k])),
+            "frames": self.frames or FRAMES[k],
+            "bench_steps": BENCH_STEPS[k],
+        }
+
+
+_ADVICE = {
+    "data": "Give labelled structures (extended XYZ, .db, .npz), or leave --data out: the rest needs none.",
+    "structure": "Give any file that ASE reads, or leave --structure out to take the one beside the model.",
+    "reference": "Give a .json made by asecalc rdf --save-reference or MoleculeReference.save, or leave it out.",
+}
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """Seeds from "3" (0, 1, 2) or "1234,2345,3456"; None of None.
+
+    Raises
+    ------
+    InputError
+        For text that is neither, seeds given twice, none or more than MOST_SEEDS.
+    """
+    if text is None:
+        return None
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if "," not in text and len(numbers) == 1:
+        numbers = list(range(min(numbers[0], MOST_SEEDS + 1)))
+    if not 1 <= len(numbers) <= MOST_SEEDS or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise InputError(
+            f"--seeds is {text!r}; give a number from 1 to {MOST_SEEDS}, or a list of seeds such as 1234,2345,3456."
+        )
+    return tuple(numbers)
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} is {value}; it must be a positive number, or be left out.")

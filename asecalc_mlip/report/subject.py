@@ -1,0 +1,182 @@
+"""What a report is about: the model, the structure that moves, the reference it is compared with, labelled data."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.analysis import MoleculeReference, PeriodicReference, load_reference
+from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.checkpoint import find, load
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.report.settings import ReportSettings
+
+if TYPE_CHECKING:
+    from md_protocols.settings import MDSettings
+
+__all__ = ["Subject", "digest", "subject_of"]
+
+# A reference made of fewer frames is too noisy to compare with.
+LEAST_REFERENCE = 10
+DEFAULT_K = {"molecule": 500.0, "periodic": 300.0}
+
+
+@dataclass
+class Subject:
+    """A model with what it is judged by.
+
+    Attributes
+    ----------
+    settings : as asked
+    path, sha256 : of the model file
+    calculator : of the model, in the device and dtype asked for
+    atoms, structure_source : start of the dynamics and where it comes from
+    reference, reference_source : or None and why there is none
+    rule : whether leaving the reference's g(r) counts as broken; not for one that was made of the data
+    frames : labelled structures, or None
+    """
+
+    settings: ReportSettings
+    path: Path
+    sha256: str
+    calculator: PIWSLCalculator
+    atoms: Atoms
+    structure_source: str
+    reference: MoleculeReference | PeriodicReference | None
+    reference_source: str
+    rule: bool
+    frames: list[Atoms] | None
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Card of the model."""
+        return self.calculator.card
+
+    @property
+    def periodic(self) -> bool:
+        """Whether the structure is periodic in any direction."""
+        return bool(self.atoms.pbc.any())
+
+    def temperatures_K(self) -> tuple[float, float] | None:
+        """Lowest and highest temperature of the training data, where the card or the reference tells."""
+        training = self.card.get("training_data")
+        known = self.card.get("temperatures_K") or (training if isinstance(training, dict) else {}).get("temperature_K")
+        if known is None and isinstance(self.reference, PeriodicReference):
+            known = self.reference.temperatures_K
+        numbers = [t for t in np.atleast_1d(known) if isinstance(t, (int, float))] if known is not None else []
+        return (float(min(numbers)), float(max(numbers))) if numbers else None
+
+    def dynamics(self, ensemble: str, **given: Any) -> MDSettings:
+        """Settings of a run: as asked for, else as card or reference say, else by the kind of system."""
+        from md_protocols.script import meant_for
+        from md_protocols.settings import make_settings
+
+        asked = self.settings
+        options: dict[str, Any] = {
+            "model": str(self.path), "protocol": None, "temperature_K": asked.temperature_K,
+            "timestep_fs": asked.timestep_fs, "dtype": asked.dtype, "rdf_rule": self.rule,
+        }  # fmt: skip
+        named = meant_for(options, "nvt", None) if asked.temperature_K is None else {}
+        if options["protocol"] is None:
+            options["temperature_K"] = options["temperature_K"] or named.get("temperature_K") or self._usual_K()
+            options["timestep_fs"] = options["timestep_fs"] or (0.5 if 1 in self.atoms.numbers else 1.0)
+        as_nvt = make_settings("nvt", {**named, **options, **given})
+        if ensemble == "nvt":
+            return as_nvt
+        same = {"temperature_K": as_nvt.temperature_K, "timestep_fs": as_nvt.timestep_fs}
+        return make_settings(ensemble, {**options, "protocol": None, **same, **given})
+
+    def _usual_K(self) -> float:
+        known = self.temperatures_K()
+        return DEFAULT_K["periodic" if self.periodic else "molecule"] if known is None else float(np.mean(known))
+
+
+def subject_of(settings: ReportSettings) -> Subject:
+    """Load all that a report needs.
+
+    Raises
+    ------
+    InputError
+        Files that are missing or do not fit the model.
+    """
+    path = find(settings.model).resolve()
+    calculator = PIWSLCalculator(load(path), device=settings.device, dtype=settings.dtype)
+    frames = _frames(settings)
+    atoms, source = _structure(settings, path, frames)
+    calculator.check_elements(atoms.numbers)
+    reference, told, rule = _reference(settings, path, atoms, frames)
+    return Subject(
+        settings, path, digest(path.read_bytes()), calculator, atoms, source, reference, told, rule, frames
+    )  # fmt: skip
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 as text."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _frames(settings: ReportSettings) -> list[Atoms] | None:
+    if settings.data is None:
+        return None
+    from training.readers import read_frames
+
+    frames = read_frames(settings.data)
+    if not frames:
+        raise InputError(f"--data {settings.data} has no structures: give a file with labelled ones, or leave it out.")
+    return frames
+
+
+def _structure(settings: ReportSettings, path: Path, frames: list[Atoms] | None) -> tuple[Atoms, str]:
+    from md_protocols.script import beside
+
+    file = Path(settings.structure) if settings.structure else beside(path, ".xyz")
+    if file is None and frames is None:
+        raise InputError(
+            f"{path.name} comes without a start structure for dynamics ({path.with_suffix('.xyz').name} beside it): "
+            "give one with --structure FILE, or labelled data with --data FILE, whose first structure is then taken."
+        )
+    if file is None:
+        return _checked(frames[0], str(settings.data)), f"first structure of {Path(str(settings.data)).name}"
+    try:
+        atoms = ase.io.read(file)
+    except Exception as error:  # ASE's readers raise anything
+        raise InputError(f"The structure {file} cannot be read: {error or type(error).__name__}.") from None
+    return _checked(atoms, str(file)), file.name
+
+
+def _checked(atoms: Atoms, source: str) -> Atoms:
+    if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
+        raise InputError(f"The structure {source} has no atoms, or positions that are NaN or infinite: give another.")
+    if atoms.pbc.any() and atoms.cell.rank < 3:
+        raise InputError(f"The structure {source} is periodic but its cell has fewer than three vectors: complete it.")
+    # Only what the dynamics need: labels of the data must not be taken for those of the model.
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    bare.info = {k: v for k, v in atoms.info.items() if isinstance(v, str)}
+    return bare
+
+
+def _reference(settings: ReportSettings, path: Path, atoms: Atoms, frames: list[Atoms] | None):
+    """The reference, where it comes from or why there is none, and whether it is a rule."""
+    from md_protocols.script import find_reference
+
+    if atoms.pbc.any() and not atoms.pbc.all():
+        return None, "none: a slab or a wire has no density, so no g(r)", False
+    if settings.reference:
+        load_reference(settings.reference)
+    found = find_reference(atoms, path, settings.reference)
+    if found is not None:
+        return found, found.source or "the reference beside the model", True
+    same = [frame for frame in frames or [] if frame.get_chemical_symbols() == atoms.get_chemical_symbols()]
+    if len(same) < LEAST_REFERENCE:
+        return None, "none: give --reference FILE, or --data with at least ten structures of this composition", True
+    source = f"{len(same)} structures of {Path(str(settings.data)).name}"
+    made = (
+        PeriodicReference.from_frames(same, source) if atoms.pbc.all() else MoleculeReference.from_frames(same, source)
+    )
+    return made, source, False

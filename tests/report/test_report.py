@@ -1,0 +1,144 @@
+"""The report: a page that holds everything and asks for nothing, whatever a card says; it goes on after a kill."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import asecalc_mlip.report as package
+from asecalc_mlip import cli
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.report import ReportSettings, build, make_report, parse_seeds
+from asecalc_mlip.report.dynamics import Stopped
+from asecalc_mlip.report.findings import mean_std
+from asecalc_mlip.report.subject import subject_of
+
+SHORT = {"steps": 200, "seeds": (0, 1), "quick": True, "device": "cpu"}
+
+
+def run(model, folder, **options):
+    return make_report(ReportSettings(str(model), output=str(folder), **{**SHORT, **options}))
+
+
+def test_page_of_a_molecule_is_whole_and_escaped(model, tmp_path):
+    report = run(model, tmp_path / "out", temperature_K=2.0)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "<img src=http" not in page and "&lt;script&gt;" in page
+    sources = re.findall(r'(?:src|href)="([^"]{0,20})', page)
+    assert len(sources) >= 3 and all(source.startswith("data:image/png") for source in sources)
+    assert (tmp_path / "out" / "summary.png").read_bytes().startswith(b"\x89PNG")
+    stored = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert stored["warnings"] == report.to_dict()["warnings"]
+    assert [r["seed"] for r in stored["nvt"]["runs"]] == [0, 1] and stored["nve"]["runs"][0]["steps_done"] == 100
+    assert any("at 2 K and the training data from 100 to 200 K" in line for line in report.warnings)
+    assert any("level of theory, test errors" in line for line in report.warnings)
+    assert "stable in 2 of 2 runs" in repr(report) and "m$o$del.pt" in repr(report)
+
+
+def test_broken_runs_are_told_on_top(model, tmp_path):
+    report = run(model, tmp_path / "out", temperature_K=5000.0, seeds=(3,))
+    assert report.warnings[0].startswith("NVT run with seed 3 broke at ")
+    assert "broke (" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_periodic_model_with_labelled_data(model, crystals, tmp_path):
+    model.with_suffix(".xyz").unlink()
+    report = run(model, tmp_path / "out", data=str(crystals), temperature_K=2.0, seeds=(0,), frames=5)
+    errors = report.found["errors"]
+    assert set(errors["mae"]) == {"energy", "forces", "stress"} and errors["n_structures"] == 5
+    assert report.found["how"]["structure"] == "first structure of crystals.xyz"
+    row = report.found["nvt"]["runs"][0]
+    assert row["structure_errors"]["all"]["error_percent"] > 0 and set(row["partial"]) == {"O-O", "O-Si", "Si-Si"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Partial g(r)" in page and "12 structures of crystals.xyz" in page and "meV/Å³" in page
+
+
+def test_a_killed_report_goes_on_where_it_was(model, tmp_path, monkeypatch):
+    from md_protocols.replicas import Batch
+
+    whole = run(model, tmp_path / "whole", temperature_K=2.0, steps=300)
+    step, made = Batch.step, []
+
+    def killed(self):
+        made.append(1)
+        if len(made) == 250:
+            raise SystemExit(9)
+        return step(self)
+
+    monkeypatch.setattr(Batch, "step", killed)
+    with pytest.raises(SystemExit):
+        run(model, tmp_path / "cut", temperature_K=2.0, steps=300)
+    lines, made[:] = [], [0] * 1000
+    monkeypatch.setattr("asecalc_mlip.probes.diatomic_report", lambda *a, **k: pytest.fail("measured twice"))
+    settings = ReportSettings(str(model), output=str(tmp_path / "cut"), **{**SHORT, "steps": 300, "temperature_K": 2.0})
+    again = make_report(settings, echo=lines.append)
+    assert len(made) == 1000 + 100 + 150  # from the restart point at step 200 on
+    assert lines[0].startswith("[1/5] Diatomic curves of 1 pairs: found in ")
+    for name in ("nvt", "nve"):
+        for one, two in zip(whole.found[name]["runs"], again.found[name]["runs"], strict=True):
+            assert one["curves"] == two["curves"]
+    assert len(list((tmp_path / "cut" / "runs").glob("nvt-*"))) == 1
+
+
+def test_a_damaged_piece_is_made_anew(tmp_path):
+    pieces = build.Pieces(tmp_path, lambda line: None)
+    assert pieces.get("a", [1], lambda: {"x": float("nan")}, "") == {"x": None}
+    (tmp_path / "a.json").write_text('{"key"')
+    assert pieces.get("a", [1], lambda: {"x": 2}, "") == {"x": 2}
+    assert pieces.get("a", [1], lambda: {"x": 3}, "") == {"x": 2}
+    assert pieces.get("a", [2], lambda: {"x": 3}, "") == {"x": 3}
+    assert pieces.get("a", [2], lambda: {"x": 4}, "", files=["lost.png"]) == {"x": 4}
+
+
+def test_bad_input_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = lambda *arguments: CliRunner().invoke(cli.main, ["report", *map(str, arguments)])  # noqa: E731
+    missing = call(model, "--data", "absent.xyz")
+    assert missing.exit_code == 2
+    assert "--data absent.xyz: no such file" in missing.stderr and "leave --data out" in missing.stderr
+    for arguments, words in (
+        (("absent.pt",), "shipped models"),
+        ((model, "--steps", 3), "at least 200"),
+        ((model, "--seeds", "x"), "such as 1234,2345,3456"),
+        ((model, "--temperature", -1), "temperature_K is -1"),
+    ):
+        result = call(*arguments)
+        assert result.exit_code == 2 and words in result.stderr, arguments
+    model.with_suffix(".xyz").unlink()
+    assert "--structure FILE" in call(model).stderr
+
+
+def test_a_signal_is_told_and_leaves_its_exit_code(model, tmp_path, monkeypatch):
+    def stop(*arguments, **options):
+        raise Stopped(15)
+
+    monkeypatch.setattr(package, "make_report", stop)
+    result = CliRunner().invoke(cli.main, ["report", str(model), "-o", str(tmp_path)])
+    assert result.exit_code == 143 and "the same command goes on" in result.stderr
+
+
+def test_settings_come_from_card_reference_and_system(model):
+    subject = subject_of(ReportSettings(str(model), device="cpu"))
+    nvt, nve = subject.dynamics("nvt"), subject.dynamics("nve", seed=2)
+    assert (nvt.temperature_K, nvt.timestep_fs, nvt.thermostat) == (150.0, 0.5, "nose-hoover")
+    assert (nve.ensemble, nve.temperature_K, nve.seed) == ("nve", 150.0, 2)
+    assert parse_seeds("2") == (0, 1) and parse_seeds("7,3") == (7, 3) and parse_seeds(None) is None
+    with pytest.raises(InputError, match="dtype is 'half'"):
+        ReportSettings("m.pt", dtype="half")
+
+
+def test_mean_and_spread_have_the_same_digits():
+    assert mean_std([0.0012, 0.0104, -0.008]) == "0.0012 ± 0.0092"
+    assert mean_std([0.25]) == "0.25" and mean_std([]) == "not known" and mean_std([2.0, 2.0]) == "2"
+
+
+def test_no_module_reaches_backwards():
+    """training and md_protocols are imported inside functions, or for types only."""
+    for path in Path(package.__file__).parent.glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in getattr(node, "names", [])] + [getattr(node, "module", "") or ""]
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                assert not any(name.startswith(("training", "md_protocols")) for name in names), path
