@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from matscipy.neighbours import neighbour_list
-from scipy.spatial import cKDTree
 
+from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.rdf import frame_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
@@ -263,16 +262,6 @@ class StabilityMonitor:
         alone = np.ones(len(atoms), dtype=bool)
         alone[i[near]] = alone[j[near]] = False
         return alone
-
-
-def pairs_within(atoms: Atoms, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atoms i, j and their distances d in Å, all pairs (periodic images too) closer than `radius` Å."""
-    if atoms.pbc.any():
-        return neighbour_list("ijd", atoms, radius)
-    # A tree needs no boxes, so atoms flung far away cost no memory.
-    pairs = cKDTree(atoms.positions).query_pairs(radius, output_type="ndarray")
-    i, j = pairs[:, 0], pairs[:, 1]
-    return i, j, np.linalg.norm(atoms.positions[i] - atoms.positions[j], axis=1)
 
 
 def _search_radius(atoms: Atoms) -> float:

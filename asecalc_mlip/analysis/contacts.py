@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from matscipy.neighbours import neighbour_list
 
-from asecalc_mlip.analysis.frames import as_list, selection
+from asecalc_mlip.analysis.frames import as_list, pairs_within, selection
 from asecalc_mlip.errors import InputError
 
 
@@ -71,7 +70,7 @@ def coordination(frames: Atoms | Iterable[Atoms], pair: tuple[str, str], cutoff:
     for atoms in as_list(frames):
         centres, others = selection(atoms, pair[0]), np.zeros(len(atoms), dtype=bool)
         others[selection(atoms, pair[1])] = True
-        i, j = neighbour_list("ij", atoms, cutoff)
+        i, j, _ = pairs_within(atoms, cutoff)
         numbers = np.bincount(i[others[j]], minlength=len(atoms))[centres]
         by_frame.append(float(numbers.mean()))
         longer = np.bincount(numbers, minlength=len(counts))
@@ -127,7 +126,7 @@ def closest_approach(frames: Atoms | Iterable[Atoms], *, reach: float = 4.0) -> 
     best: tuple[float, float, tuple[int, int], tuple[str, str], int] | None = None
     by_pair: dict[str, float] = {}
     for number, atoms in enumerate(as_list(frames)):
-        i, j, d = neighbour_list("ijd", atoms, reach)
+        i, j, d = pairs_within(atoms, reach)
         if len(d) == 0:
             continue
         symbols = np.array(atoms.get_chemical_symbols())

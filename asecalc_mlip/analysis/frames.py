@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
+from matscipy.neighbours import neighbour_list
+from scipy.spatial import cKDTree
 
 from asecalc_mlip.errors import InputError
 
@@ -79,3 +81,13 @@ def _without_jumps(step: np.ndarray, frame, cell: np.ndarray | None) -> np.ndarr
     else:
         lattice, pbc = np.asarray(cell, dtype=float), np.ones(3, dtype=bool)
     return step - (np.round(step @ np.linalg.inv(lattice)) * pbc) @ lattice
+
+
+def pairs_within(atoms: Atoms, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atoms i, j and their distances d in Å, all directed pairs (periodic images too) closer than `radius` Å."""
+    if atoms.pbc.any():
+        return neighbour_list("ijd", atoms, radius)
+    # A tree needs no cell, and no boxes, so atoms flung far away cost no memory.
+    pairs = cKDTree(atoms.positions).query_pairs(radius, output_type="ndarray")
+    i, j = np.concatenate([pairs, pairs[:, ::-1]]).T
+    return i, j, np.linalg.norm(atoms.positions[i] - atoms.positions[j], axis=1)

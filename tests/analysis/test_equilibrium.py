@@ -117,6 +117,13 @@ def test_coordination_of_rock_salt_and_against_ase():
         coordination(salt, ("Na", "O"), 3.0)
 
 
+def test_contacts_of_a_molecule_without_a_cell():
+    ethanol = molecule("CH3CH2OH")
+    assert closest_approach(ethanol).symbols in (("O", "H"), ("H", "O"))
+    result = coordination(ethanol, ("C", "H"), 1.3)
+    assert result.mean == 2.5 and coordination(ethanol, ("H", "O"), 1.3).mean == pytest.approx(1 / 6)
+
+
 def test_closest_approach_looks_through_the_boundary():
     far = Atoms("SiO", [[0, 0, 0], [5.0, 0, 0]], cell=[10, 10, 10], pbc=True)
     near = Atoms("SiO", [[0.2, 0, 0], [8.9, 0, 0]], cell=[10, 10, 10], pbc=True)

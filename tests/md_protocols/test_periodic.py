@@ -74,7 +74,7 @@ def test_g_of_r_is_judged_when_the_window_is_full_and_not_before():
 
 
 def pairs(atoms):
-    from md_protocols.monitor import pairs_within
+    from asecalc_mlip.analysis.frames import pairs_within
 
     return pairs_within(atoms, 6.0)
 
