@@ -142,10 +142,13 @@ def _epsilons(model: str, orders: dict[str, tuple[float, float]]) -> list[Row]:
     return _grid("aspirin", (100,), model, losses)
 
 
-def _both_kinds(data: str, n_train: int) -> list[Row]:
-    """The losses that aspirin left in question, for both kinds of model."""
-    direct, conservative = _some(DIRECT, "plain", "first", "antithetic"), _some(CONSERVATIVE, "plain", "first")
-    return _grid(data, (n_train,), "painn-direct", direct) + _grid(data, (n_train,), "painn", conservative)
+def _direct(data: str, n_train: int) -> list[Row]:
+    """The losses that aspirin left in question, where they did something: models with a force head."""
+    return _grid(data, (n_train,), "painn-direct", _some(DIRECT, "plain", "first", "antithetic"))
+
+
+def _conservative(data: str, n_train: int) -> list[Row]:
+    return _grid(data, (n_train,), "painn", _some(CONSERVATIVE, "plain", "first"))
 
 
 def _some(losses: dict[str, dict[str, Any]], *names: str) -> dict[str, dict[str, Any]]:
@@ -171,20 +174,21 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "rivals-direct": lambda: _grid(
         "aspirin", (100,), "painn-direct", _some(RIVALS, "curvature", "SAM", "Taylor labels")
     ),
-    "3bpa": lambda: _both_kinds("3bpa", 100),
-    "ethanol": lambda: _both_kinds("ethanol", 100),
-    "lmnto": lambda: _both_kinds("lmnto", 100),
-    "tio2": lambda: _both_kinds("tio2", 100),
+    "3bpa": lambda: _direct("3bpa", 100),
+    "ethanol": lambda: _direct("ethanol", 100),
+    "lmnto": lambda: _direct("lmnto", 100),
+    "tio2": lambda: _direct("tio2", 100),
     "ccsdt": lambda: _grid("malonaldehyde", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
     "epsilon-direct": lambda: _epsilons("painn-direct", dict.fromkeys(("first", "antithetic"), (30.0, 0.3))),
     "epsilon": lambda: _epsilons("painn", {"first": (1.0, 0.01)}),
     "schnet": lambda: _grid("aspirin", (100,), "schnet", _some(CONSERVATIVE, "plain", "first")),
+    "others": lambda: [row for data in ("3bpa", "ethanol", "lmnto", "tio2") for row in _conservative(data, 100)],
     # What is left for longer evenings: the small and large ends, and more variants.
     "aspirin-50": lambda: _grid("aspirin", (50,), "painn", CONSERVATIVE),
     "larger": lambda: [
         row
         for data, n in (("lmnto", 450), ("tio2", 1000), ("3bpa", 400), ("ethanol", 950))
-        for row in _both_kinds(data, n)
+        for row in _direct(data, n) + _conservative(data, n)
     ],
     "formic-acid": lambda: _grid("formic-acid-dimer", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
     "variants": lambda: _grid("aspirin", (100,), "painn", VARIANTS),
