@@ -104,6 +104,7 @@ def _last_frame(run: Path, start: Atoms) -> Atoms:
     if not summary["stable"]:
         return start
     atoms = ase.io.read(run / names.TRAJECTORY, index=-1, format="extxyz")
+    assert isinstance(atoms, Atoms)
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=dict(start.info))
 
 

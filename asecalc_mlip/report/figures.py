@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from asecalc_mlip.analysis import RDF
 from asecalc_mlip.plots.md import figure_bytes
 from asecalc_mlip.plots.rdf import rdf_figure
 from asecalc_mlip.plots.stability import Series
@@ -50,23 +51,23 @@ def partial(subject: Subject, found: dict[str, Any]) -> bytes | None:
         return None
     means = {}
     for name in runs[0]:
-        curves = [from_plain(run[name]) for run in runs if name in run]
-        means[name] = curves[0].__class__(
-            curves[0].edges, np.mean([c.g for c in curves], axis=0), curves[0].pair, sum(c.n_frames for c in curves)
-        )
+        curves = [RDF.from_dict(run[name]) for run in runs if name in run]
+        g = np.mean([curve.g for curve in curves], axis=0)
+        means[name] = RDF(curves[0].edges, g, curves[0].pair, sum(curve.n_frames for curve in curves))
     targets = {name: reference_curve(subject, name) for name in means}
-    return figure_bytes(rdf_figure(means, {k: v for k, v in targets.items() if v is not None}), DPI)
+    return figure_bytes(rdf_figure(means, {k: v for k, v in targets.items() if isinstance(v, RDF)}), DPI)
 
 
 def _series(run: dict, number: int, values: str) -> Series:
     label = f"seed {run['seed']}"
     if values == "etot_meV_per_atom" and run["energy_drift"]:
         label += f": {run['energy_drift']['slope_mev_per_atom_ps']:+.3f}"
+    distribution: Any = from_plain(run.get("structure"))  # the summary draws h(r) and g(r) alike
     return Series(
         label,
         np.array(run["curves"]["time_ps"]),
         np.array(run["curves"][values], dtype=float),
-        histogram=from_plain(run.get("structure")),
+        histogram=distribution,
         broken_ps=run["failure"]["time_ps"] if run["failure"] else None,
         colour=number,
     )

@@ -136,17 +136,18 @@ def _structure(settings: ReportSettings, path: Path, frames: list[Atoms] | None)
     from md_protocols.script import beside
 
     file = Path(settings.structure) if settings.structure else beside(path, ".xyz")
-    if file is None and frames is None:
-        raise InputError(
-            f"{path.name} comes without a start structure for dynamics ({path.with_suffix('.xyz').name} beside it): "
-            "give one with --structure FILE, or labelled data with --data FILE, whose first structure is then taken."
-        )
     if file is None:
+        if frames is None:
+            raise InputError(
+                f"{path.name} comes without a start structure for dynamics ({path.with_suffix('.xyz').name} beside "
+                "it): give one with --structure FILE, or labelled data with --data FILE, whose first is then taken."
+            )
         return _checked(frames[0], str(settings.data)), f"first structure of {Path(str(settings.data)).name}"
     try:
         atoms = ase.io.read(file)
     except Exception as error:  # ASE's readers raise anything
         raise InputError(f"The structure {file} cannot be read: {error or type(error).__name__}.") from None
+    assert isinstance(atoms, Atoms)
     return _checked(atoms, str(file)), file.name
 
 

@@ -100,7 +100,8 @@ def _structure(path: Path, subject: Subject, frames: int) -> dict[str, Any]:
     for name, curve in found.items():
         target = reference_curve(subject, name)
         if target is not None and frames >= LEAST_FRAMES:
-            percent = {"error_percent": curve.error_percent(target)} if isinstance(curve, RDF) else {}
+            both = isinstance(curve, RDF) and isinstance(target, RDF)
+            percent = {"error_percent": curve.error_percent(target)} if both else {}
             errors[name] = {"error": curve.error(target), **percent}
     return {
         "structure": found["all"].to_dict() if "all" in found else None,
@@ -119,7 +120,7 @@ def _distributions(path: Path, subject: Subject, frames: int) -> dict[str, Any]:
     stride = max(1, (frames - first) // RDF_FRAMES)
     reference = subject.reference
     if isinstance(reference, PeriodicReference):
-        size = {"r_max": float(reference.edges[-1]), "bins": len(reference.edges) - 1}
+        size: dict[str, Any] = {"r_max": float(reference.edges[-1]), "bins": len(reference.edges) - 1}
     else:  # below the first lattice translation: an atom's own images are spikes that hide the structure
         size = {"r_max": min(10.0, 0.99 * float(subject.atoms.cell.lengths().min())), "bins": 200}
     try:
