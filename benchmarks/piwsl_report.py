@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,10 @@ def dynamics(results: dict[str, dict[str, Any]]) -> str:
     """Table of the trajectories, and the figure of survival."""
     runs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     length = max(row["picoseconds"] for row in results.values())
+    models = Counter(key.rsplit("/", 1)[0] for key in results)
     for key, row in results.items():
+        if models[key.rsplit("/", 1)[0]] < len(SEEDS):
+            continue
         frames, model, loss = key.split("/")[:3]
         runs[f"{frames.split()[1]} frames, {KINDS[model]}"][loss].extend(row["stable_ps"])
     lines = [f"### Dynamics of aspirin at 500 K, {length:g} ps", ""]

@@ -19,6 +19,8 @@ __all__ = ["Curve", "Panel", "curves_figure", "survival_figure"]
 
 COLOURS = (INK, GREY, BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 MARKERS = "osD^vP*X"
+# A loss looks the same in every figure; other labels follow in the order in which they come.
+KNOWN = ("plain", "plain, 2 x steps", "first", "antithetic", "trapezoid")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def survival_figure(
     """
     figure = _figure(len(times_ps), title)
     for axes, (name, runs) in zip(figure.subplots(1, len(times_ps), squeeze=False)[0], times_ps.items(), strict=True):
-        for index, (label, times) in enumerate(runs.items()):
+        for place, (label, times) in enumerate(runs.items()):
+            index = _style(label, place)
             broken = np.sort([t for t in times if t < length_ps])
             x = np.concatenate([[0.0], np.repeat(broken, 2), [length_ps]])
             left = 1.0 - np.arange(len(broken) + 1) / max(1, len(times))
@@ -102,7 +105,7 @@ def _draw(axes: Axes, panel: Panel, handles: dict[str, Any]) -> None:
     if panel.level is not None:
         axes.axhline(panel.level, color=GREY, lw=1.2, ls="--", zorder=0)
     for curve in panel.curves:
-        index = list(handles).index(curve.label) if curve.label in handles else len(handles)
+        index = _style(curve.label, list(handles).index(curve.label) if curve.label in handles else len(handles))
         handle = axes.errorbar(
             curve.x,
             curve.mean,
@@ -119,6 +122,10 @@ def _draw(axes: Axes, panel: Panel, handles: dict[str, Any]) -> None:
     _plain_ticks(axes, panel)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     _tidy(axes)
+
+
+def _style(label: str, place: int) -> int:
+    return KNOWN.index(label) if label in KNOWN else place
 
 
 def _plain_ticks(axes: Axes, panel: Panel) -> None:
