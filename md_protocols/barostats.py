@@ -25,8 +25,8 @@ GPA = 0.006241509125883258  # eV/Å³
 CELL_DEGREES = 6
 
 
-class IsotropicNPT(IsotropicMTKNPT):
-    """Isotropic volume fluctuations. State: chains of thermostat and barostat, strain and its momentum, first cell."""
+class _ConstantPressure:
+    """What both share; comes before ASE's class among the bases."""
 
     def __init__(
         self,
@@ -40,12 +40,16 @@ class IsotropicNPT(IsotropicMTKNPT):
         ndof: int,
     ) -> None:
         check_stress(atoms)
-        super().__init__(atoms, timestep, temperature_K, pressure, tdamp, pdamp)
+        super().__init__(atoms, timestep, temperature_K, pressure, tdamp, pdamp)  # type: ignore[call-arg]
         _set_degrees(self, ndof)
 
     def conserved(self) -> float:
         """E_total, chains, cell and P V, eV."""
-        return self.get_conserved_energy()
+        return self.get_conserved_energy()  # type: ignore[attr-defined]
+
+
+class IsotropicNPT(_ConstantPressure, IsotropicMTKNPT):
+    """Isotropic volume fluctuations. State: chains of thermostat and barostat, strain and its momentum, first cell."""
 
     def get_state(self) -> dict:
         """Exact floats of all that positions, momenta and cell do not tell."""
@@ -59,29 +63,13 @@ class IsotropicNPT(IsotropicMTKNPT):
         self._eps, self._p_eps = state["eps"], state["p_eps"]
 
 
-class FullNPT(MTKNPT):
+class FullNPT(_ConstantPressure, MTKNPT):
     """Fluctuations of volume and shape. State: chains of thermostat and barostat, momentum of the cell."""
 
-    def __init__(
-        self,
-        atoms: Atoms,
-        timestep: float,
-        *,
-        temperature_K: float,
-        pressure: float,
-        tdamp: float,
-        pdamp: float,
-        ndof: int,
-    ) -> None:
-        check_stress(atoms)
-        super().__init__(atoms, timestep, temperature_K, pressure, tdamp, pdamp)
-        _set_degrees(self, ndof)
+    def __init__(self, atoms: Atoms, timestep: float, **settings: Any) -> None:
+        super().__init__(atoms, timestep, **settings)
         self._barostat._R[0] *= CELL_DEGREES / self._barostat._cell_dof
         self._barostat._cell_dof = CELL_DEGREES
-
-    def conserved(self) -> float:
-        """E_total, chains, cell and P V, eV."""
-        return self.get_conserved_energy()
 
     def get_state(self) -> dict:
         """Exact floats of all that positions, momenta and cell do not tell."""
