@@ -36,7 +36,7 @@ from benchmarks.eam_rows import (  # noqa: E402
     pretrain_overrides,
     train_overrides,
 )
-from benchmarks.grid import fit_model, load_results, run_rows, select_parts  # noqa: E402
+from benchmarks.grid import fit_model, run_rows, select_parts, show_parts  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "eam_study.json"
 SHARED = ROOT.parent / "shared" / "data"
@@ -51,10 +51,7 @@ def main() -> None:
 @main.command("list")
 def list_rows() -> None:
     """Show the parts and what is done."""
-    done = load_results(RESULTS)
-    for part, rows_of in PARTS.items():
-        rows = rows_of()
-        click.echo(f"{part:<12} {sum(row.key in done for row in rows):4d} of {len(rows)} done")
+    show_parts(PARTS, RESULTS)
 
 
 @main.command()

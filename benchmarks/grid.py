@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import click
 
-__all__ = ["fit_model", "load_results", "run_rows", "select_parts"]
+__all__ = ["fit_model", "load_results", "run_rows", "select_parts", "show_parts"]
 
 Result = dict[str, Any]
 
@@ -44,6 +44,14 @@ def select_parts(parts: Sequence[str], known: Mapping[str, Callable[[], list[Any
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}: no such part; there are {', '.join(known)}")
     return list({row.key: row for part in parts or known for row in known[part]()}.values())
+
+
+def show_parts(known: Mapping[str, Callable[[], list[Any]]], path: Path) -> None:
+    """Print how much of each part is done."""
+    done = load_results(path)
+    for part, rows_of in known.items():
+        rows = rows_of()
+        click.echo(f"{part:<20} {sum(row.key in done for row in rows):4d} of {len(rows)} done")
 
 
 def run_rows(

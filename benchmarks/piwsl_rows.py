@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "PARTS", "Row", "overrides", "rows_of"]
+__all__ = ["DATA", "PARTS", "Row", "overrides"]
 
 SEEDS = (0, 1, 2)
 STEPS = 3000
@@ -193,11 +193,6 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "formic-acid": lambda: _grid("formic-acid-dimer", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
     "variants": lambda: _grid("aspirin", (100,), "painn", VARIANTS),
 }
-
-
-def rows_of(part: str) -> list[Row]:
-    """Rows of a part, in the order in which they are trained."""
-    return PARTS[part]()
 
 
 def overrides(row: Row, data_folder: Path, output: Path) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.grid import fit_model, load_results, run_rows, select_parts  # noqa: E402
-from benchmarks.piwsl_rows import DATA, PARTS, Row, overrides, rows_of  # noqa: E402
+from benchmarks.grid import fit_model, run_rows, select_parts, show_parts  # noqa: E402
+from benchmarks.piwsl_rows import DATA, PARTS, Row, overrides  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "piwsl_study.json"
 RUNS = ROOT / "runs" / "piwsl"
@@ -36,10 +36,7 @@ def main() -> None:
 @main.command("list")
 def list_rows() -> None:
     """Show the parts and what is done."""
-    done = load_results(RESULTS)
-    for part in PARTS:
-        rows = rows_of(part)
-        click.echo(f"{part:<20} {sum(row.key in done for row in rows):4d} of {len(rows)} done")
+    show_parts(PARTS, RESULTS)
 
 
 @main.command()
