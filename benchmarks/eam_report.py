@@ -25,14 +25,14 @@ from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
 from asecalc_mlip.plots.piwsl import survival_figure  # noqa: E402
 from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
-from benchmarks.eam_rows import DATA, METHODS, MODELS, RUNS, SEEDS, Row  # noqa: E402
+from benchmarks.eam_rows import ALONE, DATA, METHODS, MODELS, RUNS, SEEDS, Row  # noqa: E402
 from benchmarks.eam_study import SHARED  # noqa: E402
 from training.readers import read_frames  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {"painn": "PaiNN", "cgcnn": "CGCNN", "torchmd_et": "TorchMD-ET"}
 DATA_NAMES = {"silica": "silica zeolites", "limno": "Li-Mn-O electrodes", "tio2": "TiO2"}
-DRAWN = ("plain", "EAM", "delta")
+DRAWN = ("plain", ALONE, "EAM", "delta")
 Group = tuple[str, int, str, str]  # data, frames, model, method
 Rows = dict[str, dict[str, Any]]
 
@@ -101,7 +101,8 @@ def holes() -> Iterator[str]:
     """Diatomic curves of silica, seed 0 of each method, as a figure, and which have an attractive hole."""
     for model in MODELS:
         paths = {m: RUNS / Row("silica", 120, model, m, 0).key / "model.pt" for m in DRAWN}
-        if not all(path.exists() for path in paths.values()):
+        paths = {method: path for method, path in paths.items() if path.exists()}
+        if len(paths) < 2:
             continue
         shortest = shortest_distances(read_frames(SHARED / DATA["silica"]["train"]))
         calculators = {m: PIWSLCalculator.load(path, device="cpu") for m, path in paths.items()}
@@ -120,7 +121,7 @@ def _hole(hole: Any) -> str:
 
 
 def _in_order(groups: Any) -> list[Group]:
-    return sorted(groups, key=lambda g: (list(MODELS).index(g[2]), METHODS.index(g[3])))
+    return sorted(groups, key=lambda g: (list(MODELS).index(g[2]), (*METHODS, ALONE).index(g[3])))
 
 
 def _mean(values: list[float], digits: int = 1) -> str:

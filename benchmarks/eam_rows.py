@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_overrides", "train_overrides"]
+__all__ = ["ALONE", "DATA", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_overrides", "train_overrides"]
 
 RUNS = Path(__file__).resolve().parent.parent / "runs" / "eam-study"
 SEEDS = (0, 1, 2)
@@ -32,9 +32,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "torchmd_et": {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20, "n_heads": 4},
 }
 # Copies of every structure and the strength of the last round, in Å.
-LABELS = {"rounds": 20, "strength": 0.75}
+LABELS = {"rounds": 20, "strength": 0.5}
 PIWSL = {"method": "piwsl", "order": "first", "pitc": 1.0, "pisc": 0.01, "epsilon": 0.02, "normalisation": "per_atom"}
 METHODS = ("plain", "EAM", "EAM + replay", "EAM + PIWSL", "delta", "SAM")
+# Without the EAM: a third landscape to look at, of a loss that has a study of its own.
+ALONE = "PIWSL"
 PRETRAINED = ("EAM", "EAM + replay", "EAM + PIWSL")
 
 
@@ -70,6 +72,7 @@ def _grid(data: str, sizes: Iterable[int], models: Iterable[str], methods: Itera
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "silica": lambda: _grid("silica", (120,), MODELS, METHODS),
+    "silica-piwsl": lambda: _grid("silica", (120,), ("painn",), (ALONE,)),
     "silica-all": lambda: _grid("silica", (1160,), ("painn",), ("plain", "EAM")),
     "limno": lambda: _grid("limno", (30,), ("painn",), METHODS),
     "tio2": lambda: _grid("tio2", (200,), ("painn",), METHODS),
@@ -92,7 +95,7 @@ def pretrain_overrides(row: Row, shared: Path) -> dict[str, Any]:
 def train_overrides(row: Row, shared: Path) -> dict[str, Any]:
     """Settings of the training on the ab-initio labels."""
     folder = folder_of(row)
-    weak: dict[str, dict[str, Any]] = {"EAM + PIWSL": PIWSL, "SAM": {"method": "sam", "rho": 0.05}}
+    weak: dict[str, dict[str, Any]] = {"EAM + PIWSL": PIWSL, ALONE: PIWSL, "SAM": {"method": "sam", "rho": 0.05}}
     # SAM takes two gradients for each step.
     halved = row.method in (*PRETRAINED, "SAM")
     settings = {

@@ -3,14 +3,16 @@
 import pytest
 
 from asecalc_mlip.checkpoint import load
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import DataError, InputError
 from tests.training.levels import files, tiny
 
 pytest.importorskip("schnetpack")
 from training import pretrain, train  # noqa: E402
+from training.census import census  # noqa: E402
 from training.eam_files import label_file  # noqa: E402
 from training.readers import read_frames  # noqa: E402
 
+LABELS = {"rounds": 2, "strength": 0.3}
 RECIPE = ("pretrain.rounds=2", "pretrain.strength=0.3")
 
 
@@ -41,7 +43,7 @@ def test_data_and_eam_in_one_command(tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["xyz", "db"])
 def test_a_labelled_file(kind, tmp_path):
     data, eam = files(tmp_path)
-    made = label_file(str(data), str(eam), str(tmp_path / f"made.{kind}"), rounds=2, strength=0.3, progress=False)
+    made = label_file(str(data), str(eam), str(tmp_path / f"made.{kind}"), progress=False, **LABELS)
     recipe = pretrain.recipe_of(made)
     assert recipe is not None and recipe["eam"] == "eam.pt" and recipe["rounds"] == 2
     assert pretrain.recipe_of(data) is None
@@ -58,3 +60,17 @@ def test_data_without_such_labels_are_refused(tmp_path):
 
     with pytest.raises(InputError, match="not an EAM"):
         train.prepare(tiny(tmp_path, data, f"pretrain.eam={model_file(tmp_path)}"))
+
+
+def test_forces_that_would_be_implausible_elsewhere_are_accepted(tmp_path, monkeypatch):
+    data, eam = files(tmp_path)
+    made = label_file(str(data), str(eam), str(tmp_path / "made.xyz"), progress=False, **LABELS)
+    # Between the typical forces of the data, 0.35 eV/Å, and of the labels, 0.65.
+    monkeypatch.setattr("training.plausibility.MAX_TYPICAL_FORCE", 0.5)
+    frames = read_frames(made)
+    with pytest.raises(DataError, match="rms force of a typical frame"):
+        census(frames).require({"forces": 1.0})
+    train.prepare(tiny(tmp_path, made, output="file"))
+    train.prepare(tiny(tmp_path, data, f"pretrain.eam={eam}", *RECIPE, output="made"))
+    replay = (f"finetune.old_data={made}", "finetune.replay=0.5", "finetune.n_old=8")
+    train.prepare(tiny(tmp_path, data, *replay, output="replay"))
