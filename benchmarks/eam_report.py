@@ -25,14 +25,14 @@ from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
 from asecalc_mlip.plots.piwsl import survival_figure  # noqa: E402
 from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
-from benchmarks.eam_rows import ALONE, DATA, METHODS, MODELS, RUNS, SEEDS, Row  # noqa: E402
+from benchmarks.eam_rows import DATA, METHODS, MODELS, MORE, RUNS, SEEDS, Row  # noqa: E402
 from benchmarks.eam_study import SHARED  # noqa: E402
 from training.readers import read_frames  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {"painn": "PaiNN", "cgcnn": "CGCNN", "torchmd_et": "TorchMD-ET"}
 DATA_NAMES = {"silica": "silica zeolites", "limno": "Li-Mn-O electrodes", "tio2": "TiO2"}
-DRAWN = ("plain", ALONE, "EAM", "delta")
+DRAWN = ("plain", "PIWSL", "EAM", "delta + replay")
 Group = tuple[str, int, str, str]  # data, frames, model, method
 Rows = dict[str, dict[str, Any]]
 
@@ -121,7 +121,7 @@ def _hole(hole: Any) -> str:
 
 
 def _in_order(groups: Any) -> list[Group]:
-    return sorted(groups, key=lambda g: (list(MODELS).index(g[2]), (*METHODS, ALONE).index(g[3])))
+    return sorted(groups, key=lambda g: (list(MODELS).index(g[2]), (*METHODS, *MORE).index(g[3])))
 
 
 def _mean(values: list[float], digits: int = 1) -> str:

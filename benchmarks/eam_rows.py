@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ALONE", "DATA", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_overrides", "train_overrides"]
+__all__ = ["DATA", "MORE", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_overrides", "train_overrides"]
 
 RUNS = Path(__file__).resolve().parent.parent / "runs" / "eam-study"
 SEEDS = (0, 1, 2)
@@ -35,8 +35,8 @@ MODELS: dict[str, dict[str, Any]] = {
 LABELS = {"rounds": 20, "strength": 0.5}
 PIWSL = {"method": "piwsl", "order": "first", "pitc": 1.0, "pisc": 0.01, "epsilon": 0.02, "normalisation": "per_atom"}
 METHODS = ("plain", "EAM", "EAM + replay", "EAM + PIWSL", "delta", "SAM")
-# Without the EAM: a third landscape to look at, of a loss that has a study of its own.
-ALONE = "PIWSL"
+# For one model only: the shipped silica is made so; and, without the EAM, a loss that has a study of its own.
+MORE = ("delta + replay", "PIWSL")
 PRETRAINED = ("EAM", "EAM + replay", "EAM + PIWSL")
 
 
@@ -72,7 +72,7 @@ def _grid(data: str, sizes: Iterable[int], models: Iterable[str], methods: Itera
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "silica": lambda: _grid("silica", (120,), MODELS, METHODS),
-    "silica-piwsl": lambda: _grid("silica", (120,), ("painn",), (ALONE,)),
+    "silica-more": lambda: _grid("silica", (120,), ("painn",), MORE),
     "silica-all": lambda: _grid("silica", (1160,), ("painn",), ("plain", "EAM")),
     "limno": lambda: _grid("limno", (30,), ("painn",), METHODS),
     "tio2": lambda: _grid("tio2", (200,), ("painn",), METHODS),
@@ -95,7 +95,7 @@ def pretrain_overrides(row: Row, shared: Path) -> dict[str, Any]:
 def train_overrides(row: Row, shared: Path) -> dict[str, Any]:
     """Settings of the training on the ab-initio labels."""
     folder = folder_of(row)
-    weak: dict[str, dict[str, Any]] = {"EAM + PIWSL": PIWSL, ALONE: PIWSL, "SAM": {"method": "sam", "rho": 0.05}}
+    weak: dict[str, dict[str, Any]] = {"EAM + PIWSL": PIWSL, "PIWSL": PIWSL, "SAM": {"method": "sam", "rho": 0.05}}
     # SAM takes two gradients for each step.
     halved = row.method in (*PRETRAINED, "SAM")
     settings = {
@@ -106,10 +106,13 @@ def train_overrides(row: Row, shared: Path) -> dict[str, Any]:
     if row.method in PRETRAINED:
         before = pretrain_overrides(row, shared)["run.output"]
         settings |= {"finetune.base": before / "model.pt", "finetune.old_data": before / "labelled.xyz"}
-    if row.method == "EAM + replay":
+    if row.method.endswith("replay"):
         settings["finetune.replay"] = 0.25
-    if row.method == "delta":
+    if row.method.startswith("delta"):
         settings["finetune.delta"] = folder / "eam.pt"
+    if row.method == "delta + replay":
+        # Those that the pretrained rows have left.
+        settings["finetune.old_data"] = folder / "labelled.xyz"
     return settings
 
 

@@ -1,9 +1,11 @@
-"""Put a trained molecule into the zoo: the .pt file, a relaxed start geometry, and the reference of its training data.
+"""Put a trained model into the zoo: the .pt file, a relaxed start geometry, and the reference of its training data.
 
     python benchmarks/ship.py runs/aspirin ../shared/data/rmd17_aspirin_train.xyz
+    python benchmarks/ship.py runs/silica ../shared/data/silica_zeo22_train.xyz --group-by topology --start sod \
+        --protocol eam-silica --temperature 2000 --range 298 1000
 
-The geometry is relaxed with the model itself (0.001 eV/Å); the reference (mean bond lengths, h(r)) is taken over the
-training frames of the run, so no frame of the data is shipped.
+The geometry is relaxed with the model itself (0.001 eV/Å, in the cell of the data); the reference (mean bond lengths
+and h(r) of a molecule, g(r) of a crystal) is taken over the training frames, so no frame of the data is shipped.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 from ase import Atoms
@@ -18,7 +21,7 @@ from ase.io import write
 from ase.optimize import BFGS
 
 from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.analysis import MoleculeReference
+from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
 from asecalc_mlip.checkpoint import ZOO
 from training.readers import read_frames
 
@@ -26,25 +29,42 @@ from training.readers import read_frames
 @click.command(help=__doc__)
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @click.argument("data", type=click.Path(exists=True))
-def main(run: Path, data: str) -> None:
+@click.option("--group-by", help="Entry of `info` that names the kind of a crystal.")
+@click.option("--start", help="Kind of crystal to start from; default: that of the first frame.")
+@click.option("--protocol", help="Of runs of a crystal.")
+@click.option("--temperature", "temperature_K", type=float, help="Of runs of a crystal, K.")
+@click.option("--range", "temperatures_K", type=(float, float), help="Lowest and highest temperature of the data, K.")
+def main(run: Path, data: str, start: str | None, **options: Any) -> None:
     """Copy, relax, and derive the reference."""
     (model,) = run.glob("*.pt")
     frames = read_frames(data)
     training = [frames[i] for i in json.loads((run / "split.json").read_text())["train"]]
     calculator = PIWSLCalculator.load(model, dtype="float64")
-    start = _relaxed(training[0], calculator)
     source = f"{calculator.card['source']}; {calculator.card['level_of_theory']}; {len(training)} training frames"
+    if training[0].pbc.all():
+        # The data are colder than the dynamics: peaks of a sound crystal broaden by more than the limit of a solid.
+        reference: Any = PeriodicReference.from_frames(training, source, kind="liquid", **options)
+        info = {options["group_by"]: start} if start is not None else {}
+    else:
+        reference, info = MoleculeReference.from_frames(training, source), {}
+    first = next(atoms for atoms in training if all(atoms.info.get(key) == value for key, value in info.items()))
+    relaxed = _relaxed(first, calculator)
+    relaxed.info = {**info, "comment": f"relaxed with {model.name}, fmax 0.001 eV/Å"}
     shutil.copy(model, ZOO / model.name)
-    write(ZOO / f"{model.stem}.xyz", start, comment=f"relaxed with {model.name}, fmax 0.001 eV/Å", format="xyz")
-    MoleculeReference.from_frames(training, source).save(ZOO / f"{model.stem}.reference.json")
+    if relaxed.pbc.any():
+        write(ZOO / f"{model.stem}.xyz", relaxed, format="extxyz", columns=["symbols", "positions"])
+    else:
+        write(ZOO / f"{model.stem}.xyz", relaxed, comment=relaxed.info["comment"], format="xyz")
+    reference.save(ZOO / f"{model.stem}.reference.json")
     click.echo(f"{model.name}, {model.stem}.xyz and {model.stem}.reference.json are in {ZOO}")
 
 
 def _relaxed(frame: Atoms, calculator: PIWSLCalculator) -> Atoms:
-    atoms = Atoms(frame.numbers, frame.positions, calculator=calculator)
+    atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, calculator=calculator)
     if not BFGS(atoms, logfile=None).run(fmax=0.001, steps=2000):
         raise click.ClickException("the relaxation did not reach 0.001 eV/Å in 2000 steps: do not ship this model")
-    atoms.positions -= atoms.get_center_of_mass()
+    if not atoms.pbc.any():
+        atoms.positions -= atoms.get_center_of_mass()
     return atoms
 
 
