@@ -1,0 +1,137 @@
+"""Does a bond-stretch scan of seconds tell how long a model holds in dynamics? Against the models of the PIWSL study.
+
+    python benchmarks/smoothness.py
+
+For every model of benchmarks/results/piwsl_md.json (aspirin, 500 K, 50 ps, two trajectories each) the bonds of aspirin
+are scanned from 0.6 to 1.6 lengths, and from 0.8 to 1.3, which is about what 500 K reaches. Spearman's ρ of each number
+with the mean stable time says how well it orders the models; the force error on test frames is the rival. It needs the
+models in runs/piwsl; what is in the results is not probed again. Results: benchmarks/results/smoothness.json, .md, .png.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.io import read
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from asecalc_mlip import PIWSLCalculator  # noqa: E402
+from asecalc_mlip.checkpoint import ZOO  # noqa: E402
+from asecalc_mlip.plots.md import BLUE, ORANGE  # noqa: E402
+from asecalc_mlip.probes import bond_smoothness  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+RANGES = {"wide": (0.6, 1.6), "narrow": (0.8, 1.3)}
+KINDS = {"painn": "conservative", "painn-direct": "force head"}
+# Name, text, and the sign that it should have with stable time.
+MEASURES = {
+    "score": ("share of smooth bonds", 1),
+    "minima": ("spurious minima per bond", -1),
+    "hole_eV": ("deepest hole, eV", -1),
+    "wrong_way_A": ("force the wrong way, Å per bond", -1),
+    "deviation_eV_per_A": ("mean difference of F and −dE/dr, eV/Å", -1),
+}
+
+
+def main() -> None:
+    """Probe, correlate, tabulate, draw."""
+    md = json.loads((RESULTS / "piwsl_md.json").read_text())
+    study = json.loads((RESULTS / "piwsl_study.json").read_text())
+    done = json.loads(path.read_text())["rows"] if (path := RESULTS / "smoothness.json").exists() else {}
+    rows = {key: done.get(key) or probe(key, md[key], study[key]) for key in sorted(md)}
+    found = {"rows": rows, "spearman": correlations(list(rows.values()))}
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "smoothness.md").write_text(text := table(found["spearman"]))
+    draw(list(rows.values()))
+    print(text)
+
+
+def probe(key: str, md: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of one model."""
+    atoms = read(ZOO / "aspirin.xyz")
+    calculator = PIWSLCalculator.load(ROOT / "runs" / "piwsl" / key / "model.pt", device="cpu", dtype="float64")
+    start = time.perf_counter()
+    row: dict[str, Any] = {
+        "kind": KINDS[key.split("/")[1]],
+        "stable_ps": float(np.mean(md["stable_ps"])),
+        "forces_rmse_meV_per_A": study["rmse"]["forces"],
+    }
+    for name, stretch in RANGES.items():
+        report = bond_smoothness(atoms, calculator, stretch=stretch)
+        bonds = report.bonds
+        row[name] = {
+            "score": report.score,
+            "minima": float(np.mean([bond.spurious_minima for bond in bonds])),
+            "hole_eV": max(bond.hole_eV for bond in bonds),
+            "wrong_way_A": float(np.mean([bond.wrong_way_A for bond in bonds])),
+            "deviation_eV_per_A": float(np.mean([bond.deviation_eV_per_A for bond in bonds])),
+        }
+    return row | {"seconds": round(time.perf_counter() - start, 2)}
+
+
+def correlations(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Spearman's ρ with stable time and its p value, by measure and group of models."""
+    groups = {"all": rows} | {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS.values()}
+    found: dict[str, dict[str, Any]] = {}
+    for group, members in groups.items():
+        values = {"force error": [row["forces_rmse_meV_per_A"] for row in members]}
+        values |= {f"{range_}/{name}": [row[range_][name] for row in members] for range_ in RANGES for name in MEASURES}
+        times = [row["stable_ps"] for row in members]
+        for name, numbers in values.items():
+            constant = len(set(numbers)) == 1
+            rho, p = (None, None) if constant else map(float, spearmanr(numbers, times))
+            found.setdefault(name, {})[group] = {"rho": rho, "p": p, "models": len(members)}
+    return found
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Markdown."""
+    groups = list(next(iter(found.values())))
+    sizes = [next(iter(found.values()))[group]["models"] for group in groups]
+    heads = " | ".join(f"{group} ({n})" for group, n in zip(groups, sizes, strict=True))
+    lines = [f"| number | range, bond lengths | good sign | {heads} |", "|---" * (3 + len(groups)) + "|"]
+    for name, by_group in found.items():
+        range_, _, measure = name.rpartition("/")
+        text, sign = MEASURES.get(measure, ("force RMSE on test frames", -1))
+        reach = "{} to {}".format(*RANGES[range_]) if range_ else ""
+        cells = [
+            "no difference" if one["rho"] is None else f"{one['rho']:+.2f} (p {one['p']:.2g})"
+            for one in by_group.values()
+        ]
+        lines.append(f"| {text} | {reach} | {'+' if sign > 0 else '−'} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Stable time against three numbers."""
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = {
+        "force RMSE on test frames, meV/Å": lambda row: row["forces_rmse_meV_per_A"],
+        "share of smooth bonds, 0.6 to 1.6 lengths": lambda row: row["wide"]["score"],
+        "F against −dE/dr, 0.8 to 1.3 lengths, eV/Å": lambda row: row["narrow"]["deviation_eV_per_A"],
+    }
+    for axes, (label, value) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+        for kind, colour in zip(KINDS.values(), (BLUE, ORANGE), strict=True):
+            members = [row for row in rows if row["kind"] == kind]
+            x, y = [value(row) for row in members], [row["stable_ps"] for row in members]
+            axes.scatter(x, y, color=colour, label=kind, alpha=0.8)
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("mean stable time, ps (of 50)")
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(RESULTS / "smoothness.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
