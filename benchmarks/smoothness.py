@@ -5,7 +5,8 @@
 For every model of benchmarks/results/piwsl_md.json (aspirin, 500 K, 50 ps, two trajectories each) the bonds of aspirin
 are scanned from 0.6 to 1.6 lengths, and from 0.8 to 1.3, which is about what 500 K reaches. Spearman's ρ of each number
 with the mean stable time says how well it orders the models; the force error on test frames is the rival. It needs the
-models in runs/piwsl; what is in the results is not probed again. Results: benchmarks/results/smoothness.json, .md, .png.
+models in runs/piwsl; what is in the results is not probed again. Results: benchmarks/results/smoothness.json, .md and
+.png.
 """
 
 from __future__ import annotations
