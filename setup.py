@@ -61,7 +61,7 @@ SCHNETPACK_IMPORTS = [
 KERNEL_FLAGS = ["-O3", "-std=c++17", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-Wno-psabi"]
 KERNELS = Extension(
     "asecalc_mlip.kernels._message",
-    ["asecalc_mlip/kernels/message.cpp", "asecalc_mlip/kernels/painn.cpp", "asecalc_mlip/kernels/schnet.cpp"],
+    [f"asecalc_mlip/kernels/{name}.cpp" for name in ("message", "painn", "schnet", "eam")],
     language="c++",
     extra_compile_args=[] if os.name == "nt" else KERNEL_FLAGS,
     extra_link_args=[] if os.name == "nt" else ["-pthread"],

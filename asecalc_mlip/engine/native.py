@@ -1,4 +1,4 @@
-"""PaiNN and SchNet on the CPU in one native call: no operator overhead, nothing of size edges × features stored."""
+"""PaiNN, SchNet and EAM on the CPU in one native call: no operator overhead, nothing of edges × features stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
 class NativeEngine:
-    """Energies, forces and stress by kernels/painn.cpp or schnet.cpp, with the weights as they are now.
+    """Energies, forces and stress by kernels/painn.cpp, schnet.cpp or eam.cpp, with the weights as they are now.
 
     Parameters
     ----------

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import pad, softplus
 
-from asecalc_mlip.models import PaiNN, SchNet
+from asecalc_mlip.models import EAM, PaiNN, SchNet
+from asecalc_mlip.models.eam import TAIL
 from asecalc_mlip.models.painn import PaiNNMixing
 from asecalc_mlip.models.radial import BesselBasis
 from asecalc_mlip.models.schnet import SchNetInteraction
+from asecalc_mlip.models.zbl import COULOMB, INNER, OUTER, screening_rate
 
 __all__ = ["LANES", "PACKERS", "Packed"]
 
@@ -38,9 +40,10 @@ class Packed:
     kernel : str
         First part of the names of its functions in the library.
     sizes : tuple of int
-        Features, blocks, radial functions or nodes, kind of basis, width of the readout.
+        Features, blocks, radial functions or nodes, kind of basis, width of the readout; of an EAM: elements,
+        exponentials, whether it has a core.
     reals : tuple of float
-        Cutoff (Å) and bias of the readout.
+        Cutoff (Å) and bias of the readout; of an EAM: share of the cutoff in which its envelope falls.
     weights : list of Tensor
         Contiguous; matrices as (in, out), each with its transpose where the backward pass needs it.
     """
@@ -79,10 +82,34 @@ def _pack_schnet(network: SchNet) -> Packed:
     return _packed("schnet", network, sizes, tensors)
 
 
+def _pack_eam(network: EAM) -> Packed:
+    n, dtype = len(network.numbers), network.bond.dtype
+    pairs = network.pairs
+    z = torch.tensor(network.numbers)
+    za, zb = z.repeat_interleave(n), z.repeat(n)
+    columns = [softplus(network.depth)[pairs], softplus(network.stiffness)[pairs], network.bond[pairs]]
+    columns.append(network.radii.to(dtype)[pairs])
+    if network.zbl is not None:
+        bond = (network.zbl.radii[za] + network.zbl.radii[zb]).to(dtype)
+        columns += [OUTER * bond, INNER * bond, COULOMB * (za * zb).to(dtype), screening_rate(za, zb, dtype)]
+    constants = torch.stack(columns, dim=1)
+    shares = decays = torch.zeros(0, dtype=dtype)
+    embedding, count = torch.zeros(n, 2, dtype=dtype), 0
+    if network.density:
+        missing = -network.share.shape[1] % LANES[dtype]
+        shares, decays = (pad(softplus(one), (0, missing))[pairs] for one in (network.share, network.decay))
+        embedding, count = torch.stack([network.embedding, network.rest], dim=1), shares.shape[1]
+    tensors = [network.species.to(dtype), pad(constants, (0, 8 - constants.shape[1])), shares, decays, embedding]
+    weights = [tensor.detach().contiguous().clone() for tensor in tensors]
+    return Packed("eam", (n, count, int(network.zbl is not None), 0, 0), (float(network.cutoff), TAIL), weights)
+
+
 PACKERS: dict[tuple[type[nn.Module], torch.dtype], Callable[[Any], Packed]] = {
     (PaiNN, torch.float32): _pack_painn,
     (PaiNN, torch.float64): _pack_painn,
     (SchNet, torch.float32): _pack_schnet,
+    (EAM, torch.float32): _pack_eam,
+    (EAM, torch.float64): _pack_eam,
 }
 
 

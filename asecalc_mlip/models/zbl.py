@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 
-__all__ = ["ZBL", "smooth_step"]
+__all__ = ["ZBL", "screening_rate", "smooth_step"]
 
 # e²/4πε0 in eV Å.
 COULOMB = 14.399645
@@ -35,6 +35,11 @@ def smooth_step(s: Tensor) -> Tensor:
     """6s⁵ − 15s⁴ + 10s³ between 0 and 1, 0 below and 1 above; first and second derivatives vanish at both ends."""
     s = s.clamp(0.0, 1.0)
     return s * s * s * (10.0 + s * (6.0 * s - 15.0))
+
+
+def screening_rate(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """1/ℓ of pairs of atomic numbers, (E,) in 1/Å."""
+    return (a.to(dtype).pow(0.23) + b.to(dtype).pow(0.23)) / 0.46850
 
 
 class ZBL(nn.Module):
@@ -79,7 +84,7 @@ class ZBL(nn.Module):
             Å, above 0.
         """
         z_a, z_b = a.to(distances.dtype), b.to(distances.dtype)
-        x = distances * (z_a.pow(0.23) + z_b.pow(0.23)) / 0.46850
+        x = distances * screening_rate(a, b, distances.dtype)
         # The sum starts with its first term, because torch may not add a number to a tensor it has not seen.
         screening = torch.stack([c * torch.exp(-d * x) for c, d in SCREENING]).sum(0)
         bond = (self.radii.index_select(0, a) + self.radii.index_select(0, b)).to(distances.dtype)

@@ -90,7 +90,7 @@ def test_the_network_of_a_sum_runs_natively_if_it_can():
     potential, _ = total(FLOAT32)
     chosen = make_engine(potential)
     if SumEngine.pays(potential):
-        assert "native painn" in chosen.describe() and "eager" in chosen.describe()
+        assert "native painn" in chosen.describe() and "native eam" in chosen.describe()
     assert type(make_engine(potential, "eager")) is EagerEngine
     assert 0 < bytes_needed(chosen, 100, 10_000) < bytes_needed(EagerEngine(potential), 100, 10_000)
 

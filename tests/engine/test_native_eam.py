@@ -1,0 +1,81 @@
+"""The native EAM against autograd: structures, cores, densities, numbers of exponentials, and who runs what."""
+
+import pytest
+import torch
+from ase import Atoms
+
+from asecalc_mlip.engine import EagerEngine, NativeEngine, make_engine
+from asecalc_mlip.engine.summed import SumEngine
+from asecalc_mlip.graph import batch_graphs, graph_from_atoms
+from asecalc_mlip.kernels import native_library
+from asecalc_mlip.models import add_potentials
+from tests.cases import E0, STRUCTURES, make_potential, make_structure
+
+pytestmark = pytest.mark.skipif(native_library() is None, reason="the native library was not built")
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
+
+
+def compare(potential, graph, *, stress):
+    ours, reference = (E(potential)(graph, stress=stress) for E in (NativeEngine, EagerEngine))
+    tolerance = TOLERANCE[potential.dtype]
+    scale = max(1.0, reference.forces.abs().max().item())
+    assert (ours.energies - reference.energies).abs().max() <= tolerance * scale
+    assert (ours.forces - reference.forces).abs().max() <= tolerance * scale
+    if stress:
+        assert torch.allclose(ours.stress, reference.stress, atol=tolerance * scale, rtol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("core", [None, "zbl"])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_structures(structure, core, dtype):
+    atoms = make_structure(structure)
+    # Close enough for the core, which ends inside the shortest bonds.
+    for share in (1.0, 0.6):
+        atoms.set_cell(atoms.cell * share, scale_atoms=False)
+        atoms.positions *= share
+        compare(
+            make_potential("eam", dtype=dtype, core=core),
+            graph_from_atoms(atoms, 4.0),
+            stress=bool(atoms.pbc.all()),
+        )
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("options", [{"n_exponentials": n} for n in (1, 8, 17, 40)] + [{"density": False}])
+def test_densities(options, dtype):
+    graph = graph_from_atoms(make_structure("crystal"), 4.0)
+    compare(make_potential("eam", dtype=dtype, **options), graph, stress=True)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_batches_pairs_and_lone_atoms(dtype):
+    structures = [make_structure(name, seed=k) for k, name in enumerate(STRUCTURES)] + [Atoms("Si"), Atoms("H")]
+    for distance in (0.15, 0.5, 1.2, 2.64, 3.999, 4.0, 4.1):
+        structures.append(Atoms("CO", [[0, 0, 0], [0, 0.6 * distance, 0.8 * distance]]))
+    graph = batch_graphs([graph_from_atoms(atoms, 4.0) for atoms in structures])
+    potential = make_potential("eam", dtype=dtype, core="zbl")
+    compare(potential, graph, stress=True)
+    alone = NativeEngine(potential)(graph_from_atoms(Atoms("Si"), 4.0))
+    assert alone.energy.item() == -7000.0 and not alone.forces.any()
+
+
+def test_threads_change_nothing():
+    graph = graph_from_atoms(make_structure("crystal") * (6, 6, 6), 4.0)
+    assert graph.n_edges > 10_000
+    engine, results = NativeEngine(make_potential("eam", core="zbl")), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(engine(graph))
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(results[0].energies, r.energies) for r in results)
+    assert all((results[0].forces - r.forces).abs().max() < 1e-12 for r in results)
+
+
+def test_who_runs_what():
+    eam, painn = make_potential("eam", core="zbl"), make_potential("painn")
+    assert type(make_engine(eam)) is NativeEngine
+    both = make_engine(add_potentials([painn, eam], reference_energies=E0))
+    assert type(both) is SumEngine and [type(engine) for engine in both.engines] == [NativeEngine, NativeEngine]
