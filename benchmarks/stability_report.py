@@ -59,10 +59,10 @@ def measure(kind: str, seed: int, dtype: str, folder: Path) -> dict:
         "restarts": summary["restarts"],
         "bond_rule_reference": summary["h_reference"],
     }
-    return {**row, **(_conservation(files, summary) if kind == "nve" else {"h_error": summary["h_error"]})}
+    return {**row, **(conservation(files, summary) if kind == "nve" else {"h_error": summary["h_error"]})}
 
 
-def _conservation(files: RunFiles, summary: dict) -> dict:
+def conservation(files: RunFiles, summary: dict) -> dict:
     """Drift and spread of the total energy over the stable part."""
     log, n_atoms = _stable_log(files, summary), summary["n_atoms"]
     if len(log["step"]) < 3:

@@ -1,0 +1,92 @@
+"""The shipped aspirin through whole protocols: md17 (500 K, 300 ps) and piwsl (NVE from 300 K, 300 ps), 3 seeds each.
+
+    python benchmarks/protocols.py [--model aspirin.pt] [--protocol md17 ...]
+
+The seeds of a protocol advance together in one campaign on one thread, so the wall time is that of all of them. The
+same command continues what was interrupted and skips what is done. Results: benchmarks/results/protocols.json and .md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.stability_report import conservation  # noqa: E402
+from md_protocols.files import SUMMARY, RunFiles  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@click.command(help=__doc__)
+@click.option("--model", default="aspirin.pt", show_default=True, help="Shipped model or path of a .pt file.")
+@click.option("--protocol", "protocols", multiple=True, default=["md17", "piwsl"], show_default=True)
+@click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs" / "protocols", help="For the runs.")
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="For the results.")
+def main(model: str, protocols: tuple[str, ...], runs: Path, output: Path) -> None:
+    """Run what is missing and report all there is."""
+    path = output / "protocols.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    output.mkdir(parents=True, exist_ok=True)
+    for protocol in protocols:
+        folder = runs / Path(model).stem / protocol
+        run(model, protocol, folder)
+        found.setdefault(Path(model).name, {})[protocol] = measure(folder)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    (output / "protocols.md").write_text(text := table(found))
+    click.echo(text)
+
+
+def run(model: str, protocol: str, folder: Path) -> None:
+    """Run or continue a campaign; one that is done ends at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    start = ["--model", model, "--protocol", protocol]
+    arguments = ["--restart"] if (folder / "campaign.json").exists() else start
+    command = [sys.executable, "-m", "md_protocols.campaign", *arguments, "--output", str(folder)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+
+
+def measure(folder: Path) -> list[dict[str, Any]]:
+    """A row for each seed."""
+    rows = []
+    for path in sorted(folder.glob(f"*/{SUMMARY}")):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        settings = summary["settings"]
+        row = {
+            "seed": settings["seed"],
+            "ensemble": settings["ensemble"],
+            "length_ps": settings["steps"] * settings["timestep_fs"] / 1e3,
+            **{name: summary[name] for name in ("stable", "stable_ps", "failure", "temperature_mean_K", "h_error")},
+            "wall_s": summary["wall_s"],
+        }
+        if settings["ensemble"] == "nve":
+            row |= conservation(RunFiles(path.parent), summary)
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["seed"])
+
+
+def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """Markdown."""
+    heads = ["model", "protocol", "seed", "stable, ps", "mean T, K", "h(r) error", "drift, meV/atom/ps", "wall, min"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for model, by_protocol in found.items():
+        for protocol, rows in by_protocol.items():
+            for row in rows:
+                drift = row.get("drift_mev_per_atom_ps")
+                cells = [model, protocol, str(row["seed"]), f"{row['stable_ps']:g} of {row['length_ps']:g}"]
+                cells += [f"{row['temperature_mean_K']:.0f}", f"{row['h_error']:.3f}"]
+                cells += ["" if drift is None else f"{drift:+.5f}", f"{row['wall_s'] / 60:.0f}"]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
