@@ -25,7 +25,7 @@ from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
 from asecalc_mlip.plots.piwsl import survival_figure  # noqa: E402
 from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
-from benchmarks.eam_rows import DATA, METHODS, MODELS, MORE, RUNS, SEEDS, Row  # noqa: E402
+from benchmarks.eam_rows import DATA, ENERGIES_UP, METHODS, MODELS, MORE, RUNS, SEEDS, Row  # noqa: E402
 from benchmarks.eam_study import SHARED  # noqa: E402
 from training.readers import read_frames  # noqa: E402
 
@@ -51,7 +51,8 @@ def grouped(results: Rows) -> dict[Group, list[dict[str, Any]]]:
     """Rows of the same settings, all seeds there."""
     groups: dict[Group, list[dict[str, Any]]] = defaultdict(list)
     for row in results.values():
-        groups[row["data"], row["n_train"], row["model"], row["method"]].append(row)
+        label = Row(**{name: row[name] for name in Row.__dataclass_fields__ if name in row}).label
+        groups[row["data"], row["n_train"], row["model"], label].append(row)
     return {group: rows for group, rows in groups.items() if len(rows) == len(SEEDS)}
 
 
@@ -121,7 +122,9 @@ def _hole(hole: Any) -> str:
 
 
 def _in_order(groups: Any) -> list[Group]:
-    return sorted(groups, key=lambda g: (list(MODELS).index(g[2]), (*METHODS, *MORE).index(g[3])))
+    methods = (*METHODS, *MORE)
+    labels = [*methods, *(f"{method}, {ENERGIES_UP}" for method in methods)]
+    return sorted(groups, key=lambda g: (list(MODELS).index(g[2]), labels.index(g[3])))
 
 
 def _mean(values: list[float], digits: int = 1) -> str:

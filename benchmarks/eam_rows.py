@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "MORE", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_overrides", "train_overrides"]
+__all__ = ["DATA", "ENERGIES_UP", "MORE", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_overrides", "train_overrides"]
 
 RUNS = Path(__file__).resolve().parent.parent / "runs" / "eam-study"
 SEEDS = (0, 1, 2)
+# Of forces in eV/Å beside 1 for the energy in eV/atom; and one that counts energies 50 times as much, as for the
+# shipped model.
+FORCES_WEIGHT, LOW_FORCES_WEIGHT = 100.0, 2.0
+ENERGIES_UP = "energies x 50"
 # Gradient steps of every row: half of them on the EAM's labels where a row is pretrained.
 STEPS = 2000
 EPOCHS = 10
@@ -42,7 +46,7 @@ PRETRAINED = ("EAM", "EAM + replay", "EAM + PIWSL")
 
 @dataclass(frozen=True)
 class Row:
-    """One training of the study; `steps` are gradient steps in all."""
+    """One training of the study; `steps` are gradient steps in all, `forces_weight` stands beside 1 for the energy."""
 
     data: str
     n_train: int
@@ -50,11 +54,17 @@ class Row:
     method: str
     seed: int
     steps: int = STEPS
+    forces_weight: float = FORCES_WEIGHT
 
     @property
     def key(self) -> str:
         """Name, unique within the study; also that of its folder."""
-        return f"{self.data} {self.n_train}/{self.model}/{self.method}/seed {self.seed}"
+        return f"{self.data} {self.n_train}/{self.model}/{self.label}/seed {self.seed}"
+
+    @property
+    def label(self) -> str:
+        """Method, and what differs from the other rows."""
+        return self.method if self.forces_weight == FORCES_WEIGHT else f"{self.method}, {ENERGIES_UP}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types."""
@@ -66,8 +76,12 @@ def folder_of(row: Row) -> Path:
     return RUNS / f"{row.data} {row.n_train}"
 
 
-def _grid(data: str, sizes: Iterable[int], models: Iterable[str], methods: Iterable[str]) -> list[Row]:
-    return [Row(data, n, m, method, seed) for n in sizes for m in models for method in methods for seed in SEEDS]
+def _grid(
+    data: str, sizes: Iterable[int], models: Iterable[str], methods: Iterable[str], **options: Any
+) -> list[Row]:
+    return [
+        Row(data, n, m, method, seed, **options) for n in sizes for m in models for method in methods for seed in SEEDS
+    ]
 
 
 # The question itself comes first; what else may help is for those with time.
@@ -77,6 +91,9 @@ OTHERS = tuple(model for model in MODELS if model != "painn")
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "silica": lambda: _grid("silica", (120,), ("painn",), (*METHODS, *MORE)),
+    "silica-energies": lambda: _grid(
+        "silica", (120,), ("painn",), ("plain", "EAM", "delta", "delta + replay"), forces_weight=LOW_FORCES_WEIGHT
+    ),
     "silica-models": lambda: _grid("silica", (120,), OTHERS, FIRST),
     "limno": lambda: _grid("limno", (30,), ("painn",), FIRST),
     "tio2": lambda: _grid("tio2", (200,), ("painn",), FIRST),
@@ -108,6 +125,7 @@ def train_overrides(row: Row, shared: Path) -> dict[str, Any]:
     halved = row.method in (*PRETRAINED, "SAM")
     settings = {
         **_common(row, shared, row.steps // 2 if halved else row.steps),
+        "loss.forces_weight": row.forces_weight,
         **{f"weak.{name}": value for name, value in weak.get(row.method, {}).items()},
         "run.output": RUNS / row.key,
     }
@@ -134,7 +152,7 @@ def _common(row: Row, shared: Path, steps: int) -> dict[str, Any]:
         "model.architecture": row.model,
         **{f"model.hyperparameters.{name}": value for name, value in MODELS[row.model].items()},
         "loss.energy_per_atom": True,
-        "loss.forces_weight": 100.0,
+        "loss.forces_weight": FORCES_WEIGHT,
         "loss.stress_weight": 100.0 if data.get("stress") else 0.0,
         "optimizer.schedule": "cosine",
         "optimizer.warmup_steps": 100,
