@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "ENERGIES_UP", "MORE", "PARTS", "PRETRAINED", "RUNS", "Row", "folder_of", "pretrain_overrides", "train_overrides"]
+__all__ = [
+    "DATA",
+    "ENERGIES_UP",
+    "MORE",
+    "PARTS",
+    "PRETRAINED",
+    "RUNS",
+    "Row",
+    "folder_of",
+    "pretrain_overrides",
+    "train_overrides",
+]
 
 RUNS = Path(__file__).resolve().parent.parent / "runs" / "eam-study"
 SEEDS = (0, 1, 2)
@@ -76,9 +87,7 @@ def folder_of(row: Row) -> Path:
     return RUNS / f"{row.data} {row.n_train}"
 
 
-def _grid(
-    data: str, sizes: Iterable[int], models: Iterable[str], methods: Iterable[str], **options: Any
-) -> list[Row]:
+def _grid(data: str, sizes: Iterable[int], models: Iterable[str], methods: Iterable[str], **options: Any) -> list[Row]:
     return [
         Row(data, n, m, method, seed, **options) for n in sizes for m in models for method in methods for seed in SEEDS
     ]
