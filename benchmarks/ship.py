@@ -49,6 +49,7 @@ def main(run: Path, data: str, start: str | None, **options: Any) -> None:
         reference, info = MoleculeReference.from_frames(training, source), {}
     first = next(atoms for atoms in training if all(atoms.info.get(key) == value for key, value in info.items()))
     relaxed = _relaxed(first, calculator)
+    relaxed.calc = None
     relaxed.info = {**info, "comment": f"relaxed with {model.name}, fmax 0.001 eV/Å"}
     shutil.copy(model, ZOO / model.name)
     if relaxed.pbc.any():
