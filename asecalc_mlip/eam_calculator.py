@@ -87,7 +87,10 @@ class EAMCalculator(PIWSLCalculator):
 
     @property
     def network(self) -> EAM:
-        """The EAM itself, whose parameters are those of the equations in `asecalc_mlip.models.eam`."""
+        """The EAM itself, whose parameters are those of the equations in `asecalc_mlip.models.eam`.
+
+        To read: the engine of the calculator has taken them over and does not see changes.
+        """
         network = self.potential.network
         assert isinstance(network, EAM)
         return network

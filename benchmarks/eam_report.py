@@ -60,13 +60,13 @@ def errors(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
     """One table for each data set and size."""
     for data, n_train in sorted({group[:2] for group in groups}):
         lines = [f"### {DATA_NAMES[data]}, {n_train} training frames", ""]
-        lines += ["| model | method | energy, meV/atom | forces, meV/Å | stress, meV/Å³ | steps | CPU s |"]
+        lines += ["| model | method | energy, meV/atom | forces, meV/Å | stress, meV/Å³ | steps | training, s |"]
         lines += ["|---|---|---|---|---|---|---|"]
         for _, _, model, method in _in_order(g for g in groups if g[:2] == (data, n_train)):
             rows = groups[data, n_train, model, method]
             mae = {name: [row["mae"][name] for row in rows] for name in rows[0]["mae"]}
             stress = _mean(mae["stress"], 2) if "stress" in mae else ""
-            seconds = f"{np.mean([row['cpu_seconds'] for row in rows]):.0f}"
+            seconds = f"{np.mean([row['training_seconds'] for row in rows]):.0f}"
             cells = [_mean(mae["energy_per_atom"]), _mean(mae["forces"]), stress, str(rows[0]["steps"]), seconds]
             lines.append(f"| {NAMES[model]} | {method} | {' | '.join(cells)} |")
         yield "\n".join(lines)
@@ -88,13 +88,15 @@ def dynamics(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
         for group in chosen:
             rows = groups[group]
             stable_ps = [time for row in rows for time in row["stable_ps"]]
-            times[NAMES[group[2]]][group[3]] = stable_ps
+            if ENERGIES_UP not in group[3]:
+                times[NAMES[group[2]]][group[3]] = stable_ps
             rdf = [row["rdf_error_percent"][0] for row in rows if row["rdf_error_percent"]]
             cells = [str(len(stable_ps)), str(sum(row["stable"] for row in rows)), f"{np.mean(stable_ps):.1f}"]
             cells += [_mean(rdf, 0) if rdf else "", f"{min(row['closest_ratio'] for row in rows):.2f}"]
             lines.append(f"| {NAMES[group[2]]} | {group[3]} | {' | '.join(cells)} |")
         lines += ["", "Closest: smallest distance over the sum of covalent radii, of all runs; 0.6 ends a run."]
-        survival_figure(times, length_ps=first["length_ps"], title=title, path=RESULTS / f"eam_md_{data}.png")
+        length = max(row["length_ps"] for group in chosen for row in groups[group])
+        survival_figure(times, length_ps=length, title=title, path=RESULTS / f"eam_md_{data}_{n_train}.png")
         yield "\n".join(lines)
 
 
@@ -128,7 +130,7 @@ def _in_order(groups: Any) -> list[Group]:
 
 
 def _mean(values: list[float], digits: int = 1) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 if __name__ == "__main__":

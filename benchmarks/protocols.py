@@ -2,7 +2,7 @@
 
     python benchmarks/protocols.py [--model aspirin.pt] [--protocol md17 ...]
 
-The seeds of a protocol advance together in one campaign on one thread, so the wall time is that of all of them. The
+The seeds of a protocol advance together in one campaign on one thread; the wall time of each is its share. The
 same command continues what was interrupted and skips what is done. Results: benchmarks/results/protocols.json and .md.
 """
 
@@ -82,10 +82,14 @@ def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
             for row in rows:
                 drift = row.get("drift_mev_per_atom_ps")
                 cells = [model, protocol, str(row["seed"]), f"{row['stable_ps']:g} of {row['length_ps']:g}"]
-                cells += [f"{row['temperature_mean_K']:.0f}", f"{row['h_error']:.3f}"]
-                cells += ["" if drift is None else f"{drift:+.5f}", f"{row['wall_s'] / 60:.0f}"]
+                cells += [_number(row["temperature_mean_K"], ".0f"), _number(row["h_error"], ".3f")]
+                cells += [_number(drift, "+.5f"), f"{row['wall_s'] / 60:.0f}"]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 if __name__ == "__main__":

@@ -34,21 +34,26 @@ from training.readers import read_frames
 @click.option("--protocol", help="Of runs of a crystal.")
 @click.option("--temperature", "temperature_K", type=float, help="Of runs of a crystal, K.")
 @click.option("--range", "temperatures_K", type=(float, float), help="Lowest and highest temperature of the data, K.")
-def main(run: Path, data: str, start: str | None, **options: Any) -> None:
+def main(run: Path, data: str, group_by: str | None, start: str | None, **options: Any) -> None:
     """Copy, relax, and derive the reference."""
     (model,) = run.glob("*.pt")
     frames = read_frames(data)
     training = [frames[i] for i in json.loads((run / "split.json").read_text())["train"]]
     calculator = PIWSLCalculator.load(model, dtype="float64")
+    if start is not None and group_by is None:
+        raise click.UsageError("--start names a kind of --group-by: give both")
     source = f"{calculator.card['source']}; {calculator.card['level_of_theory']}; {len(training)} training frames"
     if training[0].pbc.all():
         # The data are colder than the dynamics: peaks of a sound crystal broaden by more than the limit of a solid.
-        reference: Any = PeriodicReference.from_frames(training, source, kind="liquid", **options)
-        info = {options["group_by"]: start} if start is not None else {}
+        reference: Any = PeriodicReference.from_frames(training, source, kind="liquid", group_by=group_by, **options)
+        info = {} if group_by is None else {group_by: start or training[0].info[group_by]}
     else:
         reference, info = MoleculeReference.from_frames(training, source), {}
-    first = next(atoms for atoms in training if all(atoms.info.get(key) == value for key, value in info.items()))
-    relaxed = _relaxed(first, calculator)
+    candidates = [atoms for atoms in training if info.items() <= atoms.info.items()]
+    if not candidates:
+        kinds = ", ".join(sorted({str(atoms.info.get(group_by)) for atoms in training}))
+        raise click.UsageError(f"no training frame has {group_by} {start!r}; there are {kinds}")
+    relaxed = _relaxed(candidates[0], calculator)
     relaxed.calc = None
     relaxed.info = {**info, "comment": f"relaxed with {model.name}, fmax 0.001 eV/Å"}
     shutil.copy(model, ZOO / model.name)

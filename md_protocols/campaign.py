@@ -30,7 +30,7 @@ from md_protocols.campaign_report import report_campaign
 from md_protocols.campaign_runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
 from md_protocols.progress import Interrupt
 from md_protocols.script import beside, meant_for, model_path, warn_time_step
-from md_protocols.settings import DTYPES, MDSettings, make_settings
+from md_protocols.settings import DTYPES, MDSettings, make_settings, protocol_plan
 
 EXIT_CODES = "Exit code: 0 all runs ended (stable or not), 2 bad input, 3 another error, 128 + signal if stopped."
 BATCHED = ("langevin", "nose-hoover")
@@ -64,9 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", dest="models", action="append", metavar="FILE", help="may be repeated (default aspirin.pt)")
     add("--structure", dest="structures", action="append", metavar="FILE", help="start structures; may be repeated")
     add("--starts", type=int, metavar="N", help="take N structures, evenly spread (default: all)")
-    add("--seeds", default="3", metavar="N|A,B,C", help="number of seeds from 0 on, or the seeds (default 3)")
+    add("--seeds", metavar="N|A,B,C", help="number of seeds from 0 on, or the seeds (default: the protocol's, else 3)")
     add("--temperature", dest="temperatures", action="append", type=float, metavar="K", help="may be repeated")
-    add("--ensemble", choices=("nvt", "nve"), default="nvt", help="default nvt")
+    add("--ensemble", choices=("nvt", "nve"), help="default: the protocol's, else nvt")
     add("--protocol", metavar="NAME", help="named settings from protocols.yaml")
     add("--timestep", dest="timestep_fs", type=float, metavar="FS")
     add("--steps", type=int, metavar="N")
@@ -93,11 +93,15 @@ def _plan(options: argparse.Namespace, directory: Path) -> list[Run]:
     names = ("protocol", "timestep_fs", "steps", "interval", "thermostat", "tau_fs", "dtype", "bond_rule", "rdf_rule")
     given = {name: getattr(options, name) for name in names}
     temperatures = options.temperatures or [None]
+    own_ensemble, own_seeds = protocol_plan(options.protocol) if options.protocol else (None, None)
+    # One that a campaign does not run is refused with the script that does.
+    ensemble = options.ensemble or (own_ensemble if own_ensemble == "nve" else "nvt")
+    seeds = _seeds(options.seeds) if options.seeds else own_seeds or [0, 1, 2]
 
     def make(model: str, temperature: float | None, seed: int) -> MDSettings:
         wanted = {**given, "model": model, "temperature_K": temperature, "seed": seed}
-        settings = make_settings(options.ensemble, {**meant_for(wanted, options.ensemble, options.reference), **wanted})
-        if options.ensemble == "nvt" and settings.thermostat not in BATCHED:
+        settings = make_settings(ensemble, {**meant_for(wanted, ensemble, options.reference), **wanted})
+        if ensemble == "nvt" and settings.thermostat not in BATCHED:
             raise InputError(f"A campaign advances replicas by {' or '.join(BATCHED)}, not {settings.thermostat}.")
         return settings
 
@@ -106,7 +110,7 @@ def _plan(options: argparse.Namespace, directory: Path) -> list[Run]:
     reference = str(Path(options.reference).resolve()) if options.reference else None
     for atoms in {a.get_chemical_formula(): a for a in starts}.values():
         warn_time_step(atoms, make(str(models[0]), temperatures[0], 0))
-    runs = plan_runs(models, len(starts), temperatures, _seeds(options.seeds), make, reference)
+    runs = plan_runs(models, len(starts), temperatures, seeds, make, reference)
     write_plan(directory, runs, starts)
     return runs
 

@@ -27,7 +27,7 @@ from md_protocols.settings import (
     MDSettings,
     continue_settings,
     make_settings,
-    protocol_ensemble,
+    protocol_plan,
 )
 from md_protocols.summary import summary_text
 
@@ -200,7 +200,7 @@ def meant_for(options: dict, ensemble: str, given: str | None, calculator=None) 
     if isinstance(reference, PeriodicReference):
         named = {"protocol": reference.protocol, "temperature_K": reference.temperature_K, **named}
     named = {name: named.get(name) for name in ("protocol", "temperature_K")}
-    if named["protocol"] and protocol_ensemble(named["protocol"]) == ensemble:
+    if named["protocol"] and protocol_plan(named["protocol"])[0] == ensemble:
         options["protocol"] = named["protocol"]
     return {"temperature_K": named["temperature_K"]}
 

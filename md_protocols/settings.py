@@ -168,9 +168,10 @@ def load_protocol(name: str, ensemble: str) -> dict:
     return {k: v for k, v in protocol.items() if k in {f.name for f in fields(MDSettings)}}
 
 
-def protocol_ensemble(name: str) -> str | None:
-    """Ensemble of a named protocol, None if there is no such protocol."""
-    return yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8")).get(name, {}).get("ensemble")
+def protocol_plan(name: str) -> tuple[str | None, list[int] | None]:
+    """Ensemble and seeds of a named protocol, None where there is no such protocol."""
+    protocol = yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8")).get(name, {})
+    return protocol.get("ensemble"), protocol.get("seeds")
 
 
 def continue_settings(stored: dict, ensemble: str, given: dict) -> MDSettings:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from ase import Atoms
@@ -78,7 +78,7 @@ class Census:
         """Return plain types, e.g. for JSON."""
         return asdict(self)
 
-    def require(self, weights: Mapping[str, float], *, allow_implausible: bool = False) -> None:
+    def require(self, weights: Mapping[str, float], *, allow_implausible: bool | Collection[str] = False) -> None:
         """Refuse a set that cannot be trained on.
 
         Parameters
@@ -86,7 +86,8 @@ class Census:
         weights
             Weight of each label in the loss. Labels of weight 0 may be absent.
         allow_implausible
-            Accept values of implausible size; NaN and missing labels are refused all the same.
+            Accept values of implausible size, of all labels or of those named; NaN and missing labels are refused all
+            the same.
 
         Raises
         ------
@@ -98,8 +99,10 @@ class Census:
         weighted = [label for label, weight in weights.items() if weight > 0]
         for label in weighted:
             self._require_present(label)
+        labels = ("structure", *LABELS)
+        allowed = labels if allow_implausible is True else allow_implausible or ()
         for problem in self.problems:
-            if problem.label in ("structure", *weighted) and not (allow_implausible and problem.size_only):
+            if problem.label in ("structure", *weighted) and not (problem.label in allowed and problem.size_only):
                 raise DataError(problem.text)
 
     def _require_present(self, label: str) -> None:

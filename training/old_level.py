@@ -26,7 +26,7 @@ from training.census import census, has_label
 from training.config import TrainConfig, label_weights
 from training.data import Split, fingerprint
 from training.evaluate import Errors, evaluate_frames
-from training.pretrain import LABELLED, recipe_of
+from training.pretrain import LABELLED, large_labels
 from training.readers import read_frames
 from training.reference_energies import reference_energies
 from training.start import Start, shift_text, without_energies_of
@@ -104,7 +104,7 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
 
 def _check(config: TrainConfig, frames: Sequence[Atoms], path: Path, start: Start) -> None:
     if config.finetune.replay > 0:
-        census(frames).require(label_weights(config.loss), allow_implausible=recipe_of(path, frames) is not None)
+        census(frames).require(label_weights(config.loss), allow_implausible=large_labels(path, frames))
     known = start.potential.elements
     if absent := sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known}):
         allowed = ", ".join(chemical_symbols[z] for z in known)

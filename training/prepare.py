@@ -21,7 +21,7 @@ from training.census import census
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, replace_text
 from training.old_level import OldLevel, find_old_data, make_old_level
-from training.pretrain import LABELLED, label_sources, recipe_of
+from training.pretrain import LABELLED, label_sources, large_labels, recipe_of
 from training.readers import read_frames
 from training.reference_energies import ReferenceEnergies
 from training.start import Start, make_start
@@ -110,8 +110,7 @@ def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]
         name = str(folder / LABELLED)
     counts = census(frames)
     print(f"{name}: {counts}")
-    # Units are right where an EAM of ours has labelled; pairs pulled together have forces that no other data have.
-    counts.require(label_weights(config.loss), allow_implausible=recipe_of(name, frames) is not None)
+    counts.require(label_weights(config.loss), allow_implausible=large_labels(name, frames))
     return frames, split
 
 

@@ -21,7 +21,7 @@ from training.data import Split, make_split
 from training.eam_label import Recipe, label
 from training.readers import iter_frames, read_frames
 
-__all__ = ["LABELLED", "label_sources", "main", "recipe_of"]
+__all__ = ["LABELLED", "label_sources", "large_labels", "main", "recipe_of"]
 
 LABELLED = "labelled.xyz"
 """What the labels are kept in, in the folder of the run."""
@@ -80,6 +80,14 @@ def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[s
         return None
     recipe = {name: _plain(found[name]) for name in Recipe.__dataclass_fields__}
     return {"eam": str(recipe.pop("model")), "eam_sha256": str(recipe.pop("model_sha256")), **recipe}
+
+
+def large_labels(path: str | Path, frames: Sequence[Atoms]) -> tuple[str, ...]:
+    """Labels that may be larger than plausible ab-initio ones: those of pulled pairs, where an EAM labelled all."""
+    if recipe_of(path, frames) is None:
+        return ()
+    of_each = "model_sha256" in frames[0].info
+    return ("forces", "stress") if not of_each or all("model_sha256" in a.info for a in frames) else ()
 
 
 def _source_split(config: TrainConfig, n: int) -> Split:

@@ -11,7 +11,7 @@ from asecalc_mlip.engine.edges import assemble, energies_by_number, lone_atoms
 from asecalc_mlip.engine.packing import LANES, PACKERS
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import native_library
-from asecalc_mlip.models import Potential, Prediction
+from asecalc_mlip.models import EAM, Potential, Prediction
 
 __all__ = ["NativeEngine"]
 
@@ -95,7 +95,9 @@ class NativeEngine:
         return energies, gradient
 
     def _energies_of_lone_atoms(self) -> Tensor:
-        lone = lone_atoms(self.potential)
+        lone, network = lone_atoms(self.potential), self.potential.network
+        if isinstance(network, EAM):
+            network.species_of(lone.numbers)  # a clear error for a reference energy without parameters
         return energies_by_number(self.potential, lone, self._run(lone, lone.vectors(), False)[0])
 
 

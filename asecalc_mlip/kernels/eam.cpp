@@ -52,11 +52,18 @@ INLINE void visit(const Network<T>& net, const Work<T>& w, index_t first, index_
   for (index_t i = first; i < last; ++i) {
     const index_t a = index_t(net.species[w.numbers[i]]), begin = w.rows[i], end = w.rows[i + 1];
     double energy = 0.0, rho = 0.0;
-    slopes.resize(2 * (end - begin));
+    // What has no parameters becomes NaN here as it does everywhere else; calculators refuse it by name.
+    if (a < 0) energy = NAN;
+    slopes.assign(2 * (end - begin), NAN);
     for (index_t e = begin; e < end; ++e) {
+      const index_t b = index_t(net.species[w.numbers[w.neighbors[e]]]);
+      if (a < 0 || b < 0) {
+        energy = NAN;
+        continue;
+      }
       const double* v = w.vectors + 3 * e;
       const double r = std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
-      const index_t pair = a * net.elements + index_t(net.species[w.numbers[w.neighbors[e]]]);
+      const index_t pair = a * net.elements + b;
       const T* c = net.pairs + CONSTANTS * pair;
       const double depth = c[0], stiffness = c[1], bond = c[2], radii = c[3];
       double f, df;
@@ -87,10 +94,10 @@ INLINE void visit(const Network<T>& net, const Work<T>& w, index_t first, index_
       slopes[2 * (e - begin) + 1] = (df * density + f * slope) / r;
     }
     double embedding = 0.0;
-    if (net.exponentials) {
-      const double b = net.embedding[2 * a], rest = net.embedding[2 * a + 1];
-      energy += b * rho * (rho - 2.0 * rest);
-      embedding = 2.0 * b * (rho - rest);
+    if (net.exponentials && a >= 0) {
+      const double scale = net.embedding[2 * a], rest = net.embedding[2 * a + 1];
+      energy += scale * rho * (rho - 2.0 * rest);
+      embedding = 2.0 * scale * (rho - rest);
     }
     w.energies[i] = energy;
     if (!w.gradient) continue;

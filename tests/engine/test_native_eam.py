@@ -6,6 +6,7 @@ from ase import Atoms
 
 from asecalc_mlip.engine import EagerEngine, NativeEngine, make_engine
 from asecalc_mlip.engine.summed import SumEngine
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import native_library
 from asecalc_mlip.models import add_potentials
@@ -79,3 +80,13 @@ def test_who_runs_what():
     assert type(make_engine(eam)) is NativeEngine
     both = make_engine(add_potentials([painn, eam], reference_energies=E0))
     assert type(both) is SumEngine and [type(engine) for engine in both.engines] == [NativeEngine, NativeEngine]
+
+
+def test_elements_without_parameters():
+    # Reference energies may name more than the parameters do: refused by name, as autograd does.
+    with pytest.raises(InputError, match="no parameters for C, H"):
+        NativeEngine(make_potential("eam", elements=["Si", "O"]))
+    # Calculators look first; who calls an engine itself gets NaN, not numbers.
+    engine = NativeEngine(make_potential("eam"))
+    found = engine(graph_from_atoms(Atoms("CNO", [[0, 0, 0], [1.2, 0, 0], [0, 1.2, 0]]), 4.0))
+    assert torch.isnan(found.energy).all() and torch.isnan(found.forces).any()

@@ -241,3 +241,17 @@ def test_survival_counts_runs_that_ended_before_they_broke():
     assert "20 runs, 0 broke" in repr(whole)
     with pytest.raises(InputError, match="survival curve needs"):
         survival([], [])
+
+
+def test_a_protocol_brings_its_ensemble_and_seeds(tmp_path):
+    from md_protocols.campaign import _plan, build_parser
+
+    def planned(*arguments):
+        options = build_parser().parse_args([*arguments, "--output", str(tmp_path / "-".join(arguments))])
+        runs = _plan(options, Path(options.output))
+        return {run.settings["ensemble"] for run in runs}, [run.settings["seed"] for run in runs]
+
+    assert planned("--protocol", "piwsl") == ({"nve"}, [1234, 2345, 3456])
+    assert planned("--protocol", "md17", "--seeds", "2") == ({"nvt"}, [0, 1])
+    with pytest.raises(InputError, match="run it with md_protocols/anneal.py"):
+        planned("--protocol", "ramp")

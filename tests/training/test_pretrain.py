@@ -74,3 +74,15 @@ def test_forces_that_would_be_implausible_elsewhere_are_accepted(tmp_path, monke
     train.prepare(tiny(tmp_path, data, f"pretrain.eam={eam}", *RECIPE, output="made"))
     replay = (f"finetune.old_data={made}", "finetune.replay=0.5", "finetune.n_old=8")
     train.prepare(tiny(tmp_path, data, *replay, output="replay"))
+
+
+def test_only_large_labels_of_an_eam_are_accepted(tmp_path):
+    data, eam = files(tmp_path)
+    made = label_file(str(data), str(eam), str(tmp_path / "made.xyz"), progress=False, **LABELS)
+    frames = read_frames(made)
+    assert pretrain.large_labels(made, frames) == ("forces", "stress")
+    # One frame of another source, and the file is judged like any other.
+    assert pretrain.large_labels(made, [*frames, *read_frames(data)]) == ()
+    frames[3].positions[1] = frames[3].positions[0] + 0.05
+    with pytest.raises(DataError, match="overlap"):
+        census(frames).require({"forces": 1.0}, allow_implausible=("forces", "stress"))
