@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
+from ase.data import covalent_radii
 from tqdm import tqdm
 
 from asecalc_mlip.calculator import PIWSLCalculator
@@ -22,9 +25,10 @@ from asecalc_mlip.errors import InputError
 from training.data import fingerprint
 from training.eam_worker import Recipe, begin, labelled, labelled_here
 from training.label_files import open_label_file
+from training.plausibility import OVERLAP
 from training.two_step import round_strengths
 
-__all__ = ["Recipe", "label"]
+__all__ = ["Recipe", "label", "lone_pairs"]
 
 # Structures that are labelled, and written, at a time: what is lost when a run is killed.
 CHUNK = 50
@@ -40,6 +44,7 @@ def label(
     n_pairs: int = 4,
     max_atoms: int = 5,
     seed: int = 0,
+    dimers: int = 0,
     workers: int = 1,
     progress: bool = True,
 ) -> Path:
@@ -54,7 +59,7 @@ def label(
     output : path
         ``.xyz`` or ``.extxyz``, or ``.db`` for an ASE database; REF_energy (eV), REF_forces (eV/Å), and REF_stress
         (3×3, eV/Å³) of structures that are periodic in three directions.
-    rounds, strength, n_pairs, max_atoms, seed
+    rounds, strength, n_pairs, max_atoms, seed, dimers
         See `Recipe`.
     workers : int
         Processes.
@@ -62,7 +67,7 @@ def label(
     Returns
     -------
     Path
-        The file, which has `rounds` frames for each structure, in order.
+        The file, which has `rounds` frames for each structure, in order, and then the lone pairs.
 
     Raises
     ------
@@ -82,11 +87,15 @@ def label(
         model=calculator.model.path.name,
         model_sha256=_digest(calculator),
         source_sha256=_short(fingerprint([_bare(atoms) for atoms in structures])),
+        dimers=dimers,
     )
     path = Path(output)
     file = open_label_file(path, recipe.to_dict())
-    total, done = rounds * len(structures), file.count()
-    tasks = [(k // rounds, k % rounds, _bare(structures[k // rounds])) for k in range(done, total)]
+    every = [(k, number, _bare(atoms)) for k, atoms in enumerate(structures) for number in range(rounds)]
+    pairs = lone_pairs({int(z) for atoms in structures for z in atoms.numbers}, dimers, calculator.cutoff)
+    every += [(len(structures) + k, 0, pair) for k, pair in enumerate(pairs)]
+    total, done = len(every), file.count()
+    tasks = every[done:]
     chunks = [tasks[k : k + CHUNK] for k in range(0, len(tasks), CHUNK)]
     with tqdm(total=total, initial=min(done, total), unit="structure", disable=not progress) as bar:
         with _labeller(calculator, recipe, min(workers, len(chunks))) as labelled:
@@ -94,6 +103,21 @@ def label(
                 file.append(frames)
                 bar.update(len(frames))
     return path
+
+
+def lone_pairs(numbers: Collection[int], n: int, cutoff: float) -> list[Atoms]:
+    """Two atoms alone, `n` distances of each two elements.
+
+    They are evenly spaced from where data count as overlapping, a quarter of the sum of covalent radii, to the cutoff
+    in Å: what perturbed crystals do not reach, and where a network that has seen nothing says anything.
+    """
+    if n < 0:
+        raise InputError(f"dimers is {n}; expected 0 or more")
+    found = []
+    for a, b in combinations_with_replacement(sorted(numbers), 2):
+        nearest = 1.01 * OVERLAP * float(covalent_radii[a] + covalent_radii[b])
+        found += [Atoms([a, b], [[0.0, 0.0, 0.0], [0.0, 0.0, d]]) for d in np.linspace(nearest, cutoff, n)]
+    return found
 
 
 def _check(structures: Sequence[Atoms], calculator: PIWSLCalculator) -> None:

@@ -36,6 +36,8 @@ class Recipe:
         The EAM: its file, and its parameters and E0.
     source_sha256 : str
         The structures.
+    dimers : int
+        Lone pairs of each two elements that follow, evenly spaced in distance; see `lone_pairs`.
     """
 
     rounds: int
@@ -46,10 +48,11 @@ class Recipe:
     model: str
     model_sha256: str
     source_sha256: str
+    dimers: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
-        return asdict(self)
+        """Plain types; without dimers where there are none, as in files that are older than they."""
+        return {name: value for name, value in asdict(self).items() if name != "dimers" or value}
 
 
 _worker: dict[str, Any] = {}

@@ -7,6 +7,7 @@ pretrained here and fine-tuned with the same settings has not seen the test stru
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from asecalc_mlip.errors import InputError
 from training.config import TrainConfig, load_config
 from training.data import Split, make_split
 from training.eam_label import Recipe, label
+from training.labels import LABELS
 from training.readers import iter_frames, read_frames
 
 __all__ = ["LABELLED", "label_sources", "large_labels", "main", "recipe_of"]
@@ -75,19 +77,19 @@ def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[s
         found = next(iter_frames(path)).info
     if "model_sha256" not in found and path.suffix == ".db":
         found = ase.db.connect(path).metadata.get("recipe", {})
-    names = set(Recipe.__dataclass_fields__)
-    if not names <= set(found):
+    fields = Recipe.__dataclass_fields__
+    if not {name for name, field in fields.items() if field.default is MISSING} <= set(found):
         return None
-    recipe = {name: _plain(found[name]) for name in Recipe.__dataclass_fields__}
+    recipe = {name: _plain(found[name]) for name in fields if name in found}
     return {"eam": str(recipe.pop("model")), "eam_sha256": str(recipe.pop("model_sha256")), **recipe}
 
 
 def large_labels(path: str | Path, frames: Sequence[Atoms]) -> tuple[str, ...]:
-    """Labels that may be larger than plausible ab-initio ones: those of pulled pairs, where an EAM labelled all."""
+    """Labels that may be larger than plausible ab-initio ones, as those of pulled pairs are: all if an EAM made all."""
     if recipe_of(path, frames) is None:
         return ()
     of_each = "model_sha256" in frames[0].info
-    return ("forces", "stress") if not of_each or all("model_sha256" in a.info for a in frames) else ()
+    return LABELS if not of_each or all("model_sha256" in a.info for a in frames) else ()
 
 
 def _source_split(config: TrainConfig, n: int) -> Split:

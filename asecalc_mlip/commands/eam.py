@@ -54,6 +54,7 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
 @click.option("--strength", type=float, default=0.5, show_default=True, help="Å, of the last round.")
 @click.option("--pairs", "n_pairs", type=click.IntRange(0), default=4, show_default=True, help="Closest pairs pulled.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--dimers", type=click.IntRange(0), default=0, show_default=True, help="Lone pairs of each two elements.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def label(data: str, model: str, output: str, **options: Any) -> None:

@@ -80,7 +80,7 @@ def test_only_large_labels_of_an_eam_are_accepted(tmp_path):
     data, eam = files(tmp_path)
     made = label_file(str(data), str(eam), str(tmp_path / "made.xyz"), progress=False, **LABELS)
     frames = read_frames(made)
-    assert pretrain.large_labels(made, frames) == ("forces", "stress")
+    assert pretrain.large_labels(made, frames) == ("energy", "forces", "stress")
     # One frame of another source, and the file is judged like any other.
     assert pretrain.large_labels(made, [*frames, *read_frames(data)]) == ()
     frames[3].positions[1] = frames[3].positions[0] + 0.05
