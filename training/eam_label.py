@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
 from tqdm import tqdm
 
 from asecalc_mlip.calculator import PIWSLCalculator
@@ -25,11 +24,12 @@ from asecalc_mlip.errors import InputError
 from training.data import fingerprint
 from training.eam_worker import Recipe, begin, labelled, labelled_here
 from training.label_files import open_label_file
-from training.plausibility import OVERLAP
 from training.two_step import round_strengths
 
 __all__ = ["Recipe", "label", "lone_pairs"]
 
+# Å, of lone pairs; diatomic curves begin at 0.3.
+NEAREST = 0.25
 # Structures that are labelled, and written, at a time: what is lost when a run is killed.
 CHUNK = 50
 
@@ -108,16 +108,13 @@ def label(
 def lone_pairs(numbers: Collection[int], n: int, cutoff: float) -> list[Atoms]:
     """Two atoms alone, `n` distances of each two elements.
 
-    They are evenly spaced from where data count as overlapping, a quarter of the sum of covalent radii, to the cutoff
-    in Å: what perturbed crystals do not reach, and where a network that has seen nothing says anything.
+    They are evenly spaced from 0.25 Å to the cutoff (Å): what perturbed crystals do not reach, and where a network that
+    has seen nothing says anything.
     """
     if n < 0:
         raise InputError(f"dimers is {n}; expected 0 or more")
-    found = []
-    for a, b in combinations_with_replacement(sorted(numbers), 2):
-        nearest = 1.01 * OVERLAP * float(covalent_radii[a] + covalent_radii[b])
-        found += [Atoms([a, b], [[0.0, 0.0, 0.0], [0.0, 0.0, d]]) for d in np.linspace(nearest, cutoff, n)]
-    return found
+    pairs = list(combinations_with_replacement(sorted(numbers), 2))
+    return [Atoms(pair, [[0, 0, 0], [0, 0, d]]) for pair in pairs for d in np.linspace(NEAREST, cutoff, n)]
 
 
 def _check(structures: Sequence[Atoms], calculator: PIWSLCalculator) -> None:

@@ -85,11 +85,12 @@ def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[s
 
 
 def large_labels(path: str | Path, frames: Sequence[Atoms]) -> tuple[str, ...]:
-    """Labels that may be larger than plausible ab-initio ones, as those of pulled pairs are: all if an EAM made all."""
-    if recipe_of(path, frames) is None:
+    """What may be outside of what is plausible for ab-initio data, as pulled pairs are: all labels if an EAM made all."""
+    recipe = recipe_of(path, frames)
+    if recipe is None or ("model_sha256" in frames[0].info and any("model_sha256" not in a.info for a in frames)):
         return ()
-    of_each = "model_sha256" in frames[0].info
-    return LABELS if not of_each or all("model_sha256" in a.info for a in frames) else ()
+    # Lone pairs overlap because they are meant to.
+    return ("structure", *LABELS) if recipe.get("dimers") else LABELS
 
 
 def _source_split(config: TrainConfig, n: int) -> Split:
