@@ -26,6 +26,7 @@ from training.census import census, has_label
 from training.config import TrainConfig, label_weights
 from training.data import Split, fingerprint
 from training.evaluate import Errors, evaluate_frames
+from training.plausibility import CLOSE, closest_contact
 from training.pretrain import LABELLED, large_labels
 from training.readers import read_frames
 from training.reference_energies import reference_energies
@@ -139,6 +140,8 @@ def _split_of_base(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> 
 def _shift(start: Start, frames: Sequence[Atoms], device: str) -> dict[int, float]:
     """Δ by element, from what the model says of the old structures before its first step."""
     labelled = [atoms for atoms in frames if has_label(atoms, "energy")]
+    # What a base says of atoms that overlap can be anything, and would decide about all the others.
+    labelled = [atoms for atoms in labelled if closest_contact(atoms) >= CLOSE] or labelled
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     if not labelled:
         return dict.fromkeys(elements, 0.0)

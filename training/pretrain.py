@@ -85,7 +85,7 @@ def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[s
 
 
 def large_labels(path: str | Path, frames: Sequence[Atoms]) -> tuple[str, ...]:
-    """What may be outside of what is plausible for ab-initio data, as pulled pairs are: all labels if an EAM made all."""
+    """What may be beyond plausible ab-initio data, as pulled pairs are: all labels, if an EAM made all of them."""
     recipe = recipe_of(path, frames)
     if recipe is None or ("model_sha256" in frames[0].info and any("model_sha256" not in a.info for a in frames)):
         return ()
