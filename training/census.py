@@ -59,8 +59,8 @@ class Census:
     def __str__(self) -> str:
         return ", ".join(f"{label} {self.counts[label]}/{self.n_frames}" for label in LABELS)
 
-    def report(self) -> str:
-        """Return a few lines for the start of a log."""
+    def report(self, *, allow_implausible: bool | Collection[str] = False) -> str:
+        """Return a few lines for the start of a log; `allow_implausible` as for `require`."""
         low, high = self.sizes
         atoms = f"{low}" if low == high else f"{low}–{high}"
         found = [f"{label} from {', '.join(names)}" for label, names in self.keys.items() if names]
@@ -71,7 +71,7 @@ class Census:
             "labels: " + ("; ".join(found) or "none"),
         ]
         lines += [f"warning: {text}" for text in self.warnings]
-        lines += [f"problem: {problem.text}" for problem in self.problems]
+        lines += [f"problem: {problem.text}" for problem in self._refused(allow_implausible)]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
@@ -99,11 +99,13 @@ class Census:
         weighted = [label for label, weight in weights.items() if weight > 0]
         for label in weighted:
             self._require_present(label)
-        labels = ("structure", *LABELS)
-        allowed = labels if allow_implausible is True else allow_implausible or ()
-        for problem in self.problems:
-            if problem.label in ("structure", *weighted) and not (problem.label in allowed and problem.size_only):
+        for problem in self._refused(allow_implausible):
+            if problem.label in ("structure", *weighted):
                 raise DataError(problem.text)
+
+    def _refused(self, allow_implausible: bool | Collection[str]) -> list[Problem]:
+        allowed = ("structure", *LABELS) if allow_implausible is True else allow_implausible or ()
+        return [problem for problem in self.problems if not (problem.label in allowed and problem.size_only)]
 
     def _require_present(self, label: str) -> None:
         absent = self.n_frames - self.counts[label]

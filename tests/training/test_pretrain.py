@@ -1,8 +1,10 @@
 """Pretraining on the labels of an EAM: made in the run's folder or read from a file, and told in the card."""
 
+import numpy as np
 import pytest
 
 from asecalc_mlip.checkpoint import load
+from asecalc_mlip.eam_calculator import EAMCalculator
 from asecalc_mlip.errors import DataError, InputError
 from tests.training.levels import files, tiny
 
@@ -86,3 +88,23 @@ def test_only_large_labels_of_an_eam_are_accepted(tmp_path):
     frames[3].positions[1] = frames[3].positions[0] + 0.05
     with pytest.raises(DataError, match="overlap"):
         census(frames).require({"forces": 1.0}, allow_implausible=("forces", "stress"))
+
+
+def test_lone_pairs_follow_the_structures(tmp_path):
+    data, eam = files(tmp_path, 3)
+    path = label_file(str(data), str(eam), str(tmp_path / "made.xyz"), rounds=2, dimers=5, progress=False)
+    frames = read_frames(path)
+    assert [len(atoms) for atoms in frames[6:]] == [2] * 15 and not frames[6].pbc.any()
+    distances = [atoms.get_distance(0, 1) for atoms in frames[6:11]]
+    assert np.allclose(distances, np.linspace(0.25, 4.5, 5))
+    assert {atoms.get_chemical_formula() for atoms in frames[6:]} == {"Na2", "ClNa", "Cl2"}
+    # Energies of the EAM itself, and forces along the pair.
+    calc = EAMCalculator.load(eam, dtype="float64")
+    assert frames[7].info["energy"] == pytest.approx(calc.get_potential_energy(frames[7]), rel=1e-5)
+    # They overlap on purpose, and are not refused for it; the file is continued like any other.
+    assert "structure" in pretrain.large_labels(path, frames)
+    text = path.read_text()
+    path.write_text(text[: text.rindex("2\n")])
+    assert label_file(str(data), str(eam), str(path), rounds=2, dimers=5, progress=False).read_text() == text
+    with pytest.raises(InputError, match="recipe|made by"):
+        label_file(str(data), str(eam), str(path), rounds=2, dimers=6, progress=False)
