@@ -50,9 +50,9 @@ MODELS: dict[str, dict[str, Any]] = {
 LABELS = {"rounds": 20, "strength": 0.5}
 PIWSL = {"method": "piwsl", "order": "first", "pitc": 1.0, "pisc": 0.01, "epsilon": 0.02, "normalisation": "per_atom"}
 METHODS = ("plain", "EAM", "EAM + replay", "EAM + PIWSL", "delta", "SAM")
-# For one model only: what the shipped silica is made with, if with other settings (recipes/silica.yaml); and, without
-# the EAM, a loss that has a study of its own.
-MORE = ("delta + replay", "PIWSL")
+# For one model only: what the shipped silica is made with, if with other settings (recipes/silica.yaml); and without the
+# EAM: its core alone, to see whether that is what helps, and a loss that has a study of its own.
+MORE = ("delta + replay", "ZBL", "PIWSL")
 PRETRAINED = ("EAM", "EAM + replay", "EAM + PIWSL")
 
 
@@ -146,6 +146,8 @@ def train_overrides(row: Row, shared: Path) -> dict[str, Any]:
         settings["finetune.replay"] = 0.25
     if row.method.startswith("delta"):
         settings["finetune.delta"] = folder / "eam.pt"
+    if row.method == "ZBL":
+        settings["finetune.delta"] = "zbl"
     if row.method == "delta + replay":
         # Those that the pretrained rows have left.
         settings["finetune.old_data"] = folder / "labelled.xyz"
