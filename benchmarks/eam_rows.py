@@ -50,8 +50,8 @@ MODELS: dict[str, dict[str, Any]] = {
 LABELS = {"rounds": 20, "strength": 0.5}
 PIWSL = {"method": "piwsl", "order": "first", "pitc": 1.0, "pisc": 0.01, "epsilon": 0.02, "normalisation": "per_atom"}
 METHODS = ("plain", "EAM", "EAM + replay", "EAM + PIWSL", "delta", "SAM")
-# For one model only: what the shipped silica is made with, if with other settings (recipes/silica.yaml); and without the
-# EAM: its core alone, to see whether that is what helps, and a loss that has a study of its own.
+# For one model only: what the shipped silica is made with, if with other settings (recipes/silica.yaml); and without
+# the EAM: its core alone, to see whether that is what helps, and a loss that has a study of its own.
 MORE = ("delta + replay", "ZBL", "PIWSL")
 PRETRAINED = ("EAM", "EAM + replay", "EAM + PIWSL")
 
