@@ -20,7 +20,7 @@ __all__ = ["Forgetting", "forgetting", "main", "start_card"]
 
 _UNITS = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 # What the card keeps of that of the base.
-_KEPT = ("name", "training_data", "level_of_theory", "source", "pretraining", "date", "licence")
+_KEPT = ("name", "delta", "training_data", "level_of_theory", "source", "pretraining", "date", "licence")
 
 
 def main(base: str, config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
