@@ -94,8 +94,8 @@ class PhononResult:
         at_300 = int(np.abs(self.temperatures_K - 300.0).argmin())
         state = (
             f"IMAGINARY modes: {self.imaginary_percent:.2g} % of the mesh, lowest {self.lowest_THz:.3f} THz at "
-            f"{self.lowest_at}: this crystal is not stable in this model, unless a larger supercell changes that (forces "
-            "reach as far as cutoff times layers)"
+            f"{self.lowest_at}: this crystal is not stable in this model, unless a larger supercell changes that "
+            "(forces reach as far as cutoff times layers)"
             if self.has_imaginary
             else f"no imaginary modes, lowest {self.lowest_THz:+.3f} THz at {self.lowest_at}"
         )
