@@ -79,7 +79,7 @@ def label(
         raise InputError(f"workers is {workers}; expected 1 or more")
     _check(structures, calculator)
     recipe = Recipe(
-        rounds=len(round_strengths(rounds, strength)),
+        rounds=rounds if rounds == 0 and dimers > 0 else len(round_strengths(rounds, strength)),
         strength=float(strength),
         n_pairs=n_pairs,
         max_atoms=max_atoms,

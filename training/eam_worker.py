@@ -27,7 +27,7 @@ class Recipe:
     Attributes
     ----------
     rounds : int
-        Structures made from each, the first of which is itself.
+        Structures made from each, the first of which is itself; 0 for lone pairs alone.
     strength : float
         Å; of the last round, see `two_step_series`.
     n_pairs, max_atoms, seed : int
@@ -83,7 +83,7 @@ def labelled(calculator: PIWSLCalculator, recipe: Recipe, tasks: Sequence[Task])
 
 
 def _perturbed(recipe: Recipe, index: int, number: int, atoms: Atoms) -> Atoms:
-    strength = round_strengths(recipe.rounds, recipe.strength)[number]
+    strength = round_strengths(recipe.rounds, recipe.strength)[number] if recipe.rounds else 0.0
     rng = np.random.default_rng([recipe.seed, index, number])
     try:
         sizes = {"n_pairs": recipe.n_pairs, "max_atoms": recipe.max_atoms}

@@ -50,7 +50,7 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
 @click.argument("data")
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Extended XYZ, or .db for an ASE database.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Copies of each structure.")
+@click.option("--rounds", type=click.IntRange(0), default=5, show_default=True, help="Copies of each structure.")
 @click.option("--strength", type=float, default=0.5, show_default=True, help="Å, of the last round.")
 @click.option("--pairs", "n_pairs", type=click.IntRange(0), default=4, show_default=True, help="Closest pairs pulled.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

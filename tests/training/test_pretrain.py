@@ -106,5 +106,9 @@ def test_lone_pairs_follow_the_structures(tmp_path):
     text = path.read_text()
     path.write_text(text[: text.rindex("2\n")])
     assert label_file(str(data), str(eam), str(path), rounds=2, dimers=5, progress=False).read_text() == text
+    alone = label_file(str(data), str(eam), str(tmp_path / "pairs.xyz"), rounds=0, dimers=5, progress=False)
+    assert [list(atoms.symbols) for atoms in read_frames(alone)] == [list(atoms.symbols) for atoms in frames[6:]]
+    with pytest.raises(InputError, match="rounds 0"):
+        label_file(str(data), str(eam), str(tmp_path / "none.xyz"), rounds=0, progress=False)
     with pytest.raises(InputError, match="recipe|made by"):
         label_file(str(data), str(eam), str(path), rounds=2, dimers=6, progress=False)
