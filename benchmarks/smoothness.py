@@ -1,4 +1,4 @@
-"""Does a bond-stretch scan of seconds tell how long a model holds in dynamics? Against the models of the PIWSL study.
+"""Does a scan of seconds tell how long a model holds in dynamics? Against the models of the PIWSL and the EAM study.
 
     python benchmarks/smoothness.py
 
@@ -6,8 +6,11 @@ For every model of benchmarks/results/piwsl_md.json (aspirin, 500 K, 50 ps, two 
 are scanned from 0.6 to 1.6 lengths, and from 0.8 to 1.3 (the frames of rMD17 at 500 K reach 0.88 to 1.16). Spearman's
 ρ of each number with the mean stable time says how well it orders the models; the force error on test frames is the
 rival. How far two trajectories of a model agree bounds what any number can do. The p values are not corrected for the
-number of tests. It needs the models in runs/piwsl; what is in the results is not probed again. Results:
-benchmarks/results/smoothness.json, .md and .png.
+number of tests. It needs the models in runs/piwsl; what is in the results is not probed again.
+
+The crystals of benchmarks/results/eam_md.json (silica, 2000 K, 10 ps, eight trajectories each) have all their atoms
+displaced at once along random lines (`displacement_scan`, 0.3 Å rms, one test frame of each topology). It needs the
+models in runs/eam-study. Results: benchmarks/results/smoothness.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.checkpoint import ZOO  # noqa: E402
-from asecalc_mlip.plots.md import BLUE, ORANGE  # noqa: E402
-from asecalc_mlip.probes import bond_smoothness  # noqa: E402
+from asecalc_mlip.plots.md import BLUE, GREEN, ORANGE  # noqa: E402
+from asecalc_mlip.probes import bond_smoothness, displacement_scan  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
+DATA = ROOT.parent / "shared" / "data"
 RANGES = {"wide": (0.6, 1.6), "narrow": (0.8, 1.3)}
 KINDS = {"painn": "conservative", "painn-direct": "force head"}
 # Name, text, and the sign that it should have with stable time.
@@ -44,6 +48,12 @@ MEASURES = {
     "deviation_eV_per_A": ("mean difference of F and −dE/dr, eV/Å", -1),
 }
 
+SILICA_MEASURES = {
+    "forces_mae": "force MAE on test frames",
+    "rise_eV_per_atom": "mean rise of the energy",
+    "lowest_rise_eV_per_atom": "lowest rise of the energy",
+    "roughness_eV_per_A": "roughness",
+}
 REPEAT = "one trajectory against the other"
 
 
@@ -56,9 +66,11 @@ def main() -> None:
     for key, row in rows.items():
         row["runs_ps"] = md[key]["stable_ps"]
     found = {"rows": rows, "spearman": correlations(list(rows.values()))}
+    found |= silica(json.loads(path.read_text()).get("silica", {}) if path.exists() else {})
     path.write_text(json.dumps(found, indent=1) + "\n")
-    (RESULTS / "smoothness.md").write_text(text := table(found["spearman"]))
-    draw(list(rows.values()))
+    text = f"Aspirin\n\n{table(found['spearman'])}\nSilica\n\n{silica_table(found['silica_spearman'])}"
+    (RESULTS / "smoothness.md").write_text(text)
+    draw(list(rows.values()), list(found["silica"].values()))
     print(text)
 
 
@@ -83,6 +95,49 @@ def probe(key: str, md: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]
             "deviation_eV_per_A": float(np.mean([bond.deviation_eV_per_A for bond in bonds])),
         }
     return row | {"seconds": round(time.perf_counter() - start, 2)}
+
+
+def silica(done: dict[str, Any]) -> dict[str, Any]:
+    """Rows of the models of the EAM study that have been in dynamics, and ρ of each number with their stable time."""
+    md = json.loads((RESULTS / "eam_md.json").read_text())
+    study = json.loads((RESULTS / "eam_study.json").read_text())
+    frames = read(DATA / "silica_zeo22_test.xyz", "::50")
+    rows = {}
+    for key in sorted(key for key in md if key.startswith("silica")):
+        rows[key] = done.get(key) or _displaced(ROOT / "runs" / "eam-study" / key / "model.pt", frames)
+        rows[key] |= {"stable_ps": float(np.mean(md[key]["stable_ps"])), "forces_mae": study[key]["mae"]["forces"]}
+    times = [row["stable_ps"] for row in rows.values()]
+    # With a core the energy rises by construction: the others alone are the harder question.
+    bare = {key: row for key, row in rows.items() if not any(name in key for name in ("/delta", "/ZBL"))}
+    groups = {"all": rows, "without a core": bare}
+    found: dict[str, Any] = {}
+    for name in SILICA_MEASURES:
+        for group, members in groups.items():
+            times = [row["stable_ps"] for row in members.values()]
+            rho, p = map(float, spearmanr([row[name] for row in members.values()], times))
+            found.setdefault(name, {})[group] = {"rho": rho, "p": p, "models": len(members)}
+    return {"silica": rows, "silica_spearman": found}
+
+
+def _displaced(model: Path, frames: list[Any]) -> dict[str, Any]:
+    calculator = PIWSLCalculator.load(model, device="cpu", dtype="float64")
+    report = displacement_scan(frames, calculator)
+    return {
+        "rise_eV_per_atom": float(np.mean(report.rise_eV_per_atom)),
+        "lowest_rise_eV_per_atom": min(report.rise_eV_per_atom),
+        "roughness_eV_per_A": max(report.roughness_eV_per_A),
+    }
+
+
+def silica_table(found: dict[str, Any]) -> str:
+    """Markdown."""
+    groups = list(next(iter(found.values())))
+    heads = " | ".join(f"{group} ({next(iter(found.values()))[group]['models']})" for group in groups)
+    lines = [f"| number | {heads} |", "|---" * (1 + len(groups)) + "|"]
+    for name, by_group in found.items():
+        cells = [f"{one['rho']:+.2f} (p {one['p']:.2g})" for one in by_group.values()]
+        lines.append(f"| {SILICA_MEASURES[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def correlations(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -119,23 +174,30 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """Stable time against three numbers."""
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+def draw(rows: list[dict[str, Any]], crystals: list[dict[str, Any]]) -> None:
+    """Stable time of aspirin against two numbers, and of silica against two."""
+    figure = Figure(figsize=(12.5, 3.3), layout="constrained")
     FigureCanvasAgg(figure)
     panels = {
-        "force RMSE on test frames, meV/Å": lambda row: row["forces_rmse_meV_per_A"],
-        "share of smooth bonds, 0.6 to 1.6 lengths": lambda row: row["wide"]["score"],
-        "F against −dE/dr, 0.8 to 1.3 lengths, eV/Å": lambda row: row["narrow"]["deviation_eV_per_A"],
+        "force RMSE, meV/Å": lambda row: row["forces_rmse_meV_per_A"],
+        "share of smooth bonds": lambda row: row["wide"]["score"],
     }
-    for axes, (label, value) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+    left, right = np.split(figure.subplots(1, 4), 2)
+    for axes, (label, value) in zip(left, panels.items(), strict=True):
         for kind, colour in zip(KINDS.values(), (BLUE, ORANGE), strict=True):
             members = [row for row in rows if row["kind"] == kind]
             x, y = [value(row) for row in members], [row["stable_ps"] for row in members]
             axes.scatter(x, y, color=colour, label=kind, alpha=0.8)
         axes.set_xlabel(label)
+        axes.set_title("aspirin, 500 K", fontsize=10)
+    for axes, name in zip(right, ("forces_mae", "rise_eV_per_atom"), strict=True):
+        axes.scatter([row[name] for row in crystals], [row["stable_ps"] for row in crystals], color=GREEN, alpha=0.8)
+        axes.set_xlabel("force MAE, meV/Å" if name == "forces_mae" else "energy rise at 0.3 Å, eV/atom")
+        axes.set_title("silica, 2000 K", fontsize=10)
+    for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("mean stable time, ps (of 50)")
+    right[0].set_ylabel("mean stable time, ps (of 10)")
+    left[0].set_ylabel("mean stable time, ps (of 50)")
     figure.axes[0].legend(frameon=False)
     figure.savefig(RESULTS / "smoothness.png", dpi=150)
 

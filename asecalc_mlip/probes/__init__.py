@@ -4,6 +4,7 @@ from asecalc_mlip.probes.diatomic import DiatomicCurve, diatomic_curve, diatomic
 from asecalc_mlip.probes.diatomic_flags import Flag, Hole, attractive_hole, diatomic_flags, shortest_distances
 from asecalc_mlip.probes.diatomic_metrics import DiatomicMetrics, diatomic_metrics, wall_distance_error
 from asecalc_mlip.probes.diatomic_report import DiatomicReport, attractive_holes, diatomic_report
+from asecalc_mlip.probes.displacements import DisplacementReport, displacement_scan
 from asecalc_mlip.probes.elastic import ElasticConstants, elastic_constants
 from asecalc_mlip.probes.eos import EquationOfState, equation_of_state
 from asecalc_mlip.probes.phonons import PhononResult, phonons
@@ -17,6 +18,7 @@ __all__ = [
     "DiatomicCurve",
     "DiatomicMetrics",
     "DiatomicReport",
+    "DisplacementReport",
     "ElasticConstants",
     "EquationOfState",
     "Flag",
@@ -37,6 +39,7 @@ __all__ = [
     "diatomic_metrics",
     "diatomic_report",
     "dihedral_scan",
+    "displacement_scan",
     "elastic_constants",
     "equation_of_state",
     "phonons",
