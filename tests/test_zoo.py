@@ -1,0 +1,56 @@
+"""What is shipped: every model has a card, a relaxed start and a reference, and the crystals' landscapes have no holes."""
+
+import json
+
+import numpy as np
+import pytest
+from ase.io import read
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.analysis import load_reference
+from asecalc_mlip.checkpoint import ZOO
+from asecalc_mlip.probes import attractive_holes, diatomic_curves, displacement_scan
+
+MODELS = sorted(path.name for path in ZOO.glob("*.pt"))
+# An EAM is there to be added to and compared with; runs start from the model that has it.
+STARTED = [name for name in MODELS if not name.endswith("_eam.pt")]
+CRYSTALS = [name for name in MODELS if name.startswith("silica")]
+
+
+def calculator(name):
+    return PIWSLCalculator.load(name, dtype="float64", device="cpu")
+
+
+def test_all_are_there():
+    assert {"aspirin.pt", "ethanol.pt", "silica.pt", "silica_eam.pt"} <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cards(name):
+    card = calculator(name).card
+    assert card["licence"] == "MIT" and card["training_data"]["file"] and card["name"]
+    assert "errors" in card or "test_errors" in card
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_starts_are_relaxed_and_have_a_reference(name):
+    atoms = read(ZOO / name.replace(".pt", ".xyz"))
+    atoms.calc = calculator(name)
+    assert np.abs(atoms.get_forces()).max() < 2e-3
+    assert load_reference(ZOO / name.replace(".pt", ".reference.json")).source
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_no_attractive_hole_in_a_material(name):
+    closest = json.loads((ZOO / "silica.reference.json").read_text())["closest"]
+    shortest = {tuple(pair.split("-")): length for pair, length in closest.items()}
+    curves = diatomic_curves(calculator(name), grid="full")
+    assert all(hole is None for hole in attractive_holes(curves, shortest).values())
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_the_landscape_of_a_material_is_not_rough(name):
+    report = displacement_scan(read(ZOO / "silica.xyz"), calculator(name))
+    # Rough ones have forces that jump by several eV/Å from point to point.
+    assert report.roughness_eV_per_A[0] < 1.0 and report.deviation_eV_per_A[0] < 0.1
+    assert report.rise_eV_per_atom[0] > 1.0
