@@ -100,7 +100,10 @@ def _plan(options: argparse.Namespace, directory: Path) -> list[Run]:
 
     def make(model: str, temperature: float | None, seed: int) -> MDSettings:
         wanted = {**given, "model": model, "temperature_K": temperature, "seed": seed}
-        settings = make_settings(ensemble, {**meant_for(wanted, ensemble, options.reference), **wanted})
+        # What the model is meant for holds unless the user, not this plan, gives a temperature.
+        asked = {**wanted, "temperature_K": temperature if options.temperatures else None}
+        meant = meant_for(asked, ensemble, options.reference)
+        settings = make_settings(ensemble, {**meant, **wanted, "protocol": asked["protocol"]})
         if ensemble == "nvt" and settings.thermostat not in BATCHED:
             raise InputError(f"A campaign advances replicas by {' or '.join(BATCHED)}, not {settings.thermostat}.")
         return settings

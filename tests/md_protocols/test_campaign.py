@@ -253,5 +253,13 @@ def test_a_protocol_brings_its_ensemble_and_seeds(tmp_path):
 
     assert planned("--protocol", "piwsl") == ({"nve"}, [1234, 2345, 3456])
     assert planned("--protocol", "md17", "--seeds", "2") == ({"nvt"}, [0, 1])
+    # A model that says what it is meant for is run so, at the time step of its protocol.
+    options = build_parser().parse_args(["--model", "silica.pt"])
+    runs = _plan(options, tmp_path / "silica")
+    names = ("protocol", "temperature_K", "timestep_fs", "steps")
+    assert {tuple(run.settings[name] for name in names) for run in runs} == {("eam-silica", 2000.0, 2.0, 5000)}
+    options = build_parser().parse_args(["--model", "silica.pt", "--temperature", "300"])
+    runs = _plan(options, tmp_path / "cold")
+    assert {run.settings["temperature_K"] for run in runs} == {300.0} and runs[0].settings["protocol"] is None
     with pytest.raises(InputError, match="run it with md_protocols/anneal.py"):
         planned("--protocol", "ramp")
