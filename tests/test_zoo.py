@@ -1,4 +1,4 @@
-"""What is shipped: every model has a card, a relaxed start and a reference, and the crystals' landscapes have no holes."""
+"""What is shipped: every model has a card, a relaxed start and a reference, and crystals have no holes."""
 
 import json
 
