@@ -85,7 +85,9 @@ def survival_figure(
             broken = np.sort([t for t in times if t < length_ps])
             x = np.concatenate([[0.0], np.repeat(broken, 2), [length_ps]])
             left = 1.0 - np.arange(len(broken) + 1) / max(1, len(times))
-            axes.plot(x, np.repeat(left, 2), color=COLOURS[index % len(COLOURS)], lw=2, label=f"{label} ({len(times)})")
+            # Dashed where the colours come round again.
+            look = {"color": COLOURS[index % len(COLOURS)], "ls": "--" if index >= len(COLOURS) else "-", "lw": 2}
+            axes.plot(x, np.repeat(left, 2), label=f"{label} ({len(times)})", **look)
         axes.set(title=name, xlabel="time (ps)", ylabel="share still stable", ylim=(-0.03, 1.05), xlim=(0, length_ps))
         axes.legend(frameon=False, fontsize=9)
         _tidy(axes)
