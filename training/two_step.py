@@ -25,8 +25,9 @@ __all__ = ["closest_pairs", "round_strengths", "two_step", "two_step_series"]
 LEAST_SHARE = 0.6
 # Å; where the search for close pairs begins, and the factor by which it grows.
 REACH, GROWTH = 2.5, 1.5
-# How often random moves that put an atom onto another are drawn anew.
-ATTEMPTS = 200
+FURTHER = 0.9  # of the distance that atoms have which are closer than that already
+# How often random moves that put an atom onto another are drawn anew, and after how many they are halved.
+ATTEMPTS, HALVED = 200, 20
 
 
 def two_step(
@@ -42,7 +43,8 @@ def two_step(
         Å; most that a pair comes closer. Cut where it would be closer than 0.6 times the sum of its covalent radii, so
         that no atoms meet or pass.
     q : float
-        Å; longest random move. Drawn anew while atoms are closer than that, or than they were.
+        Å; longest random move. Drawn anew while atoms are closer than that (0.9 of what they were, where they are
+        closer from the start), and halved after every 20 draws.
     rng : numpy.random.Generator
     n_pairs, max_atoms : int
         How many pairs are pulled (fewer in structures of fewer atoms), and how many atoms moved at random.
@@ -125,12 +127,14 @@ def _pull(atoms: Atoms, p: float, rng: np.random.Generator, n_pairs: int) -> Non
 
 
 def _moved(atoms: Atoms, q: float, rng: np.random.Generator, max_atoms: int) -> Atoms:
-    least = min(LEAST_SHARE, _closest(atoms)[0])
-    for _ in range(ATTEMPTS):
+    now = _closest(atoms)[0]
+    # In compressed crystals, closer already, nearly every move brings some atoms a little closer still.
+    least = min(LEAST_SHARE, now) if now > 0.999 * LEAST_SHARE else FURTHER * now
+    for attempt in range(ATTEMPTS):
         moved = atoms.copy()
         chosen = rng.choice(len(atoms), size=min(max_atoms, len(atoms)), replace=False)
         directions = rng.normal(size=(len(chosen), 3))
-        lengths = rng.uniform(0.0, q, size=len(chosen))
+        lengths = rng.uniform(0.0, q, size=len(chosen)) * 0.5 ** (attempt // HALVED)
         moved.positions[chosen] += (lengths / np.linalg.norm(directions, axis=1))[:, None] * directions
         share, distance = _closest(moved)
         if share >= least and distance >= CLOSEST:

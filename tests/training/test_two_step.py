@@ -9,7 +9,7 @@ from ase.neighborlist import neighbor_list
 
 from asecalc_mlip.errors import InputError
 from training.perturb import two_step, two_step_series
-from training.two_step import closest_pairs
+from training.two_step import _closest, closest_pairs
 
 
 def rng(seed=0):
@@ -122,3 +122,13 @@ def test_bad_input():
         two_step_series(pair, rounds=0, rng=rng())
     with pytest.raises(InputError, match="overlapping atoms"):
         two_step(Atoms("H2", [[0, 0, 0], [0, 0, 0.01]]), 0.0, 0.01, rng=rng())
+
+
+def test_compressed_crystals_are_moved_too():
+    # Closer than 0.6 from the start, with many equal shortest distances: hardly a move makes none of them shorter.
+    atoms = bulk("NaCl", "rocksalt", a=2.8, cubic=True)
+    before = _closest(atoms)[0]
+    assert before < 0.6
+    for k, strength in enumerate((0.05, 0.3, 1.0)):
+        moved = two_step(atoms, strength, strength, rng=np.random.default_rng(k))
+        assert 0.9 * before <= _closest(moved)[0] and np.abs(moved.positions - atoms.positions).max() > 0
