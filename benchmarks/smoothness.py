@@ -110,6 +110,7 @@ def silica(done: dict[str, Any]) -> dict[str, Any]:
     # With a core the energy rises by construction: the others alone are the harder question.
     bare = {key: row for key, row in rows.items() if not any(name in key for name in ("/delta", "/ZBL"))}
     groups = {"all": rows, "without a core": bare}
+    groups |= {f"PaiNN, {name}": {k: r for k, r in of.items() if "/painn/" in k} for name, of in groups.items()}
     found: dict[str, Any] = {}
     for name in SILICA_MEASURES:
         for group, members in groups.items():
