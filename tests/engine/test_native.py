@@ -32,6 +32,18 @@ def compare(potential, graph, stress, tolerance):
         assert (ours.stress - reference.stress)[both].abs().max() <= tolerance * reference.stress[both].abs().max()
 
 
+def assert_same_on_any_number_of_threads(engine, graph):
+    results = []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(engine(graph))
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(results[0].energies, r.energies) for r in results)
+    assert all((results[0].forces - r.forces).abs().max() < 1e-12 for r in results)
+
+
 @pytest.mark.parametrize("basis", ["gaussian", "bessel"])
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_structures(architecture, dtype, structure, basis):
@@ -61,16 +73,7 @@ def test_batches_and_lone_atoms(architecture, dtype):
 def test_threads_share_the_work_and_change_nothing(architecture, dtype):
     graph = graph_from_atoms(make_structure("crystal") * (6, 6, 6), 4.0)
     assert graph.n_edges > 10_000
-    engine = NativeEngine(make_potential(architecture, dtype=dtype))
-    results = []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            results.append(engine(graph))
-    finally:
-        torch.set_num_threads(1)
-    assert all(torch.equal(results[0].energies, r.energies) for r in results)
-    assert all((results[0].forces - r.forces).abs().max() < 1e-12 for r in results)
+    assert_same_on_any_number_of_threads(NativeEngine(make_potential(architecture, dtype=dtype)), graph)
 
 
 def test_graphs_that_grow_and_shrink(architecture, dtype):

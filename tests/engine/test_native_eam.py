@@ -11,6 +11,7 @@ from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import native_library
 from asecalc_mlip.models import add_potentials
 from tests.cases import E0, STRUCTURES, make_potential, make_structure
+from tests.engine.test_native import assert_same_on_any_number_of_threads
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="the native library was not built")
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -64,15 +65,7 @@ def test_batches_pairs_and_lone_atoms(dtype):
 def test_threads_change_nothing():
     graph = graph_from_atoms(make_structure("crystal") * (6, 6, 6), 4.0)
     assert graph.n_edges > 10_000
-    engine, results = NativeEngine(make_potential("eam", core="zbl")), []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            results.append(engine(graph))
-    finally:
-        torch.set_num_threads(1)
-    assert all(torch.equal(results[0].energies, r.energies) for r in results)
-    assert all((results[0].forces - r.forces).abs().max() < 1e-12 for r in results)
+    assert_same_on_any_number_of_threads(NativeEngine(make_potential("eam", core="zbl")), graph)
 
 
 def test_who_runs_what():
