@@ -18,7 +18,8 @@ __all__ = ["BatchedNeighborCache"]
 class BatchedNeighborCache:
     """Neighbour lists of the structures of a batch, each kept until one of its atoms has moved skin/2.
 
-    Everything but the making of a list runs on the device of the state and for all structures at once.
+    Cells that change carry their atoms along, as in `NeighborCache`. Everything but the making of a list runs on the
+    device of the state and for all structures at once.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ class BatchedNeighborCache:
         if indices:
             self._rebuild(indices, AtomGraph(numbers, positions, batch, batch, batch, cell), pbc, check)
         assert self._batch is not None
-        graph = replace(self._batch, positions=positions)
+        graph = replace(self._batch, positions=positions, cell=cell)
         return graph.within(self.cutoff) if self.skin > 0 else graph
 
     def _stale(
@@ -79,15 +80,27 @@ class BatchedNeighborCache:
             return everything, positions
         if not (torch.equal(ref.numbers, numbers) and torch.equal(ref.batch, batch)):
             return everything, positions
-        displacement = positions - ref.positions
+        carried, inverse, room = ref.positions, self._inverse, torch.full_like(cell[:, 0, 0], self.skin)
+        strained = not torch.equal(cell, ref.cell)
+        if strained:
+            # Directions that are not periodic stay as they are.
+            strain = inverse @ (cell - ref.cell) + torch.eye(3, dtype=cell.dtype, device=cell.device)
+            carried = torch.einsum("ni,nij->nj", carried, strain.index_select(0, batch))
+            least = torch.linalg.svdvals(strain.nan_to_num()).amin(-1).clamp(max=1.0)
+            room = least * (self.cutoff + self.skin) - self.cutoff
+            inverse = torch.linalg.pinv(cell.nan_to_num())
+        displacement = positions - carried
         if pbc.any():
-            jumps = torch.einsum("ni,nij->nj", displacement, self._inverse.index_select(0, batch)).round()
+            jumps = torch.einsum("ni,nij->nj", displacement, inverse.index_select(0, batch)).round()
             jumps = torch.einsum("ni,nij->nj", jumps, cell.index_select(0, batch))
             positions, displacement = positions - jumps, displacement - jumps
+        if strained:
+            means = ref.sum_over_atoms(displacement) / ref.counts()[:, None]
+            displacement = displacement - means.index_select(0, batch)
         squares = displacement.square().sum(-1)
         moved = squares.new_zeros(len(cell)).scatter_reduce(0, batch, squares, "amax")
         # Written so that NaN counts as moved.
-        return ~(moved < (0.5 * self.skin) ** 2) | (cell != ref.cell).flatten(1).any(1), positions
+        return ~((room > 0) & (moved < (0.5 * room) ** 2)), positions
 
     def _rebuild(self, indices: list[int], state: AtomGraph, pbc: Tensor, check: Any) -> None:
         new = len(indices) == state.n_structures

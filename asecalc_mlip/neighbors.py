@@ -70,10 +70,11 @@ def neighbor_list(
 @dataclass
 class _Reference:
     positions: np.ndarray
-    cell: np.ndarray
+    lattice: np.ndarray  # zeros where not periodic
+    box: np.ndarray  # with a vector for every direction
+    inverse: np.ndarray
     pbc: np.ndarray
     numbers: np.ndarray
-    inverse: np.ndarray | None
     graph: AtomGraph
     closest: float
 
@@ -81,8 +82,9 @@ class _Reference:
 class NeighborCache:
     """Neighbour list of one structure that is kept until an atom has moved skin/2 (Verlet, 1967).
 
-    The list is made anew when the cell, the periodicity, the elements or the number of atoms change. Positions that
-    were wrapped back into the cell are recognised and cost nothing.
+    The list is made anew when the periodicity, the elements or the number of atoms change. Positions that were wrapped
+    back into the cell are recognised and cost nothing. A cell that changes carries its atoms along: what counts is how
+    far they moved beyond that, and what a cell that shrinks has taken of the skin.
 
     Parameters
     ----------
@@ -129,36 +131,51 @@ class NeighborCache:
         travels to a GPU, which need not be waited for.
         """
         self.calls += 1
-        unwrapped = self._still_valid(numbers, positions, cell, pbc)
+        lattice = np.where(np.asarray(pbc, dtype=bool)[:, None], cell, 0.0)
+        unwrapped = self._still_valid(numbers, positions, lattice, pbc)
         if unwrapped is None:
             self.builds += 1
             unwrapped = np.array(positions, dtype=np.float64)
             self._reference = self._build(numbers, unwrapped, cell, pbc, device)
         assert self._reference is not None
-        graph = self._reference.graph
-        moved = torch.from_numpy(unwrapped).to(device)
-        graph = replace(graph, positions=moved)
+        graph = replace(self._reference.graph, positions=torch.from_numpy(unwrapped).to(device))
+        if not np.array_equal(lattice, self._reference.lattice):
+            graph = replace(graph, cell=torch.from_numpy(lattice)[None].to(device))
         return graph.within(self.cutoff) if self.skin > 0 and trim else graph
 
     def _still_valid(
-        self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+        self, numbers: np.ndarray, positions: np.ndarray, lattice: np.ndarray, pbc: np.ndarray
     ) -> np.ndarray | None:
         """Positions without jumps by whole lattice vectors, or None when the list is too old."""
         ref = self._reference
-        if ref is None or self.skin == 0 or not np.isfinite(positions).all():
+        if ref is None or self.skin == 0 or not (np.isfinite(positions).all() and np.isfinite(lattice).all()):
             return None
-        same = np.array_equal(numbers, ref.numbers) and np.array_equal(pbc, ref.pbc) and np.array_equal(cell, ref.cell)
-        if not same:
+        if not (np.array_equal(numbers, ref.numbers) and np.array_equal(pbc, ref.pbc)):
             return None
+        box, inverse, carried, room = ref.box, ref.inverse, ref.positions, self.skin
+        strained = not np.array_equal(lattice, ref.lattice)
+        if strained:
+            box = np.where(ref.pbc[:, None], lattice, ref.box)
+            strain = ref.inverse @ box
+            # Pairs that are not in the list were cutoff + skin apart or more; this much of the skin is left of it. A
+            # cell that grows leaves no more than the skin, on which `closest` counts.
+            least = min(np.linalg.svd(strain, compute_uv=False)[-1], 1.0)
+            room = least * (self.cutoff + self.skin) - self.cutoff
+            if room <= 0:
+                return None
+            inverse, carried = np.linalg.inv(box), ref.positions @ strain
         unwrapped = np.array(positions, dtype=np.float64)
-        displacement = unwrapped - ref.positions
-        if ref.inverse is not None:
-            jumps = np.round(displacement @ ref.inverse) * ref.pbc
+        displacement = unwrapped - carried
+        if ref.pbc.any():
+            jumps = np.round(displacement @ inverse) * ref.pbc
             if jumps.any():
-                unwrapped -= jumps @ ref.cell
-                displacement = unwrapped - ref.positions
+                unwrapped -= jumps @ box
+                displacement = unwrapped - carried
+        if strained:
+            # A barostat may scale about any point; what all atoms do together changes no distance.
+            displacement -= displacement.mean(axis=0)
         moved = np.einsum("ij,ij->i", displacement, displacement).max()
-        return unwrapped if moved < (0.5 * self.skin) ** 2 else None
+        return unwrapped if moved < (0.5 * room) ** 2 else None
 
     def _build(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, device: torch.device | str
@@ -175,8 +192,17 @@ class NeighborCache:
             shifts=None if shifts is None else torch.from_numpy(shifts),
         )
         closest = float(graph.vectors().square().sum(-1).min().sqrt()) if graph.n_edges else self.cutoff
-        inverse = np.linalg.inv(_complete(cell, pbc)) if pbc.any() else None
-        return _Reference(positions.copy(), cell, pbc, np.array(numbers), inverse, graph.to(device), closest)
+        box = _complete(cell, pbc)
+        return _Reference(
+            positions=positions.copy(),
+            lattice=np.where(pbc[:, None], cell, 0.0),
+            box=box,
+            inverse=np.linalg.inv(box),
+            pbc=pbc,
+            numbers=np.array(numbers),
+            graph=graph.to(device),
+            closest=closest,
+        )
 
 
 def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

@@ -4,9 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 
+from asecalc_mlip.batched_neighbors import BatchedNeighborCache
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.neighbors import NeighborCache, neighbor_list
@@ -77,13 +79,58 @@ def test_wrapping_alone_needs_no_new_list():
     assert cache.builds == 1
 
 
-@pytest.mark.parametrize("strain", [1e-3, 1e-9])
-def test_a_changed_cell_makes_a_new_list(strain):
+@pytest.mark.parametrize(("strain", "builds"), [(1e-9, 1), (1e-3, 1), (-1e-3, 1), (0.05, 1), (-0.12, 2)])
+def test_a_changed_cell_is_followed(strain, builds):
     # SchNetPack's skin list keeps the old shifts here and is 0.04 eV wrong at 0.1 % strain.
     atoms = make_structure("crystal")
     cache = NeighborCache(4.0, 0.5)
     assert same(cache, atoms)
     atoms.set_cell(atoms.cell * (1 + strain), scale_atoms=True)
+    assert same(cache, atoms)
+    assert cache.builds == builds
+
+
+@pytest.mark.parametrize("structure", ["crystal", "skewed", "slab"])
+@pytest.mark.parametrize("seed", range(6))
+def test_cells_that_change_with_the_atoms(structure, seed):
+    # As a barostat does it, about a point that is not the origin; a walk that shrinks, grows, shears and turns.
+    rng = np.random.default_rng(seed)
+    atoms = make_structure(structure)
+    cache, drift = NeighborCache(4.0, 0.8), rng.normal(0, 0.01, (3, 3))
+    for _ in range(60):
+        strain = np.eye(3) + 0.3 * drift + rng.normal(0, 0.003, (3, 3))
+        centre = atoms.positions.mean(axis=0)
+        atoms.set_cell(atoms.cell.array @ strain)
+        atoms.positions = (atoms.positions - centre) @ strain + centre + rng.normal(0, 0.01, atoms.positions.shape)
+        assert same(cache, atoms)
+        shortest = graph_from_atoms(atoms, 4.0).vectors().norm(dim=1).min()
+        assert cache.closest <= shortest
+    assert cache.builds < 40
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cells_of_a_batch_that_change(seed):
+    rng = np.random.default_rng(seed)
+    structures, cache = [make_structure("crystal"), make_structure("skewed")], BatchedNeighborCache(4.0, 0.8)
+    for step in range(40):
+        for atoms in structures[: 1 + step % 2]:
+            strain = np.eye(3) + rng.normal(0, 0.003, (3, 3)) - 0.004 * np.eye(3)
+            atoms.set_cell(atoms.cell.array @ strain)
+            moved = atoms.positions @ strain + rng.normal(0, 0.01, atoms.positions.shape)
+            atoms.positions = moved + rng.integers(-1, 2, moved.shape) @ atoms.cell.array
+        fresh = graph_from_atoms(structures, 4.0)
+        graph = cache.graph(fresh.numbers, fresh.positions, fresh.cell, fresh.batch, True)
+        assert torch.equal(graph.cell, fresh.cell) and torch.equal(graph.centers, fresh.centers)
+        lengths = [np.sort(g.vectors().norm(dim=1)[g.batch[g.centers] == k]) for g in (graph, fresh) for k in range(2)]
+        assert np.allclose(lengths[0], lengths[2], atol=1e-10) and np.allclose(lengths[1], lengths[3], atol=1e-10)
+    assert 2 < cache.builds < 0.3 * cache.calls
+
+
+def test_a_cell_that_changes_without_its_atoms():
+    atoms = make_structure("crystal")
+    cache = NeighborCache(4.0, 0.5)
+    assert same(cache, atoms)
+    atoms.set_cell(atoms.cell.array + np.diag([2.0, 0.0, 0.0]))
     assert same(cache, atoms)
     assert cache.builds == 2
 

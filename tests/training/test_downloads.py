@@ -47,9 +47,7 @@ def server(tmp_path, labels, monkeypatch):
 
     def local(molecule, data_set="rmd17"):
         where = real(molecule, data_set)
-        return downloads.Source(
-            (folder / where.url.rpartition("/")[2]).as_uri(), where.file, where.member, where.page
-        )
+        return downloads.Source((folder / where.url.rpartition("/")[2]).as_uri(), where.file, where.member, where.page)
 
     monkeypatch.setattr(downloads, "source", local)
     return folder
