@@ -142,6 +142,22 @@ class PIWSLCalculator(Calculator):
             "seconds_model": self._seconds["model"],
         }
 
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What changed since the last evaluation of what a model sees; called by ASE, whose own takes 0.1 ms or more.
+
+        Charges and magnetic moments change nothing, and `tol` is not used: any other position counts.
+        """
+        if self.atoms is None:
+            return list(all_changes)
+        old, new = self.atoms, atoms
+        pairs = {
+            "positions": (old.positions, new.positions),
+            "numbers": (old.numbers, new.numbers),
+            "cell": (old.cell.array, new.cell.array),
+            "pbc": (old.pbc, new.pbc),
+        }
+        return [name for name, (one, other) in pairs.items() if not np.array_equal(one, other)]
+
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Called by ASE; says why where a model with direct forces is asked for stress."""
         if name == "stress" and allow_calculation and self.potential.direct_forces:
@@ -157,7 +173,9 @@ class PIWSLCalculator(Calculator):
         """Called by ASE; fills `results`."""
         # Whatever goes wrong below, the results of the structure before must not be taken for those of this one.
         self.results = {}
-        super().calculate(atoms, properties, system_changes)
+        # Not ASE's own: it looks for a directory, and copies what `get_property` has copied.
+        if atoms is not None and self.check_state(atoms):
+            self.atoms = atoms.copy()
         atoms = self.atoms
         if atoms is None:
             raise InputError("the calculator has no structure yet: give calculate(atoms) one, or set atoms.calc")

@@ -120,6 +120,34 @@ def test_failed_calculation_leaves_no_old_results(calculator):
     assert fresh.get_property("forces", good, allow_calculation=False) is None
 
 
+def test_evaluates_again_what_changed_and_nothing_else(calculator):
+    atoms = make_structure("crystal")
+    atoms.calc = calculator
+    energy = atoms.get_potential_energy()
+    atoms.set_initial_charges(np.ones(len(atoms)))
+    atoms.set_momenta(np.ones((len(atoms), 3)))
+    assert atoms.get_potential_energy() == energy and calculator.neighbors.calls == 1
+    for calls, change in enumerate(
+        [
+            lambda: atoms.positions.__setitem__((0, 0), np.nextafter(atoms.positions[0, 0], 9.0)),
+            lambda: atoms.set_cell(atoms.cell.array * (1 + 1e-15)),
+            lambda: atoms.set_pbc([True, True, False]),
+            lambda: atoms.numbers.__setitem__(slice(None), atoms.numbers[::-1].copy()),
+            lambda: atoms.__delitem__(0),
+        ],
+        start=2,
+    ):
+        assert calculator.check_state(atoms) == []
+        change()
+        assert len(calculator.check_state(atoms)) >= 1
+        atoms.get_forces()
+        assert calculator.neighbors.calls == calls
+    # The calculator keeps a copy of its own.
+    calculator.calculate(atoms)
+    atoms.positions += 0.1
+    assert calculator.check_state(atoms) == ["positions"]
+
+
 def test_copies_and_inference_mode(calculator):
     atoms = make_structure("crystal")
     atoms.calc = calculator
