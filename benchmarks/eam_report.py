@@ -25,7 +25,7 @@ from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
 from asecalc_mlip.plots.piwsl import survival_figure  # noqa: E402
 from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
-from benchmarks.eam_rows import DATA, ENERGIES_UP, METHODS, MODELS, MORE, RUNS, SEEDS, Row  # noqa: E402
+from benchmarks.eam_rows import DATA, ENERGIES_UP, LONG_STEPS, METHODS, MODELS, MORE, RUNS, SEEDS, Row  # noqa: E402
 from benchmarks.eam_study import SHARED  # noqa: E402
 from training.readers import read_frames  # noqa: E402
 
@@ -88,7 +88,7 @@ def dynamics(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
         for group in chosen:
             rows = groups[group]
             stable_ps = [time for row in rows for time in row["stable_ps"]]
-            if ENERGIES_UP not in group[3]:
+            if group[3] in (*METHODS, *MORE):
                 times[NAMES[group[2]]][group[3]] = stable_ps
             rdf = [row["rdf_error_percent"][0] for row in rows if row["rdf_error_percent"]]
             cells = [str(len(stable_ps)), str(sum(row["stable"] for row in rows)), f"{np.mean(stable_ps):.1f}"]
@@ -126,8 +126,8 @@ def _hole(hole: Any) -> str:
 
 
 def _in_order(groups: Any) -> list[Group]:
-    methods = (*METHODS, *MORE)
-    labels = [*methods, *(f"{method}, {ENERGIES_UP}" for method in methods)]
+    variants = ("", f", {ENERGIES_UP}", f", {LONG_STEPS} steps")
+    labels = [method + variant for variant in variants for method in (*METHODS, *MORE)]
     return sorted(groups, key=lambda g: (list(MODELS).index(g[2]), labels.index(g[3])))
 
 

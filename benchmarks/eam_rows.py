@@ -28,6 +28,8 @@ FORCES_WEIGHT, LOW_FORCES_WEIGHT = 100.0, 2.0
 ENERGIES_UP = "energies x 50"
 # Gradient steps of every row: half of them on the EAM's labels where a row is pretrained.
 STEPS = 2000
+# Enough to learn the few frames by heart nearly, as a user would train on them.
+LONG_STEPS = 10_000
 EPOCHS = 10
 BATCH = 4
 # Frames and model are drawn by seeds of their own: the EAM is fitted once for each subset.
@@ -76,7 +78,13 @@ class Row:
     @property
     def label(self) -> str:
         """Method, and what differs from the other rows."""
-        return self.method if self.forces_weight == FORCES_WEIGHT else f"{self.method}, {ENERGIES_UP}"
+        return self.method + self.variant
+
+    @property
+    def variant(self) -> str:
+        """What differs from the other rows."""
+        energies = "" if self.forces_weight == FORCES_WEIGHT else f", {ENERGIES_UP}"
+        return energies + ("" if self.steps == STEPS else f", {self.steps} steps")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types."""
@@ -104,6 +112,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "silica-energies": lambda: _grid(
         "silica", (120,), ("painn",), ("plain", "EAM", "delta", "delta + replay"), forces_weight=LOW_FORCES_WEIGHT
     ),
+    "silica-long": lambda: _grid("silica", (120,), ("painn",), FIRST, steps=LONG_STEPS),
     "silica-models": lambda: _grid("silica", (120,), OTHERS, FIRST),
     "limno": lambda: _grid("limno", (30,), ("painn",), FIRST),
     "tio2": lambda: _grid("tio2", (200,), ("painn",), FIRST),
@@ -117,14 +126,13 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 def pretrain_overrides(row: Row, shared: Path) -> dict[str, Any]:
     """Settings of the training on the labels of the EAM, shared by the rows that are pretrained."""
     folder = folder_of(row)
-    name = "pretrained" if row.forces_weight == FORCES_WEIGHT else f"pretrained, {ENERGIES_UP}"
     return {
         **_common(row, shared, row.steps // 2),
         "data.n_val": PRETRAINING_VALIDATION,
         "pretrain.eam": folder / "eam.pt",
         "pretrain.rounds": LABELS["rounds"],
         "pretrain.strength": LABELS["strength"],
-        "run.output": folder / row.model / name / f"seed {row.seed}",
+        "run.output": folder / row.model / f"pretrained{row.variant}" / f"seed {row.seed}",
     }
 
 
