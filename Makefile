@@ -23,14 +23,14 @@ help:
 venv: $(STAMP)
 
 # torch first and alone, so that its build is the one pip finds here: a CPU build from --find-links, else the index.
-$(STAMP): setup.py pyproject.toml constraints.txt asecalc_mlip/kernels/message.cpp asecalc_mlip/kernels/painn.cpp asecalc_mlip/kernels/schnet.cpp asecalc_mlip/kernels/lanes.h
+$(STAMP): setup.py pyproject.toml constraints.txt $(wildcard asecalc_mlip/kernels/*.cpp asecalc_mlip/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "make: $(PYTHON) is missing or older than 3.11; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || \
 	  { echo "make: no C++ compiler found; install g++ or clang, or set CXX" >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e ".[train,tune,xtb,phonons,dev]"
+	$(PIP) -e ".[train,tune,xtb,phonons,cluster,dev]"
 	@# SchNetPack 2.2 declares Python 3.12 and runs on 3.11, where pip would take 2.0.4, which fails on import.
 	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
 	  $(PIP) --no-deps --ignore-requires-python $(SCHNETPACK)

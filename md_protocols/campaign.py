@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     directory = Path(options.output)
     try:
+        _check_means(options)
         runs = read_plan(directory) if options.restart else _plan(options, directory)
         stopped = _run_all(options, directory, runs)
         print(report_campaign(directory, runs))
@@ -145,11 +147,17 @@ def _seeds(text: str) -> list[int]:
     return numbers if "," in text else list(range(numbers[0]))
 
 
-def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) -> int | None:
-    """Run what is left; the signal that stopped it, if one did."""
+def _check_means(options: argparse.Namespace) -> None:
+    """Refuse what cannot be run with before a plan is written."""
     for name in ("batch_size", "processes"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}.")
+    if options.dask and find_spec("distributed") is None:
+        raise InputError("--dask needs the package distributed: pip install distributed, or use --processes.")
+
+
+def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) -> int | None:
+    """Run what is left; the signal that stopped it, if one did."""
     todo = shares(directory, runs, options.batch_size, options.processes)
     if options.dask:
         _on_dask(options, directory, todo)
@@ -158,8 +166,7 @@ def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) 
         _in_processes(options, directory, todo)
         return None
     total = sum(run.settings["steps"] for share in todo for run in share)
-    hidden = None if options.progress is None else not options.progress
-    with Interrupt() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=hidden) as bar:
+    with Interrupt() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=_hidden(options)) as bar:
         for share in todo:
             if not interrupt.signal:
                 run_share(
@@ -168,25 +175,37 @@ def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) 
         return interrupt.signal
 
 
+def _hidden(options: argparse.Namespace) -> bool | None:
+    """For tqdm, whose None means: hidden unless this is a terminal."""
+    return False if options.progress else None
+
+
 def _in_processes(options: argparse.Namespace, directory: Path, todo: list[list[Run]]) -> None:
     """A process for each share; new ones, because a forked torch may hang."""
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(run_share, str(directory), share, device=options.device, threads=1) for share in todo]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="share", disable=not options.progress):
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="share", disable=_hidden(options)):
             job.result()
 
 
 def _on_dask(options: argparse.Namespace, directory: Path, todo: list[list[Run]]) -> None:
+    """A task for each share; Dask gives the shares of a worker that dies to another, which continues them."""
+    import distributed
+
     try:
-        from distributed import Client
-    except ImportError:
-        raise InputError("--dask needs the package distributed: pip install distributed, or use --processes.") from None
-    with Client(options.dask) as client:
+        client = distributed.Client(options.dask)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"No Dask scheduler answers at {options.dask} ({error}). Start one with `dask scheduler`, workers with "
+            f"`dask worker ADDRESS --nthreads 1`, and continue with --restart --output {directory}."
+        ) from None
+    with client:
         jobs = [
             client.submit(run_share, str(directory.resolve()), share, device=options.device, threads=1, pure=False)
             for share in todo
         ]
-        client.gather(jobs)
+        for job in tqdm(distributed.as_completed(jobs), total=len(jobs), unit="share", disable=_hidden(options)):
+            job.result()
 
 
 if __name__ == "__main__":

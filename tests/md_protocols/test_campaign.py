@@ -20,7 +20,7 @@ from asecalc_mlip.engine import NativeEngine
 from asecalc_mlip.errors import InputError
 from md_protocols import campaign
 from md_protocols.batch_integrators import Flat, batched
-from md_protocols.campaign_runs import Run, read_plan, run_share, shares
+from md_protocols.campaign_runs import read_plan, run_share, shares
 from md_protocols.settings import MDSettings
 from md_protocols.thermostats import make_integrator, maxwell_boltzmann
 from tests.md_protocols import toys
@@ -179,36 +179,34 @@ def test_a_killed_campaign_continues(plan, tmp_path):
         assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
 
 
-def test_dask_gets_the_shares(plan, monkeypatch):
-    """The client is a stand-in that runs what it gets; what matters is what it is given."""
-    import types
+def test_dask_runs_the_shares(plan):
+    """A scheduler and two workers in processes of their own; the runs are those of one process."""
+    distributed = pytest.importorskip("distributed")
+    runs = plan("campaign", "--seeds", "2", "--steps", "60", "--no-bond-rule")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        arguments = ["--restart", "--output", "campaign", "--dask", cluster.scheduler_address, "--batch-size", "1"]
+        assert campaign.main(arguments) == 0
+    plan("whole", "--seeds", "2", "--steps", "60", "--no-bond-rule")
+    assert campaign.main(["--restart", "--output", "whole", "--batch-size", "1"]) == 0
+    for run in runs:
+        assert_same_run(Path("whole") / run.name, Path("campaign") / run.name)
 
-    given = []
 
-    class Client:
-        def __init__(self, address):
-            assert address == "tcp://somewhere:8786"
+def test_a_scheduler_that_is_not_there(plan, capsys):
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    plan("campaign")
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.3s"}):
+        assert campaign.main(["--restart", "--output", "campaign", "--dask", "tcp://127.0.0.1:9"]) == 2
+    assert "No Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
-        def __enter__(self):
-            return self
 
-        def __exit__(self, *exception):
-            pass
-
-        def submit(self, function, directory, share, **options):
-            assert function is run_share and Path(directory).is_absolute() and options["threads"] == 1
-            given.extend(share)
-
-        def gather(self, jobs):
-            return jobs
-
-    monkeypatch.setitem(sys.modules, "distributed", types.SimpleNamespace(Client=Client))
-    runs = plan("campaign", "--seeds", "2")
-    arguments = ["--restart", "--output", "campaign", "--dask", "tcp://somewhere:8786", "--batch-size", "3"]
-    assert campaign.main(arguments) == 0
-    assert given == runs and isinstance(given[0], Run)
-    monkeypatch.setitem(sys.modules, "distributed", None)
+def test_without_dask_nothing_is_planned(plan, capsys, monkeypatch):
+    plan("other")
+    monkeypatch.setattr(campaign, "find_spec", lambda name: None)
+    arguments = ["--model", "model.pt", "--structure", "start.extxyz", "--output", "campaign", "--dask", "tcp://a:1"]
     assert campaign.main(arguments) == 2
+    assert "pip install distributed" in capsys.readouterr().err and not Path("campaign").exists()
 
 
 def test_bad_input_is_named(plan, capsys):
