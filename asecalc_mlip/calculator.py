@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from asecalc_mlip.ase_state import StateCalculator
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.checks import CLOSEST, ElementCheck, check_distances, checked_device
 from asecalc_mlip.engine import Compile, Engine, Precision, make_engine
@@ -26,14 +27,14 @@ from asecalc_mlip.evaluation import BatchSize, evaluate_iter
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import Potential, Prediction
 from asecalc_mlip.models.potential import NO_STRESS
-from asecalc_mlip.neighbors import NeighborCache
+from asecalc_mlip.neighbor_cache import NeighborCache
 
 __all__ = ["PIWSLCalculator"]
 
 Dtype = Literal["float32", "float64"]
 
 
-class PIWSLCalculator(Calculator):
+class PIWSLCalculator(StateCalculator):
     """Energy, forces and stress of a model file; made by `PIWSLCalculator.load`.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), and stress (eV/Å³, Voigt order,
@@ -142,22 +143,6 @@ class PIWSLCalculator(Calculator):
             "seconds_model": self._seconds["model"],
         }
 
-    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What changed since the last evaluation of what a model sees; called by ASE, whose own takes 0.1 ms or more.
-
-        Charges and magnetic moments change nothing, and `tol` is not used: any other position counts.
-        """
-        if self.atoms is None:
-            return list(all_changes)
-        old, new = self.atoms, atoms
-        pairs = {
-            "positions": (old.positions, new.positions),
-            "numbers": (old.numbers, new.numbers),
-            "cell": (old.cell.array, new.cell.array),
-            "pbc": (old.pbc, new.pbc),
-        }
-        return [name for name, (one, other) in pairs.items() if not np.array_equal(one, other)]
-
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Called by ASE; says why where a model with direct forces is asked for stress."""
         if name == "stress" and allow_calculation and self.potential.direct_forces:
@@ -173,12 +158,7 @@ class PIWSLCalculator(Calculator):
         """Called by ASE; fills `results`."""
         # Whatever goes wrong below, the results of the structure before must not be taken for those of this one.
         self.results = {}
-        # Not ASE's own: it looks for a directory, and copies what `get_property` has copied.
-        if atoms is not None and self.check_state(atoms):
-            self.atoms = atoms.copy()
-        atoms = self.atoms
-        if atoms is None:
-            raise InputError("the calculator has no structure yet: give calculate(atoms) one, or set atoms.calc")
+        atoms = self.take(atoms)
         # Whoever asked for stress once will again at the next step; taking it along then saves a second evaluation.
         self._stress_wanted |= "stress" in properties
         stress = self._stress_wanted and bool(atoms.pbc.all())

@@ -26,7 +26,7 @@ from asecalc_mlip.engine.memory import MemoryGuard, bytes_needed
 from asecalc_mlip.errors import CommitteeDisagreement, InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, Prediction
-from asecalc_mlip.neighbors import NeighborCache
+from asecalc_mlip.neighbor_cache import NeighborCache
 
 __all__ = ["CommitteeCalculator", "CommitteePrediction"]
 

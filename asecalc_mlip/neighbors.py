@@ -1,21 +1,13 @@
-"""Neighbour lists by vesin, in a fixed order, and the Verlet skin that spares most of them.
-
-The order (centre, neighbour, shift) depends on the structure alone. After the skin's surplus pairs are dropped, a list
-that was kept for a hundred steps is the same as a fresh one to the last bit, so restarted dynamics repeat exactly.
-"""
+"""Neighbour lists by vesin, in a fixed order: (centre, neighbour, shift) depends on the structure alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
-import torch
 import vesin
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.graph import AtomGraph
 
-__all__ = ["NeighborCache", "neighbor_list"]
+__all__ = ["complete_box", "neighbor_list"]
 
 # Float64 has 1e-8 Å left at this distance from the origin; beyond, forces are noise.
 FARTHEST = 1e8
@@ -67,144 +59,6 @@ def neighbor_list(
     return i[order], j[order], shifts[order].astype(np.float64) if pbc.any() else None
 
 
-@dataclass
-class _Reference:
-    positions: np.ndarray
-    lattice: np.ndarray  # zeros where not periodic
-    box: np.ndarray  # with a vector for every direction
-    inverse: np.ndarray
-    pbc: np.ndarray
-    numbers: np.ndarray
-    graph: AtomGraph
-    closest: float
-
-
-class NeighborCache:
-    """Neighbour list of one structure that is kept until an atom has moved skin/2 (Verlet, 1967).
-
-    The list is made anew when the periodicity, the elements or the number of atoms change. Positions that were wrapped
-    back into the cell are recognised and cost nothing. A cell that changes carries its atoms along: what counts is how
-    far they moved beyond that, and what a cell that shrinks has taken of the skin.
-
-    Parameters
-    ----------
-    cutoff, skin : float
-        Å. A skin of 0 makes every list anew.
-
-    Attributes
-    ----------
-    calls, builds : int
-        How often a list was asked for, and how often one had to be made.
-    """
-
-    def __init__(self, cutoff: float, skin: float):
-        if not 0 <= skin < np.inf:
-            raise InputError(f"skin is {skin} Å; it must be 0 (a new list every step) or more, usually 0.3 to 1")
-        self.cutoff, self.skin = cutoff, skin
-        self.calls = self.builds = 0
-        self._reference: _Reference | None = None
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of calls that needed no new list."""
-        return 1.0 - self.builds / self.calls if self.calls else 0.0
-
-    @property
-    def closest(self) -> float:
-        """Å; no two atoms of the structure last asked for are closer than this, known without a look at them."""
-        return np.inf if self._reference is None else self._reference.closest - self.skin
-
-    def graph(
-        self,
-        numbers: np.ndarray,
-        positions: np.ndarray,
-        cell: np.ndarray,
-        pbc: np.ndarray,
-        device: torch.device | str = "cpu",
-        *,
-        trim: bool = True,
-    ) -> AtomGraph:
-        """Graph of a structure on a device; the first four arguments as for `neighbor_list`.
-
-        With `trim` it has exactly the edges shorter than the cutoff. Without, those in the skin too: their filters are
-        zero, and as long as the list holds all tensors but the positions are the same objects, so that nothing else
-        travels to a GPU, which need not be waited for.
-        """
-        self.calls += 1
-        lattice = np.where(np.asarray(pbc, dtype=bool)[:, None], cell, 0.0)
-        unwrapped = self._still_valid(numbers, positions, lattice, pbc)
-        if unwrapped is None:
-            self.builds += 1
-            unwrapped = np.array(positions, dtype=np.float64)
-            self._reference = self._build(numbers, unwrapped, cell, pbc, device)
-        assert self._reference is not None
-        graph = replace(self._reference.graph, positions=torch.from_numpy(unwrapped).to(device))
-        if not np.array_equal(lattice, self._reference.lattice):
-            graph = replace(graph, cell=torch.from_numpy(lattice)[None].to(device))
-        return graph.within(self.cutoff) if self.skin > 0 and trim else graph
-
-    def _still_valid(
-        self, numbers: np.ndarray, positions: np.ndarray, lattice: np.ndarray, pbc: np.ndarray
-    ) -> np.ndarray | None:
-        """Positions without jumps by whole lattice vectors, or None when the list is too old."""
-        ref = self._reference
-        if ref is None or self.skin == 0 or not (np.isfinite(positions).all() and np.isfinite(lattice).all()):
-            return None
-        if not (np.array_equal(numbers, ref.numbers) and np.array_equal(pbc, ref.pbc)):
-            return None
-        box, inverse, carried, room = ref.box, ref.inverse, ref.positions, self.skin
-        strained = not np.array_equal(lattice, ref.lattice)
-        if strained:
-            box = np.where(ref.pbc[:, None], lattice, ref.box)
-            strain = ref.inverse @ box
-            # Pairs that are not in the list were cutoff + skin apart or more; this much of the skin is left of it. A
-            # cell that grows leaves no more than the skin, on which `closest` counts.
-            least = min(np.linalg.svd(strain, compute_uv=False)[-1], 1.0)
-            room = least * (self.cutoff + self.skin) - self.cutoff
-            if room <= 0:
-                return None
-            inverse, carried = np.linalg.inv(box), ref.positions @ strain
-        unwrapped = np.array(positions, dtype=np.float64)
-        displacement = unwrapped - carried
-        if ref.pbc.any():
-            jumps = np.round(displacement @ inverse) * ref.pbc
-            if jumps.any():
-                unwrapped -= jumps @ box
-                displacement = unwrapped - carried
-        if strained:
-            # A barostat may scale about any point; what all atoms do together changes no distance.
-            displacement -= displacement.mean(axis=0)
-        moved = np.einsum("ij,ij->i", displacement, displacement).max()
-        return unwrapped if moved < (0.5 * room) ** 2 else None
-
-    def _build(
-        self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, device: torch.device | str
-    ) -> _Reference:
-        pbc, cell = np.array(pbc, dtype=bool), np.array(cell, dtype=np.float64)
-        centers, neighbors, shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
-        graph = AtomGraph(
-            numbers=torch.from_numpy(np.asarray(numbers, dtype=np.int64)),
-            positions=torch.from_numpy(positions),
-            batch=torch.zeros(len(positions), dtype=torch.int64),
-            centers=torch.from_numpy(centers),
-            neighbors=torch.from_numpy(neighbors),
-            cell=torch.from_numpy(np.where(pbc[:, None], cell, 0.0))[None],
-            shifts=None if shifts is None else torch.from_numpy(shifts),
-        )
-        closest = float(graph.vectors().square().sum(-1).min().sqrt()) if graph.n_edges else self.cutoff
-        box = _complete(cell, pbc)
-        return _Reference(
-            positions=positions.copy(),
-            lattice=np.where(pbc[:, None], cell, 0.0),
-            box=box,
-            inverse=np.linalg.inv(box),
-            pbc=pbc,
-            numbers=np.array(numbers),
-            graph=graph.to(device),
-            closest=closest,
-        )
-
-
 def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     if len(positions) == 0:
         raise InputError("the structure has no atoms; an energy needs at least one")
@@ -224,8 +78,8 @@ def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
         )
     if not pbc.any():
         return np.eye(3)
-    box = _complete(cell, pbc)
-    if abs(np.linalg.det(box)) < 1e-6 * np.prod(np.linalg.norm(box, axis=1)) or not pbc_spanned(cell, pbc):
+    box = complete_box(cell, pbc)
+    if abs(np.linalg.det(box)) < 1e-6 * np.prod(np.linalg.norm(box, axis=1)) or not _pbc_spanned(cell, pbc):
         raise InputError(
             f"pbc is {pbc.tolist()}, but the cell {np.round(cell, 6).tolist()} has no volume in those directions; "
             "set the cell, or pbc=False"
@@ -233,14 +87,14 @@ def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
     return box
 
 
-def pbc_spanned(cell: np.ndarray, pbc: np.ndarray) -> bool:
+def _pbc_spanned(cell: np.ndarray, pbc: np.ndarray) -> bool:
     """Whether every periodic direction has a lattice vector and these are linearly independent."""
     lattice = cell[pbc]
     return bool(np.linalg.matrix_rank(lattice, tol=1e-6) == len(lattice))
 
 
-def _complete(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    # Directions that are not periodic get unit vectors normal to the others, so that the matrix can be inverted.
+def complete_box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The cell, with unit vectors normal to the others where it is not periodic, so that it can be inverted."""
     box = np.where(pbc[:, None], cell, 0.0)
     missing = np.flatnonzero(~pbc)
     if len(missing):

@@ -1,0 +1,45 @@
+"""What of ASE's calculator runs at every step, made fast."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from asecalc_mlip.errors import InputError
+
+__all__ = ["StateCalculator"]
+
+
+class StateCalculator(Calculator):
+    """A calculator whose results depend on positions, elements, cell and periodicity alone."""
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What changed since the last evaluation of what a model sees; called by ASE, whose own takes 0.1 ms or more.
+
+        Charges and magnetic moments change nothing, and `tol` is not used: any other position counts.
+        """
+        if self.atoms is None:
+            return list(all_changes)
+        old, new = self.atoms, atoms
+        pairs = {
+            "positions": (old.positions, new.positions),
+            "numbers": (old.numbers, new.numbers),
+            "cell": (old.cell.array, new.cell.array),
+            "pbc": (old.pbc, new.pbc),
+        }
+        return [name for name, (one, other) in pairs.items() if not np.array_equal(one, other)]
+
+    def take(self, atoms: Atoms | None) -> Atoms:
+        """A copy of the structure, kept as `atoms`; what `Calculator.calculate` does, without looking for a directory.
+
+        Raises
+        ------
+        InputError
+            Where there is none and never was.
+        """
+        if atoms is not None and self.check_state(atoms):
+            self.atoms = atoms.copy()
+        if self.atoms is None:
+            raise InputError("the calculator has no structure yet: give calculate(atoms) one, or set atoms.calc")
+        return self.atoms
