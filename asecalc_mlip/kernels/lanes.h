@@ -41,10 +41,13 @@ template <typename T> INLINE Vec<T> load(const T* p) { return *reinterpret_cast<
 template <typename T> INLINE void store(T* p, Vec<T> v) { *reinterpret_cast<Vec<T>*>(p) = v; }
 template <typename T> INLINE Vec<T> fill(T value) { return value - Vec<T>{}; }
 
+// By halves: one after another, the additions would wait for each other.
 template <typename T> INLINE T sum(Vec<T> v) {
-  T total = 0;
-  for (int l = 0; l < Lanes<T>::count; ++l) total += v[l];
-  return total;
+  T part[Lanes<T>::count];
+  store(part, v);
+  for (int n = Lanes<T>::count / 2; n > 0; n /= 2)
+    for (int l = 0; l < n; ++l) part[l] += part[l + n];
+  return part[0];
 }
 
 // eˣ = 2ⁿ eʳ with |r| ≤ ½ ln 2 and a Taylor series for eʳ, exact to the last digits of T.
