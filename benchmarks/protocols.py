@@ -3,11 +3,13 @@
     python benchmarks/protocols.py [--model aspirin.pt] [--protocol md17 ...]
 
 The seeds of a protocol advance together in one campaign on one thread; the wall time of each is its share. The
-same command continues what was interrupted and skips what is done. Results: benchmarks/results/protocols.json and .md.
+same command continues what was interrupted and skips what is done. Results: benchmarks/results/protocols.json, .md
+and a figure for each model.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -20,7 +22,9 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.stability_report import conservation  # noqa: E402
+from asecalc_mlip.plots.md import figure_bytes  # noqa: E402
+from benchmarks.stability import machine  # noqa: E402
+from benchmarks.stability_report import Run, measure, runs_figure  # noqa: E402
 from md_protocols.files import SUMMARY, RunFiles  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -33,14 +37,23 @@ RESULTS = ROOT / "benchmarks" / "results"
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="For the results.")
 def main(model: str, protocols: tuple[str, ...], runs: Path, output: Path) -> None:
     """Run what is missing and report all there is."""
-    path = output / "protocols.json"
+    path, name = output / "protocols.json", Path(model).stem
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     output.mkdir(parents=True, exist_ok=True)
+    done: list[Run] = []
     for protocol in protocols:
-        folder = runs / Path(model).stem / protocol
+        folder = runs / name / protocol
         run(model, protocol, folder)
-        found.setdefault(Path(model).name, {})[protocol] = measure(folder)
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        done += (finished := _finished(folder))
+        found.setdefault(name, {})[protocol] = {
+            "model_sha256": json.loads((folder / "campaign.json").read_text())["runs"][0]["sha256"],
+            "date": datetime.date.today().isoformat(),
+            "machine": {**machine(), "threads_per_run": 1},
+            "runs": [{**_settings(row[3]), **measure(*row)} for row in finished],
+        }
+        RunFiles(output).write_json("protocols.json", found)
+    study = {"model": f"{name}.pt", "temperature_K": 500.0, "timestep_fs": 0.5}
+    (output / f"protocols_{name}.png").write_bytes(figure_bytes(runs_figure(study, done, [measure(*r) for r in done])))
     (output / "protocols.md").write_text(text := table(found))
     click.echo(text)
 
@@ -54,32 +67,31 @@ def run(model: str, protocol: str, folder: Path) -> None:
     subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 
-def measure(folder: Path) -> list[dict[str, Any]]:
-    """A row for each seed."""
-    rows = []
-    for path in sorted(folder.glob(f"*/{SUMMARY}")):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        settings = summary["settings"]
-        row = {
-            "seed": settings["seed"],
-            "ensemble": settings["ensemble"],
-            "length_ps": settings["steps"] * settings["timestep_fs"] / 1e3,
-            **{name: summary[name] for name in ("stable", "stable_ps", "failure", "temperature_mean_K", "h_error")},
-            "wall_s": summary["wall_s"],
-        }
-        if settings["ensemble"] == "nve":
-            row |= conservation(RunFiles(path.parent), summary)
-        rows.append(row)
-    return sorted(rows, key=lambda row: row["seed"])
+def _finished(folder: Path) -> list[Run]:
+    """The runs of a protocol, by seed."""
+    runs = []
+    for path in folder.glob(f"*/{SUMMARY}"):
+        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        runs.append((settings["ensemble"], settings["seed"], settings["dtype"], path.parent))
+    return sorted(runs)
 
 
-def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+def _settings(folder: Path) -> dict[str, Any]:
+    """What `measure` leaves out."""
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    settings = summary["settings"]
+    names = ("temperature_K", "thermostat", "timestep_fs", "interval")
+    length = settings["steps"] * settings["timestep_fs"] / 1e3
+    return {**{name: settings[name] for name in names}, "length_ps": length, "h_error": summary["h_error"]}
+
+
+def table(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Markdown."""
     heads = ["model", "protocol", "seed", "stable, ps", "mean T, K", "h(r) error", "drift, meV/atom/ps", "wall, min"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for model, by_protocol in found.items():
-        for protocol, rows in by_protocol.items():
-            for row in rows:
+        for protocol, part in by_protocol.items():
+            for row in part["runs"]:
                 drift = row.get("drift_mev_per_atom_ps")
                 cells = [model, protocol, str(row["seed"]), f"{row['stable_ps']:g} of {row['length_ps']:g}"]
                 cells += [_number(row["temperature_mean_K"], ".0f"), _number(row["h_error"], ".3f")]

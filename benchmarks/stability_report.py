@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.io import iread
+from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis import MoleculeReference, distance_histogram, energy_drift
 from asecalc_mlip.plots.md import figure_bytes
@@ -36,7 +37,7 @@ def report(study: dict, runs: Sequence[Run], output: Path) -> str:
     stem = f"stability_{Path(study['model']).stem}"
     files = RunFiles(output)
     files.write_json(f"{stem}.json", result)
-    files.write_bytes(f"{stem}.png", figure_bytes(_figure(study, runs, rows)))
+    files.write_bytes(f"{stem}.png", figure_bytes(runs_figure(study, runs, rows)))
     return f"{_table(rows)}\n{output / stem}.json and .png"
 
 
@@ -83,7 +84,8 @@ def _stable_log(files: RunFiles, summary: dict) -> dict[str, np.ndarray]:
     return {name: values[log["step"] <= last] for name, values in log.items()}
 
 
-def _figure(study: dict, runs: Sequence[Run], rows: Sequence[dict]):
+def runs_figure(study: dict, runs: Sequence[Run], rows: Sequence[dict]) -> Figure:
+    """Temperature, h(r) and total energy of finished runs, with what `measure` says of them."""
     colours = {seed: index for index, seed in enumerate(dict.fromkeys(run[1] for run in runs))}
     series: dict[str, list[Series]] = {"nvt": [], "nve": []}
     reference = None
