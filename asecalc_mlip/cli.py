@@ -51,6 +51,7 @@ for command in (
     models.tune,
     models.evaluate,
     models.info,
+    models.core,
     models.bench,
     dynamics.nvt,
     dynamics.nve,

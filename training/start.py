@@ -22,7 +22,7 @@ from ase.data import chemical_symbols
 from asecalc_mlip.calculator import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.models import Potential, add_potentials, build_network, build_potential
+from asecalc_mlip.models import Potential, add_potentials, build_potential, core_potential
 from asecalc_mlip.models.sum import Sum
 from training.base import check_base
 from training.census import has_label
@@ -139,13 +139,7 @@ def _load_delta(name: str, frames: Sequence[Atoms]) -> LoadedModel:
     if name != "zbl":
         return load(name)
     elements = {int(z) for atoms in frames for z in atoms.numbers}
-    potential = Potential(
-        build_network("zbl", {}),
-        architecture="zbl",
-        hyperparameters={},
-        reference_energies=dict.fromkeys(elements, 0.0),
-    )
-    return LoadedModel(potential.eval(), {"name": "ZBL"}, Path("zbl"))
+    return LoadedModel(core_potential(elements).eval(), {"name": "ZBL"}, Path("zbl"))
 
 
 def _check_elements(delta: LoadedModel, elements: Sequence[int]) -> None:

@@ -96,6 +96,26 @@ def info(model: str) -> None:
 
 
 @click.command()
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="FILE.pt", help="Model to write.")
+@click.option("--data", metavar="FILE", help="Structures it was trained on, to see that they stay as they are.")
+def core(model: str, output: str, data: str | None) -> None:
+    """Add a ZBL core to a MODEL that is trained already.
+
+    It keeps atoms apart where the model has seen nothing, and ends at 0.8 of the sum of their covalent radii, inside
+    the shortest bonds. To train with a core in place: finetune.delta=zbl.
+    """
+    checkpoint = import_module("asecalc_mlip.checkpoint")
+    frames = []
+    if data:
+        existing(data)
+        frames = import_module("training.readers").read_frames(data)
+    added, found = import_module("asecalc_mlip.core").add_core(checkpoint.load(model), frames)
+    checkpoint.save(output, added.potential, card=added.card, reference_energies=added.reference_energies)
+    click.echo(f"{output}: the core {found or 'was checked against no data; give --data'}")
+
+
+@click.command()
 @click.argument("model", default="aspirin.pt")
 @click.option("-s", "--structure", "structures", multiple=True, metavar="FILE|NAME", help="Structure; may be repeated.")
 @click.option("--steps", type=click.IntRange(1), help="Timed steps; default: what five seconds allow, 3 to 100.")

@@ -4,7 +4,7 @@
 
 PaiNN has a way of its own, by forward tangents (hessian_painn.py). Elsewhere the forces are made once, with their
 graph, and every row costs one backward pass through it. The native kernels take one direction at a time, so there rows
-go one by one, elsewhere as many at once as memory and caches allow.
+go one by one, elsewhere as many at once as memory and caches allow. Each part of a sum goes its own way.
 
 It is the second derivative at a point. PaiNN takes lengths of vectors that can vanish, by symmetry or in a plane, as
 √(|v|² + 10⁻⁸): its curvature there can be large within 10⁻⁴ of zero and differ from what vibrations of 0.01 Å feel.
@@ -25,7 +25,7 @@ from asecalc_mlip.engine.memory import available_bytes, bytes_needed
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import native_library, plain_kernels
-from asecalc_mlip.models import PaiNN, Potential
+from asecalc_mlip.models import PaiNN, Potential, parts_of
 
 __all__ = ["NO_HESSIAN", "double", "hessian"]
 
@@ -69,6 +69,8 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
     """
     if potential.direct_forces:
         raise InputError(NO_HESSIAN)
+    if len(parts := parts_of(potential)) > 1:
+        return torch.stack([hessian(part, graph.within(part.cutoff), rows=rows) for part in parts]).sum(0)
     if rows is None and _by_tangents(potential, graph):
         return painn_hessian(potential, graph)
     at_once = _rows(potential, graph) if rows is None else rows

@@ -1,4 +1,4 @@
-"""PaiNN, SchNet and EAM on the CPU in one native call: no operator overhead, nothing of edges × features stored."""
+"""PaiNN, SchNet, EAM, ZBL on the CPU in one native call: no operator overhead, nothing of edges × features stored."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class NativeEngine:
             return f"it has no kernel for {_kind(potential)}"
         if potential.hyperparameters.get("n_features", 128) % lanes:
             return f"it needs a number of features that is a multiple of {lanes}"
-        if not hasattr(native_library(), f"{potential.architecture}_workspace"):
+        kernel = {"zbl": "eam"}.get(potential.architecture, potential.architecture)
+        if not hasattr(native_library(), f"{kernel}_workspace"):
             return "the native library was not built; with a C++ compiler, install the package again"
         return None
 

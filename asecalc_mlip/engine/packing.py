@@ -16,7 +16,7 @@ from asecalc_mlip.models.eam import TAIL
 from asecalc_mlip.models.painn import PaiNNMixing
 from asecalc_mlip.models.radial import BesselBasis
 from asecalc_mlip.models.schnet import SchNetInteraction
-from asecalc_mlip.models.zbl import COULOMB, INNER, OUTER, screening_rate
+from asecalc_mlip.models.zbl import COULOMB, INNER, OUTER, ZBL, screening_rate
 
 __all__ = ["LANES", "PACKERS", "Packed"]
 
@@ -90,8 +90,7 @@ def _pack_eam(network: EAM) -> Packed:
     columns = [softplus(network.depth)[pairs], softplus(network.stiffness)[pairs], network.bond[pairs]]
     columns.append(network.radii.to(dtype)[pairs])
     if network.zbl is not None:
-        bond = (network.zbl.radii[za] + network.zbl.radii[zb]).to(dtype)
-        columns += [OUTER * bond, INNER * bond, COULOMB * (za * zb).to(dtype), screening_rate(za, zb, dtype)]
+        columns += _core(network.zbl, za, zb, dtype)
     constants = torch.stack(columns, dim=1)
     shares = decays = torch.zeros(0, dtype=dtype)
     embedding, count = torch.zeros(n, 2, dtype=dtype), 0
@@ -104,17 +103,34 @@ def _pack_eam(network: EAM) -> Packed:
     return Packed("eam", (n, count, int(network.zbl is not None), 0, 0), (float(network.cutoff), TAIL), weights)
 
 
+def _pack_zbl(network: ZBL) -> Packed:
+    """An EAM of all elements, without bonds and density."""
+    n, dtype = len(network.radii), network.radii.dtype
+    z = torch.arange(n)
+    core = torch.stack(_core(network, z.repeat_interleave(n), z.repeat(n), dtype), dim=1)
+    nothing = torch.zeros(0, dtype=dtype)
+    tensors = [z.to(dtype), pad(core, (4, 0)), nothing, nothing, torch.zeros(n, 2, dtype=dtype)]
+    return Packed("eam", (n, 0, 1, 0, 0), (network.cutoff, TAIL), [tensor.contiguous() for tensor in tensors])
+
+
+def _core(zbl: ZBL, za: Tensor, zb: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    bond = (zbl.radii[za] + zbl.radii[zb]).to(dtype)
+    return [OUTER * bond, INNER * bond, COULOMB * (za * zb).to(dtype), screening_rate(za, zb, dtype)]
+
+
 PACKERS: dict[tuple[type[nn.Module], torch.dtype], Callable[[Any], Packed]] = {
     (PaiNN, torch.float32): _pack_painn,
     (PaiNN, torch.float64): _pack_painn,
     (SchNet, torch.float32): _pack_schnet,
     (EAM, torch.float32): _pack_eam,
     (EAM, torch.float64): _pack_eam,
+    (ZBL, torch.float32): _pack_zbl,
+    (ZBL, torch.float64): _pack_zbl,
 }
 
 
 def _packed(kernel: str, network: Any, sizes: tuple[int, int, int, int, int], tensors: list[Tensor]) -> Packed:
-    reals = (float(network.cutoff), float(_dense(network.readout, 2).bias[0]))
+    reals = (float(network.cutoff), float(_dense(network.readout, 2).bias[0].detach()))
     return Packed(kernel, sizes, reals, [tensor.detach().contiguous().clone() for tensor in tensors])
 
 

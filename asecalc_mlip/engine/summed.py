@@ -11,6 +11,7 @@ from asecalc_mlip.engine.native import NativeEngine
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, Prediction, parts_of
 from asecalc_mlip.models.sum import Sum
+from asecalc_mlip.models.zbl import ZBL
 
 __all__ = ["SumEngine"]
 
@@ -31,6 +32,8 @@ class SumEngine:
         parts = parts_of(potential)
         self.engines = [make(part) for part in parts]
         self._cutoffs = [part.cutoff for part in parts]
+        # To pass over the far edges costs ZBL less than to drop them does.
+        self._trims = [not isinstance(part.network, ZBL) for part in parts]
 
     @staticmethod
     def pays(potential: Potential) -> bool:
@@ -40,7 +43,8 @@ class SumEngine:
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
         """See `asecalc_mlip.engine.Engine`."""
         longest = max(self._cutoffs)
-        near = [graph.within(cutoff) if cutoff < longest else graph for cutoff in self._cutoffs]
+        trims = zip(self._cutoffs, self._trims, strict=True)
+        near = [graph.within(cutoff) if trim and cutoff < longest else graph for cutoff, trim in trims]
         found = [engine(part, forces=forces, stress=stress) for engine, part in zip(self.engines, near, strict=True)]
         return Prediction(
             energy=_sum([one.energy for one in found]),

@@ -11,7 +11,7 @@ from torch import nn
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models.cgcnn import CGCNN
-from asecalc_mlip.models.combine import add_potentials, parts_of
+from asecalc_mlip.models.combine import add_potentials, core_potential, has_core, parts_of
 from asecalc_mlip.models.eam import EAM
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction, predict
@@ -35,6 +35,8 @@ __all__ = [
     "add_potentials",
     "build_network",
     "build_potential",
+    "core_potential",
+    "has_core",
     "parts_of",
     "predict",
 ]

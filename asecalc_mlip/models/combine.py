@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from asecalc_mlip.models.potential import Potential
 from asecalc_mlip.models.sum import Sum
+from asecalc_mlip.models.zbl import ZBL
 
-__all__ = ["add_potentials", "parts_of"]
+__all__ = ["add_potentials", "core_potential", "has_core", "parts_of"]
 
 
 def add_potentials(potentials: Sequence[Potential], *, reference_energies: Mapping[int, float]) -> Potential:
@@ -34,6 +35,17 @@ def add_potentials(potentials: Sequence[Potential], *, reference_energies: Mappi
     for network, part in zip(total.network.parts, parts, strict=True):
         network.load_state_dict(part.network.state_dict())
     return total
+
+
+def core_potential(elements: Iterable[int]) -> Potential:
+    """The ZBL core alone, for some atomic numbers."""
+    e0 = dict.fromkeys(elements, 0.0)
+    return Potential(ZBL(), architecture="zbl", hyperparameters={}, reference_energies=e0)
+
+
+def has_core(potential: Potential) -> bool:
+    """Whether a ZBL core is in it, by itself or in an EAM."""
+    return any(isinstance(module, ZBL) for module in potential.network.modules())
 
 
 def parts_of(potential: Potential) -> list[Potential]:

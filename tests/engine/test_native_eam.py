@@ -9,7 +9,7 @@ from asecalc_mlip.engine.summed import SumEngine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import native_library
-from asecalc_mlip.models import add_potentials
+from asecalc_mlip.models import add_potentials, core_potential
 from tests.cases import E0, STRUCTURES, make_potential, make_structure
 from tests.engine.test_native import assert_same_on_any_number_of_threads
 
@@ -62,6 +62,19 @@ def test_batches_pairs_and_lone_atoms(dtype):
     assert alone.energy.item() == -7000.0 and not alone.forces.any()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_core_alone(structure, dtype):
+    atoms = make_structure(structure)
+    for share in (1.0, 0.6):
+        atoms.set_cell(atoms.cell * share, scale_atoms=False)
+        atoms.positions *= share
+        potential = core_potential(E0).to(dtype)
+        # Edges beyond its own cutoff, as a sum gives it, change nothing.
+        compare(potential, graph_from_atoms(atoms, potential.cutoff + 1.0), stress=bool(atoms.pbc.all()))
+    assert NativeEngine(potential)(graph_from_atoms(atoms, potential.cutoff)).energy.item() > 1.0
+
+
 def test_threads_change_nothing():
     graph = graph_from_atoms(make_structure("crystal") * (6, 6, 6), 4.0)
     assert graph.n_edges > 10_000
@@ -73,6 +86,8 @@ def test_who_runs_what():
     assert type(make_engine(eam)) is NativeEngine
     both = make_engine(add_potentials([painn, eam], reference_energies=E0))
     assert type(both) is SumEngine and [type(engine) for engine in both.engines] == [NativeEngine, NativeEngine]
+    cored = make_engine(add_potentials([painn, core_potential(E0)], reference_energies=E0))
+    assert [type(engine) for engine in cored.engines] == [NativeEngine, NativeEngine]
 
 
 def test_elements_without_parameters():

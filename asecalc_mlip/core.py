@@ -1,0 +1,95 @@
+"""A ZBL core for a model that is trained already: it keeps atoms apart where the model has seen nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.checkpoint import LoadedModel
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.models import add_potentials, core_potential, has_core
+from asecalc_mlip.models.zbl import OUTER
+
+__all__ = ["CoreCheck", "add_core", "check_core"]
+
+# eV/Å on an atom of the data; beyond, the core would repeat what the model has learned there.
+MOST = 0.05
+
+
+@dataclass(frozen=True)
+class CoreCheck:
+    """What a core does to structures that a model was made for.
+
+    Attributes
+    ----------
+    structures, touched : int
+        How many there are, and in how many it acts at all.
+    largest_energy_mev, largest_force_mev_per_A : float
+        Of a structure, and on an atom (largest component).
+    """
+
+    structures: int
+    touched: int
+    largest_energy_mev: float
+    largest_force_mev_per_A: float
+
+    def __repr__(self) -> str:
+        return (
+            f"acts in {self.touched} of {self.structures} structures, by at most {self.largest_energy_mev:.3g} meV and "
+            f"{self.largest_force_mev_per_A:.3g} meV/Å"
+        )
+
+
+def check_core(frames: Sequence[Atoms]) -> CoreCheck:
+    """Energies and forces of the core alone in some structures, least where atoms keep apart by 0.8 of a bond."""
+    elements = {int(z) for atoms in frames for z in atoms.numbers}
+    core = LoadedModel(core_potential(elements).eval(), {}, Path("zbl"))
+    results = PIWSLCalculator(core, device="cpu", dtype="float64").evaluate(frames)
+    energies = np.array([result["energy"] for result in results])
+    forces = np.array([np.abs(result["forces"]).max(initial=0.0) for result in results])
+    return CoreCheck(len(results), int((energies > 0).sum()), 1e3 * float(energies.max()), 1e3 * float(forces.max()))
+
+
+def add_core(model: LoadedModel, frames: Sequence[Atoms] = ()) -> tuple[LoadedModel, CoreCheck | None]:
+    """A model and a ZBL core, which ends at 0.8 of the sum of two covalent radii, in one.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    frames : sequence of Atoms
+        Structures that the model was trained on, to see that the core leaves them as they are.
+
+    Returns
+    -------
+    LoadedModel, CoreCheck or None
+        The sum, in whose card the core is named, and what the core does to the structures, if there are any.
+
+    Raises
+    ------
+    InputError
+        The model has a core or direct forces, or the core acts on the structures by more than 50 meV/Å.
+    """
+    potential = model.potential
+    if has_core(potential):
+        raise InputError(f"{model.path.name} has a core already")
+    found = check_core(frames) if len(frames) else None
+    if found is not None and found.largest_force_mev_per_A > 1e3 * MOST:
+        raise InputError(
+            f"the core {found!r}: atoms of these data are closer than 0.8 of a bond, which the model has learned, and "
+            "would have twice. Train with the core in place instead: finetune.delta=zbl"
+        )
+    both = [potential, core_potential(potential.elements)]
+    total = add_potentials(both, reference_energies=potential.reference_energies)
+    card: dict[str, Any] = {
+        "kind": "ZBL, added after training",
+        "ends": f"at {OUTER:g} of the sum of covalent radii",
+        "checked": "against no data" if found is None else asdict(found),
+    }
+    added = LoadedModel(total.eval(), {**model.card, "core": card}, model.path, model.reference_energies)
+    return added, found
