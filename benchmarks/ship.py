@@ -5,7 +5,8 @@
         --protocol eam-silica --temperature 2000 --range 298 1000
 
 The geometry is relaxed with the model itself (0.001 eV/Å, in the cell of the data); the reference (mean bond lengths
-and h(r) of a molecule, g(r) of a crystal) is taken over the training frames, so no frame of the data is shipped.
+and h(r) of a molecule, g(r) of a crystal) is taken over the training frames, so no frame of the data is shipped. A
+model without a ZBL core gets one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from ase.optimize import BFGS
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
-from asecalc_mlip.checkpoint import ZOO
+from asecalc_mlip.checkpoint import ZOO, load, save
+from asecalc_mlip.core import add_core
+from asecalc_mlip.models import has_core
 from training.readers import read_frames
 
 
@@ -56,13 +59,24 @@ def main(run: Path, data: str, group_by: str | None, start: str | None, **option
     relaxed = _relaxed(candidates[0], calculator)
     relaxed.calc = None
     relaxed.info = {**info, "comment": f"relaxed with {model.name}, fmax 0.001 eV/Å"}
-    shutil.copy(model, ZOO / model.name)
+    _ship(model, training)
     if relaxed.pbc.any():
         write(ZOO / f"{model.stem}.xyz", relaxed, format="extxyz", columns=["symbols", "positions"])
     else:
         write(ZOO / f"{model.stem}.xyz", relaxed, comment=relaxed.info["comment"], format="xyz")
     reference.save(ZOO / f"{model.stem}.reference.json")
     click.echo(f"{model.name}, {model.stem}.xyz and {model.stem}.reference.json are in {ZOO}")
+
+
+def _ship(path: Path, training: list[Atoms]) -> None:
+    """Copy a model, with a core if it has none."""
+    model = load(path)
+    if has_core(model.potential):
+        shutil.copy(path, ZOO / path.name)
+        return
+    cored, check = add_core(model, training)
+    click.echo(f"core added; it {check}")
+    save(ZOO / path.name, cored.potential, card=cored.card, reference_energies=cored.reference_energies)
 
 
 def _relaxed(frame: Atoms, calculator: PIWSLCalculator) -> Atoms:

@@ -26,6 +26,7 @@ import click
 from asecalc_mlip.bench.measure import n_edges, our_walk
 from asecalc_mlip.bench.structures import structure
 from asecalc_mlip.bench.timing import Times, race
+from asecalc_mlip.models import parts_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORKER = REPOSITORY / "benchmarks" / "speed_worker.py"
@@ -119,7 +120,7 @@ class Worker:
 
 
 def _ours(calculator: Any) -> dict[str, Any]:
-    sizes = calculator.potential.hyperparameters
+    sizes = parts_of(calculator.potential)[0].hyperparameters
     return {
         "model": f"random weights, PaiNN, {sizes['n_features']} features, {sizes['n_interactions']} blocks",
         "parameters": sum(p.numel() for p in calculator.potential.parameters()),

@@ -1,9 +1,11 @@
 """What is shipped: every model has a card, a relaxed start and a reference, and crystals have no holes."""
 
 import json
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
+from ase.data import chemical_symbols, covalent_radii
 from ase.io import read
 
 from asecalc_mlip import PIWSLCalculator
@@ -46,6 +48,16 @@ def test_no_attractive_hole_in_a_material(name):
     shortest = {tuple(pair.split("-")): length for pair, length in closest.items()}
     curves = diatomic_curves(calculator(name), grid="full")
     assert all(hole is None for hole in attractive_holes(curves, shortest).values())
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in CRYSTALS])
+def test_deep_holes_of_a_molecule_lie_behind_a_wall(name):
+    calc = calculator(name)
+    pairs = combinations_with_replacement(sorted(calc.potential.elements), 2)
+    bonds = {tuple(chemical_symbols[z] for z in pair): covalent_radii[list(pair)].sum() for pair in pairs}
+    holes = attractive_holes(diatomic_curves(calc, grid="full"), bonds)
+    assert len(holes) == 6
+    assert all(hole is None or hole.depth_eV < 1.0 or hole.barrier_eV > 10.0 for hole in holes.values())
 
 
 @pytest.mark.parametrize("name", CRYSTALS)

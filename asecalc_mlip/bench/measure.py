@@ -12,6 +12,7 @@ from ase import Atoms
 
 from asecalc_mlip.bench.timing import Times, Walk, race
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.models import parts_of
 from asecalc_mlip.neighbors import neighbor_list
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def batch_row(
 def schnetpack_calculator(calculator: PIWSLCalculator) -> Any:
     """SchNetPack's SpkCalculator, with its matscipy neighbour list, on the weights of a calculator.
 
+    Without the ZBL core that a model may have, which costs SchNetPack nothing.
+
     Raises
     ------
     InputError
@@ -101,7 +104,8 @@ def schnetpack_calculator(calculator: PIWSLCalculator) -> Any:
         from training.schnetpack_models import to_schnetpack
     except ImportError as error:
         raise InputError(f"{error.name or 'schnetpack'} is not installed: pip install 'asecalc-mlip[train]'") from error
-    potential = calculator.potential
+    learned = [part for part in parts_of(calculator.potential) if part.architecture != "zbl"]
+    potential = learned[0] if len(learned) == 1 else calculator.potential
     return spk.interfaces.SpkCalculator(
         to_schnetpack(potential),
         spk.transform.MatScipyNeighborList(cutoff=potential.cutoff),
