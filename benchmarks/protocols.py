@@ -52,7 +52,8 @@ def main(model: str, protocols: tuple[str, ...], runs: Path, output: Path) -> No
             "runs": [{**_settings(row[3]), **measure(*row)} for row in finished],
         }
         RunFiles(output).write_json("protocols.json", found)
-    study = {"model": f"{name}.pt", "temperature_K": 500.0, "timestep_fs": 0.5}
+    title = f"{name}.pt: md17 (left; 500 K) and piwsl (right; constant energy, velocities of 300 K), 0.5 fs"
+    study = {"model": f"{name}.pt", "temperature_K": 500.0, "timestep_fs": 0.5, "title": title}
     (output / f"protocols_{name}.png").write_bytes(figure_bytes(runs_figure(study, done, [measure(*r) for r in done])))
     (output / "protocols.md").write_text(text := table(found))
     click.echo(text)

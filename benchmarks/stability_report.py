@@ -101,6 +101,7 @@ def runs_figure(study: dict, runs: Sequence[Run], rows: Sequence[dict]) -> Figur
     if series["nvt"]:
         good = [row for row in rows if row["kind"] == "nvt" and row["stable"]]
         title += f": stable in {len(good)} of {len(series['nvt'])} NVT runs"
+    title = study.get("title", title)
     return stability_figure(
         series["nvt"], series["nve"], title=title, target_K=study["temperature_K"], reference=reference
     )
@@ -122,7 +123,7 @@ def _nvt_series(files: RunFiles, log: dict, row: dict, summary: dict, colour: in
 def _nve_series(files: RunFiles, log: dict, row: dict, summary: dict, colour: int) -> Series:
     energy = 1e3 * (log["etot_eV"] - log["etot_eV"][:1]) / summary["n_atoms"]
     drift = row["drift_mev_per_atom_ps"]
-    label = f"{row['dtype']}, seed {row['seed']}" + ("" if drift is None else f": {drift:+.3f}")
+    label = f"{row['dtype']}, seed {row['seed']}" + ("" if drift is None else f": {drift:+.2g}")
     return Series(label, log["time_ps"], energy, colour=colour, style="-" if row["dtype"] == "float32" else "--")
 
 
