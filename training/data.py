@@ -22,10 +22,20 @@ from torch.utils.data import Dataset
 
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models import Potential
 from asecalc_mlip.neighbors import neighbor_list
 from training.samplers import EpochSampler, MixedSampler
 
-__all__ = ["FramesDataModule", "Replay", "Split", "fingerprint", "graph_from_batch", "make_split", "replace_text"]
+__all__ = [
+    "FramesDataModule",
+    "Replay",
+    "Split",
+    "fingerprint",
+    "graph_from_batch",
+    "make_split",
+    "replace_text",
+    "weights_digest",
+]
 
 UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang^3"}
 SHIFTS = "_shifts"
@@ -84,6 +94,14 @@ def fingerprint(frames: Sequence[Atoms], *more: Any) -> str:
             digest.update(np.ascontiguousarray(array).tobytes())
         for label in (atoms.info.get("energy"), atoms.arrays.get("forces"), atoms.info.get("stress")):
             digest.update(b"-" if label is None else np.ascontiguousarray(label, dtype=np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def weights_digest(potential: Potential) -> str:
+    """SHA-256 of weights, E0 and scale: a model file that is written again has another date, and these."""
+    digest = hashlib.sha256(repr((sorted(potential.reference_energies.items()), potential.scale)).encode())
+    for name, value in sorted(potential.network.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()
 
 

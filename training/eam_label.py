@@ -6,7 +6,6 @@ as if it had not been. Every frame carries the recipe.
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from asecalc_mlip.calculator import PIWSLCalculator
 from asecalc_mlip.errors import InputError
-from training.data import fingerprint
+from training.data import fingerprint, weights_digest
 from training.eam_worker import Recipe, begin, labelled, labelled_here
 from training.label_files import open_label_file
 from training.two_step import round_strengths
@@ -85,7 +84,7 @@ def label(
         max_atoms=max_atoms,
         seed=seed,
         model=calculator.model.path.name,
-        model_sha256=_digest(calculator),
+        model_sha256=_short(weights_digest(calculator.model.potential)),
         source_sha256=_short(fingerprint([_bare(atoms) for atoms in structures])),
         dimers=dimers,
     )
@@ -127,15 +126,6 @@ def _check(structures: Sequence[Atoms], calculator: PIWSLCalculator) -> None:
             calculator.check_elements(atoms.numbers)
         except InputError as error:
             raise InputError(f"structure {index}: {error}") from None
-
-
-def _digest(calculator: PIWSLCalculator) -> str:
-    """Hash of all that decides about the labels."""
-    potential = calculator.model.potential
-    digest = hashlib.sha256(repr((sorted(potential.reference_energies.items()), potential.scale)).encode())
-    for name, value in sorted(potential.network.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
-    return _short(digest.hexdigest())
 
 
 def _short(digest: str) -> str:

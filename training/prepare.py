@@ -15,11 +15,12 @@ import yaml
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.models import Potential
 from training.census import census
 from training.config import TrainConfig, label_weights, load_config
-from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, replace_text
+from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, replace_text, weights_digest
 from training.old_level import OldLevel, find_old_data, make_old_level
 from training.pretrain import LABELLED, label_sources, large_labels, recipe_of
 from training.readers import read_frames
@@ -188,12 +189,15 @@ def _split(config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuin
     return split
 
 
-def _other_files(config: TrainConfig) -> list[bytes]:
-    """Contents of the files beside the data that decide what a run becomes."""
-    names: list[str | Path | None] = [config.model.isolated_atoms, config.finetune.base, config.finetune.delta]
+def _other_files(config: TrainConfig) -> list[Any]:
+    """What beside the data decides what a run becomes: contents of files, and of models what they compute with."""
+    names: list[str | Path | None] = [config.model.isolated_atoms]
     if config.finetune.replay > 0:
         names.append(find_old_data(config))
-    return [Path(name).read_bytes() for name in names if name and Path(name).is_file()]
+    files = [Path(name).read_bytes() for name in names if name and Path(name).is_file()]
+    models = [name for name in (config.finetune.base, config.finetune.delta) if name not in (None, "zbl")]
+    potentials = [load(name).potential for name in models]
+    return [*files, *((p.architecture, sorted(p.hyperparameters.items()), weights_digest(p)) for p in potentials)]
 
 
 def _known_elements(split: Split, frames: Sequence[Atoms]) -> Split:

@@ -187,11 +187,13 @@ def test_a_base_that_changed_is_noticed(levels, tmp_path):
     settings = (f"finetune.base={base}", "run.max_epochs=1")
     training.train(tiny(tmp_path, levels[0], *settings))
     model = load(base)
+    save(base, model.potential, card={**model.card, "date": "another day"})
+    training.train(tiny(tmp_path, levels[0], settings[0], "run.max_epochs=2"))
     with torch.no_grad():
         next(model.potential.parameters()).add_(0.1)
     save(base, model.potential, card=model.card)
     with pytest.raises(InputError, match="other files that it starts from"):
-        training.train(tiny(tmp_path, levels[0], settings[0], "run.max_epochs=2"))
+        training.train(tiny(tmp_path, levels[0], settings[0], "run.max_epochs=3"))
 
 
 def test_what_is_refused(levels, tmp_path):
