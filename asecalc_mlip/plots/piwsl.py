@@ -79,18 +79,21 @@ def survival_figure(
     length_ps : length of the trajectories
     """
     figure = _figure(len(times_ps), title)
+    places = {label: k for k, label in enumerate(dict.fromkeys(label for runs in times_ps.values() for label in runs))}
+    handles: dict[str, Any] = {}
     for axes, (name, runs) in zip(figure.subplots(1, len(times_ps), squeeze=False)[0], times_ps.items(), strict=True):
-        for place, (label, times) in enumerate(runs.items()):
-            index = _style(label, place)
+        for label, times in runs.items():
+            index = _style(label, places[label])
             broken = np.sort([t for t in times if t < length_ps])
             x = np.concatenate([[0.0], np.repeat(broken, 2), [length_ps]])
             left = 1.0 - np.arange(len(broken) + 1) / max(1, len(times))
             # Dashed where the colours come round again.
             look = {"color": COLOURS[index % len(COLOURS)], "ls": "--" if index >= len(COLOURS) else "-", "lw": 2}
-            axes.plot(x, np.repeat(left, 2), label=f"{label} ({len(times)})", **look)
+            (handles[f"{label} ({len(times)})"],) = axes.plot(x, np.repeat(left, 2), **look)
         axes.set(title=name, xlabel="time (ps)", ylabel="share still stable", ylim=(-0.03, 1.05), xlim=(0, length_ps))
-        axes.legend(frameon=False, fontsize=9)
         _tidy(axes)
+    # Below, where no curve can run through it.
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return _saved(figure, path)
 
 
