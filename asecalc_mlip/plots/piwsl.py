@@ -93,7 +93,8 @@ def survival_figure(
         axes.set(title=name, xlabel="time (ps)", ylabel="share still stable", ylim=(-0.03, 1.05), xlim=(0, length_ps))
         _tidy(axes)
     # Below, where no curve can run through it.
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    columns = min(5, 2 * len(times_ps))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return _saved(figure, path)
 
 
