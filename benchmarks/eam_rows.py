@@ -39,10 +39,16 @@ VALIDATION_FRAMES = 40
 # Every structure has many copies among the labels of the EAM.
 PRETRAINING_VALIDATION = 8
 
+# `epochs` of the fit of the EAM, for each number of frames.
 DATA: dict[str, dict[str, Any]] = {
-    "silica": {"train": "silica_zeo22_train.xyz", "test": "silica_zeo22_test.xyz", "epochs": 200},
-    "limno": {"train": "limno_electrode_train.xyz", "test": "limno_electrode_val.xyz", "epochs": 100, "stress": True},
-    "tio2": {"train": "tio2_train.xyz", "test": "tio2_test.xyz", "epochs": 100},
+    "silica": {"train": "silica_zeo22_train.xyz", "test": "silica_zeo22_test.xyz", "epochs": {120: 200, 1160: 60}},
+    "limno": {
+        "train": "limno_electrode_train.xyz",
+        "test": "limno_electrode_val.xyz",
+        "epochs": {30: 100},
+        "stress": True,
+    },
+    "tio2": {"train": "tio2_train.xyz", "test": "tio2_test.xyz", "epochs": {200: 100}},
 }
 MODELS: dict[str, dict[str, Any]] = {
     "painn": {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20},

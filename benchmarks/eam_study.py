@@ -101,7 +101,7 @@ def _fit_eam(row: Row) -> None:
             return
         frames = read_frames(SHARED / DATA[row.data]["train"])
         split = make_split(len(frames), row.n_train, VALIDATION_FRAMES, seed=SPLIT_SEED)
-        settings = FitSettings(core="zbl", epochs=DATA[row.data]["epochs"])
+        settings = FitSettings(core="zbl", epochs=DATA[row.data]["epochs"][row.n_train])
         chosen = [frames[i] for i in split.train]
         test = _test_frames(row)[::4]
         name = DATA[row.data]["train"]
