@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
-from asecalc_mlip.plots.piwsl import survival_figure  # noqa: E402
+from asecalc_mlip.plots.piwsl import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
 from benchmarks.eam_rows import DATA, ENERGIES_UP, LONG_STEPS, METHODS, MODELS, MORE, ON_TOP, RUNS, SEEDS, Row  # noqa: E402
 from benchmarks.eam_study import SHARED  # noqa: E402
@@ -33,6 +33,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {"painn": "PaiNN", "cgcnn": "CGCNN", "torchmd_et": "TorchMD-ET"}
 DATA_NAMES = {"silica": "silica zeolites", "limno": "Li-Mn-O electrodes", "tio2": "TiO2"}
 DRAWN = ("plain", "PIWSL", "EAM", "delta", "delta + replay")
+BY_SIZE = ("plain", "EAM", ON_TOP, "delta")
 Group = tuple[str, int, str, str]  # data, frames, model, method
 Rows = dict[str, dict[str, Any]]
 
@@ -43,6 +44,7 @@ def main() -> None:
     md = RESULTS / "eam_md.json"
     runs = grouped(json.loads(md.read_text())) if md.exists() else {}
     text = "\n\n".join([*errors(groups), *dynamics(runs), *holes()])
+    sizes(groups, runs)
     (RESULTS / "eam_study.md").write_text(text + "\n")
     print(text)
 
@@ -99,6 +101,25 @@ def dynamics(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
         length = max(row["length_ps"] for group in chosen for row in groups[group])
         survival_figure(times, length_ps=length, title=title, path=RESULTS / f"eam_md_{data}_{n_train}.png")
         yield "\n".join(lines)
+
+
+def sizes(groups: dict[Group, list[dict[str, Any]]], runs: dict[Group, list[dict[str, Any]]]) -> None:
+    """Errors and stable time of silica with PaiNN against the number of training frames."""
+    numbers = {
+        "energy MAE (meV/atom)": (groups, lambda row: row["mae"]["energy_per_atom"]),
+        "forces MAE (meV/Å)": (groups, lambda row: row["mae"]["forces"]),
+        "mean stable time (ps)": (runs, lambda row: np.mean(row["stable_ps"])),
+    }
+    panels = []
+    for y_label, (source, number) in numbers.items():
+        curves = []
+        for method in BY_SIZE:
+            rows = {k[1]: found for k, found in sorted(source.items()) if k == ("silica", k[1], "painn", method)}
+            values = [[number(row) for row in found] for found in rows.values()]
+            curves.append(Curve(method, list(rows), [np.mean(v) for v in values], [np.std(v, ddof=1) for v in values]))
+        panels.append(Panel("", "training frames", y_label, curves))
+    title = "PaiNN on silica zeolites: 2 000 steps, 3 seeds"
+    curves_figure(panels, title=title, path=RESULTS / "eam_sizes.png")
 
 
 def holes() -> Iterator[str]:

@@ -41,7 +41,11 @@ PRETRAINING_VALIDATION = 8
 
 # `epochs` of the fit of the EAM, for each number of frames.
 DATA: dict[str, dict[str, Any]] = {
-    "silica": {"train": "silica_zeo22_train.xyz", "test": "silica_zeo22_test.xyz", "epochs": {120: 200, 1160: 60}},
+    "silica": {
+        "train": "silica_zeo22_train.xyz",
+        "test": "silica_zeo22_test.xyz",
+        "epochs": {30: 400, 120: 200, 1160: 60},
+    },
     "limno": {
         "train": "limno_electrode_train.xyz",
         "test": "limno_electrode_val.xyz",
@@ -130,6 +134,8 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "limno": lambda: _grid("limno", (30,), ("painn",), FIRST),
     "tio2": lambda: _grid("tio2", (200,), ("painn",), FIRST),
     "silica-all": lambda: _grid("silica", (1160,), ("painn",), FIRST),
+    "silica-few": lambda: _grid("silica", (30,), ("painn",), (*FIRST, ON_TOP)),
+    "silica-all-rest": lambda: _grid("silica", (1160,), ("painn",), (ON_TOP,)),
     "silica-models-rest": lambda: _grid("silica", (120,), OTHERS, REST),
     "limno-rest": lambda: _grid("limno", (30,), ("painn",), REST),
     "tio2-rest": lambda: _grid("tio2", (200,), ("painn",), REST),
