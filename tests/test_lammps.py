@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import ZOO
 from asecalc_mlip.cli import main
+from asecalc_mlip.eam_calculator import EAMCalculator
+from asecalc_mlip.eam_table import export_eam_fs
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.lammps import attach, new_lammps, run_script
 
@@ -223,3 +225,24 @@ def test_threads_of_torch_are_kept():
     threads = torch.get_num_threads()
     new_lammps(QUIET)
     assert torch.get_num_threads() == threads
+
+
+def test_exported_eam_is_that_of_lammps_pair_style(tmp_path):
+    """The table of `asecalc eam export`, read by LAMMPS' own eam/fs, without E0."""
+    calc = EAMCalculator.load("silica_eam.pt", dtype="float64")
+    export_eam_fs(calc, tmp_path / "silica.eam.fs")
+    atoms = silica().repeat((2, 1, 1))
+    lmp = started(atoms, tmp_path, ["Si", "O"])
+    lmp.commands_string(
+        f"pair_style eam/fs\npair_coeff * * {tmp_path / 'silica.eam.fs'} Si O\n"
+        f"thermo_style custom pe {' '.join(PRESSURES)}\nrun 0"
+    )
+    atoms.calc = calc
+    e0 = calc.model.reference_energies["values"]
+    energy = atoms.get_potential_energy() - sum(e0[symbol] for symbol in atoms.get_chemical_symbols())
+    assert lmp.get_thermo("pe") / len(atoms) == pytest.approx(energy / len(atoms), abs=1e-4)
+    # forces keep their lengths when the axes are turned
+    lengths = np.linalg.norm(by_id(lmp, "f", len(atoms)), axis=1)
+    np.testing.assert_allclose(lengths, np.linalg.norm(atoms.get_forces(), axis=1), atol=1e-3)
+    pressure = np.mean([lmp.get_thermo(name) for name in ("pxx", "pyy", "pzz")])
+    assert pressure == pytest.approx(-atoms.get_stress()[:3].mean() / units.bar, abs=50)
