@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import ctypes
 import re
+import signal
 import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,8 @@ class Bridge:
         The structure of the last call, ordered by LAMMPS' atom IDs; positions are unwrapped.
     calls : int
     error : BaseException or None
-        What stopped the run; `check` raises it.
+        What the calculator raised. LAMMPS then ends the run with an error of its own, about a `fix halt`; `check`
+        raises this one.
     """
 
     def __init__(self, lmp: Any, calculator: Calculator, elements: Sequence[str], fix: str):
@@ -63,22 +67,20 @@ class Bridge:
         self.error: BaseException | None = None
 
     def check(self) -> None:
-        """Raise the error of the calculator that stopped the run, if there was one; LAMMPS itself does not see it."""
+        """Raise the error of the calculator that ended the run, if there was one."""
         if self.error is not None:
             error, self.error = self.error, None
             raise error
 
     def __call__(self, _: Any, step: int, n: int, tags: np.ndarray, x: np.ndarray, f: np.ndarray) -> None:
         """Called by LAMMPS for the n atoms at `x`; writes forces (eV/Å) into `f` and sets energy and virial."""
-        # An exception would be lost in C, and the run go on without forces.
+        # An exception would be lost in C, and the run go on with the forces of the step before.
         try:
-            energy, forces, virial = self._evaluate(n, np.asarray(tags).reshape(-1), x)
+            energy, f[:], virial = self._evaluate(n, np.asarray(tags).reshape(-1), x)
         except BaseException as error:
             self.error = self.error or error
-            f[:] = np.nan
-            self.lmp.force_timeout()
-            return
-        f[:] = forces
+            energy, f[:], virial = np.nan, np.nan, [np.nan] * 6
+            self.lmp.set_internal_variable(_failed(self.fix), 1.0)
         self.lmp.fix_external_set_energy_global(self.fix, energy)
         self.lmp.fix_external_set_virial_global(self.fix, virial)
         self.calls += 1
@@ -154,7 +156,13 @@ def attach(
         lmp.commands_list([f"pair_style zero {cutoff or 5.0} nocoeff", "pair_coeff * *"])
     if not lmp.has_id("fix", fix):
         lmp.command(f"fix {fix} all external pf/callback 1 1")
-    lmp.command(f"fix_modify {fix} energy yes virial yes")
+    lmp.commands_list(
+        [
+            f"fix_modify {fix} energy yes virial yes",
+            f"variable {_failed(fix)} internal 0.0",
+            f"fix {_failed(fix)} all halt 1 v_{_failed(fix)} > 0.0 error hard",
+        ]
+    )
     bridge = Bridge(lmp, calculator, symbols, fix)
     if not bridge.has_stress:
         warnings.warn("this model has no stress: pressures are NaN, and a barostat cannot be used", stacklevel=2)
@@ -233,10 +241,41 @@ def run_script(
         _file(lmp, parts[0], script)
         bridge = attach(lmp, model, elements, fix=fix, beside_pair_style=beside_pair_style)
         try:
-            _file(lmp, parts[1], script)
+            with _soft_interrupt(lmp):
+                _file(lmp, parts[1], script)
         finally:
             bridge.check()
     return bridge
+
+
+def _failed(fix: str) -> str:
+    """Name of the variable that tells LAMMPS of an error, and of the fix that looks at it."""
+    return f"{fix}_failed"
+
+
+@contextmanager
+def _soft_interrupt(lmp: Any) -> Iterator[None]:
+    """The first Ctrl-C ends the run after its step, so that what the script writes at its end is written.
+
+    Python's own KeyboardInterrupt would be lost where it comes in LAMMPS, outside of the calculator.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+
+    def stop(number: int, _: Any) -> None:
+        came.append(number)
+        signal.signal(number, before)
+        lmp.force_timeout()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _file(lmp: Any, part: Path, script: str | Path) -> None:

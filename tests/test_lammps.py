@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -150,11 +155,38 @@ def test_an_error_ends_the_run_and_is_told(tmp_path, error):
     lmp = started(bulk("Cu", cubic=True), tmp_path, ["Cu"])
     with pytest.warns(UserWarning, match="no stress"):
         bridge = attach(lmp, Fails(4, error), ["Cu"])
-    lmp.commands_string("velocity all create 300 1\nfix 1 all nve\nthermo 1\nrun 100")
-    assert bridge.calls == 4
+    with pytest.raises(Exception, match="fix-id mlip_failed met on step 4"):
+        lmp.commands_string("velocity all create 300 1\nfix 1 all nve\nrun 100")
+    assert bridge.calls == 5
     with pytest.raises(type(error)):
         bridge.check()
     bridge.check()
+
+
+def test_a_failed_script_does_nothing_more(tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    write(tmp_path / "x.data", atoms, format="lammps-data", specorder=["Cu"], units="metal", masses=True)
+    script = SCRIPT.replace("x.data", str(tmp_path / "x.data")).replace("out.data", str(tmp_path / "out.data"))
+    (tmp_path / "in.cu").write_text(script)
+    with pytest.warns(UserWarning, match="no stress"), pytest.raises(ZeroDivisionError):
+        run_script(Fails(3, ZeroDivisionError()), tmp_path / "in.cu", ["Cu"], arguments=QUIET)
+    assert not (tmp_path / "out.data").exists()
+
+
+def test_interrupt_ends_a_script_after_what_it_writes(tmp_path):
+    """Ctrl-C in the middle of a long run: the step is finished, the state is written, and no traceback."""
+    atoms = read(ZOO / "silica.xyz")
+    write(tmp_path / "x.data", atoms, format="lammps-data", specorder=["Si", "O"], units="metal", masses=True)
+    (tmp_path / "in.silica").write_text(SCRIPT.replace("run 5", "shell touch started\nrun 10000000"))
+    command = [sys.executable, "-m", "asecalc_mlip.cli", "lammps", "silica.pt", "in.silica", "-log", "none"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (tmp_path / "started").exists():
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Aborted" in errors and "Traceback" not in errors, errors
+    assert "nan" not in (tmp_path / "out.data").read_text()
 
 
 @pytest.mark.parametrize(
