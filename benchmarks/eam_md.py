@@ -55,7 +55,9 @@ def run_row(row: Row) -> dict[str, Any]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         arguments += ["--model", str(RUNS / row.key / "model.pt"), "--reference", str(_reference(row.data))]
         arguments += ["--structure", str(SHARED / DATA[row.data]["test"]), "--starts", os.environ[STARTS]]
-        arguments += ["--protocol", "eam-silica" if row.data == "silica" else "eam-mptrj", "--seeds", "1"]
+        arguments += ["--protocol", "eam-silica" if row.data == "silica" else "eam-mptrj"]
+        # Models of a row differ little, and under the same noise would make nearly the same trajectories.
+        arguments += ["--seeds", f"{row.seed},"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "md_protocols.campaign", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

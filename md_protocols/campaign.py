@@ -139,7 +139,7 @@ def _starts(options: argparse.Namespace, models: Sequence[Path]) -> list[Atoms]:
 
 def _seeds(text: str) -> list[int]:
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.removesuffix(",").split(",")]
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers) or ("," not in text and numbers[0] == 0):

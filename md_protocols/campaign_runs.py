@@ -64,6 +64,10 @@ def plan_runs(
 ) -> list[Run]:
     """All combinations; `make` gives the settings of a model, a temperature (K) and a seed.
 
+    The first model, start and temperature take the seeds as they are, all others numbers of their own made from them,
+    which their settings have: under the same noise trajectories of like systems become one and the same (Uberuaga,
+    Anghel, Voter, J. Chem. Phys. 120 (2004) 6363), and would be counted as several.
+
     Raises
     ------
     InputError
@@ -77,13 +81,18 @@ def plan_runs(
         )
     digests = {model: hashlib.sha256(model.read_bytes()).hexdigest() for model in models}
     runs = []
-    for model, start, temperature, seed in itertools.product(models, range(n_starts), temperatures_K, seeds):
-        name = f"{model.stem}-start{start:03d}-{temperature:g}K-seed{seed}"
-        settings = make(str(model), temperature, seed)
-        runs.append(Run(name, str(model), digests[model], start, settings.to_dict(), reference))
+    for system, (model, start, temperature) in enumerate(itertools.product(models, range(n_starts), temperatures_K)):
+        for seed in seeds:
+            name = f"{model.stem}-start{start:03d}-{temperature:g}K-seed{seed}"
+            settings = make(str(model), temperature, _own_seed(seed, system))
+            runs.append(Run(name, str(model), digests[model], start, settings.to_dict(), reference))
     if not runs:
         raise InputError("There is nothing to run: give at least one model, start, temperature and seed.")
     return runs
+
+
+def _own_seed(seed: int, system: int) -> int:
+    return seed if system == 0 else int(np.random.SeedSequence([seed, system]).generate_state(1)[0])
 
 
 def write_plan(directory: Path, runs: Sequence[Run], starts: Sequence[Atoms]) -> None:

@@ -115,6 +115,18 @@ def plan(tmp_path, monkeypatch):
     return make
 
 
+def test_no_two_runs_have_the_same_noise(plan):
+    """Else like systems synchronise: what is counted as many trajectories would be one."""
+    write("start.extxyz", [toys.ethanol(), toys.ethanol()])
+    runs = plan("campaign", "--seeds", "5,6")
+    seeds = [run.settings["seed"] for run in runs]
+    assert len(runs) == 8 and len(set(seeds)) == 8
+    assert seeds[:2] == [5, 6]
+    assert [run.settings["seed"] for run in plan("again", "--seeds", "5,6")] == seeds
+    assert [run.name.rpartition("seed")[2] for run in runs] == ["5", "6"] * 4
+    assert plan("one", "--seeds", "7,")[0].settings["seed"] == 7
+
+
 def test_a_replica_depends_neither_on_its_batch_nor_on_breaks(plan, monkeypatch):
     calculator = Held("model.pt")
     if not NativeEngine.serves(calculator.potential):
