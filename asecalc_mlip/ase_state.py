@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -11,8 +14,36 @@ from asecalc_mlip.errors import InputError
 __all__ = ["StateCalculator"]
 
 
+class CallLock:
+    """Lets one thread in at a time; a copy, also one made by pickling, is a lock of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple:
+        return CallLock, ()
+
+
 class StateCalculator(Calculator):
-    """A calculator whose results depend on positions, elements, cell and periodicity alone."""
+    """A calculator whose results depend on positions, elements, cell and periodicity alone.
+
+    Several threads may ask one for the properties of structures of their own; they wait for each other.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = CallLock()
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Called by ASE."""
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What changed since the last evaluation of what a model sees; called by ASE, whose own takes 0.1 ms or more.

@@ -49,6 +49,7 @@ class PIWSLCalculator(StateCalculator):
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: LoadedModel,

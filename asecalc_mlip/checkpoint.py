@@ -114,6 +114,7 @@ def save(
     _write(content, Path(path))
 
 
+@torch.inference_mode(False)  # forces are derivatives, which tensors made in a caller's inference mode forbid
 def load(path: str | Path) -> LoadedModel:
     """Read a model file, in the dtype it was trained in, on the CPU.
 

@@ -5,6 +5,7 @@ import gc
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -163,6 +164,30 @@ def test_copies_and_inference_mode(calculator):
         assert np.allclose(calculator.evaluate([atoms])[0]["forces"], forces)
     forces[:] = 0.0
     assert np.abs(atoms.get_forces()).max() > 0
+
+
+def test_loaded_in_inference_mode(architecture, tmp_path):
+    path, atoms = model_file(tmp_path, architecture), make_structure("crystal")
+    with torch.inference_mode():
+        calculators = [PIWSLCalculator.load(path, device="cpu", compile=engine) for engine in ("auto", "eager")]
+    one, other = (calculator.evaluate([atoms])[0]["forces"] for calculator in calculators)
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_threads_wait_for_each_other(calculator):
+    """One calculator, four threads with structures of their own, through ASE and in batches."""
+    rng = np.random.default_rng(0)
+    structures = [make_structure("crystal") for _ in range(12)]
+    for atoms in structures:
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+    expected = [calculator.get_potential_energy(atoms) for atoms in structures]
+
+    def energies(atoms):
+        return calculator.evaluate([atoms])[0]["energy"], calculator.get_potential_energy(atoms)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(energies, structures * 5))
+    np.testing.assert_allclose(np.array(found), np.repeat(np.array(expected * 5)[:, None], 2, axis=1), rtol=1e-10)
 
 
 def test_results_do_not_depend_on_the_skin(architecture, tmp_path):

@@ -70,18 +70,18 @@ def evaluate_file(
     batch_size: BatchSize = "auto",
     device: str = "auto",
     dtype: str = "float32",
-    energy_key: str | None = None,
-    forces_key: str | None = None,
-    stress_key: str | None = None,
+    **reading: Any,
 ) -> Errors:
     """Errors of a model file on a data file; optionally written as JSON to `output`.
+
+    `reading` are options of `training.readers.read_frames`: names and units of the labels.
 
     Raises
     ------
     InputError, DataError, CheckpointError
         For a model or data that cannot be used.
     """
-    frames = read_frames(data, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key)
+    frames = read_frames(data, **reading)
     calculator = PIWSLCalculator.load(model, device=device, dtype=dtype)  # type: ignore[arg-type]
     errors = evaluate_frames(calculator, frames, name=Path(data).name, batch_size=batch_size)
     if output is not None:

@@ -24,7 +24,9 @@ VIRIAL_NAMES = ("ref_virial", "ref_virials", "dft_virial", "dft_virials", "viria
 NAMES = {"energy": ENERGY_NAMES, "forces": FORCES_NAMES, "stress": STRESS_NAMES + VIRIAL_NAMES}
 
 
-def canonical(atoms: Atoms, keys: dict[str, str | None], *, energy: float, length: float, force: float) -> Atoms:
+def canonical(
+    atoms: Atoms, keys: dict[str, str | None], *, energy: float, length: float, force: float, stress: float
+) -> Atoms:
     """Move the labels of a frame to their canonical places, in place.
 
     Parameters
@@ -33,8 +35,8 @@ def canonical(atoms: Atoms, keys: dict[str, str | None], *, energy: float, lengt
         A frame as a reader made it, maybe with a calculator that holds results.
     keys
         Name of each label in the file, or None to try the usual names.
-    energy, length, force
-        Units of the file in eV, Å and eV/Å.
+    energy, length, force, stress
+        Units of the file in eV, Å, eV/Å and eV/Å³.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def canonical(atoms: Atoms, keys: dict[str, str | None], *, energy: float, lengt
     if (hit := found["forces"]) is not None:
         atoms.set_array("forces", _forces(atoms, hit[2]) * force, float, (3,))
     if (hit := found["stress"]) is not None:
-        atoms.info["stress"] = _stress(atoms, hit[1], hit[2], energy, length)
+        atoms.info["stress"] = _stress(atoms, hit[1], hit[2], energy, stress)
     atoms.info["label_keys"] = used
     return atoms
 
@@ -122,7 +124,7 @@ def _forces(atoms: Atoms, value: Any) -> np.ndarray:
         ) from None
 
 
-def _stress(atoms: Atoms, name: str, value: Any, energy: float, length: float) -> np.ndarray:
+def _stress(atoms: Atoms, name: str, value: Any, energy: float, stress: float) -> np.ndarray:
     """Return a 3×3 stress in eV/Å³ from 6 (xx yy zz yz xz xy), 9 or 3×3 numbers; a virial is −V times the stress."""
     try:
         flat = np.asarray(value, dtype=float).reshape(-1)
@@ -135,4 +137,4 @@ def _stress(atoms: Atoms, name: str, value: Any, energy: float, length: float) -
         if atoms.cell.rank < 3:
             raise DataError(f"{frame_name(atoms)} has a virial ({name}) but no cell to divide it by.")
         return -tensor * energy / atoms.get_volume()
-    return tensor * energy / length**3
+    return tensor * stress

@@ -105,7 +105,7 @@ def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]
     data, split, name = config.data, None, config.data.train
     if not data.train:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
-    frames = _read_file(config, data.train)
+    frames = read_frames(data.train, **config.data.reading())
     if config.pretrain.eam is not None:
         frames, split = label_sources(config, frames, folder)
         name = str(folder / LABELLED)
@@ -113,18 +113,6 @@ def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]
     print(f"{name}: {counts}")
     counts.require(label_weights(config.loss), allow_implausible=large_labels(name, frames))
     return frames, split
-
-
-def _read_file(config: TrainConfig, path: str) -> list[Atoms]:
-    data = config.data
-    return read_frames(
-        path,
-        energy_key=data.energy_key,
-        forces_key=data.forces_key,
-        stress_key=data.stress_key,
-        energy_unit=data.energy_unit,
-        length_unit=data.length_unit,
-    )
 
 
 def _continues(config: TrainConfig, folder: Path) -> bool:
@@ -219,7 +207,7 @@ def _check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
     """Refuse a test file now that would be refused after hours of training."""
     if config.data.test is None:
         return
-    frames = _read_file(config, config.data.test)
+    frames = read_frames(config.data.test, **config.data.reading())
     counts = census(frames).counts
     if not any(count == len(frames) for count in counts.values()):
         raise DataError(f"{config.data.test} has no label that all of its {len(frames)} frames have: {counts}")

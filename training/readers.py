@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ase.db
 import numpy as np
@@ -37,7 +37,18 @@ ENERGY_UNITS = {
     "rydberg": units.Rydberg,
     "ry": units.Rydberg,
 }
+PRESSURE_UNITS = {"gpa": units.GPa, "kbar": 0.1 * units.GPa, "bar": units.bar}
+STRESS_FORMS = (r"(.+)/(\w+)/\2/\2", r"(.+)/(\w+)(?:\^|\*\*)3")
 LENGTH_UNITS = {"ang": 1.0, "angstrom": 1.0, "å": 1.0, "bohr": units.Bohr, "a0": units.Bohr, "nm": units.nm}
+
+
+class _Units(NamedTuple):
+    """What belongs to a format; forces and stress None: made of the first two."""
+
+    energy: str = "eV"
+    length: str = "Ang"
+    force: str | None = None
+    stress: str | None = None
 
 
 def read_frames(path: str | Path, **options: Any) -> list[Atoms]:
@@ -71,7 +82,8 @@ def iter_frames(
         Units of the file, e.g. ``"Hartree"`` and ``"Bohr"``. None means the units that belong to the format: kcal/mol
         and Å for MD17 archives, those stored in a SchNetPack database, else eV and Å.
     force_unit
-        Unit of the forces, e.g. ``"Hartree/Bohr"``, when it is not ``energy_unit/length_unit``.
+        Unit of the forces, e.g. ``"Hartree/Bohr"``. None means that of the format where neither of the other units is
+        given (those stored in a SchNetPack database), else ``energy_unit/length_unit``.
     index
         Frames to read, as in ASE: ``":"``, ``"::10"``, ``":500"``, ``-1``.
 
@@ -89,15 +101,19 @@ def iter_frames(
     """
     path = Path(path)
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    frames, (own_energy, own_length) = _open(path)
-    energy = parse_unit(energy_unit or own_energy, ENERGY_UNITS)
-    length = parse_unit(length_unit or own_length, LENGTH_UNITS)
-    force = parse_force_unit(force_unit) if force_unit else energy / length
+    frames, own = _open(path)
+    energy = parse_unit(energy_unit or own.energy, ENERGY_UNITS)
+    length = parse_unit(length_unit or own.length, LENGTH_UNITS)
+    if energy_unit or length_unit:
+        own = _Units()
+    named = force_unit or own.force
+    force = parse_force_unit(named) if named else energy / length
+    stress = parse_stress_unit(own.stress) if own.stress else energy / length**3
     empty = True
     for number, atoms in _select(frames, index):
         empty = False
         atoms.info.update(frame_file=path.name, frame_index=number)
-        yield canonical(atoms, keys, energy=energy, length=length, force=force)
+        yield canonical(atoms, keys, energy=energy, length=length, force=force, stress=stress)
     if empty:
         raise DataError(f"{path}: no frames{'' if index == ':' else f' at index {index!r}'}. Is the file complete?")
 
@@ -118,19 +134,29 @@ def parse_force_unit(name: str) -> float:
     return parse_unit(energy, ENERGY_UNITS) / parse_unit(length, LENGTH_UNITS)
 
 
-def _open(path: Path) -> tuple[Iterator[Atoms], tuple[str, str]]:
-    """Return the raw frames of a file and the energy and length units that go with its format."""
+def parse_stress_unit(name: str) -> float:
+    """Return the size of a stress unit such as ``"eV/Ang/Ang/Ang"``, ``"eV/Ang^3"`` or ``"GPa"`` in eV/Å³."""
+    if name.lower() in PRESSURE_UNITS:
+        return PRESSURE_UNITS[name.lower()]
+    for form in STRESS_FORMS:
+        if match := re.fullmatch(form, name):
+            return parse_unit(match[1], ENERGY_UNITS) / parse_unit(match[2], LENGTH_UNITS) ** 3
+    raise InputError(f"Stress unit {name!r} is not of the form eV/Ang^3; {', '.join(PRESSURE_UNITS)} are known too.")
+
+
+def _open(path: Path) -> tuple[Iterator[Atoms], _Units]:
+    """Return the raw frames of a file and the units that go with its format."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz.")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty.")
     if path.suffix == ".npz":
-        return _read_npz(path), ("kcal/mol", "Ang")
+        return _read_npz(path), _Units("kcal/mol")
     if path.suffix == ".db":
         return _read_db(path)
     if re.search(r"\.(ext)?xyz(\.\w+)?$", path.name):
-        return _read_xyz(path), ("eV", "Ang")
-    return _read_other(path), ("eV", "Ang")
+        return _read_xyz(path), _Units()
+    return _read_other(path), _Units()
 
 
 def _select(frames: Iterator[Atoms], index: str | int) -> Iterator[tuple[int, Atoms]]:
@@ -236,7 +262,7 @@ def _read_npz(path: Path) -> Iterator[Atoms]:
         yield atoms
 
 
-def _read_db(path: Path) -> tuple[Iterator[Atoms], tuple[str, str]]:
+def _read_db(path: Path) -> tuple[Iterator[Atoms], _Units]:
     """Read an ASE database; SchNetPack keeps labels in ``row.data`` and their units in the metadata."""
     try:
         database = ase.db.connect(path)
@@ -244,9 +270,10 @@ def _read_db(path: Path) -> tuple[Iterator[Atoms], tuple[str, str]]:
         database.count()
     except Exception as error:  # sqlite, json and ASE each raise their own kinds
         raise DataError(f"{path}: not an ASE database that can be read ({error}).") from error
-    stored = metadata.get("_property_unit_dict", {})
-    energy = next((unit for name, unit in stored.items() if name.lower() in ("energy", "ref_energy")), None)
-    return _db_rows(path, database), (energy or "eV", metadata.get("_distance_unit") or "Ang")
+    dictionary = metadata.get("_property_unit_dict", {})
+    stored = {name.lower().removeprefix("ref_"): str(unit) for name, unit in dictionary.items() if unit}
+    energy, length = stored.get("energy") or "eV", metadata.get("_distance_unit") or "Ang"
+    return _db_rows(path, database), _Units(energy, length, stored.get("forces"), stored.get("stress"))
 
 
 def _db_rows(path: Path, database: Database) -> Iterator[Atoms]:

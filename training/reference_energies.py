@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -82,6 +82,7 @@ def reference_energies(
     *,
     given: Mapping[int, float] | Mapping[str, float] | None = None,
     isolated: str | Path | Sequence[Atoms] | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> ReferenceEnergies:
     """Get reference energies for a data set and test them against it.
 
@@ -96,6 +97,8 @@ def reference_energies(
         Energy (eV) by symbol or atomic number.
     isolated
         File or frames with one atom each.
+    reading
+        Options of `training.readers.read_frames` for that file, such as the unit of its energies.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def reference_energies(
     if method == "fit":
         values, source = _fit(labelled)
     elif method == "isolated":
-        values, source = _from_isolated(isolated)
+        values, source = _from_isolated(isolated, reading or {})
     elif method == "given":
         values, source = _from_given(given)
     elif method == "zero":
@@ -140,11 +143,13 @@ def _fit(frames: Sequence[Atoms]) -> tuple[dict[int, float], str]:
     return dict(zip(elements, solution.tolist(), strict=True)), source
 
 
-def _from_isolated(isolated: str | Path | Sequence[Atoms] | None) -> tuple[dict[int, float], str]:
+def _from_isolated(
+    isolated: str | Path | Sequence[Atoms] | None, reading: Mapping[str, Any]
+) -> tuple[dict[int, float], str]:
     if isolated is None:
         raise InputError("Reference energies 'isolated' need a file with one single atom per frame.")
     if isinstance(isolated, (str, Path)):
-        frames, source = read_frames(isolated), f"isolated atoms in {Path(isolated).name}"
+        frames, source = read_frames(isolated, **reading), f"isolated atoms in {Path(isolated).name}"
     else:
         frames, source = list(isolated), "isolated atoms"
     values: dict[int, float] = {}

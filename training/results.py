@@ -85,14 +85,7 @@ def finish(run: Run, average: AveragedWeights) -> TrainingResult:
 def _test(run: Run, path: Path) -> Errors | None:
     data = run.config.data
     if data.test is not None:
-        frames = read_frames(
-            data.test,
-            energy_key=data.energy_key,
-            forces_key=data.forces_key,
-            stress_key=data.stress_key,
-            energy_unit=data.energy_unit,
-            length_unit=data.length_unit,
-        )
+        frames = read_frames(data.test, **data.reading())
         name = Path(data.test).name
     elif run.split.test:
         frames, name = [run.frames[i] for i in run.split.test], f"{Path(data.train).name}, held back"

@@ -63,10 +63,18 @@ class DataConfig:
     """Unit of the energies in the file; None means what belongs to the format (kcal/mol for MD17 archives, else eV)."""
     length_unit: str | None = None
     """Unit of the lengths in the file; None means what belongs to the format, else Å."""
+    force_unit: str | None = None
+    """Unit of the forces in the file, e.g. Hartree/Bohr; None means what belongs to the format, else energy_unit over
+    length_unit."""
     level_of_theory: str = "not stated"
     """Goes into the card."""
     source: str = "not stated"
     """Origin, citation and licence of the data; goes into the card."""
+
+    def reading(self) -> dict[str, Any]:
+        """How files of this data set are read: options of `training.readers.read_frames`."""
+        keys = ("energy_key", "forces_key", "stress_key", "energy_unit", "length_unit", "force_unit")
+        return {key: getattr(self, key) for key in keys}
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _reference_energies(
     config: TrainConfig, rest: Sequence[Atoms], base: LoadedModel | None
 ) -> tuple[ReferenceEnergies, dict[int, float]]:
     model = config.model
-    options: dict[str, Any] = {"given": model.given, "isolated": model.isolated_atoms}
+    options: dict[str, Any] = {"given": model.given, "isolated": model.isolated_atoms, "reading": config.data.reading()}
     if base is None:
         return reference_energies(rest, model.reference_energies, **options), {}
     old = base.potential.reference_energies

@@ -10,6 +10,7 @@ from matscipy.neighbours import neighbour_list
 from scipy.spatial import cKDTree
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.neighbors import neighbor_list
 
 Select = str | Sequence[int] | np.ndarray | None
 
@@ -85,8 +86,13 @@ def _without_jumps(step: np.ndarray, frame, cell: np.ndarray | None) -> np.ndarr
 
 def pairs_within(atoms: Atoms, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Atoms i, j and their distances d in Å, all directed pairs (periodic images too) closer than `radius` Å."""
-    if atoms.pbc.any():
+    if atoms.pbc.all():
         return neighbour_list("ijd", atoms, radius)
+    if atoms.pbc.any():
+        # The cell of a slab may have no vector where it is open, which matscipy does not take.
+        i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, radius)
+        vectors = atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array
+        return i, j, np.linalg.norm(vectors, axis=1)
     # A tree needs no cell, and no boxes, so atoms flung far away cost no memory.
     pairs = cKDTree(atoms.positions).query_pairs(radius, output_type="ndarray")
     i, j = np.concatenate([pairs, pairs[:, ::-1]]).T

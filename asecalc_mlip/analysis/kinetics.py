@@ -4,17 +4,19 @@
 
 f_i are the degrees of freedom of atom i: 3 of a free one, 3 (1 − m_i / M) when the total momentum is zero, and less by
 its share in the three rotations when the angular momentum is zero as well. They are the squared lengths of the rows of
-the projection that removes these motions, and their sum is 3N, 3N − 3 or 3N − 6.
+the projection that removes these motions, and their sum is 3N, 3N − 3 or 3N − 6. Atoms that `FixAtoms` holds have none,
+and the others then have 3 each, because momentum is not conserved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms, units
+from ase.constraints import FixAtoms, FixCom
 
 from asecalc_mlip.analysis.blocks import BlockAverage, block_average
 from asecalc_mlip.analysis.frames import as_list
@@ -54,20 +56,37 @@ def degrees_by_atom(atoms: Atoms, removed: Removed = "translation") -> np.ndarra
     Raises
     ------
     InputError
-        An unknown value of `removed`.
+        An unknown value of `removed`; constraints other than FixAtoms and FixCom.
     """
     n, roots = len(atoms), np.sqrt(atoms.get_masses())
+    if removed not in get_args(Removed):
+        raise InputError(f"removed is {removed!r}; allowed: {', '.join(map(repr, get_args(Removed)))}.")
+    fixed = _fixed(atoms)
+    if fixed.any():
+        return np.where(fixed, 0.0, 3.0)
     if removed == "nothing" or n == 1:
         return np.full(n, 3.0)
     motions = [np.tile(np.eye(3)[k], (n, 1)) * roots[:, None] for k in range(3)]
     if removed == "translation and rotation":
         r = atoms.positions - atoms.get_center_of_mass()
         motions += [np.cross(np.eye(3)[k], r) * roots[:, None] for k in range(3)]
-    elif removed != "translation":
-        raise InputError(f"removed is {removed!r}; allowed: 'nothing', 'translation', 'translation and rotation'.")
     u, s, _ = np.linalg.svd(np.array(motions).reshape(len(motions), -1).T, full_matrices=False)
     basis = u[:, s > 1e-6 * s[0]]  # a linear molecule has two rotations
     return 3.0 - (basis**2).sum(axis=1).reshape(n, 3).sum(axis=1)
+
+
+def _fixed(atoms: Atoms) -> np.ndarray:
+    """Which atoms are held in place."""
+    fixed = np.zeros(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            fixed[constraint.get_indices()] = True
+        elif not isinstance(constraint, FixCom):  # that is what "translation" means
+            raise InputError(
+                f"The frames have the constraint {type(constraint).__name__}, whose degrees of freedom are not "
+                "counted here; FixAtoms and FixCom are. Use atoms.get_temperature() for each frame."
+            )
+    return fixed
 
 
 def temperatures(
@@ -113,7 +132,10 @@ def _by_element(frames, removed: Removed) -> dict[str, np.ndarray]:
     for number, atoms in enumerate(as_list(frames)):
         if number == 0:
             degrees, symbols = degrees_by_atom(atoms, removed), np.array(atoms.get_chemical_symbols())
-            members = {"all": np.ones(len(atoms), dtype=bool), **{s: symbols == s for s in sorted(set(symbols))}}
+            free = degrees > 0.0
+            if not free.any():
+                raise InputError("All atoms are held in place, so there is no temperature.")
+            members = {"all": free, **{s: free & (symbols == s) for s in sorted(set(symbols[free]))}}
         twice = (atoms.get_momenta() ** 2).sum(axis=1) / atoms.get_masses()
         for name, mine in members.items():
             values.setdefault(str(name), []).append(float(twice[mine].sum() / (degrees[mine].sum() * units.kB)))

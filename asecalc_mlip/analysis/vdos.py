@@ -57,7 +57,7 @@ class VDOS:
 
     def distance_THz(self, reference: VDOS) -> float:
         """Wasserstein-1 distance of the two spectra; their grids may differ."""
-        points = np.union1d(self.frequency_THz, reference.frequency_THz)
+        points = np.union1d(_edges(self), _edges(reference))
         difference = np.abs(_cumulated(self, points) - _cumulated(reference, points))
         return float(np.sum(0.5 * (difference[1:] + difference[:-1]) * np.diff(points)))
 
@@ -157,5 +157,12 @@ def _velocities(frame, number: int) -> np.ndarray:
     return velocities
 
 
+def _edges(spectrum: VDOS) -> np.ndarray:
+    """Where the bins around the frequencies end."""
+    half = 0.5 * spectrum.frequency_THz[1]
+    return np.concatenate([[-half], spectrum.frequency_THz + half])
+
+
 def _cumulated(spectrum: VDOS, points: np.ndarray) -> np.ndarray:
-    return np.interp(points, spectrum.frequency_THz, np.cumsum(spectrum._weights), left=0.0, right=1.0)
+    # At the edges of the bins: at their centres it would be shifted by half a bin, which differs from grid to grid.
+    return np.interp(points, _edges(spectrum), np.concatenate([[0.0], np.cumsum(spectrum._weights)]))

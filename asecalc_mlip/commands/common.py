@@ -44,3 +44,18 @@ def write_json(path: str, result: Any) -> None:
         Path(path).write_text(json.dumps(to_dict() if to_dict else result, indent=2, default=float) + "\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}).") from error
+
+
+def reading_options(command: Callable) -> Callable:
+    """Options that say where a labelled file has its labels, and in which units."""
+    options = (
+        click.option("--energy-key", help="Name of the energies, if not a usual one."),
+        click.option("--forces-key", help="Name of the forces."),
+        click.option("--stress-key", help="Name of the stresses."),
+        click.option("--energy-unit", help="eV, kcal/mol, kJ/mol, Hartree, Rydberg; default: that of the format."),
+        click.option("--length-unit", help="Ang, Bohr, nm."),
+        click.option("--force-unit", help="Such as Hartree/Bohr, if not energy unit/length unit."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import report
+from asecalc_mlip.commands.common import reading_options, report
 
 
 @click.group()
@@ -46,12 +46,7 @@ def xtb(molecule: str, frames: int, temperature: float, output: str | None, prog
 @click.argument("source")
 @click.argument("target")
 @click.option("--index", default=":", show_default=True, help="Frames to take, e.g. ::10.")
-@click.option("--energy-key", help="Name of the energies, if not a usual one.")
-@click.option("--forces-key", help="Name of the forces.")
-@click.option("--stress-key", help="Name of the stresses.")
-@click.option("--energy-unit", help="eV, kcal/mol, kJ/mol, Hartree, Rydberg; default: that of the format.")
-@click.option("--length-unit", help="Ang, Bohr, nm.")
-@click.option("--force-unit", help="Such as Hartree/Bohr, if not energy unit/length unit.")
+@reading_options
 @click.option("--overwrite", is_flag=True, help="Replace TARGET.")
 def convert(source: str, target: str, **options: Any) -> None:
     """Convert SOURCE (.xyz, .db, .npz, …) to extended XYZ with REF_ names, eV and Å."""

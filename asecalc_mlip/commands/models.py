@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import existing, settings, write_json
+from asecalc_mlip.commands.common import existing, reading_options, settings, write_json
 
 
 @click.command()
@@ -79,10 +79,12 @@ def tune(arguments: tuple[str, ...], **options: Any) -> None:
 @click.argument("data")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
 @click.option("--batch-size", type=click.IntRange(1), help="Structures at once; default: what memory and caches like.")
-def evaluate(model: str, data: str, output: str | None, batch_size: int | None) -> None:
+@reading_options
+def evaluate(model: str, data: str, output: str | None, batch_size: int | None, **reading: Any) -> None:
     """Print the errors of a MODEL (.pt) on labelled DATA."""
     existing(data)
-    result = import_module("training.evaluate").evaluate_file(model, data, batch_size=batch_size or "auto")
+    evaluate_file = import_module("training.evaluate").evaluate_file
+    result = evaluate_file(model, data, batch_size=batch_size or "auto", **reading)
     click.echo(str(result))
     if output:
         write_json(output, result)

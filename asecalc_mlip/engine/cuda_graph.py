@@ -6,6 +6,7 @@ and copied into buffers that stay; as long as the neighbour list is the same, on
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -59,6 +60,8 @@ class CudaGraphEngine:
         self._buckets: OrderedDict[tuple[Key, int, int], _Bucket] = OrderedDict()
         self._seen: set[tuple[Key, int, int]] = set()
         self._broken = False
+        # A bucket has one set of buffers.
+        self._lock = threading.Lock()
         lone = lone_atoms(potential)
         with arithmetic(precision, self._device):
             raw, _ = energies_and_gradient(
@@ -78,8 +81,11 @@ class CudaGraphEngine:
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
         """See `asecalc_mlip.engine.Engine`."""
         small = graph.n_edges <= MOST_EDGES and not self._broken
-        place = self._bucket(graph, forces, stress) if small else None
-        return self._eager(graph, forces=forces, stress=stress) if place is None else place(graph)
+        with self._lock:
+            place = self._bucket(graph, forces, stress) if small else None
+            if place is not None:
+                return place(graph)
+        return self._eager(graph, forces=forces, stress=stress)
 
     def __reduce__(self) -> tuple:
         # Captured graphs cannot be copied; a copy captures its own.

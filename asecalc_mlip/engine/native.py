@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class NativeEngine:
         weights = self._packed.weights
         self._pointers = (ctypes.c_void_p * len(weights))(*(tensor.data_ptr() for tensor in weights))
         self._buffer = torch.empty(0, dtype=self._dtype)
+        # ctypes lets other threads run, and there is one buffer.
+        self._lock = threading.Lock()
         library = native_library()
         self._evaluate = getattr(library, f"{self._packed.kernel}_evaluate_{_SUFFIX[self._dtype]}")
         self._workspace = getattr(library, f"{self._packed.kernel}_workspace")
@@ -84,15 +87,17 @@ class NativeEngine:
     def _run(self, graph: AtomGraph, vectors: Tensor, derivative: bool) -> tuple[Tensor, Tensor | None]:
         sizes = (ctypes.c_int64 * 8)(*self._packed.sizes, graph.n_atoms, graph.n_edges, torch.get_num_threads())
         needed = self._workspace(sizes)
-        if self._buffer.numel() < needed:
-            # A little more than needed, so that the changing edges of a dynamics do not make a new one every few steps.
-            self._buffer = torch.empty(needed + needed // 8, dtype=self._dtype)
         rows = torch.searchsorted(graph.centers, torch.arange(graph.n_atoms + 1))
         energies = torch.empty(graph.n_atoms, dtype=torch.float64)
         gradient = torch.empty(graph.n_edges, 3, dtype=torch.float64) if derivative else None
-        tensors = (rows, graph.neighbors, graph.numbers, vectors.contiguous(), self._buffer, energies, gradient)
-        pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
-        self._evaluate(sizes, self._reals, self._pointers, *pointers)
+        vectors = vectors.contiguous()
+        with self._lock:
+            if self._buffer.numel() < needed:
+                # A little more, so that the changing edges of a dynamics do not make a new one every few steps.
+                self._buffer = torch.empty(needed + needed // 8, dtype=self._dtype)
+            tensors = (rows, graph.neighbors, graph.numbers, vectors, self._buffer, energies, gradient)
+            pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
+            self._evaluate(sizes, self._reals, self._pointers, *pointers)
         return energies, gradient
 
     def _energies_of_lone_atoms(self) -> Tensor:

@@ -140,7 +140,7 @@ class EAM(nn.Module):
         decayed = torch.exp(-softplus(self.stiffness).index_select(0, pairs) * stretch)
         morse = softplus(self.depth).index_select(0, pairs) * decayed * (decayed - 2.0)
         if not self.density:
-            return f_c * morse, torch.zeros_like(morse)
+            return f_c * morse, 0.0 * morse
         beyond = (distances - self.radii.to(distances.dtype).index_select(0, pairs))[:, None]
         # Far below this a share adds nothing, and its logarithm has no derivative.
         shares, decays = softplus(self.share).clamp(min=1e-30).log(), softplus(self.decay)

@@ -108,6 +108,11 @@ class Potential(nn.Module):
         self._alone = None
         return super().train(mode)
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # Called for each module by load_state_dict.
+        self._alone = None
+        super()._load_from_state_dict(*args, **kwargs)
+
     def _ability(self, name: str) -> Callable[[AtomGraph], tuple[Tensor, ...]]:
         if not hasattr(self.network, name):
             raise InputError(f"{self.architecture} has no {name.replace('_', ' ')}: it has no vectors; use painn")

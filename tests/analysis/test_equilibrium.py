@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from ase import Atoms, units
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
+from ase.constraints import FixAtoms, FixBondLength
 from ase.neighborlist import neighbor_list
 
 from asecalc_mlip.analysis import (
@@ -17,6 +18,7 @@ from asecalc_mlip.analysis import (
     rdf,
     temperatures,
 )
+from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.errors import InputError
 
 
@@ -85,6 +87,21 @@ def test_unequal_temperatures_are_seen():
         frame.set_momenta(momenta)
     assert "NOT equal" in repr(equipartition(frames, removed="nothing"))
     assert temperatures(frames, removed="nothing", select="Na").mean() == pytest.approx(432.0, rel=0.1)
+
+
+def test_atoms_that_are_held_have_no_degrees_of_freedom():
+    frames = heated(molecule("CH3CH2OH"), 300.0, 300, "nothing")
+    for frame in frames:
+        frame.set_constraint(FixAtoms([0, 2]))
+        frame.set_momenta(frame.get_momenta(), apply_constraint=True)
+    np.testing.assert_allclose(temperatures(frames), [frame.get_temperature() for frame in frames])
+    result = equipartition(frames)
+    assert result.by_element["C"].mean == pytest.approx(300.0, rel=0.2)
+    assert sorted(result.by_element) == ["C", "H"]  # the oxygen is held
+    for frame in frames:
+        frame.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(InputError, match="FixBondLength"):
+        temperatures(frames)
 
 
 def test_degrees_of_freedom_add_up():
@@ -175,3 +192,14 @@ def test_a_bond_that_creeps_is_found():
     assert result.change_A[worst] > 4 * result.error_A[worst] and result.names[worst] in repr(result)
     with pytest.raises(InputError, match="eight in all"):
         bond_drift(frames[:5], ethanol)
+
+
+def test_a_slab_without_a_cell_vector_where_it_is_open():
+    """As ASE builds it; a list by cells needs some vector there."""
+    slab = fcc111("Cu", (3, 3, 4))
+    assert not slab.cell[2].any()
+    roomy = slab.copy()
+    roomy.center(vacuum=8.0, axis=2)
+    assert closest_approach(slab).ratio == pytest.approx(closest_approach(roomy).ratio)
+    one, other = (np.sort(pairs_within(atoms, 5.0)[2]) for atoms in (slab, roomy))
+    np.testing.assert_allclose(one, other)

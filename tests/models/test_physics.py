@@ -143,6 +143,8 @@ def test_lone_atoms_follow_the_weights(architecture):
         next(potential.parameters()).mul_(2.0)
     assert results(potential, alone).energy.item() == E0[6]
     assert results(potential.eval(), alone).energy.item() == E0[6]
+    potential.load_state_dict(make_potential(architecture, seed=5).state_dict())
+    assert results(potential, alone).energy.item() == E0[6]
 
 
 @every_model

@@ -12,7 +12,7 @@ from ase.io import write
 from asecalc_mlip.errors import DataError, InputError
 from tests.teacher import as_reference, with_calculator
 from training.convert import convert
-from training.readers import iter_frames, parse_force_unit, read_frames
+from training.readers import iter_frames, parse_force_unit, parse_stress_unit, read_frames
 
 KCAL = units.kcal / units.mol
 
@@ -187,6 +187,32 @@ def test_schnetpack_database_brings_its_units(tmp_path, crystal_frames):
             database.write(bare, data=data)
     for frame, expected in zip(read_frames(tmp_path / "s.db"), crystal_frames, strict=True):
         same_labels(frame, expected)
+
+
+@pytest.mark.parametrize("form", ["Hartree/Bohr/Bohr/Bohr", "Hartree/Bohr^3", "Hartree/Bohr**3"])
+def test_schnetpack_database_with_units_of_its_own_for_forces_and_stress(tmp_path, crystal_frames, form):
+    """Positions in Å and forces in Hartree/Bohr, as many are."""
+    with connect(tmp_path / "s.db") as database:
+        database.metadata = {
+            "_property_unit_dict": {"energy": "Hartree", "forces": "Hartree/Bohr", "stress": form},
+            "_distance_unit": "Ang",
+        }
+        for atoms in crystal_frames:
+            bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
+            data = {
+                "energy": np.array([atoms.info["energy"] / units.Hartree]),
+                "forces": atoms.arrays["forces"] * units.Bohr / units.Hartree,
+                "stress": atoms.info["stress"][None] * units.Bohr**3 / units.Hartree,
+            }
+            database.write(bare, data=data)
+    for frame, expected in zip(read_frames(tmp_path / "s.db"), crystal_frames, strict=True):
+        same_labels(frame, expected)
+
+
+def test_stress_units():
+    assert parse_stress_unit("GPa") == pytest.approx(units.GPa)
+    with pytest.raises(InputError, match="of the form eV/Ang"):
+        parse_stress_unit("eV/Ang")
 
 
 # Damage

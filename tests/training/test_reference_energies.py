@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from ase import units
 from ase.io import write
 
 from asecalc_mlip.errors import DataError, InputError
@@ -24,6 +25,16 @@ def test_isolated(tmp_path, frames):
     assert found.values == {z: ATOM_ENERGY[z] for z in (1, 6, 8)}
     assert found.residual_mean < -1 and "atoms.xyz" in found.source
     assert found.total(frames[0].numbers) == pytest.approx(2 * ATOM_ENERGY[6] + 6 * ATOM_ENERGY[1] + ATOM_ENERGY[8])
+
+
+def test_isolated_atoms_in_the_units_of_the_data(tmp_path, frames):
+    atoms = isolated_atoms()
+    for atom in atoms:
+        atom.info["energy"] /= units.Hartree
+    write(tmp_path / "atoms.xyz", as_reference(atoms))
+    path, reading = tmp_path / "atoms.xyz", {"energy_unit": "Hartree"}
+    found = reference_energies(frames, "isolated", isolated=path, reading=reading)
+    assert found.values == pytest.approx({z: ATOM_ENERGY[z] for z in (1, 6, 8)})
 
 
 def test_fit_recovers_exact_values(frames):

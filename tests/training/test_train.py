@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ase import units
 from ase.io import write
 
 from asecalc_mlip import PIWSLCalculator
@@ -50,6 +51,23 @@ def test_learns_forces_and_leaves_a_model(architecture, molecules, tmp_path, cap
     assert card["test_errors"]["MAE"]["forces (meV/Å)"] == pytest.approx(result.errors.mae["forces"])
     assert json.loads((folder / "summary.json").read_text())["errors"]["n_structures"] == 20
     assert evaluate_file(str(folder / "model.pt"), str(test)).mae == pytest.approx(result.errors.mae, rel=1e-3)
+
+
+def test_units_of_the_files(tmp_path):
+    """Å and Hartree/Bohr: training file, test file and isolated atoms alike."""
+    factor = 1 / units.Hartree
+    for name, frames in {"train": teacher.molecule_frames(20), "test": teacher.molecule_frames(4, seed=5)}.items():
+        for atoms in frames:
+            atoms.info["energy"] *= factor
+            atoms.arrays["forces"] *= factor * units.Bohr
+        write(tmp_path / f"{name}.xyz", teacher.as_reference(frames), format="extxyz")
+    reading = ("data.energy_unit=Hartree", "data.force_unit=Hartree/Bohr", f"data.test={tmp_path / 'test.xyz'}")
+    result = training.train(config(tmp_path, tmp_path / "train.xyz", *reading, "run.max_epochs=1", "data.n_val=5"))
+    expected = np.concatenate([atoms.arrays["forces"] for atoms in teacher.molecule_frames(4, seed=5)])
+    np.testing.assert_allclose(result.errors.labels["forces"].reshape(-1), expected.reshape(-1), atol=1e-6)
+    options = {"energy_unit": "Hartree", "force_unit": "Hartree/Bohr"}
+    again = evaluate_file(str(tmp_path / "run" / "model.pt"), str(tmp_path / "test.xyz"), **options)
+    assert again.mae == pytest.approx(result.errors.mae, rel=1e-3)
 
 
 def test_stress_and_unlike_cells(crystals, tmp_path):
