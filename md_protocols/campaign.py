@@ -11,9 +11,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
 try:
@@ -29,6 +27,7 @@ from tqdm import tqdm
 from asecalc_mlip.errors import InputError
 from md_protocols.campaign_report import report_campaign
 from md_protocols.campaign_runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
+from md_protocols.campaign_workers import in_processes, on_dask
 from md_protocols.progress import Interrupt
 from md_protocols.script import beside, meant_for, model_path, warn_time_step
 from md_protocols.settings import DTYPES, MDSettings, make_settings, protocol_plan
@@ -110,6 +109,7 @@ def _plan(options: argparse.Namespace, directory: Path) -> list[Run]:
             raise InputError(f"A campaign advances replicas by {' or '.join(BATCHED)}, not {settings.thermostat}.")
         return settings
 
+    _check_same_conditions(models, [make(str(model), temperatures[0], 0) for model in models])
     if temperatures == [None]:
         temperatures = sorted({make(str(model), None, 0).temperature_K for model in models})
     reference = str(Path(options.reference).resolve()) if options.reference else None
@@ -120,9 +120,26 @@ def _plan(options: argparse.Namespace, directory: Path) -> list[Run]:
     return runs
 
 
+def _check_same_conditions(models: Sequence[Path], settings: Sequence[MDSettings]) -> None:
+    """Refuse models that would run under unlike conditions beside each other in one table."""
+    names = ("ensemble", "temperature_K", "timestep_fs", "steps", "thermostat", "tau_fs", "protocol")
+    unlike = [name for name in names if len({getattr(s, name) for s in settings}) > 1]
+    if unlike:
+        told = "; ".join(
+            f"{model.name}: {', '.join(f'{name} {getattr(s, name)}' for name in unlike)}"
+            for model, s in zip(models, settings, strict=True)
+        )
+        raise InputError(
+            f"The models are meant for unlike runs ({told}), which cannot be compared: give --protocol, or "
+            "--temperature, --timestep, --steps and --thermostat, for all of them."
+        )
+
+
 def _starts(options: argparse.Namespace, models: Sequence[Path]) -> list[Atoms]:
     """Start structures from files, or the one that comes with the first model."""
     paths = [Path(path) for path in options.structures or []]
+    if not paths and len(models) > 1:
+        raise InputError("Several models need start structures that all of them know: give --structure FILE.")
     if not paths:
         path = beside(models[0], ".xyz")
         if path is None:
@@ -159,14 +176,14 @@ def _check_means(options: argparse.Namespace) -> None:
 def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) -> int | None:
     """Run what is left; the signal that stopped it, if one did."""
     todo = shares(directory, runs, options.batch_size, options.processes)
+    hidden = _hidden(options)
     if options.dask:
-        _on_dask(options, directory, todo)
+        on_dask(directory, todo, address=options.dask, device=options.device, hidden=hidden)
         return None
     if options.processes > 1 and len(todo) > 1:
-        _in_processes(options, directory, todo)
-        return None
+        return in_processes(directory, todo, processes=options.processes, device=options.device, hidden=hidden)
     total = sum(run.settings["steps"] for share in todo for run in share)
-    with Interrupt() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=_hidden(options)) as bar:
+    with Interrupt() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=hidden) as bar:
         for share in todo:
             if not interrupt.signal:
                 run_share(
@@ -178,34 +195,6 @@ def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) 
 def _hidden(options: argparse.Namespace) -> bool | None:
     """For tqdm, whose None means: hidden unless this is a terminal."""
     return False if options.progress else None
-
-
-def _in_processes(options: argparse.Namespace, directory: Path, todo: list[list[Run]]) -> None:
-    """A process for each share; new ones, because a forked torch may hang."""
-    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(run_share, str(directory), share, device=options.device, threads=1) for share in todo]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="share", disable=_hidden(options)):
-            job.result()
-
-
-def _on_dask(options: argparse.Namespace, directory: Path, todo: list[list[Run]]) -> None:
-    """A task for each share; Dask gives the shares of a worker that dies to another, which continues them."""
-    import distributed
-
-    try:
-        client = distributed.Client(options.dask)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"No Dask scheduler answers at {options.dask} ({error}). Start one with `dask scheduler`, workers with "
-            f"`dask worker ADDRESS --nthreads 1`, and continue with --restart --output {directory}."
-        ) from None
-    with client:
-        jobs = [
-            client.submit(run_share, str(directory.resolve()), share, device=options.device, threads=1, pure=False)
-            for share in todo
-        ]
-        for job in tqdm(distributed.as_completed(jobs), total=len(jobs), unit="share", disable=_hidden(options)):
-            job.result()
 
 
 if __name__ == "__main__":

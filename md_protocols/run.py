@@ -20,6 +20,7 @@ from ase import Atoms, units
 from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.card import force_statistics
 from asecalc_mlip.errors import InputError
 from md_protocols import files as names
 from md_protocols.barostats import GPA
@@ -255,8 +256,7 @@ def log_columns(settings: MDSettings) -> tuple[str, ...]:
 
 def force_limit(calculator, reference: Reference | None) -> float | None:
     """Mean + 5 std of |F| in eV/Å over the training data, from the model's card or the reference; None: not known."""
-    card = getattr(calculator, "card", None)
-    known = card.get("training_forces") if isinstance(card, dict) else None
-    if isinstance(known, dict) and {"mean", "std"} <= set(known):
-        return float(known["mean"]) + 5.0 * float(known["std"])
+    known = force_statistics(getattr(calculator, "card", None))
+    if known is not None:
+        return known[0] + 5.0 * known[1]
     return reference.force_limit if isinstance(reference, PeriodicReference) else None

@@ -16,6 +16,7 @@ import asecalc_mlip
 from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
+from asecalc_mlip.card import temperatures_of
 from asecalc_mlip.errors import InputError
 from md_protocols.files import RunFiles
 from md_protocols.runner import continue_run, start_run
@@ -284,13 +285,12 @@ def _warn_direct_forces(ensemble: str, calculator) -> None:
 
 def _warn_temperature(settings: MDSettings, calculator, reference) -> None:
     """Say when the run leaves the temperatures of the data, which card["temperatures_K"] or the reference may know."""
-    card = getattr(calculator, "card", None)
-    known = card.get("temperatures_K") if isinstance(card, dict) else None
+    known = temperatures_of(getattr(calculator, "card", None))
     if known is None and isinstance(reference, PeriodicReference):
         known = reference.temperatures_K
     if known is None:
         return
-    low, high = float(min(known)), float(max(known))
+    low, high = known
     ends = [settings.temperature_K, settings.temperature_end_K or settings.temperature_K]
     if max(ends) > 1.05 * high or min(ends) < 0.95 * low:
         where = f"goes from {ends[0]:g} to {ends[1]:g} K" if ends[0] != ends[1] else f"is at {ends[0]:g} K"

@@ -101,9 +101,10 @@ def test_train_names_a_missing_file(call, stand_in):
 def test_evaluate_writes_json(call, stand_in, tmp_path):
     calls = stand_in("training.evaluate", evaluate_file=lambda model, data, **kw: {"forces_mae": np.float64(0.01)})
     (tmp_path / "d.xyz").touch()
-    result = call("evaluate", "m.pt", "d.xyz", "-o", "out.json", "--batch-size", 4)
+    result = call("evaluate", "m.pt", "d.xyz", "-o", "out.json", "--batch-size", 4, "--energy-unit", "Hartree")
     assert result.exit_code == 0
-    assert calls == [(("m.pt", "d.xyz"), {"batch_size": 4})]
+    ((arguments, options),) = calls
+    assert arguments == ("m.pt", "d.xyz") and options["batch_size"] == 4 and options["energy_unit"] == "Hartree"
     assert '"forces_mae": 0.01' in (tmp_path / "out.json").read_text()
 
 

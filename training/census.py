@@ -99,8 +99,12 @@ class Census:
         weighted = [label for label, weight in weights.items() if weight > 0]
         for label in weighted:
             self._require_present(label)
+        self.refuse(weighted, allow_implausible=allow_implausible)
+
+    def refuse(self, labels: Collection[str], *, allow_implausible: bool | Collection[str] = False) -> None:
+        """Raise DataError for what cannot be right among these labels where they are; options as for `require`."""
         for problem in self._refused(allow_implausible):
-            if problem.label in ("structure", *weighted):
+            if problem.label in ("structure", *labels):
                 raise DataError(problem.text)
 
     def _refused(self, allow_implausible: bool | Collection[str]) -> list[Problem]:

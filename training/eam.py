@@ -47,6 +47,7 @@ def fit_eam(
     checkpoint: str | Path | None = None,
     progress: bool = True,
     data_name: str = "data",
+    test_name: str | None = None,
 ) -> EAMFit:
     """Fit an EAM to labelled frames.
 
@@ -63,8 +64,8 @@ def fit_eam(
     checkpoint : path, optional
         Written after every epoch; if it exists, the fit goes on from there.
     progress : bool
-    data_name : str
-        For the card.
+    data_name, test_name : str
+        For the card; without the second, the test frames are said to be held out of the first.
 
     Returns
     -------
@@ -85,7 +86,7 @@ def fit_eam(
     if start is not None and start.exists():
         fit.resume(start)
     fit.run(start)
-    return fit.result(test, data_name)
+    return fit.result(test, data_name, test_name or f"{data_name}, held out")
 
 
 class _Fit:
@@ -125,7 +126,7 @@ class _Fit:
                 bar.set_postfix(shown | {"lr": f"{row['lr']:.1e}"})
                 bar.update()
 
-    def result(self, test: Sequence[Atoms] | None, data_name: str) -> EAMFit:
+    def result(self, test: Sequence[Atoms] | None, data_name: str, test_name: str) -> EAMFit:
         self.e0 = self._update_e0(self._residuals())
         card = {
             "name": "EAM" if self.settings.density else "Morse",
@@ -138,7 +139,7 @@ class _Fit:
             "after": errors_of(self.potential, self.frames, data_name),
         }
         if test:
-            errors["test"] = errors_of(self.potential, test, f"{data_name}, held out")
+            errors["test"] = errors_of(self.potential, test, test_name)
         return EAMFit(self.potential.eval(), self.e0, card, errors, self.history)
 
     def resume(self, path: Path) -> None:

@@ -69,6 +69,7 @@ def fit_file(
     others = read_frames(test) if test else held
     print(f"{data}: {census(frames)} of the fit, {len(others)} to test on")
     options: dict[str, Any] = {"test": others, "progress": progress, "data_name": Path(data).name}
+    options |= {"test_name": Path(test).name if test else None}
     options |= {"e0": "isolated" if isolated else "fit", "isolated": isolated}
     try:
         fit = fit_eam(frames, settings, checkpoint=path.with_suffix(".ckpt"), **options)

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from asecalc_mlip.calculator import PIWSLCalculator
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.evaluation import BatchSize
 from asecalc_mlip.graph import graph_from_atoms
-from training.census import census
+from training.census import census, has_label
 from training.curl import force_curl
+from training.labels import LABELS
 from training.readers import read_frames
 
 __all__ = ["Errors", "evaluate_file", "evaluate_frames"]
@@ -31,6 +33,7 @@ CURL_FRAMES = 20
 class Errors:
     """Errors of a model on a data set; energies in meV, forces in meV/Å, stress in meV/Å³.
 
+    `counts` are the structures with each label, `warnings` what is implausible about the labels.
     `labels` and `predictions` hold the flat arrays behind the numbers (eV, eV/Å, eV/Å³), for parity plots. `curl` is
     the mean of ‖J − Jᵀ‖/‖J‖ over some structures (see `training.curl`) for models with direct forces, else None.
     """
@@ -43,6 +46,8 @@ class Errors:
     mae: dict[str, float]
     rmse: dict[str, float]
     curl: float | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     labels: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
     predictions: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
@@ -51,11 +56,18 @@ class Errors:
         lines = [f"{self.model} on {self.data}: {self.n_structures} structures, {self.seconds:.1f} s"]
         lines += [
             f"  {name.replace('_', ' '):<16} MAE {self.mae[name]:8.2f}   RMSE {self.rmse[name]:8.2f} {units[name]}"
+            f"{self._of(name)}"
             for name in self.mae
         ]
+        lines += [f"  warning: {text}" for text in self.warnings]
         if self.curl is not None:
             lines.append(f"  curl ‖J−Jᵀ‖/‖J‖  {self.curl:.3g}   (0: conservative; 2: no conservative part)")
         return "\n".join(lines)
+
+    def _of(self, name: str) -> str:
+        """How many structures have a label, where not all do."""
+        count = self.counts.get(name.removesuffix("_per_atom"), self.n_structures)
+        return "" if count == self.n_structures else f"   (of {count} structures)"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, plain types."""
@@ -92,32 +104,34 @@ def evaluate_file(
 def evaluate_frames(
     calculator: PIWSLCalculator, frames: Sequence[Atoms], *, name: str = "data", batch_size: BatchSize = "auto"
 ) -> Errors:
-    """Errors over every label that all frames have; labels as `training.readers.read_frames` gives them."""
+    """Errors over the labels that frames have; labels as `training.readers.read_frames` gives them."""
     found = census(frames)
-    counts = found.counts
-    labels = [label for label in ("energy", "forces", "stress") if counts.get(label, 0) == len(frames)]
+    labels = [label for label in LABELS if found.counts.get(label, 0)]
     if not labels:
-        raise DataError(f"{name} has no label that all of its {len(frames)} frames have: {counts}; nothing to compare")
-    # NaN labels would make every error NaN; a size that surprises is for the eye to judge.
-    found.require(dict.fromkeys(labels, 1.0), allow_implausible=True)
+        raise DataError(f"{name} has no labels in any of its {len(frames)} frames: {found}; nothing to compare")
+    # NaN labels would make every error NaN; a size that surprises is told, and for the eye to judge.
+    found.refuse(labels, allow_implausible=True)
     start = time.perf_counter()
     results = calculator.evaluate(frames, batch_size=batch_size)
     seconds = time.perf_counter() - start
-    truth, guess = {}, {}
+    pairs = list(zip(frames, results, strict=True))
+    truth, guess, counts = {}, {}, {}
     sizes = np.array([len(atoms) for atoms in frames])
-    if "energy" in labels:
-        truth["energy"] = np.array([atoms.info["energy"] for atoms in frames], dtype=float)
-        guess["energy"] = np.array([result["energy"] for result in results])
+    if with_energy := [(a, r) for a, r in pairs if has_label(a, "energy")]:
+        truth["energy"] = np.array([atoms.info["energy"] for atoms, _ in with_energy], dtype=float)
+        guess["energy"] = np.array([result["energy"] for _, result in with_energy])
+        counts["energy"] = len(with_energy)
         if sizes.min() != sizes.max():
-            truth["energy_per_atom"], guess["energy_per_atom"] = truth["energy"] / sizes, guess["energy"] / sizes
-    if "forces" in labels:
-        truth["forces"] = np.concatenate([atoms.arrays["forces"] for atoms in frames])
-        guess["forces"] = np.concatenate([result["forces"] for result in results])
-    if "stress" in labels and all(result["stress"] is not None for result in results):
-        from ase.stress import full_3x3_to_voigt_6_stress
-
-        truth["stress"] = np.array([full_3x3_to_voigt_6_stress(atoms.info["stress"]) for atoms in frames])
-        guess["stress"] = np.array([result["stress"] for result in results])
+            theirs = np.array([len(atoms) for atoms, _ in with_energy])
+            truth["energy_per_atom"], guess["energy_per_atom"] = truth["energy"] / theirs, guess["energy"] / theirs
+    if with_forces := [(a, r) for a, r in pairs if has_label(a, "forces")]:
+        truth["forces"] = np.concatenate([atoms.arrays["forces"] for atoms, _ in with_forces])
+        guess["forces"] = np.concatenate([result["forces"] for _, result in with_forces])
+        counts["forces"] = len(with_forces)
+    if with_stress := [(a, r) for a, r in pairs if has_label(a, "stress") and r["stress"] is not None]:
+        truth["stress"] = np.array([full_3x3_to_voigt_6_stress(atoms.info["stress"]) for atoms, _ in with_stress])
+        guess["stress"] = np.array([result["stress"] for _, result in with_stress])
+        counts["stress"] = len(with_stress)
     differences = {key: 1000 * (guess[key] - truth[key]) for key in truth}
     return Errors(
         model=calculator.model.path.name,
@@ -128,6 +142,8 @@ def evaluate_frames(
         mae={key: float(np.abs(d).mean()) for key, d in differences.items()},
         rmse={key: float(np.sqrt((d**2).mean())) for key, d in differences.items()},
         curl=_curl(calculator, frames) if calculator.potential.direct_forces else None,
+        counts=counts,
+        warnings=[problem.text for problem in found.problems if problem.label in ("structure", *labels)],
         labels=truth,
         predictions=guess,
     )

@@ -34,7 +34,10 @@ UNIT_RATIOS = {
     "kcal/mol and Hartree": 627.5095,
     "meV and eV": 1000.0,
 }
-ADVICE = "Give the unit of each file (energy_unit, length_unit, force_unit) and read each file on its own."
+ADVICE = (
+    "Give the units of the file, for a training as data.energy_unit, data.length_unit, data.force_unit, else by "
+    "'asecalc data convert FILE NEW --energy-unit …', and convert files of unlike units one by one."
+)
 Found = tuple[list["Problem"], list[str]]
 
 

@@ -208,9 +208,11 @@ def _check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
     if config.data.test is None:
         return
     frames = read_frames(config.data.test, **config.data.reading())
-    counts = census(frames).counts
-    if not any(count == len(frames) for count in counts.values()):
-        raise DataError(f"{config.data.test} has no label that all of its {len(frames)} frames have: {counts}")
+    found = census(frames)
+    if not any(found.counts.values()):
+        keys = {key: name for key, name in config.data.reading().items() if key.endswith("_key") and name}
+        looked = f"looked for under {', '.join(f'{k} {v}' for k, v in keys.items())}" if keys else "of any usual name"
+        raise DataError(f"{config.data.test} has no labels {looked} ({found}); data.test is read as data.train is")
     known = {int(z) for atoms in training for z in atoms.numbers}
     absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})
     if absent:

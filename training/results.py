@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase import Atoms
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.plots.training import learning_curve, parity
 from training.callbacks import AveragedWeights
+from training.census import has_label
 from training.config import WeakConfig
 from training.evaluate import Errors, evaluate_frames
 from training.finetune import Forgetting, forgetting, start_card
+from training.pretrain import LABELLED
 from training.readers import read_frames
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ class TrainingResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain types."""
         errors = None if self.errors is None else self.errors.to_dict()
-        found = {"model": self.model.name, "best_epoch": self.best_epoch, "errors": errors}
+        found = {"model": self.model.name, "best_epoch": self.best_epoch + 1, "errors": errors}
         return found if self.old_level is None else {**found, "old_level": self.old_level.to_dict()}
 
 
@@ -97,17 +101,20 @@ def _test(run: Run, path: Path) -> Errors | None:
 
 def _card(run: Run, average: AveragedWeights) -> dict[str, Any]:
     config, optimizer = run.config, run.config.optimizer
-    temperature = [a.info.get("temperature") for a in run.frames]
-    known = [float(t) for t in temperature if isinstance(t, (int, float, np.number))]
+    by_eam = run.pretraining is not None
+    level = f"embedded-atom potential {run.pretraining['eam']}" if run.pretraining else config.data.level_of_theory
+    source = Path(config.data.train).name
     return {
         "name": config.run.name,
         "training_data": {
-            "file": Path(config.data.train).name,
+            "file": LABELLED if config.pretrain.eam is not None else source,
+            **({"made_from": source} if config.pretrain.eam is not None else {}),
             "train": len(run.split.train),
             "validation": len(run.split.val),
-            **({"temperature_K": [min(known), max(known)]} if known else {}),
         },
-        "level_of_theory": config.data.level_of_theory,
+        # Perturbed copies have neither the temperature nor the forces of the dynamics they were taken from.
+        **({} if by_eam else _conditions([run.frames[i] for i in run.split.train])),
+        "level_of_theory": level,
         "source": config.data.source,
         "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},
         **_weak(config.weak),
@@ -124,6 +131,18 @@ def _card(run: Run, average: AveragedWeights) -> dict[str, Any]:
         },
         "date": datetime.date.today().isoformat(),
         "licence": config.run.licence,
+    }
+
+
+def _conditions(frames: Sequence[Atoms]) -> dict[str, Any]:
+    """What dynamics are warned by: the temperatures that frames state, and how large their forces are."""
+    stated = [atoms.info.get("temperature_K", atoms.info.get("temperature")) for atoms in frames]
+    known = [float(t) for t in stated if isinstance(t, (int, float, np.number))]
+    forces = [np.linalg.norm(atoms.arrays["forces"], axis=1) for atoms in frames if has_label(atoms, "forces")]
+    sizes = np.concatenate(forces) if forces else np.zeros(0)
+    return {
+        **({"temperatures_K": [min(known), max(known)]} if known else {}),
+        **({"training_forces": {"mean": float(sizes.mean()), "std": float(sizes.std())}} if len(sizes) else {}),
     }
 
 

@@ -13,6 +13,7 @@ from ase import Atoms
 
 from asecalc_mlip.analysis import MoleculeReference, PeriodicReference, load_reference
 from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.card import temperatures_of
 from asecalc_mlip.checkpoint import find, load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.report.settings import ReportSettings
@@ -65,12 +66,10 @@ class Subject:
 
     def temperatures_K(self) -> tuple[float, float] | None:
         """Lowest and highest temperature of the training data, where the card or the reference tells."""
-        training = self.card.get("training_data")
-        known = self.card.get("temperatures_K") or (training if isinstance(training, dict) else {}).get("temperature_K")
-        if known is None and isinstance(self.reference, PeriodicReference):
-            known = self.reference.temperatures_K
-        numbers = [t for t in np.atleast_1d(known) if isinstance(t, (int, float))] if known is not None else []
-        return (float(min(numbers)), float(max(numbers))) if numbers else None
+        known = temperatures_of(self.card)
+        return (
+            self.reference.temperatures_K if known is None and isinstance(self.reference, PeriodicReference) else known
+        )
 
     def dynamics(self, ensemble: str, **given: Any) -> MDSettings:
         """Settings of a run: as asked for, else as card or reference say, else by the kind of system."""

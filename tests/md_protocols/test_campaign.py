@@ -191,6 +191,47 @@ def test_a_killed_campaign_continues(plan, tmp_path):
         assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_with_their_campaign(plan, number):
+    """Asked to stop, or killed: no worker is left behind, and what is left goes on to the same runs."""
+    settings = ("--seeds", "2", "--steps", "3000", "--no-bond-rule")
+    plan("whole", *settings)
+    assert campaign.main(["--restart", "--output", "whole", "--batch-size", "1"]) == 0
+    runs = plan("cut", *settings)
+    command = [sys.executable, "-m", "md_protocols.campaign", "--restart", "--output", "cut", "--processes", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    end = time.time() + 120
+    while time.time() < end and not list(Path("cut").glob("*/restart*")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == (128 + number if number == signal.SIGTERM else -number)
+    end = time.time() + 60
+    while time.time() < end and group_of(process.pid):
+        time.sleep(0.1)
+    assert not group_of(process.pid)
+    assert campaign.main(["--restart", "--output", "cut"]) == 0
+    for run in runs:
+        assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
+
+
+def group_of(leader):
+    """Processes of a session that live."""
+    listed = subprocess.run(["ps", "-eo", "sid,stat,pid"], capture_output=True, text=True).stdout
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    return [pid for sid, state, pid in rows if sid == str(leader) and not state.startswith("Z")]
+
+
+def test_models_meant_for_unlike_runs_are_not_compared(plan, tmp_path, capsys):
+    random_model(tmp_path / "other.pt")
+    both = ["--model", "silica.pt", "--model", "other.pt", "--output", "b"]
+    assert campaign.main(both) == 2
+    assert "Several models need start structures" in capsys.readouterr().err
+    assert campaign.main([*both, "--structure", "start.extxyz"]) == 2
+    assert "meant for unlike runs (silica.pt: temperature_K 2000.0" in capsys.readouterr().err
+    assert not Path("b").exists()
+
+
 def test_dask_runs_the_shares(plan):
     """A scheduler and two workers in processes of their own; the runs are those of one process."""
     distributed = pytest.importorskip("distributed")

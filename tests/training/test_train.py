@@ -53,6 +53,45 @@ def test_learns_forces_and_leaves_a_model(architecture, molecules, tmp_path, cap
     assert evaluate_file(str(folder / "model.pt"), str(test)).mae == pytest.approx(result.errors.mae, rel=1e-3)
 
 
+def test_card_tells_the_conditions_that_dynamics_are_warned_by(tmp_path, capsys):
+    from md_protocols.run import force_limit
+    from md_protocols.script import _warn_temperature
+    from md_protocols.settings import MDSettings
+
+    frames = teacher.molecule_frames(20)
+    for number, atoms in enumerate(frames):
+        atoms.info["temperature_K" if number % 2 else "temperature"] = 250.0 + number
+    write(tmp_path / "train.xyz", teacher.as_reference(frames), format="extxyz")
+    training.train(config(tmp_path, tmp_path / "train.xyz", "run.max_epochs=1", "data.n_train=15", "data.n_val=5"))
+    calculator = PIWSLCalculator.load(tmp_path / "run" / "model.pt")
+    low, high = calculator.card["temperatures_K"]
+    assert 250.0 <= low < high <= 269.0
+    sizes = np.linalg.norm(np.concatenate([atoms.arrays["forces"] for atoms in frames]), axis=1)
+    assert force_limit(calculator, None) == pytest.approx(sizes.mean() + 5 * sizes.std(), rel=0.2)
+    _warn_temperature(MDSettings(temperature_K=600.0), calculator, None)
+    assert "the data of this model are from 25" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["best_epoch"] == 1
+
+
+def test_errors_over_the_labels_that_are_there(tmp_path):
+    """Some frames without energies, all energies in another unit: told, not dropped."""
+    frames = teacher.as_reference(teacher.molecule_frames(20))
+    path, training_file = tmp_path / "test.xyz", tmp_path / "train.xyz"
+    write(training_file, frames, format="extxyz")
+    training.train(config(tmp_path, training_file, "run.max_epochs=1", "data.n_val=5"))
+    for atoms in frames[:3]:
+        del atoms.info["REF_energy"]
+    write(path, frames, format="extxyz")
+    errors = evaluate_file(str(tmp_path / "run" / "model.pt"), str(path))
+    assert errors.counts == {"energy": 17, "forces": 20} and not errors.warnings
+    assert "(of 17 structures)" in repr(errors)
+    for atoms in frames[3:12]:
+        atoms.info["REF_energy"] *= 23.06
+    write(path, frames, format="extxyz")
+    mixed = evaluate_file(str(tmp_path / "run" / "model.pt"), str(path))
+    assert mixed.warnings and "warning: " in repr(mixed)
+
+
 def test_units_of_the_files(tmp_path):
     """Å and Hartree/Bohr: training file, test file and isolated atoms alike."""
     factor = 1 / units.Hartree
