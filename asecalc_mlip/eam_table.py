@@ -23,6 +23,7 @@ from ase.data import atomic_masses, chemical_symbols, covalent_radii
 
 from asecalc_mlip.eam_calculator import EAMCalculator
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.output import check_writable, write_text
 
 __all__ = ["TableCheck", "check_eam_fs", "export_eam_fs"]
 
@@ -95,6 +96,7 @@ def export_eam_fs(
     path = Path(path)
     if not path.name.endswith(".eam.fs"):
         raise InputError(f"{path}: a table of this format ends with .eam.fs")
+    check_writable(path)
     if min(n_distances, n_densities) < 100:
         raise InputError(f"{n_distances} distances and {n_densities} densities; at least 100 points of each are needed")
     network = calculator.network
@@ -111,7 +113,7 @@ def export_eam_fs(
     for k, a in enumerate(network.numbers):
         for b in network.numbers[: k + 1]:
             lines += _numbers(distances * functions[a, b][0])
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     return path
 
 

@@ -28,7 +28,7 @@ from asecalc_mlip.errors import InputError
 from md_protocols.campaign_report import report_campaign
 from md_protocols.campaign_runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
 from md_protocols.campaign_workers import in_processes, on_dask
-from md_protocols.progress import Interrupt
+from md_protocols.progress import Interrupt, program
 from md_protocols.script import beside, meant_for, model_path, warn_time_step
 from md_protocols.settings import DTYPES, MDSettings, make_settings, protocol_plan
 
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Options; None means "not given", so that a protocol can fill it in."""
-    parser = argparse.ArgumentParser(description="Many molecular dynamics runs.", epilog=EXIT_CODES)
+    parser = argparse.ArgumentParser(program(), description="Many molecular dynamics runs.", epilog=EXIT_CODES)
     add = parser.add_argument
     add("--model", dest="models", action="append", metavar="FILE", help="may be repeated (default aspirin.pt)")
     add("--structure", dest="structures", action="append", metavar="FILE", help="start structures; may be repeated")

@@ -19,9 +19,10 @@ except ImportError:  # run from a checkout that is not installed
 import ase.io
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.output import check_figure, check_writable
 from asecalc_mlip.plots.diatomic import diatomic_figure
 from asecalc_mlip.probes import diatomic_report, shortest_distances
-from md_protocols.probe_script import check_writable, load_calculator, parser, run, write_json
+from md_protocols.probe_script import load_calculator, parser, run, write_json
 
 
 def options() -> argparse.ArgumentParser:
@@ -41,7 +42,8 @@ def options() -> argparse.ArgumentParser:
 
 def probe(chosen: argparse.Namespace) -> None:
     """Curves of all models; prints a table each and writes what is asked for."""
-    check_writable(chosen.output, chosen.figure)
+    check_writable(chosen.output)
+    check_figure(chosen.figure)
     models = [chosen.model, *chosen.against]
     names = chosen.names or [Path(model).stem for model in models]
     if len(names) != len(models):

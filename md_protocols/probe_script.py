@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ase import Atoms
 
 import asecalc_mlip
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.output import write_text
+from md_protocols.progress import program
 
 ZOO = Path(next(iter(asecalc_mlip.__path__))) / "zoo"
 DONE, BAD_INPUT = 0, 2
@@ -22,7 +25,7 @@ DONE, BAD_INPUT = 0, 2
 
 def parser(description: str, *, structure: bool = True, figure: bool = True) -> argparse.ArgumentParser:
     """Parser with the options that every probe has."""
-    made = argparse.ArgumentParser(description=description)
+    made = argparse.ArgumentParser(program(), description=description)
     made.add_argument("model", help="shipped model or path of a .pt file")
     if structure:
         made.add_argument("structure", nargs="?", help="any file ASE reads (default: the model's own)")
@@ -34,14 +37,19 @@ def parser(description: str, *, structure: bool = True, figure: bool = True) -> 
     return made
 
 
-def run(probe: Callable[[argparse.Namespace], None], options: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    """Run a probe with the arguments; returns the exit code: 0, or 2 after a message for bad input."""
+def run(
+    probe: Callable[[argparse.Namespace], int | None], options: argparse.ArgumentParser, argv: list[str] | None
+) -> int:
+    """Run a probe with the arguments; returns the exit code: its own, else 0, or 2 after a message for bad input."""
+    # Intermixed, so that a structure may come after options.
+    chosen = options.parse_intermixed_args(argv)
     try:
-        probe(options.parse_args(argv))
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            return probe(chosen) or DONE
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
-    return DONE
 
 
 def load_calculator(model: str, *, device: str = "auto", dtype: str = "float64") -> Any:
@@ -81,15 +89,5 @@ def report(result: Any, output: str | None) -> None:
 
 def write_json(path: str, data: Any) -> None:
     """Write plain types."""
-    try:
-        Path(path).write_text(json.dumps(data, indent=1, default=float) + "\n")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}") from None
+    write_text(path, json.dumps(data, indent=1, default=float) + "\n")
     print(path)
-
-
-def check_writable(*paths: str | None) -> None:
-    """Refuse files in folders that are not there, before anything is computed."""
-    for path in paths:
-        if path and not Path(path).resolve().parent.is_dir():
-            raise InputError(f"{path}: there is no folder {Path(path).resolve().parent}; make it first")

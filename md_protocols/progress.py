@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from ase import Atoms
 from tqdm import tqdm
@@ -80,6 +81,11 @@ class Interrupt:
     def _receive(self, number: int, _frame) -> None:
         self.signal = number
         self._count += 1
+
+
+def program() -> str | None:
+    """How a script was called, for its usage: "asecalc relax"; None leaves that to argparse."""
+    return f"asecalc {sys.argv[1]}" if Path(sys.argv[0]).stem == "asecalc" and len(sys.argv) > 1 else None
 
 
 def calculator_stats(calculator) -> dict:

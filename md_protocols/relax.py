@@ -17,10 +17,13 @@ except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ase.io
+from tqdm import tqdm
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.output import check_structure, check_writable
 from asecalc_mlip.probes import relax
-from md_protocols.probe_script import check_writable, load_calculator, load_structure, parser, report, run
+from md_protocols.probe_script import load_calculator, load_structure, parser, report, run
+from md_protocols.progress import Interrupt
 
 
 def options() -> argparse.ArgumentParser:
@@ -35,20 +38,29 @@ def options() -> argparse.ArgumentParser:
     return made
 
 
-def probe(chosen: argparse.Namespace) -> None:
-    """Relax, report, write."""
-    check_writable(chosen.output, chosen.write)
+def probe(chosen: argparse.Namespace) -> int:
+    """Relax, report, write; 1 where it did not relax, 128 + signal where it was interrupted."""
+    check_writable(chosen.output)
+    check_structure(chosen.write)
     calc = load_calculator(chosen.model, device=chosen.device, dtype=chosen.dtype)
     atoms = load_structure(chosen.model, chosen.structure)
-    result = relax(
-        atoms,
-        calc,
-        fmax_eV_per_A=chosen.fmax,
-        steps=chosen.steps,
-        cell=chosen.cell,
-        keep_symmetry=chosen.keep_symmetry,
-        optimizer=chosen.optimizer,
-    )
+    with Interrupt() as interrupt, tqdm(unit="step", disable=None) as bar:
+
+        def tell(step: int, force: float) -> bool:
+            bar.update(step - bar.n)
+            bar.set_postfix_str(f"largest force {force:.3g} eV/Å")
+            return interrupt.signal is not None
+
+        result = relax(
+            atoms,
+            calc,
+            fmax_eV_per_A=chosen.fmax,
+            steps=chosen.steps,
+            cell=chosen.cell,
+            keep_symmetry=chosen.keep_symmetry,
+            optimizer=chosen.optimizer,
+            tell=tell,
+        )
     report(result, chosen.output)
     if chosen.write:
         try:
@@ -56,10 +68,14 @@ def probe(chosen: argparse.Namespace) -> None:
         except Exception as error:  # ASE's writers raise anything
             raise InputError(f"{chosen.write} cannot be written: {error or type(error).__name__}") from None
         print(chosen.write)
+    if interrupt.signal and not result.converged:
+        print("interrupted; the structure is as far as it came", file=sys.stderr)
+        return 128 + interrupt.signal
+    return 0 if result.converged else 1
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the probe; returns the exit code (0 done, 2 bad input)."""
+    """Run the probe; returns the exit code (0 relaxed, 1 not, 2 bad input, 128 + signal if stopped)."""
     return run(probe, options(), argv)
 
 

@@ -18,10 +18,10 @@ except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.output import check_figure, check_writable
 from asecalc_mlip.plots.probes import scan_figure
 from asecalc_mlip.probes import angle_scan, bond_scan, bond_smoothness, dihedral_scan
 from md_protocols.probe_script import (
-    check_writable,
     load_calculator,
     load_structure,
     parser,
@@ -50,7 +50,8 @@ def options() -> argparse.ArgumentParser:
 
 def probe(chosen: argparse.Namespace) -> None:
     """Scan what is chosen, or all bonds."""
-    check_writable(chosen.output, chosen.figure)
+    check_writable(chosen.output)
+    check_figure(chosen.figure)
     calc = load_calculator(chosen.model, device=chosen.device, dtype=chosen.dtype)
     atoms = load_structure(chosen.model, chosen.structure)
     scans = []

@@ -19,6 +19,7 @@ from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
 from asecalc_mlip.card import temperatures_of
 from asecalc_mlip.errors import InputError
 from md_protocols.files import RunFiles
+from md_protocols.progress import program
 from md_protocols.runner import continue_run, start_run
 from md_protocols.settings import (
     BAROSTATS,
@@ -69,7 +70,7 @@ def main(ensemble: str, description: str, argv: list[str] | None = None, *, calc
 def build_parser(ensemble: str, description: str) -> argparse.ArgumentParser:
     """Options; None everywhere means "not given", so that a protocol or a restart can fill it in."""
     default = make_settings(ensemble, {})
-    parser = argparse.ArgumentParser(description=description, epilog=EXIT_CODES)
+    parser = argparse.ArgumentParser(program(), description=description, epilog=EXIT_CODES)
     add = parser.add_argument
     add("--model", help=f"shipped model or path of a .pt file (default {default.model})")
     add("--structure", metavar="FILE", help="start structure, any file ASE reads (default: the model's own)")

@@ -15,9 +15,10 @@ try:
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from asecalc_mlip.output import check_figure, check_writable
 from asecalc_mlip.plots.probes import vibration_figure
 from asecalc_mlip.probes import relax, vibrations
-from md_protocols.probe_script import check_writable, load_calculator, load_structure, parser, report, run
+from md_protocols.probe_script import load_calculator, load_structure, parser, report, run
 
 
 def options() -> argparse.ArgumentParser:
@@ -34,7 +35,8 @@ def options() -> argparse.ArgumentParser:
 
 def probe(chosen: argparse.Namespace) -> None:
     """Relax, vibrate, report."""
-    check_writable(chosen.output, chosen.figure)
+    check_writable(chosen.output)
+    check_figure(chosen.figure)
     calc = load_calculator(chosen.model, device=chosen.device, dtype=chosen.dtype)
     atoms = load_structure(chosen.model, chosen.structure)
     if not chosen.as_is:

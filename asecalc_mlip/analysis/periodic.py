@@ -16,6 +16,7 @@ from asecalc_mlip.analysis.contacts import closest_approach
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.output import write_text
 
 FORMAT = "asecalc-mlip periodic reference"
 Kind = Literal["solid", "liquid"]
@@ -180,7 +181,7 @@ class PeriodicReference:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the reference as JSON."""
-        Path(path).write_text(json.dumps(_rounded(self.to_dict())) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(_rounded(self.to_dict())) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> PeriodicReference:

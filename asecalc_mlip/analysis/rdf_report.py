@@ -12,6 +12,7 @@ from ase import Atoms
 from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.output import check_figure, check_writable, save_figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,6 +79,8 @@ def rdf_report(
     InputError
         Files that cannot be read, pairs or a group that are not there.
     """
+    check_figure(figure)
+    check_writable(save_reference, output)
     compared, edges = _reference(reference, group, r_max, bins)
     if edges is not None:
         r_max, bins = edges
@@ -86,13 +89,14 @@ def rdf_report(
     if figure:
         from asecalc_mlip.plots.rdf import rdf_figure
 
-        rdf_figure(report.rdfs, report.reference).savefig(figure, dpi=150)
+        save_figure(rdf_figure(report.rdfs, report.reference), figure)
     if save_reference:
         made = PeriodicReference.from_frames(
             _read(frames, index), source or Path(frames).name, kind=kind, group_by=group_by, temperature_K=temperature,
             protocol=protocol, r_max=r_max, bins=bins,
         )  # fmt: skip
         made.save(save_reference)
+        print(save_reference)
     return report
 
 

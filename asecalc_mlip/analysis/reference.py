@@ -14,6 +14,7 @@ from ase import Atoms
 from asecalc_mlip.analysis.bonds import bond_lengths, bond_limits, find_bonds
 from asecalc_mlip.analysis.distances import BINS, R_MAX, DistanceHistogram, distance_histogram
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.output import write_text
 
 FORMAT = "asecalc-mlip molecule reference"
 
@@ -111,7 +112,7 @@ class MoleculeReference:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the reference as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> MoleculeReference:

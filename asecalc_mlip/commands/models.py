@@ -137,6 +137,7 @@ def bench(model: str, structures: tuple[str, ...], output: str | None, figure: s
     names whose elements the model knows. SchNetPack's calculator with the same weights runs beside it where that is
     installed.
     """
+    import_module("asecalc_mlip.output").check_figure(figure)
     report = import_module("asecalc_mlip.bench.report").bench_file(model, structures, echo=click.echo, **options)
     if output:
         write_json(output, report)

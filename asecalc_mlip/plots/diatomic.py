@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from asecalc_mlip.output import save_figure
 from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def diatomic_figure(reports: Sequence[DiatomicReport], *, path: str | Path, titl
         grid[2 * row + 1, 0].set_ylabel("Force (eV/Å)")
     handles = _legend(reports)
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _pair(energy: Axes, force: Axes, reports: Sequence[DiatomicReport], pair: str) -> None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from asecalc_mlip.output import save_figure
 from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, _tidy
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def pair_curves_figure(curves: Sequence[PairCurve], *, path: str | Path, title: 
         row[0].set_ylabel("Energy of two atoms (eV)")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _panel(axes: Axes, curve: PairCurve) -> None:

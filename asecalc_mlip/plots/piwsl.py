@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from asecalc_mlip.output import save_figure
 from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
 
 __all__ = ["Curve", "Panel", "curves_figure", "survival_figure"]
@@ -146,5 +147,5 @@ def _plain_ticks(axes: Axes, panel: Panel) -> None:
 
 def _saved(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path)
     return figure

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from asecalc_mlip.output import save_figure
 from asecalc_mlip.plots.diatomic import COLOURS
 from asecalc_mlip.plots.md import BLUE, GREY, INK, ORANGE, RED, _tidy
 
@@ -66,7 +67,7 @@ def phonon_figure(results: Sequence[PhononResult], *, path: str | Path, title: s
         _tidy(axes)
     bands.grid(False, axis="x")
     figure.legend(*bands.get_legend_handles_labels(), loc="outside lower center", ncols=4, **LEGEND)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def eos_figure(results: Sequence[EquationOfState], *, path: str | Path, title: str = "") -> None:
@@ -83,7 +84,7 @@ def eos_figure(results: Sequence[EquationOfState], *, path: str | Path, title: s
     axes.set(xlabel="Volume (Å³/atom)", ylabel="Energy − E0 (meV/atom)")
     axes.legend(loc="upper center", **LEGEND)
     _tidy(axes)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def elastic_figure(result: ElasticConstants, *, path: str | Path, title: str = "") -> None:
@@ -101,7 +102,7 @@ def elastic_figure(result: ElasticConstants, *, path: str | Path, title: str = "
     axes.set_xticks(range(6), ["xx", "yy", "zz", "yz", "xz", "xy"])
     axes.set_yticks(range(6), ["xx", "yy", "zz", "yz", "xz", "xy"])
     figure.colorbar(image, ax=axes, shrink=0.8, label="C (GPa)")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def vibration_figure(results: Sequence[Vibrations], *, path: str | Path, title: str = "") -> None:
@@ -119,7 +120,7 @@ def vibration_figure(results: Sequence[Vibrations], *, path: str | Path, title: 
         axes.axvline(0.0, color=GREY, lw=0.8)
         axes.spines[["top", "right", "left"]].set_visible(False)
     grid[-1].set_xlabel("Wavenumber (cm⁻¹; imaginary below 0)")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def scan_figure(scans: Sequence[Scan], *, path: str | Path, title: str = "", columns: int = 4) -> None:
@@ -145,7 +146,7 @@ def scan_figure(scans: Sequence[Scan], *, path: str | Path, title: str = "", col
     unit = "eV/Å" if scans[0].kind == "bond" else "eV/degree"
     lines = [Line2D([], [], color=BLUE, label="energy"), Line2D([], [], color=ORANGE, label=f"force ({unit}, right)")]
     figure.legend(handles=lines, loc="outside lower center", ncols=2, **LEGEND)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:

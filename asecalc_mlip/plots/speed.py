@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from asecalc_mlip.output import save_figure
+
 __all__ = ["bench_report", "comparison", "peers", "size_scaling"]
 
 _COLORS = {"schnetpack": "#9aa4ad", "ours": "#1f5a99"}
@@ -42,7 +44,7 @@ def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> No
         axes.set(ylabel="ms per energy + forces", title=f"{title} 128 × 3, float32, 2 threads")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="upper left", fontsize=8)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> None:
@@ -58,7 +60,7 @@ def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> 
         axes.set(xscale="log", yscale="log", xlabel="atoms (α-quartz)", ylabel=label)
         axes.grid(True, color="#e6e9ec", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def peers(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: int = 2) -> None:
@@ -82,7 +84,7 @@ def peers(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: i
     panels[0].get_yticklabels()[0].set(color=_COLORS["ours"], fontweight="bold")
     panels[0].invert_yaxis()
     figure.supxlabel(f"ms per energy + forces, neighbour list included; float32, CPU, {threads} threads", fontsize=9)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def bench_report(report: Mapping[str, Any], *, path: str | Path) -> None:
@@ -96,7 +98,7 @@ def bench_report(report: Mapping[str, Any], *, path: str | Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     model, machine = report["model"], report["machine"]
     figure.suptitle(f"{model['name']}: {model['engine']}, {model['dtype']}; {machine['processor']}", fontsize=10)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _peer_panel(axes: Any, names: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:

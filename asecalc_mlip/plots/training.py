@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from asecalc_mlip.output import save_figure
+
 __all__ = ["learning_curve", "parity"]
 
 _UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
@@ -35,7 +37,7 @@ def parity(
         axes = figure.add_subplot(1, len(labels), k + 1)
         _parity_panel(axes, name, np.asarray(values).ravel(), np.asarray(predictions[name]).ravel())
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def learning_curve(log: str | Path, *, path: str | Path) -> None:
@@ -58,7 +60,7 @@ def learning_curve(log: str | Path, *, path: str | Path) -> None:
     rate.tick_params(colors=_GREY)
     rate.set_ylim(bottom=0)
     axes.legend(frameon=False, loc="lower left")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _parity_panel(axes: Axes, name: str, truth: np.ndarray, guess: np.ndarray) -> None:

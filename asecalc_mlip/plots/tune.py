@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from asecalc_mlip.output import save_figure
 from asecalc_mlip.plots.md import GREY, INK, ORANGE, RED, _tidy
 
 __all__ = ["Panel", "tune_figure"]
@@ -97,7 +98,7 @@ def tune_figure(
     _loss_axis(grid[0, 0], trials)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _draw(axes: Axes, panel: Panel, trials: _Trials) -> None:

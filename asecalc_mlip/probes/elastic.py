@@ -18,6 +18,7 @@ from ase import Atoms, units
 from ase.optimize import BFGS
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.probes.free import free_copy
 from asecalc_mlip.probes.optional import needs
 from asecalc_mlip.probes.relax import RelaxResult, relax
 from asecalc_mlip.probes.single_points import model_name
@@ -127,6 +128,7 @@ def elastic_constants(
         raise InputError(f"elastic constants need a crystal; pbc is {atoms.pbc.tolist()}")
     if n_strains < 3 or not 0 < strain < 0.1:
         raise InputError(f"{n_strains} strains up to {strain}: take 3 or more, up to 0.1, often 0.004")
+    atoms = free_copy(atoms, "elastic constants")
     start = relax(
         atoms,
         calc,

@@ -14,6 +14,7 @@ from ase.eos import birchmurnaghan
 from scipy.optimize import curve_fit
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.probes.free import free_copy
 from asecalc_mlip.probes.relax import relax
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
 
@@ -110,6 +111,7 @@ def equation_of_state(
         raise InputError(f"an equation of state needs a crystal; pbc is {atoms.pbc.tolist()}")
     if n_volumes < 5 or not 0 < volume_range_percent < 50:
         raise InputError(f"{n_volumes} volumes in ±{volume_range_percent} %: take 5 or more, within ±50 %")
+    atoms = free_copy(atoms, "equation of state")
     shares = 1.0 + np.linspace(-1.0, 1.0, n_volumes) * volume_range_percent / 100.0
     cells = [_scaled(atoms, share) for share in shares]
     if relax_positions:

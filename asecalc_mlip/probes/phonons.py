@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.probes.free import free_copy
 from asecalc_mlip.probes.optional import needs
 from asecalc_mlip.probes.relax import relax
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
@@ -161,6 +162,9 @@ def phonons(
         from phonopy.structure.atoms import PhonopyAtoms
     except ModuleNotFoundError as error:
         raise needs("phonons", error) from None
+    if len(tuple(mesh)) != 3 or min(mesh) < 1:
+        raise InputError(f"mesh is {tuple(mesh)}; give three numbers from 1 on, such as 20 20 20")
+    atoms = free_copy(atoms, "phonons")
     crystal, relaxed, force = _start(atoms, calc, relax_first, fmax_eV_per_A, steps)
     repeats = supercell_for(crystal) if supercell is None else _checked(supercell)
     unit = PhonopyAtoms(

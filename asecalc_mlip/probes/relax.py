@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -81,6 +83,7 @@ def relax(
     cell: CellRelaxation = "fixed",
     keep_symmetry: bool = False,
     optimizer: str = "bfgs",
+    tell: Callable[[int, float], bool] | None = None,
 ) -> RelaxResult:
     """Relax a copy of a structure.
 
@@ -99,6 +102,8 @@ def relax(
     keep_symmetry : bool
         Keep the space group of the start (needs spglib, which comes with phonopy).
     optimizer : {"bfgs", "fire"}
+    tell : callable, optional
+        Gets the number of the step and the largest force (eV/Å) after each; True ends the relaxation there.
 
     Raises
     ------
@@ -121,7 +126,14 @@ def relax(
         energy_start = moved.get_potential_energy()
         target = moved if cell == "fixed" else FrechetCellFilter(moved, hydrostatic_strain=cell == "volume")
         run = _OPTIMIZERS[optimizer](target, logfile=None)
-        converged = bool(run.run(fmax=fmax_eV_per_A, steps=steps))
+        with warnings.catch_warnings():
+            # scipy on the logarithm of a strain, of an error of 1e-13.
+            warnings.filterwarnings("ignore", message="logm result may be inaccurate")
+            converged = False
+            for done in run.irun(fmax=fmax_eV_per_A, steps=steps):
+                converged = bool(done)
+                if tell is not None and tell(run.nsteps, _largest(moved.get_forces())):
+                    break
     except PropertyNotImplementedError as error:
         raise InputError(f"{model_name(calc)} cannot relax {moved.get_chemical_formula()}: no {error}") from None
     moved.set_constraint(atoms.constraints)
@@ -132,13 +144,17 @@ def relax(
         n_steps=run.nsteps,
         energy_start_eV=float(energy_start),
         energy_eV=float(moved.get_potential_energy()),
-        max_force_eV_per_A=float(np.linalg.norm(moved.get_forces(), axis=1).max()),
+        max_force_eV_per_A=_largest(moved.get_forces()),
         max_stress_GPa=None if stress is None else float(np.abs(stress).max() / units.GPa),
         largest_move_A=_largest_move(atoms, moved),
         volume_change_percent=100.0 * (moved.get_volume() / atoms.get_volume() - 1.0) if atoms.pbc.all() else None,
         cell=cell,
         model=model_name(calc),
     )
+
+
+def _largest(forces: np.ndarray) -> float:
+    return float(np.linalg.norm(forces, axis=1).max())
 
 
 def _stress(atoms: Atoms) -> np.ndarray | None:

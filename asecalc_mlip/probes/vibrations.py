@@ -17,6 +17,7 @@ from ase.units import invcm
 from ase.vibrations import VibrationsData
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.probes.free import free_copy
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
 
 __all__ = ["Vibrations", "finite_difference_hessian", "vibrations"]
@@ -120,6 +121,7 @@ def vibrations(atoms: Atoms, calc: Any, *, method: Method = "auto", delta_A: flo
     able = hasattr(calc, "hessian") and not getattr(getattr(calc, "potential", None), "direct_forces", False)
     if method == "exact" and not hasattr(calc, "hessian"):
         raise InputError(f"{model_name(calc)} has no exact Hessian: use method='differences'")
+    atoms = free_copy(atoms, "vibrations")
     exact = method == "exact" or (method == "auto" and able)
     hessian = calc.hessian(atoms) if exact else finite_difference_hessian(atoms, calc, delta_A=delta_A)
     n = len(atoms)

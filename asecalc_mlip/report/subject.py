@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,10 @@ def _checked(atoms: Atoms, source: str) -> Atoms:
         raise InputError(f"The structure {source} is periodic but its cell has fewer than three vectors: complete it.")
     # Only what the dynamics need: labels of the data must not be taken for those of the model.
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    if atoms.has("masses"):
+        bare.set_masses(atoms.get_masses())
+    if atoms.constraints:
+        warnings.warn(f"the report moves all atoms of {source}: its constraints are left out", stacklevel=2)
     bare.info = {k: v for k, v in atoms.info.items() if isinstance(v, str)}
     return bare
 
