@@ -26,6 +26,8 @@ __all__ = ["EAMFit", "errors_of", "find_suspect_stress"]
 
 # Å; where pair curves are drawn.
 CURVE = (0.3, 8.0, 0.01)
+# Of more elements than this, thousands of pairs, curves in steps so much longer, and no figure.
+MOST_DRAWN, COARSER = 10, 10
 # Correlation from which stress labels count as related to what the forces say.
 RELATED = 0.5
 # Ratio of labels to the EAM beyond which another unit is meant: kbar, the nearest, are 1602 and GPa 160 times.
@@ -60,10 +62,16 @@ class EAMFit:
         return _calculator(self.potential, self.card, **options)
 
     def pair_curves(self, distances: np.ndarray | None = None) -> list[PairCurve]:
-        """Curve of every pair of elements, by default from 0.3 Å to the cutoff."""
+        """Curve of every pair of elements, by default from 0.3 Å to the cutoff; of many elements in coarser steps."""
         if distances is None:
-            distances = np.arange(CURVE[0], min(CURVE[1], self.potential.cutoff) + CURVE[2] / 2, CURVE[2])
+            step = CURVE[2] * (COARSER if self.has_many_elements else 1)
+            distances = np.arange(CURVE[0], min(CURVE[1], self.potential.cutoff) + step / 2, step)
         return self.calculator(dtype="float64").pair_curves(distances)
+
+    @property
+    def has_many_elements(self) -> bool:
+        """Whether there are too many for a figure of all pairs."""
+        return len(self.potential.elements) > MOST_DRAWN
 
     def compare(self, morse: EAMFit) -> None:
         """Take the errors of a fit without density into the report."""
@@ -72,12 +80,17 @@ class EAMFit:
             self.errors["morse_test"] = morse.errors["test"]
 
     def save(self, path: str | Path) -> Path:
-        """Write the model file, its pair curves and errors as JSON, and their figure, all beside each other."""
+        """Write the model file, its pair curves and errors as JSON, and their figure, all beside each other.
+
+        No figure of more than MOST_DRAWN elements, whose pairs nobody could tell from each other.
+        """
         path = Path(path)
         save(path, self.potential, card=self._full_card(), reference_energies=self.e0.to_dict())
         curves = self.pair_curves()
         report = {**self.to_dict(), "pair_curves": [curve.to_dict() for curve in curves]}
         path.with_suffix(".json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        if self.has_many_elements:
+            return path
         # Imported late: figures need matplotlib, which a fit does not.
         from asecalc_mlip.plots.eam import pair_curves_figure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,10 +90,11 @@ class TuneResult:
         verdict = "no trial is better than the plain training"
         if best.number != 0:
             verdict = f"trial {best.number} is the best, its validation loss {change:+.1f} % of the plain training's"
+        settings = shlex.quote(str(self.folder / "best.yaml"))
         return (
             f"{self._table()}\n{verdict}\nIt was chosen on {self.config.data.n_val} validation frames and one seed: "
             f"train it with others before you trust a small difference\n"
-            f"its settings:  asecalc train {self.folder / 'best.yaml'}\ntable and figure in {self.folder}"
+            f"its settings:  asecalc train {settings}\ntable and figure in {self.folder}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +107,9 @@ class TuneResult:
         best = self.best
         if best is None:
             return
-        config = replace_values(self.config, trial_values(best.number, best.values))
+        # A folder of its own: that of the settings searched from may hold a training with those.
+        values = {**trial_values(best.number, best.values), "run.output": str(self.folder / "best")}
+        config = replace_values(self.config, values)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
         replace_text(self.folder / "best.yaml", f"# Trial {best.number}, validation loss {best.loss:.6g}\n{text}")
         self._draw(best)

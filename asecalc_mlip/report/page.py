@@ -232,11 +232,8 @@ def _speed(found: dict[str, Any]) -> html.Raw:
 
 def _how(subject: Subject, found: dict[str, Any]) -> html.Raw:
     how = found["how"]
-    command = f"asecalc report {subject.settings.model}"
-    command += f" --data {subject.settings.data}" if subject.settings.data else ""
-    command += f" --steps {how['steps']} --seeds {','.join(map(str, how['seeds']))}"
     rows = [
-        ("command", html.Raw(f"<code>{html.text(command)}</code>")),
+        ("command", html.Raw(f"<code>{html.text(subject.settings.command())}</code>")),
         ("machine", _machine(how["machine"])),
         ("versions", ", ".join(f"{k} {v}" for k, v in how["versions"].items()) + f", torch {how['machine']['torch']}"),
         ("seeds", ", ".join(map(str, how["seeds"]))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -73,6 +74,25 @@ class ReportSettings:
         """Where everything is written."""
         return Path(self.output) if self.output else Path(f"{Path(self.model).stem}-report")
 
+    def command(self) -> str:
+        """The command line that makes the same report again."""
+        wanted = self.wanted()
+        given = {
+            "--data": self.data,
+            "--structure": self.structure,
+            "--reference": self.reference,
+            "--temperature": self.temperature_K,
+            "--timestep": self.timestep_fs,
+            "--steps": wanted["steps"],
+            "--seeds": ",".join(map(str, wanted["seeds"])) + ("," if len(wanted["seeds"]) == 1 else ""),
+            "--frames": wanted["frames"] if self.data else None,
+            "--dtype": None if self.dtype == "float32" else self.dtype,
+            "--output": self.output,
+        }
+        words = ["asecalc", "report", self.model, *(["--quick"] if self.quick else [])]
+        words += [word for name, value in given.items() if value is not None for word in (name, str(value))]
+        return shlex.join(words)
+
     def wanted(self) -> dict[str, Any]:
         """Steps, seeds, frames and timed steps: as given, else by default."""
         k = int(self.quick)
@@ -102,7 +122,7 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.removesuffix(",").split(",")]
     except ValueError:
         numbers = []
     if "," not in text and len(numbers) == 1:

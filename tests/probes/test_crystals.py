@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.constraints import FixAtoms
 from ase.units import GPa
 
 from asecalc_mlip.errors import InputError
@@ -217,3 +218,55 @@ def test_scripts(script, options, tmp_path, monkeypatch, capsys):
     assert code == 0, told.err
     assert json.loads((tmp_path / "out.json").read_text())
     assert main([str(model), "absent.xyz"]) == 2
+
+
+@pytest.mark.parametrize("script, options", [("eos", ["--rigid"]), ("elastic", ["--as-is", "--strains", "3"])])
+def test_constraints_are_left_out_and_told(script, options, tmp_path, monkeypatch, capsys):
+    """A structure may come after options."""
+    from importlib import import_module
+
+    monkeypatch.chdir(tmp_path)
+    crystal = bulk("SiO", "rocksalt", a=4.4)
+    crystal.set_constraint(FixAtoms([0]))
+    crystal.write("held.traj")
+    main = import_module(f"md_protocols.{script}").main
+    main([str(model_file(tmp_path, "eam")), *options, "held.traj"])
+    assert "the constraints of the structure (FixAtoms) are left out" in capsys.readouterr().err
+
+
+def test_relaxation_ends_where_it_is_told_to():
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    seen = []
+
+    def tell(step, force):
+        seen.append((step, force))
+        return step == 2
+
+    result = relax(atoms, EMT(), fmax_eV_per_A=1e-6, tell=tell)
+    assert [step for step, _ in seen] == [0, 1, 2] and not result.converged and result.n_steps == 2
+    assert seen[-1][1] == pytest.approx(result.max_force_eV_per_A)
+
+
+def test_relax_tells_by_its_exit_code(tmp_path, monkeypatch, capsys):
+    from md_protocols import relax as script
+
+    monkeypatch.chdir(tmp_path)
+    atoms = bulk("SiO", "rocksalt", a=4.4, cubic=True)
+    atoms.rattle(0.2, seed=1)
+    atoms.write("s.xyz")
+    model = str(model_file(tmp_path, "eam"))
+    assert script.main([model, "--steps", "1", "s.xyz", "--write", "out.xyz"]) == 1
+    assert "NOT relaxed" in capsys.readouterr().out and (tmp_path / "out.xyz").exists()
+    for name, message in (("out.nosuch", "no such format"), ("nowhere/out.xyz", "no folder")):
+        assert script.main([model, "s.xyz", "--write", name]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_figures_that_cannot_be_written_are_refused_first(tmp_path, monkeypatch, capsys):
+    from md_protocols import eos
+
+    monkeypatch.chdir(tmp_path)
+    for name, message in (("x.nosuch", "figures end with"), ("nowhere/x.png", "no folder"), (".", "is a folder")):
+        assert eos.main(["absent.pt", "s.xyz", "--figure", name]) == 2
+        assert message in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,14 @@ def test_no_module_reaches_backwards():
             names = [alias.name for alias in getattr(node, "names", [])] + [getattr(node, "module", "") or ""]
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 assert not any(name.startswith(("training", "md_protocols")) for name in names), path
+
+
+def test_the_command_makes_the_same_report(tmp_path):
+    data = tmp_path / "some data.xyz"
+    data.touch()
+    settings = ReportSettings("a.pt", data=str(data), structure=str(data), temperature_K=400.0, seeds=(4,), quick=True)
+    words = shlex.split(settings.command())
+    assert words[:3] == ["asecalc", "report", "a.pt"] and str(data) in words
+    given = dict(zip(words[4::2], words[5::2], strict=True))
+    assert parse_seeds(given["--seeds"]) == (4,)
+    assert float(given["--temperature"]) == 400.0 and given["--steps"] == "600" and given["--structure"] == str(data)

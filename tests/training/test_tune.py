@@ -59,7 +59,7 @@ def test_a_search_and_what_it_leaves(molecules, tmp_path, capsys):
     assert "trial 2 (3 of 3" in capsys.readouterr().out
     assert "plain" in repr(result) and "best.yaml" in repr(result)
     best = load_config([folder / "best.yaml"])
-    assert best.run.output == str(tmp_path / "run")
+    assert best.run.output == str(folder / "best")
     summary = json.loads((folder / "trials" / f"{result.best.number:04d}" / "summary.json").read_text())
     assert train(best).errors.mae == pytest.approx(summary["errors"]["mae"])
 
