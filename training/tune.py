@@ -72,7 +72,8 @@ def tune(
     Parameters
     ----------
     config : TrainConfig
-        Settings of every trial; `run.seed` seeds the sampler too, `run.output` is not used: best.yaml trains in the folder best.
+        Settings of every trial; `run.seed` seeds the sampler too. `run.output` is not used: best.yaml trains in the
+        folder best.
     space : sequence of str
         What is varied, KEY=LOW:HIGH[:log] or KEY=A,B,C; the coefficients of `weak.method` if empty.
     trials : int
