@@ -29,7 +29,7 @@ from md_protocols.campaign_report import report_campaign
 from md_protocols.campaign_runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
 from md_protocols.campaign_workers import in_processes, on_dask
 from md_protocols.progress import Interrupt, program
-from md_protocols.script import beside, meant_for, model_path, warn_time_step
+from md_protocols.script import beside, forget_notes, meant_for, model_path, warn_time_step
 from md_protocols.settings import DTYPES, MDSettings, make_settings, protocol_plan
 
 EXIT_CODES = "Exit code: 0 all runs ended (stable or not), 2 bad input, 3 another error, 128 + signal if stopped."
@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a campaign from command-line arguments; returns the exit code."""
     options = build_parser().parse_args(argv)
     directory = Path(options.output)
+    forget_notes()
     try:
         _check_means(options)
         runs = read_plan(directory) if options.restart else _plan(options, directory)

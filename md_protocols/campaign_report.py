@@ -102,11 +102,13 @@ def _group(model: str, temperature_K: float, found: list[dict], curve: Survival)
 def _mean(values: list) -> list[float] | None:
     """Mean and standard deviation of those that are there."""
     known = [v for v in values if v is not None]
-    return [float(np.mean(known)), float(np.std(known))] if known else None
+    return [float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else 0.0] if known else None
 
 
 def _row(row: dict) -> str:
-    time = f"{row['stable_ps_mean']:.3g}" + (f" ± {row['stable_ps_std']:.2g}" if row["stable_ps_std"] else "")
+    mean, std = row["stable_ps_mean"], row["stable_ps_std"]
+    # Equal times differ by rounding.
+    time = f"{mean:.3g}" + (f" ± {std:.2g}" if std is not None and std > 1e-9 * mean else "")
     error = ""
     if row["h_error"]:
         error = f"h(r) {row['h_error'][0]:.3f} ± {row['h_error'][1]:.3f}"

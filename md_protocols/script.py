@@ -48,6 +48,7 @@ def main(ensemble: str, description: str, argv: list[str] | None = None, *, calc
     argv : arguments; None: those of the process
     calculator : any ASE calculator to use in place of the model file
     """
+    forget_notes()
     options = vars(build_parser(ensemble, description).parse_args(argv))
     try:
         summary, directory = _run(ensemble, options, calculator)
@@ -120,8 +121,18 @@ def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
     atoms.calc = calculator or _load_model(path, device, settings.dtype)
     _warn_direct_forces(ensemble, atoms.calc)
     _warn_temperature(settings, atoms.calc, reference)
+    print(f"{atoms.get_chemical_formula()}, {_conditions(settings)}; output in {output}", file=sys.stderr)
     identity = _identity(path)
     return start_run(atoms, settings, output, reference=reference, identity=identity, progress=progress), output
+
+
+def _conditions(settings: MDSettings) -> str:
+    """What is about to run, much of which the model or a protocol may have chosen."""
+    ends = [settings.temperature_K, settings.temperature_end_K or settings.temperature_K]
+    kelvin = f"{ends[0]:g} K" if ends[0] == ends[1] else f"{ends[0]:g} to {ends[1]:g} K"
+    parts = [settings.ensemble.upper(), settings.thermostat, kelvin, f"{settings.timestep_fs:g} fs"]
+    parts.append(f"{settings.steps} steps ({settings.steps * settings.timestep_fs / 1e3:g} ps)")
+    return ", ".join(filter(None, parts)) + (f", protocol {settings.protocol}" if settings.protocol else "")
 
 
 def _restart(ensemble, options, output, device, calculator, progress) -> tuple[dict, str]:
@@ -301,5 +312,16 @@ def _warn_temperature(settings: MDSettings, calculator, reference) -> None:
         )
 
 
+_noted: list[str] = []
+
+
+def forget_notes() -> None:
+    """Warn again of what was warned of, in a run that has nothing to do with the one before."""
+    _noted.clear()
+
+
 def _note(message: str) -> None:
-    print(f"Warning: {message}.", file=sys.stderr)
+    """Warn once of what many runs of a campaign or report have in common."""
+    if message not in _noted:
+        _noted.append(message)
+        print(f"Warning: {message}.", file=sys.stderr)
