@@ -16,9 +16,9 @@ import asecalc_mlip
 from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
-from asecalc_mlip.card import temperatures_of
 from asecalc_mlip.errors import InputError
 from md_protocols.files import RunFiles
+from md_protocols.notes import conditions, forget_notes, note, warn_direct_forces, warn_temperature, warn_time_step
 from md_protocols.progress import program
 from md_protocols.runner import continue_run, start_run
 from md_protocols.settings import (
@@ -119,20 +119,11 @@ def _run(ensemble: str, options: dict, calculator) -> tuple[dict, str]:
     reference = find_reference(atoms, path, reference_file)
     warn_time_step(atoms, settings)
     atoms.calc = calculator or _load_model(path, device, settings.dtype)
-    _warn_direct_forces(ensemble, atoms.calc)
-    _warn_temperature(settings, atoms.calc, reference)
-    print(f"{atoms.get_chemical_formula()}, {_conditions(settings)}; output in {output}", file=sys.stderr)
+    warn_direct_forces(ensemble, atoms.calc)
+    warn_temperature(settings, atoms.calc, reference)
+    print(f"{atoms.get_chemical_formula()}, {conditions(settings)}; output in {output}", file=sys.stderr)
     identity = _identity(path)
     return start_run(atoms, settings, output, reference=reference, identity=identity, progress=progress), output
-
-
-def _conditions(settings: MDSettings) -> str:
-    """What is about to run, much of which the model or a protocol may have chosen."""
-    ends = [settings.temperature_K, settings.temperature_end_K or settings.temperature_K]
-    kelvin = f"{ends[0]:g} K" if ends[0] == ends[1] else f"{ends[0]:g} to {ends[1]:g} K"
-    parts = [settings.ensemble.upper(), settings.thermostat, kelvin, f"{settings.timestep_fs:g} fs"]
-    parts.append(f"{settings.steps} steps ({settings.steps * settings.timestep_fs / 1e3:g} ps)")
-    return ", ".join(filter(None, parts)) + (f", protocol {settings.protocol}" if settings.protocol else "")
 
 
 def _restart(ensemble, options, output, device, calculator, progress) -> tuple[dict, str]:
@@ -148,7 +139,7 @@ def _restart(ensemble, options, output, device, calculator, progress) -> tuple[d
     settings = continue_settings(stored, ensemble, options)
     path = model_path(model) if calculator is None else None
     calculator = calculator or _load_model(path, device, settings.dtype)
-    _warn_direct_forces(ensemble, calculator)
+    warn_direct_forces(ensemble, calculator)
     return continue_run(calculator, settings, output, identity=_identity(path), progress=progress), output
 
 
@@ -177,7 +168,7 @@ def find_reference(atoms: Atoms, model: Path | None, given: str | None) -> Molec
     if given:
         raise InputError(f"The reference {path} does not fit the structure: {problem}.")
     instead = "g(r) is not watched" if atoms.pbc.any() else "the start structure is used instead"
-    _note(f"the reference {path.name} does not fit the structure ({problem}); {instead}")
+    note(f"the reference {path.name} does not fit the structure ({problem}); {instead}")
     return None
 
 
@@ -186,7 +177,7 @@ def _misfit(atoms: Atoms, reference: MoleculeReference | PeriodicReference) -> s
     if isinstance(reference, PeriodicReference):
         if reference.matches(atoms):
             if reference.groups and reference.group_of(atoms) is None:
-                _note(
+                note(
                     f"the structure does not say by info[{reference.group_by!r}] which of the reference's groups it "
                     f"belongs to ({', '.join(reference.groups)}); its g(r) is compared with the mean of all"
                 )
@@ -275,53 +266,3 @@ def _free_name(settings: MDSettings) -> str:
         number += 1
         name = f"{stem}-{number}"
     return name
-
-
-def warn_time_step(atoms: Atoms, settings: MDSettings) -> None:
-    """Say when the time step is long for the hydrogen in a structure."""
-    light = 1 in atoms.numbers and atoms.get_masses()[atoms.numbers == 1].min() < 1.5
-    if light and settings.timestep_fs > 1.0:
-        _note(
-            f"a time step of {settings.timestep_fs:g} fs is long for hydrogen, whose vibrations have a period of about "
-            "10 fs: use 0.5 fs (at most 1 fs) unless this is on purpose"
-        )
-
-
-def _warn_direct_forces(ensemble: str, calculator) -> None:
-    if ensemble == "nve" and getattr(getattr(calculator, "potential", None), "direct_forces", False):
-        _note(
-            "the forces of this model are direct, not the derivative of its energy, so the total energy will drift; "
-            "use a conservative model for NVE"
-        )
-
-
-def _warn_temperature(settings: MDSettings, calculator, reference) -> None:
-    """Say when the run leaves the temperatures of the data, which card["temperatures_K"] or the reference may know."""
-    known = temperatures_of(getattr(calculator, "card", None))
-    if known is None and isinstance(reference, PeriodicReference):
-        known = reference.temperatures_K
-    if known is None:
-        return
-    low, high = known
-    ends = [settings.temperature_K, settings.temperature_end_K or settings.temperature_K]
-    if max(ends) > 1.05 * high or min(ends) < 0.95 * low:
-        where = f"goes from {ends[0]:g} to {ends[1]:g} K" if ends[0] != ends[1] else f"is at {ends[0]:g} K"
-        _note(
-            f"the data of this model are from {low:g} to {high:g} K and the run {where}: "
-            "forces there are extrapolated, and heat alone changes g(r) and h(r)"
-        )
-
-
-_noted: list[str] = []
-
-
-def forget_notes() -> None:
-    """Warn again of what was warned of, in a run that has nothing to do with the one before."""
-    _noted.clear()
-
-
-def _note(message: str) -> None:
-    """Warn once of what many runs of a campaign or report have in common."""
-    if message not in _noted:
-        _noted.append(message)
-        print(f"Warning: {message}.", file=sys.stderr)

@@ -54,8 +54,8 @@ def test_learns_forces_and_leaves_a_model(architecture, molecules, tmp_path, cap
 
 
 def test_card_tells_the_conditions_that_dynamics_are_warned_by(tmp_path, capsys):
+    from md_protocols.notes import warn_temperature
     from md_protocols.run import force_limit
-    from md_protocols.script import _warn_temperature
     from md_protocols.settings import MDSettings
 
     frames = teacher.molecule_frames(20)
@@ -68,7 +68,7 @@ def test_card_tells_the_conditions_that_dynamics_are_warned_by(tmp_path, capsys)
     assert 250.0 <= low < high <= 269.0
     sizes = np.linalg.norm(np.concatenate([atoms.arrays["forces"] for atoms in frames]), axis=1)
     assert force_limit(calculator, None) == pytest.approx(sizes.mean() + 5 * sizes.std(), rel=0.2)
-    _warn_temperature(MDSettings(temperature_K=600.0), calculator, None)
+    warn_temperature(MDSettings(temperature_K=600.0), calculator, None)
     assert "the data of this model are from 25" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["best_epoch"] == 1
 
