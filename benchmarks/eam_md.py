@@ -68,6 +68,7 @@ def run_row(row: Row) -> dict[str, Any]:
     summaries = [json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))]
     return {
         **row.to_dict(),
+        "noise_seed": row.seed,
         "temperature_K": group["temperature_K"],
         "length_ps": max(summary["time_ps"] for summary in summaries),
         "stable_ps": [summary["stable_ps"] for summary in summaries],
