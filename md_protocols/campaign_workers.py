@@ -47,11 +47,12 @@ def in_processes(
         left: set[Future] = {pool.submit(_run, str(directory), share, device) for share in todo}
         while left:
             done, left = wait(left, timeout=PATIENCE, return_when=FIRST_COMPLETED)
+            # Where one share fails, the others need not go on to their ends before that is told.
+            if interrupt.signal or any(job.exception() for job in done):
+                stop.set()
             for job in done:
                 job.result()
                 bar.update()
-            if interrupt.signal:
-                stop.set()
         return interrupt.signal
 
 

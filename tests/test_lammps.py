@@ -74,7 +74,7 @@ def test_energy_forces_and_pressure_of_a_triclinic_crystal(tmp_path):
     turned.calc = atoms.calc
     np.testing.assert_allclose(by_id(lmp, "f", len(atoms)), turned.get_forces(), atol=1e-8)
     pressures = [lmp.get_thermo(name) for name in PRESSURES]
-    np.testing.assert_allclose(pressures, -turned.get_stress() / units.bar, rtol=1e-4, atol=0.1)
+    np.testing.assert_allclose(pressures, -turned.get_stress() / units.bar, rtol=1e-6, atol=0.01)
 
 
 @pytest.mark.parametrize("boundary", ["s s s", "f f f", "p f p"])
