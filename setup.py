@@ -80,9 +80,16 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["asecalc_mlip*", "training*", "md_protocols*"]),
     package_data={
-        "asecalc_mlip": ["zoo/*.pt", "zoo/*.xyz", "zoo/*.json", "kernels/*.cpp", "kernels/*.h"],
+        "asecalc_mlip": [
+            "zoo/*.pt",
+            "zoo/*.xyz",
+            "zoo/*.json",
+            "kernels/*.cpp",
+            "kernels/*.h",
+            "md/*.yaml",
+            "py.typed",
+        ],
         "training": ["defaults.yaml"],
-        "md_protocols": ["protocols.yaml"],
     },
     ext_modules=[KERNELS],
     install_requires=INFERENCE,

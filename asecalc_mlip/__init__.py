@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from asecalc_mlip._version import __version__
 
 if TYPE_CHECKING:
-    from asecalc_mlip.calculator import PIWSLCalculator
-    from asecalc_mlip.committee import CommitteeCalculator
-    from asecalc_mlip.eam_calculator import EAMCalculator
+    from asecalc_mlip.calculators.committee import CommitteeCalculator
+    from asecalc_mlip.calculators.eam import EAMCalculator
+    from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
 __all__ = ["CommitteeCalculator", "EAMCalculator", "PIWSLCalculator", "__version__"]
 
@@ -19,15 +19,15 @@ __all__ = ["CommitteeCalculator", "EAMCalculator", "PIWSLCalculator", "__version
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; `asecalc --help` and the analysis functions do not need it.
     if name == "PIWSLCalculator":
-        from asecalc_mlip.calculator import PIWSLCalculator
+        from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
         return PIWSLCalculator
     if name == "CommitteeCalculator":
-        from asecalc_mlip.committee import CommitteeCalculator
+        from asecalc_mlip.calculators.committee import CommitteeCalculator
 
         return CommitteeCalculator
     if name == "EAMCalculator":
-        from asecalc_mlip.eam_calculator import EAMCalculator
+        from asecalc_mlip.calculators.eam import EAMCalculator
 
         return EAMCalculator
     raise AttributeError(f"module 'asecalc_mlip' has no attribute {name!r}; it has {', '.join(__all__)}")

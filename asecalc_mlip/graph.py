@@ -135,7 +135,7 @@ def graph_from_atoms(atoms: Atoms | Sequence[Atoms], cutoff: float, *, device: t
         For an empty structure, positions or cells that are not finite, or a periodic direction without a lattice
         vector.
     """
-    from asecalc_mlip.neighbors import neighbor_list
+    from asecalc_mlip.neighbors.lists import neighbor_list
 
     structures = cast("list[Atoms]", [atoms] if hasattr(atoms, "get_positions") else list(atoms))
     graphs = []

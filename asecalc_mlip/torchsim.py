@@ -26,10 +26,10 @@ except ImportError as error:
         f'asecalc_mlip.torchsim needs torch-sim ({error}): pip install "asecalc-mlip[torch-sim]"'
     ) from error
 
-from asecalc_mlip.batched_neighbors import BatchedNeighborCache
-from asecalc_mlip.calculator import PIWSLCalculator
-from asecalc_mlip.checks import check_distances
+from asecalc_mlip.calculators.checks import check_distances
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.neighbors.batched import BatchedNeighborCache
 
 __all__ = ["BatchedNeighborCache", "PIWSLModel"]
 

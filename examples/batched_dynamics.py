@@ -1,6 +1,6 @@
 """Molecular dynamics of many copies at once, by torch-sim: pip install "asecalc-mlip[torch-sim]".
 
-    python examples/batched_dynamics.py [MODEL] [STRUCTURE]
+python examples/batched_dynamics.py [MODEL] [STRUCTURE]
 """
 
 import sys

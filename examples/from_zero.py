@@ -14,7 +14,7 @@ from pathlib import Path
 from ase.build import molecule
 
 from asecalc_mlip.analysis import MoleculeReference
-from training.readers import read_frames
+from asecalc_mlip.data.readers import read_frames
 
 HERE = Path(__file__).resolve().parent
 

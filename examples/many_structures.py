@@ -1,6 +1,6 @@
 """Evaluate many structures at once: batches go through the model together.
 
-    python examples/many_structures.py [MODEL] [STRUCTURE]
+python examples/many_structures.py [MODEL] [STRUCTURE]
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Relax a molecule and print its vibrations (harmonic frequencies).
 
-    python examples/relax_and_vibrations.py                 # the shipped aspirin
-    python examples/relax_and_vibrations.py my.pt my.xyz
+python examples/relax_and_vibrations.py                 # the shipped aspirin
+python examples/relax_and_vibrations.py my.pt my.xyz
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Energy and forces of one molecule with a shipped potential.
 
-    python examples/single_point.py                 # the shipped aspirin
-    python examples/single_point.py my.pt my.xyz    # your own model and structure
+python examples/single_point.py                 # the shipped aspirin
+python examples/single_point.py my.pt my.xyz    # your own model and structure
 """
 
 import sys

@@ -25,13 +25,13 @@ from ase import Atoms
 from tqdm import tqdm
 
 from asecalc_mlip.errors import InputError
-from md_protocols.campaign_report import report_campaign
-from md_protocols.campaign_runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
-from md_protocols.campaign_workers import in_processes, on_dask
-from md_protocols.notes import forget_notes, warn_time_step
-from md_protocols.progress import Interrupt, program
-from md_protocols.script import beside, meant_for, model_path
-from md_protocols.settings import DTYPES, MDSettings, make_settings, protocol_plan
+from asecalc_mlip.md.campaign.report import report_campaign
+from asecalc_mlip.md.campaign.runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
+from asecalc_mlip.md.campaign.workers import in_processes, on_dask
+from asecalc_mlip.md.conditions import forget_notes, warn_time_step
+from asecalc_mlip.md.progress import Interrupt, program
+from asecalc_mlip.md.script import beside, meant_for, model_path
+from asecalc_mlip.md.settings import DTYPES, MDSettings, make_settings, protocol_plan
 
 EXIT_CODES = "Exit code: 0 all runs ended (stable or not), 2 bad input, 3 another error, 128 + signal if stopped."
 BATCHED = ("langevin", "nose-hoover")

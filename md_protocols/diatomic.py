@@ -18,11 +18,11 @@ except ImportError:  # run from a checkout that is not installed
 
 import ase.io
 
+from asecalc_mlip.commands.probe_script import load_calculator, parser, run, write_json
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.output import check_figure, check_writable
+from asecalc_mlip.files import check_figure, check_writable
 from asecalc_mlip.plots.diatomic import diatomic_figure
 from asecalc_mlip.probes import diatomic_report, shortest_distances
-from md_protocols.probe_script import load_calculator, parser, run, write_json
 
 
 def options() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ try:
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from md_protocols.script import main as run_script
+from asecalc_mlip.md.script import main as run_script
 
 
 def main(argv: list[str] | None = None, *, calculator=None) -> int:

@@ -19,11 +19,11 @@ except ImportError:  # run from a checkout that is not installed
 import ase.io
 from tqdm import tqdm
 
+from asecalc_mlip.commands.probe_script import load_calculator, load_structure, parser, report, run
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.output import check_structure, check_writable
+from asecalc_mlip.files import check_structure, check_writable
+from asecalc_mlip.md.progress import Interrupt
 from asecalc_mlip.probes import relax
-from md_protocols.probe_script import load_calculator, load_structure, parser, report, run
-from md_protocols.progress import Interrupt
 
 
 def options() -> argparse.ArgumentParser:

@@ -17,11 +17,7 @@ try:
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from asecalc_mlip.errors import InputError
-from asecalc_mlip.output import check_figure, check_writable
-from asecalc_mlip.plots.probes import scan_figure
-from asecalc_mlip.probes import angle_scan, bond_scan, bond_smoothness, dihedral_scan
-from md_protocols.probe_script import (
+from asecalc_mlip.commands.probe_script import (
     load_calculator,
     load_structure,
     parser,
@@ -29,6 +25,10 @@ from md_protocols.probe_script import (
     run,
     write_json,
 )
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import check_figure, check_writable
+from asecalc_mlip.plots.probes import scan_figure
+from asecalc_mlip.probes import angle_scan, bond_scan, bond_smoothness, dihedral_scan
 
 KINDS: dict[str, tuple[Callable, int]] = {
     "bond": (bond_scan, 2),

@@ -15,10 +15,10 @@ try:
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from asecalc_mlip.output import check_figure, check_writable
+from asecalc_mlip.commands.probe_script import load_calculator, load_structure, parser, report, run
+from asecalc_mlip.files import check_figure, check_writable
 from asecalc_mlip.plots.probes import vibration_figure
 from asecalc_mlip.probes import relax, vibrations
-from md_protocols.probe_script import load_calculator, load_structure, parser, report, run
 
 
 def options() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from asecalc_mlip.bench.report import bench
 from asecalc_mlip.bench.structures import NAMES, enlarged, quartz, structure
 from asecalc_mlip.bench.timing import Times, Walk, race
 from asecalc_mlip.cli import main
-from benchmarks import speed_peers
+from benchmarks.speed import peers as speed_peers
 
 ATOMS = {"ethanol": 9, "aspirin": 21, "quartz-72": 72, "water-192": 192, "quartz-576": 576, "quartz-2025": 2025}
 
@@ -148,30 +148,30 @@ def test_bad_input_is_told(tmp_path, monkeypatch, arguments, told):
 
 
 PEER = """
-import speed_worker
+import worker
 from ase.calculators.lj import LennardJones
 
 def make(atoms):
     print("welcome")
     return LennardJones(rc=5.0), {"cutoff": 5.0}, None
 
-speed_worker.MAKERS["toy"] = make
-speed_worker.main("toy", "ethanol")
+worker.MAKERS["toy"] = make
+worker.main("toy", "ethanol")
 """
 
 
 def test_a_peer_runs_in_a_process_of_its_own(ethanol, tmp_path, monkeypatch):
-    (tmp_path / "worker.py").write_text(PEER)
-    monkeypatch.setattr(speed_peers, "WORKER", tmp_path / "worker.py")
-    monkeypatch.setenv("PYTHONPATH", str(speed_peers.REPOSITORY / "benchmarks"))
+    (tmp_path / "toy_worker.py").write_text(PEER)
+    monkeypatch.setattr(speed_peers, "WORKER", tmp_path / "toy_worker.py")
+    monkeypatch.setenv("PYTHONPATH", str(speed_peers.REPOSITORY / "benchmarks" / "speed"))
     row = speed_peers.race_peer(ethanol, "toy", sys.executable, "ethanol", 0.01)
     assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"], rel=0.05, abs=0.01)
     assert row["peer_steps"] >= 3 and row["peer"]["edges"] == row["edges"] == 72
 
 
 def test_a_peer_that_fails_says_why(tmp_path, monkeypatch):
-    (tmp_path / "worker.py").write_text("raise MemoryError('too large')")
-    monkeypatch.setattr(speed_peers, "WORKER", tmp_path / "worker.py")
+    (tmp_path / "toy_worker.py").write_text("raise MemoryError('too large')")
+    monkeypatch.setattr(speed_peers, "WORKER", tmp_path / "toy_worker.py")
     with pytest.raises(RuntimeError, match="ended with code 1 and said: MemoryError: too large"):
         speed_peers.Worker(sys.executable, "toy", "ethanol", 1)
 

@@ -84,7 +84,7 @@ def test_tune_passes_settings_and_options(call, stand_in, tmp_path):
 
 def test_tune_without_optuna_says_how_to_install_it(call, monkeypatch, tmp_path):
     pytest.importorskip("schnetpack")
-    for name in ("training.tune", "training.study"):
+    for name in ("training.tune", "training.tune.search", "training.tune.storage"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "optuna", None)
     (tmp_path / "a.yaml").touch()
@@ -99,7 +99,9 @@ def test_train_names_a_missing_file(call, stand_in):
 
 
 def test_evaluate_writes_json(call, stand_in, tmp_path):
-    calls = stand_in("training.evaluate", evaluate_file=lambda model, data, **kw: {"forces_mae": np.float64(0.01)})
+    calls = stand_in(
+        "asecalc_mlip.data.errors", evaluate_file=lambda model, data, **kw: {"forces_mae": np.float64(0.01)}
+    )
     (tmp_path / "d.xyz").touch()
     result = call("evaluate", "m.pt", "d.xyz", "-o", "out.json", "--batch-size", 4, "--energy-unit", "Hartree")
     assert result.exit_code == 0

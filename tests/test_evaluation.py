@@ -114,7 +114,7 @@ def test_automatic_batches_count_edges(calculator, monkeypatch):
         calculator.evaluate([small] * 500 + [large] * 3 + [small] * 500)
         assert engine.calls == [500, 1, 1, 1, 500]
         engine.calls.clear()
-        monkeypatch.setattr("asecalc_mlip.evaluation.available_bytes", lambda device: 2e6)
+        monkeypatch.setattr("asecalc_mlip.calculators.batches.available_bytes", lambda device: 2e6)
         assert len(calculator.evaluate([small] * 100)) == 100
         assert 1 < max(engine.calls) < 50
 
@@ -134,7 +134,7 @@ def test_progress_and_nothing(calculator, capsys):
 def test_refused_before_memory_runs_out(calculator, monkeypatch):
     atoms = bulk("SiO", "rocksalt", a=4.4, cubic=True) * 14
     monkeypatch.setattr(memory, "available_bytes", lambda device: 5e7)
-    monkeypatch.setattr("asecalc_mlip.evaluation.available_bytes", lambda device: 5e7)
+    monkeypatch.setattr("asecalc_mlip.calculators.batches.available_bytes", lambda device: 5e7)
     engine = shrunk(calculator, 10**9)
     with pytest.raises(NotEnoughMemoryError, match="neighbour list of 21,952 atoms") as caught:
         calculator.get_potential_energy(atoms)

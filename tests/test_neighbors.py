@@ -8,11 +8,11 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from asecalc_mlip.batched_neighbors import BatchedNeighborCache
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.neighbor_cache import NeighborCache
 from asecalc_mlip.neighbors import neighbor_list
+from asecalc_mlip.neighbors.batched import BatchedNeighborCache
+from asecalc_mlip.neighbors.verlet import NeighborCache
 from tests.cases import make_structure
 
 

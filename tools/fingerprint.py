@@ -59,7 +59,7 @@ def main(output: Path, against: Path | None, extra: tuple[str, ...]) -> None:
 
 
 def energies() -> dict[str, str]:
-    """Energies and forces of the shipped models, both precisions, by the native and the eager engine."""
+    """Energies and forces of the shipped models, both precisions, by the engine of "auto" and eagerly."""
     import ase.io
     import torch
 
@@ -71,7 +71,7 @@ def energies() -> dict[str, str]:
     for name in MODELS:
         start = ase.io.read(ROOT / "asecalc_mlip" / "zoo" / f"{name.partition('_')[0]}.xyz")
         for dtype in ("float32", "float64"):
-            for compile in ("native", "eager"):
+            for compile in ("auto", "eager"):
                 atoms = start.copy()
                 atoms.rattle(0.05, seed=1)
                 atoms.calc = PIWSLCalculator(load(f"{name}.pt"), dtype=dtype, compile=compile, device="cpu")

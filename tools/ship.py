@@ -1,7 +1,7 @@
 """Put a trained model into the zoo: the .pt file, a relaxed start geometry, and the reference of its training data.
 
-    python benchmarks/ship.py runs/aspirin ../shared/data/rmd17_aspirin_train.xyz
-    python benchmarks/ship.py runs/silica ../shared/data/silica_zeo22_train.xyz --group-by topology --start sod \
+    python tools/ship.py runs/aspirin ../shared/data/rmd17_aspirin_train.xyz
+    python tools/ship.py runs/silica ../shared/data/silica_zeo22_train.xyz --group-by topology --start sod \
         --protocol eam-silica --temperature 2000 --range 298 1000
 
 The geometry is relaxed with the model itself (0.001 eV/Å, in the cell of the data); the reference (mean bond lengths
@@ -23,10 +23,10 @@ from ase.optimize import BFGS
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
+from asecalc_mlip.calculators.zbl import add_core
 from asecalc_mlip.checkpoint import ZOO, load, save
-from asecalc_mlip.core import add_core
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.models import has_core
-from training.readers import read_frames
 
 
 @click.command(help=__doc__)

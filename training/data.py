@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential
-from asecalc_mlip.neighbors import neighbor_list
+from asecalc_mlip.neighbors.lists import neighbor_list
 from training.samplers import EpochSampler, MixedSampler
 
 __all__ = [
@@ -184,7 +184,7 @@ class FramesDataModule(AtomsDataModule):
     Parameters
     ----------
     frames : sequence of ase.Atoms
-        As `training.readers.read_frames` returns them.
+        As `asecalc_mlip.data.readers.read_frames` returns them.
     split : Split
     labels : sequence of str
         Labels to load, of "energy", "forces", "stress".

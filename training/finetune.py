@@ -11,9 +11,9 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import LoadedModel
-from training.base import pretraining_of
+from asecalc_mlip.data.errors import Errors
+from training.base_model import pretraining_of
 from training.config import load_config
-from training.evaluate import Errors
 from training.prepare import Run
 
 __all__ = ["Forgetting", "forgetting", "main", "start_card"]

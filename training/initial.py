@@ -19,13 +19,13 @@ import pytorch_lightning as pl
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel, load
+from asecalc_mlip.data.census import has_label
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import Potential, add_potentials, build_potential, core_potential
 from asecalc_mlip.models.sum import Sum
-from training.base import check_base
-from training.census import has_label
+from training.base_model import check_base
 from training.config import LossConfig, TrainConfig
 from training.reference_energies import ReferenceEnergies, reference_energies
 

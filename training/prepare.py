@@ -16,17 +16,17 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import load
+from asecalc_mlip.data.census import census
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.models import Potential
-from training.census import census
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, replace_text, weights_digest
-from training.old_level import OldLevel, find_old_data, make_old_level
+from training.initial import Start, make_start
+from training.losses.weak import NoisyNodes, WeakSupervision, list_skin, make_weak
 from training.pretrain import LABELLED, label_sources, large_labels, recipe_of
-from training.readers import read_frames
 from training.reference_energies import ReferenceEnergies
-from training.start import Start, make_start
-from training.weak import NoisyNodes, WeakSupervision, list_skin, make_weak
+from training.replay import OldLevel, find_old_data, make_old_level
 
 __all__ = ["Run", "device_of", "prepare"]
 

@@ -15,13 +15,13 @@ import ase.db
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.eam_calculator import EAMCalculator
+from asecalc_mlip.calculators.eam import EAMCalculator
+from asecalc_mlip.data.labels import LABELS
+from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import InputError
 from training.config import TrainConfig, load_config
 from training.data import Split, make_split
-from training.eam_label import Recipe, label
-from training.labels import LABELS
-from training.readers import iter_frames, read_frames
+from training.eam.labelling import Recipe, label
 
 __all__ = ["LABELLED", "label_sources", "large_labels", "main", "recipe_of"]
 

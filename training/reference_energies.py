@@ -17,8 +17,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
-from training.readers import read_frames
 
 Method = Literal["isolated", "fit", "given", "zero"]
 # What remains per atom is (minus) the binding energy when the E0 are isolated atoms. The most strongly bound solids
@@ -89,7 +89,7 @@ def reference_energies(
     Parameters
     ----------
     frames
-        Training structures with ``info["energy"]`` in eV, as `training.readers.read_frames` makes them.
+        Training structures with ``info["energy"]`` in eV, as `asecalc_mlip.data.readers.read_frames` makes them.
     method
         ``isolated``: single atoms at the level of theory of the data; ``fit``: least squares of the energies per atom
         on the composition; ``given``: from ``given``; ``zero``: none, for data that already are differences.
@@ -98,7 +98,7 @@ def reference_energies(
     isolated
         File or frames with one atom each.
     reading
-        Options of `training.readers.read_frames` for that file, such as the unit of its energies.
+        Options of `asecalc_mlip.data.readers.read_frames` for that file, such as the unit of its energies.
 
     Raises
     ------

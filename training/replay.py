@@ -19,18 +19,18 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import find
+from asecalc_mlip.data.census import census, has_label
+from asecalc_mlip.data.errors import Errors, evaluate_frames
+from asecalc_mlip.data.plausibility import CLOSE, closest_contact
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
-from training.census import census, has_label
 from training.config import TrainConfig, label_weights
 from training.data import Split, fingerprint
-from training.evaluate import Errors, evaluate_frames
-from training.plausibility import CLOSE, closest_contact
+from training.initial import Start, shift_text, without_energies_of
 from training.pretrain import LABELLED, large_labels
-from training.readers import read_frames
 from training.reference_energies import reference_energies
-from training.start import Start, shift_text, without_energies_of
 
 __all__ = ["OldLevel", "find_old_data", "make_old_level"]
 

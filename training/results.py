@@ -15,14 +15,14 @@ from ase import Atoms
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import load, save
+from asecalc_mlip.data.census import has_label
+from asecalc_mlip.data.errors import Errors, evaluate_frames
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.plots.training import learning_curve, parity
 from training.callbacks import AveragedWeights
-from training.census import has_label
 from training.config import WeakConfig
-from training.evaluate import Errors, evaluate_frames
 from training.finetune import Forgetting, forgetting, start_card
 from training.pretrain import LABELLED
-from training.readers import read_frames
 
 if TYPE_CHECKING:
     from training.prepare import Run

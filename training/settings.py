@@ -72,7 +72,7 @@ class DataConfig:
     """Origin, citation and licence of the data; goes into the card."""
 
     def reading(self) -> dict[str, Any]:
-        """How files of this data set are read: options of `training.readers.read_frames`."""
+        """How files of this data set are read: options of `asecalc_mlip.data.readers.read_frames`."""
         keys = ("energy_key", "forces_key", "stress_key", "energy_unit", "length_unit", "force_unit")
         return {key: getattr(self, key) for key in keys}
 
@@ -116,7 +116,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class WeakConfig:
-    """Weak supervision by the physics of the model's own field, its variants and its rivals; see training/losses.py."""
+    """Weak supervision by the physics of the model's own field, its variants and its rivals; see training/losses."""
 
     method: Method = "plain"
     """piwsl is PITC + PISC; two_point, two_point_label, taylor_label and endpoint are variants; curvature, noisy_nodes,

@@ -15,11 +15,11 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, predict
 from training.config import LossConfig, OptimizerConfig, WeakConfig
 from training.data import graph_from_batch
-from training.distances import distance
-from training.layers import parameter_groups
-from training.memory import keep_freed_memory
+from training.layer_rates import parameter_groups
+from training.losses.supervised import distance
+from training.losses.weak import NoisyNodes, WeakOutput, WeakSupervision
+from training.malloc import keep_freed_memory
 from training.sam import SAM
-from training.weak import NoisyNodes, WeakOutput, WeakSupervision
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
 

@@ -22,9 +22,9 @@ from asecalc_mlip.errors import InputError
 from training.callbacks import AveragedWeights, EarlyStop, LastCheckpoint, RunLog, StopSignals
 from training.config import TrainConfig, label_weights, load_config
 from training.folders import locked
+from training.losses.weak import list_skin
 from training.prepare import Run, device_of, prepare
 from training.task import PotentialAdapter, TrainingTask, make_outputs
-from training.weak import list_skin
 
 __all__ = ["Run", "Stopped", "fit", "main", "prepare", "run_config", "train"]
 

@@ -14,9 +14,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from asecalc_mlip.checks import CLOSEST
+from asecalc_mlip.calculators.checks import CLOSEST
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.neighbors import neighbor_list
+from asecalc_mlip.neighbors.lists import neighbor_list
 
 __all__ = ["closest_pairs", "round_strengths", "two_step", "two_step_series"]
 

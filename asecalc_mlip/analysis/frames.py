@@ -10,7 +10,7 @@ from matscipy.neighbours import neighbour_list
 from scipy.spatial import cKDTree
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.neighbors import neighbor_list
+from asecalc_mlip.neighbors.lists import neighbor_list
 
 Select = str | Sequence[int] | np.ndarray | None
 

@@ -16,7 +16,7 @@ from asecalc_mlip.analysis.contacts import closest_approach
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.output import write_text
+from asecalc_mlip.files import write_text
 
 FORMAT = "asecalc-mlip periodic reference"
 Kind = Literal["solid", "liquid"]

@@ -12,7 +12,7 @@ from ase import Atoms
 from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.output import check_figure, check_writable, save_figure
+from asecalc_mlip.files import check_figure, check_writable, save_figure
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ from ase import Atoms
 from asecalc_mlip.analysis.bonds import bond_lengths, bond_limits, find_bonds
 from asecalc_mlip.analysis.distances import BINS, R_MAX, DistanceHistogram, distance_histogram
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.output import write_text
+from asecalc_mlip.files import write_text
 
 FORMAT = "asecalc-mlip molecule reference"
 

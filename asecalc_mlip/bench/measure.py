@@ -13,10 +13,10 @@ from ase import Atoms
 from asecalc_mlip.bench.timing import Times, Walk, race
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import parts_of
-from asecalc_mlip.neighbors import neighbor_list
+from asecalc_mlip.neighbors.lists import neighbor_list
 
 if TYPE_CHECKING:
-    from asecalc_mlip.calculator import PIWSLCalculator
+    from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
 __all__ = ["batch_row", "compare", "n_edges", "ns_per_day", "our_walk", "schnetpack_calculator", "size_row"]
 
@@ -101,7 +101,7 @@ def schnetpack_calculator(calculator: PIWSLCalculator) -> Any:
     try:
         import schnetpack as spk
 
-        from training.schnetpack_models import to_schnetpack
+        from asecalc_mlip.bench.schnetpack_models import to_schnetpack
     except ImportError as error:
         raise InputError(f"{error.name or 'schnetpack'} is not installed: pip install 'asecalc-mlip[train]'") from error
     learned = [part for part in parts_of(calculator.potential) if part.architecture != "zbl"]

@@ -22,7 +22,7 @@ from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.errors import InputError
 
 if TYPE_CHECKING:
-    from asecalc_mlip.calculator import PIWSLCalculator
+    from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
 __all__ = ["BATCHES", "BenchReport", "bench", "bench_file"]
 
@@ -97,7 +97,7 @@ def bench_file(
     """`bench` of a model file, with the options of the command line."""
     import torch
 
-    from asecalc_mlip.calculator import PIWSLCalculator
+    from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from tqdm import tqdm
 
-from asecalc_mlip.checks import ElementCheck, check_distances
+from asecalc_mlip.calculators.checks import ElementCheck, check_distances
 from asecalc_mlip.engine.memory import MemoryGuard, available_bytes, bytes_needed, check_list, is_out_of_memory
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms

@@ -19,14 +19,14 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.engine import Engine
 from asecalc_mlip.engine.memory import MemoryGuard, bytes_needed
 from asecalc_mlip.errors import CommitteeDisagreement, InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, Prediction
-from asecalc_mlip.neighbor_cache import NeighborCache
+from asecalc_mlip.neighbors.verlet import NeighborCache
 
 __all__ = ["CommitteeCalculator", "CommitteePrediction"]
 

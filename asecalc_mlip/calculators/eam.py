@@ -11,9 +11,9 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.checks import check_distances
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel
-from asecalc_mlip.checks import check_distances
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, graph_from_atoms
 from asecalc_mlip.models.eam import EAM

@@ -15,19 +15,19 @@ from ase.calculators.calculator import all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from asecalc_mlip.ase_state import StateCalculator
+from asecalc_mlip.calculators.base import StateCalculator
+from asecalc_mlip.calculators.batches import BatchSize, evaluate_iter
+from asecalc_mlip.calculators.checks import CLOSEST, ElementCheck, check_distances, checked_device
 from asecalc_mlip.checkpoint import LoadedModel, load
-from asecalc_mlip.checks import CLOSEST, ElementCheck, check_distances, checked_device
 from asecalc_mlip.engine import Compile, Engine, Precision, make_engine
 from asecalc_mlip.engine.hessian import double, hessian
 from asecalc_mlip.engine.memory import MemoryGuard, check_list
 from asecalc_mlip.engine.transfer import to_host
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.evaluation import BatchSize, evaluate_iter
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import Potential, Prediction
 from asecalc_mlip.models.potential import NO_STRESS
-from asecalc_mlip.neighbor_cache import NeighborCache
+from asecalc_mlip.neighbors.verlet import NeighborCache
 
 __all__ = ["PIWSLCalculator"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import add_potentials, core_potential, has_core

@@ -32,9 +32,9 @@ def settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def report(path: Path) -> None:
     """Print the census of a file that was made, without what is implausible only for labels of another source."""
-    frames = import_module("training.readers").read_frames(path)
+    frames = import_module("asecalc_mlip.data.readers").read_frames(path)
     allowed = import_module("training.pretrain").large_labels(path, frames)
-    click.echo(f"{path}\n{import_module('training.census').census(frames).report(allow_implausible=allowed)}")
+    click.echo(f"{path}\n{import_module('asecalc_mlip.data.census').census(frames).report(allow_implausible=allowed)}")
 
 
 def write_json(path: str, result: Any) -> None:

@@ -34,7 +34,7 @@ def xtb(molecule: str, frames: int, temperature: float, output: str | None, prog
 
     The same command continues a run that was interrupted, or extends it when -n is larger.
     """
-    module = import_module("training.xtb")
+    module = import_module("asecalc_mlip.data.xtb")
     fields = {f"{name}_fs": options.pop(name) for name in ("spacing", "timestep", "equilibration")}
     settings = module.XtbSettings(temperature_K=temperature, **fields, **options)
     target = output or f"{Path(molecule).stem}_xtb_{temperature:g}K.xyz"
@@ -50,7 +50,7 @@ def xtb(molecule: str, frames: int, temperature: float, output: str | None, prog
 @click.option("--overwrite", is_flag=True, help="Replace TARGET.")
 def convert(source: str, target: str, **options: Any) -> None:
     """Convert SOURCE (.xyz, .db, .npz, …) to extended XYZ with REF_ names, eV and Å."""
-    result = import_module("training.convert").convert(source, target, **options)
+    result = import_module("asecalc_mlip.data.convert").convert(source, target, **options)
     click.echo(f"{target}\n{result.report()}")
 
 
@@ -66,6 +66,6 @@ def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:
 
     Without a network it says what to download by hand and where to put it.
     """
-    fetch = import_module("training.downloads").fetch_molecule
+    fetch = import_module("asecalc_mlip.data.downloads").fetch_molecule
     for path in fetch(molecule, output, data_set="md17" if original else "rmd17", **options):
         report(path)

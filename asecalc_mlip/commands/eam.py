@@ -42,7 +42,7 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
     """
     files = {name: options.pop(name) for name in ("n_train", "test", "isolated", "compare", "progress")}
     settings = import_module("training.eam").FitSettings(core=None if core == "none" else core, **options)
-    result = import_module("training.eam_files").fit_file(data, output, settings=settings, **files)
+    result = import_module("training.eam.files").fit_file(data, output, settings=settings, **files)
     click.echo(f'{result}\nuse it:  atoms.calc = EAMCalculator.load("{output}")')
 
 
@@ -62,7 +62,7 @@ def label(data: str, model: str, output: str, **options: Any) -> None:
 
     The same command continues a file that was interrupted.
     """
-    path = import_module("training.eam_files").label_file(data, model, output, **options)
+    path = import_module("training.eam.files").label_file(data, model, output, **options)
     report(path)
 
 
@@ -72,5 +72,5 @@ def label(data: str, model: str, output: str, **options: Any) -> None:
 @click.option("--check", metavar="DATA", help="Compare with the model on structures of this file, by ASE's EAM reader.")
 def export(model: str, output: str, check: str | None) -> None:
     """Write the EAM in MODEL as a table for LAMMPS, without its E0."""
-    found = import_module("training.eam_files").export_file(model, output, check=check)
+    found = import_module("training.eam.files").export_file(model, output, check=check)
     click.echo(output if found is None else f"{output}\n{found}")

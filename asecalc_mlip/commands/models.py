@@ -83,7 +83,7 @@ def tune(arguments: tuple[str, ...], **options: Any) -> None:
 def evaluate(model: str, data: str, output: str | None, batch_size: int | None, **reading: Any) -> None:
     """Print the errors of a MODEL (.pt) on labelled DATA."""
     existing(data)
-    evaluate_file = import_module("training.evaluate").evaluate_file
+    evaluate_file = import_module("asecalc_mlip.data.errors").evaluate_file
     result = evaluate_file(model, data, batch_size=batch_size or "auto", **reading)
     click.echo(str(result))
     if output:
@@ -111,8 +111,8 @@ def core(model: str, output: str, data: str | None) -> None:
     frames = []
     if data:
         existing(data)
-        frames = import_module("training.readers").read_frames(data)
-    added, found = import_module("asecalc_mlip.core").add_core(checkpoint.load(model), frames)
+        frames = import_module("asecalc_mlip.data.readers").read_frames(data)
+    added, found = import_module("asecalc_mlip.calculators.zbl").add_core(checkpoint.load(model), frames)
     checkpoint.save(output, added.potential, card=added.card, reference_energies=added.reference_energies)
     click.echo(f"{output}: the core {found or 'was checked against no data; give --data'}")
 
@@ -137,7 +137,7 @@ def bench(model: str, structures: tuple[str, ...], output: str | None, figure: s
     names whose elements the model knows. SchNetPack's calculator with the same weights runs beside it where that is
     installed.
     """
-    import_module("asecalc_mlip.output").check_figure(figure)
+    import_module("asecalc_mlip.files").check_figure(figure)
     report = import_module("asecalc_mlip.bench.report").bench_file(model, structures, echo=click.echo, **options)
     if output:
         write_json(output, report)

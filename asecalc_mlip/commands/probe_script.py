@@ -16,8 +16,8 @@ from ase import Atoms
 
 import asecalc_mlip
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.output import write_text
-from md_protocols.progress import program
+from asecalc_mlip.files import write_text
+from asecalc_mlip.md.progress import program
 
 ZOO = Path(next(iter(asecalc_mlip.__path__))) / "zoo"
 DONE, BAD_INPUT = 0, 2

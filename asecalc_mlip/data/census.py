@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from asecalc_mlip.data.labels import LABELS, frame_name
+from asecalc_mlip.data.plausibility import Problem, check_energies, check_forces, check_stresses, check_structures
 from asecalc_mlip.errors import DataError
-from training.labels import LABELS, frame_name
-from training.plausibility import Problem, check_energies, check_forces, check_stresses, check_structures
 
 UNITS = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
 
@@ -123,7 +123,7 @@ class Census:
 
 
 def census(frames: Sequence[Atoms]) -> Census:
-    """Count the labels of frames made by `training.readers.read_frames` and check their sizes.
+    """Count the labels of frames made by `asecalc_mlip.data.readers.read_frames` and check their sizes.
 
     Parameters
     ----------

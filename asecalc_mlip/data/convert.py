@@ -9,9 +9,9 @@ from typing import Any
 from ase import Atoms
 from ase.io import write
 
+from asecalc_mlip.data.census import Census, census
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
-from training.census import Census, census
-from training.readers import read_frames
 
 BOOKKEEPING = ("frame_file", "frame_index", "label_keys")
 
@@ -22,7 +22,7 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
     Parameters
     ----------
     source
-        Anything `training.readers.iter_frames` reads; ``options`` go there.
+        Anything `asecalc_mlip.data.readers.iter_frames` reads; ``options`` go there.
     target
         A name that ends in ``.xyz`` or ``.extxyz``.
     overwrite

@@ -25,9 +25,9 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from asecalc_mlip.data.convert import write_reference
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
-from training.convert import write_reference
-from training.readers import read_frames
 
 DataSet = Literal["rmd17", "md17"]
 # SchNetPack keeps this address inside a method, so it stands here; the names of the files come from SchNetPack.

@@ -14,14 +14,14 @@ import torch
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.batches import BatchSize
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+from asecalc_mlip.data.census import census, has_label
+from asecalc_mlip.data.labels import LABELS
+from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.engine.curl import force_curl
 from asecalc_mlip.errors import DataError
-from asecalc_mlip.evaluation import BatchSize
 from asecalc_mlip.graph import graph_from_atoms
-from training.census import census, has_label
-from training.curl import force_curl
-from training.labels import LABELS
-from training.readers import read_frames
 
 __all__ = ["Errors", "evaluate_file", "evaluate_frames"]
 
@@ -35,7 +35,8 @@ class Errors:
 
     `counts` are the structures with each label, `warnings` what is implausible about the labels.
     `labels` and `predictions` hold the flat arrays behind the numbers (eV, eV/Å, eV/Å³), for parity plots. `curl` is
-    the mean of ‖J − Jᵀ‖/‖J‖ over some structures (see `training.curl`) for models with direct forces, else None.
+    the mean of ‖J − Jᵀ‖/‖J‖ over some structures (see `asecalc_mlip.engine.curl`) for models with direct forces, else
+    None.
     """
 
     model: str
@@ -86,7 +87,7 @@ def evaluate_file(
 ) -> Errors:
     """Errors of a model file on a data file; optionally written as JSON to `output`.
 
-    `reading` are options of `training.readers.read_frames`: names and units of the labels.
+    `reading` are options of `asecalc_mlip.data.readers.read_frames`: names and units of the labels.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def evaluate_file(
 def evaluate_frames(
     calculator: PIWSLCalculator, frames: Sequence[Atoms], *, name: str = "data", batch_size: BatchSize = "auto"
 ) -> Errors:
-    """Errors over the labels that frames have; labels as `training.readers.read_frames` gives them."""
+    """Errors over the labels that frames have; labels as `asecalc_mlip.data.readers.read_frames` gives them."""
     found = census(frames)
     labels = [label for label in LABELS if found.counts.get(label, 0)]
     if not labels:

@@ -12,8 +12,8 @@ import ase.db
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
-from training.readers import iter_frames
 
 __all__ = ["LabelFile", "open_label_file"]
 

@@ -15,7 +15,7 @@ from ase.data import covalent_radii
 from scipy.spatial.distance import cdist
 from vesin import ase_neighbor_list
 
-from training.labels import frame_name
+from asecalc_mlip.data.labels import frame_name
 
 MAX_FORCE = 500.0  # eV/Å; the hardest real set seen, compressed TiO2, has 191
 MANY_FORCE = 100.0  # eV/Å; worth a word

@@ -24,8 +24,8 @@ from ase.io import iread
 from ase.io.extxyz import read_xyz
 from ase.io.formats import open_with_compression, string2index
 
+from asecalc_mlip.data.labels import canonical
 from asecalc_mlip.errors import DataError, InputError
-from training.labels import canonical
 
 ENERGY_UNITS = {
     "ev": 1.0,
@@ -76,7 +76,7 @@ def iter_frames(
         file ASE reads.
     energy_key, forces_key, stress_key
         Where the labels are. By default the usual names are tried (``REF_energy``, ``energy``, …; see
-        `training.labels`), first in ``info``/``arrays``, then in stored calculator results.
+        `asecalc_mlip.data.labels`), first in ``info``/``arrays``, then in stored calculator results.
         ``info["label_keys"]`` of every frame says which was used.
     energy_unit, length_unit
         Units of the file, e.g. ``"Hartree"`` and ``"Bohr"``. None means the units that belong to the format: kcal/mol

@@ -23,8 +23,8 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import BFGS
 from tqdm import tqdm
 
+from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
-from training.readers import iter_frames
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 

@@ -3,7 +3,8 @@
 The program takes the weights as inputs, so that one build serves every model of the same sizes, and any number of
 atoms and edges. It is for what the native engine, which is faster, does not run. On one core, against eager with native
 messages, SchNet ran 1.3 (512 atoms) to 2.2 (aspirin) times as fast; PaiNN 2.2 times for aspirin, but 0.7 times for 512
-atoms, and 2.7 to 4 times against plain torch (benchmarks/engines.py). Compiling takes half a minute and a C++ compiler.
+atoms, and 2.7 to 4 times against plain torch (benchmarks/speed/engines.py). Compiling takes half a minute and a C++
+compiler.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Our models, and any other ASE calculator, as the forces of a LAMMPS run.
 
-    from asecalc_mlip.lammps import attach, new_lammps
+    from asecalc_mlip.lammps.bridge import attach, new_lammps
 
     lmp = new_lammps()
     lmp.file("in.setup")                              # units metal, box, atoms, masses; no pair_style
@@ -33,7 +33,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
 
 __all__ = ["Bridge", "attach", "new_lammps", "run_script"]

@@ -21,9 +21,9 @@ import torch
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols, covalent_radii
 
-from asecalc_mlip.eam_calculator import EAMCalculator
+from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.output import check_writable, write_text
+from asecalc_mlip.files import check_writable, write_text
 
 __all__ = ["TableCheck", "check_eam_fs", "export_eam_fs"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from ase.md.nose_hoover_chain import FOURTH_ORDER_COEFFS
 
 from asecalc_mlip.errors import InputError
-from md_protocols.thermostats import NVE, LangevinFixedCom, NoseHoover
+from asecalc_mlip.md.thermostats import NVE, LangevinFixedCom, NoseHoover
 
 Forces = Callable[[], np.ndarray]
 

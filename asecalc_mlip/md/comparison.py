@@ -11,10 +11,10 @@ from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
-from md_protocols import files as names
+from asecalc_mlip.md import files as names
 
 if TYPE_CHECKING:
-    from md_protocols.run import MDRun
+    from asecalc_mlip.md.run import MDRun
 
 # A mean over fewer frames is too noisy to compare distributions with.
 MIN_REFERENCE_FRAMES = 50

@@ -8,7 +8,7 @@ from ase import Atoms
 
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.card import temperatures_of
-from md_protocols.settings import MDSettings
+from asecalc_mlip.md.settings import MDSettings
 
 __all__ = ["conditions", "forget_notes", "note", "warn_direct_forces", "warn_temperature", "warn_time_step"]
 

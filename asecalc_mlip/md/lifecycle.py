@@ -10,11 +10,11 @@ from ase import Atoms
 from asecalc_mlip.analysis.periodic import load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
-from md_protocols import files as names
-from md_protocols.files import RunFiles, stored_atoms
-from md_protocols.run import MDRun, Reference, RunState, force_limit, log_columns
-from md_protocols.settings import MDSettings
-from md_protocols.thermostats import (
+from asecalc_mlip.md import files as names
+from asecalc_mlip.md.files import RunFiles, stored_atoms
+from asecalc_mlip.md.run import MDRun, Reference, RunState, force_limit, log_columns
+from asecalc_mlip.md.settings import MDSettings
+from asecalc_mlip.md.thermostats import (
     maxwell_boltzmann,
     refuse_constraints,
 )

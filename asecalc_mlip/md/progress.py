@@ -10,7 +10,7 @@ from pathlib import Path
 from ase import Atoms
 from tqdm import tqdm
 
-from md_protocols.settings import MDSettings
+from asecalc_mlip.md.settings import MDSettings
 
 
 class Progress:

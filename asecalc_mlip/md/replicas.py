@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from asecalc_mlip.batched_neighbors import BatchedNeighborCache
-from asecalc_mlip.checks import CLOSEST
+from asecalc_mlip.calculators.checks import CLOSEST
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.neighbors import FARTHEST
-from md_protocols.batch_integrators import Flat, batched
-from md_protocols.run import MDRun
-from md_protocols.summary import write_report
+from asecalc_mlip.md.batch_integrators import Flat, batched
+from asecalc_mlip.md.run import MDRun
+from asecalc_mlip.md.summary import write_report
+from asecalc_mlip.neighbors.batched import BatchedNeighborCache
+from asecalc_mlip.neighbors.lists import FARTHEST
 
 
 class BatchedModel:

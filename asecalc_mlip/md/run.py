@@ -22,14 +22,14 @@ from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.card import force_statistics
 from asecalc_mlip.errors import InputError
-from md_protocols import files as names
-from md_protocols.barostats import GPA
-from md_protocols.files import RunFiles, extra_arrays, frame
-from md_protocols.monitor import Failure, StabilityMonitor
-from md_protocols.progress import Interrupt, Progress
-from md_protocols.settings import MDSettings
-from md_protocols.summary import write_report
-from md_protocols.thermostats import (
+from asecalc_mlip.md import files as names
+from asecalc_mlip.md.barostats import GPA
+from asecalc_mlip.md.files import RunFiles, extra_arrays, frame
+from asecalc_mlip.md.monitor import Failure, StabilityMonitor
+from asecalc_mlip.md.progress import Interrupt, Progress
+from asecalc_mlip.md.settings import MDSettings
+from asecalc_mlip.md.summary import write_report
+from asecalc_mlip.md.thermostats import (
     degrees_of_freedom,
     make_integrator,
 )

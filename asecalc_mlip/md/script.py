@@ -17,11 +17,18 @@ from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
 from asecalc_mlip.errors import InputError
-from md_protocols.files import RunFiles
-from md_protocols.notes import conditions, forget_notes, note, warn_direct_forces, warn_temperature, warn_time_step
-from md_protocols.progress import program
-from md_protocols.runner import continue_run, start_run
-from md_protocols.settings import (
+from asecalc_mlip.md.conditions import (
+    conditions,
+    forget_notes,
+    note,
+    warn_direct_forces,
+    warn_temperature,
+    warn_time_step,
+)
+from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.md.lifecycle import continue_run, start_run
+from asecalc_mlip.md.progress import program
+from asecalc_mlip.md.settings import (
     BAROSTATS,
     DTYPES,
     THERMOSTATS,
@@ -31,7 +38,7 @@ from md_protocols.settings import (
     make_settings,
     protocol_plan,
 )
-from md_protocols.summary import summary_text
+from asecalc_mlip.md.summary import summary_text
 
 ZOO = Path(next(iter(asecalc_mlip.__path__))) / "zoo"
 STABLE, UNSTABLE, BAD_INPUT, CRASH = 0, 1, 2, 3

@@ -14,12 +14,12 @@ import numpy as np
 from asecalc_mlip.analysis.drift import energy_drift
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF
-from md_protocols import files as names
-from md_protocols import structure
-from md_protocols.progress import calculator_stats, rates, time_shares
+from asecalc_mlip.md import comparison as structure
+from asecalc_mlip.md import files as names
+from asecalc_mlip.md.progress import calculator_stats, rates, time_shares
 
 if TYPE_CHECKING:
-    from md_protocols.run import MDRun
+    from asecalc_mlip.md.run import MDRun
 
 
 def write_report(run: MDRun, *, figure: bool = True) -> dict:
@@ -192,7 +192,7 @@ def _versions() -> dict:
 
 
 def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict, rdfs: dict[str, RDF]) -> bytes:
-    from asecalc_mlip.plots.md import figure_bytes, md_figure
+    from asecalc_mlip.plots.dynamics import figure_bytes, md_figure
 
     settings = run.settings
     shown, reference, error = structure.to_draw(run, rdfs, summary["h_error"])

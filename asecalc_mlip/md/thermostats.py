@@ -26,8 +26,8 @@ from ase.md.nose_hoover_chain import NoseHooverChainNVT, NoseHooverChainThermost
 from ase.md.verlet import VelocityVerlet
 
 from asecalc_mlip.errors import InputError
-from md_protocols.barostats import GPA, FullNPT, IsotropicNPT
-from md_protocols.settings import MDSettings
+from asecalc_mlip.md.barostats import GPA, FullNPT, IsotropicNPT
+from asecalc_mlip.md.settings import MDSettings
 
 
 class NVE(VelocityVerlet):

@@ -1,10 +1,10 @@
 r"""SchNet, continuous-filter convolutions (Schütt et al., NeurIPS 2017; JCP 148 (2018) 241722).
 
-    x_i ← x_i + f2out( Σ_j (x W_in)_j · f_c(d_ij) · w(Φ(d_ij)) )
+x_i ← x_i + f2out( Σ_j (x W_in)_j · f_c(d_ij) · w(Φ(d_ij)) )
 
-    symbol   variable            symbol   variable
-    x        x                   Φ        basis
-    W_in     in2f                w        filter_network
+symbol   variable            symbol   variable
+x        x                   Φ        basis
+W_in     in2f                w        filter_network
 """
 
 from __future__ import annotations

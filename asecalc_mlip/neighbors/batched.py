@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs
-from asecalc_mlip.neighbors import neighbor_list
+from asecalc_mlip.neighbors.lists import neighbor_list
 
 __all__ = ["BatchedNeighborCache"]
 

@@ -13,7 +13,7 @@ import torch
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.neighbors import complete_box, neighbor_list
+from asecalc_mlip.neighbors.lists import complete_box, neighbor_list
 
 __all__ = ["NeighborCache"]
 

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from asecalc_mlip.output import save_figure
-from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
+from asecalc_mlip.files import save_figure
+from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
 
 if TYPE_CHECKING:
     from asecalc_mlip.probes.diatomic import DiatomicCurve

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asecalc_mlip.output import save_figure
-from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, _tidy
+from asecalc_mlip.files import save_figure
+from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, _tidy
 
 if TYPE_CHECKING:
-    from asecalc_mlip.eam_calculator import PairCurve
+    from asecalc_mlip.calculators.eam import PairCurve
 
 __all__ = ["pair_curves_figure"]
 

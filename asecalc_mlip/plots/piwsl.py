@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from asecalc_mlip.output import save_figure
-from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
+from asecalc_mlip.files import save_figure
+from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
 
 __all__ = ["Curve", "Panel", "curves_figure", "survival_figure"]
 

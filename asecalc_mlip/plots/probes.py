@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from asecalc_mlip.output import save_figure
+from asecalc_mlip.files import save_figure
 from asecalc_mlip.plots.diatomic import COLOURS
-from asecalc_mlip.plots.md import BLUE, GREY, INK, ORANGE, RED, _tidy
+from asecalc_mlip.plots.dynamics import BLUE, GREY, INK, ORANGE, RED, _tidy
 
 if TYPE_CHECKING:
     from asecalc_mlip.probes.elastic import ElasticConstants

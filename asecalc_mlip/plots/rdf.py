@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis.rdf import RDF
-from asecalc_mlip.plots.md import GREY, RED, _tidy
+from asecalc_mlip.plots.dynamics import GREY, RED, _tidy
 
 
 def rdf_figure(rdfs: dict[str, RDF], reference: dict[str, RDF] | None = None) -> Figure:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asecalc_mlip.output import save_figure
+from asecalc_mlip.files import save_figure
 
 __all__ = ["bench_report", "comparison", "peers", "size_scaling"]
 

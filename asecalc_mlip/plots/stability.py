@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis import DistanceHistogram
-from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _running_mean, _tidy
+from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, RED, _running_mean, _tidy
 
 SEED_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
 LEGEND = {"frameon": False, "fontsize": 9}

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asecalc_mlip.plots.md import BLUE, GREEN, GREY, INK, ORANGE, RED, _running_mean, _tidy
+from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, RED, _running_mean, _tidy
 from asecalc_mlip.plots.stability import SEED_COLOURS, Series
 
 __all__ = ["PairCurve", "energy_figure", "summary_figure"]

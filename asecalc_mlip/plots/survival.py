@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis.survival import Survival
-from asecalc_mlip.plots.md import BLUE, GREEN, INK, ORANGE, RED, _tidy
+from asecalc_mlip.plots.dynamics import BLUE, GREEN, INK, ORANGE, RED, _tidy
 
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asecalc_mlip.output import save_figure
+from asecalc_mlip.files import save_figure
 
 __all__ = ["learning_curve", "parity"]
 

@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from asecalc_mlip.output import save_figure
-from asecalc_mlip.plots.md import GREY, INK, ORANGE, RED, _tidy
+from asecalc_mlip.files import save_figure
+from asecalc_mlip.plots.dynamics import GREY, INK, ORANGE, RED, _tidy
 
 __all__ = ["Panel", "tune_figure"]
 

@@ -155,7 +155,7 @@ def shortest_distances(frames: Iterable[Atoms], *, reach_A: float = 5.0) -> dict
     dict
         Sorted pair of symbols, such as ("O", "Si"), → Å; without pairs that never come closer than `reach_A`.
     """
-    from asecalc_mlip.neighbors import neighbor_list
+    from asecalc_mlip.neighbors.lists import neighbor_list
 
     shortest: dict[tuple[str, str], float] = {}
     for atoms in frames:

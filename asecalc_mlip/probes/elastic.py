@@ -18,8 +18,8 @@ from ase import Atoms, units
 from ase.optimize import BFGS
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.probes.free import free_copy
-from asecalc_mlip.probes.optional import needs
+from asecalc_mlip.extras import needs
+from asecalc_mlip.probes.constraints import free_copy
 from asecalc_mlip.probes.relax import RelaxResult, relax
 from asecalc_mlip.probes.single_points import model_name
 

@@ -14,7 +14,7 @@ from ase.eos import birchmurnaghan
 from scipy.optimize import curve_fit
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.probes.free import free_copy
+from asecalc_mlip.probes.constraints import free_copy
 from asecalc_mlip.probes.relax import relax
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
 

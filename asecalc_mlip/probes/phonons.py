@@ -14,8 +14,8 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.probes.free import free_copy
-from asecalc_mlip.probes.optional import needs
+from asecalc_mlip.extras import needs
+from asecalc_mlip.probes.constraints import free_copy
 from asecalc_mlip.probes.relax import relax
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
 

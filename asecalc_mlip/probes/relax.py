@@ -176,6 +176,6 @@ def _keep_symmetry(atoms: Atoms) -> None:
 
         atoms.set_constraint([*atoms.constraints, FixSymmetry(atoms)])
     except ModuleNotFoundError as error:
-        from asecalc_mlip.probes.optional import needs
+        from asecalc_mlip.extras import needs
 
         raise needs("keep_symmetry", error) from None

@@ -17,7 +17,7 @@ from ase.units import invcm
 from ase.vibrations import VibrationsData
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.probes.free import free_copy
+from asecalc_mlip.probes.constraints import free_copy
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
 
 __all__ = ["Vibrations", "finite_difference_hessian", "vibrations"]

@@ -28,8 +28,8 @@ from asecalc_mlip.report import figures
 from asecalc_mlip.report.cache import Pieces, write_bytes, write_json
 from asecalc_mlip.report.dynamics import nve_runs, nvt_runs
 from asecalc_mlip.report.findings import mean_std, slopes, structure_errors, warnings_of
+from asecalc_mlip.report.measurements import diatomic_piece, errors_piece, speed_piece
 from asecalc_mlip.report.page import page
-from asecalc_mlip.report.pieces import diatomic_piece, errors_piece, speed_piece
 from asecalc_mlip.report.settings import ReportSettings
 from asecalc_mlip.report.subject import Subject, subject_of
 from asecalc_mlip.report.trajectories import runs_piece

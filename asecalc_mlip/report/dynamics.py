@@ -15,7 +15,7 @@ from asecalc_mlip.report.cache import key_of, write_json
 from asecalc_mlip.report.subject import Subject
 
 if TYPE_CHECKING:
-    from md_protocols.campaign_runs import Run
+    from asecalc_mlip.md.campaign.runs import Run
 
 __all__ = ["Stopped", "nve_runs", "nvt_runs", "run_folders"]
 
@@ -58,7 +58,7 @@ def _runs(
     starts: Sequence[Atoms],
     tell: Callable[[str], None],
 ) -> Path:
-    from md_protocols.campaign_runs import PLAN, plan_runs, write_plan
+    from asecalc_mlip.md.campaign.runs import PLAN, plan_runs, write_plan
 
     interval = max(INTERVAL, -(-steps // MOST_FRAMES))
     common = subject.dynamics(ensemble, steps=steps, interval=interval)
@@ -83,8 +83,8 @@ def _runs(
 
 def _advance(subject: Subject, group: Path, runs: Sequence[Run]) -> None:
     """Make the steps that are left."""
-    from md_protocols.campaign_runs import run_share, summary_of
-    from md_protocols.progress import Interrupt
+    from asecalc_mlip.md.campaign.runs import run_share, summary_of
+    from asecalc_mlip.md.progress import Interrupt
 
     left = [run for run in runs if summary_of(group, run) is None]
     if not left:
@@ -98,7 +98,7 @@ def _advance(subject: Subject, group: Path, runs: Sequence[Run]) -> None:
 
 def _last_frame(run: Path, start: Atoms) -> Atoms:
     """Where a run ended, or its start if it broke; what the start says of itself stays."""
-    from md_protocols import files as names
+    from asecalc_mlip.md import files as names
 
     summary = json.loads((run / names.SUMMARY).read_text(encoding="utf-8"))
     if not summary["stable"]:

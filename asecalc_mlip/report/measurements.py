@@ -29,8 +29,8 @@ def errors_piece(subject: Subject, pieces: Pieces, most: int) -> dict | None:
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
 
     def make() -> dict:
+        from asecalc_mlip.data.errors import evaluate_frames
         from asecalc_mlip.plots.training import parity
-        from training.evaluate import evaluate_frames
 
         errors = evaluate_frames(subject.calculator, [frames[k] for k in chosen], name=data.name)
         path = pieces.folder / PARITY
@@ -47,9 +47,9 @@ def diatomic_piece(subject: Subject, pieces: Pieces) -> dict:
     pairs, left_out = _pairs(subject)
 
     def make() -> dict:
+        from asecalc_mlip.commands.probe_script import load_calculator
         from asecalc_mlip.plots.diatomic import diatomic_figure
         from asecalc_mlip.probes import diatomic_report, shortest_distances
-        from md_protocols.probe_script import load_calculator
 
         calculator = load_calculator(str(subject.path), device=subject.settings.device)
         shortest = shortest_distances(subject.frames) if subject.frames else None

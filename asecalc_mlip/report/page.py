@@ -8,7 +8,7 @@ from typing import Any
 from asecalc_mlip.report import figures, html
 from asecalc_mlip.report.card import card_rows
 from asecalc_mlip.report.findings import mean_std, slopes, structure_errors
-from asecalc_mlip.report.pieces import DIATOMIC, PARITY
+from asecalc_mlip.report.measurements import DIATOMIC, PARITY
 from asecalc_mlip.report.subject import Subject
 
 __all__ = ["page"]

@@ -13,14 +13,14 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis import MoleculeReference, PeriodicReference, load_reference
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.card import temperatures_of
 from asecalc_mlip.checkpoint import find, load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.report.settings import ReportSettings
 
 if TYPE_CHECKING:
-    from md_protocols.settings import MDSettings
+    from asecalc_mlip.md.settings import MDSettings
 
 __all__ = ["Subject", "digest", "subject_of"]
 
@@ -74,8 +74,8 @@ class Subject:
 
     def dynamics(self, ensemble: str, **given: Any) -> MDSettings:
         """Settings of a run: as asked for, else as card or reference say, else by the kind of system."""
-        from md_protocols.script import meant_for
-        from md_protocols.settings import make_settings
+        from asecalc_mlip.md.script import meant_for
+        from asecalc_mlip.md.settings import make_settings
 
         asked = self.settings
         options: dict[str, Any] = {
@@ -124,7 +124,7 @@ def digest(content: bytes) -> str:
 def _frames(settings: ReportSettings) -> list[Atoms] | None:
     if settings.data is None:
         return None
-    from training.readers import read_frames
+    from asecalc_mlip.data.readers import read_frames
 
     frames = read_frames(settings.data)
     if not frames:
@@ -133,7 +133,7 @@ def _frames(settings: ReportSettings) -> list[Atoms] | None:
 
 
 def _structure(settings: ReportSettings, path: Path, frames: list[Atoms] | None) -> tuple[Atoms, str]:
-    from md_protocols.script import beside
+    from asecalc_mlip.md.script import beside
 
     file = Path(settings.structure) if settings.structure else beside(path, ".xyz")
     if file is None:
@@ -168,7 +168,7 @@ def _checked(atoms: Atoms, source: str) -> Atoms:
 
 def _reference(settings: ReportSettings, path: Path, atoms: Atoms, frames: list[Atoms] | None):
     """The reference, where it comes from or why there is none, and whether it is a rule."""
-    from md_protocols.script import find_reference
+    from asecalc_mlip.md.script import find_reference
 
     if atoms.pbc.any() and not atoms.pbc.all():
         return None, "none: a slab or a wire has no density, so no g(r)", False

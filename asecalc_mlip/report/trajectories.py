@@ -55,7 +55,7 @@ def from_plain(data: dict | None) -> DistanceHistogram | RDF | None:
 
 
 def _row(path: Path, subject: Subject, structure: bool) -> dict[str, Any]:
-    from md_protocols.files import RunFiles
+    from asecalc_mlip.md.files import RunFiles
 
     files = RunFiles(path)
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))

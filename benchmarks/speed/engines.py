@@ -1,6 +1,6 @@
 """The compiled engine where native does not serve, a first call from its cache, and what bf16 costs in accuracy.
 
-    python benchmarks/engines.py        # writes benchmarks/results/engines.json, prints a table
+    python benchmarks/speed/engines.py        # writes benchmarks/results/engines.json, prints a table
 
 Energy and forces on one thread, of random weights (the work does not depend on them). Milliseconds are processor time,
 which other work on the machine lengthens less than wall time; medians, engines in turns. Without a C++ compiler there
@@ -32,8 +32,8 @@ from asecalc_mlip.graph import AtomGraph, graph_from_atoms
 from asecalc_mlip.kernels import native, native_library
 from asecalc_mlip.models import build_potential
 
-RESULTS = Path(__file__).parent / "results" / "engines.json"
-ZOO = Path(__file__).parents[1] / "asecalc_mlip" / "zoo"
+RESULTS = Path(__file__).parents[1] / "results" / "engines.json"
+ZOO = Path(__file__).parents[2] / "asecalc_mlip" / "zoo"
 MODELS = [("schnet", torch.float64, 128), ("schnet", torch.float32, 100), ("painn", torch.float32, 100)]
 CUTOFF = 5.0  # Å
 FIRST_CALL = """

@@ -1,7 +1,7 @@
 """Speed and errors of every engine on a GPU: one resumable command.
 
-    python benchmarks/speed_gpu.py                  # writes benchmarks/results/speed_gpu.json, prints a table
-    python benchmarks/speed_gpu.py --device cpu --quick --results DIR     # the same code, to see that it runs
+    python benchmarks/speed/gpu.py                  # writes benchmarks/results/speed_gpu.json, prints a table
+    python benchmarks/speed/gpu.py --device cpu --quick --results DIR     # the same code, to see that it runs
 
 The shipped-size PaiNN and SchNet (128 features × 3, cutoff 5 Å, random weights). `engine` rows: energy and forces of a
 graph that is on the device, positions new in each call; `calculator` rows: a step as in dynamics, list and transfers
@@ -45,7 +45,9 @@ WAYS: tuple[tuple[Compile, str], ...] = (
 
 @click.command(help=__doc__)
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1, or cpu.")
-@click.option("--results", type=click.Path(path_type=Path), default=Path(__file__).parent / "results", help="Folder.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=Path(__file__).parents[1] / "results", help="Folder."
+)
 @click.option("--quick", is_flag=True, help="Few calls, small structures.")
 def main(device: str, results: Path, quick: bool) -> None:
     """Measure what is missing."""

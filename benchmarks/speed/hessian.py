@@ -1,7 +1,7 @@
 """How long does an exact Hessian take, beside finite differences of the forces by the same calculator?
 
-python benchmarks/hessian.py                     # the shipped aspirin, float64, one thread
-python benchmarks/hessian.py ethanol.pt --repeats 9
+python benchmarks/speed/hessian.py                     # the shipped aspirin, float64, one thread
+python benchmarks/speed/hessian.py ethanol.pt --repeats 9
 
 Rounds take turns, so that a busy machine slows all alike. The shortest time of each is compared: on a machine with
 other work the median is that of the other work. Both are printed, and written to benchmarks/results/hessian.json.
@@ -22,13 +22,13 @@ import torch
 from ase import Atoms
 from ase.vibrations import Vibrations
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.commands.probe_script import load_structure
 from asecalc_mlip.probes.vibrations import finite_difference_hessian
-from md_protocols.probe_script import load_structure
 
-RESULT = Path(__file__).parent / "results" / "hessian.json"
+RESULT = Path(__file__).parents[1] / "results" / "hessian.json"
 
 
 def main() -> None:

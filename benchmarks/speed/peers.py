@@ -1,7 +1,7 @@
 """Calculators of other packages: which there are, where they are installed, and the race of one against ours.
 
 A peer is looked for in the interpreter that runs the benchmark, unless `--python PEER=PATH` names another: their
-requirements (e3nn 0.4 here, 0.6 there) do not go into one environment. Either way a worker (speed_worker.py) times the
+requirements (e3nn 0.4 here, 0.6 there) do not go into one environment. Either way a worker (worker.py) times the
 peer in a process of its own and ours is timed here, in turns of a few steps.
 
     python -m venv /tmp/venv-mace && /tmp/venv-mace/bin/pip install torch==2.13.0 mace-torch==0.3.16
@@ -28,10 +28,10 @@ from asecalc_mlip.bench.structures import structure
 from asecalc_mlip.bench.timing import Times, race
 from asecalc_mlip.models import parts_of
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-WORKER = REPOSITORY / "benchmarks" / "speed_worker.py"
+REPOSITORY = Path(__file__).resolve().parents[2]
+WORKER = REPOSITORY / "benchmarks" / "speed" / "worker.py"
 
-# name of a row → package whose interpreter it runs in; the models are in speed_worker.py
+# name of a row → package whose interpreter it runs in; the models are in worker.py
 PEERS = {
     "MACE 64x0e": "mace",
     "MACE 128x1o": "mace",

@@ -1,6 +1,6 @@
 """Replicas in one batch against the same runs one after another through ASE, on one thread and on two.
 
-    python benchmarks/campaign.py            # 64 replicas of the shipped aspirin, Nosé-Hoover at 500 K
+    python benchmarks/speed/replicas.py            # 64 replicas of the shipped aspirin, Nosé-Hoover at 500 K
 
 Prints a table and writes campaign.json beside the other results. CPU seconds are given besides wall time, because they
 do not depend on who else uses the machine. Times of two threads mean something on an idle machine only.
@@ -21,18 +21,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from ase.io import read
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT))
 
-import md_protocols.summary  # noqa: E402
+import asecalc_mlip.md.summary  # noqa: E402
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
-from md_protocols.campaign_runs import plan_runs, run_share, write_plan  # noqa: E402
-from md_protocols.runner import start_run  # noqa: E402
-from md_protocols.script import find_reference, model_path  # noqa: E402
-from md_protocols.settings import make_settings  # noqa: E402
+from asecalc_mlip.md.campaign.runs import plan_runs, run_share, write_plan  # noqa: E402
+from asecalc_mlip.md.lifecycle import start_run  # noqa: E402
+from asecalc_mlip.md.script import find_reference, model_path  # noqa: E402
+from asecalc_mlip.md.settings import make_settings  # noqa: E402
 
-RESULT = Path(__file__).with_name("results") / "campaign.json"
+RESULT = Path(__file__).parents[1] / "results" / "campaign.json"
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--thermostat", choices=("nose-hoover", "langevin"), default="nose-hoover")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    md_protocols.summary._figure = lambda *arguments: b""  # type: ignore[assignment]  # neither side draws
+    asecalc_mlip.md.summary._figure = lambda *arguments: b""  # type: ignore[assignment]  # neither side draws
     path = model_path("aspirin.pt")
     calculator = PIWSLCalculator.load(path, device="cpu")
     start = read(path.with_suffix(".xyz"))

@@ -1,14 +1,14 @@
 """Milliseconds per energy-and-forces step, ours against SchNetPack and others, each row in a process of its own.
 
-    python benchmarks/speed.py            # SchNetPack's SpkCalculator with the same weights: speed.json, speed.png
-    python benchmarks/speed.py --scaling  # ours alone: 9 to 104 976 atoms, and batches of 1 to 256 aspirins
-    python benchmarks/speed.py --peers --python mace=/tmp/venv-mace/bin/python …    # others: speed_peers.json, .png
+    python benchmarks/speed/speed.py            # beside SchNetPack's SpkCalculator, same weights: speed.json, .png
+    python benchmarks/speed/speed.py --scaling  # ours alone: 9 to 104 976 atoms, and batches of 1 to 256 aspirins
+    python benchmarks/speed/speed.py --peers --python mace=VENV/bin/python …  # others: speed_peers.json, .png
 
 Rows that are in the file already are skipped, so that an interrupted run goes on; those that failed are tried again.
 Ours and SchNetPack's have random weights, 128 features × 3 blocks, 20 Gaussians, cutoff 5 Å, float32. A step moves the
 atoms as dynamics does (asecalc_mlip/bench/timing.py) and asks the calculator for forces, neighbour list included
 (SchNetPack: matscipy list; ours: vesin with a skin of 0.5 Å). The two go on in turns. `tuned` tells glibc's malloc to
-keep its memory, which SchNetPack gains most from. Peers and their sizes: speed_peers.py and speed_worker.py.
+keep its memory, which SchNetPack gains most from. Peers and their sizes: peers.py and worker.py.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 
 import click
 import numpy as np
-from speed_peers import peer_rows, race_peer
+from peers import peer_rows, race_peer
 
 from asecalc_mlip.bench.measure import batch_row, compare, schnetpack_calculator, size_row
 from asecalc_mlip.bench.structures import quartz, structure
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 LONGEST = 1800.0  # seconds for a row
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "10000000000"}
 SYSTEMS = ["aspirin", "quartz 72", "water 192", "quartz 576", "quartz 2025"]

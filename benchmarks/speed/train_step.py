@@ -1,7 +1,7 @@
 """Time of one energy-and-force training step, ours against SchNetPack's own task, model and loss, in one run.
 
-    python benchmarks/train_step.py            # writes benchmarks/results/train_step.json, prints a table
-    python benchmarks/train_step.py --piwsl    # our step with PITC and PISC against our plain one: piwsl_step.json
+    python benchmarks/speed/train_step.py  # writes benchmarks/results/train_step.json, prints a table
+    python benchmarks/speed/train_step.py --piwsl  # our step with PITC and PISC against our plain one: piwsl_step.json
 
 Both sides get the same batch (10 aspirins, displaced by 0.05 Å, labelled by the shipped model), the same sizes, losses
 and optimiser; steps of the two alternate, so that a busy machine hurts both. With `tuned` glibc's malloc keeps its
@@ -26,7 +26,7 @@ from typing import Any
 import click
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results" / "train_step.json"
+RESULTS = Path(__file__).parents[1] / "results" / "train_step.json"
 PIWSL_RESULTS = RESULTS.with_name("piwsl_step.json")
 ORDERS = ("first", "trapezoid", "antithetic")
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "10000000000"}
@@ -121,8 +121,8 @@ def _status(name: str) -> int:
 
 def _piwsl_side(n_features: int, side: str) -> Callable[[], None]:
     from training.config import WeakConfig
-    from training.memory import keep_freed_memory
-    from training.weak import list_skin
+    from training.losses.weak import list_skin
+    from training.malloc import keep_freed_memory
 
     keep_freed_memory()  # as every training does
     weak = WeakConfig() if side == "plain" else WeakConfig(method="piwsl", order=side)  # type: ignore[arg-type]
@@ -198,8 +198,8 @@ def _our_task(n_features: int, weak: Any = None) -> Any:
 
     from asecalc_mlip.models import build_potential
     from training.config import LossConfig, OptimizerConfig, WeakConfig
+    from training.losses.weak import list_skin, make_weak
     from training.task import PotentialAdapter, TrainingTask, make_outputs
-    from training.weak import list_skin, make_weak
 
     config = WeakConfig() if weak is None else weak
 
@@ -218,7 +218,7 @@ def _their_task(n_features: int) -> Any:
     import torch
     from schnetpack.task import AtomisticTask, ModelOutput
 
-    from training.distances import distance
+    from training.losses.supervised import distance
 
     torch.manual_seed(0)
     model = spk.model.NeuralNetworkPotential(

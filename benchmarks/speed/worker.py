@@ -1,4 +1,4 @@
-"""Times one calculator of another package in that package's interpreter; started by speed_peers.py.
+"""Times one calculator of another package in that package's interpreter; started by peers.py.
 
 Needs ASE, NumPy and the peer. Answers on standard output, one JSON line each: first what the peer is, then, for every
 number of steps read from standard input, the times of these steps.

@@ -1,11 +1,11 @@
 """How long do the models of the EAM study hold crystals together, and do they keep their structure?
 
-    python benchmarks/eam_md.py [PART...] [--starts 8] [--jobs 2]
+    python benchmarks/studies/eam_md.py [PART...] [--starts 8] [--jobs 2]
 
 The published protocol (Langevin; silica 2000 K, 2 fs; Li-Mn-O and TiO2 1000 K, 1 fs; 5 000 steps) from test structures:
 `--starts` of them for each of three models (seeds), so 24 trajectories per method. A run ends where atoms collapse,
 fly off or overheat, or where g(r) over 1 ps leaves that of the ab-initio frames by 3.0 Å. It needs
-the models of `benchmarks/eam_study.py run`. Interrupted runs go on; results: benchmarks/results/eam_md.json.
+the models of `benchmarks/studies/eam_study.py run`. Interrupted runs go on; results: benchmarks/results/eam_md.json.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.eam_rows import DATA, PARTS, RUNS, Row  # noqa: E402
-from benchmarks.eam_study import SHARED  # noqa: E402
-from benchmarks.grid import run_rows, select_parts  # noqa: E402
+from benchmarks.studies.eam_rows import DATA, PARTS, RUNS, Row  # noqa: E402
+from benchmarks.studies.eam_study import SHARED  # noqa: E402
+from benchmarks.studies.grid import run_rows, select_parts  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "eam_md.json"
 # Where the kinds of structure differ, g(r) is compared with that of the same kind.
@@ -84,7 +84,7 @@ def _reference(data: str) -> Path:
 def _make_reference(data: str) -> None:
     """g(r) of the training file, closest distances and forces; no row has seen more than a part of it."""
     from asecalc_mlip.analysis.periodic import PeriodicReference
-    from training.readers import read_frames
+    from asecalc_mlip.data.readers import read_frames
 
     if not _reference(data).exists():
         frames = read_frames(SHARED / DATA[data]["train"])

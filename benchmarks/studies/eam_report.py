@@ -1,6 +1,6 @@
 """Tables and figures of the EAM study.
 
-    python benchmarks/eam_report.py        # reads benchmarks/results/eam_*.json, writes eam_study.md and figures
+    python benchmarks/studies/eam_report.py  # reads benchmarks/results/eam_*.json, writes eam_study.md and figures
 
 The diatomic curves need the models themselves in runs/eam-study; the rest does not.
 
@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
+from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
 from asecalc_mlip.plots.piwsl import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
-from benchmarks.eam_rows import DATA, ENERGIES_UP, LONG_STEPS, METHODS, MODELS, MORE, ON_TOP, RUNS, SEEDS, Row  # noqa: E402
-from benchmarks.eam_study import SHARED  # noqa: E402
-from training.readers import read_frames  # noqa: E402
+from benchmarks.studies.eam_rows import DATA, ENERGIES_UP, LONG_STEPS, METHODS, MODELS, MORE, ON_TOP, RUNS, SEEDS, Row  # noqa: E402
+from benchmarks.studies.eam_study import SHARED  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {"painn": "PaiNN", "cgcnn": "CGCNN", "torchmd_et": "TorchMD-ET"}

@@ -21,7 +21,7 @@ __all__ = [
     "train_overrides",
 ]
 
-RUNS = Path(__file__).resolve().parent.parent / "runs" / "eam-study"
+RUNS = Path(__file__).resolve().parents[2] / "runs" / "eam-study"
 SEEDS = (0, 1, 2)
 # Of forces in eV/Å beside 1 for the energy in eV/atom; and one that counts energies 50 times as much, as for the
 # shipped model.

@@ -1,9 +1,9 @@
 """Does it help to learn an embedded-atom potential first? Trainings on real crystals, plain, pretrained and rivals.
 
-    python benchmarks/eam_study.py run [PART...] [--jobs 2]      # fits, pretrains and trains what is missing
-    python benchmarks/eam_study.py list                          # parts, rows, what is done
-    python benchmarks/eam_md.py                                  # the models in dynamics
-    python benchmarks/eam_report.py                              # tables and figures from the results
+    python benchmarks/studies/eam_study.py run [PART...] [--jobs 2]      # fits, pretrains and trains what is missing
+    python benchmarks/studies/eam_study.py list                          # parts, rows, what is done
+    python benchmarks/studies/eam_md.py                                  # the models in dynamics
+    python benchmarks/studies/eam_report.py                              # tables and figures from the results
 
 All rows of a model take the same number of gradient steps: one that is pretrained takes half of them on labels of an
 EAM that was fitted to the same frames. Interrupted trainings go on where they were. Results:
@@ -23,10 +23,10 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.eam_rows import (  # noqa: E402
+from benchmarks.studies.eam_rows import (  # noqa: E402
     DATA,
     PARTS,
     PRETRAINED,
@@ -38,7 +38,7 @@ from benchmarks.eam_rows import (  # noqa: E402
     pretrain_overrides,
     train_overrides,
 )
-from benchmarks.grid import fit_model, run_rows, select_parts, show_parts  # noqa: E402
+from benchmarks.studies.grid import fit_model, run_rows, select_parts, show_parts  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "eam_study.json"
 SHARED = ROOT.parent / "shared" / "data"
@@ -67,7 +67,7 @@ def run(parts: tuple[str, ...], jobs: int) -> None:
 def train_row(row: Row) -> dict[str, Any]:
     """Train one row, with what it stands on, and test it."""
     from asecalc_mlip import PIWSLCalculator
-    from training.evaluate import evaluate_frames
+    from asecalc_mlip.data.errors import evaluate_frames
 
     _fit_eam(row)
     folders = [train_overrides(row, SHARED)["run.output"]]
@@ -91,9 +91,9 @@ def train_row(row: Row) -> dict[str, Any]:
 
 def _fit_eam(row: Row) -> None:
     """Fit the EAM of a subset to the frames that its rows train on, unless it is there."""
+    from asecalc_mlip.data.readers import read_frames
     from training.data import make_split
     from training.eam import FitSettings, fit_eam
-    from training.readers import read_frames
 
     folder = folder_of(row)
     with _alone(folder / "eam.lock"):
@@ -140,7 +140,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _test_frames(row: Row) -> list[Any]:
-    from training.readers import read_frames
+    from asecalc_mlip.data.readers import read_frames
 
     return read_frames(SHARED / DATA[row.data]["test"])[:TEST_FRAMES]
 

@@ -1,10 +1,10 @@
 """How long do the sparse-data models of the PIWSL study hold aspirin together at 500 K?
 
-    python benchmarks/piwsl_md.py [--picoseconds 50] [--trajectories 2] [--jobs 2]
+    python benchmarks/studies/piwsl_md.py [--picoseconds 50] [--trajectories 2] [--jobs 2]
 
 Nosé-Hoover, 0.5 fs (the protocol md17), judged by the 0.5 Å bond rule. Each of three models (seeds) per loss is a
 campaign of some trajectories with velocities of their own, which advance together. It needs the models of
-`benchmarks/piwsl_study.py run aspirin aspirin-direct` in runs/piwsl. Runs go to runs/piwsl-md; the same command
+`benchmarks/studies/piwsl_study.py run aspirin aspirin-direct` in runs/piwsl. Runs go to runs/piwsl-md; the same command
 continues what was interrupted and skips what is done. Results: benchmarks/results/piwsl_md.json.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "piwsl_md.json"
 ZOO = ROOT / "asecalc_mlip" / "zoo"
 LOSSES = {"painn": ("plain", "first"), "painn-direct": ("plain", "antithetic")}

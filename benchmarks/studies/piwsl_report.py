@@ -1,6 +1,6 @@
 """Tables and figures of the PIWSL study.
 
-    python benchmarks/piwsl_report.py        # reads benchmarks/results/piwsl_*.json, writes piwsl_study.md and figures
+    python benchmarks/studies/piwsl_report.py  # reads benchmarks/results/piwsl_*.json, writes piwsl_study.md and figures
 
 Errors are RMSE on the test frames, mean ± standard deviation over the seeds; only rows with all seeds are shown.
 """
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip.plots.piwsl import Curve, Panel, curves_figure, survival_figure  # noqa: E402
-from benchmarks.piwsl_rows import SEEDS  # noqa: E402
+from benchmarks.studies.piwsl_rows import SEEDS  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 KINDS = {"painn": "conservative PaiNN", "painn-direct": "direct-force PaiNN", "schnet": "conservative SchNet"}

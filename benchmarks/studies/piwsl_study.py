@@ -1,8 +1,8 @@
 """Does weak supervision by the physics of the own field help? Trainings on real data, plain, PIWSL and rivals.
 
-    python benchmarks/piwsl_study.py run [PART...] [--jobs 2]    # trains what is missing, writes results as it goes
-    python benchmarks/piwsl_study.py list                        # parts, rows, what is done
-    python benchmarks/piwsl_report.py                            # tables and figures from the results
+    python benchmarks/studies/piwsl_study.py run [PART...] [--jobs 2]  # trains what is missing, writes results as it goes
+    python benchmarks/studies/piwsl_study.py list  # parts, rows, what is done
+    python benchmarks/studies/piwsl_report.py  # tables and figures from the results
 
 Interrupted trainings go on where they were. Each row is one training with its seed; benchmarks/results/piwsl_study.json
 holds for each the errors on the test frames, sizes, gradient steps and processor seconds.
@@ -16,11 +16,11 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.grid import fit_model, run_rows, select_parts, show_parts  # noqa: E402
-from benchmarks.piwsl_rows import DATA, PARTS, Row, overrides  # noqa: E402
+from benchmarks.studies.grid import fit_model, run_rows, select_parts, show_parts  # noqa: E402
+from benchmarks.studies.piwsl_rows import DATA, PARTS, Row, overrides  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "piwsl_study.json"
 RUNS = ROOT / "runs" / "piwsl"
@@ -50,7 +50,7 @@ def run(parts: tuple[str, ...], jobs: int) -> None:
 def train_row(row: Row) -> dict[str, Any]:
     """Train one row and test it."""
     from asecalc_mlip import PIWSLCalculator
-    from training.evaluate import evaluate_frames
+    from asecalc_mlip.data.errors import evaluate_frames
 
     folder = RUNS / row.key
     resumed = (folder / "last.ckpt").exists()
@@ -75,7 +75,7 @@ def train_row(row: Row) -> dict[str, Any]:
 
 
 def _test_frames(row: Row, run: Any) -> list[Any]:
-    from training.readers import read_frames
+    from asecalc_mlip.data.readers import read_frames
 
     name = DATA[row.data]["test"]
     if name is not None:

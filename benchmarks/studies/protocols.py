@@ -1,6 +1,6 @@
 """The shipped aspirin through whole protocols: md17 (500 K, 300 ps) and piwsl (NVE from 300 K, 300 ps), 3 seeds each.
 
-    python benchmarks/protocols.py [--model aspirin.pt] [--protocol md17 ...]
+    python benchmarks/studies/protocols.py [--model aspirin.pt] [--protocol md17 ...]
 
 The seeds of a protocol advance together in one campaign on one thread; the wall time of each is its share. The
 same command continues what was interrupted and skips what is done. Results: benchmarks/results/protocols.json, .md
@@ -19,13 +19,13 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from asecalc_mlip.plots.md import figure_bytes  # noqa: E402
-from benchmarks.stability import machine  # noqa: E402
-from benchmarks.stability_report import Run, measure, runs_figure  # noqa: E402
-from md_protocols.files import SUMMARY, RunFiles  # noqa: E402
+from asecalc_mlip.md.files import SUMMARY, RunFiles  # noqa: E402
+from asecalc_mlip.plots.dynamics import figure_bytes  # noqa: E402
+from benchmarks.studies.stability import machine  # noqa: E402
+from benchmarks.studies.stability_report import Run, measure, runs_figure  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 

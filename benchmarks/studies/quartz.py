@@ -1,6 +1,6 @@
 """α-quartz with silica.pt, trained on zeolites only: cell, elastic constants and phonons beside measured ones.
 
-    python benchmarks/quartz.py [--model silica.pt] [--model other.pt]
+    python benchmarks/studies/quartz.py [--model silica.pt] [--model other.pt]
 
 Writes benchmarks/results/quartz.json, quartz.md and quartz_phonons.png. Measured values, all at room temperature:
 cell       Levien, Prewitt, Weidner, Am. Mineral. 65 (1980) 920
@@ -23,7 +23,7 @@ import numpy as np
 from ase import Atoms
 from ase.spacegroup import crystal
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402

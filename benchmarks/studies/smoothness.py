@@ -1,6 +1,6 @@
 """Does a scan of seconds tell how long a model holds in dynamics? Against the models of the PIWSL and the EAM study.
 
-    python benchmarks/smoothness.py
+    python benchmarks/studies/smoothness.py
 
 For every model of benchmarks/results/piwsl_md.json (aspirin, 500 K, 50 ps, two trajectories each) the bonds of aspirin
 are scanned from 0.6 to 1.6 lengths, and from 0.8 to 1.3 (the frames of rMD17 at 500 K reach 0.88 to 1.16). Spearman's
@@ -27,12 +27,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.checkpoint import ZOO  # noqa: E402
-from asecalc_mlip.plots.md import BLUE, GREEN, ORANGE  # noqa: E402
+from asecalc_mlip.plots.dynamics import BLUE, GREEN, ORANGE  # noqa: E402
 from asecalc_mlip.probes import bond_smoothness, displacement_scan  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"

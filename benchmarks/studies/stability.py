@@ -1,7 +1,7 @@
 """Does a potential hold a molecule together, keep its structure, and conserve energy?
 
-    python benchmarks/stability.py --jobs 2                    # the full study of the shipped aspirin
-    python benchmarks/stability.py --only nve --seeds 1        # a part of it
+    python benchmarks/studies/stability.py --jobs 2                    # the full study of the shipped aspirin
+    python benchmarks/studies/stability.py --only nve --seeds 1        # a part of it
 
 NVT at 500 K (Nosé-Hoover, 0.5 fs: the protocol md17) for several seeds, judged by the 0.5 Å bond rule; h(r) against the
 reference of the model. NVE at 0.5 fs in float32 and float64: each seed starts from the last frame of 2 ps of NVT at
@@ -26,14 +26,14 @@ from pathlib import Path
 import click
 from ase.io import read, write
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.stability_report import report  # noqa: E402
+from asecalc_mlip.md.files import RunFiles  # noqa: E402
+from asecalc_mlip.md.script import STABLE, UNSTABLE, model_path  # noqa: E402
+from benchmarks.studies.stability_report import report  # noqa: E402
 from md_protocols import files as names  # noqa: E402
-from md_protocols.files import RunFiles  # noqa: E402
-from md_protocols.script import STABLE, UNSTABLE, model_path  # noqa: E402
 
 TIMESTEP_FS = 0.5
 TEMPERATURE_K = 500.0

@@ -12,10 +12,10 @@ from ase.io import iread
 from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis import MoleculeReference, distance_histogram, energy_drift
-from asecalc_mlip.plots.md import figure_bytes
+from asecalc_mlip.md import files as names
+from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.plots.dynamics import figure_bytes
 from asecalc_mlip.plots.stability import Series, stability_figure
-from md_protocols import files as names
-from md_protocols.files import RunFiles
 
 Run = tuple[str, int, str, Path]
 """Kind (nvt, nve), seed, precision, folder."""

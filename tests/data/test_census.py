@@ -7,10 +7,10 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
+from asecalc_mlip.data.census import census, check_labels
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError
 from tests.teacher import as_reference, crystal_frames, molecule_frames
-from training.census import census, check_labels
-from training.readers import read_frames
 
 ALL = {"energy": 0.1, "forces": 0.9, "stress": 0.0}
 KCAL, HARTREE = 23.0605, 1 / 27.2114

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 pytest.importorskip("schnetpack", reason="needs the extra train: pip install 'asecalc-mlip[train]'")
 
 from asecalc_mlip import cli
+from asecalc_mlip.data import downloads
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from tests.teacher import molecule_frames
-from training import downloads
-from training.readers import read_frames
 
 KCAL = units.kcal / units.mol
 

@@ -9,10 +9,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
 
+from asecalc_mlip.data.convert import convert
+from asecalc_mlip.data.readers import iter_frames, parse_force_unit, parse_stress_unit, read_frames
 from asecalc_mlip.errors import DataError, InputError
 from tests.teacher import as_reference, with_calculator
-from training.convert import convert
-from training.readers import iter_frames, parse_force_unit, parse_stress_unit, read_frames
 
 KCAL = units.kcal / units.mol
 

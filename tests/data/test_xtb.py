@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
+from asecalc_mlip.data.census import check_labels
+from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.data.xtb import XtbSettings, make_dataset, xtb_calculator
 from asecalc_mlip.errors import DataError, InputError
-from training.census import check_labels
-from training.readers import read_frames
-from training.xtb import XtbSettings, make_dataset, xtb_calculator
 
 SHORT = XtbSettings(equilibration_fs=10, spacing_fs=2)
 

@@ -10,13 +10,13 @@ from ase import Atoms
 pytest.importorskip("schnetpack")
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.data.errors import evaluate_file, evaluate_frames
+from asecalc_mlip.engine.curl import force_curl, forces_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import native_library, plain_kernels
 from asecalc_mlip.models import predict
 from tests.cases import DIRECT, MODELS, STRUCTURES, make_potential, make_structure, model_file
-from training.curl import force_curl, forces_of
-from training.evaluate import evaluate_file, evaluate_frames
 
 
 class LinearField:
@@ -168,7 +168,7 @@ def test_evaluation_leaves_conservative_models_alone(tmp_path):
 
 
 def test_evaluation_of_a_file(tmp_path):
-    from training.convert import write_reference
+    from asecalc_mlip.data.convert import write_reference
 
     write_reference(tmp_path / "data.xyz", frames(3))
     errors = evaluate_file(str(model_file(tmp_path, DIRECT)), str(tmp_path / "data.xyz"), device="cpu")

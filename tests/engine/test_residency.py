@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.calculators.checks import CLOSEST
 from asecalc_mlip.checkpoint import LoadedModel
-from asecalc_mlip.checks import CLOSEST
 from asecalc_mlip.engine import EagerEngine
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.neighbor_cache import NeighborCache
+from asecalc_mlip.neighbors.verlet import NeighborCache
 from tests.cases import MODELS, STRUCTURES, make_potential, make_structure
 
 KEPT = ("numbers", "batch", "centers", "neighbors", "cell", "shifts")

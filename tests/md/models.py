@@ -10,7 +10,7 @@ from ase.calculators.calculator import all_changes
 from asecalc_mlip import PIWSLCalculator, checkpoint
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential
-from tests.md_protocols.toys import Springs
+from tests.md.toys import Springs
 
 
 def random_model(path: Path) -> Path:

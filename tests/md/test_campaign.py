@@ -18,14 +18,14 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.analysis import survival
 from asecalc_mlip.engine import NativeEngine
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.batch_integrators import Flat, batched
+from asecalc_mlip.md.campaign.runs import read_plan, run_share, shares
+from asecalc_mlip.md.settings import MDSettings
+from asecalc_mlip.md.thermostats import make_integrator, maxwell_boltzmann
 from md_protocols import campaign
-from md_protocols.batch_integrators import Flat, batched
-from md_protocols.campaign_runs import read_plan, run_share, shares
-from md_protocols.settings import MDSettings
-from md_protocols.thermostats import make_integrator, maxwell_boltzmann
-from tests.md_protocols import toys
-from tests.md_protocols.models import random_model
-from tests.md_protocols.test_restart import assert_same_run
+from tests.md import toys
+from tests.md.models import random_model
+from tests.md.test_restart import assert_same_run
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,12 +13,12 @@ from scipy.stats import chi2, kstest
 
 from asecalc_mlip.analysis import block_average
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.lifecycle import continue_run, start_run
+from asecalc_mlip.md.settings import MDSettings, make_settings
+from asecalc_mlip.md.thermostats import degrees_of_freedom, make_integrator, maxwell_boltzmann
 from md_protocols import anneal, npt
-from md_protocols.runner import continue_run, start_run
-from md_protocols.settings import MDSettings, make_settings
-from md_protocols.thermostats import degrees_of_freedom, make_integrator, maxwell_boltzmann
-from tests.md_protocols import toys
-from tests.md_protocols.test_restart import assert_same_run, kill_at
+from tests.md import toys
+from tests.md.test_restart import assert_same_run, kill_at
 
 TEMPERATURE = 400.0
 
@@ -26,7 +26,7 @@ TEMPERATURE = 400.0
 @pytest.fixture(autouse=True)
 def no_figure(monkeypatch):
     """Drawing takes longer than these runs."""
-    monkeypatch.setattr("md_protocols.summary._figure", lambda *arguments: b"")
+    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
 
 
 def block(stiffness=4.0):
@@ -146,7 +146,7 @@ def test_ramp_heats_and_stays_at_its_end(tmp_path):
     )
     assert [settings.target_K(k) for k in (0, 500, 1000, 1500)] == [100.0, 500.0, 900.0, 900.0]
     summary = start_run(block(), settings, tmp_path / "run")
-    from md_protocols.files import RunFiles
+    from asecalc_mlip.md.files import RunFiles
 
     log = RunFiles(tmp_path / "run").read_log()
     np.testing.assert_allclose(log["target_K"], np.minimum(900.0, 100.0 + 0.8 * log["step"]))

@@ -9,16 +9,16 @@ from ase.io import read
 
 from asecalc_mlip.analysis import MoleculeReference
 from asecalc_mlip.errors import InputError
-from md_protocols.monitor import StabilityMonitor
-from md_protocols.runner import start_run
-from md_protocols.settings import MDSettings
-from tests.md_protocols import toys
+from asecalc_mlip.md.lifecycle import start_run
+from asecalc_mlip.md.monitor import StabilityMonitor
+from asecalc_mlip.md.settings import MDSettings
+from tests.md import toys
 
 
 @pytest.fixture(autouse=True)
 def no_figure(monkeypatch):
     """Drawing takes longer than these runs."""
-    monkeypatch.setattr("md_protocols.summary._figure", lambda *arguments: b"")
+    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
 
 
 def molecule_monitor(atoms):

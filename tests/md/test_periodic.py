@@ -11,18 +11,19 @@ from ase.io import read, write
 
 from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
 from asecalc_mlip.errors import InputError
-from md_protocols import nvt, script
-from md_protocols.monitor import StabilityMonitor
-from md_protocols.runner import start_run
-from md_protocols.settings import MDSettings, make_settings
-from tests.md_protocols import toys
-from tests.md_protocols.test_restart import assert_same_run, kill_at
+from asecalc_mlip.md import script
+from asecalc_mlip.md.lifecycle import start_run
+from asecalc_mlip.md.monitor import StabilityMonitor
+from asecalc_mlip.md.settings import MDSettings, make_settings
+from md_protocols import nvt
+from tests.md import toys
+from tests.md.test_restart import assert_same_run, kill_at
 
 
 @pytest.fixture(autouse=True)
 def no_figure(monkeypatch):
     """Drawing takes longer than these runs."""
-    monkeypatch.setattr("md_protocols.summary._figure", lambda *arguments: b"")
+    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
 
 
 def cell():
@@ -120,7 +121,7 @@ def test_restart_keeps_the_window(tmp_path, monkeypatch):
         atoms.calc = EMT()
         return start_run(atoms, settings, directory, reference=reference)
 
-    from md_protocols.runner import continue_run
+    from asecalc_mlip.md.lifecycle import continue_run
 
     whole = start(tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -179,7 +180,7 @@ def test_bad_references_are_named(tmp_path):
 def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, monkeypatch, capsys):
     """What `nvt.py --model silica.pt` does, with copper for silica."""
     monkeypatch.chdir(tmp_path)
-    from tests.md_protocols.models import random_model
+    from tests.md.models import random_model
 
     random_model(tmp_path / "copper.pt")
     write("copper.xyz", cell(), format="extxyz")

@@ -14,10 +14,10 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 from asecalc_mlip.errors import InputError
-from md_protocols.files import RunFiles
-from md_protocols.runner import MDRun, continue_run, start_run
-from md_protocols.settings import MDSettings, continue_settings
-from tests.md_protocols import toys
+from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.md.lifecycle import MDRun, continue_run, start_run
+from asecalc_mlip.md.settings import MDSettings, continue_settings
+from tests.md import toys
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("trajectory.extxyz", "log.csv")
@@ -26,7 +26,7 @@ FILES = ("trajectory.extxyz", "log.csv")
 @pytest.fixture(autouse=True)
 def no_figure(monkeypatch):
     """Drawing takes longer than these runs."""
-    monkeypatch.setattr("md_protocols.summary._figure", lambda *arguments: b"")
+    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
 
 
 def settings(thermostat="nose-hoover", **changes):
@@ -92,7 +92,7 @@ def test_restart_is_bit_for_bit(tmp_path, monkeypatch, thermostat, system):
 
 
 def test_restart_of_a_model_with_a_kept_neighbour_list(tmp_path, monkeypatch):
-    from tests.md_protocols.models import SpringsAndModel
+    from tests.md.models import SpringsAndModel
 
     def start(directory):
         atoms = toys.ethanol()
@@ -122,7 +122,7 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {root!r})
 from md_protocols.nvt import main
-from tests.md_protocols import toys
+from tests.md import toys
 class Slow(toys.Springs):
     def calculate(self, *args, **kwargs):
         time.sleep(0.001)
@@ -166,7 +166,7 @@ def test_killed_process_continues_the_same_run(tmp_path, stop):
 
 def test_full_disk_is_an_error_and_the_run_goes_on_later(tmp_path, monkeypatch):
     copper_run(tmp_path / "whole", settings())
-    import md_protocols.files as files
+    import asecalc_mlip.md.files as files
 
     written = []
 

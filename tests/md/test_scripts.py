@@ -14,9 +14,10 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from asecalc_mlip.analysis import MoleculeReference
-from md_protocols import nve, nvt, script
+from asecalc_mlip.md import script
+from md_protocols import nve, nvt
 from tests.cases import DIRECT, make_potential
-from tests.md_protocols import toys
+from tests.md import toys
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -151,7 +152,7 @@ def test_periodic_run_draws_its_rdf(start):
 
 
 def test_protocols_have_the_published_numbers():
-    from md_protocols.settings import make_settings
+    from asecalc_mlip.md.settings import make_settings
 
     md17 = make_settings("nvt", {"protocol": "md17"})
     assert (md17.temperature_K, md17.timestep_fs, md17.steps, md17.interval) == (500.0, 0.5, 600_000, 100)

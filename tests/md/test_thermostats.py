@@ -5,10 +5,10 @@ import pytest
 from ase import Atoms, units
 from ase.build import molecule
 
-from md_protocols.runner import start_run
-from md_protocols.settings import MDSettings
-from md_protocols.thermostats import degrees_of_freedom, make_integrator, maxwell_boltzmann
-from tests.md_protocols import toys
+from asecalc_mlip.md.lifecycle import start_run
+from asecalc_mlip.md.settings import MDSettings
+from asecalc_mlip.md.thermostats import degrees_of_freedom, make_integrator, maxwell_boltzmann
+from tests.md import toys
 
 
 @pytest.mark.parametrize(

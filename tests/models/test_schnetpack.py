@@ -10,7 +10,7 @@ from asecalc_mlip.models import predict
 from tests.cases import make_structure
 
 spk = pytest.importorskip("schnetpack")
-from training.schnetpack_models import from_schnetpack  # noqa: E402
+from asecalc_mlip.bench.schnetpack_models import from_schnetpack  # noqa: E402
 
 CUTOFF, WIDTH, BLOCKS, N_RBF = 4.0, 16, 3, 12
 

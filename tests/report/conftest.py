@@ -8,7 +8,7 @@ from ase.build import bulk, molecule
 from ase.io import write
 
 from asecalc_mlip.checkpoint import save
-from asecalc_mlip.report import pieces
+from asecalc_mlip.report import measurements as pieces
 from tests.cases import make_potential
 from tests.teacher import as_reference, labelled
 

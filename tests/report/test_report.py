@@ -58,7 +58,7 @@ def test_periodic_model_with_labelled_data(model, crystals, tmp_path):
 
 
 def test_a_killed_report_goes_on_where_it_was(model, tmp_path, monkeypatch):
-    from md_protocols.replicas import Batch
+    from asecalc_mlip.md.replicas import Batch
 
     whole = run(model, tmp_path / "whole", temperature_K=2.0, steps=300)
     step, made = Batch.step, []

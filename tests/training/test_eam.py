@@ -14,16 +14,16 @@ from click.testing import CliRunner
 
 from asecalc_mlip import EAMCalculator, cli
 from asecalc_mlip.checkpoint import LoadedModel, load
-from asecalc_mlip.eam_table import check_eam_fs, export_eam_fs
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.lammps.eam_table import check_eam_fs, export_eam_fs
 from asecalc_mlip.models import build_potential, predict
 from asecalc_mlip.models.eam import before_softplus
 from tests.cases import STRUCTURES, make_potential, make_structure, model_file
-from training import eam as eam_module
 from training.eam import FitSettings, fit_eam, label
-from training.eam_batches import collate, energies_forces_stress, fit_batch
-from training.readers import read_frames
+from training.eam import fit as eam_module
+from training.eam.batches import collate, energies_forces_stress, fit_batch
 
 SMALL = FitSettings(cutoff=4.5, n_exponentials=2, epochs=4, lr=0.02, plateau_patience=3)
 
@@ -204,7 +204,7 @@ def test_labels_are_those_of_the_model(labeller, tmp_path, suffix):
 
 
 def test_labelling_goes_on_after_a_kill(labeller, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.eam_label.CHUNK", 4)
+    monkeypatch.setattr("training.eam.labelling.CHUNK", 4)
     structures = [make_structure("crystal", seed=k) for k in range(5)]
     options = {"rounds": 2, "strength": 0.4, "progress": False}
     whole = label(structures, labeller, tmp_path / "whole.xyz", **options).read_bytes()
@@ -222,7 +222,7 @@ def test_labelling_goes_on_after_a_kill(labeller, tmp_path, monkeypatch):
 
 
 def test_labelling_in_two_processes(labeller, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.eam_label.CHUNK", 2)
+    monkeypatch.setattr("training.eam.labelling.CHUNK", 2)
     structures = [make_structure("crystal", seed=k) for k in range(3)]
     one = label(structures, labeller, tmp_path / "one.xyz", rounds=2, progress=False)
     two = label(structures, labeller, tmp_path / "two.xyz", rounds=2, progress=False, workers=2)

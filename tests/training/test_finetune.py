@@ -18,9 +18,9 @@ from tests.small_runs import rows, weights
 from tests.training.levels import E0, files, tiny
 
 pytest.importorskip("schnetpack")
+from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import train as training  # noqa: E402
 from training.config import OF_BASE, ModelConfig  # noqa: E402
-from training.readers import read_frames  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from tests.cases import PHYSICAL, make_potential
 
 pytest.importorskip("schnetpack")
 from training.config import OptimizerConfig  # noqa: E402
-from training.layers import depths, parameter_groups  # noqa: E402
+from training.layer_rates import depths, parameter_groups  # noqa: E402
 
 
 @pytest.mark.parametrize("architecture", PHYSICAL)

@@ -16,10 +16,10 @@ from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import native_library, plain_kernels
 from asecalc_mlip.models import predict
 from tests.cases import DIRECT, MODELS, make_potential, make_structure
-from training.displaced import Displacements, evaluate_points
 from training.losses import PISC, PITC
+from training.losses.displaced import Displacements, evaluate_points
+from training.losses.variants import WEAK_LOSSES, Curvature, Endpoint, TaylorLabel, TwoPoint, TwoPointLabel
 from training.perturb import Perturbation, largest_relative_shift
-from training.variants import WEAK_LOSSES, Curvature, Endpoint, TaylorLabel, TwoPoint, TwoPointLabel
 
 CUTOFF = 4.0
 EPSILON = 0.05

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # and malloc hands back nothing else.
 CODE = """
 import resource, torch
-from training.memory import keep_freed_memory
+from training.malloc import keep_freed_memory
 if {keep}: assert keep_freed_memory()
 storages = [torch.empty(0).untyped_storage() for _ in range(60)]
 def step():

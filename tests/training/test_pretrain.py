@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
+from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.checkpoint import load
-from asecalc_mlip.eam_calculator import EAMCalculator
 from asecalc_mlip.errors import DataError, InputError
 from tests.training.levels import files, tiny
 
 pytest.importorskip("schnetpack")
+from asecalc_mlip.data.census import census  # noqa: E402
+from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import pretrain, train  # noqa: E402
-from training.census import census  # noqa: E402
-from training.eam_files import label_file  # noqa: E402
-from training.readers import read_frames  # noqa: E402
+from training.eam.files import label_file  # noqa: E402
 
 LABELS = {"rounds": 2, "strength": 0.3}
 RECIPE = ("pretrain.rounds=2", "pretrain.strength=0.3")
@@ -68,7 +68,7 @@ def test_forces_that_would_be_implausible_elsewhere_are_accepted(tmp_path, monke
     data, eam = files(tmp_path)
     made = label_file(str(data), str(eam), str(tmp_path / "made.xyz"), progress=False, **LABELS)
     # Between the typical forces of the data, 0.35 eV/Å, and of the labels, 0.65.
-    monkeypatch.setattr("training.plausibility.MAX_TYPICAL_FORCE", 0.5)
+    monkeypatch.setattr("asecalc_mlip.data.plausibility.MAX_TYPICAL_FORCE", 0.5)
     frames = read_frames(made)
     with pytest.raises(DataError, match="rms force of a typical frame"):
         census(frames).require({"forces": 1.0})

@@ -7,9 +7,9 @@ import pytest
 from ase import units
 from ase.io import write
 
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from tests.teacher import ATOM_ENERGY, as_reference, isolated_atoms, molecule_frames
-from training.readers import read_frames
 from training.reference_energies import reference_energies
 
 

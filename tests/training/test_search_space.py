@@ -6,7 +6,7 @@ from asecalc_mlip.errors import InputError
 
 pytest.importorskip("schnetpack")
 from training.config import load_config  # noqa: E402
-from training.search_space import make_space  # noqa: E402
+from training.tune.space import make_space  # noqa: E402
 
 
 class Trial:

@@ -15,8 +15,8 @@ from tests import teacher
 from tests.small_runs import config, rows, weights
 
 pytest.importorskip("schnetpack")
+from asecalc_mlip.data.errors import evaluate_file  # noqa: E402
 from training import train as training  # noqa: E402
-from training.evaluate import evaluate_file  # noqa: E402
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_learns_forces_and_leaves_a_model(architecture, molecules, tmp_path, cap
 
 
 def test_card_tells_the_conditions_that_dynamics_are_warned_by(tmp_path, capsys):
-    from md_protocols.notes import warn_temperature
-    from md_protocols.run import force_limit
-    from md_protocols.settings import MDSettings
+    from asecalc_mlip.md.conditions import warn_temperature
+    from asecalc_mlip.md.run import force_limit
+    from asecalc_mlip.md.settings import MDSettings
 
     frames = teacher.molecule_frames(20)
     for number, atoms in enumerate(frames):

@@ -19,15 +19,15 @@ from tests.small_runs import config, rows, weights
 pytest.importorskip("schnetpack")
 from training import train as training  # noqa: E402
 from training.config import LossConfig, Method, WeakConfig  # noqa: E402
-from training.displaced import Displacements  # noqa: E402
 from training.losses import PISC, PITC  # noqa: E402
+from training.losses.displaced import Displacements  # noqa: E402
+from training.losses.variants import WEAK_LOSSES  # noqa: E402
+from training.losses.weak import NoisyNodes, WeakSupervision, make_weak  # noqa: E402
 from training.perturb import Perturbation, largest_relative_shift, uniform  # noqa: E402
 from training.results import _weak  # noqa: E402
 from training.sam import ETA, SAM  # noqa: E402
 from training.samplers import EpochSampler  # noqa: E402
 from training.task import PotentialAdapter, make_outputs  # noqa: E402
-from training.variants import WEAK_LOSSES  # noqa: E402
-from training.weak import NoisyNodes, WeakSupervision, make_weak  # noqa: E402
 
 METHODS = Method.__args__
 SMALL = (

@@ -20,7 +20,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from asecalc_mlip.checks import check_distances
+from asecalc_mlip.calculators.checks import check_distances
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models.eam import EAM
 
@@ -68,7 +68,7 @@ class FitBatch:
 
 
 def fit_batch(network: EAM, atoms: Atoms) -> FitBatch:
-    """One structure as a batch; labels as `training.readers.read_frames` gives them.
+    """One structure as a batch; labels as `asecalc_mlip.data.readers.read_frames` gives them.
 
     Raises
     ------

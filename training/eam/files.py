@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.eam_calculator import EAMCalculator
-from asecalc_mlip.eam_table import TableCheck, check_eam_fs, export_eam_fs
+from asecalc_mlip.calculators.eam import EAMCalculator
+from asecalc_mlip.data.census import census
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
-from training.census import census
-from training.eam import FitSettings, fit_eam
-from training.eam_label import label
-from training.eam_report import EAMFit
-from training.readers import read_frames
+from asecalc_mlip.lammps.eam_table import TableCheck, check_eam_fs, export_eam_fs
+from training.eam.fit import FitSettings, fit_eam
+from training.eam.labelling import label
+from training.eam.report import EAMFit
 
 __all__ = ["export_file", "fit_file", "label_file"]
 

@@ -22,15 +22,15 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
+from asecalc_mlip.data.census import census
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.models import EAM, build_potential
-from training.census import census
 from training.data import fingerprint
-from training.eam_batches import FitBatch, collate, energies_forces_stress, fit_batch
-from training.eam_label import label
-from training.eam_report import EAMFit, errors_of, find_suspect_stress
-from training.eam_settings import FitSettings
-from training.eam_start import scale_density
+from training.eam.batches import FitBatch, collate, energies_forces_stress, fit_batch
+from training.eam.initial import scale_density
+from training.eam.labelling import label
+from training.eam.report import EAMFit, errors_of, find_suspect_stress
+from training.eam.settings import FitSettings
 from training.reference_energies import Method, ReferenceEnergies, reference_energies
 
 __all__ = ["EAMFit", "FitSettings", "fit_eam", "label"]
@@ -55,7 +55,7 @@ def fit_eam(
     ----------
     frames : sequence of Atoms
         With ``info["energy"]`` (eV), ``arrays["forces"]`` (eV/Å) and, where known, ``info["stress"]`` (3×3, eV/Å³), as
-        `training.readers.read_frames` gives them.
+        `asecalc_mlip.data.readers.read_frames` gives them.
     settings : FitSettings, optional
     test : sequence of Atoms, optional
         Errors are reported on these too.

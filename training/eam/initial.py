@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import softplus
 
 from asecalc_mlip.models.eam import EAM, before_softplus, envelope
-from training.eam_batches import FitBatch, collate
+from training.eam.batches import FitBatch, collate
 
 __all__ = ["scale_density"]
 

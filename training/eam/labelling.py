@@ -18,11 +18,11 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.errors import InputError
 from training.data import fingerprint, weights_digest
-from training.eam_worker import Recipe, begin, labelled, labelled_here
-from training.label_files import open_label_file
+from training.eam.worker import Recipe, begin, labelled, labelled_here
 from training.two_step import round_strengths
 
 __all__ = ["Recipe", "label", "lone_pairs"]

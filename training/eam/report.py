@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from asecalc_mlip.calculators.eam import EAMCalculator, PairCurve
 from asecalc_mlip.checkpoint import LoadedModel, save
-from asecalc_mlip.eam_calculator import EAMCalculator, PairCurve
+from asecalc_mlip.data.errors import Errors, evaluate_frames
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.models import Potential
 from asecalc_mlip.models.eam import EAM
-from training.eam_batches import FitBatch, energies_forces_stress
-from training.evaluate import Errors, evaluate_frames
+from training.eam.batches import FitBatch, energies_forces_stress
 from training.reference_energies import ReferenceEnergies
 
 __all__ = ["EAMFit", "errors_of", "find_suspect_stress"]

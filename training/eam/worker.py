@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from asecalc_mlip.calculator import PIWSLCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
 from training.two_step import round_strengths, two_step
 

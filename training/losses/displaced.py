@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asecalc_mlip.graph import AtomGraph, batch_graphs
 from asecalc_mlip.models import predict
-from asecalc_mlip.neighbors import neighbor_list
+from asecalc_mlip.neighbors.lists import neighbor_list
 
 __all__ = ["POINTS", "STEP", "Displacements", "Field", "displaced", "evaluate_points", "reaching"]
 

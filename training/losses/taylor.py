@@ -31,8 +31,8 @@ from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
-from training.displaced import Displacements, Field, Point, evaluate_points, reaching
-from training.distances import DISTANCES
+from training.losses.displaced import Displacements, Field, Point, evaluate_points, reaching
+from training.losses.supervised import DISTANCES
 from training.perturb import Perturbation, largest_relative_shift
 
 __all__ = ["PISC", "PITC", "Order", "WeakLoss", "work"]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from asecalc_mlip.graph import AtomGraph
-from training.displaced import STEP, Displacements, Field, Point
-from training.losses import PISC, PITC, WeakLoss, work
+from training.losses.displaced import STEP, Displacements, Field, Point
+from training.losses.taylor import PISC, PITC, WeakLoss, work
 
 __all__ = ["WEAK_LOSSES", "Curvature", "Endpoint", "TaylorLabel", "TwoPoint", "TwoPointLabel"]
 

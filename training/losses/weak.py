@@ -19,11 +19,11 @@ from asecalc_mlip.models import predict
 from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.models.vector_head import VectorHead
 from training.config import LossConfig, WeakConfig
-from training.displaced import Displacements, Field, Point, displaced, evaluate_points, reaching
-from training.distances import DISTANCES
-from training.losses import PISC, PITC, WeakLoss
+from training.losses.displaced import Displacements, Field, Point, displaced, evaluate_points, reaching
+from training.losses.supervised import DISTANCES
+from training.losses.taylor import PISC, PITC, WeakLoss
+from training.losses.variants import WEAK_LOSSES
 from training.perturb import Perturbation, largest_relative_shift, uniform
-from training.variants import WEAK_LOSSES
 
 __all__ = ["NoisyNodes", "WeakOutput", "WeakSupervision", "list_skin", "make_weak"]
 

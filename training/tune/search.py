@@ -24,10 +24,10 @@ from asecalc_mlip.errors import DataError, InputError
 from training.callbacks import StopSignals
 from training.config import TrainConfig, load_config, replace_values
 from training.folders import locked
-from training.search_space import Parameter, make_space
-from training.study import TrialState, open_study, optuna, quiet_optuna, sampler
 from training.train import Stopped, train
-from training.trials import TrialRecord, TuneResult, trial_folder, trial_values
+from training.tune.space import Parameter, make_space
+from training.tune.storage import TrialState, open_study, optuna, quiet_optuna, sampler
+from training.tune.trials import TrialRecord, TuneResult, trial_folder, trial_values
 
 __all__ = ["main", "tune"]
 

@@ -13,7 +13,7 @@ import yaml
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import ARCHITECTURES, build_potential
 from training.config import TrainConfig, replace_values, setting_types
-from training.weak import list_skin, make_weak
+from training.losses.weak import list_skin, make_weak
 
 __all__ = ["Parameter", "make_space"]
 

@@ -15,7 +15,7 @@ import yaml
 from asecalc_mlip.errors import InputError
 from training.config import TrainConfig, load_config, replace_values
 from training.data import replace_text
-from training.search_space import Parameter
+from training.tune.space import Parameter
 
 try:
     import optuna

@@ -16,7 +16,7 @@ from asecalc_mlip.plots.tune import Panel, tune_figure
 from training.callbacks import read_rows
 from training.config import TrainConfig, replace_values
 from training.data import replace_text
-from training.search_space import Parameter
+from training.tune.space import Parameter
 
 __all__ = ["TrialRecord", "TuneResult", "trial_folder", "trial_values"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from asecalc_mlip.analysis.survival import Survival, survival
-from md_protocols.campaign_runs import Run, summary_of
-from md_protocols.files import RunFiles
+from asecalc_mlip.md.campaign.runs import Run, summary_of
+from asecalc_mlip.md.files import RunFiles
 
 REPORT = "campaign_summary.json"
 FIGURE = "survival.png"
@@ -61,7 +61,7 @@ def report_campaign(directory: Path, runs: Sequence[Run]) -> CampaignReport:
     report = CampaignReport(rows, len(runs), ended, str(directory))
     RunFiles(directory).write_json(REPORT, report.to_dict())
     if curves:
-        from asecalc_mlip.plots.md import figure_bytes
+        from asecalc_mlip.plots.dynamics import figure_bytes
         from asecalc_mlip.plots.survival import survival_figure
 
         figure = survival_figure({f"{model}, {T:g} K": curve for (model, T), curve in curves.items()})

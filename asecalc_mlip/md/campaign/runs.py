@@ -16,12 +16,12 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.errors import InputError
-from md_protocols import files as names
-from md_protocols.files import RunFiles
-from md_protocols.replicas import Batch, BatchedModel, Replica, run_replicas
-from md_protocols.runner import log_columns, prepare_run, stored_run
-from md_protocols.script import find_reference
-from md_protocols.settings import MDSettings
+from asecalc_mlip.md import files as names
+from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.md.lifecycle import log_columns, prepare_run, stored_run
+from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
+from asecalc_mlip.md.script import find_reference
+from asecalc_mlip.md.settings import MDSettings
 
 PLAN = "campaign.json"
 STARTS = "starts.extxyz"

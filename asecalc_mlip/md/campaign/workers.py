@@ -16,8 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from asecalc_mlip.errors import InputError
-from md_protocols.campaign_runs import Run, run_share
-from md_protocols.progress import Interrupt
+from asecalc_mlip.md.campaign.runs import Run, run_share
+from asecalc_mlip.md.progress import Interrupt
 
 __all__ = ["in_processes", "on_dask"]
 

@@ -1,0 +1,1 @@
+"""ASE calculators: one model, an embedded-atom potential with its parts, a committee."""

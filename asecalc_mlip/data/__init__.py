@@ -1,0 +1,1 @@
+"""Labelled structures: read, counted, judged, converted, fetched, made; and the errors of a model on them."""

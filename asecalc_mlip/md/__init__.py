@@ -1,0 +1,1 @@
+"""Molecular dynamics: settings, integrators, monitor, files, single runs, replicas and campaigns."""
