@@ -7,7 +7,6 @@ change of the layout gets a new `FORMAT_VERSION` and an entry in `UPGRADES`, so 
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,16 +18,17 @@ import torch
 from ase.data import atomic_numbers as numbers_of
 from ase.data import chemical_symbols
 
+from asecalc_mlip import zoo
 from asecalc_mlip._version import __version__
 from asecalc_mlip.errors import CheckpointError, InputError
+from asecalc_mlip.files import replacing
 from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential, parts_of
 
-__all__ = ["CheckpointError", "LoadedModel", "describe", "find", "load", "save", "zoo_models"]
+__all__ = ["CheckpointError", "LoadedModel", "describe", "load", "save"]
 
 FORMAT = "asecalc-mlip"
 FORMAT_VERSION = 1
 UNITS = {"energy": "eV", "length": "Ang", "forces": "eV/Ang", "stress": "eV/Ang^3"}
-ZOO = Path(__file__).parent / "zoo"
 
 # version n → function that turns the content of version n into that of n + 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -124,7 +124,7 @@ def load(path: str | Path) -> LoadedModel:
         For a file that is missing, cut off, not one of ours, of a newer format, of an unknown architecture, or with
         weights that are not finite. The message says what was found and what to do.
     """
-    path = find(path)
+    path = zoo.find(path)
     content = _upgraded(_read(path), path)
     _check_entries(content, path)
     _check_weights(content["state_dict"], path)
@@ -153,37 +153,17 @@ def describe(path: str | Path) -> str:
     return _card_text(load(path))
 
 
-def find(path: str | Path) -> Path:
-    """The file itself if it exists, else the shipped model of that name (with or without .pt)."""
-    path = Path(path)
-    candidates = [path, ZOO / path.name, ZOO / f"{path.name}.pt"]
-    for candidate in candidates[: 1 if len(path.parts) > 1 else None]:
-        if candidate.is_file():
-            return candidate
-    shipped = ", ".join(zoo_models()) or "none"
-    raise CheckpointError(f"model file {str(path)!r} does not exist in {Path.cwd()}; shipped models: {shipped}")
-
-
-def zoo_models() -> list[str]:
-    """Names of the shipped models."""
-    return sorted(file.name for file in ZOO.glob("*.pt"))
-
-
 def _without_defaults(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     # Versions before direct forces refuse the word; the files of other models need not carry it.
     return {name: value for name, value in hyperparameters.items() if (name, value) != ("direct_forces", False)}
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{path} cannot be written: {error}; check the folder and the space on the disk"
-        ) from None
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
+    except (InputError, RuntimeError) as error:
+        raise CheckpointError(f"{error}; check the folder and the space on the disk") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,25 +1,213 @@
-"""Files that a user names: refused before anything is computed where that can be told, with a clear error else."""
+"""Every file that is written or read by name: one atomic write, one JSON, one lock, one digest, one structure reader.
+
+Whatever is written is written whole: a crash or a full disk leaves the file that was there before. JSON has no NaN, so
+NaN and infinite numbers become null.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+import numpy as np
 
 from asecalc_mlip.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows: folders are not locked there
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
+    from ase import Atoms
     from matplotlib.figure import Figure
 
-__all__ = ["check_figure", "check_structure", "check_writable", "save_figure", "write_text"]
+__all__ = [
+    "check_figure",
+    "check_structure",
+    "check_writable",
+    "locked",
+    "read_json",
+    "read_structure",
+    "replacing",
+    "save_figure",
+    "sha256_of",
+    "to_json",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
+PathName = str | PathLike
 FIGURES = (".png", ".pdf", ".svg", ".eps", ".ps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+ADVICE = "make room, or name another place, and run the same command again"
 
 
-def check_writable(*paths: str | PathLike | None) -> None:
+@contextmanager
+def replacing(path: PathName, *, advice: str = ADVICE) -> Iterator[Path]:
+    """Hand out a temporary name beside `path`; what was written there takes the place of `path` at the end, or never.
+
+    Parameters
+    ----------
+    path : path
+        Its folder is made if it is not there.
+    advice : str
+        What to do when it cannot be written, for the message.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be written.
+    """
+    path = Path(path)
+    # The ending stays, because many writers choose a format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.writing{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # where some file systems notice that there is no room
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror or error}; {advice}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: PathName, content: bytes, *, advice: str = ADVICE) -> None:
+    """Write a file in one piece; InputError where it cannot be."""
+    with replacing(path, advice=advice) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: PathName, text: str, *, advice: str = ADVICE) -> None:
+    """Write a text file in one piece, as UTF-8; InputError where it cannot be."""
+    write_bytes(path, text.encode("utf-8"), advice=advice)
+
+
+def write_json(path: PathName, value: Any, *, advice: str = ADVICE, indent: int | None = 1) -> None:
+    """Write plain values, NumPy's, or anything that has `to_dict()`, in one piece."""
+    write_text(path, to_json(value, indent=indent) + "\n", advice=advice)
+
+
+def to_json(value: Any, *, indent: int | None = 1) -> str:
+    """JSON of plain values, NumPy's, or anything that has `to_dict()`; NaN and infinite numbers become null."""
+    to_dict = getattr(value, "to_dict", None)
+    return json.dumps(_plain(to_dict() if callable(to_dict) else value), indent=indent, allow_nan=False)
+
+
+def read_json(path: PathName, what: str = "file") -> Any:
+    """Content of a JSON file; InputError for one that is missing or damaged, which `what` names in the message."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{what} {path} cannot be read (JSON): {error}") from None
+
+
+def sha256_of(path: PathName) -> str:
+    """SHA-256 of the content of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(folder: PathName, setting: str = "run.output", *, make: bool = True) -> Iterator[None]:
+    """Keep a folder to this process, and say what happened when it cannot be written to.
+
+    The system lets go of the lock however the process ends. A folder in which nothing was written is removed again.
+
+    Parameters
+    ----------
+    folder : path
+    setting : str
+        What the user chose the folder with, for the messages.
+    make : bool
+        Make the folder if it is not there.
+
+    Raises
+    ------
+    InputError
+        For a folder that another process holds, or that cannot be made or written to.
+    """
+    folder = Path(folder)
+    existed = folder.exists()
+    handle = _lock(folder, setting, make)
+    try:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, (ConnectionError, TimeoutError)):
+                raise
+            raise InputError(
+                f"{folder} cannot be written to: {error}. What was written before is kept: make room and run the same "
+                "command again"
+            ) from error
+    finally:
+        os.close(handle)
+        if not existed and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _lock(folder: Path, setting: str, make: bool) -> int:
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{setting} {str(folder)!r} cannot be made: {error.strerror}") from None
+    if fcntl is None:
+        return handle
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(
+            f"{folder} is in use by another running process: wait for it or stop it, or choose another {setting}"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return handle
+
+
+def read_structure(path: PathName, *, index: int = -1, what: str = "structure") -> Atoms:
+    """One structure from any file that ASE reads, by default the last, without its calculator.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing or unreadable, and a structure without atoms, with positions that are not finite, or
+        periodic without three lattice vectors.
+    """
+    import ase.io
+    from ase import Atoms
+
+    if not Path(path).is_file():
+        raise InputError(f"{what} {path}: no such file")
+    try:
+        atoms = ase.io.read(path, index=index)
+    except Exception as error:  # ASE's readers raise anything
+        raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
+    if not isinstance(atoms, Atoms) or len(atoms) == 0:
+        raise InputError(f"{what} {path} has no atoms")
+    if not np.isfinite(atoms.positions).all():
+        raise InputError(f"{what} {path} has positions that are not finite")
+    if atoms.pbc.any() and atoms.cell.rank < 3:
+        raise InputError(f"{what} {path} is periodic but its cell has fewer than three vectors: complete it")
+    atoms.calc = None
+    return atoms
+
+
+def check_writable(*paths: PathName | None) -> None:
     """Raise InputError for files that cannot be written; None is no file."""
     for path in paths:
         if not path:
@@ -33,15 +221,17 @@ def check_writable(*paths: str | PathLike | None) -> None:
             raise InputError(f"{path} cannot be written: no permission in {folder}; name a file elsewhere")
 
 
-def check_figure(path: str | PathLike | None) -> None:
+def check_figure(path: PathName | None) -> None:
     """As `check_writable`, for a figure, whose name says what it is."""
     check_writable(path)
     if path and Path(path).suffix.lower() not in FIGURES:
         raise InputError(f"{path}: figures end with {', '.join(FIGURES)}")
 
 
-def check_structure(path: str | PathLike | None) -> None:
+def check_structure(path: PathName | None) -> None:
     """As `check_writable`, for a structure that ASE writes."""
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
     check_writable(path)
     if not path:
         return
@@ -53,19 +243,23 @@ def check_structure(path: str | PathLike | None) -> None:
         raise InputError(f"{path}: ASE writes no such format; end it with .xyz, .cif, .traj or .vasp, for example")
 
 
-def save_figure(figure: Figure, path: str | PathLike, *, dpi: int = 150) -> None:
-    """Write a figure; InputError where it cannot be."""
+def save_figure(figure: Figure, path: PathName, *, dpi: int = 150) -> None:
+    """Write a figure in one piece; InputError where it cannot be."""
     check_figure(path)
-    try:
-        figure.savefig(path, dpi=dpi)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}") from None
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
 
 
-def write_text(path: str | PathLike, text: str) -> None:
-    """Write a text file; InputError where it cannot be."""
-    check_writable(path)
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}") from None
+def _plain(value: Any) -> Any:
+    """Plain types only; text of what is none."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)

@@ -10,15 +10,13 @@ import torch_sim as ts
 from ase.io import read
 from torch_sim.quantities import calc_temperature
 
-from asecalc_mlip.checkpoint import ZOO
+from asecalc_mlip import zoo
 from asecalc_mlip.torchsim import PIWSLModel
 
 
-def main(
-    model: str = "aspirin.pt", structure: str = str(ZOO / "aspirin.xyz"), copies: int = 16, steps: int = 50
-) -> None:
+def main(model: str = "aspirin.pt", structure: str | None = None, copies: int = 16, steps: int = 50) -> None:
     """Langevin dynamics at 500 K, each copy with velocities of its own."""
-    atoms = [read(structure)] * copies
+    atoms = [read(structure) if structure else zoo.structure("aspirin")] * copies
     begun = time.perf_counter()
     final = ts.integrate(
         atoms, PIWSLModel.load(model), integrator=ts.nvt_langevin, n_steps=steps, temperature=500.0, timestep=0.0005

@@ -9,9 +9,9 @@ asecalc lammps silica.pt in.silica
 import tempfile
 from pathlib import Path
 
-from ase.io import read, write
+from ase.io import write
 
-from asecalc_mlip.checkpoint import ZOO
+from asecalc_mlip import zoo
 from asecalc_mlip.lammps import attach, new_lammps
 
 SETUP = """units metal
@@ -28,7 +28,7 @@ run {steps}
 
 def main(steps: int = 1000) -> None:
     """Run so many femtoseconds."""
-    atoms = read(ZOO / "silica.xyz")
+    atoms = zoo.structure("silica")
     lmp = new_lammps(["-log", "none", "-screen", "none"])
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "silica.data"

@@ -9,13 +9,12 @@ import time
 import numpy as np
 from ase.io import read
 
-from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.checkpoint import ZOO
+from asecalc_mlip import PIWSLCalculator, zoo
 
 
-def main(model: str = "aspirin.pt", structure: str = str(ZOO / "aspirin.xyz"), number: int = 64) -> None:
+def main(model: str = "aspirin.pt", structure: str | None = None, number: int = 64) -> None:
     """Shake a molecule `number` times; compare one by one with batched."""
-    atoms, rng = read(structure), np.random.default_rng(0)
+    atoms, rng = read(structure) if structure else zoo.structure("aspirin"), np.random.default_rng(0)
     shaken = [atoms.copy() for _ in range(number)]
     for copy in shaken:
         copy.positions += 0.03 * rng.standard_normal(copy.positions.shape)

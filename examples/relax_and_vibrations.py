@@ -11,13 +11,12 @@ from ase.io import read
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
-from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.checkpoint import ZOO
+from asecalc_mlip import PIWSLCalculator, zoo
 
 
-def main(model: str = "aspirin.pt", structure: str = str(ZOO / "aspirin.xyz")) -> None:
+def main(model: str = "aspirin.pt", structure: str | None = None) -> None:
     """Print frequencies in cm⁻¹; imaginary ones, which a minimum does not have, as negative numbers."""
-    atoms = read(structure)
+    atoms = read(structure) if structure else zoo.structure("aspirin")
     # Frequencies are second differences of the energy: float64 keeps their digits.
     atoms.calc = PIWSLCalculator.load(model, dtype="float64")
     BFGS(atoms, logfile=None).run(fmax=1e-4, steps=1000)

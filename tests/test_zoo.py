@@ -10,8 +10,8 @@ from ase.io import read
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.analysis import load_reference
-from asecalc_mlip.checkpoint import ZOO
 from asecalc_mlip.probes import attractive_holes, diatomic_curves, displacement_scan
+from asecalc_mlip.zoo import FOLDER as ZOO
 
 MODELS = sorted(path.name for path in ZOO.glob("*.pt"))
 # An EAM is there to be added to and compared with; runs start from the model that has it.

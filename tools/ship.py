@@ -24,9 +24,10 @@ from ase.optimize import BFGS
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
 from asecalc_mlip.calculators.zbl import add_core
-from asecalc_mlip.checkpoint import ZOO, load, save
+from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.models import has_core
+from asecalc_mlip.zoo import FOLDER as ZOO
 
 
 @click.command(help=__doc__)

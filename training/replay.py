@@ -20,12 +20,12 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
-from asecalc_mlip.checkpoint import find
 from asecalc_mlip.data.census import census, has_label
 from asecalc_mlip.data.errors import Errors, evaluate_frames
 from asecalc_mlip.data.plausibility import CLOSE, closest_contact
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.zoo import find
 from training.config import TrainConfig, label_weights
 from training.data import Split, fingerprint
 from training.initial import Start, shift_text, without_energies_of

@@ -12,10 +12,11 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip import zoo
 from asecalc_mlip.analysis import MoleculeReference, PeriodicReference, load_reference
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.card import temperatures_of
-from asecalc_mlip.checkpoint import find, load
+from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.report.settings import ReportSettings
 
@@ -105,7 +106,7 @@ def subject_of(settings: ReportSettings) -> Subject:
     InputError
         Files that are missing or do not fit the model.
     """
-    path = find(settings.model).resolve()
+    path = zoo.find(settings.model).resolve()
     calculator = PIWSLCalculator(load(path), device=settings.device, dtype=settings.dtype)
     frames = _frames(settings)
     atoms, source = _structure(settings, path, frames)

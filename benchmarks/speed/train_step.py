@@ -169,7 +169,7 @@ def _batch(skin: float = 0.0) -> dict[str, Any]:
     from schnetpack.data.loader import _atoms_collate_fn
 
     from asecalc_mlip import PIWSLCalculator
-    from asecalc_mlip.checkpoint import ZOO
+    from asecalc_mlip.zoo import FOLDER as ZOO
     from training.data import NeighborTransform
 
     start, rng = read(ZOO / "aspirin.xyz"), np.random.default_rng(0)

@@ -1,6 +1,6 @@
 """Tables and figures of the PIWSL study.
 
-    python benchmarks/studies/piwsl_report.py  # reads benchmarks/results/piwsl_*.json, writes piwsl_study.md and figures
+    python benchmarks/studies/piwsl_report.py  # reads results/piwsl_*.json, writes piwsl_study.md and figures
 
 Errors are RMSE on the test frames, mean ± standard deviation over the seeds; only rows with all seeds are shown.
 """

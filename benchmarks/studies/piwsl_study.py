@@ -1,6 +1,6 @@
 """Does weak supervision by the physics of the own field help? Trainings on real data, plain, PIWSL and rivals.
 
-    python benchmarks/studies/piwsl_study.py run [PART...] [--jobs 2]  # trains what is missing, writes results as it goes
+    python benchmarks/studies/piwsl_study.py run [PART...] [--jobs 2]  # trains what is missing, writes as it goes
     python benchmarks/studies/piwsl_study.py list  # parts, rows, what is done
     python benchmarks/studies/piwsl_report.py  # tables and figures from the results
 

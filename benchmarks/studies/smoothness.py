@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
-from asecalc_mlip.checkpoint import ZOO  # noqa: E402
 from asecalc_mlip.plots.dynamics import BLUE, GREEN, ORANGE  # noqa: E402
 from asecalc_mlip.probes import bond_smoothness, displacement_scan  # noqa: E402
+from asecalc_mlip.zoo import FOLDER as ZOO  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 DATA = ROOT.parent / "shared" / "data"

@@ -10,12 +10,12 @@ from ase.io import read
 from ase.units import _c
 
 from asecalc_mlip import CommitteeCalculator, PIWSLCalculator
-from asecalc_mlip.checkpoint import ZOO
 from asecalc_mlip.engine import hessian as engine
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.probes import relax, vibrations
 from asecalc_mlip.probes.vibrations import finite_difference_hessian
+from asecalc_mlip.zoo import FOLDER as ZOO
 from md_protocols.vibrations import main
 from tests.cases import DIRECT, PHYSICAL, make_structure, model_file
 

@@ -1,0 +1,71 @@
+"""The shipped models, their structures and references; each is found by its name.
+
+>>> from asecalc_mlip import zoo
+>>> atoms = zoo.structure("aspirin")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asecalc_mlip.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["FOLDER", "beside", "find", "models", "structure"]
+
+FOLDER = Path(__file__).parent
+REFERENCE = ".reference.json"
+
+
+def models() -> list[str]:
+    """Names of the shipped model files."""
+    return sorted(file.name for file in FOLDER.glob("*.pt"))
+
+
+def structure(name: str) -> Atoms:
+    """Structure that a shipped model was made for: "aspirin", "ethanol", "silica".
+
+    Raises
+    ------
+    InputError
+        For another name.
+    """
+    from asecalc_mlip.files import read_structure
+
+    path = FOLDER / f"{name.removesuffix('.pt').removesuffix('.xyz')}.xyz"
+    if Path(name).name != name or not path.is_file():
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.xyz")))
+        raise InputError(f"there is no shipped structure {name!r}; there are {known}")
+    return read_structure(path)
+
+
+def find(path: str | Path) -> Path:
+    """The model file itself if it exists, else the shipped model of that name, with or without .pt.
+
+    Raises
+    ------
+    CheckpointError
+        Where there is neither.
+    """
+    path = Path(path)
+    candidates = [path, FOLDER / path.name, FOLDER / f"{path.name}.pt"]
+    for candidate in candidates[: 1 if len(path.parts) > 1 else None]:
+        if candidate.is_file():
+            return candidate
+    shipped = ", ".join(models()) or "none"
+    raise CheckpointError(f"model file {str(path)!r} does not exist in {Path.cwd()}; shipped models: {shipped}")
+
+
+def beside(model: str | Path | None, suffix: str) -> Path | None:
+    """File that comes with a model (aspirin.xyz beside aspirin.pt), or the shipped one of that name, or None."""
+    if model is None:
+        return None
+    path = Path(model)
+    for folder in (path.parent, FOLDER):
+        found = folder / (path.stem + suffix)
+        if found.is_file():
+            return found
+    return None
