@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from asecalc_mlip.data.labels import LABELS, frame_name
+from asecalc_mlip.data.labels import LABELS, frame_name, is_isolated_atom
 from asecalc_mlip.data.plausibility import Problem, check_energies, check_forces, check_stresses, check_structures
 from asecalc_mlip.errors import DataError
 
@@ -38,6 +38,8 @@ class Census:
         Smallest and largest number of atoms of a frame.
     n_periodic
         Frames that are periodic in at least one direction.
+    n_isolated
+        Frames that hold one isolated atom, whose energy is an E0.
     keys
         For each label the names it had in the files, with counts.
     problems
@@ -55,6 +57,7 @@ class Census:
     keys: dict[str, dict[str, int]]
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    n_isolated: int = 0
 
     def __str__(self) -> str:
         return ", ".join(f"{label} {self.counts[label]}/{self.n_frames}" for label in LABELS)
@@ -70,6 +73,8 @@ class Census:
             + " ".join(f"{symbol} ({count})" for symbol, count in self.elements.items()),
             "labels: " + ("; ".join(found) or "none"),
         ]
+        if self.n_isolated:
+            lines.append(f"isolated atoms: {self.n_isolated} of {self.n_frames} frames, whose energies are E0s")
         lines += [f"warning: {text}" for text in self.warnings]
         lines += [f"problem: {problem.text}" for problem in self._refused(allow_implausible)]
         return "\n".join(lines)
@@ -155,6 +160,7 @@ def census(frames: Sequence[Atoms]) -> Census:
         keys=_keys(frames),
         problems=problems,
         warnings=warnings,
+        n_isolated=sum(map(is_isolated_atom, frames)),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.geometry import minkowski_reduce
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.errors import DataError
@@ -22,6 +23,9 @@ FORCES_NAMES = ("ref_forces", "ref_force", "dft_forces", "dft_force", "forces", 
 STRESS_NAMES = ("ref_stress", "dft_stress", "stress")
 VIRIAL_NAMES = ("ref_virial", "ref_virials", "dft_virial", "dft_virials", "virial", "virials")
 NAMES = {"energy": ENERGY_NAMES, "forces": FORCES_NAMES, "stress": STRESS_NAMES + VIRIAL_NAMES}
+
+# Å between an atom and its images; no crystal has its nearest neighbours that far.
+ISOLATED = 8.0
 
 
 def canonical(
@@ -66,6 +70,23 @@ def frame_name(atoms: Atoms, position: int | None = None) -> str:
     if "frame_file" in atoms.info:
         return f"frame {atoms.info['frame_index']} of {atoms.info['frame_file']}"
     return "a frame" if position is None else f"frame {position}"
+
+
+def is_isolated_atom(atoms: Atoms) -> bool:
+    """Return whether a frame holds one atom that feels no other, so that its energy is an E0 and no structure.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        One atom, open or in a box whose lattice vectors are longer than 8 Å (in a smaller box it is a crystal), or one
+        that says so by ``info["config_type"] = "IsolatedAtom"``, the convention of MACE and GAP.
+    """
+    if len(atoms) != 1:
+        return False
+    if str(atoms.info.get("config_type", "")).lower().replace("_", "") == "isolatedatom" or not atoms.pbc.any():
+        return True
+    lengths = np.linalg.norm(minkowski_reduce(atoms.cell.array, atoms.pbc)[0], axis=1)[atoms.pbc]
+    return not bool(((lengths > 0) & (lengths <= ISOLATED)).any())  # a missing lattice vector is no image
 
 
 Hit = tuple[str, str, Any]

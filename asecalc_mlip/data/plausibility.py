@@ -69,6 +69,10 @@ def check_structures(frames: Sequence[Atoms]) -> Found:
             text = f"Positions or cell of {frame_name(atoms, i)} are not finite. Leave the frame out."
             problems.append(Problem("structure", text, size_only=False))
             continue
+        if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
+            text = f"{frame_name(atoms, i)} is periodic without a lattice vector there: complete its cell"
+            problems.append(Problem("structure", text, size_only=False))
+            continue
         ratio = closest_contact(atoms)
         if closest is None or ratio < closest[0]:
             closest = ratio, i

@@ -8,6 +8,7 @@ from ase import Atoms
 from ase.io import write
 
 from asecalc_mlip.data.census import census, check_labels
+from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError
 from tests.teacher import as_reference, crystal_frames, molecule_frames
@@ -34,6 +35,31 @@ def test_counts(frames):
 
 def test_crystals_pass_with_stress():
     assert check_labels(crystal_frames(10), {**ALL, "stress": 0.1}).counts["stress"] == 10
+
+
+@pytest.mark.parametrize(
+    ("atoms", "isolated"),
+    [
+        (Atoms("H"), True),
+        (Atoms("H", cell=[12, 12, 12], pbc=True), True),
+        (Atoms("H", cell=[12, 12, 0], pbc=[True, True, False]), True),
+        (Atoms("H", pbc=True), True),
+        (Atoms("Cu", cell=[[0, 1.8, 1.8], [1.8, 0, 1.8], [1.8, 1.8, 0]], pbc=True), False),
+        (Atoms("H", cell=[12, 3, 12], pbc=True), False),
+        (Atoms("H", cell=[4, 4, 4], pbc=True, info={"config_type": "IsolatedAtom"}), True),
+        (Atoms("H2", [[0, 0, 0], [0, 0, 1]], info={"config_type": "IsolatedAtom"}), False),
+    ],
+)
+def test_isolated_atoms_are_told_from_crystals_of_one_atom(atoms, isolated):
+    assert is_isolated_atom(atoms) is isolated
+    found = census([atoms, *molecule_frames(2)])
+    assert found.n_isolated == isolated and ("1 of 3 frames, whose energies are E0s" in found.report()) is isolated
+
+
+def test_periodic_frames_without_a_cell_are_named(frames):
+    frames[3].pbc = True
+    with pytest.raises(DataError, match="frame 3 is periodic without a lattice vector"):
+        census(frames).require(ALL)
 
 
 def test_weighted_label_absent(frames):
