@@ -6,66 +6,68 @@ with 0 when the run was stable and 1 when it was not.
 
 from __future__ import annotations
 
-import sys
-from typing import Any, NoReturn
+import warnings
+from typing import Any
 
 import click
 
+from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
 from asecalc_mlip.commands import data, dynamics, eam, models, probes, report
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.extras import EXTRA_OF, needs
 
-TRAINING_PACKAGES = {"schnetpack", "pytorch_lightning", "hydra", "torchmetrics", "torch_ema", "tensorboard"}
+# Commands by what people do, in the order in which they are shown.
+GROUPS: dict[str, tuple[click.Command, ...]] = {
+    "Run": (dynamics.nvt, dynamics.nve, dynamics.npt, dynamics.anneal, dynamics.campaign, dynamics.lammps),
+    "Judge": (models.evaluate, report.report, *probes.COMMANDS, dynamics.rdf, models.bench, models.info),
+    "Train": (models.train, models.finetune, models.pretrain, models.tune),
+    "Data": (data.data,),
+    "Potentials": (models.core, eam.eam),
+}
 
 
 class Commands(click.Group):
-    """Command group that turns errors about the input into one message."""
+    """Group of commands that shows them by what people do, and turns errors about the input into one message."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: logs.LOGGER.warning(str(message))
+                return super().invoke(ctx)
         except InputError as error:
-            _stop(str(error))
+            raise BadInput(str(error)) from None
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in TRAINING_PACKAGES:
+            if (error.name or "").partition(".")[0] not in EXTRA_OF:
                 raise
-            _stop(f"This command needs {error.name}, a part of the training extra; "
-                  "try: pip install 'asecalc-mlip[train]', or 'make' in a checkout.")  # fmt: skip
+            raise BadInput(str(needs("this command", error))) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                width = max(len(str(command.name)) for group in GROUPS.values() for command in group)
+                rows = [(str(command.name).ljust(width), command.get_short_help_str(200)) for command in commands]
+                formatter.write_dl(rows)
 
 
-def _stop(message: str) -> NoReturn:
-    click.echo(f"asecalc: {message}", err=True)
-    sys.exit(2)
+class BadInput(click.ClickException):
+    """Input that cannot be used: click prints "Error: ..." and exits with 2."""
+
+    exit_code = 2
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="asecalc-mlip")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Train, judge and run machine-learned interatomic potentials."""
+    logs.show()
+    context.call_on_close(logs.hide)
 
 
-for command in (
-    models.train,
-    models.pretrain,
-    models.finetune,
-    models.tune,
-    models.evaluate,
-    models.info,
-    models.core,
-    models.bench,
-    dynamics.nvt,
-    dynamics.nve,
-    dynamics.npt,
-    dynamics.anneal,
-    dynamics.campaign,
-    dynamics.rdf,
-    dynamics.lammps,
-    report.report,
-    data.data,
-    eam.eam,
-    *probes.COMMANDS,
-):
-    main.add_command(command)
+for group in GROUPS.values():
+    for command in group:
+        main.add_command(command)
 
 
 if __name__ == "__main__":

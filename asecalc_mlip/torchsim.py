@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asecalc_mlip.extras import needs
+
 try:
     from torch_sim import SimState
     from torch_sim.models.interface import ModelInterface
 except ImportError as error:
-    raise ImportError(
-        f'asecalc_mlip.torchsim needs torch-sim ({error}): pip install "asecalc-mlip[torch-sim]"'
-    ) from error
+    raise ImportError(str(needs("asecalc_mlip.torchsim", "torch_sim"))) from error
 
 from asecalc_mlip.calculators.checks import check_distances
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator

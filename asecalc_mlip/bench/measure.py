@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.bench.timing import Times, Walk, race
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.extras import needs
 from asecalc_mlip.models import parts_of
 from asecalc_mlip.neighbors.lists import neighbor_list
 
@@ -103,7 +103,7 @@ def schnetpack_calculator(calculator: PIWSLCalculator) -> Any:
 
         from asecalc_mlip.bench.schnetpack_models import to_schnetpack
     except ImportError as error:
-        raise InputError(f"{error.name or 'schnetpack'} is not installed: pip install 'asecalc-mlip[train]'") from error
+        raise needs("timing SchNetPack's calculator", error.name or "schnetpack") from error
     learned = [part for part in parts_of(calculator.potential) if part.architecture != "zbl"]
     potential = learned[0] if len(learned) == 1 else calculator.potential
     return spk.interfaces.SpkCalculator(

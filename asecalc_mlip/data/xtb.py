@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.extras import needs
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 
@@ -124,7 +125,7 @@ def xtb_calculator(settings: XtbSettings) -> Calculator:
     try:
         from tblite.ase import TBLite
     except ImportError:
-        raise InputError("tblite is not installed; try: pip install 'asecalc-mlip[xtb]'") from None
+        raise needs(f"labelling by {settings.method}", "tblite") from None
     return TBLite(None, method=settings.method, charge=settings.charge, multiplicity=settings.multiplicity, verbosity=0)
 
 

