@@ -194,7 +194,7 @@ def read_structure(path: PathName, *, index: int = -1, what: str = "structure") 
     if not Path(path).is_file():
         raise InputError(f"{what} {path}: no such file")
     try:
-        atoms = ase.io.read(path, index=index)
+        atoms = ase.io.read(str(path), index=index)
     except Exception as error:  # ASE's readers raise anything
         raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
     if not isinstance(atoms, Atoms) or len(atoms) == 0:

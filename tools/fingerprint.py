@@ -60,16 +60,16 @@ def main(output: Path, against: Path | None, extra: tuple[str, ...]) -> None:
 
 def energies() -> dict[str, str]:
     """Energies and forces of the shipped models, both precisions, by the engine of "auto" and eagerly."""
-    import ase.io
     import torch
 
     from asecalc_mlip import PIWSLCalculator
     from asecalc_mlip.checkpoint import load
+    from asecalc_mlip.files import read_structure
 
     torch.set_num_threads(1)
     found = {}
     for name in MODELS:
-        start = ase.io.read(ROOT / "asecalc_mlip" / "zoo" / f"{name.partition('_')[0]}.xyz")
+        start = read_structure(ROOT / "asecalc_mlip" / "zoo" / f"{name.partition('_')[0]}.xyz")
         for dtype in ("float32", "float64"):
             for compile in ("auto", "eager"):
                 atoms = start.copy()
@@ -112,8 +112,8 @@ def dynamics(folder: Path) -> dict[str, str]:
         _asecalc(command, *options, "--seed", "1", "--device", "cpu", "--output", str(run))
         found[name] = _digest(*((run / f).read_bytes() for f in ("trajectory.extxyz", "log.csv")))
     run = folder / "campaign"
-    options = ("--seeds", "2", "--temperature", "300", "--temperature", "500", "--steps", "200", "--device", "cpu")
-    _asecalc("campaign", *options, "--output", str(run))
+    campaign = ("--seeds", "2", "--temperature", "300", "--temperature", "500", "--steps", "200", "--device", "cpu")
+    _asecalc("campaign", *campaign, "--output", str(run))
     files = sorted(run.rglob("trajectory.extxyz")) + sorted(run.rglob("log.csv"))
     found["campaign of 4"] = _digest(*(file.read_bytes() for file in files))
     return found

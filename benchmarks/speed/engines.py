@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
-from ase.io import read
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.engine import CompiledEngine, EagerEngine, Engine
 from asecalc_mlip.engine.precision import arithmetic
+from asecalc_mlip.files import read_structure
 from asecalc_mlip.graph import AtomGraph, graph_from_atoms
 from asecalc_mlip.kernels import native, native_library
 from asecalc_mlip.models import build_potential
@@ -69,13 +69,19 @@ def rows(architecture: str, dtype: torch.dtype, n_features: int, steps: int) -> 
     potential = build_potential(architecture, sizes, reference_energies=dict.fromkeys((1, 6, 8), 0.0))
     potential = potential.to(dtype).eval().requires_grad_(False)
     start = time.perf_counter()
-    engines = {"compiled": CompiledEngine(potential), "eager": EagerEngine(potential), "plain": _Plain(potential)}
+    engines: dict[str, Engine] = {
+        "compiled": CompiledEngine(potential),
+        "eager": EagerEngine(potential),
+        "plain": _Plain(potential),
+    }
     print(f"{architecture} {dtype} {n_features} features; compiled or loaded in {time.perf_counter() - start:.0f} s")
     found = []
     for name, atoms in structures().items():
         graph = graph_from_atoms(atoms, CUTOFF)
         times = race(engines, graph, steps)
-        error = (engines["compiled"](graph).forces - engines["eager"](graph).forces).abs().max().item()
+        compiled, eager = engines["compiled"](graph).forces, engines["eager"](graph).forces
+        assert compiled is not None and eager is not None
+        error = (compiled - eager).abs().max().item()
         row = {"model": f"{architecture} {str(dtype).removeprefix('torch.')} {n_features}", "structure": name}
         found.append({**row, "atoms": len(atoms), "edges": graph.n_edges, **times, "force_difference": error})
         print("  " + "  ".join(f"{key} {value}" for key, value in found[-1].items() if key != "model"), flush=True)
@@ -84,7 +90,7 @@ def rows(architecture: str, dtype: torch.dtype, n_features: int, steps: int) -> 
 
 def structures() -> dict[str, Atoms]:
     """A molecule and two crystals, all without symmetry."""
-    found = {"aspirin": read(ZOO / "aspirin.xyz")}
+    found = {"aspirin": read_structure(ZOO / "aspirin.xyz")}
     for repeat in (2, 4):
         crystal = bulk("C", "diamond", a=4.5, cubic=True) * (repeat, repeat, repeat)
         crystal.rattle(0.05, seed=0)
@@ -117,7 +123,7 @@ def bf16_errors() -> dict[str, float]:
     """Errors of bf16 autocast against float64, meV and meV/Å."""
     graphs = []
     for seed in range(50):
-        atoms = read(ZOO / "aspirin.xyz")
+        atoms = read_structure(ZOO / "aspirin.xyz")
         atoms.rattle(0.1, seed=seed)
         graphs.append(atoms)
     graph = graph_from_atoms(graphs, CUTOFF)

@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,12 @@ def plan(device: torch.device, quick: bool) -> Iterator[tuple[str, Callable[[], 
         for name in STRUCTURES[:1] if quick else STRUCTURES:
             for engine, precision in ways:
                 key = f"engine, {architecture}, {name}, {engine}, {precision}"
-                yield key, lambda a=architecture, n=name, e=engine, p=precision: engine_row(a, n, e, p, device, calls)
-        yield f"calculator, {architecture}, aspirin", lambda a=architecture: calculator_row(a, device, calls)
+                yield key, partial(engine_row, architecture, name, engine, precision, device, calls)
+        yield f"calculator, {architecture}, aspirin", partial(calculator_row, architecture, device, calls)
         for size in BATCHES[:2] if quick else BATCHES:
             for engine, precision in ways:
                 key = f"batch, {architecture}, {size} x aspirin, {engine}, {precision}"
-                yield key, lambda a=architecture, s=size, e=engine, p=precision: batch_row(a, s, e, p, device, calls)
+                yield key, partial(batch_row, architecture, size, engine, precision, device, calls)
 
 
 def engine_row(

@@ -45,7 +45,7 @@ PEERS = {
 def peer_rows(systems: Sequence[str], pythons: Sequence[str]) -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
     """Rows of the study, each with arguments and environment; what is not installed says so."""
     found = _interpreters(pythons)
-    rows = {}
+    rows: dict[str, tuple[dict[str, Any], dict[str, str]]] = {}
     for peer, package in PEERS.items():
         for threads in (1, 2):
             for system in systems:
@@ -92,8 +92,8 @@ class Worker:
             "OMP_NUM_THREADS": str(threads),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         }
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self._process = subprocess.Popen([python, WORKER, peer, system], env=environment, text=True, **pipes)
+        command, pipe = [python, str(WORKER), peer, system], subprocess.PIPE
+        self._process = subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
         self.info: dict[str, Any] = self._answer()
 
     def __call__(self, steps: int) -> Times:

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--thermostat", choices=("nose-hoover", "langevin"), default="nose-hoover")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    asecalc_mlip.md.summary._figure = lambda *arguments: b""  # type: ignore[assignment]  # neither side draws
+    asecalc_mlip.md.summary._figure = lambda *arguments: b""  # neither side draws
     path = model_path("aspirin.pt")
     calculator = PIWSLCalculator.load(path, device="cpu")
     start = read(path.with_suffix(".xyz"))

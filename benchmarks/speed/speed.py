@@ -18,6 +18,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def measure(kind: str, threads: int, **arguments: Any) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     load = round(os.getloadavg()[0], 2)  # much above the threads: something else was running, and the row is worthless
-    result = {"compare": _compare, "size": _size, "batch": _batch, "peer": _peer}[kind](**arguments)
+    rows: dict[str, Callable[..., dict[str, Any]]]
+    rows = {"compare": _compare, "size": _size, "batch": _batch, "peer": _peer}
+    result = rows[kind](**arguments)
     versions = {"torch": torch.__version__, "machine": platform.machine()}
     return {**result, "threads": torch.get_num_threads(), "load_before": load, **versions}
 

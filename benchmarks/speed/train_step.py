@@ -165,14 +165,14 @@ def _circumstances(batch: dict[str, Any], threads: int, steps: int) -> dict[str,
 
 def _batch(skin: float = 0.0) -> dict[str, Any]:
     import torch
-    from ase.io import read
     from schnetpack.data.loader import _atoms_collate_fn
 
     from asecalc_mlip import PIWSLCalculator
+    from asecalc_mlip.files import read_structure
     from asecalc_mlip.zoo import FOLDER as ZOO
     from training.data import NeighborTransform
 
-    start, rng = read(ZOO / "aspirin.xyz"), np.random.default_rng(0)
+    start, rng = read_structure(ZOO / "aspirin.xyz"), np.random.default_rng(0)
     calculator, transform, samples = PIWSLCalculator.load("aspirin.pt", device="cpu"), NeighborTransform(5.0 + skin), []
     for index in range(10):
         atoms = start.copy()

@@ -89,8 +89,8 @@ def _make_reference(data: str) -> None:
     if not _reference(data).exists():
         frames = read_frames(SHARED / DATA[data]["train"])
         # The data are colder than the dynamics: peaks of a sound crystal broaden by more than the limit of a solid.
-        options = {"kind": "liquid", "group_by": GROUPS.get(data)}
-        reference = PeriodicReference.from_frames(frames, DATA[data]["train"], **options)
+        source, groups = DATA[data]["train"], GROUPS.get(data)
+        reference = PeriodicReference.from_frames(frames, source, kind="liquid", group_by=groups)
         reference.save(_reference(data))
 
 

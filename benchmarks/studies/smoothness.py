@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.io import read
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -31,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
+from asecalc_mlip.data.readers import read_frames  # noqa: E402
+from asecalc_mlip.files import read_structure  # noqa: E402
 from asecalc_mlip.plots.dynamics import BLUE, GREEN, ORANGE  # noqa: E402
 from asecalc_mlip.probes import bond_smoothness, displacement_scan  # noqa: E402
 from asecalc_mlip.zoo import FOLDER as ZOO  # noqa: E402
@@ -76,7 +77,7 @@ def main() -> None:
 
 def probe(key: str, md: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
     """Numbers of one model."""
-    atoms = read(ZOO / "aspirin.xyz")
+    atoms = read_structure(ZOO / "aspirin.xyz")
     calculator = PIWSLCalculator.load(ROOT / "runs" / "piwsl" / key / "model.pt", device="cpu", dtype="float64")
     start = time.perf_counter()
     row: dict[str, Any] = {
@@ -101,7 +102,7 @@ def silica(done: dict[str, Any]) -> dict[str, Any]:
     """Rows of the models of the EAM study that have been in dynamics, and ρ of each number with their stable time."""
     md = json.loads((RESULTS / "eam_md.json").read_text())
     study = json.loads((RESULTS / "eam_study.json").read_text())
-    frames = read(DATA / "silica_zeo22_test.xyz", "::50")
+    frames = read_frames(DATA / "silica_zeo22_test.xyz")[::50]
     rows = {}
     for key in sorted(key for key in md if key.startswith("silica")):
         rows[key] = done.get(key) or _displaced(ROOT / "runs" / "eam-study" / key / "model.pt", frames)

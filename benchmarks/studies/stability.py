@@ -24,16 +24,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-from ase.io import read, write
+from ase.io import write
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT))
 
-from asecalc_mlip.md.files import RunFiles  # noqa: E402
+from asecalc_mlip.files import read_structure  # noqa: E402
+from asecalc_mlip.md.files import RESTART, SUMMARY, TRAJECTORY, RunFiles  # noqa: E402
 from asecalc_mlip.md.script import STABLE, UNSTABLE, model_path  # noqa: E402
 from benchmarks.studies.stability_report import report  # noqa: E402
-from md_protocols import files as names  # noqa: E402
 
 TIMESTEP_FS = 0.5
 TEMPERATURE_K = 500.0
@@ -150,7 +150,7 @@ def run(task: Task, model: Path, threads: int) -> str:
 def done(task: Task) -> bool:
     """Whether the run has reached its last step, or broke on the way."""
     try:
-        summary = json.loads(RunFiles(task.directory).path(names.SUMMARY).read_text(encoding="utf-8"))
+        summary = json.loads(RunFiles(task.directory).path(SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return summary["status"] == "unstable" or summary["steps_done"] >= task.steps
@@ -170,7 +170,7 @@ def machine() -> dict:
 
 def _arguments(task: Task, model: Path) -> list[str]:
     common = ["--model", str(model), "--output", str(task.directory)]
-    if (task.directory / names.RESTART).exists():
+    if (task.directory / RESTART).exists():
         # A run that was meant to be longer stays so.
         planned = RunFiles(task.directory).load_restart()[1]["settings"]["steps"]
         return [*common, "--restart", "--steps", str(max(planned, task.steps))]
@@ -183,8 +183,8 @@ def _arguments(task: Task, model: Path) -> list[str]:
 
 def _keep_last_frame(task: Task) -> None:
     """Write the start of the NVE runs, with all digits."""
-    atoms = read(task.directory / names.TRAJECTORY, index=-1)
-    atoms.calc, atoms.info = None, {}
+    atoms = read_structure(task.directory / TRAJECTORY)
+    atoms.info = {}
     write(task.folder / f"start-seed{task.seed}.xyz", atoms, format="extxyz", columns=["symbols", "positions"])
 
 
