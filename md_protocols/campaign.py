@@ -29,9 +29,10 @@ from asecalc_mlip.md.campaign.report import report_campaign
 from asecalc_mlip.md.campaign.runs import Run, pick_frames, plan_runs, read_plan, run_share, shares, write_plan
 from asecalc_mlip.md.campaign.workers import in_processes, on_dask
 from asecalc_mlip.md.conditions import forget_notes, warn_time_step
-from asecalc_mlip.md.progress import Interrupt, program
+from asecalc_mlip.md.progress import program
 from asecalc_mlip.md.script import beside, meant_for, model_path
 from asecalc_mlip.md.settings import DTYPES, MDSettings, make_settings, protocol_plan
+from asecalc_mlip.stopping import SoftStop
 
 EXIT_CODES = "Exit code: 0 all runs ended (stable or not), 2 bad input, 3 another error, 128 + signal if stopped."
 BATCHED = ("langevin", "nose-hoover")
@@ -185,7 +186,7 @@ def _run_all(options: argparse.Namespace, directory: Path, runs: Sequence[Run]) 
     if options.processes > 1 and len(todo) > 1:
         return in_processes(directory, todo, processes=options.processes, device=options.device, hidden=hidden)
     total = sum(run.settings["steps"] for share in todo for run in share)
-    with Interrupt() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=hidden) as bar:
+    with SoftStop() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=hidden) as bar:
         for share in todo:
             if not interrupt.signal:
                 run_share(

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from asecalc_mlip.commands.probe_script import load_calculator, load_structure, parser, report, run
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import check_structure, check_writable
-from asecalc_mlip.md.progress import Interrupt
 from asecalc_mlip.probes import relax
+from asecalc_mlip.stopping import SoftStop
 
 
 def options() -> argparse.ArgumentParser:
@@ -44,7 +44,7 @@ def probe(chosen: argparse.Namespace) -> int:
     check_structure(chosen.write)
     calc = load_calculator(chosen.model, device=chosen.device, dtype=chosen.dtype)
     atoms = load_structure(chosen.model, chosen.structure)
-    with Interrupt() as interrupt, tqdm(unit="step", disable=None) as bar:
+    with SoftStop() as interrupt, tqdm(unit="step", disable=None) as bar:
 
         def tell(step: int, force: float) -> bool:
             bar.update(step - bar.n)

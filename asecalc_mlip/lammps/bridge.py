@@ -20,7 +20,6 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import install, needs
+from asecalc_mlip.stopping import SoftStop
 
 __all__ = ["Bridge", "attach", "new_lammps", "run_script"]
 
@@ -258,22 +258,15 @@ def _soft_interrupt(lmp: Any) -> Iterator[None]:
 
     Python's own KeyboardInterrupt would be lost where it comes in LAMMPS, outside of the calculator.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came = []
 
-    def stop(number: int, _: Any) -> None:
-        came.append(number)
-        signal.signal(number, before)
+    def told(count: int) -> None:
+        if count > 1:
+            raise KeyboardInterrupt
         lmp.force_timeout()
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
+    with SoftStop((signal.SIGINT,), told) as stop:
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
+    if stop.signal:
         raise KeyboardInterrupt
 
 

@@ -7,12 +7,10 @@ Every write is one piece; if it fails (full disk) the piece is taken back, so th
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import locked, to_json, write_bytes, write_json
 
 TRAJECTORY = "trajectory.extxyz"
 LOG = "log.csv"
@@ -33,6 +32,9 @@ UNSTABLE = "unstable.extxyz"
 ALL = (TRAJECTORY, LOG, RESTART, REFERENCE, SUMMARY, FIGURE, UNSTABLE)
 LOG_COLUMNS = ("step", "time_ps", "temperature_K", "epot_eV", "ekin_eV", "etot_eV", "conserved_eV")
 EXTRA_COLUMNS = {"npt": ("volume_A3", "pressure_GPa"), "anneal": ("target_K",)}
+
+
+ADVICE = "what was written before is kept: make room and run the same command again, or continue with --restart"
 
 
 class RunFiles:
@@ -64,23 +66,9 @@ class RunFiles:
             raise InputError(f"{self.directory} cannot be made: {error.strerror}.") from None
         self.append(LOG, (",".join(columns) + "\n").encode())
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep the directory to this process; the system lets go of it however the process ends."""
-        handle = os.open(self.directory, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise InputError(
-                f"{self.directory} is in use by another running process: wait for it or stop it."
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        finally:
-            os.close(handle)
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep the directory to this process."""
+        return locked(self.directory, "--output")
 
     def append(self, name: str, data: bytes) -> None:
         """Add `data` at the end of a file, all of it or nothing."""
@@ -104,7 +92,7 @@ class RunFiles:
 
     def write_frame(self, atoms: Atoms, name: str) -> None:
         """Write a file of one frame, in one piece."""
-        self._replace(name, _frame_bytes(atoms))
+        self.write_bytes(name, _frame_bytes(atoms))
 
     def append_row(self, values: tuple) -> None:
         """Add one row to the log; floats are written so that they read back exactly."""
@@ -119,11 +107,11 @@ class RunFiles:
 
     def write_json(self, name: str, data: dict) -> None:
         """Write a JSON file in one piece; NaN and infinite numbers become null."""
-        self._replace(name, (json.dumps(_finite(data), indent=1) + "\n").encode())
+        write_json(self.path(name), data, advice=ADVICE)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file in one piece."""
-        self._replace(name, data)
+        write_bytes(self.path(name), data, advice=ADVICE)
 
     def save_restart(self, arrays: dict[str, np.ndarray], meta: dict) -> None:
         """Write the restart file in one piece, after trajectory and log are safely on disk."""
@@ -136,9 +124,9 @@ class RunFiles:
             except OSError as error:
                 raise _disk_error(self.path(name), error) from None
         buffer = io.BytesIO()
-        content: dict[str, Any] = {"meta": np.array(json.dumps({**meta, "sizes": sizes})), **arrays}
+        content: dict[str, Any] = {"meta": np.array(to_json({**meta, "sizes": sizes}, indent=None)), **arrays}
         np.savez(buffer, **content)
-        self._replace(RESTART, buffer.getvalue())
+        self.write_bytes(RESTART, buffer.getvalue())
 
     def load_restart(self) -> tuple[dict[str, np.ndarray], dict]:
         """Arrays and meta data of the restart file."""
@@ -174,18 +162,6 @@ class RunFiles:
                 )
         for name, size in sizes.items():
             os.truncate(self.path(name), size)
-
-    def _replace(self, name: str, data: bytes) -> None:
-        path, temporary = self.path(name), self.path(name + ".tmp")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise _disk_error(path, error) from None
 
 
 def extra_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
@@ -224,20 +200,4 @@ def frame(atoms: Atoms, energy: float, forces: np.ndarray, **info) -> Atoms:
 
 
 def _disk_error(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{path} cannot be written: {error.strerror}. What was written before is readable; make room and continue "
-        "with --restart."
-    )
-
-
-def _finite(value):
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value
+    return InputError(f"{path} cannot be written: {error.strerror}; {ADVICE}")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from ase import Atoms
@@ -49,38 +47,6 @@ class Progress:
     def say(self, message: str) -> None:
         """Print a line above the bar."""
         tqdm.write(message, file=sys.stderr)
-
-
-class Interrupt:
-    """Turns SIGINT and SIGTERM into a wish to stop: the first at the next restart point, the second at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._count = self._seen = 0
-        self._old: dict = {}
-
-    def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            self._old = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    @property
-    def at_once(self) -> bool:
-        """Whether the second signal has come."""
-        return self._count > 1
-
-    def news(self) -> bool:
-        """True once after each signal."""
-        news, self._seen = self._count > self._seen, self._count
-        return news
-
-    def _receive(self, number: int, _frame) -> None:
-        self.signal = number
-        self._count += 1
 
 
 def program() -> str | None:

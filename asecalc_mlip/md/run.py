@@ -26,13 +26,11 @@ from asecalc_mlip.md import files as names
 from asecalc_mlip.md.barostats import GPA
 from asecalc_mlip.md.files import RunFiles, extra_arrays, frame
 from asecalc_mlip.md.monitor import Failure, StabilityMonitor
-from asecalc_mlip.md.progress import Interrupt, Progress
+from asecalc_mlip.md.progress import Progress
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.md.summary import write_report
-from asecalc_mlip.md.thermostats import (
-    degrees_of_freedom,
-    make_integrator,
-)
+from asecalc_mlip.md.thermostats import degrees_of_freedom, make_integrator
+from asecalc_mlip.stopping import SoftStop
 
 Reference = MoleculeReference | PeriodicReference
 
@@ -119,7 +117,7 @@ class MDRun:
     def run(self, progress: bool | None) -> dict:
         """Integrate to the last step, the first broken frame or a stop signal; returns the summary."""
         state, settings = self.state, self.settings
-        with Interrupt() as interrupt, Progress(settings, state.step, progress) as bar:
+        with SoftStop() as interrupt, Progress(settings, state.step, progress) as bar:
             while state.step < settings.steps and state.failure is None and not interrupt.at_once:
                 self._advance()
                 if state.failure is None and state.step % settings.interval == 0:

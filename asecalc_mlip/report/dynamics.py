@@ -84,13 +84,13 @@ def _runs(
 def _advance(subject: Subject, group: Path, runs: Sequence[Run]) -> None:
     """Make the steps that are left."""
     from asecalc_mlip.md.campaign.runs import run_share, summary_of
-    from asecalc_mlip.md.progress import Interrupt
+    from asecalc_mlip.stopping import SoftStop
 
     left = [run for run in runs if summary_of(group, run) is None]
     if not left:
         return
     total = sum(run.settings["steps"] for run in left)
-    with Interrupt() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=None, leave=False) as bar:
+    with SoftStop() as interrupt, tqdm(total=total, unit="step", unit_scale=True, disable=None, leave=False) as bar:
         run_share(str(group), left, calculator=subject.calculator, stop=lambda: bool(interrupt.signal), tick=bar.update)
         if interrupt.signal:
             raise Stopped(interrupt.signal)

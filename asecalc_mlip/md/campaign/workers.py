@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.campaign.runs import Run, run_share
-from asecalc_mlip.md.progress import Interrupt
+from asecalc_mlip.stopping import SoftStop, end_with_parent
 
 __all__ = ["in_processes", "on_dask"]
 
@@ -40,7 +39,7 @@ def in_processes(
     context = get_context("spawn")
     stop = context.Event()
     with (
-        Interrupt() as interrupt,
+        SoftStop() as interrupt,
         ProcessPoolExecutor(processes, context, initializer=_begin_worker, initargs=(stop, os.getpid())) as pool,
         tqdm(total=len(todo), unit="share", disable=hidden) as bar,
     ):
@@ -61,15 +60,7 @@ def _begin_worker(wanted: Event, parent: int) -> None:
     _wanted, _parent = wanted, parent
     # Ctrl-C reaches all processes of a terminal; the parent tells when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, daemon=True).start()
-
-
-def _watch() -> None:
-    """End this process when nobody is left to give it work or to take its result, else it would wait for ever."""
-    while os.getppid() == _parent:
-        time.sleep(1.0)
-    with _busy:
-        os._exit(1)
+    end_with_parent(parent, busy=_busy)
 
 
 def _run(directory: str, share: Sequence[Run], device: str) -> int:
