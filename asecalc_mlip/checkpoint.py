@@ -59,12 +59,16 @@ class LoadedModel:
     path : Path
     reference_energies : dict
         `values` (symbol → eV), `method`, `source`, and what else was recorded about how they were obtained.
+    reference : dict or None
+        How the training data look, for the monitor of a run: bond lengths, h(r) or g(r), closest approaches; see
+        `asecalc_mlip.analysis.references.reference_from_dict`. None in files that have none.
     """
 
     potential: Potential
     card: dict[str, Any]
     path: Path
     reference_energies: dict[str, Any] = field(default_factory=dict)
+    reference: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return _card_text(self)
@@ -76,6 +80,7 @@ def save(
     *,
     card: Mapping[str, Any] | None = None,
     reference_energies: Mapping[str, Any] | None = None,
+    reference: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model file in one step: a crash or a full disk leaves the old file, if any, as it was.
 
@@ -87,6 +92,8 @@ def save(
         Plain types (numbers, text, lists, dicts) about training data, errors and licence.
     reference_energies : mapping
         How the E0 were obtained: `method`, `source`, `residual…`; the values come from the potential.
+    reference : mapping, optional
+        How the training data look, the `to_dict()` of a reference (`asecalc_mlip.analysis.make_reference`).
 
     Raises
     ------
@@ -108,6 +115,9 @@ def save(
         "dtype": str(potential.dtype).removeprefix("torch."),
         "card": {"code_version": __version__, **dict(card or {})},
     }
+    if reference is not None:
+        content["reference"] = dict(reference)
+        _check_plain(content["reference"], "reference")
     _check_plain(content["card"], "card")
     _check_plain(content["reference_energies"], "reference_energies")
     _check_weights(content["state_dict"], Path(path))
@@ -145,7 +155,7 @@ def load(path: str | Path) -> LoadedModel:
     if potential.cutoff != content["cutoff"] or sorted(content["elements"]) != sorted(e0):
         raise CheckpointError(f"{path}: cutoff or elements do not fit its network and reference energies")
     potential.eval().requires_grad_(False)
-    return LoadedModel(potential, content["card"], path, content["reference_energies"])
+    return LoadedModel(potential, content["card"], path, content["reference_energies"], content.get("reference"))
 
 
 def describe(path: str | Path) -> str:
@@ -208,6 +218,8 @@ def _check_entries(content: dict[str, Any], path: Path) -> None:
             raise CheckpointError(f"{path} has no entry {name!r}; a model file has {', '.join(_ENTRIES)}")
         if not isinstance(content[name], kind):
             raise CheckpointError(f"{path}: entry {name!r} is a {type(content[name]).__name__}, expected {kind}")
+    if not isinstance(content.get("reference"), (dict, type(None))):  # optional: files before 0.2 have none
+        raise CheckpointError(f"{path}: entry 'reference' is a {type(content['reference']).__name__}, expected a dict")
     if content["architecture"] not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise CheckpointError(
@@ -256,6 +268,10 @@ def _card_text(model: LoadedModel) -> str:
     if potential.direct_forces:
         lines.insert(1, ("forces", "direct (not the derivative of the energy)"))
     lines += [(str(key).replace("_", " "), _plain_text(value)) for key, value in model.card.items()]
+    if model.reference is not None:
+        from asecalc_mlip.analysis.references import describe_reference  # here, because SciPy takes its time to load
+
+        lines.append(("reference", describe_reference(model.reference)))
     return "\n".join([model.path.name, *(f"  {key:<16} {value}" for key, value in lines)])
 
 

@@ -13,14 +13,22 @@ import click
 
 from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
-from asecalc_mlip.commands import data, dynamics, eam, models, probes, report
+from asecalc_mlip.commands import data, dynamics, eam, judge, models, probes, report
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import EXTRA_OF, needs
 
 # Commands by what people do, in the order in which they are shown.
 GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Run": (dynamics.nvt, dynamics.nve, dynamics.npt, dynamics.anneal, dynamics.campaign, dynamics.lammps),
-    "Judge": (models.evaluate, report.report, *probes.COMMANDS, dynamics.rdf, models.bench, models.info),
+    "Judge": (
+        judge.evaluate,
+        report.report,
+        *probes.COMMANDS,
+        judge.rdf,
+        judge.reference,
+        models.bench,
+        models.info,
+    ),
     "Train": (models.train, models.finetune, models.pretrain, models.tune),
     "Data": (data.data,),
     "Potentials": (models.core, eam.eam),

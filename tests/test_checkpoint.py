@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from ase.build import molecule
 
 from asecalc_mlip import checkpoint
+from asecalc_mlip.analysis import make_reference
+from asecalc_mlip.analysis.references import reference_from_dict
+from asecalc_mlip.calculators.zbl import add_core
 from asecalc_mlip.checkpoint import FORMAT_VERSION, CheckpointError, describe, load, save
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import predict
@@ -43,6 +47,32 @@ def test_card_as_text(tmp_path):
     text = describe(model_file(tmp_path))
     for part in ("painn", "H, C, O, Si", "4 Å", "licence", "MIT", "-13.600", "E0 source"):
         assert part in text
+
+
+def test_reference_of_the_training_data_travels_in_the_file(tmp_path):
+    frames = [molecule("CH3CH2OH") for _ in range(3)]
+    reference = make_reference(frames, "made up").to_dict()
+    save(tmp_path / "m.pt", make_potential("painn"), reference=reference)
+    model = load(tmp_path / "m.pt")
+    assert model.reference == reference
+    assert reference_from_dict(model.reference).matches(frames[0])
+    (line,) = [line for line in describe(tmp_path / "m.pt").splitlines() if line.startswith("  reference ")]
+    assert "bond lengths, h(r), closest approach (" in line and "3 frames" in line
+    added, _ = add_core(model)
+    assert added.reference == reference
+    assert load(model_file(tmp_path)).reference is None and "  reference " not in describe(model_file(tmp_path))
+
+
+def test_a_reference_that_is_none_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"reference\.a is a set"):
+        save(tmp_path / "m.pt", make_potential("painn"), reference={"a": {1}})
+    path = model_file(tmp_path)
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "reference": [1]}, path)
+    with pytest.raises(CheckpointError, match="entry 'reference' is a list"):
+        load(path)
+    torch.save({**content, "reference": {"format": "later"}}, path)
+    assert "no reference" in describe(path)  # of a later version: the model itself is whole
 
 
 def test_card_with_any_text(tmp_path):

@@ -12,7 +12,6 @@ model without a ZBL core gets one.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ase.io import write
 from ase.optimize import BFGS
 
 from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
+from asecalc_mlip.analysis import Reference, make_reference
 from asecalc_mlip.calculators.zbl import add_core
 from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.data.readers import read_frames
@@ -49,10 +48,9 @@ def main(run: Path, data: str, group_by: str | None, start: str | None, **option
     source = f"{calculator.card['source']}; {calculator.card['level_of_theory']}; {len(training)} training frames"
     if training[0].pbc.all():
         # The data are colder than the dynamics: peaks of a sound crystal broaden by more than the limit of a solid.
-        reference: Any = PeriodicReference.from_frames(training, source, kind="liquid", group_by=group_by, **options)
-        info = {} if group_by is None else {group_by: start or training[0].info[group_by]}
-    else:
-        reference, info = MoleculeReference.from_frames(training, source), {}
+        options["kind"] = "liquid"
+    reference = make_reference(training, source, group_by=group_by, most=None, **options)
+    info = {} if group_by is None else {group_by: start or training[0].info[group_by]}
     candidates = [atoms for atoms in training if info.items() <= atoms.info.items()]
     if not candidates:
         kinds = ", ".join(sorted({str(atoms.info.get(group_by)) for atoms in training}))
@@ -60,7 +58,7 @@ def main(run: Path, data: str, group_by: str | None, start: str | None, **option
     relaxed = _relaxed(candidates[0], calculator)
     relaxed.calc = None
     relaxed.info = {**info, "comment": f"relaxed with {model.name}, fmax 0.001 eV/Å"}
-    _ship(model, training)
+    _ship(model, training, reference)
     if relaxed.pbc.any():
         write(ZOO / f"{model.stem}.xyz", relaxed, format="extxyz", columns=["symbols", "positions"])
     else:
@@ -69,15 +67,14 @@ def main(run: Path, data: str, group_by: str | None, start: str | None, **option
     click.echo(f"{model.name}, {model.stem}.xyz and {model.stem}.reference.json are in {ZOO}")
 
 
-def _ship(path: Path, training: list[Atoms]) -> None:
-    """Copy a model, with a core if it has none."""
+def _ship(path: Path, training: list[Atoms], reference: Reference) -> None:
+    """Copy a model with its reference, and with a core if it has none."""
     model = load(path)
-    if has_core(model.potential):
-        shutil.copy(path, ZOO / path.name)
-        return
-    cored, check = add_core(model, training)
-    click.echo(f"core added; it {check}")
-    save(ZOO / path.name, cored.potential, card=cored.card, reference_energies=cored.reference_energies)
+    if not has_core(model.potential):
+        model, check = add_core(model, training)
+        click.echo(f"core added; it {check}")
+    e0 = model.reference_energies
+    save(ZOO / path.name, model.potential, card=model.card, reference_energies=e0, reference=reference.to_dict())
 
 
 def _relaxed(frame: Atoms, calculator: PIWSLCalculator) -> Atoms:

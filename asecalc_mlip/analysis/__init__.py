@@ -2,14 +2,21 @@
 
 from asecalc_mlip.analysis.blocks import BlockAverage, block_average
 from asecalc_mlip.analysis.bond_drift import BondDrift, bond_drift
-from asecalc_mlip.analysis.contacts import ClosestApproach, Coordination, closest_approach, coordination
+from asecalc_mlip.analysis.contacts import (
+    ClosestApproach,
+    Coordination,
+    closest_approach,
+    coordination,
+    shortest_by_pair,
+)
 from asecalc_mlip.analysis.distances import DistanceHistogram, distance_histogram
 from asecalc_mlip.analysis.drift import EnergyDrift, energy_drift
 from asecalc_mlip.analysis.kinetics import Equipartition, degrees_by_atom, equipartition, temperatures
 from asecalc_mlip.analysis.msd import MSD, Diffusion, msd
-from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
+from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs, rdf
 from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.references import ContactReference, Reference, load_reference, make_reference
 from asecalc_mlip.analysis.stability import StabilityResult, stability
 from asecalc_mlip.analysis.survival import Survival, survival
 from asecalc_mlip.analysis.vdos import VDOS, vdos
@@ -21,6 +28,7 @@ __all__ = [
     "BlockAverage",
     "BondDrift",
     "ClosestApproach",
+    "ContactReference",
     "Coordination",
     "Diffusion",
     "DistanceHistogram",
@@ -28,6 +36,7 @@ __all__ = [
     "Equipartition",
     "MoleculeReference",
     "PeriodicReference",
+    "Reference",
     "StabilityResult",
     "Survival",
     "block_average",
@@ -39,9 +48,11 @@ __all__ = [
     "energy_drift",
     "equipartition",
     "load_reference",
+    "make_reference",
     "msd",
     "partial_rdfs",
     "rdf",
+    "shortest_by_pair",
     "stability",
     "survival",
     "temperatures",

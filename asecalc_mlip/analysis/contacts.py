@@ -12,6 +12,9 @@ from ase.data import covalent_radii
 from asecalc_mlip.analysis.frames import as_list, pairs_within, selection
 from asecalc_mlip.errors import InputError
 
+# Å; no two atoms that touch are further apart.
+REACH = 5.0
+
 
 @dataclass(frozen=True, repr=False)
 class Coordination:
@@ -129,18 +132,46 @@ def closest_approach(frames: Atoms | Iterable[Atoms], *, reach: float = 4.0) -> 
         i, j, d = pairs_within(atoms, reach)
         if len(d) == 0:
             continue
-        symbols = np.array(atoms.get_chemical_symbols())
-        kinds, kind = np.unique(symbols, return_inverse=True)  # in alphabetical order
-        flat = np.minimum(kind[i], kind[j]) * len(kinds) + np.maximum(kind[i], kind[j])
-        for code in np.unique(flat):
-            name = f"{kinds[code // len(kinds)]}-{kinds[code % len(kinds)]}"
-            by_pair[name] = min(by_pair.get(name, np.inf), float(d[flat == code].min()))
+        _shorten(by_pair, atoms, i, j, d)
+        symbols = atoms.get_chemical_symbols()
         radii = covalent_radii[atoms.numbers]
         ratio = d / (radii[i] + radii[j])
         k = int(np.argmin(ratio))
         if best is None or ratio[k] < best[0]:
             pair = (int(i[k]), int(j[k]))
-            best = (float(ratio[k]), float(d[k]), pair, (str(symbols[i[k]]), str(symbols[j[k]])), number)
+            best = (float(ratio[k]), float(d[k]), pair, (symbols[i[k]], symbols[j[k]]), number)
     if best is None:
-        raise InputError(f"There are no frames, or no two atoms within {reach:g} Å in any: raise reach.")
+        raise InputError(f"there are no frames, or no two atoms within {reach:g} Å in any: raise reach")
     return ClosestApproach(*best, by_pair)
+
+
+def shortest_by_pair(frames: Atoms | Iterable[Atoms], *, reach: float = REACH) -> dict[str, float]:
+    """Find the shortest distance of each pair of elements in some structures, periodic images included.
+
+    Parameters
+    ----------
+    frames : Atoms or iterable of Atoms
+        Read one by one.
+    reach : float
+        Å; pairs that never come closer are left out.
+
+    Returns
+    -------
+    dict of str to float
+        Å, by the two symbols in alphabetical order: "C-H", "O-Si".
+    """
+    found: dict[str, float] = {}
+    for atoms in as_list(frames):
+        _shorten(found, atoms, *pairs_within(atoms, reach))
+    return dict(sorted(found.items()))
+
+
+def _shorten(by_pair: dict[str, float], atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> None:
+    """Take the pairs of one frame into the shortest distances."""
+    kinds, kind = np.unique(atoms.get_chemical_symbols(), return_inverse=True)  # in alphabetical order
+    flat = np.minimum(kind[i], kind[j]) * len(kinds) + np.maximum(kind[i], kind[j])
+    shortest = np.full(len(kinds) ** 2, np.inf)
+    np.minimum.at(shortest, flat, d)
+    for code in np.flatnonzero(np.isfinite(shortest)):
+        name = f"{kinds[code // len(kinds)]}-{kinds[code % len(kinds)]}"
+        by_pair[name] = min(by_pair.get(name, np.inf), float(shortest[code]))

@@ -22,6 +22,16 @@ def as_list(frames: Atoms | Iterable) -> Iterable:
     return frames
 
 
+def stated_temperatures(frames: Iterable[Atoms]) -> tuple[float, float] | None:
+    """Return the lowest and the highest temperature (K) that frames state in `info`, or None where none does.
+
+    Frames name it "temperature_K" or "temperature".
+    """
+    stated = [atoms.info.get("temperature_K", atoms.info.get("temperature")) for atoms in frames]
+    known = [float(t) for t in stated if isinstance(t, (int, float, np.number)) and np.isfinite(t)]
+    return (min(known), max(known)) if known else None
+
+
 def selection(frame, select: Select) -> np.ndarray:
     """Indices of the atoms that `select` means: all (None), those of an element ("O"), or those given."""
     n = len(frame)

@@ -1,22 +1,21 @@
-"""What a crystal or a liquid looks like in the reference data: its radial distribution functions and its forces."""
+"""How a crystal or a liquid looks in the reference data: radial distribution functions, closest approach, forces."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.analysis.contacts import closest_approach
+from asecalc_mlip.analysis.contacts import shortest_by_pair
+from asecalc_mlip.analysis.frames import stated_temperatures
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
-from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.reference import read_reference
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import write_text
+from asecalc_mlip.files import write_json
 
 FORMAT = "asecalc-mlip periodic reference"
 Kind = Literal["solid", "liquid"]
@@ -33,17 +32,28 @@ class PeriodicReference:
 
     Attributes
     ----------
-    rdfs : radial distribution functions by name: "all", "O-O", "O-Si", ...
-    groups : the same of parts of the data, by the value of `group_by`; empty if the data are of one kind
-    group_by : the entry of `atoms.info` that names the part a structure belongs to, e.g. "topology"
-    kind : "solid" or "liquid"; decides the threshold unless `threshold_A` is given
-    source : where the frames come from, for reports
-    temperature_K : temperature at which the model is meant to run, or None
-    protocol : name of the protocol (protocols.yaml) for it, or None
-    temperatures_K : lowest and highest temperature of the data, or None
-    threshold_A : largest ∫|g − g_ref| dr of a stable run, Å; None: by kind
-    closest : shortest distance in the data by pair, Å, periodic images included
-    forces : mean, std and max of |F| over all atoms, and their number, eV/Å; empty if the frames have no forces
+    rdfs : dict of RDF
+        By name: "all", "O-O", "O-Si", ...
+    source : str
+        Where the frames come from, for reports.
+    kind : {"solid", "liquid"}
+        Decides the threshold unless `threshold_A` is given.
+    groups : dict of dict of RDF
+        The same of parts of the data, by the value of `group_by`; empty if the data are of one kind.
+    group_by : str or None
+        The entry of `atoms.info` that names the part a structure belongs to, e.g. "topology".
+    temperature_K : float or None
+        Temperature at which the model is meant to run.
+    protocol : str or None
+        Name of the protocol (protocols.yaml) for it.
+    temperatures_K : (float, float) or None
+        Lowest and highest temperature of the data; None: not known.
+    threshold_A : float or None
+        Largest ∫|g − g_ref| dr of a stable run, Å; None: by kind.
+    closest : dict of str to float
+        Shortest distance in the data by pair, Å, periodic images included.
+    forces : dict of str to float
+        mean, std and max of |F| over all atoms, and their number, eV/Å; empty if the frames have no forces.
     """
 
     rdfs: dict[str, RDF]
@@ -79,17 +89,17 @@ class PeriodicReference:
         return self.forces["mean"] + 5.0 * self.forces["std"] if self.forces else None
 
     def group_of(self, atoms: Atoms) -> str | None:
-        """The part of the data that a structure says it belongs to, or None."""
+        """Return the part of the data that a structure says it belongs to, or None."""
         name = str(atoms.info.get(self.group_by)) if self.group_by else None
         return name if name in self.groups else None
 
     def rdfs_for(self, atoms: Atoms) -> dict[str, RDF]:
-        """Functions to compare a run of `atoms` with: those of its group, else of all data."""
+        """Return the functions to compare a run of `atoms` with: those of its group, else of all data."""
         group = self.group_of(atoms)
         return self.groups[group] if group is not None else self.rdfs
 
     def matches(self, atoms: Atoms) -> bool:
-        """Whether the data have every pair of elements of `atoms`, which is periodic in three directions."""
+        """Return whether the data have every pair of elements of `atoms`, which is periodic in three directions."""
         symbols = sorted(set(atoms.get_chemical_symbols()))
         names = {f"{a}-{b}" for k, a in enumerate(symbols) for b in symbols[k:]}
         return bool(atoms.pbc.all()) and names <= set(self.rdfs)
@@ -113,24 +123,33 @@ class PeriodicReference:
 
         Parameters
         ----------
-        frames : periodic structures; forces are taken from their calculator or from arrays REF_forces or forces
-        source : where they come from, e.g. "Si-ZEO22, 1200 training frames, PBE-D3"
-        kind : "solid" (threshold 1.0 Å) or "liquid" (3.0 Å)
-        group_by : entry of `atoms.info` by which the data fall into parts whose structures differ (zeolites:
-            "topology"); a run is compared with its own part, because parts differ among themselves by up to 0.9 Å
-        temperature_K, protocol : what a run of the model uses unless told otherwise
-        temperatures_K : lowest and highest temperature of the frames; runs outside are warned of, because heat alone
-            broadens g(r): silica frames of 298 to 1000 K leave the 1.0 Å of a solid at 2000 K without any fault
-        threshold_A : in place of that of `kind`
-        r_max, bins : of the functions; r_max in Å
+        frames : Atoms or iterable of Atoms
+            Periodic structures; forces are taken from their calculator or from arrays REF_forces or forces.
+        source : str
+            Where they come from, e.g. "Si-ZEO22, 1200 training frames, PBE-D3".
+        kind : {"solid", "liquid"}
+            Threshold 1.0 Å or 3.0 Å.
+        group_by : str, optional
+            Entry of `atoms.info` by which the data fall into parts whose structures differ (zeolites: "topology"); a
+            run is compared with its own part, because parts differ among themselves by up to 0.9 Å.
+        temperature_K, protocol : float, str, optional
+            What a run of the model uses unless told otherwise.
+        temperatures_K : (float, float), optional
+            Lowest and highest temperature of the frames; default: those that they state. Runs outside are warned of,
+            because heat alone broadens g(r): silica frames of 298 to 1000 K leave the 1.0 Å of a solid at 2000 K
+            without any fault.
+        threshold_A : float, optional
+            In place of that of `kind`.
+        r_max, bins : float, int
+            Of the functions; `r_max` in Å.
 
         Raises
         ------
         InputError
-            No frames, frames that are not periodic, an unknown kind, frames without the entry `group_by`.
+            There are no frames, or some that are not periodic or have no entry `group_by`; or the kind is unknown.
         """
         if kind not in get_args(Kind):
-            raise InputError(f"kind is {kind!r}; allowed: {', '.join(get_args(Kind))}.")
+            raise InputError(f"kind is {kind!r}; allowed: {', '.join(get_args(Kind))}")
         frames = [frames] if isinstance(frames, Atoms) else list(frames)
         parts = _parts(frames, group_by)
         return cls(
@@ -141,14 +160,14 @@ class PeriodicReference:
             group_by=group_by,
             temperature_K=temperature_K,
             protocol=protocol,
-            temperatures_K=temperatures_K,
+            temperatures_K=temperatures_K or stated_temperatures(frames),
             threshold_A=threshold_A,
-            closest=closest_approach(frames).by_pair,
+            closest=shortest_by_pair(frames),
             forces=force_statistics(frames),
         )
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
+        """Return plain lists and numbers, for JSON and model files."""
         return {
             "format": FORMAT,
             "version": 1,
@@ -167,9 +186,9 @@ class PeriodicReference:
 
     @classmethod
     def from_dict(cls, data: dict) -> PeriodicReference:
-        """The inverse of `to_dict`; floats come back exactly."""
+        """Invert `to_dict`; floats come back exactly."""
         if data.get("format") != FORMAT or data.get("version") != 1:
-            raise InputError(f"This is not a '{FORMAT}' of version 1: make one with PeriodicReference.from_frames.")
+            raise InputError(f"this is no '{FORMAT}' of version 1; make one with 'asecalc reference'")
         span = data["temperatures_K"]
         plain = ("threshold_A", "source", "kind", "temperature_K", "protocol", "closest", "forces", "group_by")
         return cls(
@@ -180,18 +199,13 @@ class PeriodicReference:
         )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the reference as JSON."""
-        write_text(path, json.dumps(_rounded(self.to_dict())) + "\n")
+        """Write the reference as JSON, numbers to six digits."""
+        write_json(path, _rounded(self.to_dict()), indent=None)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> PeriodicReference:
         """Read a reference written by `save`."""
-        try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} cannot be read as a periodic reference (JSON): {error}") from None
+        return read_reference(cls, path)
 
     def __repr__(self) -> str:
         pairs = ", ".join(name for name in self.rdfs if name != "all")
@@ -204,7 +218,7 @@ class PeriodicReference:
 
 
 def force_statistics(frames: Iterable[Atoms]) -> dict[str, float]:
-    """Mean, standard deviation and maximum of |F| (eV/Å) over all atoms of all frames; {} without forces."""
+    """Return mean, std and max of |F| (eV/Å) over all atoms of all frames, and their number; {} without forces."""
     norms = [np.linalg.norm(f, axis=1) for f in map(_forces, frames) if f is not None]
     if not norms:
         return {}
@@ -228,7 +242,7 @@ def _parts(frames: list[Atoms], group_by: str | None) -> dict[str, list[Atoms]]:
     for number, atoms in enumerate(frames if group_by else []):
         if group_by not in atoms.info:
             known = ", ".join(atoms.info) or "nothing"
-            raise InputError(f"Frame {number} has no {group_by!r} in its info (it has {known}): leave group_by out.")
+            raise InputError(f"frame {number} has no {group_by!r} in its info (it has {known}): leave group_by out")
         parts.setdefault(str(atoms.info[group_by]), []).append(atoms)
     return parts
 
@@ -244,19 +258,3 @@ def _rounded(value):
     if isinstance(value, list):
         return [_rounded(v) for v in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def load_reference(path: str | os.PathLike) -> MoleculeReference | PeriodicReference:
-    """Read a reference file of either kind.
-
-    Raises
-    ------
-    InputError
-        The file is neither.
-    """
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-        periodic = data.get("format") == FORMAT
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read as a reference (JSON): {error}") from None
-    return PeriodicReference.load(path) if periodic else MoleculeReference.load(path)

@@ -1,18 +1,27 @@
-"""What `asecalc rdf` prints: the functions of a file of frames, and how far they are from a reference."""
+"""The content of `asecalc rdf`: g(r) or h(r) of a file of frames, and how far it is from a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import ase.io
 from ase import Atoms
 
-from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
+from asecalc_mlip.analysis.distances import BINS as H_BINS
+from asecalc_mlip.analysis.distances import R_MAX as H_R_MAX
+from asecalc_mlip.analysis.distances import DistanceHistogram, distance_histogram
+from asecalc_mlip.analysis.periodic import BINS, R_MAX, Kind, PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
+from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.references import load_reference, make_reference
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import check_figure, check_writable, save_figure
+from asecalc_mlip.files import check_writable
+
+__all__ = ["RDFReport", "rdf_report"]
+
+Function = RDF | DistanceHistogram
 
 
 @dataclass(frozen=True, repr=False)
@@ -21,36 +30,40 @@ class RDFReport:
 
     Attributes
     ----------
-    rdfs : of the frames, by name ("all", "O-Si", ...)
-    reference : the same of the reference; empty without one
+    functions : dict of RDF, or of DistanceHistogram for a molecule
+        Of the frames, by name: "all", "O-Si", ...; a molecule has "all" only.
+    reference : dict of the same
+        Of the reference; empty without one.
     """
 
-    rdfs: dict[str, RDF]
-    reference: dict[str, RDF]
+    functions: dict[str, Function]
+    reference: dict[str, Function]
 
     def errors(self) -> dict[str, dict[str, float]]:
-        """∫|Δg| dr in Å, and as a share of ∫|g_ref − 1| dr in %, by name."""
-        both = [name for name in self.rdfs if name in self.reference]
-        pairs = {name: (self.rdfs[name], self.reference[name]) for name in both}
+        """Return the errors by name: ∫|Δg| dr in Å and as % of ∫|g_ref − 1| dr; of h(r) ∫|Δh| dr, from 0 to 2."""
         return {
-            name: {"error_A": g.error(ref), "error_percent": g.error_percent(ref)} for name, (g, ref) in pairs.items()
+            name: _error(found, self.reference[name])
+            for name, found in self.functions.items()
+            if name in self.reference
         }
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
-        return {"rdfs": {name: g.to_dict() for name, g in self.rdfs.items()}, "errors": self.errors()}
+        """Return plain lists and numbers, for JSON."""
+        molecule = isinstance(next(iter(self.functions.values())), DistanceHistogram)
+        functions = {name: found.to_dict() for name, found in self.functions.items()}
+        return {"histograms" if molecule else "rdfs": functions, "errors": self.errors()}
 
     def __repr__(self) -> str:
         errors = self.errors()
-        lines = [
-            f"{'pair':<8} {'frames':>7} {'contact':>9} {'peak':>9} {'g':>7}" + (f" {'error':>16}" if errors else "")
-        ]
-        for name, g in self.rdfs.items():
-            peak = int(g.g.argmax())
-            line = f"{name:<8} {g.n_frames:>7} {g.r[(g.g > 0).argmax()]:>7.2f} Å {g.r[peak]:>7.2f} Å {g.g[peak]:>7.2f}"
-            if name in errors:
-                line += f" {errors[name]['error_A']:>6.2f} Å {errors[name]['error_percent']:>5.0f} %"
-            lines.append(line)
+        symbol = "h" if isinstance(self.functions.get("all"), DistanceHistogram) else "g"
+        title = f"{'pair':<8} {'frames':>7} {'contact':>9} {'peak':>9} {symbol:>7}"
+        lines = [title + (f" {'error':>16}" if errors else "")]
+        for name, found in self.functions.items():
+            values = found.g if isinstance(found, RDF) else found.density
+            peak = int(values.argmax())
+            line = f"{name:<8} {found.n_frames:>7} {found.r[(values > 0).argmax()]:>7.2f} Å "
+            line += f"{found.r[peak]:>7.2f} Å {values[peak]:>7.2f}"
+            lines.append(line + (f" {_error_text(errors[name])}" if name in errors else ""))
         return "\n".join(lines)
 
 
@@ -60,76 +73,98 @@ def rdf_report(
     pairs: Sequence[str] = (),
     reference: str | None = None,
     group: str | None = None,
-    r_max: float = 6.0,
-    bins: int = 120,
+    r_max: float | None = None,
+    bins: int | None = None,
     index: str = ":",
-    figure: str | None = None,
     save_reference: str | None = None,
-    kind="solid",
+    kind: Kind | None = None,
     group_by: str | None = None,
-    temperature: float | None = None,
+    temperature_K: float | None = None,
     protocol: str | None = None,
     source: str = "",
-    output: str | None = None,
 ) -> RDFReport:
-    """See `asecalc rdf --help`; files are named by path.
+    """Take g(r) or h(r) of a file of frames; see `asecalc rdf --help` for the options, which name files by path.
 
     Raises
     ------
     InputError
-        Files that cannot be read, pairs or a group that are not there.
+        Files cannot be read, frames are of several kinds, pairs or a group are not there.
     """
-    check_figure(figure)
-    check_writable(save_reference, output)
-    compared, edges = _reference(reference, group, r_max, bins)
-    if edges is not None:
-        r_max, bins = edges
-    found = partial_rdfs(_read(frames, index), r_max=r_max, bins=bins)
-    report = RDFReport(_chosen(found, pairs), compared)
-    if figure:
-        from asecalc_mlip.plots.rdf import rdf_figure
-
-        save_figure(rdf_figure(report.rdfs, report.reference), figure)
+    check_writable(save_reference)
+    read = _read(frames, index)
+    periodic = any(atoms.pbc.any() for atoms in read)
+    usual = (R_MAX, BINS) if periodic else (H_R_MAX, H_BINS)
+    size: dict[str, Any] = {"r_max": r_max or usual[0], "bins": bins or usual[1]}
+    compared: dict[str, Function] = {}
+    if reference is not None and Path(reference).suffix != ".json":
+        compared = _functions(_read(reference), periodic, **size)
+    elif reference is not None:
+        compared = _stored(reference, group, periodic)
+        size = _bins_of(compared["all"])
+    if pairs and not periodic:
+        raise InputError("--pair is for g(r) of periodic frames; h(r) of a molecule counts all atoms: leave it out")
+    report = RDFReport(_chosen(_functions(read, periodic, **size), pairs), compared)
     if save_reference:
-        made = PeriodicReference.from_frames(
-            _read(frames, index), source or Path(frames).name, kind=kind, group_by=group_by, temperature_K=temperature,
-            protocol=protocol, r_max=r_max, bins=bins,
-        )  # fmt: skip
-        made.save(save_reference)
-        print(save_reference)
+        options: dict[str, Any] = {
+            "kind": kind, "group_by": group_by, "temperature_K": temperature_K, "protocol": protocol, "most": None,
+        }  # fmt: skip
+        make_reference(read, source or Path(frames).name, **options, **size).save(save_reference)
     return report
 
 
 def _read(path: str, index: str = ":") -> list[Atoms]:
+    import ase.io
+
     try:
         return [atoms for atoms in ase.io.iread(path, index=index) if isinstance(atoms, Atoms)]
     except Exception as error:  # ASE's readers raise anything
-        raise InputError(f"{path} cannot be read as frames: {error or type(error).__name__}.") from None
+        raise InputError(f"{path} cannot be read as frames: {error or type(error).__name__}") from None
 
 
-def _reference(
-    path: str | None, group: str | None, r_max: float, bins: int
-) -> tuple[dict[str, RDF], tuple[float, int] | None]:
-    """Functions to compare with, and r_max and bins if a reference file fixes them."""
-    if path is None:
-        return {}, None
-    if not path.endswith(".json"):
-        return partial_rdfs(_read(path), r_max=r_max, bins=bins), None
+def _functions(frames: list[Atoms], periodic: bool, *, r_max: float, bins: int) -> dict[str, Function]:
+    if periodic:
+        return dict(partial_rdfs(frames, r_max=r_max, bins=bins))
+    if any(atoms.pbc.any() for atoms in frames):
+        raise InputError("one of the two is a molecule and the other periodic: compare frames of one kind")
+    return {"all": distance_histogram(frames, bins, r_max)}
+
+
+def _stored(path: str, group: str | None, periodic: bool) -> dict[str, Function]:
+    """Functions of a reference file."""
     reference = load_reference(path)
-    if not isinstance(reference, PeriodicReference):
-        raise InputError(f"{path} is the reference of a molecule, which has no g(r): give one of a periodic system.")
+    if not periodic and isinstance(reference, MoleculeReference):
+        return {"all": reference.histogram}
+    if not (periodic and isinstance(reference, PeriodicReference)):
+        kind, other = ("g(r)", "a periodic system") if periodic else ("h(r)", "a molecule")
+        raise InputError(f"{path} has no {kind} to compare with: give a reference of {other}, or frames")
     if group is not None and group not in reference.groups:
         known = ", ".join(reference.groups) or "none"
-        raise InputError(f"{path} has no group {group!r}; its groups are {known}.")
-    compared = reference.groups[group] if group else reference.rdfs
-    return compared, (float(reference.edges[-1]), len(reference.edges) - 1)
+        raise InputError(f"{path} has no group {group!r}; its groups are {known}")
+    return dict(reference.groups[group] if group else reference.rdfs)
 
 
-def _chosen(found: dict[str, RDF], pairs: Sequence[str]) -> dict[str, RDF]:
+def _bins_of(function: Function) -> dict[str, Any]:
+    return {"r_max": float(function.edges[-1]), "bins": len(function.edges) - 1}
+
+
+def _chosen(found: dict[str, Function], pairs: Sequence[str]) -> dict[str, Function]:
     if not pairs:
         return found
     names = ["-".join(sorted(pair.split("-"))) for pair in pairs]
     wrong = [pair for pair, name in zip(pairs, names, strict=True) if name not in found]
     if wrong:
-        raise InputError(f"There is no pair {', '.join(wrong)}; the frames have {', '.join(found)}.")
+        raise InputError(f"there is no pair {', '.join(wrong)}; the frames have {', '.join(found)}")
     return {name: found[name] for name in names}
+
+
+def _error(found: Function, reference: Function) -> dict[str, float]:
+    if isinstance(found, RDF) and isinstance(reference, RDF):
+        return {"error_A": found.error(reference), "error_percent": found.error_percent(reference)}
+    assert isinstance(found, DistanceHistogram) and isinstance(reference, DistanceHistogram)
+    return {"error": found.error(reference)}
+
+
+def _error_text(error: dict[str, float]) -> str:
+    if "error" in error:
+        return f"{error['error']:>16.3f}"
+    return f"{error['error_A']:>6.2f} Å {error['error_percent']:>5.0f} %"

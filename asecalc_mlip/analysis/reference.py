@@ -1,20 +1,21 @@
-"""What a molecule looks like in the reference data: its bonds, their mean lengths and h(r)."""
+"""How a molecule looks in the reference data: its bonds, their mean lengths, h(r) and the closest approach of pairs."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis.bonds import bond_lengths, bond_limits, find_bonds
+from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.distances import BINS, R_MAX, DistanceHistogram, distance_histogram
+from asecalc_mlip.analysis.frames import stated_temperatures
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import write_text
+from asecalc_mlip.files import read_json, write_json
 
 FORMAT = "asecalc-mlip molecule reference"
 
@@ -25,11 +26,20 @@ class MoleculeReference:
 
     Attributes
     ----------
-    symbols : chemical symbols in the order of the atoms
-    bonds : (n_bonds, 2) integer array, i < j
-    mean_lengths : (n_bonds,) array b_ij, mean bond lengths over the frames, Å
-    histogram : h(r) of the frames
-    source : where the frames come from, for reports
+    symbols : tuple of str
+        Chemical symbols in the order of the atoms.
+    bonds : (n_bonds, 2) array of int
+        i < j.
+    mean_lengths : (n_bonds,) array
+        b_ij, mean bond lengths over the frames, Å.
+    histogram : DistanceHistogram
+        h(r) of the frames.
+    source : str
+        Where the frames come from, for reports.
+    closest : dict of str to float
+        Shortest distance in the frames by pair of elements, Å: {"C-H": 0.98}; empty in files of older versions.
+    temperatures_K : (float, float) or None
+        Lowest and highest temperature that the frames state; None: they state none.
     """
 
     symbols: tuple[str, ...]
@@ -37,6 +47,8 @@ class MoleculeReference:
     mean_lengths: np.ndarray
     histogram: DistanceHistogram
     source: str
+    closest: dict[str, float] = field(default_factory=dict)
+    temperatures_K: tuple[float, float] | None = None
 
     @property
     def n_frames(self) -> int:
@@ -57,16 +69,20 @@ class MoleculeReference:
 
         Parameters
         ----------
-        frames : one `ase.Atoms` or many, the same molecule in the same order of atoms
-        source : where they come from, e.g. "rMD17 aspirin, 950 training frames, PBE/def2-SVP"
-        geometry : the geometry that decides which atoms are bonded; default: a pair is bonded when its mean
-            distance over the frames is below R_cov,i + R_cov,j + 0.6 Å, so that one stretched frame does not count
-        bins, r_max : of h(r); r_max in Å
+        frames : Atoms or iterable of Atoms
+            The same molecule in the same order of atoms.
+        source : str
+            Where they come from, e.g. "rMD17 aspirin, 950 training frames, PBE/def2-SVP".
+        geometry : Atoms, optional
+            The geometry that decides which atoms are bonded. By default a pair is bonded when its mean distance over
+            the frames is below R_cov,i + R_cov,j + 0.6 Å, so that one stretched frame does not count.
+        bins, r_max : int, float
+            Of h(r); `r_max` in Å.
 
         Raises
         ------
         InputError
-            No frames, or frames of different molecules.
+            There are no frames, or they are of different molecules.
         """
         frames = [frames] if isinstance(frames, Atoms) else list(frames)
         _check_same_molecule(frames)
@@ -74,19 +90,20 @@ class MoleculeReference:
         bonds = find_bonds(geometry) if geometry is not None else _bonds_of_mean(frames[0], positions)
         lengths = bond_lengths(positions, bonds).mean(axis=0)
         symbols = tuple(frames[0].get_chemical_symbols())
-        return cls(symbols, bonds, lengths, distance_histogram(positions, bins, r_max), source)
+        closest, span = shortest_by_pair(frames), stated_temperatures(frames)
+        return cls(symbols, bonds, lengths, distance_histogram(positions, bins, r_max), source, closest, span)
 
     def matches(self, atoms: Atoms) -> bool:
-        """Whether `atoms` has the same elements in the same order."""
+        """Return whether `atoms` has the same elements in the same order."""
         return tuple(atoms.get_chemical_symbols()) == self.symbols
 
     def bond_name(self, index: int) -> str:
-        """A bond for people, e.g. "C3-H14" (atoms counted from 0)."""
+        """Name a bond for people, e.g. "C3-H14" (atoms counted from 0)."""
         i, j = self.bonds[index]
         return f"{self.symbols[i]}{i}-{self.symbols[j]}{j}"
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
+        """Return plain lists and numbers, for JSON and model files."""
         return {
             "format": FORMAT,
             "version": 1,
@@ -95,35 +112,34 @@ class MoleculeReference:
             "bonds": self.bonds.tolist(),
             "mean_lengths": self.mean_lengths.tolist(),
             "histogram": self.histogram.to_dict(),
+            "closest": dict(self.closest),
+            "temperatures_K": list(self.temperatures_K) if self.temperatures_K else None,
         }
 
     @classmethod
     def from_dict(cls, data: dict) -> MoleculeReference:
-        """The inverse of `to_dict`; floats come back exactly."""
+        """Invert `to_dict`; floats come back exactly."""
         if data.get("format") != FORMAT or data.get("version") != 1:
-            raise InputError(f"This is not a '{FORMAT}' of version 1: make one with MoleculeReference.from_frames.")
+            raise InputError(f"this is no '{FORMAT}' of version 1; make one with 'asecalc reference'")
+        span = data.get("temperatures_K")  # as `closest`, not in files before 0.2
         return cls(
             tuple(data["symbols"]),
             np.array(data["bonds"], dtype=np.int64).reshape(-1, 2),
             np.array(data["mean_lengths"], dtype=float),
             DistanceHistogram.from_dict(data["histogram"]),
             data["source"],
+            {str(pair): float(distance) for pair, distance in data.get("closest", {}).items()},
+            (float(span[0]), float(span[1])) if span else None,
         )
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the reference as JSON."""
-        write_text(path, json.dumps(self.to_dict()) + "\n")
+        write_json(path, self, indent=None)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> MoleculeReference:
         """Read a reference written by `save`."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls.from_dict(data)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} cannot be read as a molecule reference (JSON): {error}") from None
+        return read_reference(cls, path)
 
     def __repr__(self) -> str:
         formula = Atoms(self.symbols).get_chemical_formula()
@@ -134,14 +150,36 @@ class MoleculeReference:
         )
 
 
+Kind = TypeVar("Kind", bound="FromDict")
+
+
+class FromDict(Protocol):
+    """Anything that is made of plain types."""
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Any:
+        """Invert `to_dict`."""
+
+
+def read_reference(kind: type[Kind], path: str | os.PathLike) -> Kind:
+    """Read a JSON file as one kind of reference; InputError that names the file where it is none."""
+    data = read_json(path, "reference")
+    try:
+        return kind.from_dict(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read as a reference: {error!r}") from None
+
+
 def _check_same_molecule(frames: list[Atoms]) -> None:
     if not frames:
-        raise InputError("A molecule reference needs at least one frame.")
+        raise InputError("a molecule reference needs at least one frame")
     for number, frame in enumerate(frames):
         if len(frame) != len(frames[0]) or (frame.numbers != frames[0].numbers).any():
             raise InputError(
-                f"Frame {number} is {frame.get_chemical_formula()} or has another order of atoms than frame 0 "
-                f"({frames[0].get_chemical_formula()}): give frames of one molecule in one order."
+                f"frame {number} is {frame.get_chemical_formula()} or has another order of atoms than frame 0 "
+                f"({frames[0].get_chemical_formula()}): give frames of one molecule in one order"
             )
 
 

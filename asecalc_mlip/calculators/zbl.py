@@ -86,10 +86,10 @@ def add_core(model: LoadedModel, frames: Sequence[Atoms] = ()) -> tuple[LoadedMo
         )
     both = [potential, core_potential(potential.elements)]
     total = add_potentials(both, reference_energies=potential.reference_energies)
-    card: dict[str, Any] = {
+    core: dict[str, Any] = {
         "kind": "ZBL, added after training",
         "ends": f"at {OUTER:g} of the sum of covalent radii",
         "checked": "against no data" if found is None else asdict(found),
     }
-    added = LoadedModel(total.eval(), {**model.card, "core": card}, model.path, model.reference_energies)
-    return added, found
+    card = {**model.card, "core": core}
+    return LoadedModel(total.eval(), card, model.path, model.reference_energies, model.reference), found

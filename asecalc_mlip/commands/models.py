@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import existing, reading_options, settings, write_json
+from asecalc_mlip.commands.common import existing, settings, write_json
 
 
 @click.command()
@@ -76,22 +76,6 @@ def tune(arguments: tuple[str, ...], **options: Any) -> None:
 
 @click.command()
 @click.argument("model")
-@click.argument("data")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
-@click.option("--batch-size", type=click.IntRange(1), help="Structures at once; default: what memory and caches like.")
-@reading_options
-def evaluate(model: str, data: str, output: str | None, batch_size: int | None, **reading: Any) -> None:
-    """Print the errors of a MODEL (.pt) on labelled DATA."""
-    existing(data)
-    evaluate_file = import_module("asecalc_mlip.data.errors").evaluate_file
-    result = evaluate_file(model, data, batch_size=batch_size or "auto", **reading)
-    click.echo(str(result))
-    if output:
-        write_json(output, result)
-
-
-@click.command()
-@click.argument("model")
 def info(model: str) -> None:
     """Print what a MODEL file says about itself."""
     click.echo(import_module("asecalc_mlip.checkpoint").describe(model))
@@ -113,7 +97,8 @@ def core(model: str, output: str, data: str | None) -> None:
         existing(data)
         frames = import_module("asecalc_mlip.data.readers").read_frames(data)
     added, found = import_module("asecalc_mlip.calculators.zbl").add_core(checkpoint.load(model), frames)
-    checkpoint.save(output, added.potential, card=added.card, reference_energies=added.reference_energies)
+    e0, reference = added.reference_energies, added.reference
+    checkpoint.save(output, added.potential, card=added.card, reference_energies=e0, reference=reference)
     click.echo(f"{output}: the core {found or 'was checked against no data; give --data'}")
 
 

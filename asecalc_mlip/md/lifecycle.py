@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.analysis.periodic import load_reference
 from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.references import load_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names
 from asecalc_mlip.md.files import RunFiles, stored_atoms

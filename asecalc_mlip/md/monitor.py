@@ -15,6 +15,7 @@ from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.rdf import frame_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.references import Reference
 from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
 
 COLLAPSE = 0.6  # of R_cov,i + R_cov,j
@@ -95,7 +96,7 @@ class StabilityMonitor:
         *,
         temperature_K: float,
         ndof: int,
-        reference: MoleculeReference | PeriodicReference | None = None,
+        reference: Reference | None = None,
         frame_fs: float = 50.0,
         force_limit: float | None = None,
     ) -> None:

@@ -20,6 +20,7 @@ from ase import Atoms, units
 from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.references import Reference
 from asecalc_mlip.card import force_statistics
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names
@@ -31,8 +32,6 @@ from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.md.summary import write_report
 from asecalc_mlip.md.thermostats import degrees_of_freedom, make_integrator
 from asecalc_mlip.stopping import SoftStop
-
-Reference = MoleculeReference | PeriodicReference
 
 
 @dataclass

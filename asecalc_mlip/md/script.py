@@ -13,8 +13,9 @@ import numpy as np
 from ase import Atoms
 
 import asecalc_mlip
-from asecalc_mlip.analysis.periodic import PeriodicReference, load_reference
+from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.references import ContactReference, load_reference
 from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.conditions import (
@@ -169,6 +170,8 @@ def find_reference(atoms: Atoms, model: Path | None, given: str | None) -> Molec
     if path is None:
         return None
     reference = load_reference(path)
+    if isinstance(reference, ContactReference):  # it has neither bonds nor g(r), which the start structure may have
+        return None
     problem = _misfit(atoms, reference)
     if problem is None:
         return reference

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from scipy.ndimage import maximum_filter, median_filter
 from scipy.signal import find_peaks
 
+from asecalc_mlip.analysis.contacts import REACH, shortest_by_pair
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.probes.diatomic import DiatomicCurve
 
@@ -147,27 +148,17 @@ def diatomic_flags(curve: DiatomicCurve, *, below_A: float | None = None) -> lis
     return [flag for flag in found if flag is not None]
 
 
-def shortest_distances(frames: Iterable[Atoms], *, reach_A: float = 5.0) -> dict[tuple[str, str], float]:
-    """Shortest distance of each pair of elements in some structures, periodic images included.
+def shortest_distances(frames: Iterable[Atoms], *, reach_A: float = REACH) -> dict[tuple[str, str], float]:
+    """Find the shortest distance of each pair of elements; `shortest_by_pair` with pairs of symbols as keys.
 
     Returns
     -------
-    dict
-        Sorted pair of symbols, such as ("O", "Si"), → Å; without pairs that never come closer than `reach_A`.
+    dict of (str, str) to float
+        Å, by the sorted pair of symbols, such as ("O", "Si"); without pairs that never come closer than `reach_A`.
     """
-    from asecalc_mlip.neighbors.lists import neighbor_list
-
-    shortest: dict[tuple[str, str], float] = {}
-    for atoms in frames:
-        i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, reach_A)
-        vectors = atoms.positions[j] - atoms.positions[i] + (0.0 if shifts is None else shifts @ atoms.cell.array)
-        lengths = np.linalg.norm(vectors, axis=1)
-        keys = np.sort(atoms.numbers[np.stack([i, j])], axis=0)
-        for za, zb in np.unique(keys, axis=1).T:
-            a, b = sorted((chemical_symbols[za], chemical_symbols[zb]))
-            here = float(lengths[(keys[0] == za) & (keys[1] == zb)].min())
-            shortest[a, b] = min(here, shortest.get((a, b), np.inf))
-    return shortest
+    found = shortest_by_pair(frames, reach=reach_A)
+    pairs = {name: name.split("-") for name in found}
+    return {(a, b): found[name] for name, (a, b) in pairs.items()}
 
 
 def _hole(curve: DiatomicCurve, below: float, bottom: int) -> Hole:

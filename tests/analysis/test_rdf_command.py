@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.io import write
 from click.testing import CliRunner
 
-from asecalc_mlip.analysis import PeriodicReference
+from asecalc_mlip.analysis import PeriodicReference, load_reference
 from asecalc_mlip.cli import main
 
 
@@ -49,9 +49,36 @@ def test_table_reference_and_figure(frames, tmp_path):
     [
         (["nowhere.xyz"], "no such file"),
         (["frames.extxyz", "--pair", "Na-O"], "the frames have all, Cl-Cl, Cl-Na, Na-Na"),
-        (["frames.extxyz", "--reference", "frames.json"], "cannot be read as a reference"),
+        (["frames.extxyz", "--reference", "frames.json"], "frames.json cannot be read"),
     ],
 )
 def test_bad_input(frames, arguments, message):
     code, output = run(*arguments)
     assert code == 2 and message in output
+
+
+def test_a_molecule_has_h(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = [molecule("CH3CH2OH") for _ in range(20)]
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=k)
+    write("m.xyz", frames)
+    code, output = run("m.xyz", "--save-reference", "r.json", "-o", "h.json", "--figure", "h.png")
+    assert code == 0 and "all" in output and (tmp_path / "h.png").stat().st_size > 5_000
+    assert load_reference("r.json").n_frames == 20
+    assert json.loads((tmp_path / "h.json").read_text())["histograms"]["all"]["n_frames"] == 20
+    for reference, expected in (("r.json", 0.0), ("m.xyz", 0.0)):
+        code, output = run("m.xyz", "--reference", reference, "-o", "h.json")
+        assert code == 0 and json.loads((tmp_path / "h.json").read_text())["errors"]["all"]["error"] == expected
+    code, output = run("m.xyz", "--index", ":10", "--reference", "r.json", "-o", "h.json")
+    assert 0.0 < json.loads((tmp_path / "h.json").read_text())["errors"]["all"]["error"] < 2.0
+    code, output = run("m.xyz", "--pair", "C-H")
+    assert code == 2 and "leave it out" in output
+
+
+def test_a_molecule_and_a_crystal_are_not_compared(frames):
+    write("m.xyz", molecule("H2O"))
+    assert run("m.xyz", "--save-reference", "r.json")[0] == 0
+    for reference in ("r.json", "m.xyz"):
+        code, output = run(frames, "--reference", reference)
+        assert code == 2 and "periodic" in output

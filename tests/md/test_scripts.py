@@ -89,7 +89,7 @@ def test_unstable_run_exits_with_one_also_when_restarted(start, capsys):
         (["--protocol", "piwsl"], "nve.py"),
         (["--restart"], "--output DIR"),
         (["--restart", "--output", "empty"], "nothing to restart"),
-        (["--reference", "start.xyz"], "reference"),
+        (["--reference", "nowhere.json"], "nowhere.json"),
     ],
 )
 def test_bad_input_exits_with_two_and_a_sentence(start, capsys, arguments, message):

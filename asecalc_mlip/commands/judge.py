@@ -1,0 +1,106 @@
+"""Errors of a model on labels; how structures look, and what they are compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from asecalc_mlip.commands.common import existing, reading_options, write_json
+
+KINDS = click.Choice(["solid", "liquid"])
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
+@click.option("--batch-size", type=click.IntRange(1), help="Structures at once; default: what memory and caches like.")
+@reading_options
+def evaluate(model: str, data: str, output: str | None, batch_size: int | None, **reading: Any) -> None:
+    """Print the errors of a MODEL (.pt) on labelled DATA."""
+    from asecalc_mlip.data.errors import evaluate_file
+
+    existing(data)
+    result = evaluate_file(model, data, batch_size=batch_size or "auto", **reading)
+    click.echo(str(result))
+    if output:
+        write_json(output, result)
+
+
+@click.command()
+@click.argument("data")
+@click.option("-o", "--output", required=True, metavar="FILE.json", help="Reference to write.")
+@click.option("--kind", type=KINDS, help="Of periodic DATA: unstable above 1.0 or 3.0 Å.")
+@click.option("--group-by", metavar="KEY", help="Entry of info that parts periodic DATA, e.g. topology.")
+@click.option("--temperature", "temperature_K", type=float, help="Temperature of runs with it, K (periodic).")
+@click.option("--protocol", help="Protocol of runs with it, e.g. eam-silica (periodic).")
+@click.option("--range", "temperatures_K", type=(float, float), metavar="LOW HIGH",
+              help="Temperatures of DATA, K; default: as its frames say (temperature_K).")  # fmt: skip
+@click.option("--index", default=":", show_default=True, metavar="START:STOP:STEP", help="Frames to take.")
+@click.option("--source", help="Where the frames come from; default: the name of the file.")
+def reference(data: str, output: str, source: str | None, index: str, **options: Any) -> None:
+    """Make a reference of DATA, to judge runs by: a trajectory, or a data set, of a molecule or a periodic system.
+
+    A molecule gets mean bond lengths and h(r), a periodic system g(r), both the closest approach of each two elements.
+
+        asecalc reference train.xyz -o mine.reference.json
+
+        asecalc nvt mine.pt --reference mine.reference.json
+
+    A file NAME.reference.json beside NAME.pt is found without being named.
+    """
+    from pathlib import Path
+
+    from asecalc_mlip.analysis.references import describe_reference, make_reference, temperature_doubt
+    from asecalc_mlip.data.readers import read_frames
+    from asecalc_mlip.files import check_writable
+
+    existing(data)
+    check_writable(output)
+    made = make_reference(read_frames(data, index=index), source or Path(data).name, **options)
+    made.save(output)
+    click.echo(f"{output}: {describe_reference(made.to_dict())}")
+    if doubt := temperature_doubt(made, options["temperature_K"]):
+        click.echo(f"note: {doubt}")
+
+
+@click.command()
+@click.argument("frames")
+@click.option("--pair", "pairs", multiple=True, metavar="A-B", help="E.g. O-Si; may be repeated. Default: all.")
+@click.option("--reference", metavar="FILE", help="Reference (JSON) or frames to compare with.")
+@click.option("--group", help="Part of the reference to compare with, e.g. a zeolite's topology.")
+@click.option("--r-max", type=float, help="Å; default: 6, of a molecule 10.")
+@click.option("--bins", type=click.IntRange(1), help="Default: 120, of a molecule 500.")
+@click.option("--index", default=":", show_default=True, metavar="START:STOP:STEP", help="Frames to take.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the functions to this JSON file.")
+@click.option("--figure", type=click.Path(dir_okay=False), help="Draw them into this file.")
+@click.option("--save-reference", type=click.Path(dir_okay=False), help="Write a reference for runs made of FRAMES.")
+@click.option("--kind", type=KINDS, help="Of the saved reference: unstable above 1.0 or 3.0 Å.")
+@click.option("--group-by", metavar="KEY", help="Entry of info that parts the saved reference, e.g. topology.")
+@click.option("--temperature", "temperature_K", type=float, help="K; that of runs with the saved reference.")
+@click.option("--protocol", help="Protocol of runs with the saved reference, e.g. eam-silica.")
+@click.option("--source", default="", help="Where the frames of the saved reference come from.")
+def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> None:
+    """Compare how structures look: g(r) of periodic FRAMES, total and by pair of elements, or h(r) of a molecule.
+
+    FRAMES is any file that ASE reads.
+
+        asecalc rdf run/trajectory.extxyz --reference silica.reference.json --group edi --figure rdf.png
+    """
+    from asecalc_mlip.analysis.rdf_report import rdf_report
+    from asecalc_mlip.files import check_figure, check_writable, save_figure
+
+    existing(frames)
+    check_figure(figure)
+    check_writable(output)
+    result = rdf_report(frames, **options)
+    click.echo(str(result))
+    if options["save_reference"]:
+        click.echo(options["save_reference"])
+    if output:
+        write_json(output, result)
+    if figure:
+        from asecalc_mlip.plots.rdf import rdf_figure
+
+        save_figure(rdf_figure(result.functions, result.reference), figure)
