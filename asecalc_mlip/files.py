@@ -121,7 +121,7 @@ def sha256_of(path: PathName) -> str:
 
 
 @contextmanager
-def locked(folder: PathName, setting: str = "run.output", *, make: bool = True) -> Iterator[None]:
+def locked(folder: PathName, setting: str = "run.output", *, make: bool = True, wait: bool = False) -> Iterator[None]:
     """Keep a folder to this process, and say what happened when it cannot be written to.
 
     The system lets go of the lock however the process ends. A folder in which nothing was written is removed again.
@@ -133,6 +133,8 @@ def locked(folder: PathName, setting: str = "run.output", *, make: bool = True) 
         What the user chose the folder with, for the messages.
     make : bool
         Make the folder if it is not there.
+    wait : bool
+        Wait for another process that holds the folder, in place of the error.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def locked(folder: PathName, setting: str = "run.output", *, make: bool = True) 
     """
     folder = Path(folder)
     existed = folder.exists()
-    handle = _lock(folder, setting, make)
+    handle = _lock(folder, setting, make, wait)
     try:
         try:
             yield
@@ -158,7 +160,7 @@ def locked(folder: PathName, setting: str = "run.output", *, make: bool = True) 
             folder.rmdir()
 
 
-def _lock(folder: Path, setting: str, make: bool) -> int:
+def _lock(folder: Path, setting: str, make: bool, wait: bool) -> int:
     try:
         if make:
             folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,7 @@ def _lock(folder: Path, setting: str, make: bool) -> int:
     if fcntl is None:
         return handle
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(handle)
         raise InputError(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from asecalc_mlip.files import replacing, write_text
+from asecalc_mlip.stopping import SoftStop
+from asecalc_mlip.units import ERROR_UNITS
 
 __all__ = ["AveragedWeights", "EarlyStop", "LastCheckpoint", "RunLog", "StopSignals", "read_rows"]
 
@@ -95,13 +96,8 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
 
     def write(self, trainer: pl.Trainer) -> None:
         """Write now."""
-        temporary = self.path.with_name("last.ckpt.writing")
-        try:
+        with replacing(self.path) as temporary:
             trainer.save_checkpoint(temporary)
-            os.replace(temporary, self.path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         self._written = time.monotonic()
 
 
@@ -128,29 +124,32 @@ class StopSignals(pl.Callback):
     """Turns SIGINT and SIGTERM into an end, with a checkpoint, at the end of the epoch; twice means at once."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        self._old: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self._old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._stop = SoftStop(told=self._tell)
+
+    @property
+    def signal(self) -> int | None:
+        """The last signal that came."""
+        return self._stop.signal
+
+    def __enter__(self) -> StopSignals:
+        self._stop.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.__exit__(*exception)
 
     def on_train_start(self, *_: Any) -> None:
         """Take the signals over from Lightning, whose own handling ends the process without a checkpoint."""
-        for number in self._old:
-            signal.signal(number, self._receive)
+        self._stop.take_over()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Ask for the end if a signal came."""
         if self.signal is not None:
             trainer.should_stop = True
 
-    def restore(self) -> None:
-        """Put back what was there before."""
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _frame: Any) -> None:
-        first, self.signal = self.signal is None, number
-        if not first:
+    @staticmethod
+    def _tell(count: int) -> None:
+        if count > 1:
             raise KeyboardInterrupt
         print("stopping at the end of this epoch; again: at once", file=sys.stderr, flush=True)
 
@@ -216,12 +215,7 @@ class RunLog(pl.Callback):
             print(f"epoch {row['epoch'] + 1}/{trainer.max_epochs}, {text}, {left / 60:.0f} min left", flush=True)
 
 
-_SHOWN = [
-    ("energy", "val_energy_mae", "meV"),
-    ("energy", "val_energy_per_atom_mae", "meV/atom"),
-    ("forces", "val_forces_mae", "meV/Å"),
-    ("stress", "val_stress_mae", "meV/Å³"),
-]
+_SHOWN = [(name.removesuffix("_per_atom"), f"val_{name}_mae", unit) for name, unit in ERROR_UNITS.items()]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -241,9 +235,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    temporary = path.with_name(f"{path.name}.writing")
-    temporary.write_bytes(buffer.getvalue().encode())
-    os.replace(temporary, path)
+    write_text(path, buffer.getvalue())
 
 
 def _append_row(path: Path, row: dict[str, Any]) -> None:

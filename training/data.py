@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ import torch
 from ase import Atoms
 from schnetpack import properties
 from schnetpack.data import AtomsDataModule, AtomsLoader
-from schnetpack.data.atoms import ASEAtomsData
-from schnetpack.transform.base import Transform
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.files import write_json
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential
 from asecalc_mlip.neighbors.lists import neighbor_list
@@ -28,16 +26,16 @@ from training.samplers import EpochSampler, MixedSampler
 
 __all__ = [
     "FramesDataModule",
+    "FramesDataset",
     "Replay",
     "Split",
     "fingerprint",
     "graph_from_batch",
+    "make_sample",
     "make_split",
-    "replace_text",
     "weights_digest",
 ]
 
-UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang^3"}
 SHIFTS = "_shifts"
 
 
@@ -53,7 +51,7 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Write split.json in one piece."""
-        replace_text(path, json.dumps(self.__dict__))
+        write_json(path, self.__dict__, indent=None)
 
     @classmethod
     def load(cls, path: str | Path, n_frames: int) -> Split:
@@ -105,17 +103,6 @@ def weights_digest(potential: Potential) -> str:
     return digest.hexdigest()
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file in one piece: a full disk leaves the one before."""
-    temporary = path.with_name(f"{path.name}.writing")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def graph_from_batch(batch: dict[str, Tensor], reach: float | None = None) -> AtomGraph:
     """AtomGraph of a batch of SchNetPack's loader, whose lists hold all pairs shorter than `reach` (Å)."""
     periodic = bool(batch[properties.pbc].any())
@@ -131,43 +118,62 @@ def graph_from_batch(batch: dict[str, Tensor], reach: float | None = None) -> At
     )
 
 
-class NeighborTransform(Transform):
-    """Adds our neighbour list (all pairs shorter than the cutoff, sorted by centre) to a sample."""
+class FramesDataset(Dataset):
+    """Frames as samples of SchNetPack, each made when it is first asked for and kept: a neighbour list is paid once.
 
-    is_preprocessor = True
-    is_postprocessor = False
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        As `asecalc_mlip.data.readers.read_frames` returns them.
+    labels : sequence of str
+        Of "energy", "forces", "stress".
+    cutoff : float
+        Å; how far the neighbour lists reach.
+    """
 
-    def __init__(self, cutoff: float):
-        super().__init__()
-        self.cutoff = cutoff
-
-    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Sample with `_idx_i`, `_idx_j`, shifts, and the energy per atom if there is an energy."""
-        cell, pbc = inputs[properties.cell][0].numpy(), inputs[properties.pbc].numpy().astype(bool)
-        centers, neighbors, shifts = neighbor_list(inputs[properties.R].numpy(), cell, pbc, self.cutoff)
-        inputs[properties.idx_i] = torch.from_numpy(centers)
-        inputs[properties.idx_j] = torch.from_numpy(neighbors)
-        inputs[SHIFTS] = torch.zeros(len(centers), 3).double() if shifts is None else torch.from_numpy(shifts)
-        inputs[properties.cell] = inputs[properties.cell] * inputs[properties.pbc].double()[None, :, None]
-        if "energy" in inputs:
-            inputs["energy_per_atom"] = inputs["energy"] / inputs[properties.n_atoms]
-        return inputs
-
-
-class InMemoryDataset(Dataset):
-    """Samples of a SchNetPack dataset, kept after the first read: database and neighbour list are paid once."""
-
-    def __init__(self, dataset: Dataset):
-        self._dataset = dataset
+    def __init__(self, frames: Sequence[Atoms], labels: Sequence[str], cutoff: float):
+        self._frames, self._labels, self._cutoff = frames, labels, cutoff
         self._samples: dict[int, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
-        return len(self._dataset)  # type: ignore[arg-type]
+        return len(self._frames)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if index not in self._samples:
-            self._samples[index] = self._dataset[index]
+            self._samples[index] = make_sample(self._frames[index], index, self._labels, self._cutoff)
         return self._samples[index]
+
+
+def make_sample(atoms: Atoms, index: int, labels: Sequence[str], cutoff: float) -> dict[str, Tensor]:
+    """One frame as SchNetPack's dictionary, with our neighbour list: all pairs shorter than `cutoff` (Å), by centre.
+
+    Returns
+    -------
+    dict of Tensor
+        `_idx`, `_n_atoms`, `_atomic_numbers`, `_positions` (Å), `_cell` (zero along open directions), `_pbc`, `_idx_i`,
+        `_idx_j`, `_shifts`, and the labels in eV and Å, with `energy_per_atom` if there is an energy.
+    """
+    cell, pbc = np.array(atoms.cell.array), np.array(atoms.pbc)
+    centers, neighbors, shifts = neighbor_list(atoms.positions, cell, pbc, cutoff)
+    sample = {
+        properties.idx: torch.tensor([index]),
+        properties.n_atoms: torch.tensor([len(atoms)]),
+        properties.Z: torch.tensor(atoms.numbers, dtype=torch.long),
+        properties.R: torch.tensor(atoms.positions),
+        properties.cell: torch.from_numpy(cell * pbc[:, None])[None],
+        properties.pbc: torch.from_numpy(pbc),
+        properties.idx_i: torch.from_numpy(centers),
+        properties.idx_j: torch.from_numpy(neighbors),
+        SHIFTS: torch.zeros(len(centers), 3).double() if shifts is None else torch.from_numpy(shifts),
+    }
+    if "energy" in labels:
+        sample["energy"] = torch.tensor([atoms.info["energy"]], dtype=torch.float64)
+        sample["energy_per_atom"] = sample["energy"] / sample[properties.n_atoms]
+    if "forces" in labels:
+        sample["forces"] = torch.tensor(atoms.arrays["forces"], dtype=torch.float64)
+    if "stress" in labels:
+        sample["stress"] = torch.tensor(atoms.info["stress"], dtype=torch.float64).reshape(1, 3, 3)
+    return sample
 
 
 @dataclass(frozen=True)
@@ -190,8 +196,6 @@ class FramesDataModule(AtomsDataModule):
         Labels to load, of "energy", "forces", "stress".
     cutoff : float
         Å; how far the neighbour lists reach.
-    folder : Path
-        Where the database is written.
     batch_size, seed : int
     steps_per_epoch : int, optional
         Batches of an epoch; None means all frames once.
@@ -208,37 +212,29 @@ class FramesDataModule(AtomsDataModule):
         *,
         labels: Sequence[str],
         cutoff: float,
-        folder: Path,
         batch_size: int,
         seed: int,
         steps_per_epoch: int | None = None,
         replay: Replay | None = None,
     ):
-        path = folder / "data.db"
+        # SchNetPack wants the name of a database, which is neither written nor read.
+        super().__init__(datapath="frames.db", batch_size=batch_size, num_workers=0, load_properties=list(labels))
         more = [] if replay is None else list(replay.frames)
-        _write_database([*frames, *more], labels, path)
-        super().__init__(
-            datapath=str(path),
-            batch_size=batch_size,
-            num_workers=0,
-            load_properties=list(labels),
-            transforms=[NeighborTransform(cutoff)],
-        )
+        self._samples = FramesDataset([*frames, *more], labels, cutoff)
         self._split, self._seed, self._steps = split, seed, steps_per_epoch
         self._share = 0.0 if replay is None else replay.share
         self._replayed = list(range(len(frames), len(frames) + len(more)))
 
-    def _load_partitions(self) -> None:
-        self.train_idx = [*self._split.train, *self._replayed]
-        self.val_idx, self.test_idx = self._split.val, self._split.test
-
     def setup(self, stage: str | None = None) -> None:
-        """Open the database once and keep the samples."""
+        """Divide the frames, once."""
         if self.dataset is not None:
             return
-        super().setup(stage)
-        for part in ("_train_dataset", "_val_dataset", "_test_dataset"):
-            setattr(self, part, InMemoryDataset(getattr(self, part)))
+        self.dataset = self._samples
+        self.train_idx = [*self._split.train, *self._replayed]
+        self.val_idx, self.test_idx = self._split.val, self._split.test
+        self._train_dataset, self._val_dataset, self._test_dataset = (
+            Subset(self._samples, part) for part in (self.train_idx, self.val_idx, self.test_idx)
+        )
 
     def train_dataloader(self) -> AtomsLoader:
         """Batches in an order fixed by seed and epoch."""
@@ -257,30 +253,3 @@ class FramesDataModule(AtomsDataModule):
             return MixedSampler(sizes, self._share, self.batch_size, self._seed, self._steps)
         length = None if self._steps is None else self._steps * self.batch_size
         return EpochSampler(len(self.train_dataset), self._seed, length)
-
-
-def _write_database(frames: Sequence[Atoms], labels: Sequence[str], path: Path) -> None:
-    # Written under another name first: a run killed here must not leave half a database behind.
-    temporary = path.with_name("writing.db")
-    for stale in (temporary, path):
-        stale.unlink(missing_ok=True)
-    dataset = ASEAtomsData.create(
-        str(temporary), distance_unit="Ang", property_unit_dict={label: UNITS[label] for label in labels}
-    )
-    dataset.add_systems([_properties(atoms, labels) for atoms in frames], [_bare(atoms) for atoms in frames])
-    os.replace(temporary, path)
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-
-
-def _properties(atoms: Atoms, labels: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, np.ndarray] = {}
-    if "energy" in labels:
-        values["energy"] = np.array([atoms.info["energy"]], dtype=np.float64)
-    if "forces" in labels:
-        values["forces"] = np.asarray(atoms.arrays["forces"], dtype=np.float64)
-    if "stress" in labels:
-        values["stress"] = np.asarray(atoms.info["stress"], dtype=np.float64).reshape(1, 3, 3)
-    return values

@@ -12,13 +12,13 @@ from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.data.errors import Errors
+from asecalc_mlip.units import ERROR_UNITS, with_unit
 from training.base_model import pretraining_of
 from training.config import load_config
 from training.prepare import Run
 
 __all__ = ["Forgetting", "forgetting", "main", "start_card"]
 
-_UNITS = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 # What the card keeps of that of the base.
 _KEPT = ("name", "delta", "training_data", "level_of_theory", "source", "pretraining", "date", "licence")
 
@@ -46,7 +46,7 @@ class Forgetting:
         lines = [f"old level, {self.after.data}: {self.after.n_structures} structures, MAE before → after"]
         for name, value in self.after.mae.items():
             before = "   new" if self.before is None else f"{self.before.mae[name]:8.2f}"
-            lines.append(f"  {name.replace('_', ' '):<16} {before} → {value:8.2f} {_UNITS[name]}")
+            lines.append(f"  {name.replace('_', ' '):<16} {before} → {value:8.2f} {ERROR_UNITS[name]}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Forgetting:
         """Mean absolute errors, for the card."""
         named = {"after": self.after} | ({} if self.before is None else {"before": self.before})
         maes = {
-            when: {f"{name} ({_UNITS[name]})": value for name, value in errors.mae.items()}
+            when: {with_unit(name): value for name, value in errors.mae.items()}
             for when, errors in sorted(named.items(), reverse=True)
         }
         return {"data": self.after.data, "structures": self.after.n_structures, **maes}
@@ -72,8 +72,7 @@ def forgetting(run: Run, model: str | Path) -> Forgetting | None:
     """
     if run.old is None or not run.old.held:
         return None
-    device = "cpu" if run.config.run.device == "auto" else run.config.run.device
-    base = run.start.base
+    base, device = run.start.base, run.test_device
     before = None if base is None else run.old.errors(base.path, of_new_level=False, device=device)
     return Forgetting(before, run.old.errors(model, of_new_level=True, device=device))
 

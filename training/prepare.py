@@ -1,6 +1,6 @@
 """What comes before the first step of a run: read, check, split, build.
 
-The output folder gets config.yaml, split.json and data.db once all is well.
+The output folder gets config.yaml and split.json once all is well.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from asecalc_mlip.calculators.checks import checked_device
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.files import write_text
 from asecalc_mlip.models import Potential
 from training.config import TrainConfig, label_weights, load_config
-from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, replace_text, weights_digest
+from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, weights_digest
 from training.initial import Start, make_start
 from training.losses.weak import NoisyNodes, WeakSupervision, list_skin, make_weak
 from training.pretrain import LABELLED, label_sources, large_labels, recipe_of
@@ -53,11 +54,17 @@ class Run:
 
     @property
     def e0(self) -> ReferenceEnergies:
+        """Reference energies."""
         return self.start.e0
+
+    @property
+    def test_device(self) -> str:
+        """Where the finished model is tested: a GPU only if one was named."""
+        return "cpu" if self.config.run.device == "auto" else self.config.run.device
 
 
 def prepare(config: TrainConfig) -> Run:
-    """Read, check, split and build; the output folder gets config.yaml, split.json and data.db once all is well.
+    """Read, check, split and build; the output folder gets config.yaml and split.json once all is well.
 
     Raises
     ------
@@ -77,13 +84,12 @@ def prepare(config: TrainConfig) -> Run:
     weak = make_weak(config.weak, config.loss, start.potential)
     folder.mkdir(parents=True, exist_ok=True)
     split.save(folder / "split.json")
-    replace_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+    write_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     data = FramesDataModule(
         frames,
         split,
         labels=list(weights),
         cutoff=start.potential.cutoff + skin,
-        folder=folder,
         batch_size=config.run.batch_size,
         seed=config.run.seed,
         steps_per_epoch=config.run.steps_per_epoch,
@@ -220,8 +226,8 @@ def _check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
 
 
 def device_of(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
-        return name
-    raise InputError(f"run.device is {name!r}; allowed here: auto, cpu" + (", cuda" * torch.cuda.is_available()))
+    """Device of a training by the name in run.device; "auto" takes a GPU if there is one."""
+    try:
+        return str(checked_device(name))
+    except InputError as error:
+        raise InputError(f"run.{error}") from None

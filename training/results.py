@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.data.errors import Errors, evaluate_frames
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.files import write_json
 from asecalc_mlip.plots.training import learning_curve, parity
+from asecalc_mlip.units import with_unit
 from training.callbacks import AveragedWeights
 from training.config import WeakConfig
 from training.finetune import Forgetting, forgetting, start_card
@@ -71,7 +72,7 @@ def finish(run: Run, average: AveragedWeights) -> TrainingResult:
         card["test_errors"] = {
             "data": errors.data,
             "structures": errors.n_structures,
-            "MAE": {_with_unit(name): value for name, value in errors.mae.items()},
+            "MAE": {with_unit(name): value for name, value in errors.mae.items()},
         }
         parity(errors.labels, errors.predictions, path=folder / "parity.png", title=f"{path.name} on {errors.data}")
     if errors is not None or old_level is not None:
@@ -79,10 +80,7 @@ def finish(run: Run, average: AveragedWeights) -> TrainingResult:
         save(path, load(path).potential, card=card, reference_energies=run.e0.to_dict())
     learning_curve(folder / "log.csv", path=folder / "learning_curve.png")
     result = TrainingResult(path, errors, average.best_epoch, folder, old_level)
-    # In one piece, so that a full disk leaves the summary before.
-    temporary = folder / "summary.json.writing"
-    temporary.write_text(json.dumps({**result.to_dict(), "card": card}, indent=1), encoding="utf-8")
-    temporary.replace(folder / "summary.json")
+    write_json(folder / "summary.json", {**result.to_dict(), "card": card})
     return result
 
 
@@ -95,8 +93,7 @@ def _test(run: Run, path: Path) -> Errors | None:
         frames, name = [run.frames[i] for i in run.split.test], f"{Path(data.train).name}, held back"
     else:
         return None
-    device = "cpu" if run.config.run.device == "auto" else run.config.run.device
-    return evaluate_frames(PIWSLCalculator.load(path, device=device), frames, name=name)
+    return evaluate_frames(PIWSLCalculator.load(path, device=run.test_device), frames, name=name)
 
 
 def _card(run: Run, average: AveragedWeights) -> dict[str, Any]:
@@ -157,8 +154,3 @@ def _weak(weak: WeakConfig) -> dict[str, Any]:
     }
     names = read.get(weak.method, ("coefficient", *displaced))
     return {} if weak.method == "plain" else {"weak": {n: getattr(weak, n) for n in ("method", *names)}}
-
-
-def _with_unit(name: str) -> str:
-    units = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
-    return f"{name} ({units[name]})"

@@ -19,9 +19,9 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import locked
 from training.callbacks import AveragedWeights, EarlyStop, LastCheckpoint, RunLog, StopSignals
 from training.config import TrainConfig, label_weights, load_config
-from training.folders import locked
 from training.losses.weak import list_skin
 from training.prepare import Run, device_of, prepare
 from training.task import PotentialAdapter, TrainingTask, make_outputs
@@ -112,24 +112,21 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = ()) -> AveragedWeights:
     saved = _readable(checkpoint.path)
     if saved is not None and _is_over(saved, average, config):
         return average
-    try:
-        with _quiet():
-            trainer = pl.Trainer(
-                accelerator="cpu" if device_of(config.run.device) == "cpu" else "gpu",
-                devices=1,
-                max_epochs=config.run.max_epochs,
-                gradient_clip_val=config.optimizer.gradient_clip,
-                callbacks=callbacks,
-                logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                inference_mode=False,
-                num_sanity_val_steps=0,
-            )
-            path = None if saved is None else checkpoint.path
-            trainer.fit(task, datamodule=run.data, ckpt_path=path, weights_only=True)
-    finally:
-        signals.restore()
+    with _quiet(), signals:
+        trainer = pl.Trainer(
+            accelerator="cpu" if device_of(config.run.device) == "cpu" else "gpu",
+            devices=1,
+            max_epochs=config.run.max_epochs,
+            gradient_clip_val=config.optimizer.gradient_clip,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            inference_mode=False,
+            num_sanity_val_steps=0,
+        )
+        path = None if saved is None else checkpoint.path
+        trainer.fit(task, datamodule=run.data, ckpt_path=path, weights_only=True)
     if signals.signal is not None and trainer.current_epoch < config.run.max_epochs:
         raise Stopped(run.folder, signals.signal)
     return average

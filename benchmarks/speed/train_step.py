@@ -164,32 +164,23 @@ def _circumstances(batch: dict[str, Any], threads: int, steps: int) -> dict[str,
 
 
 def _batch(skin: float = 0.0) -> dict[str, Any]:
-    import torch
     from schnetpack.data.loader import _atoms_collate_fn
 
     from asecalc_mlip import PIWSLCalculator
     from asecalc_mlip.files import read_structure
     from asecalc_mlip.zoo import FOLDER as ZOO
-    from training.data import NeighborTransform
+    from training.data import make_sample
 
     start, rng = read_structure(ZOO / "aspirin.xyz"), np.random.default_rng(0)
-    calculator, transform, samples = PIWSLCalculator.load("aspirin.pt", device="cpu"), NeighborTransform(5.0 + skin), []
+    calculator, samples = PIWSLCalculator.load("aspirin.pt", device="cpu"), []
     for index in range(10):
         atoms = start.copy()
         atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
         (result,) = calculator.evaluate([atoms])
-        sample = {
-            "_idx": torch.tensor([index]),
-            "_n_atoms": torch.tensor([len(atoms)]),
-            "_atomic_numbers": torch.tensor(atoms.numbers),
-            "_positions": torch.tensor(atoms.positions),
-            "_cell": torch.zeros(1, 3, 3, dtype=torch.float64),
-            "_pbc": torch.zeros(3, dtype=torch.bool),
-            # Interaction energies, because SchNetPack's model would see nothing but digits in −17 600 eV of float32.
-            "energy": torch.tensor([result["energy"] + 17617.0]),
-            "forces": torch.tensor(result["forces"]),
-        }
-        samples.append(transform(sample))
+        # Interaction energies, because SchNetPack's model would see nothing but digits in −17 600 eV of float32.
+        atoms.info["energy"] = result["energy"] + 17617.0
+        atoms.arrays["forces"] = result["forces"]
+        samples.append(make_sample(atoms, index, ("energy", "forces"), 5.0 + skin))
     return _atoms_collate_fn(samples)
 
 

@@ -13,11 +13,8 @@ benchmarks/results/eam_study.json.
 from __future__ import annotations
 
 import csv
-import fcntl
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from asecalc_mlip.files import locked  # noqa: E402
 from benchmarks.studies.eam_rows import (  # noqa: E402
     DATA,
     PARTS,
@@ -96,7 +94,7 @@ def _fit_eam(row: Row) -> None:
     from training.eam import FitSettings, fit_eam
 
     folder = folder_of(row)
-    with _alone(folder / "eam.lock"):
+    with locked(folder, wait=True):
         if (folder / "eam.pt").exists():
             return
         frames = read_frames(SHARED / DATA[row.data]["train"])
@@ -113,7 +111,7 @@ def _pretrain(row: Row) -> Path:
     """Train on the labels of the EAM, once for each model and seed; returns the folder of that."""
     overrides = pretrain_overrides(row, SHARED)
     folder = overrides["run.output"]
-    with _alone(folder.parent / f"seed {row.seed}.lock"):
+    with locked(folder, wait=True):
         labels = folder_of(row) / "labelled.xyz"
         if labels.exists() and not (folder / "labelled.xyz").exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -128,15 +126,6 @@ def _seconds(folder: Path) -> float:
     """What the epochs of a training took on its thread, from its log; the EAM and its labels are not counted."""
     with open(folder / "log.csv") as file:
         return float(list(csv.DictReader(file))[-1]["seconds"])
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Other processes of the study wait here."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _test_frames(row: Row) -> list[Any]:

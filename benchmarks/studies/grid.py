@@ -10,7 +10,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import click
+
+from asecalc_mlip.files import write_json
+from asecalc_mlip.stopping import end_with_parent
 
 __all__ = ["fit_model", "load_results", "run_rows", "select_parts", "show_parts"]
 
@@ -110,21 +112,11 @@ def _yaml(value: Any) -> str:
 def _results(rows: Sequence[Row], work: Callable[[Any], Result], jobs: int) -> Iterator[tuple[Row, Result]]:
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_watch_parent, initargs=(os.getpid(),)) as pool:
+    # A row that nobody waits for is not written down, and would be run beside the next study.
+    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
         pending = {pool.submit(_quietly, work, row): row for row in rows}
         for future in as_completed(pending):
             yield pending[future], future.result()
-
-
-def _watch_parent(parent: int) -> None:
-    """End with the study: a row that nobody waits for is not written down, and would be run beside the next study."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _quietly(work: Callable[[Any], Result], row: Row) -> Result:
@@ -143,6 +135,4 @@ def _add(path: Path, key: str, result: Result) -> None:
     # Read again: another run of the same study may have added rows of other parts.
     results = load_results(path)
     results.setdefault(key, result)
-    temporary = path.with_suffix(".writing")
-    temporary.write_text(json.dumps(dict(sorted(results.items())), indent=1))
-    temporary.replace(path)
+    write_json(path, dict(sorted(results.items())))

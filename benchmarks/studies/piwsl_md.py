@@ -59,6 +59,8 @@ class Task:
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Models at once, one thread each.")
 def main(picoseconds: float, trajectories: int, jobs: int) -> None:
     """Run what is missing."""
+    from asecalc_mlip.files import write_json
+
     steps = round(picoseconds * 2000)
     done = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     tasks = [task for task in plan() if task.key not in done]
@@ -72,9 +74,7 @@ def main(picoseconds: float, trajectories: int, jobs: int) -> None:
             click.echo(f"{number:4d}/{len(pending)} {task.key:<50} {result}")
             if "failed" not in result:
                 done[task.key] = result
-                temporary = RESULTS.with_suffix(".writing")
-                temporary.write_text(json.dumps(dict(sorted(done.items())), indent=1))
-                temporary.replace(RESULTS)
+                write_json(RESULTS, dict(sorted(done.items())))
 
 
 def plan() -> Iterator[Task]:

@@ -14,8 +14,8 @@ from asecalc_mlip.errors import DataError, InputError
 from tests.small_runs import config, rows, weights
 
 pytest.importorskip("schnetpack")
+from asecalc_mlip.files import locked  # noqa: E402
 from training import train as training  # noqa: E402
-from training.folders import locked  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -107,7 +107,7 @@ def test_damaged_checkpoint(molecules, tmp_path):
 
 
 def test_one_run_per_folder(molecules, tmp_path):
-    with locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another process"):
+    with locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another running process"):
         training.train(config(tmp_path, molecules))
 
 
@@ -150,6 +150,6 @@ def test_full_disk(limit, molecules, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
     assert "Traceback" not in errors and "cannot be written" in errors
-    assert not list((tmp_path / "run").glob("*.writing"))
+    assert not list((tmp_path / "run").glob("*.writing*"))
     training.train(config(tmp_path, molecules, "run.max_epochs=2", "data.n_train=20"))
     assert len(rows(tmp_path / "run")) == 2

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from asecalc_mlip.data.census import census
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.files import replacing
 from asecalc_mlip.models import EAM, build_potential
 from training.data import fingerprint
 from training.eam.batches import FitBatch, collate, energies_forces_stress, fit_batch
@@ -170,11 +171,10 @@ class _Fit:
             "history": self.history,
             "residuals": self._last.tolist(),
         }
-        temporary = path.with_name(f".{path.name}.writing")
         try:
-            torch.save(content, temporary)
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:
+            with replacing(path) as temporary:
+                torch.save(content, temporary)
+        except RuntimeError as error:  # of torch, which has no other for a full disk
             raise InputError(f"{path} cannot be written ({error}); make room and run the same command again") from None
 
     def _data(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,10 @@ from asecalc_mlip.calculators.eam import EAMCalculator, PairCurve
 from asecalc_mlip.checkpoint import LoadedModel, save
 from asecalc_mlip.data.errors import Errors, evaluate_frames
 from asecalc_mlip.errors import DataError
+from asecalc_mlip.files import write_json
 from asecalc_mlip.models import Potential
 from asecalc_mlip.models.eam import EAM
+from asecalc_mlip.units import ERROR_UNITS
 from training.eam.batches import FitBatch, energies_forces_stress
 from training.reference_energies import ReferenceEnergies
 
@@ -32,7 +33,7 @@ MOST_DRAWN, COARSER = 10, 10
 RELATED = 0.5
 # Ratio of labels to the EAM beyond which another unit is meant: kbar, the nearest, are 1602 and GPa 160 times.
 LARGEST_RATIO = 30.0
-SHOWN = {"energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+SHOWN = ("energy_per_atom", "forces", "stress")
 
 
 @dataclass
@@ -88,7 +89,7 @@ class EAMFit:
         save(path, self.potential, card=self._full_card(), reference_energies=self.e0.to_dict())
         curves = self.pair_curves()
         report = {**self.to_dict(), "pair_curves": [curve.to_dict() for curve in curves]}
-        path.with_suffix(".json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        write_json(path.with_suffix(".json"), report)
         if self.has_many_elements:
             return path
         # Imported late: figures need matplotlib, which a fit does not.
@@ -114,7 +115,7 @@ class EAMFit:
             "test": "fitted, held-out frames",
             "morse_test": "Morse only, held-out frames",
         }
-        lines = [f"{'MAE':<28}" + "".join(f"{unit:>12}" for unit in SHOWN.values())]
+        lines = [f"{'MAE':<28}" + "".join(f"{unit:>12}" for unit in map(ERROR_UNITS.__getitem__, SHOWN))]
         for name, title in titles.items():
             if name in self.errors:
                 values = [_mae(self.errors[name], quantity) for quantity in SHOWN]

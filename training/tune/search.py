@@ -21,12 +21,12 @@ import numpy as np
 import pytorch_lightning as pl
 
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.files import locked
 from training.callbacks import StopSignals
 from training.config import TrainConfig, load_config, replace_values
-from training.folders import locked
 from training.train import Stopped, train
 from training.tune.space import Parameter, make_space
-from training.tune.storage import TrialState, open_study, optuna, quiet_optuna, sampler
+from training.tune.storage import TrialState, open_study, optuna, quiet_optuna, sampler, stored
 from training.tune.trials import TrialRecord, TuneResult, trial_folder, trial_values
 
 __all__ = ["main", "tune"]
@@ -98,7 +98,7 @@ def tune(
         raise InputError(f"--timeout is {timeout} minutes; expected a number above 0")
     parameters, config = make_space(space, config)
     folder = Path(output)
-    with locked(folder, "-o"), quiet_optuna():
+    with locked(folder, "-o"), quiet_optuna(), stored(folder):
         study = open_study(config, parameters, folder)
         deadline = None if timeout is None else time.monotonic() + 60 * timeout
         search = _Search(config, parameters, folder, study, trials, deadline, prune)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,8 @@ import yaml
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
+from asecalc_mlip.files import sha256_of, write_text
 from training.config import TrainConfig, load_config, replace_values
-from training.data import replace_text
 from training.tune.space import Parameter
 
 try:
@@ -26,7 +25,7 @@ except ModuleNotFoundError as error:
         raise
     raise needs("asecalc tune", error) from None
 
-__all__ = ["TrialState", "open_study", "optuna", "quiet_optuna", "sampler"]
+__all__ = ["TrialState", "open_study", "optuna", "quiet_optuna", "sampler", "stored"]
 
 # What may change between two parts of one search without making trials incomparable.
 FREE = {"run.threads", "run.progress", "run.output", "run.name", "run.licence", "run.device"}
@@ -47,7 +46,7 @@ def open_study(config: TrainConfig, parameters: Sequence[Parameter], folder: Pat
         _check_same(saved, now, folder)
     else:
         database.unlink(missing_ok=True)
-    replace_text(saved, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
+    write_text(saved, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
     # Half of the epochs: weak supervision learns more slowly at first.
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=config.run.max_epochs // 2)
     try:
@@ -55,10 +54,16 @@ def open_study(config: TrainConfig, parameters: Sequence[Parameter], folder: Pat
             storage=f"sqlite:///{database}", study_name="tune", pruner=pruner, direction="minimize", load_if_exists=True
         )
     except Exception as error:  # noqa: BLE001  of SQLAlchemy, of many kinds
-        raise InputError(
-            f"{database} cannot be read or written ({str(error).splitlines()[0][:120]}). Put a copy of it back, or "
-            "choose another -o"
-        ) from None
+        raise _of_file(database, error) from None
+
+
+@contextmanager
+def stored(folder: Path) -> Iterator[None]:
+    """Turn errors of the study's file, such as a full disk, into InputError."""
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise _of_file(folder / "study.db", error.__cause__ or error) from error
 
 
 def sampler(seed: int, number: int, n_parameters: int) -> Any:
@@ -81,6 +86,13 @@ def quiet_optuna() -> Iterator[None]:
             yield
         finally:
             optuna.logging.set_verbosity(level)
+
+
+def _of_file(database: Path, error: BaseException) -> InputError:
+    return InputError(
+        f"{database} cannot be read or written ({str(error).splitlines()[0][:120]}). Make room, or put a copy of it "
+        "back, and run the same command again; or choose another -o"
+    )
 
 
 def _check_same(saved: Path, now: dict[str, Any], folder: Path) -> None:
@@ -108,7 +120,4 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(path: str) -> str | None:
-    if not Path(path).is_file():
-        return None
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path) if Path(path).is_file() else None

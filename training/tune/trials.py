@@ -12,15 +12,15 @@ from typing import Any
 
 import yaml
 
+from asecalc_mlip.files import write_text
 from asecalc_mlip.plots.tune import Panel, tune_figure
+from asecalc_mlip.units import ERROR_UNITS
 from training.callbacks import read_rows
 from training.config import TrainConfig, replace_values
-from training.data import replace_text
 from training.tune.space import Parameter
 
 __all__ = ["TrialRecord", "TuneResult", "trial_folder", "trial_values"]
 
-UNITS = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 ORDER = ("complete", "pruned", "running", "failed")
 
 
@@ -58,7 +58,7 @@ class TrialRecord:
         if not rows:
             return cls(number, state, dict(values), note=note)
         best = min(rows, key=lambda row: float(row["val_loss"]))
-        mae = {name: 1000 * float(best[f"val_{name}_mae"]) for name in UNITS if f"val_{name}_mae" in best}
+        mae = {name: 1000 * float(best[f"val_{name}_mae"]) for name in ERROR_UNITS if f"val_{name}_mae" in best}
         epoch, seconds = int(best["epoch"]) + 1, float(rows[-1]["seconds"])
         return cls(number, state, dict(values), float(best["val_loss"]), epoch, len(rows), mae, seconds, note)
 
@@ -103,7 +103,7 @@ class TuneResult:
 
     def write(self) -> None:
         """trials.csv, and once there is one, best.yaml and tune.png."""
-        replace_text(self.folder / "trials.csv", self._csv())
+        write_text(self.folder / "trials.csv", self._csv())
         best = self.best
         if best is None:
             return
@@ -111,15 +111,15 @@ class TuneResult:
         values = {**trial_values(best.number, best.values), "run.output": str(self.folder / "best")}
         config = replace_values(self.config, values)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
-        replace_text(self.folder / "best.yaml", f"# Trial {best.number}, validation loss {best.loss:.6g}\n{text}")
+        write_text(self.folder / "best.yaml", f"# Trial {best.number}, validation loss {best.loss:.6g}\n{text}")
         self._draw(best)
 
     def _csv(self) -> str:
         keys = [parameter.key for parameter in self.parameters]
-        units = [name for name in UNITS if any(name in trial.mae for trial in self.trials)]
+        units = [name for name in ERROR_UNITS if any(name in trial.mae for trial in self.trials)]
         buffer = io.StringIO(newline="")
         writer = csv.writer(buffer, lineterminator="\n")
-        errors = [f"val_{name}_mae_{UNITS[name].replace('/', '_per_').replace('Å', 'A')}" for name in units]
+        errors = [f"val_{name}_mae_{ERROR_UNITS[name].replace('/', '_per_').replace('Å', 'A')}" for name in units]
         writer.writerow(["trial", "state", "val_loss", *keys, *errors, "best_epoch", "epochs", "seconds", "note"])
         for t in sorted(self.trials, key=_rank):
             mae = [t.mae.get(name) for name in units]
@@ -129,8 +129,15 @@ class TuneResult:
 
     def _table(self) -> str:
         keys = [parameter.key for parameter in self.parameters]
-        units = [name for name in UNITS if any(name in trial.mae for trial in self.trials)]
-        head = ["trial", *keys, "val loss", *(f"{name.replace('_', ' ')}, {UNITS[name]}" for name in units), "s", ""]
+        units = [name for name in ERROR_UNITS if any(name in trial.mae for trial in self.trials)]
+        head = [
+            "trial",
+            *keys,
+            "val loss",
+            *(f"{name.replace('_', ' ')}, {ERROR_UNITS[name]}" for name in units),
+            "s",
+            "",
+        ]
         lines = [head]
         for t in sorted(self.trials, key=_rank):
             values = [_short(t.values.get(key, "–")) for key in keys]
