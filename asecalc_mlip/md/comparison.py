@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ase.io import iread
-
 from asecalc_mlip.analysis.distances import DistanceHistogram
+from asecalc_mlip.analysis.half import rdfs_of_second_half
 from asecalc_mlip.analysis.periodic import PeriodicReference
-from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
+from asecalc_mlip.analysis.rdf import RDF
 from asecalc_mlip.analysis.reference import MoleculeReference
-from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names
 
 if TYPE_CHECKING:
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
 # A mean over fewer frames is too noisy to compare distributions with.
 MIN_REFERENCE_FRAMES = 50
-RDF_FRAMES = 100
 
 
 def h_error(run: MDRun) -> float | None:
@@ -30,23 +27,8 @@ def h_error(run: MDRun) -> float | None:
 
 
 def rdfs_of_run(run: MDRun) -> dict[str, RDF]:
-    """Radial distribution functions of the second half of the run; {} for what has no density or no frame."""
-    if not run.atoms.pbc.any() or run.state.frames == 0:
-        return {}
-    first = run.state.frames // 2
-    stride = max(1, (run.state.frames - first) // RDF_FRAMES)
-    if isinstance(run.reference, PeriodicReference):
-        edges = run.reference.edges
-        r_max, bins = float(edges[-1]), len(edges) - 1
-    else:
-        # Below the first lattice translation: an atom's own images are spikes that hide the structure.
-        r_max, bins = min(10.0, 0.99 * float(run.atoms.cell.lengths().min())), 200
-    try:
-        return partial_rdfs(
-            iread(run.files.path(names.TRAJECTORY), index=f"{first}::{stride}", format="extxyz"), r_max=r_max, bins=bins
-        )
-    except InputError:  # a slab or a wire has no density
-        return {}
+    """Take g(r) of the second half of the run; {} for what has no density or no frame."""
+    return rdfs_of_second_half(run.files.path(names.TRAJECTORY), run.state.frames, run.atoms, run.reference)
 
 
 def rdf_errors(run: MDRun, found: dict[str, RDF]) -> dict[str, dict[str, float]] | None:

@@ -15,9 +15,8 @@ from asecalc_mlip.analysis import (
     MoleculeReference,
     PeriodicReference,
     distance_histogram,
-    partial_rdfs,
 )
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.analysis.half import rdfs_of_second_half
 from asecalc_mlip.probes import shortest_distances
 from asecalc_mlip.report.cache import Pieces
 from asecalc_mlip.report.dynamics import run_folders
@@ -26,7 +25,7 @@ from asecalc_mlip.report.subject import Subject
 __all__ = ["from_plain", "reference_curve", "runs_piece"]
 
 POINTS = 1200  # of a curve over time
-CONTACT_FRAMES, RDF_FRAMES = 200, 100  # of each run
+CONTACT_FRAMES = 200  # of each run
 LEAST_FRAMES = 10  # for a distribution
 
 
@@ -112,21 +111,11 @@ def _structure(path: Path, subject: Subject, frames: int) -> dict[str, Any]:
 
 
 def _distributions(path: Path, subject: Subject, frames: int) -> dict[str, Any]:
-    """h(r) of all stable frames of a molecule; g(r) of the second half of a periodic run, as nvt.py takes them."""
+    """h(r) of all stable frames of a molecule; g(r) of the second half of a periodic run, as runs take it."""
     trajectory = path / "trajectory.extxyz"
     if not subject.periodic:
         return {"all": distance_histogram(iread(trajectory, index=":", format="extxyz"))}
-    first = frames // 2
-    stride = max(1, (frames - first) // RDF_FRAMES)
-    reference = subject.reference
-    if isinstance(reference, PeriodicReference):
-        size: dict[str, Any] = {"r_max": float(reference.edges[-1]), "bins": len(reference.edges) - 1}
-    else:  # below the first lattice translation: an atom's own images are spikes that hide the structure
-        size = {"r_max": min(10.0, 0.99 * float(subject.atoms.cell.lengths().min())), "bins": 200}
-    try:
-        return partial_rdfs(iread(trajectory, index=f"{first}::{stride}", format="extxyz"), **size)
-    except InputError:  # a slab or a wire has no density
-        return {}
+    return dict(rdfs_of_second_half(trajectory, frames, subject.atoms, subject.reference))
 
 
 def _contacts(path: Path, frames: int) -> dict[str, float]:
