@@ -38,4 +38,6 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"asecalc-mlip {release}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_show_sourcelink = False

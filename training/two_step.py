@@ -21,7 +21,8 @@ from asecalc_mlip.neighbors.lists import neighbor_list
 __all__ = ["closest_pairs", "round_strengths", "two_step", "two_step_series"]
 
 # No two atoms come closer than this share of the sum of their covalent radii, which in dynamics counts as broken
-# (methods.md, section 3): atoms do not pass through each other, and forces stay below those that data are refused for.
+# (docs/methods.md, section 3): atoms do not pass through each other, and forces stay below those that data are refused
+# for.
 LEAST_SHARE = 0.6
 # Å; where the search for close pairs begins, and the factor by which it grows.
 REACH, GROWTH = 2.5, 1.5

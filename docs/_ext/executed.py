@@ -39,7 +39,7 @@ class Executed(SphinxDirective):
         """Execute the content; return it with its output."""
         text = "\n".join(self.content)
         printed = self.execute(text).rstrip()
-        shown: list[nodes.Node] = [nodes.literal_block(text, text, language=self.language)]
+        shown: list[nodes.Node] = [nodes.literal_block(text, text, language=self.language)] if text else []
         if printed and "hide-output" not in self.options:
             shown.append(nodes.literal_block(printed, printed, language="text", classes=["output"]))
         if "figure" in self.options:

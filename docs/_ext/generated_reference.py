@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "_build" / "generated"
 
 def write_all(app: Any) -> None:
     """Write the pages, each only where it changed, so that unchanged pages are not built again."""
-    from asecalc_mlip.cli import main
+    from asecalc_mlip.cli import GROUPS
     from asecalc_mlip.md import settings as md_settings
     from training import settings as training_settings
 
@@ -35,7 +35,7 @@ def write_all(app: Any) -> None:
     }
     tables = [_settings_table(cls, f"{name}.", f"## {name}") for name, cls in sections.items()]
     pages = {
-        "commands": _commands(main),
+        "commands": _commands(GROUPS),
         "training_settings": "\n".join(tables),
         "md_settings": _settings_table(md_settings.MDSettings, "", ""),
         "protocols": _protocols(md_settings.PROTOCOLS),
@@ -70,16 +70,13 @@ def _protocols(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _commands(main: click.Group) -> str:
-    return "\n".join(
-        line
-        for title, names in _groups(main)
-        for line in (f"## {title}", "", *(part for name in names for part in _command(main.commands[name], name)))
-    )
-
-
-def _groups(main: click.Group) -> Iterator[tuple[str, Iterable[str]]]:
-    yield from (getattr(main, "groups", None) or {"All commands": sorted(main.commands)}).items()
+def _commands(groups: Mapping[str, Iterable[click.Command]]) -> str:
+    lines = []
+    for title, commands in groups.items():
+        lines += [f"## {title}", ""]
+        for command in commands:
+            lines += _command(command, str(command.name))
+    return "\n".join(lines)
 
 
 def _command(command: click.Command, name: str) -> list[str]:

@@ -1,4 +1,6 @@
-r"""Fit an embedded-atom potential to ab-initio data by gradient descent (Zheng, Fung, JCIM 2026, methods.md section 2).
+r"""Fit an embedded-atom potential to ab-initio data by gradient descent.
+
+Source: Zheng, Fung, JCIM 2026, doi 10.1021/acs.jcim.6c00826; docs/methods.md, section 2.
 
     L = w_E |ΔE|/N + w_F |ΔF| + w_S |Δσ|,    mean over structures, force components, stress components
 
