@@ -7,6 +7,7 @@ NaN and infinite numbers become null.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -35,12 +36,15 @@ __all__ = [
     "locked",
     "read_json",
     "read_structure",
+    "read_structures",
     "replacing",
     "save_figure",
     "sha256_of",
     "to_json",
+    "unused",
     "write_bytes",
     "write_json",
+    "write_structure",
     "write_text",
 ]
 
@@ -207,6 +211,49 @@ def read_structure(path: PathName, *, index: int = -1, what: str = "structure") 
         raise InputError(f"{what} {path} is periodic but its cell has fewer than three vectors: complete it")
     atoms.calc = None
     return atoms
+
+
+def read_structures(*paths: PathName, index: str = ":", what: str = "structures") -> list[Atoms]:
+    """All structures of files that ASE reads, in order, with the labels that they have.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing, unreadable or empty.
+    """
+    import ase.io
+
+    frames: list[Atoms] = []
+    for path in paths:
+        if not Path(path).exists():
+            raise InputError(f"{what} {path}: no such file")
+        try:
+            found = ase.io.read(path, index=index)
+        except Exception as error:  # ASE's readers raise anything
+            raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
+        if not found:
+            raise InputError(f"{what} {path} has no structures")
+        frames += found if isinstance(found, list) else [found]
+    return frames
+
+
+def write_structure(path: PathName, atoms: Atoms) -> None:
+    """Write a structure in one piece, in the format that the name says; InputError where it cannot be."""
+    import ase.io
+
+    check_structure(path)
+    with replacing(path) as temporary:
+        try:
+            ase.io.write(temporary, atoms)
+        except Exception as error:  # ASE's writers raise anything
+            raise InputError(f"{path} cannot be written: {error or type(error).__name__}") from None
+
+
+def unused(path: PathName) -> Path:
+    """The path itself, or the next name that no file has: run.xyz, run-2.xyz, run-3.xyz."""
+    path = Path(path)
+    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    return path if not path.exists() else next(name for name in names if not name.exists())
 
 
 def check_writable(*paths: PathName | None) -> None:

@@ -59,8 +59,9 @@ class _Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # A closed pipe raises here, as print() does: commands that nobody reads end.
-        standard = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        print(PREFIX.get(record.levelno, "") + record.getMessage(), file=self.stream or standard, flush=True)
+        stream = self.stream or (sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
+        stream.write(f"{PREFIX.get(record.levelno, '')}{record.getMessage()}\n")
+        stream.flush()
 
 
 _SHOWN = _Messages()

@@ -16,9 +16,7 @@ CIRCLES: list[set[str]] = [
     {"asecalc_mlip.models", "asecalc_mlip.models.combine", "asecalc_mlip.models.sum"},
     {f"training.{name}" for name in ("finetune", "prepare", "pretrain", "replay", "results", "train")},
 ]
-BY_STRING = {
-    f"asecalc_mlip.commands.{name}" for name in ("common", "data", "dynamics", "eam", "models", "probes", "report")
-}
+BY_STRING = {"asecalc_mlip.commands.dynamics"}
 PRINTS = {
     "asecalc_mlip.analysis.rdf_report",
     "asecalc_mlip.engine.compiled",

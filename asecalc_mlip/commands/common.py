@@ -1,10 +1,8 @@
-"""What the commands share."""
+"""Shared parts of the commands."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,28 @@ from asecalc_mlip.errors import InputError
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
+class Repeating(click.Command):
+    """Command whose repeatable options take several values at once: --pairs A-B B-C, or --pairs A-B --pairs B-C."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        many = {name for p in self.params if isinstance(p, click.Option) and p.multiple for name in p.opts}
+        spread: list[str] = []
+        option, values = "", 0
+        for word in args:
+            if word.startswith("-"):
+                option, values = word if word in many else "", 0
+            elif option:
+                values += 1
+                if values > 1:
+                    spread.append(option)
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
 def existing(path: str) -> None:
     """Raise InputError unless there is such a file."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file.")
+        raise InputError(f"{path}: no such file")
 
 
 def settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -30,20 +46,37 @@ def settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return configs, [argument for argument in arguments if "=" in argument]
 
 
+def own_training(*packages: str) -> None:
+    """Raise InputError where a folder of the user's hides the package training, or `packages` are not installed.
+
+    Parameters
+    ----------
+    packages : str
+        Default: those that a training is built on.
+    """
+    from asecalc_mlip.extras import check_ours, require
+
+    check_ours("training")
+    require("training", *(packages or ("schnetpack", "pytorch_lightning")))
+
+
 def report(path: Path) -> None:
     """Print the census of a file that was made, without what is implausible only for labels of another source."""
-    frames = import_module("asecalc_mlip.data.readers").read_frames(path)
-    allowed = import_module("training.pretrain").large_labels(path, frames)
-    click.echo(f"{path}\n{import_module('asecalc_mlip.data.census').census(frames).report(allow_implausible=allowed)}")
+    from asecalc_mlip.data.census import census
+    from asecalc_mlip.data.readers import read_frames
+    from training.pretrain import large_labels
+
+    frames = read_frames(path)
+    click.echo(f"{path}\n{census(frames).report(allow_implausible=large_labels(path, frames))}")
 
 
-def write_json(path: str, result: Any) -> None:
-    """Write a result, or what its to_dict() returns."""
-    to_dict: Callable[[], dict] | None = getattr(result, "to_dict", None)
-    try:
-        Path(path).write_text(json.dumps(to_dict() if to_dict else result, indent=2, default=float) + "\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error}).") from error
+def written(path: str | None, result: Any) -> None:
+    """Write a result to a JSON file, if there is a name for it, and tell the name."""
+    if path:
+        from asecalc_mlip.files import write_json
+
+        write_json(path, result)
+        click.echo(path)
 
 
 def reading_options(command: Callable) -> Callable:

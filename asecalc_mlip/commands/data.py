@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +33,27 @@ def xtb(molecule: str, frames: int, temperature: float, output: str | None, prog
 
     The same command continues a run that was interrupted, or extends it when -n is larger.
     """
-    module = import_module("asecalc_mlip.data.xtb")
+    from asecalc_mlip.data.xtb import XtbSettings, make_dataset
+
     fields = {f"{name}_fs": options.pop(name) for name in ("spacing", "timestep", "equilibration")}
-    settings = module.XtbSettings(temperature_K=temperature, **fields, **options)
+    settings = XtbSettings(temperature_K=temperature, **fields, **options)
     target = output or f"{Path(molecule).stem}_xtb_{temperature:g}K.xyz"
-    path = module.make_dataset(molecule, target, n_frames=frames, settings=settings, progress=progress)
+    path = make_dataset(molecule, target, n_frames=frames, settings=settings, progress=progress)
     report(path)
 
 
-@data.command()
+@data.command("convert")
 @click.argument("source")
 @click.argument("target")
 @click.option("--index", default=":", show_default=True, help="Frames to take, e.g. ::10.")
 @reading_options
 @click.option("--overwrite", is_flag=True, help="Replace TARGET.")
-def convert(source: str, target: str, **options: Any) -> None:
+def convert_command(source: str, target: str, **options: Any) -> None:
     """Convert SOURCE (.xyz, .db, .npz, …) to extended XYZ with REF_ names, eV and Å."""
-    result = import_module("asecalc_mlip.data.convert").convert(source, target, **options)
-    click.echo(f"{target}\n{result.report()}")
+    from asecalc_mlip.data.convert import convert
+
+    census = convert(source, target, **options)
+    click.echo(f"{target}\n{census.report()}")
 
 
 @data.command()
@@ -66,6 +68,7 @@ def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:
 
     Without a network it says what to download by hand and where to put it.
     """
-    fetch = import_module("asecalc_mlip.data.downloads").fetch_molecule
-    for path in fetch(molecule, output, data_set="md17" if original else "rmd17", **options):
+    from asecalc_mlip.data.downloads import fetch_molecule
+
+    for path in fetch_molecule(molecule, output, data_set="md17" if original else "rmd17", **options):
         report(path)

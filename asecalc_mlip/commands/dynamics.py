@@ -39,11 +39,15 @@ def lammps(model: str, script: str, arguments: tuple[str, ...], elements: str | 
 
     The script has 'units metal' and, where other scripts have their pair_style, after the atoms are made:
 
+    \b
         fix mlip all external pf/callback 1 1
 
-    asecalc lammps silica.pt in.silica --elements Si,O -var T 2000
+    \b
+    Example:
+      asecalc lammps silica.pt in.silica --elements Si,O -var T 2000
     """
     existing(script)
     symbols = [symbol.strip() for symbol in elements.split(",")] if elements else None
-    run_script = import_module("asecalc_mlip.lammps").run_script
+    from asecalc_mlip.lammps import run_script
+
     run_script(model, script, symbols, arguments=arguments, beside_pair_style=beside_pair_style)

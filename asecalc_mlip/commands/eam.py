@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import report
+from asecalc_mlip.commands.common import own_training, report
 
 
 @click.group()
@@ -41,8 +40,12 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
     command continues.
     """
     files = {name: options.pop(name) for name in ("n_train", "test", "isolated", "compare", "progress")}
-    settings = import_module("training.eam").FitSettings(core=None if core == "none" else core, **options)
-    result = import_module("training.eam.files").fit_file(data, output, settings=settings, **files)
+    own_training("torch")
+    from training.eam import FitSettings
+    from training.eam.files import fit_file
+
+    settings = FitSettings(core=None if core == "none" else core, **options)
+    result = fit_file(data, output, settings=settings, **files)
     click.echo(f'{result}\nuse it:  atoms.calc = EAMCalculator.load("{output}")')
 
 
@@ -54,7 +57,7 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
 @click.option("--strength", type=float, default=0.5, show_default=True, help="Å, of the last round.")
 @click.option("--pairs", "n_pairs", type=click.IntRange(0), default=4, show_default=True, help="Closest pairs pulled.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--dimers", type=click.IntRange(0), default=0, show_default=True, help="Lone pairs of each two elements.")
+@click.option("--dimers", type=click.IntRange(0), default=0, show_default=True, help="Isolated dimers of each pair.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def label(data: str, model: str, output: str, **options: Any) -> None:
@@ -62,7 +65,10 @@ def label(data: str, model: str, output: str, **options: Any) -> None:
 
     The same command continues a file that was interrupted.
     """
-    path = import_module("training.eam.files").label_file(data, model, output, **options)
+    own_training("torch")
+    from training.eam.files import label_file
+
+    path = label_file(data, model, output, **options)
     report(path)
 
 
@@ -72,5 +78,8 @@ def label(data: str, model: str, output: str, **options: Any) -> None:
 @click.option("--check", metavar="DATA", help="Compare with the model on structures of this file, by ASE's EAM reader.")
 def export(model: str, output: str, check: str | None) -> None:
     """Write the EAM in MODEL as a table for LAMMPS, without its E0."""
-    found = import_module("training.eam.files").export_file(model, output, check=check)
+    own_training("torch")
+    from training.eam.files import export_file
+
+    found = export_file(model, output, check=check)
     click.echo(output if found is None else f"{output}\n{found}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import existing, reading_options, write_json
+from asecalc_mlip.commands.common import existing, reading_options, written
 
 KINDS = click.Choice(["solid", "liquid"])
 
@@ -15,17 +15,21 @@ KINDS = click.Choice(["solid", "liquid"])
 @click.argument("model")
 @click.argument("data")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
-@click.option("--batch-size", type=click.IntRange(1), help="Structures at once; default: what memory and caches like.")
+@click.option("--batch-size", type=click.IntRange(1), help="Structures at once; default: as memory and caches allow.")
 @reading_options
 def evaluate(model: str, data: str, output: str | None, batch_size: int | None, **reading: Any) -> None:
-    """Print the errors of a MODEL (.pt) on labelled DATA."""
+    """Print the errors of a MODEL (.pt) on labelled DATA.
+
+    \b
+    Example:
+      asecalc evaluate aspirin.pt test.xyz -o errors.json
+    """
     from asecalc_mlip.data.errors import evaluate_file
 
     existing(data)
     result = evaluate_file(model, data, batch_size=batch_size or "auto", **reading)
     click.echo(str(result))
-    if output:
-        write_json(output, result)
+    written(output, result)
 
 
 @click.command()
@@ -44,11 +48,12 @@ def reference(data: str, output: str, source: str | None, index: str, **options:
 
     A molecule gets mean bond lengths and h(r), a periodic system g(r), both the closest approach of each two elements.
 
-        asecalc reference train.xyz -o mine.reference.json
-
-        asecalc nvt mine.pt --reference mine.reference.json
-
     A file NAME.reference.json beside NAME.pt is found without being named.
+
+    \b
+    Examples:
+      asecalc reference train.xyz -o mine.reference.json
+      asecalc nvt mine.pt --reference mine.reference.json
     """
     from pathlib import Path
 
@@ -86,7 +91,9 @@ def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> 
 
     FRAMES is any file that ASE reads.
 
-        asecalc rdf run/trajectory.extxyz --reference silica.reference.json --group edi --figure rdf.png
+    \b
+    Example:
+      asecalc rdf run/trajectory.extxyz --reference silica.reference.json --group edi --figure rdf.png
     """
     from asecalc_mlip.analysis.rdf_report import rdf_report
     from asecalc_mlip.files import check_figure, check_writable, save_figure
@@ -98,8 +105,7 @@ def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> 
     click.echo(str(result))
     if options["save_reference"]:
         click.echo(options["save_reference"])
-    if output:
-        write_json(output, result)
+    written(output, result)
     if figure:
         from asecalc_mlip.plots.rdf import rdf_figure
 

@@ -2,101 +2,142 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import existing, settings, write_json
+from asecalc_mlip.commands.common import existing, own_training, settings, written
+
+SETTINGS = "[CONFIG.yaml...] [KEY=VALUE...]"
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
-def train(arguments: tuple[str, ...]) -> None:
+@click.argument("arguments", nargs=-1, metavar=SETTINGS)
+@click.option("--defaults", is_flag=True, help="Print every setting with its default and its sentence, and end.")
+@click.pass_context
+def train(context: click.Context, arguments: tuple[str, ...], defaults: bool) -> None:
     """Train a model.
 
-    Several CONFIG files and KEY=VALUE pairs are merged from left to right over training/defaults.yaml, e.g.
+    CONFIG files and KEY=VALUE pairs are merged from left to right over the defaults, which --defaults prints. Only
+    data.train has to be given. The same command goes on with a training that was interrupted.
 
-        asecalc train aspirin.yaml training.epochs=100
+    \b
+    Examples:
+      asecalc train data.train=train.xyz run.output=runs/mine
+      asecalc train aspirin.yaml run.max_epochs=100 run.time=30min
     """
-    configs, overrides = settings(arguments)
-    import_module("training.train").main(configs, overrides)
+    own_training()
+    if defaults:
+        from training.settings import explain
+
+        click.echo(explain())
+        return
+    configs, overrides = _given(context, arguments)
+    from training.train import main
+
+    main(configs, overrides)
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
-def pretrain(arguments: tuple[str, ...]) -> None:
-    """Train a model on structures that an embedded-atom potential has labelled.
+@click.argument("arguments", nargs=-1, metavar=SETTINGS)
+@click.pass_context
+def pretrain(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Train a model first on structures that an embedded-atom potential has labelled.
 
-    data.train is a file made by `asecalc eam label`. Or, with pretrain.eam, it is the data that will be fine-tuned
-    on: those of its structures that a training would see are perturbed in two steps and labelled first, e.g.
+    data.train is a file made by `asecalc eam label`. With pretrain.eam, it is the data to fine-tune on later: the
+    structures that a training would see are perturbed in two steps and labelled first. Labels stay in the folder of
+    the run; the same command goes on with a run that was interrupted.
 
-        asecalc pretrain silica.yaml pretrain.eam=silica_eam.pt run.output=runs/pretrained
-
-    Labels stay in the folder of the run; the same command continues one that was interrupted.
+    \b
+    Example:
+      asecalc pretrain silica.yaml pretrain.eam=silica_eam.pt run.output=runs/pretrained
     """
-    configs, overrides = settings(arguments)
-    import_module("training.pretrain").main(configs, overrides)
+    configs, overrides = _given(context, arguments)
+    from training.pretrain import main
+
+    main(configs, overrides)
 
 
 @click.command()
-@click.argument("base", metavar="BASE.pt")
-@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
-def finetune(base: str, arguments: tuple[str, ...]) -> None:
-    """Train the model BASE.pt further on other data, e.g.
-
-        asecalc finetune runs/pretrained/model.pt silica.yaml run.output=runs/silica finetune.replay=0.2
+@click.argument("base", metavar="MODEL")
+@click.argument("arguments", nargs=-1, metavar=SETTINGS)
+@click.pass_context
+def finetune(context: click.Context, base: str, arguments: tuple[str, ...]) -> None:
+    """Train a MODEL (.pt) further on other data.
 
     All weights are trained. Reference energies are shifted to the level of the new data. finetune.replay keeps a share
     of old structures in the batches, finetune.layer_decay lowers the rate from the head down, finetune.delta adds the
-    model to another potential. What is forgotten of the old data is shown at the end.
+    model to another potential. A table at the end shows how much of the old data is forgotten.
+
+    \b
+    Example:
+      asecalc finetune runs/pretrained/model.pt silica.yaml run.output=runs/silica finetune.replay=0.2
     """
-    configs, overrides = settings(arguments)
-    import_module("training.finetune").main(base, configs, overrides)
+    configs, overrides = _given(context, arguments)
+    from training.finetune import main
+
+    main(base, configs, overrides)
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG.yaml... [KEY=VALUE...]")
+@click.argument("arguments", nargs=-1, metavar=SETTINGS)
 @click.option("--space", multiple=True, metavar="KEY=LOW:HIGH[:log]|KEY=A,B,C",
-              help="What is varied; may be repeated. Default: epsilon and coefficients of weak.method.")  # fmt: skip
+              help="Setting to vary; may be repeated. Default: epsilon and coefficients of weak.method.")  # fmt: skip
 @click.option("--trials", type=int, default=20, show_default=True, help="Trainings in all, the plain one included.")
 @click.option("--timeout", type=float, metavar="MIN", help="End after so many minutes; run again to continue.")
 @click.option("-o", "--output", default="runs/tune", show_default=True, metavar="DIR", help="Folder of the search.")
 @click.option("--prune/--no-prune", default=True, help="End trials early that are worse than most.")
-def tune(arguments: tuple[str, ...], **options: Any) -> None:
+@click.pass_context
+def tune(context: click.Context, arguments: tuple[str, ...], **options: Any) -> None:
     """Search for the settings with the lowest validation loss.
 
-    Trial 0 is the plain training, to compare with. The same command continues a search that was interrupted, e.g.
+    Trial 0 is the plain training, to compare with. The same command goes on with a search that was interrupted.
 
-        asecalc tune aspirin.yaml --trials 30 --space weak.pitc=0.1:100:log --space weak.order=first,trapezoid
+    \b
+    Example:
+      asecalc tune aspirin.yaml --trials 30 --space weak.pitc=0.1:100:log --space weak.order=first,trapezoid
     """
-    configs, overrides = settings(arguments)
-    import_module("training.tune").main(configs, overrides, **options)
+    configs, overrides = _given(context, arguments)
+    from training.tune import main
+
+    main(configs, overrides, **options)
 
 
 @click.command()
 @click.argument("model")
 def info(model: str) -> None:
-    """Print what a MODEL file says about itself."""
-    click.echo(import_module("asecalc_mlip.checkpoint").describe(model))
+    """Print the card of a MODEL: its training data, errors, licence, sizes.
+
+    \b
+    Example:
+      asecalc info aspirin.pt
+    """
+    from asecalc_mlip.checkpoint import describe
+
+    click.echo(describe(model))
 
 
 @click.command()
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="FILE.pt", help="Model to write.")
-@click.option("--data", metavar="FILE", help="Structures it was trained on, to see that they stay as they are.")
+@click.option("--data", metavar="FILE", help="Structures of its training, to check that they stay as they are.")
 def core(model: str, output: str, data: str | None) -> None:
     """Add a ZBL core to a MODEL that is trained already.
 
     It keeps atoms apart where the model has seen nothing, and ends at 0.8 of the sum of their covalent radii, inside
-    the shortest bonds. To train with a core in place: finetune.delta=zbl.
+    the shortest bonds. Trainings have one in place unless model.prior=none.
+
+    \b
+    Example:
+      asecalc core plain.pt --data train.xyz -o safe.pt
     """
-    checkpoint = import_module("asecalc_mlip.checkpoint")
-    frames = []
+    from asecalc_mlip import checkpoint
+    from asecalc_mlip.calculators.zbl import add_core
+    from asecalc_mlip.data.readers import read_frames
+
     if data:
         existing(data)
-        frames = import_module("asecalc_mlip.data.readers").read_frames(data)
-    added, found = import_module("asecalc_mlip.calculators.zbl").add_core(checkpoint.load(model), frames)
+    added, found = add_core(checkpoint.load(model), read_frames(data) if data else [])
     e0, reference = added.reference_energies, added.reference
     checkpoint.save(output, added.potential, card=added.card, reference_energies=e0, reference=reference)
     click.echo(f"{output}: the core {found or 'was checked against no data; give --data'}")
@@ -105,7 +146,7 @@ def core(model: str, output: str, data: str | None) -> None:
 @click.command()
 @click.argument("model", default="aspirin.pt")
 @click.option("-s", "--structure", "structures", multiple=True, metavar="FILE|NAME", help="Structure; may be repeated.")
-@click.option("--steps", type=click.IntRange(1), help="Timed steps; default: what five seconds allow, 3 to 100.")
+@click.option("--steps", type=click.IntRange(1), help="Timed steps; default: as five seconds allow, 3 to 100.")
 @click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step, fs, of the ns/day.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: torch's choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
@@ -121,10 +162,27 @@ def bench(model: str, structures: tuple[str, ...], output: str | None, figure: s
     Structures are files, or names: ethanol, aspirin, quartz-72, water-192, quartz-576, quartz-2025; default: all
     names whose elements the model knows. SchNetPack's calculator with the same weights runs beside it where that is
     installed.
+
+    \b
+    Example:
+      asecalc bench silica.pt -s quartz.cif --scaling --figure speed.png
     """
-    import_module("asecalc_mlip.files").check_figure(figure)
-    report = import_module("asecalc_mlip.bench.report").bench_file(model, structures, echo=click.echo, **options)
-    if output:
-        write_json(output, report)
+    from asecalc_mlip.bench.report import bench_file
+    from asecalc_mlip.files import check_figure
+    from asecalc_mlip.plots.speed import bench_report
+
+    check_figure(figure)
+    report = bench_file(model, structures, echo=click.echo, **options)
+    written(output, report)
     if figure:
-        import_module("asecalc_mlip.plots.speed").bench_report(report.to_dict(), path=figure)
+        bench_report(report.to_dict(), path=figure)
+        click.echo(figure)
+
+
+def _given(context: click.Context, arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Files and KEY=VALUE pairs, at least one, once the training package is known to be ours."""
+    if not arguments:
+        raise click.UsageError("name a CONFIG.yaml, or give at least data.train=FILE", context)
+    found = settings(arguments)
+    own_training()
+    return found

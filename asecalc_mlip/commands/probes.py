@@ -1,34 +1,383 @@
-"""What the energy landscape of a model looks like; each command is a script of md_protocols."""
+"""The energy landscape of a model: curves of two atoms, relaxation, scans, crystals, vibrations."""
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import PASS_ON
+from asecalc_mlip.commands.common import Repeating, written
+from asecalc_mlip.errors import InputError
 
 __all__ = ["COMMANDS"]
 
-HELP = {
-    "diatomic": "Energy of two lone atoms over their distance (asecalc diatomic --help).",
-    "relax": "Relax a structure, and its cell if asked to (asecalc relax --help).",
-    "vibrations": "Harmonic vibrations of a molecule (asecalc vibrations --help).",
-    "scan": "Bond, angle and dihedral scans; smoothness of all bonds (asecalc scan --help).",
-    "eos": "Equation of state of a crystal (asecalc eos --help).",
-    "elastic": "Elastic constants of a crystal (asecalc elastic --help).",
-    "phonons": "Phonons of a crystal (asecalc phonons --help).",
-}
+
+def _probe(*, structure: bool = True, figure: bool = True) -> Callable[[Callable], Callable]:
+    """Give a command the arguments and options that every probe has."""
+    options = [click.argument("model")]
+    if structure:
+        options += [click.argument("structure", required=False)]
+    options += [
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
+        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True),
+        click.option("-o", "--output", metavar="FILE.json", help="Write the numbers to this file."),
+    ]
+    if figure:
+        options += [click.option("--figure", metavar="FILE.png", help="Draw them into this file.")]
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def _command(name: str, text: str) -> click.Command:
-    @click.command(name, context_settings=PASS_ON, add_help_option=False, help=text)
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-    def run(arguments: tuple[str, ...]) -> None:
-        sys.exit(import_module(f"md_protocols.{name}").main(list(arguments)))
-
-    return run
+_fmax = click.option("--fmax", type=float, default=1e-3, show_default=True, metavar="EV/A",
+                     help="Largest force after relaxations, eV/Å.")  # fmt: skip
+_tight = click.option("--fmax", type=float, default=1e-4, show_default=True, metavar="EV/A",
+                      help="Largest force after the relaxation, eV/Å.")  # fmt: skip
+_as_is = click.option("--as-is", is_flag=True, help="Take the structure as it is: do not relax it first.")
 
 
-COMMANDS = [_command(name, text) for name, text in HELP.items()]
+@click.command(cls=Repeating)
+@_probe(structure=False)
+@click.option("--pairs", multiple=True, metavar="A-B...", help="Pairs of elements; default: all of the model.")
+@click.option("--against", multiple=True, metavar="MODEL...", help="Other models, in the same figure.")
+@click.option("--names", multiple=True, metavar="NAME...", help="Names of the models in the figure, in their order.")
+@click.option("--training", metavar="FILE", help="Training data: attraction below 0.8 times their shortest distance of "
+              "a pair is a hole. Default: below 0.6 times the covalent radii.")  # fmt: skip
+@click.option("--grid", type=click.Choice(["full", "arena"]), default="full", show_default=True,
+              help="full: 0.3 Å to past the cutoff; arena: 0.9 R_cov to 3.1 R_vdW. Metrics are those of arena either "
+              "way.")  # fmt: skip
+@click.option("--title", default="Diatomic curves", help="Title of the figure.")
+def diatomic(
+    model: str,
+    pairs: tuple[str, ...],
+    against: tuple[str, ...],
+    names: tuple[str, ...],
+    training: str | None,
+    grid: Any,
+    title: str,
+    device: str,
+    dtype: Any,
+    **options: Any,
+) -> None:
+    """Draw and judge the energy of two isolated atoms over their distance.
+
+    The table has the metrics of MLIP Arena, and names what is unphysical: where do atoms attract that should repel?
+
+    \b
+    Examples:
+      asecalc diatomic aspirin.pt --figure pairs.png
+      asecalc diatomic plain.pt --against delta.pt --pairs Si-O O-O --training train.xyz
+    """
+    from asecalc_mlip.calculators.loading import load_calculator
+    from asecalc_mlip.files import read_structures
+    from asecalc_mlip.plots.diatomic import diatomic_figure
+    from asecalc_mlip.probes import diatomic_report, shortest_distances
+
+    models = [model, *against]
+    names = names or tuple(Path(path).stem for path in models)
+    if len(names) != len(models):
+        raise InputError(f"--names gives {len(names)} names for {len(models)} models: give one for each")
+    _check_files(**options)
+    shortest = shortest_distances(read_structures(training)) if training else None
+    reports = []
+    for path, name in zip(models, names, strict=True):
+        calculator = load_calculator(path, device=device, dtype=dtype)
+        reports.append(diatomic_report(calculator, pairs or None, grid=grid, shortest_A=shortest, name=name))
+        click.echo(str(reports[-1]))
+        for flags, curve in zip(reports[-1].flags, reports[-1].curves, strict=True):
+            for flag in flags:
+                click.echo(f"    {curve.pair}: {flag.name}: {flag.text}")
+    written(options["output"], [report.to_dict() for report in reports])
+    if options["figure"]:
+        diatomic_figure(reports, path=options["figure"], title=title)
+        click.echo(options["figure"])
+
+
+@click.command()
+@_probe(figure=False)
+@_fmax
+@click.option("--steps", type=int, default=500, show_default=True, metavar="N", help="Most steps.")
+@click.option("--cell", type=click.Choice(["fixed", "full", "volume"]), default="fixed", show_default=True,
+              help="What of the cell may relax; volume keeps its shape.")  # fmt: skip
+@click.option("--keep-symmetry", is_flag=True, help="Keep the space group.")
+@click.option("--optimizer", type=click.Choice(["bfgs", "fire"]), default="bfgs", show_default=True)
+@click.option("--write", metavar="FILE", help="Relaxed structure, in the format its name says. "
+              "Default: STRUCTURE-relaxed.xyz here, or the next free name.")  # fmt: skip
+def relax(
+    model: str,
+    structure: str | None,
+    write: str | None,
+    fmax: float,
+    output: str | None,
+    device: str,
+    dtype: Any,
+    **options: Any,
+) -> None:
+    """Relax a structure, and its cell if asked to, and write it to a file.
+
+    The exit code is 0 if it relaxed and 1 if it did not.
+
+    \b
+    Examples:
+      asecalc relax aspirin.pt
+      asecalc relax silica.pt quartz.cif --cell full --write relaxed.cif
+    """
+    from tqdm import tqdm
+
+    from asecalc_mlip import probes
+    from asecalc_mlip.files import check_structure, unused, write_structure
+    from asecalc_mlip.stopping import SoftStop
+
+    target = Path(write) if write else unused(f"{Path(structure or model).stem}-relaxed.xyz")
+    check_structure(target)
+    calculator, atoms = _subject(model, structure, device=device, dtype=dtype, output=output)
+    with SoftStop() as stop, tqdm(unit="step", disable=None) as bar:
+
+        def tell(step: int, force: float) -> bool:
+            bar.update(step - bar.n)
+            bar.set_postfix_str(f"largest force {force:.3g} eV/Å")
+            return stop.signal is not None
+
+        result = probes.relax(atoms, calculator, fmax_eV_per_A=fmax, tell=tell, **options)
+    click.echo(str(result))
+    written(output, result)
+    write_structure(target, result.atoms)
+    click.echo(str(target))
+    if stop.signal and not result.converged:
+        click.echo("Interrupted; the structure is as far as it came.", err=True)
+        sys.exit(128 + stop.signal)
+    sys.exit(0 if result.converged else 1)
+
+
+@click.command()
+@_probe()
+@click.option("--bond", "bonds", multiple=True, metavar="0,1", help="Two atoms, counted from 0; may be repeated.")
+@click.option("--angle", "angles", multiple=True, metavar="0,1,2", help="Three atoms; may be repeated.")
+@click.option("--dihedral", "dihedrals", multiple=True, metavar="0,1,2,3", help="Four atoms; may be repeated.")
+@click.option("--stretch", type=float, nargs=2, default=(0.6, 1.6), show_default=True, metavar="X X",
+              help="Range of the bonds, in their lengths.")  # fmt: skip
+def scan(
+    model: str,
+    structure: str | None,
+    bonds: tuple[str, ...],
+    angles: tuple[str, ...],
+    dihedrals: tuple[str, ...],
+    stretch: tuple[float, float],
+    **options: Any,
+) -> None:
+    """Scan bonds, angles and dihedrals of a rigid molecule.
+
+    Without any chosen, all bonds are stretched, and judged by how smooth their energy is.
+
+    \b
+    Examples:
+      asecalc scan aspirin.pt --figure bonds.png
+      asecalc scan ethanol.pt --bond 0,1 --angle 0,1,2 --dihedral 2,0,1,5 -o scans.json
+    """
+    from asecalc_mlip.plots.probes import scan_figure
+    from asecalc_mlip.probes import angle_scan, bond_scan, bond_smoothness, dihedral_scan
+
+    kinds: list[tuple[Callable, int, Sequence[str]]]
+    kinds = [(bond_scan, 2, bonds), (angle_scan, 3, angles), (dihedral_scan, 4, dihedrals)]
+    wanted = [(function, _indices(text, n)) for function, n, texts in kinds for text in texts]
+    output, figure = options["output"], options["figure"]
+    calculator, atoms = _subject(model, structure, **options)
+    scans = [function(atoms, calculator, *indices) for function, indices in wanted]
+    if scans:
+        click.echo("\n".join(map(str, scans)))
+        written(output, [scan.to_dict() for scan in scans])
+    else:
+        found = bond_smoothness(atoms, calculator, stretch=stretch)
+        click.echo(str(found))
+        written(output, found)
+        scans = found.scans
+    if figure:
+        scan_figure(scans, path=figure, title=f"{atoms.get_chemical_formula()}, {scans[0].model}")
+        click.echo(figure)
+
+
+@click.command()
+@_probe()
+@click.option("--range", "volume_range", type=float, default=6.0, show_default=True, metavar="%",
+              help="Range of the volume to either side.")  # fmt: skip
+@click.option("--volumes", type=int, default=9, show_default=True, metavar="N", help="Number of volumes.")
+@_fmax
+@_as_is
+@click.option("--rigid", is_flag=True, help="Scale positions only: do not relax the atoms in each cell.")
+def eos(
+    model: str,
+    structure: str | None,
+    volume_range: float,
+    volumes: int,
+    fmax: float,
+    as_is: bool,
+    rigid: bool,
+    **options: Any,
+) -> None:
+    """Fit the equation of state of a crystal (Birch-Murnaghan): volume, bulk modulus, energy.
+
+    \b
+    Example:
+      asecalc eos silica.pt quartz.cif --figure eos.png
+    """
+    from asecalc_mlip import probes
+    from asecalc_mlip.plots.probes import eos_figure
+
+    output, figure = options["output"], options["figure"]
+    calculator, atoms = _subject(model, structure, **options)
+    if not as_is and atoms.pbc.all():
+        relaxed = probes.relax(atoms, calculator, fmax_eV_per_A=fmax, cell="full")
+        click.echo(str(relaxed))
+        atoms = relaxed.atoms
+    result = probes.equation_of_state(atoms, calculator, volume_range_percent=volume_range, n_volumes=volumes,
+                                      relax_positions=not rigid, fmax_eV_per_A=fmax)  # fmt: skip
+    click.echo(str(result))
+    written(output, result)
+    if figure:
+        eos_figure([result], path=figure, title=result.formula)
+        click.echo(figure)
+
+
+@click.command()
+@_probe()
+@click.option("--symmetry", default="triclinic", show_default=True,
+              help="cubic, hexagonal, trigonal_high, ..., as matscipy names them; triclinic assumes none.")  # fmt: skip
+@click.option("--strain", type=float, default=0.004, show_default=True, help="Largest strain.")
+@click.option("--strains", type=int, default=5, show_default=True, metavar="N", help="Number of strains of each kind.")
+@_fmax
+@_as_is
+def elastic(
+    model: str,
+    structure: str | None,
+    strains: int,
+    fmax: float,
+    as_is: bool,
+    symmetry: str,
+    strain: float,
+    **options: Any,
+) -> None:
+    """Compute the elastic constants of a crystal by stress over strain, after a relaxation of cell and atoms.
+
+    \b
+    Example:
+      asecalc elastic silica.pt quartz.cif --symmetry trigonal_high -o elastic.json
+    """
+    from asecalc_mlip.plots.probes import elastic_figure
+    from asecalc_mlip.probes import elastic_constants
+
+    output, figure = options["output"], options["figure"]
+    calculator, atoms = _subject(model, structure, **options)
+    result = elastic_constants(atoms, calculator, symmetry=symmetry, strain=strain, n_strains=strains,
+                               fmax_eV_per_A=fmax, relax_first=not as_is)  # fmt: skip
+    click.echo(str(result))
+    written(output, result)
+    if figure:
+        elastic_figure(result, path=figure, title=f"{result.formula}, {result.model}")
+        click.echo(figure)
+
+
+@click.command()
+@_probe()
+@click.option("--supercell", type=int, nargs=3, metavar="N N N", help="Default: heights of 12 Å and more.")
+@click.option("--displacement", type=float, default=0.01, show_default=True, metavar="A", help="Displacement, Å.")
+@click.option("--mesh", type=int, nargs=3, default=(12, 12, 12), show_default=True, metavar="N N N",
+              help="Mesh of wave vectors of the density of states.")  # fmt: skip
+@_tight
+@_as_is
+def phonons(
+    model: str,
+    structure: str | None,
+    supercell: tuple[int, int, int] | None,
+    displacement: float,
+    mesh: tuple[int, int, int],
+    fmax: float,
+    as_is: bool,
+    **options: Any,
+) -> None:
+    """Compute the phonons of a crystal: band structure, density of states, thermal properties. Needs phonopy.
+
+    \b
+    Example:
+      asecalc phonons silica.pt quartz.cif --supercell 3 3 3 --figure phonons.png -o phonons.json
+    """
+    from asecalc_mlip import probes
+    from asecalc_mlip.plots.probes import phonon_figure
+
+    output, figure = options["output"], options["figure"]
+    calculator, atoms = _subject(model, structure, **options)
+    result = probes.phonons(atoms, calculator, supercell=supercell, displacement_A=displacement, mesh=mesh,
+                            fmax_eV_per_A=fmax, relax_first=not as_is)  # fmt: skip
+    click.echo(str(result))
+    written(output, result)
+    if figure:
+        title = f"{result.primitive.get_chemical_formula()}, {result.spacegroup}"
+        phonon_figure([result], path=figure, title=title)
+        click.echo(figure)
+
+
+@click.command()
+@_probe()
+@click.option("--method", type=click.Choice(["auto", "exact", "differences"]), default="auto", show_default=True,
+              help="Hessian: the exact one, or differences of forces.")  # fmt: skip
+@click.option("--delta", type=float, default=0.01, show_default=True, metavar="A", help="Of differences, Å.")
+@_tight
+@_as_is
+def vibrations(
+    model: str, structure: str | None, method: Any, delta: float, fmax: float, as_is: bool, **options: Any
+) -> None:
+    """Compute the harmonic vibrations of a molecule from the exact Hessian of the model, after a relaxation.
+
+    \b
+    Example:
+      asecalc vibrations aspirin.pt --figure vibrations.png
+    """
+    from asecalc_mlip import probes
+    from asecalc_mlip.plots.probes import vibration_figure
+
+    output, figure = options["output"], options["figure"]
+    calculator, atoms = _subject(model, structure, **options)
+    if not as_is:
+        relaxed = probes.relax(atoms, calculator, fmax_eV_per_A=fmax, steps=1000)
+        click.echo(str(relaxed))
+        atoms = relaxed.atoms
+    result = probes.vibrations(atoms, calculator, method=method, delta_A=delta)
+    click.echo(str(result))
+    written(output, result)
+    if figure:
+        vibration_figure([result], path=figure, title=atoms.get_chemical_formula())
+        click.echo(figure)
+
+
+def _subject(model: str, structure: str | None, *, device: str, dtype: Any, **files: str | None) -> tuple[Any, Any]:
+    """Calculator and structure; files that cannot be written are refused before anything is computed."""
+    from asecalc_mlip.calculators.loading import load_calculator, load_structure
+
+    _check_files(**files)
+    return load_calculator(model, device=device, dtype=dtype), load_structure(model, structure)
+
+
+def _check_files(*, output: str | None = None, figure: str | None = None) -> None:
+    from asecalc_mlip.files import check_figure, check_writable
+
+    check_writable(output)
+    check_figure(figure)
+
+
+def _indices(text: str, n: int) -> list[int]:
+    try:
+        indices = [int(part) for part in text.split(",")]
+    except ValueError:
+        indices = []
+    if len(indices) != n:
+        raise InputError(f"{text!r} is not {n} atoms: write their numbers, counted from 0, as {','.join('0123'[:n])}")
+    return indices
+
+
+COMMANDS = (diatomic, scan, relax, eos, elastic, phonons, vibrations)

@@ -1,9 +1,8 @@
-"""How a model behaves: one page, one figure."""
+"""One page and one figure of how a model behaves."""
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
@@ -29,15 +28,19 @@ def report(model: str, seeds: str | None, **options: Any) -> None:
     """Write one HTML page and one figure of how a MODEL (.pt) behaves.
 
     Card, errors on labelled data, stability over seeds, h(r) or g(r) against the reference, diatomic curves, energy
-    conservation, speed, and warnings on top. The same command goes on where it was interrupted, e.g.
+    conservation, speed, and warnings on top. The same command goes on where it was interrupted.
 
-        asecalc report aspirin.pt --data rmd17_aspirin_test.xyz -o aspirin-report
+    \b
+    Example:
+      asecalc report aspirin.pt --data rmd17_aspirin_test.xyz -o aspirin-report
     """
-    made = import_module("asecalc_mlip.report")
-    stopped = import_module("asecalc_mlip.report.dynamics").Stopped
-    settings = made.ReportSettings(model, seeds=made.parse_seeds(seeds), **options)
+    from asecalc_mlip.report import ReportSettings, make_report
+    from asecalc_mlip.report.dynamics import Stopped
+    from asecalc_mlip.units import parse_seeds
+
+    settings = ReportSettings(model, seeds=parse_seeds(seeds, most=64), **options)
     try:
-        click.echo(str(made.make_report(settings, echo=click.echo)))
-    except stopped as stop:
+        click.echo(str(make_report(settings, echo=click.echo)))
+    except Stopped as stop:
         click.echo(f"Stopped; what is done stays in {settings.folder}, and the same command goes on.", err=True)
         sys.exit(128 + stop.signal)

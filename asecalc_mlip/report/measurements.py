@@ -47,11 +47,11 @@ def diatomic_piece(subject: Subject, pieces: Pieces) -> dict:
     pairs, left_out = _pairs(subject)
 
     def make() -> dict:
-        from asecalc_mlip.commands.probe_script import load_calculator
+        from asecalc_mlip.calculators.loading import load_calculator
         from asecalc_mlip.plots.diatomic import diatomic_figure
         from asecalc_mlip.probes import diatomic_report, shortest_distances
 
-        calculator = load_calculator(str(subject.path), device=subject.settings.device)
+        calculator = load_calculator(subject.path, device=subject.settings.device, dtype="float64")
         shortest = shortest_distances(subject.frames) if subject.frames else None
         report = diatomic_report(calculator, pairs, shortest_A=shortest)
         diatomic_figure([report], path=pieces.folder / DIATOMIC, title="Two lone atoms over their distance")

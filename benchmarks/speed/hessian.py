@@ -25,7 +25,7 @@ from ase.vibrations import Vibrations
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.commands.probe_script import load_structure
+from asecalc_mlip.calculators.loading import load_structure
 from asecalc_mlip.probes.vibrations import finite_difference_hessian
 
 RESULT = Path(__file__).parents[1] / "results" / "hessian.json"

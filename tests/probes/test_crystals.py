@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
+from ase.io import read
 from ase.units import GPa
 
 from asecalc_mlip import extras
@@ -20,6 +21,7 @@ from asecalc_mlip.probes import elastic_constants, equation_of_state, phonons, r
 from asecalc_mlip.probes.elastic import hill_moduli
 from asecalc_mlip.probes.phonons import supercell_for
 from tests.cases import DIRECT, model_file
+from tests.commands import asecalc
 
 needs_phonopy = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('phonopy')", reason="no phonopy")
 ARGON = {"sigma": 3.4, "epsilon": 0.0104, "rc": 6.5, "ro": 5.0, "smooth": True}
@@ -203,37 +205,31 @@ def test_supercell_is_as_high_as_it_should_be():
         ("phonons", ["--as-is", "--supercell", "1", "1", "1", "--mesh", "2", "2", "2", "--figure", "out.png"]),
     ],
 )
-def test_scripts(script, options, tmp_path, monkeypatch, capsys):
-    from importlib import import_module
-
+def test_commands(script, options, tmp_path, monkeypatch):
     if script == "phonons":
         pytest.importorskip("phonopy")
     model = model_file(tmp_path, "eam")
     bulk("SiO", "rocksalt", a=4.4).write(tmp_path / "s.xyz")
     monkeypatch.chdir(tmp_path)
-    main = import_module(f"md_protocols.{script}").main
-    code = main([str(model), "s.xyz", "-o", "out.json", *options])
-    told = capsys.readouterr()
-    if script == "eos" and code == 2:  # a random model need not hold a crystal together, and says so
-        assert "no minimum" in told.err
+    result = asecalc(script, model, "s.xyz", "-o", "out.json", *options)
+    if script == "eos" and result.exit_code == 2:  # a random model need not hold a crystal together, and says so
+        assert "no minimum" in result.stderr
         return
-    assert code == 0, told.err
+    assert result.exit_code == 0, result.stderr
     assert json.loads((tmp_path / "out.json").read_text())
-    assert main([str(model), "absent.xyz"]) == 2
+    assert asecalc(script, model, "absent.xyz").exit_code == 2
 
 
 @pytest.mark.parametrize("script, options", [("eos", ["--rigid"]), ("elastic", ["--as-is", "--strains", "3"])])
-def test_constraints_are_left_out_and_told(script, options, tmp_path, monkeypatch, capsys):
+def test_constraints_are_left_out_and_told(script, options, tmp_path, monkeypatch):
     """A structure may come after options."""
-    from importlib import import_module
-
     monkeypatch.chdir(tmp_path)
     crystal = bulk("SiO", "rocksalt", a=4.4)
     crystal.set_constraint(FixAtoms([0]))
     crystal.write("held.traj")
-    main = import_module(f"md_protocols.{script}").main
-    main([str(model_file(tmp_path, "eam")), *options, "held.traj"])
-    assert "the constraints of the structure (FixAtoms) are left out" in capsys.readouterr().err
+    result = asecalc(script, model_file(tmp_path, "eam"), *options, "held.traj")
+    assert "Warning: " in result.stderr
+    assert "the constraints of the structure (FixAtoms) are left out" in result.stderr
 
 
 def test_relaxation_ends_where_it_is_told_to():
@@ -250,25 +246,33 @@ def test_relaxation_ends_where_it_is_told_to():
     assert seen[-1][1] == pytest.approx(result.max_force_eV_per_A)
 
 
-def test_relax_tells_by_its_exit_code(tmp_path, monkeypatch, capsys):
-    from md_protocols import relax as script
-
+def test_relax_tells_by_its_exit_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     atoms = bulk("SiO", "rocksalt", a=4.4, cubic=True)
     atoms.rattle(0.2, seed=1)
     atoms.write("s.xyz")
-    model = str(model_file(tmp_path, "eam"))
-    assert script.main([model, "--steps", "1", "s.xyz", "--write", "out.xyz"]) == 1
-    assert "NOT relaxed" in capsys.readouterr().out and (tmp_path / "out.xyz").exists()
+    model = model_file(tmp_path, "eam")
+    result = asecalc("relax", model, "--steps", "1", "s.xyz", "--write", "out.xyz")
+    assert result.exit_code == 1
+    assert "NOT relaxed" in result.stdout and (tmp_path / "out.xyz").exists()
     for name, message in (("out.nosuch", "no such format"), ("nowhere/out.xyz", "no folder")):
-        assert script.main([model, "s.xyz", "--write", name]) == 2
-        assert message in capsys.readouterr().err
+        result = asecalc("relax", model, "s.xyz", "--write", name)
+        assert result.exit_code == 2 and message in result.stderr
 
 
-def test_figures_that_cannot_be_written_are_refused_first(tmp_path, monkeypatch, capsys):
-    from md_protocols import eos
+def test_relax_writes_its_structure_and_replaces_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    atoms = bulk("SiO", "rocksalt", a=4.4, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.write("s.xyz")
+    for name in ("s-relaxed.xyz", "s-relaxed-2.xyz"):
+        result = asecalc("relax", model_file(tmp_path, "eam"), "s.xyz", "--steps", "1")
+        assert name in result.stdout.splitlines()
+        assert np.abs(read(name).positions - atoms.positions).max() > 0
 
+
+def test_figures_that_cannot_be_written_are_refused_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, message in (("x.nosuch", "figures end with"), ("nowhere/x.png", "no folder"), (".", "is a folder")):
-        assert eos.main(["absent.pt", "s.xyz", "--figure", name]) == 2
-        assert message in capsys.readouterr().err
+        result = asecalc("eos", "absent.pt", "s.xyz", "--figure", name)
+        assert result.exit_code == 2 and message in result.stderr

@@ -23,8 +23,8 @@ from asecalc_mlip.probes import (
     wall_distance_error,
 )
 from asecalc_mlip.probes.diatomic import all_pairs, arena_range
-from md_protocols.diatomic import main
 from tests.cases import DIRECT, make_potential, model_file
+from tests.commands import asecalc
 from tests.probes.toys import BOND, DEPTH, STIFFNESS, Batched, Pair, cut, lennard_jones, morse, with_bump
 
 
@@ -205,11 +205,15 @@ def test_bad_input_is_refused():
             call()
 
 
-def test_script(tmp_path, capsys):
+def test_command(tmp_path):
     model = str(model_file(tmp_path, "eam"))
     files = ["-o", str(tmp_path / "d.json"), "--figure", str(tmp_path / "d.png")]
-    assert main([model, "--pairs", "Si-O", "--against", model, "--names", "one", "two", *files]) == 0
+    result = asecalc("diatomic", model, "--pairs", "Si-O", "--against", model, "--names", "one", "two", *files)
+    assert result.exit_code == 0, result.stderr
     written = json.loads((tmp_path / "d.json").read_text())
     assert [one["model"] for one in written] == ["one", "two"] and (tmp_path / "d.png").is_file()
-    assert main([model, "--pairs", "Si-Xx"]) == 2 and "no element" in capsys.readouterr().err
-    assert main([model, "--names", "a", "b"]) == 2 and main([model, "--figure", "/nowhere/d.png"]) == 2
+    assert asecalc("diatomic", model, "--pairs", "Si-O", "O-O").stdout.count("Si-O") == 1
+    result = asecalc("diatomic", model, "--pairs", "Si-Xx")
+    assert result.exit_code == 2 and "no element" in result.stderr
+    assert asecalc("diatomic", model, "--names", "a", "b").exit_code == 2
+    assert asecalc("diatomic", model, "--figure", "/nowhere/d.png").exit_code == 2

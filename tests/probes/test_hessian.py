@@ -16,8 +16,8 @@ from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.probes import relax, vibrations
 from asecalc_mlip.probes.vibrations import finite_difference_hessian
 from asecalc_mlip.zoo import FOLDER as ZOO
-from md_protocols.vibrations import main
 from tests.cases import DIRECT, PHYSICAL, make_structure, model_file
+from tests.commands import asecalc
 
 
 @pytest.mark.parametrize("structure", ["molecule", "skewed"])
@@ -118,8 +118,9 @@ def test_exact_and_differences_agree_on_a_real_model():
     assert 3500 < exact.frequencies_cm1[-1] < 3900  # O–H stretch
 
 
-def test_script(tmp_path, capsys):
+def test_command(tmp_path):
     files = ["-o", str(tmp_path / "v.json"), "--figure", str(tmp_path / "v.png")]
-    assert main(["ethanol.pt", *files]) == 0
-    assert "21 vibrations" in capsys.readouterr().out and (tmp_path / "v.png").is_file()
-    assert main(["ethanol.pt", "absent.xyz"]) == 2
+    result = asecalc("vibrations", "ethanol.pt", *files)
+    assert result.exit_code == 0, result.stderr
+    assert "21 vibrations" in result.stdout and (tmp_path / "v.png").is_file()
+    assert asecalc("vibrations", "ethanol.pt", "absent.xyz").exit_code == 2

@@ -12,8 +12,8 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.plots.probes import scan_figure
 from asecalc_mlip.probes import angle_scan, bond_scan, bond_smoothness, dihedral_scan
 from asecalc_mlip.probes.fragments import bonds_of, far_side, in_ring
-from md_protocols.scan import main
 from tests.cases import DIRECT, model_file
+from tests.commands import asecalc
 from tests.probes.toys import Pair, cut, morse, with_bump
 
 
@@ -108,12 +108,13 @@ def test_bad_input_is_refused(calc):
             call()
 
 
-def test_script(tmp_path, monkeypatch, capsys):
+def test_command(tmp_path, monkeypatch):
     model = str(model_file(tmp_path, "eam"))
     molecule("H2O").write(tmp_path / "w.xyz")
     monkeypatch.chdir(tmp_path)
-    assert main([model, "w.xyz", "-o", "s.json", "--figure", "s.png"]) == 0
+    assert asecalc("scan", model, "w.xyz", "-o", "s.json", "--figure", "s.png").exit_code == 0
     assert json.loads((tmp_path / "s.json").read_text())["formula"] == "H2O" and (tmp_path / "s.png").is_file()
-    assert main([model, "w.xyz", "--bond", "0,1", "--angle", "1,0,2", "-o", "t.json"]) == 0
+    assert asecalc("scan", model, "w.xyz", "--bond", "0,1", "--angle", "1,0,2", "-o", "t.json").exit_code == 0
     assert len(json.loads((tmp_path / "t.json").read_text())) == 2
-    assert main([model, "w.xyz", "--bond", "0-1"]) == 2 and "0,1" in capsys.readouterr().err
+    result = asecalc("scan", model, "w.xyz", "--bond", "0-1")
+    assert result.exit_code == 2 and "0,1" in result.stderr

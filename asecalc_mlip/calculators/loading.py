@@ -1,0 +1,59 @@
+"""A model file as the calculator of its kind, and the structure that comes with it."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Literal
+
+from asecalc_mlip import zoo
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import read_structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from asecalc_mlip.calculators.eam import EAMCalculator
+    from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+
+__all__ = ["load_calculator", "load_structure"]
+
+
+def load_calculator(
+    model: str | PathLike, *, device: str = "auto", dtype: Literal["float32", "float64"] = "float32"
+) -> PIWSLCalculator | EAMCalculator:
+    """Load a model as the calculator of its kind: that of an embedded-atom potential knows its components.
+
+    Parameters
+    ----------
+    model : path
+        A .pt file, or the name of a shipped one.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" ...
+    dtype : {"float32", "float64"}
+        float64 for relaxations, phonons and whatever takes small differences.
+
+    Raises
+    ------
+    CheckpointError
+        Where there is no such model, or the file is none.
+    """
+    from asecalc_mlip import EAMCalculator, PIWSLCalculator
+    from asecalc_mlip.checkpoint import load
+
+    loaded = load(model)
+    kind = EAMCalculator if loaded.potential.architecture == "eam" else PIWSLCalculator
+    return kind(loaded, device=device, dtype=dtype)
+
+
+def load_structure(model: str | PathLike, structure: str | PathLike | None = None) -> Atoms:
+    """Read a structure from its file, or the one that comes with the model (aspirin.xyz beside aspirin.pt).
+
+    Raises
+    ------
+    InputError
+        Where there is none, or the file cannot be used.
+    """
+    path = structure or zoo.beside(model, ".xyz")
+    if path is None:
+        raise InputError(f"{model} comes without a structure: give a file after it")
+    return read_structure(path)
