@@ -25,6 +25,9 @@ exclude_patterns = ["_build", "_ext"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
+smartquotes = False  # would turn --help into –help
+highlight_language = "text"
+
 # `name` in a docstring is a link where there is a target, else code.
 default_role = "py:obj"
 # Short names such as `r` belong to several classes; the link then goes to the first.

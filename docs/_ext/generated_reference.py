@@ -97,10 +97,10 @@ def _option_row(option: click.Option, context: click.Context) -> str:
 
 
 def _help(text: str) -> list[str]:
-    """Paragraphs of a help text; those that click leaves as they are (after a line of \\b) as code."""
+    """Paragraphs of a help text; commands, and what click leaves as it is (after a line of \\b), as code."""
     lines: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text).partition("\f")[0]):
-        if paragraph.startswith("\b"):
+    for paragraph in re.split(r"\n[ \t]*\n", inspect.cleandoc(text).partition("\f")[0]):
+        if paragraph.startswith(("\b", " ", "asecalc ")):
             lines += ["```console", inspect.cleandoc(paragraph.removeprefix("\b")), "```", ""]
         else:
             lines += [_escaped(paragraph), ""]

@@ -12,6 +12,7 @@ from typing import Any
 # Sections of NumPy's convention, below which indentation has a meaning of its own.
 SECTION = re.compile(r"^-{3,}\s*$")
 BULLET = re.compile(r"^\s*([-*]|\d+\.)\s")
+ATTRIBUTE = re.compile(r"^(\w+(?:, \w+)*) : (.+)$")
 MARKUP = re.compile(r"([|*\\])|(?<=\w)_(?!\w)")
 
 
@@ -19,7 +20,29 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     """Rewrite the lines of one docstring in place; runs before napoleon."""
     end = next((k - 1 for k, line in enumerate(lines) if SECTION.match(line)), len(lines))
     head = _literal_blocks([line if line.startswith((" ", ">>>")) else _escaped(line) for line in lines[:end]])
-    lines[:] = head + [_escaped(line) for line in lines[end:]]
+    lines[:] = head + [_escaped(line) for line in _attributes(lines[end:])]
+
+
+def _attributes(lines: list[str]) -> list[str]:
+    """Sections with the attributes written as napoleon reads them: one name each, its sentence on the next line.
+
+    Here "name, other : sentence" is one line, which napoleon takes for names and a type.
+    """
+    result: list[str] = []
+    inside = False
+    for k, line in enumerate(lines):
+        following = lines[k + 1] if k + 1 < len(lines) else ""
+        if SECTION.match(following):
+            inside = line.strip() == "Attributes"
+        found = ATTRIBUTE.match(line) if inside else None
+        if found is None:
+            result.append(line)
+        elif following.startswith(" ") and following.strip()[:1].isupper():
+            result += [f"{found[1]} : {found[2]}"]  # a type, and a sentence below
+        else:
+            for name in found[1].split(", "):
+                result += [name, f"    {found[2]}"]
+    return result
 
 
 def _literal_blocks(lines: list[str]) -> list[str]:
