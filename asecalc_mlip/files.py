@@ -228,7 +228,7 @@ def read_structures(*paths: PathName, index: str = ":", what: str = "structures"
         if not Path(path).exists():
             raise InputError(f"{what} {path}: no such file")
         try:
-            found = ase.io.read(path, index=index)
+            found = ase.io.read(str(path), index=index)
         except Exception as error:  # ASE's readers raise anything
             raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
         if not found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from asecalc_mlip import zoo
@@ -19,7 +19,7 @@ __all__ = ["load_calculator", "load_structure"]
 
 
 def load_calculator(
-    model: str | PathLike, *, device: str = "auto", dtype: Literal["float32", "float64"] = "float32"
+    model: str | Path, *, device: str = "auto", dtype: Literal["float32", "float64"] = "float32"
 ) -> PIWSLCalculator | EAMCalculator:
     """Load a model as the calculator of its kind: that of an embedded-atom potential knows its components.
 
@@ -45,7 +45,7 @@ def load_calculator(
     return kind(loaded, device=device, dtype=dtype)
 
 
-def load_structure(model: str | PathLike, structure: str | PathLike | None = None) -> Atoms:
+def load_structure(model: str | Path, structure: str | Path | None = None) -> Atoms:
     """Read a structure from its file, or the one that comes with the model (aspirin.xyz beside aspirin.pt).
 
     Raises

@@ -46,28 +46,21 @@ def settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return configs, [argument for argument in arguments if "=" in argument]
 
 
-def own_training(*packages: str) -> None:
-    """Raise InputError where a folder of the user's hides the package training, or `packages` are not installed.
-
-    Parameters
-    ----------
-    packages : str
-        Default: those that a training is built on.
-    """
+def own_training(*, stack: bool = True) -> None:
+    """Raise InputError where a folder of the user's hides the package training, or its stack is not installed."""
     from asecalc_mlip.extras import check_ours, require
 
     check_ours("training")
-    require("training", *(packages or ("schnetpack", "pytorch_lightning")))
+    if stack:
+        require("training", "schnetpack", "pytorch_lightning")
 
 
-def report(path: Path) -> None:
-    """Print the census of a file that was made, without what is implausible only for labels of another source."""
+def echo_census(path: Path, **options: Any) -> None:
+    """Print which labels a file has that was made; options are those of `Census.report`."""
     from asecalc_mlip.data.census import census
     from asecalc_mlip.data.readers import read_frames
-    from training.pretrain import large_labels
 
-    frames = read_frames(path)
-    click.echo(f"{path}\n{census(frames).report(allow_implausible=large_labels(path, frames))}")
+    click.echo(f"{path}\n{census(read_frames(path)).report(**options)}")
 
 
 def written(path: str | None, result: Any) -> None:

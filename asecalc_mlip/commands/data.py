@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import reading_options, report
+from asecalc_mlip.commands.common import echo_census, reading_options
 
 
 @click.group()
@@ -20,7 +20,7 @@ def data() -> None:
 @click.option("-n", "--frames", type=click.IntRange(1), default=500, show_default=True, help="Frames in the end.")
 @click.option("-T", "--temperature", type=float, default=500.0, show_default=True, help="Temperature, K.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Default: MOLECULE_xtb_500K.xyz, here.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the start and the noise.")
 @click.option("--spacing", type=float, default=10.0, show_default=True, help="Time between frames, fs.")
 @click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step, fs.")
 @click.option("--equilibration", type=float, default=500.0, show_default=True, help="Time before frame 0, fs.")
@@ -31,7 +31,11 @@ def data() -> None:
 def xtb(molecule: str, frames: int, temperature: float, output: str | None, progress: bool, **options: Any) -> None:
     """Make a data set of MOLECULE by GFN2-xTB dynamics.
 
-    The same command continues a run that was interrupted, or extends it when -n is larger.
+    The same command goes on with a run that was interrupted, and extends it when -n is larger.
+
+    \b
+    Example:
+      asecalc data xtb ethanol.xyz -n 500 -T 500
     """
     from asecalc_mlip.data.xtb import XtbSettings, make_dataset
 
@@ -39,7 +43,7 @@ def xtb(molecule: str, frames: int, temperature: float, output: str | None, prog
     settings = XtbSettings(temperature_K=temperature, **fields, **options)
     target = output or f"{Path(molecule).stem}_xtb_{temperature:g}K.xyz"
     path = make_dataset(molecule, target, n_frames=frames, settings=settings, progress=progress)
-    report(path)
+    echo_census(path)
 
 
 @data.command("convert")
@@ -49,7 +53,12 @@ def xtb(molecule: str, frames: int, temperature: float, output: str | None, prog
 @reading_options
 @click.option("--overwrite", is_flag=True, help="Replace TARGET.")
 def convert_command(source: str, target: str, **options: Any) -> None:
-    """Convert SOURCE (.xyz, .db, .npz, …) to extended XYZ with REF_ names, eV and Å."""
+    """Convert SOURCE (.xyz, .db, .npz, …) to extended XYZ with REF_ names, eV and Å.
+
+    \b
+    Example:
+      asecalc data convert labels.db train.xyz --energy-unit kcal/mol --index ::10
+    """
     from asecalc_mlip.data.convert import convert
 
     census = convert(source, target, **options)
@@ -66,9 +75,13 @@ def convert_command(source: str, target: str, **options: Any) -> None:
 def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:
     """Fetch MOLECULE of the public rMD17, a training and a test file.
 
-    Without a network it says what to download by hand and where to put it.
+    Without a network it says which file to download by hand and where to put it.
+
+    \b
+    Example:
+      asecalc data rmd17 aspirin -o data
     """
     from asecalc_mlip.data.downloads import fetch_molecule
 
     for path in fetch_molecule(molecule, output, data_set="md17" if original else "rmd17", **options):
-        report(path)
+        echo_census(path)

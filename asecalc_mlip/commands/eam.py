@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import own_training, report
+from asecalc_mlip.commands.common import echo_census, own_training
 
 
 @click.group()
@@ -20,31 +20,37 @@ def eam() -> None:
 @click.option("--n-train", type=click.IntRange(1), help="Use so many frames, drawn by the seed; test on the others.")
 @click.option("--test", type=click.Path(), help="Test on the frames of this file.")
 @click.option("--isolated", type=click.Path(), help="File of isolated atoms for E0; default: fitted with the rest.")
-@click.option("--epochs", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=200, show_default=True, help="Passes over the data.")
 @click.option("--lr", type=float, default=2e-3, show_default=True, help="Learning rate.")
-@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--core", type=click.Choice(["none", "zbl"]), default="none", show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Structures in a step.")
+@click.option("--core", type=click.Choice(["none", "zbl"]), default="none", show_default=True,
+              help="Repulsion inside the shortest bonds.")  # fmt: skip
 @click.option("--cutoff", type=float, default=8.0, show_default=True, help="Å.")
-@click.option("--exponentials", "n_exponentials", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--exponentials", "n_exponentials", type=click.IntRange(1), default=10, show_default=True,
+              help="Terms of each embedding function.")  # fmt: skip
 @click.option("--energy-weight", type=float, default=0.01, show_default=True, help="Per eV/atom.")
 @click.option("--forces-weight", type=float, default=50.0, show_default=True, help="Per eV/Å.")
 @click.option("--stress-weight", type=float, default=50.0, show_default=True, help="Per eV/Å³, where labelled.")
 @click.option("--density/--morse-only", default=True, help="Embedded atoms, or Morse pairs alone.")
 @click.option("--compare", is_flag=True, help="Fit Morse pairs alone too and report their errors.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split and the start.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def fit(data: str, output: str, core: str, **options: Any) -> None:
     """Fit an EAM to labelled DATA.
 
     Leaves the model, a figure and JSON of every pair curve with its components, and a checkpoint, from which the same
-    command continues.
+    command goes on.
+
+    \b
+    Example:
+      asecalc eam fit silica.xyz -o silica_eam.pt --n-train 120 --core zbl
     """
     files = {name: options.pop(name) for name in ("n_train", "test", "isolated", "compare", "progress")}
-    own_training("torch")
+    own_training(stack=False)
     from training.eam import FitSettings
     from training.eam.files import fit_file
 
-    settings = FitSettings(core=None if core == "none" else core, **options)
+    settings = FitSettings(core="zbl" if core == "zbl" else None, **options)
     result = fit_file(data, output, settings=settings, **files)
     click.echo(f'{result}\nuse it:  atoms.calc = EAMCalculator.load("{output}")')
 
@@ -56,20 +62,27 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
 @click.option("--rounds", type=click.IntRange(0), default=5, show_default=True, help="Copies of each structure.")
 @click.option("--strength", type=float, default=0.5, show_default=True, help="Å, of the last round.")
 @click.option("--pairs", "n_pairs", type=click.IntRange(0), default=4, show_default=True, help="Closest pairs pulled.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the perturbations.")
 @click.option("--dimers", type=click.IntRange(0), default=0, show_default=True, help="Isolated dimers of each pair.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def label(data: str, model: str, output: str, **options: Any) -> None:
     """Perturb the structures of DATA and label them with the EAM in MODEL.
 
-    The same command continues a file that was interrupted.
+    The same command goes on with a file that was interrupted.
+
+    \b
+    Example:
+      asecalc eam label silica.xyz silica_eam.pt -o labelled.xyz --rounds 5
     """
-    own_training("torch")
+    own_training(stack=False)
+    from asecalc_mlip.data.readers import read_frames
     from training.eam.files import label_file
+    from training.pretrain import large_labels
 
     path = label_file(data, model, output, **options)
-    report(path)
+    # An EAM labels far from equilibrium: forces that would be implausible in ab-initio data are meant here.
+    echo_census(path, allow_implausible=large_labels(path, read_frames(path)))
 
 
 @eam.command()
@@ -77,8 +90,13 @@ def label(data: str, model: str, output: str, **options: Any) -> None:
 @click.option("-o", "--output", required=True, metavar="FILE.eam.fs", help="Table for pair_style eam/fs.")
 @click.option("--check", metavar="DATA", help="Compare with the model on structures of this file, by ASE's EAM reader.")
 def export(model: str, output: str, check: str | None) -> None:
-    """Write the EAM in MODEL as a table for LAMMPS, without its E0."""
-    own_training("torch")
+    """Write the EAM in MODEL as a table for LAMMPS, without its E0.
+
+    \b
+    Example:
+      asecalc eam export silica_eam.pt -o silica.eam.fs --check silica.xyz
+    """
+    own_training(stack=False)
     from training.eam.files import export_file
 
     found = export_file(model, output, check=check)

@@ -15,7 +15,9 @@ from asecalc_mlip.errors import InputError
 __all__ = ["COMMANDS"]
 
 
-def _probe(*, structure: bool = True, figure: bool = True) -> Callable[[Callable], Callable]:
+def _probe(
+    *, structure: bool = True, figure: bool = True, output: str = "Write the numbers to this file."
+) -> Callable[[Callable], Callable]:
     """Give a command the arguments and options that every probe has."""
     options = [click.argument("model")]
     if structure:
@@ -23,7 +25,7 @@ def _probe(*, structure: bool = True, figure: bool = True) -> Callable[[Callable
     options += [
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
         click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True),
-        click.option("-o", "--output", metavar="FILE.json", help="Write the numbers to this file."),
+        click.option("-o", "--output", metavar="FILE.json", help=output),
     ]
     if figure:
         options += [click.option("--figure", metavar="FILE.png", help="Draw them into this file.")]
@@ -101,14 +103,14 @@ def diatomic(
 
 
 @click.command()
-@_probe(figure=False)
+@_probe(figure=False, output="Write the numbers to this file; the structure, if it does not end with .json.")
 @_fmax
 @click.option("--steps", type=int, default=500, show_default=True, metavar="N", help="Most steps.")
 @click.option("--cell", type=click.Choice(["fixed", "full", "volume"]), default="fixed", show_default=True,
               help="What of the cell may relax; volume keeps its shape.")  # fmt: skip
 @click.option("--keep-symmetry", is_flag=True, help="Keep the space group.")
 @click.option("--optimizer", type=click.Choice(["bfgs", "fire"]), default="bfgs", show_default=True)
-@click.option("--write", metavar="FILE", help="Relaxed structure, in the format its name says. "
+@click.option("--write", metavar="FILE", help="Write the structure to this file, beside -o. "
               "Default: STRUCTURE-relaxed.xyz here, or the next free name.")  # fmt: skip
 def relax(
     model: str,
@@ -127,7 +129,7 @@ def relax(
     \b
     Examples:
       asecalc relax aspirin.pt
-      asecalc relax silica.pt quartz.cif --cell full --write relaxed.cif
+      asecalc relax silica.pt quartz.cif --cell full -o relaxed.cif
     """
     from tqdm import tqdm
 
@@ -135,6 +137,10 @@ def relax(
     from asecalc_mlip.files import check_structure, unused, write_structure
     from asecalc_mlip.stopping import SoftStop
 
+    if output and not output.endswith(".json"):
+        if write:
+            raise InputError(f"-o {output} and --write {write}: numbers go to a .json file, the structure to one other")
+        output, write = None, output
     target = Path(write) if write else unused(f"{Path(structure or model).stem}-relaxed.xyz")
     check_structure(target)
     calculator, atoms = _subject(model, structure, device=device, dtype=dtype, output=output)

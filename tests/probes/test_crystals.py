@@ -265,10 +265,14 @@ def test_relax_writes_its_structure_and_replaces_none(tmp_path, monkeypatch):
     atoms = bulk("SiO", "rocksalt", a=4.4, cubic=True)
     atoms.rattle(0.05, seed=1)
     atoms.write("s.xyz")
-    for name in ("s-relaxed.xyz", "s-relaxed-2.xyz"):
-        result = asecalc("relax", model_file(tmp_path, "eam"), "s.xyz", "--steps", "1")
+    model = model_file(tmp_path, "eam")
+    for name in ("s-relaxed.xyz", "s-relaxed-2.xyz", "other.cif"):
+        output = ["-o", name] if name == "other.cif" else []
+        result = asecalc("relax", model, "s.xyz", "--steps", "1", *output)
         assert name in result.stdout.splitlines()
         assert np.abs(read(name).positions - atoms.positions).max() > 0
+    result = asecalc("relax", model, "s.xyz", "-o", "a.xyz", "--write", "b.xyz")
+    assert result.exit_code == 2 and "a .json file" in result.stderr
 
 
 def test_figures_that_cannot_be_written_are_refused_first(tmp_path, monkeypatch):
