@@ -60,12 +60,12 @@ SCHNETPACK_IMPORTS = [
 # back to plain torch. No -ffast-math: linking with it would change the arithmetic of the whole process.
 KERNEL_FLAGS = ["-O3", "-std=c++17", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-Wno-psabi"]
 KERNELS = Extension(
-    "asecalc_mlip.kernels._message",
-    [f"asecalc_mlip/kernels/{name}.cpp" for name in ("message", "painn", "schnet", "eam")],
+    "asecalc_mlip.kernels._native",
+    sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("asecalc_mlip/kernels/*.cpp")),
     language="c++",
     extra_compile_args=[] if os.name == "nt" else KERNEL_FLAGS,
     extra_link_args=[] if os.name == "nt" else ["-pthread"],
-    depends=["asecalc_mlip/kernels/lanes.h"],
+    depends=sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("asecalc_mlip/kernels/*.h")),
     optional=True,
 )
 

@@ -111,7 +111,7 @@ class PIWSLModel(ModelInterface):
         check_distances(graph)
         # On a GPU torch-sim finds out itself how much fits, by trying.
         on_cpu = self._device.type == "cpu"
-        engine = self.calculator.memory.engine_for(graph) if on_cpu else self.calculator.engine
+        engine = self.calculator.engine if on_cpu else self.calculator.engine.engine
         prediction = engine(graph, forces=self._compute_forces, stress=self._compute_stress)
         names = ("energy", "forces", "stress", "energy_std", "forces_std")
         found = {name: getattr(prediction, name, None) for name in names}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
 from asecalc_mlip.checkpoint import save
-from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential
+from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential, hyperparameters_of
 
 E0 = {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0}
 # Those that everything about engines, training and files is tested with, and all that obey the same physics.
@@ -50,7 +48,7 @@ def make_potential(
     if architecture == DIRECT:
         architecture, changes = "painn", {"direct_forces": True, **changes}
     sizes = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8, **SIZES.get(architecture, {}), **changes}
-    known = inspect.signature(ARCHITECTURES[architecture]).parameters
+    known = hyperparameters_of(architecture)
     hyperparameters = {name: value for name, value in sizes.items() if name in known or name in changes}
     potential = build_potential(architecture, hyperparameters, reference_energies=E0, scale=1.3)
     with torch.no_grad():

@@ -18,7 +18,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from tqdm import tqdm
 
 from asecalc_mlip.calculators.checks import ElementCheck, check_distances
-from asecalc_mlip.engine.memory import MemoryGuard, available_bytes, bytes_needed, check_list, is_out_of_memory
+from asecalc_mlip.engine import MemoryGuard
+from asecalc_mlip.engine.memory import available_bytes, check_list
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
 
@@ -42,8 +43,7 @@ class Evaluated(Protocol):
     """What `evaluate_iter` needs of a calculator."""
 
     device: torch.device
-    engine: Any
-    memory: MemoryGuard
+    engine: MemoryGuard
     check_elements: ElementCheck
 
     @property
@@ -92,12 +92,12 @@ class _Limit:
         """Whether structures with so many atoms and edges in all may go together."""
         # An atom without neighbours costs something too.
         small = number <= self.number and n_edges + n_atoms <= self.edges
-        return small and bytes_needed(self.engine, n_atoms, n_edges) <= self.bytes
+        return small and self.engine.bytes_needed(n_atoms, n_edges) <= self.bytes
 
     def shrink(self, batch: Sequence[_Entry]) -> None:
         """From now on half of what a batch took that did not fit."""
         sizes = (sum(entry.graph.n_atoms for entry in batch), sum(entry.graph.n_edges for entry in batch))
-        self.bytes = min(self.bytes, 0.5 * bytes_needed(self.engine, *sizes))
+        self.bytes = min(self.bytes, 0.5 * self.engine.bytes_needed(*sizes))
 
 
 def _batches(calculator: Evaluated, structures: Iterable[Atoms], limit: _Limit) -> Iterator[list[_Entry]]:
@@ -131,7 +131,7 @@ def _run(calculator: Evaluated, batch: Sequence[_Entry], limit: _Limit) -> Itera
     pending = [batch]
     while pending:
         part = pending.pop()
-        prediction = _attempt(calculator, part) if len(part) > 1 else _alone(calculator, part[0])
+        prediction = _together(calculator, part) if len(part) > 1 else _alone(calculator, part[0])
         if prediction is not None:
             yield from _split(prediction, part)
             continue
@@ -141,35 +141,20 @@ def _run(calculator: Evaluated, batch: Sequence[_Entry], limit: _Limit) -> Itera
         pending += [part[half:], part[:half]]
 
 
+@torch.inference_mode(False)
 def _alone(calculator: Evaluated, entry: _Entry) -> Prediction:
     """Prediction of one structure, which cannot be halved but perhaps go in pieces."""
     try:
-        found = _attempt(calculator, [entry], calculator.memory.engine_for(entry.graph))
-        if found is None:
-            message = f"memory ran out: {calculator.memory.message(entry.graph)}"
-            pieces = calculator.memory.in_pieces(entry.graph, message)
-            found = None if pieces is None else _attempt(calculator, [entry], pieces)
-            if found is None:
-                raise NotEnoughMemoryError(message)
+        return calculator.engine(entry.graph.to(calculator.device), forces=True, stress=entry.periodic)
     except NotEnoughMemoryError as error:
         raise NotEnoughMemoryError(f"structure {entry.index}: {error}") from None
-    return found
 
 
 @torch.inference_mode(False)
-def _attempt(calculator: Evaluated, batch: Sequence[_Entry], engine: Any = None) -> Prediction | None:
-    """Prediction of a batch, or None where memory ran out."""
-    engine = engine or calculator.engine
-    try:
-        graph = batch_graphs([entry.graph for entry in batch]).to(calculator.device)
-        return engine(graph, forces=True, stress=any(entry.periodic for entry in batch))
-    except (MemoryError, RuntimeError) as error:
-        # Nothing may be kept of the error: its traceback holds the tensors that filled the memory.
-        if not is_out_of_memory(error):
-            raise
-    if calculator.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return None
+def _together(calculator: Evaluated, batch: Sequence[_Entry]) -> Prediction | None:
+    """Prediction of a batch, or None where memory is too small for it."""
+    graph = batch_graphs([entry.graph for entry in batch]).to(calculator.device)
+    return calculator.engine.whole(graph, forces=True, stress=any(entry.periodic for entry in batch))
 
 
 def _split(prediction: Prediction, batch: Sequence[_Entry]) -> Iterator[dict[str, Any]]:

@@ -1,17 +1,16 @@
-"""What must hold before a model is asked: known elements, no overlapping atoms, a device that exists."""
+"""Checks before a model is asked: known elements, no overlapping atoms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from ase.data import chemical_symbols
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 
-__all__ = ["ElementCheck", "check_distances", "checked_device"]
+__all__ = ["ElementCheck", "check_distances"]
 
 # Å; below this distance no model has data and a division by the distance loses its digits.
 CLOSEST = 0.1
@@ -74,26 +73,3 @@ def check_distances(graph: AtomGraph) -> None:
             f"atoms {i} and {j} are {smallest**0.5:.3f} Å apart, closer than {CLOSEST} Å: two atoms overlap, "
             "perhaps an atom given twice, a wrong cell, or scaled coordinates read as Å"
         )
-
-
-def checked_device(name: str) -> torch.device:
-    """Device by name; "auto" takes a GPU if there is one.
-
-    Raises
-    ------
-    InputError
-        For a device that does not exist.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name!r}: torch sees no GPU here; use device='auto' or 'cpu'")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPU(s), counted from 0")
-    return device

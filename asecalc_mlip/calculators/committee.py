@@ -21,8 +21,7 @@ from torch import Tensor
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel, load
-from asecalc_mlip.engine import Engine
-from asecalc_mlip.engine.memory import MemoryGuard, bytes_needed
+from asecalc_mlip.engine import Engine, MemoryGuard
 from asecalc_mlip.errors import CommitteeDisagreement, InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, Prediction
@@ -75,8 +74,8 @@ class CommitteeCalculator(PIWSLCalculator):
         # The first member is this calculator itself.
         members = [self, *(PIWSLCalculator(model, **options) for model in models[1:])]
         self._members = potentials = [member.potential for member in members]
-        self.engine = CommitteeEngine([member.engine for member in members], potentials)
-        self.memory = MemoryGuard(self.engine, self.device)
+        engine = CommitteeEngine([member.engine.engine for member in members], potentials)
+        self.engine = MemoryGuard(engine, self.device)
         # One list for all, as far as the member that sees farthest.
         self.neighbors = NeighborCache(max(p.cutoff for p in potentials), self.neighbors.skin)
         if any(p.direct_forces for p in potentials):
@@ -148,12 +147,16 @@ class CommitteePrediction(Prediction):
 class CommitteeEngine:
     """Runs several engines one after another on the same graph."""
 
+    # Each member holds its own; pieces of one potential are no committee.
+    holds_edges = False
+    keeps_buffer = True
+
     def __init__(self, engines: Sequence[Engine], potentials: Sequence[Potential]):
         self.engines, self.cutoffs = list(engines), [potential.cutoff for potential in potentials]
         self.potential = potentials[0]
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> CommitteePrediction:
-        """See `asecalc_mlip.engine.Engine`; forces are always taken, for their spread."""
+        """See `asecalc_mlip.engine.base.Engine`; forces are always taken, for their spread."""
         widest = max(self.cutoffs)
         graphs = [graph if cutoff == widest else graph.within(cutoff) for cutoff in self.cutoffs]
         found = [engine(g, forces=True, stress=stress) for engine, g in zip(self.engines, graphs, strict=True)]
@@ -171,7 +174,7 @@ class CommitteeEngine:
 
     def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
         """Of all members: an engine may keep its buffer while the next runs."""
-        return sum(bytes_needed(engine, n_atoms, n_edges) for engine in self.engines)
+        return sum(engine.bytes_needed(n_atoms, n_edges) for engine in self.engines)
 
     def describe(self) -> str:
         """What runs, in a few words."""

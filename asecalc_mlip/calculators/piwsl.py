@@ -17,11 +17,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from asecalc_mlip.calculators.base import StateCalculator
 from asecalc_mlip.calculators.batches import BatchSize, evaluate_iter
-from asecalc_mlip.calculators.checks import CLOSEST, ElementCheck, check_distances, checked_device
+from asecalc_mlip.calculators.checks import CLOSEST, ElementCheck, check_distances
 from asecalc_mlip.checkpoint import LoadedModel, load
-from asecalc_mlip.engine import Compile, Engine, Precision, make_engine
+from asecalc_mlip.engine import Compile, MemoryGuard, Precision, checked_device, make_engine
 from asecalc_mlip.engine.hessian import double, hessian
-from asecalc_mlip.engine.memory import MemoryGuard, check_list
+from asecalc_mlip.engine.memory import check_list
 from asecalc_mlip.engine.transfer import to_host
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
@@ -70,10 +70,9 @@ class PIWSLCalculator(StateCalculator):
         self.potential = copy.deepcopy(model.potential).to(device=self.device, dtype=getattr(torch, dtype))
         if self.potential.direct_forces:
             self.implemented_properties = [name for name in self.implemented_properties if name != "stress"]
-        self.engine: Engine = make_engine(self.potential, compile, precision=precision)
+        self.engine = MemoryGuard(make_engine(self.potential, compile, precision=precision), self.device)
         self.neighbors = NeighborCache(self.potential.cutoff, skin)
         self.check_elements = ElementCheck(self.potential.elements, model.path.name)
-        self.memory = MemoryGuard(self.engine, self.device)
         self._stress_wanted = False
         self._doubles: list[Potential] = []
         self._seconds = {"neighbours": 0.0, "model": 0.0}
@@ -181,9 +180,8 @@ class PIWSLCalculator(StateCalculator):
             )
             if self.neighbors.closest < CLOSEST:
                 check_distances(graph)
-            engine = self.memory.engine_for(graph)
             middle = time.perf_counter()
-            prediction = engine(graph, forces=True, stress=stress)
+            prediction = self.engine(graph, forces=True, stress=stress)
         self.results = self._results(prediction)
         self._seconds["neighbours"] += middle - start
         self._seconds["model"] += time.perf_counter() - middle

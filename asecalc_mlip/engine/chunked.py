@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from asecalc_mlip.engine.estimate import autograd_bytes
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.models import Potential, Prediction, predict
+from asecalc_mlip.models.potential import Potential, Prediction, predict
 
 __all__ = ["EDGES_PER_PIECE", "ChunkedEngine"]
 
@@ -35,26 +36,28 @@ class ChunkedEngine:
     Parameters
     ----------
     potential : Potential
-        One for which `serves` is true; it is copied.
+        It is copied.
     edges_per_piece : int
     """
+
+    holds_edges = False
+    keeps_buffer = False
 
     def __init__(self, potential: Potential, *, edges_per_piece: int = EDGES_PER_PIECE):
         self.potential = copy.deepcopy(potential).requires_grad_(False)
         self.edges_per_piece = edges_per_piece
-        self.potential.network.over_edges = _InPieces(edges_per_piece)  # type: ignore[assignment]
-
-    @staticmethod
-    def serves(potential: Potential) -> bool:
-        """Whether the network passes its messages through a function that can be replaced."""
-        return hasattr(potential.network, "over_edges")
+        self.potential.network.over_edges = _InPieces(edges_per_piece)
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
-        """See `asecalc_mlip.engine.Engine`."""
+        """See `asecalc_mlip.engine.base.Engine`."""
         return predict(self.potential, graph, forces=forces, stress=stress)
 
+    def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
+        """Memory that a call takes beyond the graph itself."""
+        return autograd_bytes(self.potential, n_atoms, n_edges, native=False, piece=self.edges_per_piece)
+
     def describe(self) -> str:
-        """What runs, in a few words."""
+        """Say what runs, in a few words."""
         return f"eager in pieces of {self.edges_per_piece:,} edges"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import sys
 import time
 import warnings
@@ -24,13 +25,18 @@ from torch import Tensor
 
 from asecalc_mlip._version import __version__
 from asecalc_mlip.engine import cache, edges
+from asecalc_mlip.engine.base import Engine, EngineName
 from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_by_number, lone_atoms
+from asecalc_mlip.engine.estimate import autograd_bytes
 from asecalc_mlip.engine.padding import pad_graph
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.kernels import native_library, plain
-from asecalc_mlip.models import Potential, Prediction, layers, radial
+from asecalc_mlip.kernels import library, plain
+from asecalc_mlip.models import layers, radial
+from asecalc_mlip.models.potential import Potential, Prediction
 
-__all__ = ["CompiledEngine", "CompilerError"]
+__all__ = ["CompiledEngine", "CompilerError", "compiled_or_other"]
+
+_log = logging.getLogger("asecalc_mlip")
 
 Program = Callable[[list[Tensor]], list[Tensor]]
 
@@ -46,6 +52,8 @@ class CompiledEngine:
     ----------
     potential : Potential
         One for which `why_not` is None.
+    otherwise : callable, optional
+        Potential → engine, for a copy where the program cannot be had; default: the error.
 
     Raises
     ------
@@ -55,8 +63,13 @@ class CompiledEngine:
         Where the cache folder cannot be used.
     """
 
-    def __init__(self, potential: Potential):
+    name: EngineName = "compiled"
+    holds_edges = True
+    keeps_buffer = False
+
+    def __init__(self, potential: Potential, otherwise: Callable[[Potential], Engine] | None = None):
         self.potential = potential
+        self._otherwise = otherwise
         self._weights = [tensor.detach().contiguous() for tensor in potential.network.state_dict().values()]
         path = cache.fetch(*_key(potential))
         if path is None:
@@ -80,23 +93,25 @@ class CompiledEngine:
 
     @staticmethod
     def pays(potential: Potential) -> bool:
-        """Whether it was faster than the eager engine at every size; of PaiNN only where messages are not native."""
-        return potential.architecture == "schnet" or native_library() is None
+        """Whether it is faster than the eager engine at every size, as any is where messages are not native."""
+        return potential.network.traits.compiling_pays or library.native_library() is None
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
-        """See `asecalc_mlip.engine.Engine`."""
+        """See `asecalc_mlip.engine.base.Engine`."""
         vectors = graph.vectors()
         raw, gradient = self._run(graph, vectors)
         return assemble(self.potential, self._alone, graph, vectors, raw, gradient, forces=forces, stress=stress)
 
     def __reduce__(self) -> tuple:
         # A program in memory cannot be copied; the copy loads it anew, or runs without where that fails.
-        from asecalc_mlip.engine import make_engine
+        return compiled_or_other, (self.potential, self._otherwise)
 
-        return make_engine, (self.potential, "compiled")
+    def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
+        """Memory that a call takes beyond the graph itself."""
+        return autograd_bytes(self.potential, n_atoms, n_edges, native=False)
 
     def describe(self) -> str:
-        """What runs, in a few words."""
+        """Say what runs, in a few words."""
         return f"compiled {self.potential.architecture} (AOTInductor)"
 
     def _run(self, graph: AtomGraph, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +124,24 @@ class CompiledEngine:
         with torch.no_grad():
             raw, gradient = self._program(inputs)
         return raw[: graph.n_atoms], gradient[: graph.n_edges]
+
+
+def compiled_or_other(potential: Potential, otherwise: Callable[[Potential], Engine] | None) -> Engine:
+    """The compiled engine, or where it cannot be had another one, with a warning.
+
+    Warns
+    -----
+    UserWarning
+        For want of a compiler or of a cache folder.
+    """
+    try:
+        return CompiledEngine(potential, otherwise)
+    except (cache.CacheError, CompilerError) as error:
+        if otherwise is None:
+            raise
+        other = otherwise(potential)
+        warnings.warn(f"the compiled engine cannot be used: {error}. Runs instead: {other.describe()}", stacklevel=4)
+        return other
 
 
 def _key(potential: Potential) -> tuple[str, dict[str, Any]]:
@@ -144,7 +177,9 @@ def _code(*names: str) -> str:
 def _build(potential: Potential, target: Path) -> None:
     """Compile the program of a potential into a file, and say so: it takes long, once."""
     folder = target.parent.parent
-    _say(f"compiling {potential.architecture} for this machine, about half a minute, once (kept in {folder})")
+    _log.warning(
+        "compiling %s for this machine, about half a minute, once (kept in %s)", potential.architecture, folder
+    )
     start = time.perf_counter()
     with warnings.catch_warnings():
         # The compiler's own deprecations are of no use to who runs a model.
@@ -158,7 +193,7 @@ def _build(potential: Potential, target: Path) -> None:
             )
         except Exception as error:
             raise CompilerError(f"{type(error).__name__}: {_first_line(error)}") from error
-    _say(f"compiled in {time.perf_counter() - start:.0f} s")
+    _log.warning("compiled in %.0f s", time.perf_counter() - start)
 
 
 def _options() -> dict[str, Any]:
@@ -170,10 +205,6 @@ def _options() -> dict[str, Any]:
         # What calls the loops one after another is most of the code and takes none of the time.
         options["aot_inductor.compile_wrapper_opt_level"] = "O0"
     return options
-
-
-def _say(text: str) -> None:
-    print(f"asecalc: {text}", file=sys.stderr, flush=True)
 
 
 def _exported(potential: Potential) -> Any:

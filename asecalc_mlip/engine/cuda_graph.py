@@ -15,12 +15,14 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from asecalc_mlip.engine.base import EngineName
 from asecalc_mlip.engine.eager import EagerEngine
 from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_by_number, lone_atoms
+from asecalc_mlip.engine.estimate import autograd_bytes
 from asecalc_mlip.engine.padding import bucket, pad_graph
 from asecalc_mlip.engine.precision import Precision, arithmetic
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.models import Potential, Prediction
+from asecalc_mlip.models.potential import Potential, Prediction
 
 __all__ = ["CudaGraphEngine"]
 
@@ -51,6 +53,10 @@ class CudaGraphEngine:
         False runs the same padded evaluation without a graph, on any device; for tests.
     """
 
+    name: EngineName = "cuda-graph"
+    holds_edges = True
+    keeps_buffer = False
+
     def __init__(self, potential: Potential, *, precision: Precision = "float32", capture: bool = True):
         self.potential = potential
         self.precision: Precision = precision
@@ -79,7 +85,7 @@ class CudaGraphEngine:
         )
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
-        """See `asecalc_mlip.engine.Engine`."""
+        """See `asecalc_mlip.engine.base.Engine`."""
         small = graph.n_edges <= MOST_EDGES and not self._broken
         with self._lock:
             place = self._bucket(graph, forces, stress) if small else None
@@ -91,8 +97,12 @@ class CudaGraphEngine:
         # Captured graphs cannot be copied; a copy captures its own.
         return _remake, (self.potential, self.precision, self._capture)
 
+    def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
+        """Memory that a call takes beyond the graph itself."""
+        return autograd_bytes(self.potential, n_atoms, n_edges, native=False)
+
     def describe(self) -> str:
-        """What runs, in a few words."""
+        """Say what runs, in a few words."""
         if self._broken:
             return self._eager.describe()
         digits = "" if self.precision == "float32" else f", {self.precision}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from asecalc_mlip.graph import AtomGraph, EdgeGraph
-from asecalc_mlip.models import Potential, Prediction
+from asecalc_mlip.models.potential import Potential, Prediction
 
 __all__ = ["assemble", "energies_and_gradient", "energies_by_number", "lone_atoms"]
 

@@ -2,7 +2,7 @@
 
     H_ij = ∂²E / ∂r_i ∂r_j = −∂F_i / ∂r_j,      i, j over all 3N coordinates
 
-PaiNN has a way of its own, by forward tangents (hessian_painn.py). Elsewhere the forces are made once, with their
+An architecture may have a way of its own, as PaiNN has (models/painn_hessian.py). Elsewhere the forces are made once, with their
 graph, and every row costs one backward pass through it. The native kernels take one direction at a time, so there rows
 go one by one, elsewhere as many at once as memory and caches allow. Each part of a sum goes its own way.
 
@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 
 from asecalc_mlip.engine.eager import EagerEngine
-from asecalc_mlip.engine.hessian_painn import painn_bytes, painn_hessian
-from asecalc_mlip.engine.memory import available_bytes, bytes_needed
+from asecalc_mlip.engine.estimate import native_messages
+from asecalc_mlip.engine.memory import available_bytes
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.kernels import native_library, plain_kernels
-from asecalc_mlip.models import PaiNN, Potential, parts_of
+from asecalc_mlip.kernels import plain_kernels
+from asecalc_mlip.models.combine import parts_of
+from asecalc_mlip.models.potential import Potential
+from asecalc_mlip.models.traits import OwnHessian
 
 __all__ = ["NO_HESSIAN", "double", "hessian"]
 
@@ -36,7 +38,6 @@ NO_HESSIAN = (
 # Memory of the forces with their graph, and of one row through it, in evaluations; measured 2.2 and 1.5 for PaiNN.
 _GRAPH, _ROW = 3.0, 2.0
 _SHARE = 0.6
-_NATIVE = ("painn", "schnet", "torchmd_et")
 # Edges × features up to which many rows by plain torch are faster than rows one by one by native kernels.
 _SMALL = 10_000
 # More rows at once do not make it faster on a CPU, whose caches they leave.
@@ -58,7 +59,7 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
     graph : AtomGraph
         One structure.
     rows : int, optional
-        Rows at once; default: what memory allows, or for PaiNN the way of `hessian_painn`.
+        Rows at once; default: what memory allows, or the own way of the architecture.
 
     Raises
     ------
@@ -71,8 +72,9 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
         raise InputError(NO_HESSIAN)
     if len(parts := parts_of(potential)) > 1:
         return torch.stack([hessian(part, graph.within(part.cutoff), rows=rows) for part in parts]).sum(0)
-    if rows is None and _by_tangents(potential, graph):
-        return painn_hessian(potential, graph)
+    if rows is None and (own := _own_way(potential, graph)) is not None:
+        found = potential.scale * own.compute(potential.network, graph)
+        return 0.5 * (found + found.T)
     at_once = _rows(potential, graph) if rows is None else rows
     n = 3 * graph.n_atoms
     # The native kernels take one direction at a time.
@@ -89,10 +91,11 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
     return 0.5 * (found + found.T)
 
 
-def _by_tangents(potential: Potential, graph: AtomGraph) -> bool:
-    """Whether the faster way of PaiNN can be taken, which grows with the square of the number of atoms."""
+def _own_way(potential: Potential, graph: AtomGraph) -> OwnHessian | None:
+    """The faster way of the architecture, if it has one and that fits into memory."""
+    own = potential.network.traits.hessian
     fits = _SHARE * available_bytes(graph.positions.device)
-    return isinstance(potential.network, PaiNN) and painn_bytes(potential, graph.n_atoms) < fits
+    return own if own is not None and own.bytes_needed(potential.network, graph.n_atoms) < fits else None
 
 
 def _some_rows(gradient: Tensor, positions: Tensor, start: int, number: int) -> Tensor:
@@ -115,7 +118,7 @@ def _some_rows(gradient: Tensor, positions: Tensor, start: int, number: int) -> 
 def _rows(potential: Potential, graph: AtomGraph) -> int:
     """Rows at once."""
     on_cpu = graph.positions.device.type == "cpu"
-    one = bytes_needed(EagerEngine(potential), graph.n_atoms, graph.n_edges)
+    one = EagerEngine(potential).bytes_needed(graph.n_atoms, graph.n_edges)
     free = _SHARE * available_bytes(graph.positions.device)
     if (_GRAPH + _ROW) * one > free:
         raise NotEnoughMemoryError(
@@ -123,7 +126,7 @@ def _rows(potential: Potential, graph: AtomGraph) -> int:
             f"{(_GRAPH + _ROW) * one / 1e9:.3g} GB; {free / 1e9:.3g} GB can be had. Take a smaller structure, or "
             "finite differences of the forces"
         )
-    native = on_cpu and potential.architecture in _NATIVE and native_library() is not None
-    if native and graph.n_edges * getattr(potential.network, "n_features", 128) > _SMALL:
+    native = potential.network.traits.native_messages and native_messages(potential)
+    if native and graph.n_edges * potential.network.n_features > _SMALL:
         return 1
     return max(1, min(int((free - _GRAPH * one) / (_ROW * one)), _ROWS_ON_CPU if on_cpu else _ROWS_ON_GPU))

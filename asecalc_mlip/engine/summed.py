@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from asecalc_mlip.engine.base import Engine
 from asecalc_mlip.engine.native import NativeEngine
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.models import Potential, Prediction, parts_of
-from asecalc_mlip.models.sum import Sum
-from asecalc_mlip.models.zbl import ZBL
+from asecalc_mlip.models.combine import parts_of
+from asecalc_mlip.models.potential import Potential, Prediction
 
 __all__ = ["SumEngine"]
 
@@ -27,21 +27,31 @@ class SumEngine:
         Potential → engine.
     """
 
-    def __init__(self, potential: Potential, make: Callable):
+    def __init__(self, potential: Potential, make: Callable[[Potential], Engine]):
         self.potential = potential
         parts = parts_of(potential)
         self.engines = [make(part) for part in parts]
         self._cutoffs = [part.cutoff for part in parts]
-        # To pass over the far edges costs ZBL less than to drop them does.
-        self._trims = [not isinstance(part.network, ZBL) for part in parts]
+        self._trims = [part.network.traits.trims_edges for part in parts]
 
     @staticmethod
     def pays(potential: Potential) -> bool:
         """Whether a potential is a sum of which a part runs natively, so that one engine for all would be slower."""
-        return isinstance(potential.network, Sum) and any(map(NativeEngine.serves, parts_of(potential)))
+        parts = parts_of(potential)
+        return len(parts) > 1 and any(map(NativeEngine.serves, parts))
+
+    @property
+    def holds_edges(self) -> bool:
+        """Whether a part does."""
+        return any(engine.holds_edges for engine in self.engines)
+
+    @property
+    def keeps_buffer(self) -> bool:
+        """Whether all parts do."""
+        return all(engine.keeps_buffer for engine in self.engines)
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
-        """See `asecalc_mlip.engine.Engine`."""
+        """See `asecalc_mlip.engine.base.Engine`."""
         longest = max(self._cutoffs)
         trims = zip(self._cutoffs, self._trims, strict=True)
         near = [graph.within(cutoff) if trim and cutoff < longest else graph for cutoff, trim in trims]
@@ -53,13 +63,14 @@ class SumEngine:
             stress=_sum([one.stress for one in found if one.stress is not None]) if stress else None,
         )
 
-    def shares(self) -> list[float]:
-        """Of the edges of the longest cutoff, those that each part has; about, for atoms spread evenly."""
+    def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
+        """Memory that a call takes beyond the graph itself; far edges are about as many as if atoms were spread evenly."""
         longest = max(self._cutoffs)
-        return [(cutoff / longest) ** 3 for cutoff in self._cutoffs]
+        pairs = zip(self.engines, self._cutoffs, strict=True)
+        return sum(engine.bytes_needed(n_atoms, int((cutoff / longest) ** 3 * n_edges)) for engine, cutoff in pairs)
 
     def describe(self) -> str:
-        """What runs, in a few words."""
+        """Say what runs, in a few words."""
         return " + ".join(engine.describe() for engine in self.engines)
 
 

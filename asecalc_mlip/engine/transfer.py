@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from asecalc_mlip.models import Prediction
+from asecalc_mlip.models.potential import Prediction
 
 __all__ = ["to_host"]
 

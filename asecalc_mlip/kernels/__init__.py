@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from torch import Tensor
 
 from asecalc_mlip.kernels import native, plain
-from asecalc_mlip.kernels.native import native_library
+from asecalc_mlip.kernels.library import native_library
 
 __all__ = ["native_library", "painn_message", "plain_kernels", "schnet_message"]
 

@@ -7,15 +7,15 @@
 
 namespace {
 
-constexpr index_t CONSTANTS = 8;  // of a pair of elements, see engine/packing.py
+constexpr index_t CONSTANTS = 8;  // of a pair of elements, see PAIR_CONSTANTS in models/zbl.py
 constexpr double SCREENING[4][2] = {
     {0.18175, 3.19980}, {0.50986, 0.94229}, {0.28022, 0.40290}, {0.02817, 0.20162}};
 
 template <typename T>
-struct Network {
+struct Network {  // the other side is EAMWeights in models/zbl.py
   index_t elements, exponentials;  // a whole number of registers, or 0: no density
-  bool core;
-  double cutoff, tail;
+  index_t core;                    // whether there is one
+  double cutoff, tail;             // Å, and the share of it in which f_c falls
   const T *species, *pairs, *shares, *decays, *embedding;
 };
 
@@ -116,27 +116,15 @@ DISPATCH void visit_of(const Network<double>& net, const Work<double>& w, index_
 }
 
 template <typename T>
-void evaluate(const index_t* sizes, const double* reals, const T* const* weights, const index_t* rows,
-              const index_t* neighbors, const index_t* numbers, const double* vectors, double* energies,
-              double* gradient) {
-  const Network<T> net{sizes[0],   sizes[1],   sizes[2] != 0, reals[0],   reals[1],
-                       weights[0], weights[1], weights[2],    weights[3], weights[4]};
-  const Work<T> w{rows, neighbors, numbers, vectors, energies, gradient};
-  share(rows, sizes[5], sizes[7], [&](index_t first, index_t last) { visit_of(net, w, first, last); });
+void evaluate(const Network<T>& net, const Graph& graph, T*, double* energies, double* gradient) {
+  const Work<T> w{graph.rows, graph.neighbors, graph.numbers, graph.vectors, energies, gradient};
+  share(graph.rows, graph.atoms, graph.threads, [&](index_t first, index_t last) { visit_of(net, w, first, last); });
 }
+
+index_t workspace(const Network<float>&, const Graph&) { return 0; }
 
 }  // namespace
 
-// sizes: elements, exponentials, whether there is a core, 0, 0, atoms, edges, threads; reals: cutoff, share of it in
-// which f_c falls
-extern "C" index_t eam_workspace(const index_t*) { return 0; }
-extern "C" void eam_evaluate_f32(const index_t* sizes, const double* reals, const float* const* weights,
-                                 const index_t* rows, const index_t* neighbors, const index_t* numbers,
-                                 const double* vectors, float*, double* energies, double* gradient) {
-  evaluate<float>(sizes, reals, weights, rows, neighbors, numbers, vectors, energies, gradient);
-}
-extern "C" void eam_evaluate_f64(const index_t* sizes, const double* reals, const double* const* weights,
-                                 const index_t* rows, const index_t* neighbors, const index_t* numbers,
-                                 const double* vectors, double*, double* energies, double* gradient) {
-  evaluate<double>(sizes, reals, weights, rows, neighbors, numbers, vectors, energies, gradient);
-}
+ASECALC_KERNEL(eam)
+ASECALC_EVALUATE(eam, float, f32)
+ASECALC_EVALUATE(eam, double, f64)

@@ -1,22 +1,12 @@
 // Vector registers, the exponential, matrix products and threads: what the native engine is made of.
 #pragma once
+#include "asecalc_kernels.h"
+
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <thread>
 #include <utility>
 #include <vector>
-
-// One build serves every x86-64 machine: the loader picks the clone for the processor at hand.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define DISPATCH __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define DISPATCH
-#endif
-
-#define INLINE inline __attribute__((always_inline))
-
-using index_t = std::int64_t;
 
 namespace {
 

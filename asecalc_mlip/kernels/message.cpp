@@ -4,21 +4,13 @@
 // releases. Edges are sorted by centre, so the sums over neighbours of an atom are kept in a row that stays in cache.
 // Every operation is linear in each argument; the second derivative is therefore the derivative of the first along
 // a direction, written h… below, and one edge loop yields all of it.
-#include <cstdint>
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define DISPATCH __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define DISPATCH
-#endif
-
-using index_t = std::int64_t;
+#include "asecalc_kernels.h"
 
 namespace {
 
 // SchNet: y_i = Σ_e w_e x_j
 template <typename T>
-inline __attribute__((always_inline)) void schnet_forward(index_t E, index_t F, const index_t* ci, const index_t* nj,
+INLINE void schnet_forward(index_t E, index_t F, const index_t* ci, const index_t* nj,
                                                           const T* w, const T* x, T* y) {
   for (index_t e = 0; e < E; ++e) {
     const T *we = w + e * F, *xj = x + nj[e] * F;
@@ -29,7 +21,7 @@ inline __attribute__((always_inline)) void schnet_forward(index_t E, index_t F, 
 }
 
 template <typename T>
-inline __attribute__((always_inline)) void schnet_backward(index_t E, index_t F, const index_t* ci, const index_t* nj,
+INLINE void schnet_backward(index_t E, index_t F, const index_t* ci, const index_t* nj,
                                                            const T* w, const T* x, const T* gy, T* gw, T* gx) {
   for (index_t e = 0; e < E; ++e) {
     const T *we = w + e * F, *xj = x + nj[e] * F, *gi = gy + ci[e] * F;
@@ -43,7 +35,7 @@ inline __attribute__((always_inline)) void schnet_backward(index_t E, index_t F,
 }
 
 template <typename T>
-inline __attribute__((always_inline)) void schnet_second(index_t E, index_t F, const index_t* ci, const index_t* nj,
+INLINE void schnet_second(index_t E, index_t F, const index_t* ci, const index_t* nj,
                                                          const T* w, const T* x, const T* gy, const T* hw, const T* hx,
                                                          T* dgy, T* dw, T* dx) {
   for (index_t e = 0; e < E; ++e) {
@@ -60,7 +52,7 @@ inline __attribute__((always_inline)) void schnet_second(index_t E, index_t F, c
 // PaiNN: q_i = Σ_e w1 x1_j;  μ_i = Σ_e w2 x2_j u_e + w3 x3_j μ_j.  Rows of w and x hold the parts 1, 2 (and 3) in turn;
 // rows of vectors hold the x, y and z components. Without MU the third part and μ are absent (they are zero).
 template <typename T, bool MU>
-inline __attribute__((always_inline)) void painn_forward(index_t E, index_t F, const index_t* ci, const index_t* nj,
+INLINE void painn_forward(index_t E, index_t F, const index_t* ci, const index_t* nj,
                                                          const T* w, const T* u, const T* x, const T* mu, T* q, T* m) {
   constexpr index_t P = MU ? 3 : 2;
   for (index_t e = 0; e < E; ++e) {
@@ -82,7 +74,7 @@ inline __attribute__((always_inline)) void painn_forward(index_t E, index_t F, c
 }
 
 template <typename T, bool MU>
-inline __attribute__((always_inline)) void painn_backward(index_t E, index_t F, const index_t* ci, const index_t* nj,
+INLINE void painn_backward(index_t E, index_t F, const index_t* ci, const index_t* nj,
                                                           const T* w, const T* u, const T* x, const T* mu, const T* gq,
                                                           const T* gm, T* gw, T* gu, T* gx, T* gmu) {
   constexpr index_t P = MU ? 3 : 2;
@@ -124,7 +116,7 @@ inline __attribute__((always_inline)) void painn_backward(index_t E, index_t F, 
 }
 
 template <typename T, bool MU>
-inline __attribute__((always_inline)) void painn_second(index_t E, index_t F, const index_t* ci, const index_t* nj,
+INLINE void painn_second(index_t E, index_t F, const index_t* ci, const index_t* nj,
                                                         const T* w, const T* u, const T* x, const T* mu, const T* gq,
                                                         const T* gm, const T* hw, const T* hu, const T* hx,
                                                         const T* hmu, T* dgq, T* dgm, T* dw, T* du, T* dx, T* dmu) {
@@ -219,11 +211,7 @@ inline __attribute__((always_inline)) void painn_second(index_t E, index_t F, co
 EXPORT(float, f32)
 EXPORT(double, f64)
 
-#if defined(_WIN32)
-#define VISIBLE __declspec(dllexport)
-#else
-#define VISIBLE
-#endif
+ASECALC_EXPORT index_t asecalc_abi() { return ASECALC_ABI; }
 
 // setuptools builds this as a Python extension; it is opened through ctypes and never imported.
-extern "C" VISIBLE void* PyInit__message() { return nullptr; }
+ASECALC_EXPORT void* PyInit__native() { return nullptr; }

@@ -7,9 +7,6 @@ edges × features beyond the filters and their gradients is stored.
 
 from __future__ import annotations
 
-import ctypes
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,31 +14,20 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["native_library", "painn_message", "schnet_message", "serves"]
+from asecalc_mlip.kernels import library
+from asecalc_mlip.kernels.library import SUFFIX
 
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
-
-
-@lru_cache(maxsize=1)
-def native_library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they were not built or do not load."""
-    for path in sorted(Path(__file__).parent.glob("_message*.*")):
-        if path.suffix in (".so", ".pyd", ".dylib"):
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:
-                continue
-    return None
+__all__ = ["painn_message", "schnet_message", "serves"]
 
 
 def serves(tensor: Tensor) -> bool:
     """Whether the native kernels can take this tensor: on the CPU, float32 or float64, not being traced."""
     return (
         tensor.device.type == "cpu"
-        and tensor.dtype in _SUFFIX
+        and tensor.dtype in SUFFIX
         and not torch.compiler.is_compiling()
         and type(tensor) in (Tensor, torch.nn.Parameter)
-        and native_library() is not None
+        and library.native_library() is not None
     )
 
 
@@ -141,6 +127,5 @@ def _call(
 ) -> None:
     # The contiguous copies must stay alive until the call returns, hence the list.
     tensors = [None if t is None else t.contiguous() for t in (centers, neighbors, *inputs)] + list(outputs)
-    pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
-    function = getattr(native_library(), f"{name}_{_SUFFIX[outputs[0].dtype]}")
-    function(ctypes.c_int64(centers.shape[0]), ctypes.c_int64(n_features), *pointers)
+    function = getattr(library.native_library(), f"{name}_{SUFFIX[outputs[0].dtype]}")
+    function(centers.shape[0], n_features, *(None if t is None else t.data_ptr() for t in tensors))

@@ -14,15 +14,15 @@ namespace {
 constexpr index_t TILE = 32;  // atoms that pass through the atom-wise networks together
 
 template <typename T>
-struct Block {  // weights as (in, out); those with a trailing t are the transposes, for the backward pass
-  const T *filters;                  // (K, P F)
+struct Block {  // weights as (in, out); those with a trailing t are the transposes, for the backward pass, b is a bias
+  const T *filters;  // (K, P F)
   const T *a1, *a1t, *a1b, *a2, *a2t, *a2b;
   const T *c, *ct;
   const T *m1, *m1t, *m1b, *m2, *m2t, *m2b;
 };
 
 template <typename T>
-struct Network {
+struct Network {  // the other side is PaiNNWeights in models/painn.py
   index_t features, blocks, radial, basis;  // F, number of blocks, K = n_rbf + 1, 0 Gaussian or 1 Bessel
   index_t hidden;                           // width of the readout, padded to whole registers
   double cutoff;
@@ -435,36 +435,27 @@ void lay_out(Arena<T>& arena, Work<T>& w, std::vector<State<T>>& states, index_t
   }
 }
 
-template <typename T>
-index_t workspace(index_t F, index_t blocks, index_t K, index_t N, index_t E) {
-  Arena<T> arena{nullptr};
-  Work<T> w{};
-  std::vector<State<T>> states(blocks);
-  lay_out(arena, w, states, F, K, N, E);
+index_t workspace(const Network<float>& net, const Graph& graph) {
+  Arena<float> arena{nullptr};
+  Work<float> w{};
+  std::vector<State<float>> states(net.blocks);
+  lay_out(arena, w, states, net.features, net.radial, graph.atoms, graph.edges);
   return arena.used;
 }
 
 template <typename T>
-void evaluate(const index_t* sizes, const double* reals, const T* const* weights, const index_t* rows,
-              const index_t* neighbors, const index_t* numbers, const double* vectors, T* buffer, double* energies,
-              double* gradient) {
-  const index_t F = sizes[0], blocks = sizes[1], K = sizes[2], N = sizes[5], E = sizes[6], threads = sizes[7];
-  std::vector<Block<T>> block(blocks);
-  for (index_t k = 0; k < blocks; ++k) {
-    const T* const* p = weights + 5 + 15 * k;
-    block[k] = {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], p[14]};
-  }
-  const Network<T> net{F,          blocks,     K,          sizes[3],   sizes[4],  reals[0],
-                       weights[0], weights[1], weights[2], weights[3], weights[4], reals[1], block.data()};
+void evaluate(const Network<T>& net, const Graph& graph, T* buffer, double* energies, double* gradient) {
+  const index_t blocks = net.blocks;
   Work<T> w{};
-  w.atoms = N, w.edges = E, w.threads = threads;
-  w.rows = rows, w.neighbors = neighbors, w.numbers = numbers, w.vectors = vectors;
+  w.atoms = graph.atoms, w.edges = graph.edges, w.threads = graph.threads;
+  w.rows = graph.rows, w.neighbors = graph.neighbors, w.numbers = graph.numbers, w.vectors = graph.vectors;
   w.energies = energies, w.gradient = gradient;
   std::vector<State<T>> states(blocks);
   Arena<T> arena{buffer};
-  lay_out(arena, w, states, F, K, N, E);
+  lay_out(arena, w, states, net.features, net.radial, graph.atoms, graph.edges);
   const auto run = [&](Phase phase, index_t k) {
-    share(rows, N, threads, [&, phase, k](index_t a, index_t b) { phase_of(net, w, states.data(), phase, k, a, b); });
+    share(graph.rows, graph.atoms, graph.threads,
+          [&, phase, k](index_t a, index_t b) { phase_of(net, w, states.data(), phase, k, a, b); });
   };
   run(PREPARE, 0);
   for (index_t k = 0; k < blocks; ++k) {
@@ -486,17 +477,6 @@ void evaluate(const index_t* sizes, const double* reals, const T* const* weights
 
 }  // namespace
 
-// sizes: F, blocks, K, basis, readout width, atoms, edges, threads; reals: cutoff, readout bias
-extern "C" index_t painn_workspace(const index_t* sizes) {
-  return workspace<float>(sizes[0], sizes[1], sizes[2], sizes[5], sizes[6]);
-}
-extern "C" void painn_evaluate_f32(const index_t* sizes, const double* reals, const float* const* weights,
-                                   const index_t* rows, const index_t* neighbors, const index_t* numbers,
-                                   const double* vectors, float* buffer, double* energies, double* gradient) {
-  evaluate<float>(sizes, reals, weights, rows, neighbors, numbers, vectors, buffer, energies, gradient);
-}
-extern "C" void painn_evaluate_f64(const index_t* sizes, const double* reals, const double* const* weights,
-                                   const index_t* rows, const index_t* neighbors, const index_t* numbers,
-                                   const double* vectors, double* buffer, double* energies, double* gradient) {
-  evaluate<double>(sizes, reals, weights, rows, neighbors, numbers, vectors, buffer, energies, gradient);
-}
+ASECALC_KERNEL(painn)
+ASECALC_EVALUATE(painn, float, f32)
+ASECALC_EVALUATE(painn, double, f64)

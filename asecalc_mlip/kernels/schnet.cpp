@@ -1,7 +1,7 @@
 // A trained SchNet on the CPU in one call: energies of all atoms and the gradient along every edge.
 //
 // The filter network sees nothing but the distance, so its filters are read from a table: at each node values and slopes,
-// between them cubic Hermite polynomials, whose derivatives give the forces. The table is made by engine/native_schnet.py,
+// between them cubic Hermite polynomials, whose derivatives give the forces. The table is made by models/schnet.py,
 // fine enough for float32. As in painn.cpp, the edges that end in atom a are the edges of row a turned round.
 //
 // Names as in models/schnet.py. Per block: x = W q, y_i = Σ_j w(d_ij) x_j, q += B2 ssp(B1 y).
@@ -19,7 +19,7 @@ struct Block {  // weights as (in, out); those with a trailing t are the transpo
 };
 
 template <typename T>
-struct Network {
+struct Network {  // the other side is SchNetWeights in models/schnet.py
   index_t features, blocks, nodes, hidden;
   double cutoff;
   const T *embedding, *r1, *r1t, *r1b, *r2;
@@ -200,28 +200,28 @@ void lay_out(Arena<T>& arena, Work<T>& w, std::vector<State<T>>& states, index_t
   }
 }
 
+index_t workspace(const Network<float>& net, const Graph& graph) {
+  Arena<float> arena{nullptr};
+  Work<float> w{};
+  std::vector<State<float>> states(net.blocks);
+  lay_out(arena, w, states, net.features, graph.atoms, graph.edges);
+  return arena.used;
+}
+
 template <typename T>
-void evaluate(const index_t* sizes, const double* reals, const T* const* weights, const index_t* rows,
-              const index_t* neighbors, const index_t* numbers, const double* vectors, T* buffer, double* energies,
-              double* gradient) {
-  const index_t F = sizes[0], blocks = sizes[1], N = sizes[5], E = sizes[6], threads = sizes[7];
-  std::vector<Block<T>> block(blocks);
-  for (index_t k = 0; k < blocks; ++k) {
-    const T* const* p = weights + 5 + 9 * k;
-    block[k] = {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]};
-  }
-  const Network<T> net{F,          blocks,     sizes[2],   sizes[4],   reals[0], weights[0],
-                       weights[1], weights[2], weights[3], weights[4], reals[1], block.data()};
-  std::vector<index_t> node(E);
+void evaluate(const Network<T>& net, const Graph& graph, T* buffer, double* energies, double* gradient) {
+  const index_t blocks = net.blocks;
+  std::vector<index_t> node(graph.edges);
   Work<T> w{};
-  w.atoms = N, w.edges = E, w.node = node.data();
-  w.rows = rows, w.neighbors = neighbors, w.numbers = numbers, w.vectors = vectors;
+  w.atoms = graph.atoms, w.edges = graph.edges, w.node = node.data();
+  w.rows = graph.rows, w.neighbors = graph.neighbors, w.numbers = graph.numbers, w.vectors = graph.vectors;
   w.energies = energies, w.gradient = gradient;
   std::vector<State<T>> states(blocks);
   Arena<T> arena{buffer};
-  lay_out(arena, w, states, F, N, E);
+  lay_out(arena, w, states, net.features, graph.atoms, graph.edges);
   const auto run = [&](Phase phase, index_t k) {
-    share(rows, N, threads, [&, phase, k](index_t a, index_t b) { phase_of(net, w, states.data(), phase, k, a, b); });
+    share(graph.rows, graph.atoms, graph.threads,
+          [&, phase, k](index_t a, index_t b) { phase_of(net, w, states.data(), phase, k, a, b); });
   };
   run(PREPARE, 0);
   for (index_t k = 0; k < blocks; ++k) {
@@ -239,16 +239,5 @@ void evaluate(const index_t* sizes, const double* reals, const T* const* weights
 
 }  // namespace
 
-// sizes: F, blocks, nodes of the table, 0, readout width, atoms, edges, threads; reals: cutoff, readout bias
-extern "C" index_t schnet_workspace(const index_t* sizes) {
-  Arena<float> arena{nullptr};
-  Work<float> w{};
-  std::vector<State<float>> states(sizes[1]);
-  lay_out(arena, w, states, sizes[0], sizes[5], sizes[6]);
-  return arena.used;
-}
-extern "C" void schnet_evaluate_f32(const index_t* sizes, const double* reals, const float* const* weights,
-                                    const index_t* rows, const index_t* neighbors, const index_t* numbers,
-                                    const double* vectors, float* buffer, double* energies, double* gradient) {
-  evaluate<float>(sizes, reals, weights, rows, neighbors, numbers, vectors, buffer, energies, gradient);
-}
+ASECALC_KERNEL(schnet)
+ASECALC_EVALUATE(schnet, float, f32)

@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
 from asecalc_mlip.models.radial import RadialBasisName, cosine_cutoff, make_radial_basis
+from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["CGCNN"]
 
 
-class CGCNN(nn.Module):
+class CGCNN(Network):
     """Gated convolutions on a crystal graph; returns one energy per atom.
 
     Parameters
@@ -49,6 +50,17 @@ class CGCNN(nn.Module):
     radial_basis : {"gaussian", "bessel"}
     """
 
+    traits = Traits(
+        native=None,
+        native_messages=False,
+        memory=Memory(native=(11.0, 9.0), plain=(11.0, 9.0)),
+        hessian=None,
+        compiling_pays=False,
+        trims_edges=True,
+        halo=1.0,
+        train_instead=None,
+    )
+
     def __init__(
         self,
         cutoff: float = 5.0,
@@ -60,13 +72,13 @@ class CGCNN(nn.Module):
         radial_basis: RadialBasisName = "gaussian",
     ):
         super().__init__()
-        self.cutoff = cutoff
+        self.cutoff, self.n_features, self.n_blocks = cutoff, n_features, n_interactions
         self.radial_basis = make_radial_basis(radial_basis, n_rbf, cutoff)
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
         self.norms = nn.ModuleList(nn.LayerNorm(n_features) for _ in range(n_interactions))
         self.convolutions = nn.ModuleList(GatedConvolution(n_features, n_rbf) for _ in range(n_interactions))
         self.readout = mlp(n_features, n_hidden, 1)
-        self.over_edges: Callable = at_once
+        self.over_edges = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from asecalc_mlip.models.potential import Potential
+from asecalc_mlip.models.registry import build_potential
 from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.zbl import ZBL
 
@@ -24,12 +25,7 @@ def add_potentials(potentials: Sequence[Potential], *, reference_energies: Mappi
     """
     parts = [part for potential in potentials for part in parts_of(potential)]
     hyperparameters = {"parts": [_description(part) for part in parts]}
-    total = Potential(
-        Sum(**hyperparameters),
-        architecture="sum",
-        hyperparameters=hyperparameters,
-        reference_energies=reference_energies,
-    )
+    total = build_potential("sum", hyperparameters, reference_energies=reference_energies)
     total.to(parts[0].dtype)
     assert isinstance(total.network, Sum)
     for network, part in zip(total.network.parts, parts, strict=True):
@@ -40,7 +36,7 @@ def add_potentials(potentials: Sequence[Potential], *, reference_energies: Mappi
 def core_potential(elements: Iterable[int]) -> Potential:
     """The ZBL core alone, for some atomic numbers."""
     e0 = dict.fromkeys(elements, 0.0)
-    return Potential(ZBL(), architecture="zbl", hyperparameters={}, reference_energies=e0)
+    return build_potential("zbl", {}, reference_energies=e0)
 
 
 def has_core(potential: Potential) -> bool:

@@ -20,18 +20,20 @@ returns the rest, with B (ρ − ρ0)² − B ρ0² written as B ρ (ρ − 2ρ0
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.kernels.packing import LANES, Packed, Packer
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
-from asecalc_mlip.models.zbl import ZBL, smooth_step
+from asecalc_mlip.models.traits import Memory, Network, Traits
+from asecalc_mlip.models.zbl import EAM_KERNEL, PAIR_CONSTANTS, ZBL, EAMWeights, smooth_step
 
 __all__ = ["EAM", "before_softplus", "envelope"]
 
@@ -43,7 +45,7 @@ SLOWEST, FASTEST = 0.5, 4.0
 DEPTH, STIFFNESS = 0.5, 1.5
 
 
-class EAM(nn.Module):
+class EAM(Network):
     """Morse pairs and the embedding of a density; returns one energy per atom.
 
     Parameters
@@ -60,6 +62,16 @@ class EAM(nn.Module):
         False leaves the embedding out: a Morse potential, to compare with.
     """
 
+    traits = Traits(
+        native=EAM_KERNEL,
+        native_messages=False,
+        memory=Memory(native=(4.5, 2.0), plain=(4.5, 2.0)),
+        hessian=None,
+        compiling_pays=False,
+        trims_edges=True,
+        halo=1.0,
+        train_instead="fit one with: asecalc eam fit DATA",
+    )
     species: Tensor
     pairs: Tensor
     radii: Tensor
@@ -92,7 +104,8 @@ class EAM(nn.Module):
             self.embedding = nn.Parameter(torch.full((n,), 0.1))
             self.rest = nn.Parameter(torch.ones(n))
         self.zbl = ZBL() if core == "zbl" else None
-        self.over_edges: Callable = at_once
+        self.n_features, self.n_blocks = n_exponentials, 1
+        self.over_edges = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom less that of the atom alone, (N,) in eV, in the dtype of the weights."""
@@ -167,6 +180,38 @@ class EAM(nn.Module):
                 f"this EAM has no parameters for {missing}; it has them for {known}. Fit one with {missing}"
             )
         return species
+
+    def check_numbers(self, numbers: Tensor) -> None:
+        """Raise an InputError for atomic numbers (N,) without parameters."""
+        self.species_of(numbers)
+
+    def packed(self) -> Packed:
+        """The parameters for kernels/eam.cpp, by pairs of elements in both orders."""
+        n, dtype, pairs, packer = len(self.numbers), self.bond.dtype, self.pairs, Packer()
+        z = torch.tensor(self.numbers)
+        bonds = [softplus(self.depth), softplus(self.stiffness), self.bond, self.radii.to(dtype)]
+        constants = torch.stack([column[pairs] for column in bonds], dim=1)
+        if self.zbl is not None:
+            constants = torch.cat([constants, self.zbl.constants(z.repeat_interleave(n), z.repeat(n), dtype)], dim=1)
+        shares = decays = torch.zeros(0, dtype=dtype)
+        embedding, count = torch.zeros(n, 2, dtype=dtype), 0
+        if self.density:
+            missing = -self.share.shape[1] % LANES[dtype]
+            shares, decays = (pad(softplus(one), (0, missing))[pairs] for one in (self.share, self.decay))
+            embedding, count = torch.stack([self.embedding, self.rest], dim=1), shares.shape[1]
+        return packer.packed(
+            EAMWeights,
+            elements=n,
+            exponentials=count,
+            core=int(self.zbl is not None),
+            cutoff=float(self.cutoff),
+            tail=TAIL,
+            species=self.species.to(dtype),
+            pairs=pad(constants, (0, PAIR_CONSTANTS - constants.shape[1])),
+            shares=shares,
+            decays=decays,
+            embedding=embedding,
+        )
 
     def _sums(self, distances: Tensor, pairs: Tensor, centers: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
         """Morse energy (half of each pair's) and density of each atom; what `over_edges` may call with some edges."""

@@ -18,7 +18,7 @@ cheaper, but then they are the derivative of no energy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
 from functools import partial
 from typing import Any
 
@@ -28,14 +28,39 @@ from torch import Tensor, nn
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
+from asecalc_mlip.kernels.library import integers, pointers, reals
+from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, readout_fields, with_bias
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
-from asecalc_mlip.models.radial import EnvelopedBasis, RadialBasisName, make_radial_basis
+from asecalc_mlip.models.painn_hessian import painn_bytes, painn_hessian
+from asecalc_mlip.models.radial import BesselBasis, EnvelopedBasis, RadialBasisName, make_radial_basis
+from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
 from asecalc_mlip.models.vector_head import VectorHead, norms
 
 __all__ = ["PaiNN"]
 
 
-class PaiNN(nn.Module):
+class PaiNNBlock(ctypes.Structure):
+    """`Block` of kernels/painn.cpp."""
+
+    _fields_ = [
+        *pointers("filters", "a1", "a1t", "a1b", "a2", "a2t", "a2b", "c", "ct"),
+        *pointers("m1", "m1t", "m1b", "m2", "m2t", "m2b"),
+    ]
+
+
+class PaiNNWeights(ctypes.Structure):
+    """`Network` of kernels/painn.cpp."""
+
+    _fields_ = [
+        *integers("features", "blocks", "radial", "basis", "hidden"),
+        *reals("cutoff"),
+        *pointers("embedding", "r1", "r1t", "r1b", "r2"),
+        *reals("r2b"),
+        ("block", ctypes.POINTER(PaiNNBlock)),
+    ]
+
+
+class PaiNN(Network):
     """Equivariant message passing; returns one energy per atom.
 
     Parameters
@@ -53,6 +78,18 @@ class PaiNN(nn.Module):
         Add a head that reads the forces from the vectors, for `energies_and_forces`.
     """
 
+    traits = Traits(
+        native=NativeKernel("painn", LANES, PaiNNWeights),
+        native_messages=True,
+        memory=Memory(native=(4.0, 45.0), plain=(15.5, 50.0)),
+        hessian=OwnHessian(painn_hessian, painn_bytes),
+        # 2.2 times as fast for aspirin, but 0.7 times for 512 atoms.
+        compiling_pays=False,
+        trims_edges=True,
+        halo=1.0,
+        train_instead=None,
+    )
+
     def __init__(
         self,
         cutoff: float = 5.0,
@@ -64,15 +101,14 @@ class PaiNN(nn.Module):
         direct_forces: bool = False,
     ):
         super().__init__()
-        self.cutoff = cutoff
-        self.n_features = n_features
+        self.cutoff, self.n_features, self.n_blocks = cutoff, n_features, n_interactions
         self.radial = EnvelopedBasis(make_radial_basis(radial_basis, n_rbf, cutoff))
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
         self.filters = nn.Linear(n_rbf, 3 * n_features * n_interactions)
         self.messages = nn.ModuleList(mlp(n_features, n_features, 3 * n_features) for _ in range(n_interactions))
         self.mixings = nn.ModuleList(PaiNNMixing(n_features) for _ in range(n_interactions))
         self.readout = mlp(n_features, n_features // 2, 1)
-        self.over_edges: Callable = at_once
+        self.over_edges = at_once
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = VectorHead(n_features) if direct_forces else None
 
@@ -107,6 +143,32 @@ class PaiNN(nn.Module):
     def features(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
         """Scalars q (N, F) and vectors μ (N, 3, F) after the last block."""
         return self._features(graph, scalars_only=False)
+
+    def packed(self) -> Packed:
+        """The weights for kernels/painn.cpp."""
+        packer, basis, size = Packer(), self.radial.basis, self.n_features
+        filters = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
+        blocks = []
+        pairs: Any = zip(self.messages, self.mixings, strict=True)
+        for k, (message, mixing) in enumerate(pairs):
+            # The vectors are zero before the first block, so their third of filters and messages is not there.
+            rows, start = (3 if k else 2) * size, 3 * size * k
+            channels = mixing.channels.weight
+            fields = {"filters": filters[start : start + rows].t(), "c": channels.t(), "ct": channels}
+            fields |= with_bias("a1", message[0]) | with_bias("a2", message[2], rows)
+            fields |= with_bias("m1", mixing.context[0]) | with_bias("m2", mixing.context[2])
+            blocks.append(packer.struct(PaiNNBlock, **fields))
+        return packer.packed(
+            PaiNNWeights,
+            features=size,
+            blocks=len(blocks),
+            radial=basis.n_rbf + 1,
+            basis=int(isinstance(basis, BesselBasis)),
+            cutoff=float(self.cutoff),
+            embedding=self.embedding.weight,
+            block=blocks,
+            **readout_fields(self.readout),
+        )
 
     def _features(self, graph: AtomGraph, *, scalars_only: bool) -> tuple[Tensor, Tensor]:
         """With `scalars_only` the last block does not mix the vectors, which the energy does not need."""

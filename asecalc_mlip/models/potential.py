@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
+from asecalc_mlip.models.traits import Network
 
 __all__ = ["NO_STRESS", "Potential", "Prediction", "predict"]
 
@@ -30,8 +31,8 @@ class Potential(nn.Module):
 
     Parameters
     ----------
-    network : nn.Module
-        AtomGraph → (N,) interaction energies; has an attribute `cutoff` (Å).
+    network : Network
+        AtomGraph → (N,) interaction energies.
     architecture : str
         Name under which `build_network` makes it.
     hyperparameters : mapping
@@ -46,7 +47,7 @@ class Potential(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         *,
         architecture: str,
         hyperparameters: Mapping[str, Any],
@@ -67,12 +68,12 @@ class Potential(nn.Module):
     @property
     def cutoff(self) -> float:
         """Å."""
-        return float(cast("float", self.network.cutoff))
+        return float(self.network.cutoff)
 
     @property
     def direct_forces(self) -> bool:
         """Whether forces come from a head of the network instead of the gradient of the energy."""
-        return bool(getattr(self.network, "direct_forces", False))
+        return self.network.direct_forces
 
     @property
     def dtype(self) -> torch.dtype:

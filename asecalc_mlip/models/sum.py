@@ -8,8 +8,8 @@ of a shorter one goes over the edges within its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,37 +17,45 @@ from torch import Tensor, nn
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, EdgeGraph
 from asecalc_mlip.models.layers import at_once
+from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["Sum"]
 
-_KEYS = {"architecture", "hyperparameters", "scale"}
 
-
-class Sum(nn.Module):
+class Sum(Network):
     """Several networks whose energies add up; returns one energy per atom.
 
     Parameters
     ----------
-    parts : sequence of mapping
-        Of each part `architecture`, `hyperparameters` and `scale` (eV, 1 if not given), as `build_network` takes them;
-        "zbl" is allowed too, for any but the first.
+    networks : sequence of Network
+        The one that learns first. `asecalc_mlip.models.registry` makes them from their descriptions.
+    scales : sequence of float
+        eV; factor on the output of each.
 
     Raises
     ------
     InputError
-        For fewer than two parts, and parts that cannot be summed.
+        For a network with direct forces.
     """
 
-    def __init__(self, parts: Sequence[Mapping[str, Any]]):
-        super().__init__()
-        _check(parts)
-        # Late, because the table of architectures has this one in it.
-        from asecalc_mlip.models import build_network
+    traits = Traits(
+        native=None,
+        native_messages=False,
+        # Of its own; see `numbers_kept` for that of the parts.
+        memory=Memory(native=(0.0, 0.0), plain=(0.0, 0.0)),
+        hessian=None,
+        compiling_pays=False,
+        trims_edges=True,
+        halo=None,
+        train_instead="a sum is what a training with a prior or a delta makes: model.prior=zbl, finetune.delta=FILE",
+    )
 
-        self.parts = nn.ModuleList(build_network(p["architecture"], p.get("hyperparameters", {})) for p in parts)
-        self.scales = [float(p.get("scale", 1.0)) for p in parts]
-        self.cutoffs: list[float] = [float(getattr(part, "cutoff")) for part in self.parts]  # noqa: B009
-        if any(getattr(part, "direct_forces", False) for part in self.parts):
+    def __init__(self, networks: Sequence[Network], scales: Sequence[float]):
+        super().__init__()
+        self.parts = nn.ModuleList(networks)
+        self.scales = list(scales)
+        self.cutoffs = [float(network.cutoff) for network in networks]
+        if any(network.direct_forces for network in networks):
             raise InputError(
                 "a part of a sum has direct forces, to which the gradient of another part's energy cannot be added; "
                 "use conservative parts (direct_forces: false)"
@@ -55,7 +63,7 @@ class Sum(nn.Module):
         self.over_edges = at_once
 
     @property
-    def cutoff(self) -> float:
+    def cutoff(self) -> float:  # type: ignore[override]
         """Å; the longest of the parts."""
         return max(self.cutoffs)
 
@@ -67,8 +75,32 @@ class Sum(nn.Module):
     @over_edges.setter
     def over_edges(self, function: Callable) -> None:
         self._over_edges = function
-        for part in self.parts:
-            part.over_edges = function  # type: ignore[assignment]
+        for part in self.networks:
+            part.over_edges = function
+
+    @property
+    def n_features(self) -> int:  # type: ignore[override]
+        """Of the first part."""
+        return self.networks[0].n_features
+
+    @property
+    def n_blocks(self) -> int:  # type: ignore[override]
+        """Of the first part."""
+        return self.networks[0].n_blocks
+
+    @property
+    def networks(self) -> list[Network]:
+        """The parts."""
+        return [cast("Network", part) for part in self.parts]
+
+    def numbers_kept(self, n_atoms: int, n_edges: float, *, native: bool, piece: int | None = None) -> float:
+        """Of all parts, each with the edges within its cutoff, about, for atoms spread evenly."""
+        shares = [(cutoff / self.cutoff) ** 3 for cutoff in self.cutoffs]
+        options: dict[str, Any] = {"native": native, "piece": piece}
+        return sum(
+            part.numbers_kept(n_atoms, share * n_edges, **options)
+            for part, share in zip(self.networks, shares, strict=True)
+        )
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom, (N,) in eV, in the dtype of the weights."""
@@ -111,15 +143,3 @@ def _linearised(part: nn.Module, graph: AtomGraph) -> Tensor:
         (slope,) = torch.autograd.grad(energies.sum(), at, allow_unused=True, materialize_grads=True)
     change = (slope * (vectors - at.detach())).sum(-1).to(energies.dtype)
     return energies.detach().index_add(0, graph.centers, change)
-
-
-def _check(parts: Any) -> None:
-    if not isinstance(parts, (list, tuple)) or len(parts) < 2:
-        raise InputError(f"a sum needs a list of two parts or more; there is {parts!r:.80}")
-    for number, part in enumerate(parts):
-        if not isinstance(part, Mapping) or "architecture" not in part or set(part) - _KEYS:
-            raise InputError(f"part {number} of a sum is {part!r:.80}; expected {', '.join(sorted(_KEYS))}")
-        if part["architecture"] == "sum":
-            raise InputError(f"part {number} of a sum is a sum itself; list its parts instead")
-    if parts[0]["architecture"] == "zbl":
-        raise InputError("the first part of a sum is zbl, which has no weights; put the part that learns first")

@@ -32,6 +32,7 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message, schnet_message
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
 from asecalc_mlip.models.radial import ExpNormalBasis, GaussianBasis, cosine_cutoff
+from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["TorchMDET"]
 
@@ -39,7 +40,7 @@ __all__ = ["TorchMDET"]
 Edges = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
 
 
-class TorchMDET(nn.Module):
+class TorchMDET(Network):
     """Equivariant message passing with attention; returns one energy per atom.
 
     Parameters
@@ -57,6 +58,18 @@ class TorchMDET(nn.Module):
     radial_basis : {"expnorm", "gaussian"}
     """
 
+    traits = Traits(
+        native=None,
+        native_messages=True,
+        memory=Memory(native=(16.0, 30.0), plain=(26.0, 30.0)),
+        hessian=None,
+        compiling_pays=False,
+        trims_edges=True,
+        # The embedding of neighbours is one block more, before the others.
+        halo=None,
+        train_instead=None,
+    )
+
     def __init__(
         self,
         cutoff: float = 5.0,
@@ -70,14 +83,14 @@ class TorchMDET(nn.Module):
         super().__init__()
         if n_features % n_heads:
             raise ValueError(f"{n_heads} heads cannot share {n_features} features; take a multiple of n_heads")
-        self.cutoff = cutoff
+        self.cutoff, self.n_features, self.n_blocks = cutoff, n_features, n_interactions
         self.radial_basis = _make_basis(radial_basis, n_rbf, cutoff)
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
         self.of_neighbors = NeighborEmbedding(n_features, n_rbf)
         self.layers = nn.ModuleList(EquivariantAttention(n_features, n_heads, n_rbf) for _ in range(n_interactions))
         self.norm = nn.LayerNorm(n_features)
         self.readout = mlp(n_features, n_features // 2, 1)
-        self.over_edges: Callable = at_once
+        self.over_edges = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""

@@ -14,14 +14,20 @@ atoms meet, and a prior for models that never saw them so close.
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from ase.data import covalent_radii
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import pad
 
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
+from asecalc_mlip.kernels.library import integers, pointers, reals
+from asecalc_mlip.kernels.packing import NativeKernel, Packed, Packer
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
+from asecalc_mlip.models.traits import Memory, Network, Traits
 
-__all__ = ["ZBL", "screening_rate", "smooth_step"]
+__all__ = ["EAM_KERNEL", "PAIR_CONSTANTS", "ZBL", "EAMWeights", "screening_rate", "smooth_step"]
 
 # e²/4πε0 in eV Å.
 COULOMB = 14.399645
@@ -42,12 +48,37 @@ def screening_rate(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     return (a.to(dtype).pow(0.23) + b.to(dtype).pow(0.23)) / 0.46850
 
 
-class ZBL(nn.Module):
+class EAMWeights(ctypes.Structure):
+    """`Network` of kernels/eam.cpp, which also runs a core alone: an EAM without bonds and density."""
+
+    _fields_ = [
+        *integers("elements", "exponentials", "core"),
+        *reals("cutoff", "tail"),
+        *pointers("species", "pairs", "shares", "decays", "embedding"),
+    ]
+
+
+EAM_KERNEL = NativeKernel("eam", {torch.float32: 1, torch.float64: 1}, EAMWeights)
+# Per pair of elements in `pairs`: depth, stiffness, bond and radii of an EAM, then the four of a core.
+PAIR_CONSTANTS = 8
+
+
+class ZBL(Network):
     """Screened Coulomb repulsion that ends inside the shortest bond; no parameters, any element.
 
     Returns half of each pair's energy per atom, in eV, zero for atoms without close neighbours.
     """
 
+    traits = Traits(
+        native=EAM_KERNEL,
+        native_messages=False,
+        memory=Memory(native=(1.0, 1.0), plain=(1.0, 1.0)),
+        hessian=None,
+        compiling_pays=False,
+        trims_edges=False,
+        halo=1.0,
+        train_instead="it has no weights; it is added to a model with model.prior=zbl, or afterwards with: asecalc core",
+    )
     radii: Tensor
 
     def __init__(self) -> None:
@@ -55,6 +86,8 @@ class ZBL(nn.Module):
         # Not in files: it is a table of nature, the same for every model.
         radii = torch.tensor(covalent_radii[: MAX_ATOMIC_NUMBER + 1])
         self.register_buffer("radii", radii, persistent=False)
+        self.n_features = self.n_blocks = 1
+        self.over_edges = at_once
 
     @property
     def reach(self) -> float:
@@ -90,3 +123,28 @@ class ZBL(nn.Module):
         bond = (self.radii.index_select(0, a) + self.radii.index_select(0, b)).to(distances.dtype)
         switch = smooth_step((OUTER * bond - distances) / ((OUTER - INNER) * bond))
         return COULOMB * z_a * z_b / distances * screening * switch
+
+    def packed(self) -> Packed:
+        """For kernels/eam.cpp."""
+        n, dtype, packer = len(self.radii), self.radii.dtype, Packer()
+        z = torch.arange(n)
+        nothing = torch.zeros(0, dtype=dtype)
+        return packer.packed(
+            EAMWeights,
+            elements=n,
+            exponentials=0,
+            core=1,
+            cutoff=self.cutoff,
+            tail=1.0,
+            species=z.to(dtype),
+            pairs=pad(self.constants(z.repeat_interleave(n), z.repeat(n), dtype), (PAIR_CONSTANTS - 4, 0)),
+            shares=nothing,
+            decays=nothing,
+            embedding=torch.zeros(n, 2, dtype=dtype),
+        )
+
+    def constants(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+        """End and start of the switch (Å), Coulomb energy at 1 Å (eV) and 1/ℓ (1/Å) of pairs of elements, (P, 4)."""
+        bond = (self.radii[a] + self.radii[b]).to(dtype)
+        columns = [OUTER * bond, INNER * bond, COULOMB * (a * b).to(dtype), screening_rate(a, b, dtype)]
+        return torch.stack(columns, dim=1)

@@ -21,31 +21,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asecalc_mlip.engine.hessian_edges import Edges, bend_edges, dense, mixed, moved
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
-from asecalc_mlip.models import PaiNN, Potential
 from asecalc_mlip.models.layers import edge_geometry
+from asecalc_mlip.models.painn_hessian_edges import Edges, bend_edges, dense, mixed, moved
 from asecalc_mlip.models.vector_head import norms
 
 __all__ = ["painn_bytes", "painn_hessian"]
 
 
-def painn_bytes(potential: Potential, n_atoms: int) -> float:
+def painn_bytes(network: Any, n_atoms: int) -> float:
     """Memory that `painn_hessian` takes."""
-    network: Any = potential.network
-    n_features = network.n_features
     # Tangents of 3N coordinates for some thirty features' worth of intermediates; matrices over pairs of atoms.
-    return 8.0 * n_features * n_atoms**2 * (3 * 30 + 3 * 6 + 10)
+    return 8.0 * network.n_features * n_atoms**2 * (3 * 30 + 3 * 6 + 10)
 
 
 @torch.no_grad()
-def painn_hessian(potential: Potential, graph: AtomGraph) -> Tensor:
-    """Second derivatives of the energy of one structure, (3N, 3N) in eV/Å², in the dtype of the weights."""
-    network: Any = potential.network
-    assert isinstance(network, PaiNN)
+def painn_hessian(network: Any, graph: AtomGraph) -> Tensor:
+    """Second derivatives of the sum of a PaiNN's output by the positions of one structure, (3N, 3N) in its dtype."""
     if graph.n_atoms == 1:  # it moves with all its images, or is alone
-        return graph.positions.new_zeros(3, 3, dtype=potential.dtype)
+        return graph.positions.new_zeros(3, 3, dtype=network.filters.weight.dtype)
     steps, readout = _forward(network, graph)
     edges = Edges.of(network, graph)
     # Nothing changes when all atoms move alike, so the columns of the last atom follow from the others.
@@ -59,8 +54,7 @@ def painn_hessian(potential: Potential, graph: AtomGraph) -> Tensor:
     first: Any = network.readout[0]
     p = _linear(first, q)
     total += _pairs(p, _silu2(readout.p) * readout.adjoint)
-    found = potential.scale * _completed(total)
-    return 0.5 * (found + found.T)
+    return _completed(total)
 
 
 def _completed(part: Tensor) -> Tensor:

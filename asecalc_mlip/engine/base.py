@@ -1,0 +1,45 @@
+"""What every way to run a model offers, so that nobody has to know which one it is."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models.potential import Potential, Prediction
+
+__all__ = ["Compile", "Engine", "EngineName"]
+
+EngineName = Literal["eager", "native", "compiled", "cuda-graph"]
+Compile = bool | Literal["auto"] | EngineName
+
+
+class Engine(Protocol):
+    """One way to run one model.
+
+    Attributes
+    ----------
+    potential : Potential
+        The model; of several models the first.
+    holds_edges : bool
+        Whether it keeps numbers per edge and feature, so that large structures need much less memory in pieces.
+    keeps_buffer : bool
+        Whether it keeps its memory for the next call, where that then counts as free.
+    """
+
+    @property
+    def potential(self) -> Potential: ...
+
+    @property
+    def holds_edges(self) -> bool: ...
+
+    @property
+    def keeps_buffer(self) -> bool: ...
+
+    def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
+        """Energy, and forces and stress where asked for, without a graph for further derivatives."""
+
+    def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
+        """Memory that a call takes beyond the graph itself."""
+
+    def describe(self) -> str:
+        """Say what runs, in a few words; for people."""

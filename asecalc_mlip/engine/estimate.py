@@ -1,0 +1,24 @@
+"""Memory of the engines that run through autograd, from what an architecture says of itself."""
+
+from __future__ import annotations
+
+from asecalc_mlip.kernels import library
+from asecalc_mlip.models.potential import Potential
+
+__all__ = ["EDGE_BYTES_NATIVE", "autograd_bytes", "native_messages"]
+
+# Per edge whatever the width: vectors and the radial basis with its derivatives; and for engines without autograd.
+EDGE_BYTES, EDGE_BYTES_NATIVE = 600, 150
+
+
+def autograd_bytes(
+    potential: Potential, n_atoms: int, n_edges: int, *, native: bool, piece: int | None = None
+) -> float:
+    """What autograd keeps for a graph, good to about 20 %; see `asecalc_mlip.models.traits.Network.numbers_kept`."""
+    kept = potential.network.numbers_kept(n_atoms, n_edges, native=native, piece=piece)
+    return potential.dtype.itemsize * kept + EDGE_BYTES * n_edges
+
+
+def native_messages(potential: Potential) -> bool:
+    """Whether messages of a potential where it is go through the native library, where they have operations there."""
+    return potential.e0.device.type == "cpu" and library.native_library() is not None

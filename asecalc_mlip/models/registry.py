@@ -1,0 +1,186 @@
+"""The table of architectures, and how a network is made from a name and its hyper-parameters."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.models.cgcnn import CGCNN
+from asecalc_mlip.models.eam import EAM
+from asecalc_mlip.models.painn import PaiNN
+from asecalc_mlip.models.potential import Potential
+from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.sum import Sum
+from asecalc_mlip.models.torchmd_et import TorchMDET
+from asecalc_mlip.models.traits import Network, Traits
+from asecalc_mlip.models.zbl import ZBL
+
+__all__ = [
+    "ARCHITECTURES",
+    "build_network",
+    "build_potential",
+    "check_trainable",
+    "hyperparameters_of",
+    "register",
+    "trainable",
+]
+
+# Those that a potential is made of, by name.
+ARCHITECTURES: dict[str, type[Network]] = {}
+# What a sum may have among its parts, but no potential is made of alone: it has no weights.
+_PRIORS: dict[str, type[Network]] = {}
+# What makes a network from its hyper-parameters, where that is not the class itself.
+_MAKERS: dict[type[Network], Callable[..., Network]] = {}
+
+
+def register(name: str, cls: type[Network], *, prior: bool = False) -> None:
+    """Add an architecture to the table.
+
+    Parameters
+    ----------
+    name : str
+        As in model files and configurations.
+    cls : type
+        Its network.
+    prior : bool
+        Whether it is allowed only among the parts of a sum, and not as the first.
+
+    Raises
+    ------
+    TypeError
+        For a class that does not say what an architecture must, naming what is missing.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Network)):
+        raise TypeError(f"architecture {name!r}: {cls!r} is not a subclass of asecalc_mlip.models.traits.Network")
+    if not isinstance(getattr(cls, "traits", None), Traits):
+        raise TypeError(f"architecture {name!r}: {cls.__name__} has no traits; see asecalc_mlip.models.traits.Traits")
+    if cls.traits.native is not None and cls.packed is Network.packed:
+        raise TypeError(f"architecture {name!r}: {cls.__name__} has a native kernel and no method packed()")
+    (_PRIORS if prior else ARCHITECTURES)[name] = cls
+
+
+def build_network(architecture: str, hyperparameters: Mapping[str, Any]) -> Network:
+    """Network by the name of its architecture.
+
+    Raises
+    ------
+    InputError
+        For an unknown architecture, or a hyper-parameter that it does not have.
+    """
+    allowed = list(hyperparameters_of(architecture))
+    unknown = sorted(set(hyperparameters) - set(allowed))
+    if unknown:
+        raise InputError(f"{architecture} has no hyper-parameter {unknown}; it has {allowed}{_owners(unknown)}")
+    for name, value in hyperparameters.items():
+        _check_size(f"{architecture}: hyper-parameter {name}", name, value)
+    try:
+        return _maker(architecture)(**hyperparameters)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{architecture} cannot be built with {dict(hyperparameters)}: {error}") from None
+
+
+def build_potential(
+    architecture: str,
+    hyperparameters: Mapping[str, Any],
+    *,
+    reference_energies: Mapping[int, float],
+    scale: float = 1.0,
+) -> Potential:
+    """Network with reference energies (eV per element) and output scale (eV)."""
+    network = build_network(architecture, hyperparameters)
+    return Potential(
+        network,
+        architecture=architecture,
+        hyperparameters=hyperparameters,
+        reference_energies=reference_energies,
+        scale=scale,
+    )
+
+
+def hyperparameters_of(architecture: str) -> Mapping[str, inspect.Parameter]:
+    """The hyper-parameters of an architecture with their defaults.
+
+    Raises
+    ------
+    InputError
+        For an unknown architecture.
+    """
+    return inspect.signature(_maker(architecture)).parameters
+
+
+def trainable() -> list[str]:
+    """Names of the architectures that `asecalc train` trains from scratch."""
+    return sorted(name for name, cls in ARCHITECTURES.items() if cls.traits.train_instead is None)
+
+
+def check_trainable(architecture: str) -> None:
+    """Refuse what `asecalc train` does not train from scratch.
+
+    Raises
+    ------
+    InputError
+        For an unknown architecture, and one that is made in another way, naming that way.
+    """
+    cls = {**ARCHITECTURES, **_PRIORS}.get(architecture)
+    instead = None if cls is None else cls.traits.train_instead
+    if cls is None or instead is not None:
+        why = "is unknown" if cls is None else f"is not trained from scratch: {instead}"
+        raise InputError(f"architecture {architecture!r} {why}; asecalc train has {', '.join(trainable())}")
+
+
+def _maker(architecture: str) -> Callable[..., Network]:
+    cls = {**ARCHITECTURES, **_PRIORS}.get(architecture)
+    if cls is None:
+        raise InputError(f"architecture {architecture!r} is unknown; this version has {sorted(ARCHITECTURES)}")
+    return _MAKERS.get(cls, cls)
+
+
+def _sum_of(parts: Sequence[Mapping[str, Any]]) -> Sum:
+    """Sum of networks that are described as `build_network` takes them: architecture, hyperparameters and scale (eV)."""
+    _check_parts(parts)
+    networks = [build_network(part["architecture"], part.get("hyperparameters", {})) for part in parts]
+    return Sum(networks, [float(part.get("scale", 1.0)) for part in parts])
+
+
+_KEYS = {"architecture", "hyperparameters", "scale"}
+
+
+def _check_parts(parts: Any) -> None:
+    if not isinstance(parts, (list, tuple)) or len(parts) < 2:
+        raise InputError(f"a sum needs a list of two parts or more; there is {parts!r:.80}")
+    for number, part in enumerate(parts):
+        if not isinstance(part, Mapping) or "architecture" not in part or set(part) - _KEYS:
+            raise InputError(f"part {number} of a sum is {part!r:.80}; expected {', '.join(sorted(_KEYS))}")
+        if ARCHITECTURES.get(part["architecture"]) is Sum:
+            raise InputError(f"part {number} of a sum is a sum itself; list its parts instead")
+    if (first := parts[0]["architecture"]) in _PRIORS:
+        raise InputError(f"the first part of a sum is {first}, which has no weights; put the part that learns first")
+
+
+def _owners(names: Sequence[str]) -> str:
+    """Which other architectures have these hyper-parameters, as the end of a message."""
+    owners = {name: [a for a in ARCHITECTURES if name in hyperparameters_of(a)] for name in names}
+    return "".join(f". Only {', '.join(found)} has {name}" for name, found in owners.items() if found)
+
+
+def _check_size(what: str, name: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name == "cutoff" and not (number and 0 < value < math.inf):
+        raise InputError(f"{what} is {value!r}; expected a length above 0 Å, usually 4 to 7")
+    if name.startswith("n_") and not (number and isinstance(value, int) and value >= 1):
+        raise InputError(f"{what} is {value!r}; expected a whole number of at least 1")
+    if name == "direct_forces" and not isinstance(value, bool):
+        raise InputError(f"{what} is {value!r}; expected true or false")
+
+
+_MAKERS[Sum] = _sum_of
+register("cgcnn", CGCNN)
+register("eam", EAM)
+register("painn", PaiNN)
+register("schnet", SchNet)
+register("sum", Sum)
+register("torchmd_et", TorchMDET)
+register("zbl", ZBL, prior=True)
