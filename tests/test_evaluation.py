@@ -10,7 +10,8 @@ from ase.build import bulk, molecule
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.engine import EagerEngine, memory
-from asecalc_mlip.engine.memory import MemoryGuard, available_bytes, bytes_needed
+from asecalc_mlip.engine.guard import MemoryGuard
+from asecalc_mlip.engine.memory import available_bytes
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.graph import graph_from_atoms
 from tests.cases import MODELS, STRUCTURES, make_potential, make_structure, model_file
@@ -37,6 +38,11 @@ class SmallMachine:
             raise self.error
         return self.engine(graph, **wanted)
 
+    holds_edges, keeps_buffer = True, False
+
+    def bytes_needed(self, n_atoms, n_edges):
+        return EagerEngine(self.potential).bytes_needed(n_atoms, n_edges)
+
     def describe(self):
         return "eager on a small machine"
 
@@ -57,9 +63,9 @@ def mixed():
 
 def shrunk(calculator, edges, error=OUT_OF_MEMORY[1]):
     """The calculator with an engine that has memory for so many edges."""
-    calculator.engine = SmallMachine(calculator.engine, edges, error)
-    calculator.memory = MemoryGuard(calculator.engine, calculator.device)
-    return calculator.engine
+    small = SmallMachine(calculator.engine.engine, edges, error)
+    calculator.engine = MemoryGuard(small, calculator.device)
+    return small
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda e: type(e).__name__)
@@ -90,7 +96,7 @@ def test_what_was_computed_is_kept(calculator, mixed, monkeypatch):
     largest = max(range(len(mixed)), key=lambda k: len(mixed[k]))
     edges = graph_from_atoms(mixed[largest], calculator.cutoff).n_edges
     shrunk(calculator, edges - 1)
-    monkeypatch.setattr(memory.ChunkedEngine, "serves", lambda potential: False)
+    monkeypatch.setattr(SmallMachine, "holds_edges", False)
     results = []
     with pytest.warns(UserWarning), pytest.raises(NotEnoughMemoryError) as caught:
         for result in calculator.evaluate_iter(iter(mixed)):
@@ -161,9 +167,9 @@ def test_a_running_dynamics_is_not_refused(calculator, monkeypatch):
 def test_estimates_grow_with_the_system(architecture):
     potential = make_potential(architecture)
     calculator_engine = EagerEngine(potential)
-    small, large = bytes_needed(calculator_engine, 100, 2000), bytes_needed(calculator_engine, 1000, 20000)
+    small, large = calculator_engine.bytes_needed(100, 2000), calculator_engine.bytes_needed(1000, 20000)
     assert large == pytest.approx(10 * small)
-    single = bytes_needed(EagerEngine(make_potential(architecture, dtype=torch.float32)), 100, 2000)
+    single = EagerEngine(make_potential(architecture, dtype=torch.float32)).bytes_needed(100, 2000)
     assert 0.45 * small < single < 0.8 * small
 
 

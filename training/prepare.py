@@ -14,10 +14,10 @@ import yaml
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from asecalc_mlip.calculators.checks import checked_device
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.engine.device import checked_device
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.models import Potential

@@ -66,8 +66,8 @@ def check_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     if needed > free:
         raise NotEnoughMemoryError(
             f"the neighbour list of {n_atoms:,} atoms with about {per_atom:.3g} edges per atom within {cutoff:g} Å "
-            f"needs about {gigabytes(needed)}; {gigabytes(free)} can be had. Take a smaller structure, or a model with a shorter "
-            f"cutoff. {UNITS}"
+            f"needs about {gigabytes(needed)}; {gigabytes(free)} can be had. Take a smaller structure, or a model with "
+            f"a shorter cutoff. {UNITS}"
         )
 
 

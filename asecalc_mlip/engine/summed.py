@@ -64,7 +64,7 @@ class SumEngine:
         )
 
     def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
-        """Memory that a call takes beyond the graph itself; far edges are about as many as if atoms were spread evenly."""
+        """Memory that a call takes beyond the graph itself, about, as if atoms were spread evenly."""
         longest = max(self._cutoffs)
         pairs = zip(self.engines, self._cutoffs, strict=True)
         return sum(engine.bytes_needed(n_atoms, int((cutoff / longest) ** 3 * n_edges)) for engine, cutoff in pairs)

@@ -37,6 +37,7 @@ __all__ = [
     "Sum",
     "TorchMDET",
     "Traits",
+    "ZBL",
     "VectorHead",
     "add_potentials",
     "build_network",

@@ -28,7 +28,7 @@ def add_potentials(potentials: Sequence[Potential], *, reference_energies: Mappi
     total = build_potential("sum", hyperparameters, reference_energies=reference_energies)
     total.to(parts[0].dtype)
     assert isinstance(total.network, Sum)
-    for network, part in zip(total.network.parts, parts, strict=True):
+    for network, part in zip(total.network.networks, parts, strict=True):
         network.load_state_dict(part.network.state_dict())
     return total
 
@@ -53,7 +53,7 @@ def parts_of(potential: Potential) -> list[Potential]:
     if not isinstance(network, Sum):
         return [potential]
     found = []
-    for k, (part, description) in enumerate(zip(network.parts, potential.hyperparameters["parts"], strict=True)):
+    for k, (part, description) in enumerate(zip(network.networks, potential.hyperparameters["parts"], strict=True)):
         e0 = potential.reference_energies if k == 0 else dict.fromkeys(potential.elements, 0.0)
         one = Potential(
             part,

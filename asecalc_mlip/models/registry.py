@@ -139,7 +139,7 @@ def _maker(architecture: str) -> Callable[..., Network]:
 
 
 def _sum_of(parts: Sequence[Mapping[str, Any]]) -> Sum:
-    """Sum of networks that are described as `build_network` takes them: architecture, hyperparameters and scale (eV)."""
+    """Sum of networks described by architecture, hyperparameters and scale (eV, 1 if not given)."""
     _check_parts(parts)
     networks = [build_network(part["architecture"], part.get("hyperparameters", {})) for part in parts]
     return Sum(networks, [float(part.get("scale", 1.0)) for part in parts])

@@ -105,7 +105,7 @@ class Network(nn.Module):
         return False
 
     def check_numbers(self, numbers: Tensor) -> None:
-        """Raise an InputError for atomic numbers (N,) that the network has no parameters for; most have them for all."""
+        """Raise an InputError for atomic numbers (N,) without parameters; most networks have them for all."""
 
     def numbers_kept(self, n_atoms: int, n_edges: float, *, native: bool, piece: int | None = None) -> float:
         """How many numbers of the weights' dtype autograd keeps.

@@ -77,7 +77,7 @@ class ZBL(Network):
         compiling_pays=False,
         trims_edges=False,
         halo=1.0,
-        train_instead="it has no weights; it is added to a model with model.prior=zbl, or afterwards with: asecalc core",
+        train_instead="it has no weights; add it with model.prior=zbl, or to a finished model with: asecalc core",
     )
     radii: Tensor
 
@@ -95,7 +95,7 @@ class ZBL(Network):
         return 2.0 * OUTER * float(self.radii.max())
 
     @property
-    def cutoff(self) -> float:
+    def cutoff(self) -> float:  # type: ignore[override]
         """Å; as a part of a sum it needs a neighbour list like any other."""
         return self.reach
 

@@ -29,7 +29,7 @@ from asecalc_mlip.engine import CompiledEngine, EagerEngine, Engine
 from asecalc_mlip.engine.precision import arithmetic
 from asecalc_mlip.files import read_structure
 from asecalc_mlip.graph import AtomGraph, graph_from_atoms
-from asecalc_mlip.kernels import native, native_library
+from asecalc_mlip.kernels import library
 from asecalc_mlip.models import build_potential
 
 RESULTS = Path(__file__).parents[1] / "results" / "engines.json"
@@ -146,11 +146,12 @@ class _Plain(EagerEngine):
     """Eager as without the native library."""
 
     def __call__(self, graph: AtomGraph, **options: Any) -> Any:
-        native.native_library = lambda: None  # type: ignore[assignment]
+        found = library.native_library
+        library.native_library = lambda: None  # type: ignore[assignment]
         try:
             return super().__call__(graph, **options)
         finally:
-            native.native_library = native_library
+            library.native_library = found
 
 
 if __name__ == "__main__":

@@ -191,17 +191,16 @@ def test_who_runs(compile, expected):
 
 
 def test_auto_takes_a_program_that_is_there_where_native_does_not_serve(with_program, monkeypatch):
-    from asecalc_mlip.engine import compiled, native
+    from asecalc_mlip.kernels import library
 
     potential = with_program(make_potential("painn"))
-    for module in (native, compiled):
-        monkeypatch.setattr(module, "native_library", lambda: None)
+    monkeypatch.setattr(library, "native_library", lambda: None)
     assert type(make_engine(potential)) is CompiledEngine
     assert type(make_engine(potential, False)) is EagerEngine
     # With native messages the eager engine is faster for large structures.
-    monkeypatch.setattr(compiled, "native_library", lambda: "library")
+    monkeypatch.setattr(library, "native_library", lambda: "library without this kernel")
     assert type(make_engine(potential)) is EagerEngine
-    monkeypatch.setattr(compiled, "native_library", lambda: None)
+    monkeypatch.setattr(library, "native_library", lambda: None)
     monkeypatch.setenv("ASECALC_CACHE", "/nowhere")
     assert type(make_engine(potential)) is EagerEngine
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from asecalc_mlip.kernels import native, plain
+from asecalc_mlip.kernels import native, native_library, plain
 
-pytestmark = pytest.mark.skipif(native.native_library() is None, reason="the native kernels were not built")
+pytestmark = pytest.mark.skipif(native_library() is None, reason="the native kernels were not built")
 
 
 def inputs(with_mu, dtype=torch.float64, n=5, e=14, f=3):

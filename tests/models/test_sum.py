@@ -11,10 +11,9 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import describe, load, save
 from asecalc_mlip.engine import CudaGraphEngine, EagerEngine, SumEngine, make_engine
 from asecalc_mlip.engine.chunked import ChunkedEngine
-from asecalc_mlip.engine.memory import bytes_needed
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
-from asecalc_mlip.models import Sum, add_potentials, build_network, parts_of, predict
+from asecalc_mlip.models import add_potentials, build_network, parts_of, predict
 from tests.cases import E0, STRUCTURES, make_potential, make_structure
 
 FLOAT32, FLOAT64 = torch.float32, torch.float64
@@ -92,7 +91,7 @@ def test_the_network_of_a_sum_runs_natively_if_it_can():
     if SumEngine.pays(potential):
         assert "native painn" in chosen.describe() and "native eam" in chosen.describe()
     assert type(make_engine(potential, "eager")) is EagerEngine
-    assert 0 < bytes_needed(chosen, 100, 10_000) < bytes_needed(EagerEngine(potential), 100, 10_000)
+    assert 0 < chosen.bytes_needed(100, 10_000) < EagerEngine(potential).bytes_needed(100, 10_000)
 
 
 def test_one_file(tmp_path):
@@ -136,5 +135,3 @@ def test_parts_come_apart_and_together():
 def test_what_cannot_be_summed(parts, message):
     with pytest.raises(InputError, match=message):
         build_network("sum", {"parts": parts})
-    with pytest.raises(InputError, match=message):
-        Sum(parts)

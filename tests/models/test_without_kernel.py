@@ -7,7 +7,6 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.engine import CudaGraphEngine, EagerEngine, NativeEngine, make_engine
 from asecalc_mlip.engine.chunked import ChunkedEngine
-from asecalc_mlip.engine.memory import bytes_needed
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import ARCHITECTURES, build_potential, predict
 from tests.cases import E0, STRUCTURES, make_potential, make_structure, model_file
@@ -26,7 +25,7 @@ def test_file_and_calculator(architecture, tmp_path):
     atoms = make_structure("crystal")
     for dtype in ("float32", "float64"):
         atoms.calc = PIWSLCalculator.load(path, dtype=dtype, device="cpu")
-        assert isinstance(atoms.calc.engine, EagerEngine)
+        assert isinstance(atoms.calc.engine.engine, EagerEngine)
         assert atoms.get_potential_energy() == pytest.approx(predict(potential, graph).energy.item(), abs=1e-4)
         assert abs(atoms.get_stress()).max() > 0
     assert "no kernel" in NativeEngine.why_not(potential)
@@ -88,7 +87,7 @@ def test_memory_is_estimated_with_the_defaults_of_the_architecture(architecture)
     given, silent = (
         build_potential(architecture, sizes, reference_energies=E0) for sizes in ({**defaults, "cutoff": 5.0}, {})
     )
-    needed = bytes_needed(EagerEngine(silent), 1000, 40_000)
-    assert needed == bytes_needed(EagerEngine(given), 1000, 40_000)
+    needed = EagerEngine(silent).bytes_needed(1000, 40_000)
+    assert needed == EagerEngine(given).bytes_needed(1000, 40_000)
     words = 4 * defaults["n_features"] * defaults["n_interactions"] * 40_000
     assert 10 * words < needed < 30 * words
