@@ -16,9 +16,9 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.calculators.eam import EAMCalculator
-from asecalc_mlip.data.labels import LABELS
 from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.units import LABELS
 from training.config import TrainConfig, load_config
 from training.data import Split, make_split
 from training.eam.labelling import Recipe, label

@@ -15,21 +15,24 @@ KINDS = click.Choice(["solid", "liquid"])
 @click.argument("model")
 @click.argument("data")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
+@click.option("--predictions", metavar="FILE.xyz", help="Write frames with labels and predictions to this file.")
+@click.option("--figure", metavar="FILE.png", help="Draw predictions against labels into this file.")
 @click.option("--batch-size", type=click.IntRange(1), help="Structures at once; default: as memory and caches allow.")
 @reading_options
-def evaluate(model: str, data: str, output: str | None, batch_size: int | None, **reading: Any) -> None:
+def evaluate(model: str, data: str, batch_size: int | None, **options: Any) -> None:
     """Print the errors of a MODEL (.pt) on labelled DATA.
 
     \b
     Example:
-      asecalc evaluate aspirin.pt test.xyz -o errors.json
+      asecalc evaluate aspirin.pt test.xyz -o errors.json --predictions predicted.xyz --figure parity.png
     """
     from asecalc_mlip.data.errors import evaluate_file
 
     existing(data)
-    result = evaluate_file(model, data, batch_size=batch_size or "auto", **reading)
-    click.echo(str(result))
-    written(output, result)
+    click.echo(str(evaluate_file(model, data, batch_size=batch_size or "auto", **options)))
+    for name in ("output", "predictions", "figure"):
+        if options[name]:
+            click.echo(options[name])
 
 
 @click.command()

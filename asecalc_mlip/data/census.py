@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass, field
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from asecalc_mlip.data.labels import LABELS, frame_name, is_isolated_atom
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.plausibility import Problem, check_energies, check_forces, check_stresses, check_structures
 from asecalc_mlip.errors import DataError
-
-UNITS = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
+from asecalc_mlip.units import LABELS
 
 
 @dataclass(frozen=True)

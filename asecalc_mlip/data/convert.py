@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.io import write
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.data.census import Census, census
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import replacing
 
 BOOKKEEPING = ("frame_file", "frame_index", "label_keys")
 
@@ -21,11 +24,11 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
 
     Parameters
     ----------
-    source
-        Anything `asecalc_mlip.data.readers.iter_frames` reads; ``options`` go there.
-    target
-        A name that ends in ``.xyz`` or ``.extxyz``.
-    overwrite
+    source : path
+        Anything `asecalc_mlip.data.readers.iter_frames` reads; `options` go there.
+    target : path
+        A name that ends with .xyz or .extxyz.
+    overwrite : bool
         Replace an existing file.
 
     Returns
@@ -40,9 +43,9 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
     """
     target = Path(target)
     if target.suffix not in (".xyz", ".extxyz"):
-        raise InputError(f"{target}: data sets are written as extended XYZ; give a name that ends in .xyz.")
+        raise InputError(f"{target}: data sets are written as extended XYZ; give a name that ends with .xyz")
     if target.exists() and not overwrite:
-        raise InputError(f"{target} exists already. Choose another name, or allow it to be replaced (--overwrite).")
+        raise InputError(f"{target} exists already: choose another name, or let it be replaced (--overwrite)")
     frames = read_frames(source, **options)
     result = census(frames)
     write_reference(target, frames)
@@ -51,14 +54,35 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
 
 def write_reference(path: str | Path, frames: Iterable[Atoms]) -> None:
     """Write frames with canonical labels as extended XYZ with REF_ names, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(partial, [_with_reference_names(atoms) for atoms in frames], format="extxyz")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error}).") from error
+    _write(path, [_with_reference_names(atoms) for atoms in frames])
+
+
+def write_predictions(path: str | Path, frames: Sequence[Atoms], results: Sequence[Mapping[str, Any]]) -> None:
+    """Write frames with their labels (REF_energy, ...) and the results of a model (predicted_energy, ...).
+
+    Parameters
+    ----------
+    path : path
+        Extended XYZ, written whole or not at all.
+    frames : sequence of Atoms
+        With canonical labels.
+    results : sequence of dict
+        Of `PIWSLCalculator.evaluate`: energy in eV, forces in eV/Å, stress (6,) in eV/Å³ or None.
+    """
+    written = []
+    for atoms, result in zip(frames, results, strict=True):
+        copy = _with_reference_names(atoms)
+        copy.info["predicted_energy"] = float(result["energy"])
+        copy.set_array("predicted_forces", np.asarray(result["forces"], dtype=float))
+        if result["stress"] is not None:
+            copy.info["predicted_stress"] = voigt_6_to_full_3x3_stress(np.asarray(result["stress"], dtype=float))
+        written.append(copy)
+    _write(path, written)
+
+
+def _write(path: str | Path, frames: list[Atoms]) -> None:
+    with replacing(path) as temporary:
+        write(temporary, frames, format="extxyz")
 
 
 def _with_reference_names(atoms: Atoms) -> Atoms:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,11 +16,14 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from asecalc_mlip.calculators.batches import BatchSize
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import census, has_label
-from asecalc_mlip.data.labels import LABELS
+from asecalc_mlip.data.error_tables import by_config_type, group_lines, hints, worst_frames, worst_lines
+from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.engine.curl import force_curl
 from asecalc_mlip.errors import DataError
+from asecalc_mlip.files import check_figure, check_writable, write_json
 from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.units import ERROR_UNITS, LABELS
 
 __all__ = ["Errors", "evaluate_file", "evaluate_frames"]
 
@@ -33,10 +35,28 @@ CURL_FRAMES = 20
 class Errors:
     """Errors of a model on a data set; energies in meV, forces in meV/Å, stress in meV/Å³.
 
-    `counts` are the structures with each label, `warnings` what is implausible about the labels.
-    `labels` and `predictions` hold the flat arrays behind the numbers (eV, eV/Å, eV/Å³), for parity plots. `curl` is
-    the mean of ‖J − Jᵀ‖/‖J‖ over some structures (see `asecalc_mlip.engine.curl`) for models with direct forces, else
-    None.
+    Attributes
+    ----------
+    model, data : str
+        Names of the files.
+    n_structures, n_atoms : int
+    seconds : float
+        Time that the model took.
+    mae, rmse, mean_error : dict of str to float
+        By "energy", "energy_per_atom" (where structures are periodic or of several sizes), "forces", "stress". The mean
+        error has a sign, prediction less label: one that is as large as the MAE is a constant offset.
+    curl : float or None
+        Mean of ‖J − Jᵀ‖/‖J‖ over some structures (see `asecalc_mlip.engine.curl`) of a model with direct forces.
+    counts : dict of str to int
+        Structures with each label.
+    warnings : list of str
+        What is implausible about the labels, and what errors this large mean.
+    worst : dict of str to list of dict
+        By "energy" and "forces" the five frames with the largest errors: index (from 0), frame, formula, error.
+    config_types : dict of str to dict
+        Of the frames with each `info["config_type"]`: structures, mae, rmse; empty where no frame has one.
+    labels, predictions : dict of str to array
+        The flat arrays behind the numbers (eV, eV/Å, eV/Å³), for parity plots.
     """
 
     model: str
@@ -49,15 +69,17 @@ class Errors:
     curl: float | None = None
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    mean_error: dict[str, float] = field(default_factory=dict)
+    worst: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    config_types: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
     predictions: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
     def __repr__(self) -> str:
-        units = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
         lines = [f"{self.model} on {self.data}: {self.n_structures} structures, {self.seconds:.1f} s"]
         lines += [
-            f"  {name.replace('_', ' '):<16} MAE {self.mae[name]:8.2f}   RMSE {self.rmse[name]:8.2f} {units[name]}"
-            f"{self._of(name)}"
+            f"  {name.replace('_', ' '):<16} MAE {self.mae[name]:8.2f}   RMSE {self.rmse[name]:8.2f}   "
+            f"mean {self.mean_error.get(name, np.nan):+9.2f} {ERROR_UNITS[name]}{self._of(name)}"
             for name in self.mae
         ]
         lines += [f"  warning: {text}" for text in self.warnings]
@@ -65,13 +87,16 @@ class Errors:
             lines.append(f"  curl ‖J−Jᵀ‖/‖J‖  {self.curl:.3g}   (0: conservative; 2: no conservative part)")
         return "\n".join(lines)
 
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *group_lines(self.config_types), *worst_lines(self.worst, self.mae)])
+
     def _of(self, name: str) -> str:
         """How many structures have a label, where not all do."""
         count = self.counts.get(name.removesuffix("_per_atom"), self.n_structures)
         return "" if count == self.n_structures else f"   (of {count} structures)"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the arrays, plain types."""
+        """Return everything but the arrays, plain types."""
         return {k: v for k, v in asdict(self).items() if k not in ("labels", "predictions")}
 
 
@@ -80,73 +105,142 @@ def evaluate_file(
     data: str,
     *,
     output: str | None = None,
+    predictions: str | None = None,
+    figure: str | None = None,
     batch_size: BatchSize = "auto",
     device: str = "auto",
     dtype: str = "float32",
     **reading: Any,
 ) -> Errors:
-    """Errors of a model file on a data file; optionally written as JSON to `output`.
+    """Compare a model file with the labels of a data file.
 
-    `reading` are options of `asecalc_mlip.data.readers.read_frames`: names and units of the labels.
+    Parameters
+    ----------
+    model, data : str
+    output, predictions, figure : str, optional
+        Files to write: the errors as JSON, frames with labels and predictions as extended XYZ, a parity plot.
+    batch_size, device, dtype
+        As for `PIWSLCalculator`.
+    **reading
+        Names and units of the labels, options of `asecalc_mlip.data.readers.read_frames`.
 
     Raises
     ------
     InputError, DataError, CheckpointError
-        For a model or data that cannot be used.
+        The model, the data or a file to write cannot be used.
     """
+    check_writable(output, predictions)
+    check_figure(figure)
     frames = read_frames(data, **reading)
     calculator = PIWSLCalculator.load(model, device=device, dtype=dtype)  # type: ignore[arg-type]
-    errors = evaluate_frames(calculator, frames, name=Path(data).name, batch_size=batch_size)
+    name = Path(data).name
+    errors = evaluate_frames(calculator, frames, name=name, batch_size=batch_size, predictions=predictions)
     if output is not None:
-        Path(output).write_text(json.dumps(errors.to_dict(), indent=1))
+        write_json(output, errors)
+    if figure is not None:
+        from asecalc_mlip.plots.training import parity
+
+        parity(errors.labels, errors.predictions, path=figure, title=f"{errors.model} on {name}".replace("$", r"\$"))
     return errors
 
 
 def evaluate_frames(
-    calculator: PIWSLCalculator, frames: Sequence[Atoms], *, name: str = "data", batch_size: BatchSize = "auto"
+    calculator: PIWSLCalculator,
+    frames: Sequence[Atoms],
+    *,
+    name: str = "data",
+    batch_size: BatchSize = "auto",
+    predictions: str | Path | None = None,
 ) -> Errors:
-    """Errors over the labels that frames have; labels as `asecalc_mlip.data.readers.read_frames` gives them."""
+    """Compare a model with the labels that frames have.
+
+    Frames of one isolated atom are E0s and not judged, unless there are no others.
+
+    Parameters
+    ----------
+    calculator : PIWSLCalculator
+    frames : sequence of Atoms
+        With labels as `asecalc_mlip.data.readers.read_frames` gives them.
+    name : str
+        Of the data, for reports.
+    batch_size : int or "auto"
+    predictions : path, optional
+        Extended XYZ to write, with labels and predictions of all frames.
+
+    Raises
+    ------
+    DataError
+        No frame has a label, or labels are NaN.
+    """
     found = census(frames)
-    labels = [label for label in LABELS if found.counts.get(label, 0)]
-    if not labels:
+    if not any(found.counts.get(label, 0) for label in LABELS):
         raise DataError(f"{name} has no labels in any of its {len(frames)} frames: {found}; nothing to compare")
+    labels = [label for label in LABELS if found.counts.get(label, 0)]
     # NaN labels would make every error NaN; a size that surprises is told, and for the eye to judge.
     found.refuse(labels, allow_implausible=True)
     start = time.perf_counter()
     results = calculator.evaluate(frames, batch_size=batch_size)
     seconds = time.perf_counter() - start
-    pairs = list(zip(frames, results, strict=True))
-    truth, guess, counts = {}, {}, {}
-    sizes = np.array([len(atoms) for atoms in frames])
-    if with_energy := [(a, r) for a, r in pairs if has_label(a, "energy")]:
-        truth["energy"] = np.array([atoms.info["energy"] for atoms, _ in with_energy], dtype=float)
-        guess["energy"] = np.array([result["energy"] for _, result in with_energy])
-        counts["energy"] = len(with_energy)
-        if sizes.min() != sizes.max():
-            theirs = np.array([len(atoms) for atoms, _ in with_energy])
-            truth["energy_per_atom"], guess["energy_per_atom"] = truth["energy"] / theirs, guess["energy"] / theirs
-    if with_forces := [(a, r) for a, r in pairs if has_label(a, "forces")]:
-        truth["forces"] = np.concatenate([atoms.arrays["forces"] for atoms, _ in with_forces])
-        guess["forces"] = np.concatenate([result["forces"] for _, result in with_forces])
-        counts["forces"] = len(with_forces)
-    if with_stress := [(a, r) for a, r in pairs if has_label(a, "stress") and r["stress"] is not None]:
-        truth["stress"] = np.array([full_3x3_to_voigt_6_stress(atoms.info["stress"]) for atoms, _ in with_stress])
-        guess["stress"] = np.array([result["stress"] for _, result in with_stress])
-        counts["stress"] = len(with_stress)
-    differences = {key: 1000 * (guess[key] - truth[key]) for key in truth}
+    if predictions is not None:
+        from asecalc_mlip.data.convert import write_predictions
+
+        write_predictions(predictions, frames, results)
+    chosen = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)] or list(range(len(frames)))
+    judged, given = [frames[i] for i in chosen], [results[i] for i in chosen]
+    truth, guess = _arrays(judged, given)
+    mae, rmse, mean = _means(truth, guess)
+    warnings = [problem.text for problem in found.problems if problem.label in ("structure", *labels)]
+    if len(chosen) < len(frames):
+        warnings.append(f"{len(frames) - len(chosen)} frames of one isolated atom are E0s and left out")
     return Errors(
         model=calculator.model.path.name,
         data=name,
-        n_structures=len(frames),
-        n_atoms=int(sizes.sum()),
+        n_structures=len(judged),
+        n_atoms=sum(map(len, judged)),
         seconds=seconds,
-        mae={key: float(np.abs(d).mean()) for key, d in differences.items()},
-        rmse={key: float(np.sqrt((d**2).mean())) for key, d in differences.items()},
-        curl=_curl(calculator, frames) if calculator.potential.direct_forces else None,
-        counts=counts,
-        warnings=[problem.text for problem in found.problems if problem.label in ("structure", *labels)],
+        mae=mae,
+        rmse=rmse,
+        mean_error=mean,
+        curl=_curl(calculator, judged) if calculator.potential.direct_forces else None,
+        counts={label: sum(has_label(atoms, label) for atoms in judged) for label in labels},
+        warnings=warnings + hints(judged, truth, guess),
+        worst=worst_frames(judged, given, chosen, per_atom="energy_per_atom" in mae),
+        config_types=by_config_type(judged, given, lambda atoms, found: _means(*_arrays(atoms, found))),
         labels=truth,
         predictions=guess,
+    )
+
+
+Arrays = dict[str, np.ndarray]
+
+
+def _arrays(frames: Sequence[Atoms], results: Sequence[dict[str, Any]]) -> tuple[Arrays, Arrays]:
+    """Labels and predictions of all frames that have them, one array for each quantity."""
+    truth: Arrays = {}
+    guess: Arrays = {}
+    pairs = list(zip(frames, results, strict=True))
+    if some := [(a, r) for a, r in pairs if has_label(a, "energy")]:
+        truth["energy"] = np.array([atoms.info["energy"] for atoms, _ in some], dtype=float)
+        guess["energy"] = np.array([result["energy"] for _, result in some])
+        if len(set(map(len, frames))) > 1 or any(atoms.pbc.any() for atoms in frames):
+            sizes = np.array([len(atoms) for atoms, _ in some])
+            truth["energy_per_atom"], guess["energy_per_atom"] = truth["energy"] / sizes, guess["energy"] / sizes
+    if some := [(a, r) for a, r in pairs if has_label(a, "forces")]:
+        truth["forces"] = np.concatenate([atoms.arrays["forces"] for atoms, _ in some])
+        guess["forces"] = np.concatenate([result["forces"] for _, result in some])
+    if some := [(a, r) for a, r in pairs if has_label(a, "stress") and r["stress"] is not None]:
+        truth["stress"] = np.array([full_3x3_to_voigt_6_stress(atoms.info["stress"]) for atoms, _ in some])
+        guess["stress"] = np.array([result["stress"] for _, result in some])
+    return truth, guess
+
+
+def _means(truth: Arrays, guess: Arrays) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """MAE, RMSE and mean error of each quantity, in thousandths of its unit."""
+    differences = {key: 1000 * (guess[key] - truth[key]) for key in truth}
+    return (
+        {key: float(np.abs(d).mean()) for key, d in differences.items()},
+        {key: float(np.sqrt((d**2).mean())) for key, d in differences.items()},
+        {key: float(d.mean()) for key, d in differences.items()},
     )
 
 

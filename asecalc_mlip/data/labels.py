@@ -14,8 +14,8 @@ from ase.geometry import minkowski_reduce
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.errors import DataError
+from asecalc_mlip.units import LABELS
 
-LABELS = ("energy", "forces", "stress")
 # In order of preference; case does not matter. An explicit reference goes before a bare name, which some program may
 # have written on top of it, and the plain energy before the free energy.
 ENERGY_NAMES = ("ref_energy", "dft_energy", "energy", "total_energy", "potential_energy", "free_energy")

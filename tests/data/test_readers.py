@@ -287,7 +287,7 @@ def test_convert_round_trip(tmp_path, crystal_frames):
         same_labels(frame, expected)
     with pytest.raises(InputError, match="exists already"):
         convert(tmp_path / "in.traj", tmp_path / "out.xyz")
-    with pytest.raises(InputError, match="ends in .xyz"):
+    with pytest.raises(InputError, match="ends with .xyz"):
         convert(tmp_path / "in.traj", tmp_path / "out.db")
 
 

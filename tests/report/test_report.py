@@ -49,7 +49,7 @@ def test_periodic_model_with_labelled_data(model, crystals, tmp_path):
     model.with_suffix(".xyz").unlink()
     report = run(model, tmp_path / "out", data=str(crystals), temperature_K=2.0, seeds=(0,), frames=5)
     errors = report.found["errors"]
-    assert set(errors["mae"]) == {"energy", "forces", "stress"} and errors["n_structures"] == 5
+    assert set(errors["mae"]) == {"energy", "energy_per_atom", "forces", "stress"} and errors["n_structures"] == 5
     assert report.found["how"]["structure"] == "first structure of crystals.xyz"
     row = report.found["nvt"]["runs"][0]
     assert row["structure_errors"]["all"]["error_percent"] > 0 and set(row["partial"]) == {"O-O", "O-Si", "Si-Si"}
