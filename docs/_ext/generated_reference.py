@@ -101,7 +101,8 @@ def _help(text: str) -> list[str]:
     lines: list[str] = []
     for paragraph in re.split(r"\n[ \t]*\n", inspect.cleandoc(text).partition("\f")[0]):
         if paragraph.startswith(("\b", " ", "asecalc ")):
-            lines += ["```console", inspect.cleandoc(paragraph.removeprefix("\b")), "```", ""]
+            shown = re.sub(r"^Examples?:\n", "", paragraph.removeprefix("\b").lstrip("\n"))
+            lines += ["```console", inspect.cleandoc("\n" + shown), "```", ""]
         else:
             lines += [_escaped(paragraph), ""]
     return lines
