@@ -2,7 +2,8 @@
 #
 #   make nvt                            10 ps of aspirin at 500 K with the shipped potential
 #   make nvt ARGS="--temperature 300"   the same with options
-#   make test                           all tests; ARGS="-k rdf" for some
+#   make test                           all tests; ARGS="-k rdf" for some, COVERAGE=1 for the share of lines that ran
+#   make lint                           ruff, its format, and mypy
 #   make docs                           the documentation, into docs/_build/html; its tutorials run
 #   make PYTHON=python3.12 test         with another Python
 
@@ -10,6 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 TEST_JOBS ?= 2
+COVERAGE ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 STAMP := $(VENV)/.installed
@@ -46,7 +48,7 @@ nvt: $(STAMP)
 	$(PY) md_protocols/nvt.py $(ARGS)
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_JOBS) $(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(ARGS)
 
 docs: $(STAMP)
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
@@ -54,6 +56,7 @@ docs: $(STAMP)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 clean:
