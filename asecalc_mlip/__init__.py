@@ -31,3 +31,7 @@ def __getattr__(name: str) -> Any:
 
         return EAMCalculator
     raise AttributeError(f"module 'asecalc_mlip' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,7 +22,7 @@ from asecalc_mlip import zoo
 from asecalc_mlip._version import __version__
 from asecalc_mlip.errors import CheckpointError, InputError
 from asecalc_mlip.files import replacing
-from asecalc_mlip.models import ARCHITECTURES, Potential, build_potential, parts_of
+from asecalc_mlip.models import ARCHITECTURES, Potential, architecture_text, build_potential, parts_of
 
 __all__ = ["CheckpointError", "LoadedModel", "describe", "load", "save"]
 
@@ -71,6 +71,10 @@ class LoadedModel:
     reference: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
+        elements = ", ".join(chemical_symbols[z] for z in self.potential.elements)
+        return f"LoadedModel({self.path.name}: {architecture_text(self.potential)}, elements {elements})"
+
+    def __str__(self) -> str:
         return _card_text(self)
 
 

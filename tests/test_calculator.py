@@ -261,6 +261,16 @@ def test_card_and_print(calculator):
     text = str(calculator)
     for part in ("float64", "cpu", "skin 0.5", "1 made in 1 calls", "licence"):
         assert part in text
+    short = repr(calculator)
+    assert "\n" not in short and len(short) < 200
+    assert short.startswith("PIWSLCalculator(") and "elements H, C, O, Si, cutoff 4 Å; " in short
+
+
+def test_unknown_elements_are_named_in_good_grammar(calculator):
+    with pytest.raises(InputError, match=r"does not know the element N; it was trained on H, C, O, Si\. .* with it$"):
+        calculator.get_potential_energy(molecule("NH3"))
+    with pytest.raises(InputError, match=r"does not know the elements N, Na; .* with them$"):
+        calculator.get_potential_energy(Atoms("NaN", [[0, 0, 0], [0, 0, 2]]))
 
 
 def test_a_thousand_calls_leak_nothing(architecture, tmp_path):

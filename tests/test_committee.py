@@ -90,7 +90,10 @@ def test_threshold_warns_or_stops(files):
     strict = load(files, threshold=0.999 * largest, action="stop")
     with pytest.raises(CommitteeDisagreement, match=part):
         strict.get_forces(atoms)
-    assert strict.results == {}
+    # What it stopped at stays to be looked at, and cannot be taken for a good result.
+    assert strict.results["forces_std"].max() == pytest.approx(largest) and strict.results["forces"].shape == (9, 3)
+    with pytest.raises(CommitteeDisagreement, match=part):
+        strict.get_potential_energy(atoms)
     atoms.calc = strict
     with pytest.raises(CommitteeDisagreement, match=f"{largest:.3g} eV/Å"):
         VelocityVerlet(atoms, 1.0).run(1)
@@ -102,6 +105,7 @@ def test_print_card_and_copies(files):
     forces = committee.get_forces(atoms)
     for part in ("3 members: 0.pt, 1.pt, 2.pt", "warn from 0.3 eV/Å on", "float64"):
         assert part in str(committee)
+    assert repr(committee).endswith("; 3 members)") and len(repr(committee)) < 200
     assert [card["name"] for card in committee.card["members"]] == ["test"] * 3
     for other in (copy.deepcopy(committee), pickle.loads(pickle.dumps(committee))):
         other.reset()

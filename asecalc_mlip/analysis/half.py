@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ase import Atoms
 from ase.io import iread
@@ -48,6 +49,7 @@ def rdfs_of_second_half(
     else:
         r_max, bins = min(R_MAX, 0.99 * float(atoms.cell.lengths().min())), BINS
     try:
-        return partial_rdfs(iread(trajectory, index=f"{first}::{stride}", format="extxyz"), r_max=r_max, bins=bins)
+        found = iread(Path(trajectory), index=f"{first}::{stride}", format="extxyz")
+        return partial_rdfs(found, r_max=r_max, bins=bins)
     except InputError:  # frames that lost their cell
         return {}

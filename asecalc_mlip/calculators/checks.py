@@ -48,9 +48,10 @@ class ElementCheck:
         if not known.all():
             unknown = sorted({chemical_symbols[z] for z in numbers[~known]})
             allowed = ", ".join(chemical_symbols[z] for z in self.elements)
+            several = len(unknown) > 1
             raise InputError(
-                f"{self.name} does not know the element {', '.join(unknown)}; it was trained on {allowed}. "
-                "Use a model that was trained with it"
+                f"{self.name} does not know the element{'s' * several} {', '.join(unknown)}; it was trained on "
+                f"{allowed}. Use a model that was trained with {'them' if several else 'it'}"
             )
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from ase import Atoms
+from ase.calculators.calculator import all_changes
 from ase.data import chemical_symbols
 from torch import Tensor
 
@@ -101,9 +103,29 @@ class CommitteeCalculator(PIWSLCalculator):
         return {**super().card, "cutoff": self.cutoff, "members": [dict(model.card) for model in self.models]}
 
     def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}; {len(self.models)} members)"
+
+    def __str__(self) -> str:
         names = ", ".join(model.path.name for model in self.models)
         limit = "no threshold" if self.threshold is None else f"{self.action} from {self.threshold:g} eV/Å on"
-        return f"{super().__repr__()}\n  {'committee':<16} {len(self.models)} members: {names}; {limit}"
+        return f"{super().__str__()}\n  {'committee':<16} {len(self.models)} members: {names}; {limit}"
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill `results`, and warn or stop where the members disagree; `results` stay either way. Called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        self._judge()
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Stop again where results are at hand on which the members disagree. Called by ASE."""
+        value = super().get_property(name, atoms, allow_calculation)
+        if self.action == "stop":
+            self._judge()
+        return value
 
     def _potentials(self) -> list[Potential]:
         return self._members
@@ -111,11 +133,11 @@ class CommitteeCalculator(PIWSLCalculator):
     def _results(self, prediction: Prediction) -> dict[str, Any]:
         assert isinstance(prediction, CommitteePrediction)
         spread = prediction.forces_std.cpu().numpy()
-        self._judge(spread)
         return {**super()._results(prediction), "energy_std": prediction.energy_std.item(), "forces_std": spread}
 
-    def _judge(self, spread: Any) -> None:
-        if self.threshold is None or not spread.max() >= self.threshold:
+    def _judge(self) -> None:
+        spread = self.results.get("forces_std")
+        if spread is None or self.threshold is None or not spread.max() >= self.threshold:
             return
         worst = int(spread.argmax())
         symbol = "" if self.atoms is None else f" ({self.atoms.symbols[worst]})"
@@ -126,7 +148,7 @@ class CommitteeCalculator(PIWSLCalculator):
         )
         if self.action == "stop":
             raise CommitteeDisagreement(text)
-        warnings.warn(text, stacklevel=5)
+        warnings.warn(text, stacklevel=8)  # where the user's code asks for forces
 
 
 @dataclass(frozen=True)

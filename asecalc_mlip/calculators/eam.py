@@ -16,6 +16,7 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, graph_from_atoms
+from asecalc_mlip.models import architecture_text
 from asecalc_mlip.models.eam import EAM
 
 __all__ = ["COMPONENTS", "EAMCalculator", "PairCurve"]
@@ -73,7 +74,7 @@ class EAMCalculator(PIWSLCalculator):
     def __init__(self, model: LoadedModel, **options: Any):
         if not isinstance(model.potential.network, EAM):
             raise InputError(
-                f"{model.path} is a {model.potential.architecture} model, not an EAM; load it with "
+                f"{model.path} is no EAM but {architecture_text(model.potential)}; load it with "
                 "PIWSLCalculator.load, or fit an EAM with: asecalc eam fit DATA"
             )
         super().__init__(model, **options)

@@ -25,7 +25,7 @@ from asecalc_mlip.engine.memory import check_list
 from asecalc_mlip.engine.transfer import to_host
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.models import Potential, Prediction
+from asecalc_mlip.models import Potential, Prediction, architecture_text
 from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.neighbors.verlet import NeighborCache
 
@@ -125,7 +125,7 @@ class PIWSLCalculator(StateCalculator):
         """What the model is: data, level of theory, errors, elements, cutoff (Å), units, E0, licence."""
         return {
             **self.model.card,
-            "architecture": self.potential.architecture,
+            "architecture": architecture_text(self.potential),
             "hyperparameters": dict(self.potential.hyperparameters),
             "elements": [chemical_symbols[z] for z in self.potential.elements],
             "cutoff": self.potential.cutoff,
@@ -269,9 +269,17 @@ class PIWSLCalculator(StateCalculator):
         return "stress" in self.implemented_properties
 
     def __repr__(self) -> str:
+        kind = architecture_text(self.potential) + (" with direct forces" if self.potential.direct_forces else "")
+        return (
+            f"{type(self).__name__}({self.model.path.name}: {kind}, elements {', '.join(self.card['elements'])}, "
+            f"cutoff {self.cutoff:g} Å; {self.engine.describe()}, {self.device}, {self.dtype})"
+        )
+
+    def __str__(self) -> str:
+        """Whole card, how the model runs, and how often neighbour lists were made."""
         stats = self.stats()
         lines = [
-            repr(self.model),
+            str(self.model),
             f"  {'runs on':<16} {self.device}, {self.dtype}, {self.engine.describe()}, skin {self.neighbors.skin:g} Å",
         ]
         if stats["calls"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asecalc_mlip.models.cgcnn import CGCNN
-from asecalc_mlip.models.combine import add_potentials, core_potential, has_core, parts_of
+from asecalc_mlip.models.combine import add_potentials, architecture_text, core_potential, has_core, parts_of
 from asecalc_mlip.models.eam import EAM
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction, predict
@@ -40,6 +40,7 @@ __all__ = [
     "ZBL",
     "VectorHead",
     "add_potentials",
+    "architecture_text",
     "build_network",
     "build_potential",
     "check_trainable",

@@ -10,7 +10,7 @@ from asecalc_mlip.models.registry import build_potential
 from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.zbl import ZBL
 
-__all__ = ["add_potentials", "core_potential", "has_core", "parts_of"]
+__all__ = ["add_potentials", "architecture_text", "core_potential", "has_core", "parts_of"]
 
 
 def add_potentials(potentials: Sequence[Potential], *, reference_energies: Mapping[int, float]) -> Potential:
@@ -31,6 +31,11 @@ def add_potentials(potentials: Sequence[Potential], *, reference_energies: Mappi
     for network, part in zip(total.network.networks, parts, strict=True):
         network.load_state_dict(part.network.state_dict())
     return total
+
+
+def architecture_text(potential: Potential) -> str:
+    """Name the architecture for people; a sum is named by its parts: "painn + zbl"."""
+    return " + ".join(part.architecture for part in parts_of(potential))
 
 
 def core_potential(elements: Iterable[int]) -> Potential:

@@ -150,7 +150,8 @@ def test_calculator(structure, tmp_path):
     (result,) = calculator.evaluate([atoms])
     assert np.allclose(result["forces"], expected.forces, atol=1e-10)
     assert result["stress"] is None
-    assert "forces           direct (not the derivative of the energy)" in repr(calculator)
+    assert "forces           direct (not the derivative of the energy)" in str(calculator)
+    assert "painn with direct forces" in repr(calculator)
 
 
 def test_calculator_without_stress(tmp_path):

@@ -1,0 +1,20 @@
+"""How models and calculators are called, and found by completion."""
+
+import pytest
+
+import asecalc_mlip
+from asecalc_mlip import EAMCalculator, PIWSLCalculator
+from asecalc_mlip.errors import InputError
+from tests.cases import model_file
+
+
+def test_a_sum_is_called_by_its_parts(tmp_path):
+    calculator = PIWSLCalculator.load(model_file(tmp_path, "sum"), device="cpu")
+    assert calculator.card["architecture"] == "painn + eam + zbl"
+    assert "sum.pt: painn + eam + zbl, elements" in repr(calculator) and "sum," not in repr(calculator.model)
+    with pytest.raises(InputError, match=r"is no EAM but painn \+ eam \+ zbl"):
+        EAMCalculator.load(model_file(tmp_path, "sum"))
+
+
+def test_names_of_the_package_are_found_by_completion():
+    assert {"PIWSLCalculator", "EAMCalculator", "CommitteeCalculator"} <= set(dir(asecalc_mlip))
