@@ -20,7 +20,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.engine.device import checked_device
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_text
-from asecalc_mlip.models import Potential
+from asecalc_mlip.models import Potential, check_trainable
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, weights_digest
 from training.initial import Start, make_start
@@ -72,6 +72,8 @@ def prepare(config: TrainConfig) -> Run:
         For settings or data that cannot be used.
     """
     folder = Path(config.run.output)
+    if config.finetune.base is None:
+        check_trainable(config.model.architecture)
     continuing = _continues(config, folder)
     weights, _, skin = label_weights(config.loss), device_of(config.run.device), list_skin(config.weak)
     frames, drawn = _read(config, folder)

@@ -82,7 +82,7 @@ class ModelConfig:
     """Architecture and reference energies."""
 
     architecture: str = "painn"
-    """painn, schnet, cgcnn, torchmd_et or eam. With finetune.base it need not be given, nor need hyper-parameters."""
+    """painn, schnet, cgcnn or torchmd_et. With finetune.base it need not be given, nor need hyper-parameters."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the architecture (cutoff in Å, n_features, n_interactions, n_rbf, radial_basis). Those in
     defaults.yaml are of painn, and hold for every architecture unless given."""

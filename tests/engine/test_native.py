@@ -10,9 +10,16 @@ from ase import Atoms
 from asecalc_mlip.engine import EagerEngine, NativeEngine, make_engine
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import native_library
+from asecalc_mlip.models import ARCHITECTURES, hyperparameters_of
 from tests.cases import STRUCTURES, make_potential, make_structure
 
-SERVED = [("painn", torch.float32), ("painn", torch.float64), ("schnet", torch.float32)]
+# Networks of message passing that say they have a kernel; the EAM has tests of its own.
+SERVED = [
+    (name, dtype)
+    for name, cls in ARCHITECTURES.items()
+    if cls.traits.native is not None and "n_features" in hyperparameters_of(name)
+    for dtype in cls.traits.native.multiples
+]
 pytestmark = [
     pytest.mark.skipif(native_library() is None, reason="the native library was not built"),
     pytest.mark.parametrize(("architecture", "dtype"), SERVED),

@@ -149,6 +149,8 @@ def test_missing_label_is_named_before_anything_is_written(tmp_path):
         (["data.train=''"], "data.train is empty"),
         (["data.n_train=55"], "do not fit 60 frames"),
         (["model.architecture=gpt"], "architecture 'gpt' is unknown"),
+        (["model.architecture=eam"], "'eam' is not trained from scratch: fit one with: asecalc eam fit"),
+        (["model.architecture=sum"], "'sum' is not trained from scratch"),
         (["model.hyperparameters.n_feature=8"], "no hyper-parameter"),
         (["run.device=tpu"], "run.device"),
         (["run.batch_size=0"], "run.batch_size is 0; expected at least 1"),
