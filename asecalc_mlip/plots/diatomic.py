@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
+from asecalc_mlip.plots.style import BLUE, COLOURS, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, tidy
 
 if TYPE_CHECKING:
     from asecalc_mlip.probes.diatomic import DiatomicCurve
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["diatomic_figure"]
 
 COLUMNS = 3
-COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", INK)
 MARKERS = {
     "attractive hole": "v",
     "spurious minimum": "s",
@@ -50,9 +47,7 @@ def diatomic_figure(reports: Sequence[DiatomicReport], *, path: str | Path, titl
     pairs = [curve.pair for curve in reports[0].curves]
     columns = min(COLUMNS, len(pairs))
     rows = -(-len(pairs) // columns)
-    figure = Figure(figsize=(max(6.0, 4.3 * columns), 1.0 + 4.6 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, color=INK)
+    figure = new_figure(max(6.0, 4.3 * columns), 1.0 + 4.6 * rows, title)
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[2.2, 1.0] * rows)
     for number, pair in enumerate(pairs):
         row, column = divmod(number, columns)
@@ -65,7 +60,7 @@ def diatomic_figure(reports: Sequence[DiatomicReport], *, path: str | Path, titl
         grid[2 * row, 0].set_ylabel("Energy (eV)")
         grid[2 * row + 1, 0].set_ylabel("Force (eV/Å)")
     handles = _legend(reports)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), **LEGEND)
     save_figure(figure, path)
 
 
@@ -86,7 +81,7 @@ def _pair(energy: Axes, force: Axes, reports: Sequence[DiatomicReport], pair: st
         axes.axhline(0.0, color=GREY, lw=0.8)
         axes.axvspan(0.0, below, color=GREY, alpha=0.15, lw=0)
         axes.set_xlim(0.0, max(float(curve.distances_A[-1]) for curve in curves))
-        _tidy(axes)
+        tidy(axes)
     energy.set_title(pair.replace("-", "–"), fontsize=11, color=INK)
     energy.tick_params(labelbottom=False)
     force.set_xlabel("Distance (Å)")

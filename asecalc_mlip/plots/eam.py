@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, _tidy
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, tidy
 
 if TYPE_CHECKING:
     from asecalc_mlip.calculators.eam import PairCurve
@@ -35,19 +33,17 @@ def pair_curves_figure(curves: Sequence[PairCurve], *, path: str | Path, title: 
     """
     columns = min(COLUMNS, len(curves))
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(max(5.2, 4.2 * columns), 0.8 + 3.4 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, color=INK)
+    figure = new_figure(max(5.2, 4.2 * columns), 0.8 + 3.4 * rows, title)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, curve in zip(grid.flat, curves, strict=False):
         _panel(axes, curve)
-        _tidy(axes)
+        tidy(axes)
     for axes in grid.flat[len(curves) :]:
         axes.set_visible(False)
     for row in grid:
         row[0].set_ylabel("Energy of two atoms (eV)")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), **LEGEND)
     save_figure(figure, path)
 
 

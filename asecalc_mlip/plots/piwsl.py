@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, RED, _tidy
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, ORANGE, PINK, RED, SKY, new_figure, tidy
 
 __all__ = ["Curve", "Panel", "curves_figure", "survival_figure"]
 
-COLOURS = (INK, GREY, BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
+COLOURS = (INK, GREY, BLUE, ORANGE, GREEN, RED, PINK, SKY)
 MARKERS = "osD^vP*X"
 # A loss looks the same in every figure; other labels follow in the order in which they come.
 KNOWN = ("plain", "plain, 2 x steps", "first", "antithetic", "trapezoid")
@@ -59,9 +58,7 @@ def curves_figure(panels: Sequence[Panel], *, title: str, path: str | Path | Non
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, panel, handles)
     columns = min(len(handles), 4)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-    )
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, **LEGEND)
     return _saved(figure, path)
 
 
@@ -92,17 +89,15 @@ def survival_figure(
             look = {"color": COLOURS[index % len(COLOURS)], "ls": "--" if index >= len(COLOURS) else "-", "lw": 2}
             (handles[f"{label} ({len(times)})"],) = axes.plot(x, np.repeat(left, 2), **look)
         axes.set(title=name, xlabel="time (ps)", ylabel="share still stable", ylim=(-0.03, 1.05), xlim=(0, length_ps))
-        _tidy(axes)
+        tidy(axes)
     # Below, where no curve can run through it.
     columns = min(5, 2 * len(times_ps))
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, **LEGEND)
     return _saved(figure, path)
 
 
 def _figure(n_panels: int, title: str) -> Figure:
-    figure = Figure(figsize=(max(5.0, 3.9 * n_panels), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, color=INK)
+    figure = new_figure(max(5.0, 3.9 * n_panels), 4.2, title)
     return figure
 
 
@@ -128,7 +123,7 @@ def _draw(axes: Axes, panel: Panel, handles: dict[str, Any]) -> None:
         handles.setdefault(curve.label, handle)
     _plain_ticks(axes, panel)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _style(label: str, place: int) -> int:

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.diatomic import COLOURS
-from asecalc_mlip.plots.dynamics import BLUE, GREY, INK, ORANGE, RED, _tidy
+from asecalc_mlip.plots.style import BLUE, COLOURS, GREY, INK, LEGEND, ORANGE, RED, new_figure, tidy
 
 if TYPE_CHECKING:
     from asecalc_mlip.probes.elastic import ElasticConstants
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["elastic_figure", "eos_figure", "phonon_figure", "scan_figure", "vibration_figure"]
 
-LEGEND = {"frameon": False, "fontsize": 9}
 NAMES = {"G": "Γ", "GAMMA": "Γ"}
 
 
@@ -33,7 +29,7 @@ def phonon_figure(results: Sequence[PhononResult], *, path: str | Path, title: s
 
     Paths of several models are scaled to that of the first, whose cell may differ a little.
     """
-    figure = _figure(12.5, 4.4, title)
+    figure = new_figure(12.5, 4.4, title)
     bands, dos, heat = figure.subplots(1, 3, width_ratios=[2.6, 1.0, 1.3])
     first = results[0]
     length = first.path_1_per_A[-1]
@@ -64,7 +60,7 @@ def phonon_figure(results: Sequence[PhononResult], *, path: str | Path, title: s
     heat.set(xlabel="Temperature (K)", ylabel="C$_v$ (J/K per mol of primitive cells)")
     heat.set_ylim(bottom=0.0)
     for axes in (bands, dos, heat):
-        _tidy(axes)
+        tidy(axes)
     bands.grid(False, axis="x")
     figure.legend(*bands.get_legend_handles_labels(), loc="outside lower center", ncols=4, **LEGEND)
     save_figure(figure, path)
@@ -72,7 +68,7 @@ def phonon_figure(results: Sequence[PhononResult], *, path: str | Path, title: s
 
 def eos_figure(results: Sequence[EquationOfState], *, path: str | Path, title: str = "") -> None:
     """Energy per atom over volume per atom, relative to each model's own minimum."""
-    figure = _figure(6.0, 4.4, title)
+    figure = new_figure(6.0, 4.4, title)
     axes = figure.subplots()
     for k, one in enumerate(results):
         colour, n = COLOURS[k % len(COLOURS)], one.n_atoms
@@ -83,13 +79,13 @@ def eos_figure(results: Sequence[EquationOfState], *, path: str | Path, title: s
         axes.plot(one.volumes_A3 / n, shown, "o", ms=5, mfc="white", mec=colour)
     axes.set(xlabel="Volume (Å³/atom)", ylabel="Energy − E0 (meV/atom)")
     axes.legend(loc="upper center", **LEGEND)
-    _tidy(axes)
+    tidy(axes)
     save_figure(figure, path)
 
 
 def elastic_figure(result: ElasticConstants, *, path: str | Path, title: str = "") -> None:
     """The matrix of elastic constants as numbers on colours."""
-    figure = _figure(5.6, 5.0, title)
+    figure = new_figure(5.6, 5.0, title)
     axes = figure.subplots()
     c = result.constants_GPa
     largest = float(np.abs(c).max())
@@ -107,7 +103,7 @@ def elastic_figure(result: ElasticConstants, *, path: str | Path, title: str = "
 
 def vibration_figure(results: Sequence[Vibrations], *, path: str | Path, title: str = "") -> None:
     """A row of sticks for each model, imaginary frequencies in red below zero."""
-    figure = _figure(9.0, 1.4 + 1.3 * len(results), title)
+    figure = new_figure(9.0, 1.4 + 1.3 * len(results), title)
     grid = figure.subplots(len(results), 1, squeeze=False, sharex=True)[:, 0]
     for k, (axes, one) in enumerate(zip(grid, results, strict=True)):
         f = one.frequencies_cm1
@@ -127,14 +123,14 @@ def scan_figure(scans: Sequence[Scan], *, path: str | Path, title: str = "", col
     """Energy (left axis) and generalised force (right axis) of each scan in a panel of its own."""
     columns = min(columns, len(scans))
     rows = -(-len(scans) // columns)
-    figure = _figure(3.6 * columns + 0.6, 2.9 * rows + 0.5, title)
+    figure = new_figure(3.6 * columns + 0.6, 2.9 * rows + 0.5, title)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, scan in zip(grid.flat, scans, strict=False):
         axes.plot(scan.values, scan.energies_eV, color=BLUE, lw=1.6)
         axes.axvline(scan.start, color=GREY, lw=0.8, ls="--")
         axes.set_title(scan.label, fontsize=10, color=INK)
         axes.set_xlabel(f"{scan.kind.capitalize()} ({scan.unit})", fontsize=9)
-        _tidy(axes)
+        tidy(axes)
         other = axes.twinx()
         other.plot(scan.values, scan.forces, color=ORANGE, lw=1.0)
         other.tick_params(colors=ORANGE, labelsize=8)
@@ -147,14 +143,6 @@ def scan_figure(scans: Sequence[Scan], *, path: str | Path, title: str = "", col
     lines = [Line2D([], [], color=BLUE, label="energy"), Line2D([], [], color=ORANGE, label=f"force ({unit}, right)")]
     figure.legend(handles=lines, loc="outside lower center", ncols=2, **LEGEND)
     save_figure(figure, path)
-
-
-def _figure(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, fontsize=12, color=INK)
-    return figure
 
 
 def _merged(positions: np.ndarray, labels: Sequence[str]) -> tuple[list[float], list[str]]:

@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from asecalc_mlip.files import save_figure
+from asecalc_mlip.plots.style import BLUE, GREY, INK, LINE, SMALL, new_figure, tidy
 
 __all__ = ["bench_report", "comparison", "peers", "size_scaling"]
 
-_COLORS = {"schnetpack": "#9aa4ad", "ours": "#1f5a99"}
+COLOURS = {"schnetpack": GREY, "ours": BLUE}
 _OURS = "PIWSLCalculator, PaiNN"
-_INK, _FAINT = "#222222", "#6e7780"
 
 
 def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> None:
     """Bars of ms per step, two threads, one panel per architecture; rows as in benchmarks/results/speed.json."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4.2)
     for k, architecture in enumerate(("painn", "schnet")):
         axes = figure.add_subplot(1, 2, k + 1)
         chosen = {n: r for n, r in rows.items() if n.startswith(architecture) and n.endswith("2 threads")}
@@ -32,7 +29,7 @@ def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> No
         for shift, side in ((-0.2, "schnetpack"), (0.2, "ours")):
             label = {"schnetpack": "SchNetPack SpkCalculator", "ours": "PIWSLCalculator"}[side]
             values = [row[f"{side}_ms"] for row in chosen.values()]
-            bars = axes.bar([x + shift for x in range(len(names))], values, 0.38, color=_COLORS[side], label=label)
+            bars = axes.bar([x + shift for x in range(len(names))], values, 0.38, color=COLOURS[side], label=label)
             texts = [_number(v) for v in values]
             if side == "ours":
                 texts = [f"{_number(v)}\n{row['ratio']:.1f}×" for v, row in zip(values, chosen.values(), strict=True)]
@@ -42,8 +39,8 @@ def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> No
         axes.set_xticks(range(len(names)), names, fontsize=8)
         title = {"painn": "PaiNN", "schnet": "SchNet"}[architecture]
         axes.set(ylabel="ms per energy + forces", title=f"{title} 128 × 3, float32, 2 threads")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="upper left", fontsize=8)
+        tidy(axes)
+        axes.legend(**SMALL, loc="upper left")
     save_figure(figure, path)
 
 
@@ -52,14 +49,12 @@ def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> 
     sizes = sorted((row for row in rows.values() if "ours_ms" in row), key=lambda row: row["atoms"])
     if not sizes:
         return
-    figure = Figure(figsize=(8.5, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.5, 3.8)
     for k, (key, label) in enumerate((("ours_ms", "ms per energy + forces"), ("peak_memory_GB", "peak memory / GB"))):
         axes = figure.add_subplot(1, 2, k + 1)
-        axes.plot([row["atoms"] for row in sizes], [row[key] for row in sizes], "o-", color=_COLORS["ours"], ms=4)
+        axes.plot([row["atoms"] for row in sizes], [row[key] for row in sizes], "o-", color=COLOURS["ours"], ms=4)
         axes.set(xscale="log", yscale="log", xlabel="atoms (α-quartz)", ylabel=label)
-        axes.grid(True, color="#e6e9ec", lw=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     save_figure(figure, path)
 
 
@@ -72,16 +67,15 @@ def peers(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: i
         return peers(rows, path=path, threads=next(iter(rows.values()))["threads"])
     systems = sorted({system: row["atoms"] for _, system, row in chosen}.items(), key=lambda item: item[1])
     names = list(dict.fromkeys(name for name, _, _ in chosen))
-    figure = Figure(figsize=(2.6 + 2.25 * len(systems), 1.5 + 0.47 * len(names)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.6 + 2.25 * len(systems), 1.5 + 0.47 * len(names))
     panels = figure.subplots(1, len(systems), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (system, atoms) in zip(panels, systems, strict=True):
         _peer_panel(axes, names, {name: row for name, where, row in chosen if where == system})
-        axes.set_title(f"{system.split()[0]}, {atoms} atoms", fontsize=10, color=_INK)
+        axes.set_title(f"{system.split()[0]}, {atoms} atoms", fontsize=10, color=INK)
     sizes = {name: row["peer"] for name, _, row in chosen}
     labels = [f"{_OURS}\n{_peer_size(chosen[0][2]['ours'])}", *(f"{name}\n{_peer_size(sizes[name])}" for name in names)]
     panels[0].set_yticks(range(len(labels)), labels, fontsize=8)
-    panels[0].get_yticklabels()[0].set(color=_COLORS["ours"], fontweight="bold")
+    panels[0].get_yticklabels()[0].set(color=COLOURS["ours"], fontweight="bold")
     panels[0].invert_yaxis()
     figure.supxlabel(f"ms per energy + forces, neighbour list included; float32, CPU, {threads} threads", fontsize=9)
     save_figure(figure, path)
@@ -90,12 +84,11 @@ def peers(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: i
 def bench_report(report: Mapping[str, Any], *, path: str | Path) -> None:
     """What `asecalc bench` measured: structures, and scaling and batches where they are; a `BenchReport.to_dict()`."""
     panels = [name for name in ("structures", "scaling", "batches") if report[name]]
-    figure = Figure(figsize=(1.0 + 4.2 * len(panels), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.0 + 4.2 * len(panels), 3.8)
     draw = {"structures": _structure_panel, "scaling": _scaling_panel, "batches": _batch_panel}
     for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw[name](axes, report[name])
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     model, machine = report["model"], report["machine"]
     figure.suptitle(f"{model['name']}: {model['engine']}, {model['dtype']}; {machine['processor']}", fontsize=10)
     save_figure(figure, path)
@@ -103,24 +96,24 @@ def bench_report(report: Mapping[str, Any], *, path: str | Path) -> None:
 
 def _peer_panel(axes: Any, names: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
     ours = float(np.median([row["ours_ms"] for row in rows.values()]))
-    axes.barh(0, ours, 0.62, color=_COLORS["ours"])
-    axes.text(ours, 0, f" {_number(ours)}", va="center", fontsize=8, color=_COLORS["ours"], fontweight="bold")
+    axes.barh(0, ours, 0.62, color=COLOURS["ours"])
+    axes.text(ours, 0, f" {_number(ours)}", va="center", fontsize=8, color=COLOURS["ours"], fontweight="bold")
     for k, name in enumerate(names, start=1):
         if name not in rows:
             axes.text(
-                0.02, k, "not measured", va="center", fontsize=7, color=_FAINT, transform=axes.get_yaxis_transform()
+                0.02, k, "not measured", va="center", fontsize=7, color=GREY, transform=axes.get_yaxis_transform()
             )
             continue
-        axes.barh(k, rows[name]["peer_ms"], 0.62, color=_COLORS["schnetpack"])
+        axes.barh(k, rows[name]["peer_ms"], 0.62, color=COLOURS["schnetpack"])
         text = f" {_number(rows[name]['peer_ms'])}  ({_ratio(rows[name]['ratio'])})"
-        axes.text(rows[name]["peer_ms"], k, text, va="center", fontsize=8, color=_INK)
+        axes.text(rows[name]["peer_ms"], k, text, va="center", fontsize=8, color=INK)
     axes.set_xscale("log")
     # Room for the labels beside the bars.
     longest = max(row["peer_ms"] for row in rows.values())
     axes.set_xlim(0.5, max(axes.get_xlim()[1], 60 * longest))
     axes.set_xticks([1, 100, 10_000], ["1", "100", "10 000"])
     axes.set_xticks([10, 1000, 100_000], [], minor=True)
-    axes.grid(True, axis="x", which="both", color="#e6e9ec", lw=0.6)
+    axes.grid(True, axis="x", which="both", color=LINE, lw=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
@@ -134,13 +127,13 @@ def _peer_size(peer: Mapping[str, Any]) -> str:
 def _structure_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
     x, ours = np.arange(len(rows)), [row["ours_ms"] for row in rows.values()]
     against = all("ratio" in row for row in rows.values())
-    bars = axes.bar(x + (0.2 if against else 0.0), ours, 0.38, color=_COLORS["ours"], label="PIWSLCalculator")
+    bars = axes.bar(x + (0.2 if against else 0.0), ours, 0.38, color=COLOURS["ours"], label="PIWSLCalculator")
     axes.bar_label(bars, [_number(value) for value in ours], fontsize=8, padding=2)
     if against:
         theirs = [row["schnetpack_ms"] for row in rows.values()]
-        bars = axes.bar(x - 0.2, theirs, 0.38, color=_COLORS["schnetpack"], label="SchNetPack")
+        bars = axes.bar(x - 0.2, theirs, 0.38, color=COLOURS["schnetpack"], label="SchNetPack")
         axes.bar_label(bars, [_number(value) for value in theirs], fontsize=8, padding=2)
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        axes.legend(**SMALL, loc="upper left")
     axes.set(yscale="log", ylabel="ms per energy + forces")
     axes.set_ylim(top=4 * axes.get_ylim()[1])
     names = [f"{Path(name).stem}\n{row['atoms']} atoms" for name, row in rows.items()]
@@ -148,14 +141,13 @@ def _structure_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _scaling_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    axes.plot([r["atoms"] for r in rows.values()], [r["ours_ms"] for r in rows.values()], "o-", color=_COLORS["ours"])
+    axes.plot([r["atoms"] for r in rows.values()], [r["ours_ms"] for r in rows.values()], "o-", color=COLOURS["ours"])
     axes.set(xscale="log", yscale="log", xlabel="atoms", ylabel="ms per energy + forces")
-    axes.grid(True, color="#e6e9ec", lw=0.6)
 
 
 def _batch_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
     rates = [row["molecules_per_second"] for row in rows.values()]
-    bars = axes.bar(range(len(rows)), rates, 0.6, color=_COLORS["ours"])
+    bars = axes.bar(range(len(rows)), rates, 0.6, color=COLOURS["ours"])
     axes.bar_label(bars, [f"{rate:.0f}" for rate in rates], fontsize=8, padding=2)
     axes.set_xticks(range(len(rows)), [str(row["batch"]) for row in rows.values()])
     axes.set(xlabel="structures at once", ylabel="structures per second")

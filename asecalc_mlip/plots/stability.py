@@ -6,14 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis import DistanceHistogram
-from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, RED, _running_mean, _tidy
-
-SEED_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
-LEGEND = {"frameon": False, "fontsize": 9}
+from asecalc_mlip.plots.style import COLOURS, GREY, INK, LEGEND, SMALL, new_figure, running_mean, tidy
 
 
 @dataclass(frozen=True)
@@ -62,13 +58,11 @@ def stability_figure(
         panels += [(_temperature, (nvt, target_K)), (_structure, (nvt, reference))]
     if nve:
         panels.append((_energy, (nve,)))
-    figure = Figure(figsize=(4.9 * max(1, len(panels)), 4.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, color=INK)
+    figure = new_figure(4.9 * max(1, len(panels)), 4.1, title)
     axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
     for panel, (draw, arguments) in zip(axes, panels, strict=False):
         draw(panel, *arguments)
-        _tidy(panel)
+        tidy(panel)
     return figure
 
 
@@ -76,7 +70,7 @@ def _temperature(axes, runs: Sequence[Series], target_K: float) -> None:
     for run in runs:
         colour = _colour(run)
         axes.plot(run.time_ps, run.values, color=colour, lw=0.4, alpha=0.25)
-        axes.plot(run.time_ps, _running_mean(run.values), color=colour, lw=1.8, label=run.label)
+        axes.plot(run.time_ps, running_mean(run.values), color=colour, lw=1.8, label=run.label)
         if run.broken_ps is not None:
             axes.axvline(run.broken_ps, color=colour, lw=2.0, ls=":")
     axes.axhline(target_K, color=INK, lw=1.2, ls="--", label=f"thermostat {target_K:g} K")
@@ -118,7 +112,7 @@ def _energy(axes, runs: Sequence[Series]) -> None:
     largest = max((float(np.abs(run.values).max()) for run in runs if len(run.values)), default=0.0) or 1.0
     axes.set_ylim(-1.3 * largest, 2.2 * largest)  # room for the legend
     axes.legend(loc="upper left", ncols=2 if len(runs) > 3 else 1, title="drift in meV/atom/ps", title_fontsize=8,
-                columnspacing=1.0, frameon=False, fontsize=8)  # fmt: skip
+                columnspacing=1.0, **SMALL)  # fmt: skip
 
 
 def _time_axis(axes, runs: Sequence[Series]) -> None:
@@ -129,4 +123,4 @@ def _time_axis(axes, runs: Sequence[Series]) -> None:
 
 
 def _colour(run: Series) -> str:
-    return SEED_COLOURS[run.colour % len(SEED_COLOURS)]
+    return COLOURS[run.colour % len(COLOURS)]

@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asecalc_mlip.plots.dynamics import BLUE, GREEN, GREY, INK, ORANGE, RED, _running_mean, _tidy
-from asecalc_mlip.plots.stability import SEED_COLOURS, Series
+from asecalc_mlip.plots.stability import Series
+from asecalc_mlip.plots.style import BLUE, COLOURS, GREY, INK, RED, SMALL, new_figure, plain, running_mean, tidy
 
 __all__ = ["PairCurve", "energy_figure", "summary_figure"]
 
-PAIR_COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#7A5C00", INK)
 MOST_BARS = 12  # runs of which each gets a bar; of more the share that is stable is drawn
-SMALL = {"frameon": False, "fontsize": 8.5}
 # eV, window of the diatomic curves: of wells and of walls what matters to dynamics.
 WALL, DEEPEST, SHALLOW = 10.0, 6.0, 1.0
 
@@ -65,8 +62,7 @@ def summary_figure(
     end_ps : time that the runs were to last
     reference : h(r) or g(r) of the reference, or None
     """
-    figure = Figure(figsize=(13.0, 8.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13.0, 8.6)
     figure.suptitle(plain(title), fontsize=14, color=INK, fontweight="bold")
     figure.supxlabel(plain(footer), fontsize=8.5, color=GREY)
     grid = figure.add_gridspec(2, 2, wspace=0.06, hspace=0.05)
@@ -82,32 +78,26 @@ def summary_figure(
     for letter, axes, head in zip("abcd", (above, curve, diatomic, energy), heads, strict=True):
         axes.set_title(plain(f"{letter}   {head}"), fontsize=11, color=INK, loc="left")
     for axes in figure.axes:
-        _tidy(axes)
+        tidy(axes)
     return figure
 
 
 def energy_figure(nvt: Sequence[Series], *, title: str) -> Figure:
     """Potential energy (meV/atom) of each run at constant temperature."""
-    figure = Figure(figsize=(7.6, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.6, 3.6)
     axes = figure.subplots()
     for run in nvt:
         colour = _colour(run)
         axes.plot(run.time_ps, run.values, color=colour, lw=0.5, alpha=0.3)
-        axes.plot(run.time_ps, _running_mean(run.values), color=colour, lw=1.8, label=plain(run.label))
+        axes.plot(run.time_ps, running_mean(run.values), color=colour, lw=1.8, label=plain(run.label))
         _broken(axes, run)
     axes.set_xlabel("Time (ps)")
     axes.set_ylabel("Potential energy − start (meV/atom)")
     axes.set_title(plain(title), fontsize=11, color=INK, loc="left")
     _end(axes, max((run.time_ps[-1] for run in nvt if len(run.time_ps)), default=0.0))
     axes.legend(loc="lower right", ncols=2 if len(nvt) > 4 else 1, **SMALL)
-    _tidy(axes)
+    tidy(axes)
     return figure
-
-
-def plain(text: str) -> str:
-    """Text without mathematics: a name with dollar signs is no formula."""
-    return text.replace("$", r"\$")
 
 
 def _temperature(axes: Axes, runs: Sequence[Series], target_K: float, end_ps: float) -> None:
@@ -115,7 +105,7 @@ def _temperature(axes: Axes, runs: Sequence[Series], target_K: float, end_ps: fl
     for run in runs:
         colour = _colour(run)
         axes.plot(run.time_ps, run.values, color=colour, lw=0.4, alpha=0.25)
-        axes.plot(run.time_ps, _running_mean(run.values), color=colour, lw=1.8, label=plain(run.label))
+        axes.plot(run.time_ps, running_mean(run.values), color=colour, lw=1.8, label=plain(run.label))
         _broken(axes, run)
     axes.axhline(target_K, color=INK, lw=1.2, ls="--", label=f"thermostat {target_K:g} K")
     axes.set_ylabel("Temperature (K)")
@@ -184,11 +174,11 @@ def _structure(axes: Axes, below: Axes, runs: Sequence[Series], reference: Any) 
 
 def _diatomic(axes: Axes, pairs: Sequence[PairCurve]) -> None:
     deepest = 0.0
-    shown = pairs[: len(PAIR_COLOURS)]
+    shown = pairs[: len(COLOURS)]
     for pair in shown:
         deepest = min(deepest, float(pair.energies_eV.min()))
     low = -min(DEEPEST, max(SHALLOW, 1.15 * -deepest))
-    for colour, pair in zip(PAIR_COLOURS, shown, strict=False):
+    for colour, pair in zip(COLOURS, shown, strict=False):
         axes.plot(pair.distances_A, pair.energies_eV, color=colour, lw=1.7, label=plain(pair.label))
         for r, energy in pair.flags:
             inside = np.clip(energy, low, WALL)
@@ -241,4 +231,4 @@ def _values(curve: Any) -> np.ndarray:
 
 
 def _colour(run: Series) -> str:
-    return SEED_COLOURS[run.colour % len(SEED_COLOURS)]
+    return COLOURS[run.colour % len(COLOURS)]

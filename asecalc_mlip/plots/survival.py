@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis.survival import Survival
-from asecalc_mlip.plots.dynamics import BLUE, GREEN, INK, ORANGE, RED, _tidy
-
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
+from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
 
 
 def survival_figure(curves: dict[str, Survival], *, title: str = "") -> Figure:
     """One step curve for each of `curves`, by its label, with its 95 % limits shaded."""
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.0, 4.2, title)
     axes = figure.subplots()
-    axes.set_title(title, fontsize=11, color=INK)
     for k, (label, curve) in enumerate(curves.items()):
         colour = COLOURS[k % len(COLOURS)]
         text = f"{label}: {curve.n_runs - curve.n_broken} of {curve.n_runs} stable"
@@ -26,6 +21,6 @@ def survival_figure(curves: dict[str, Survival], *, title: str = "") -> Figure:
     axes.set_ylabel("Runs still stable (%)")
     axes.set_ylim(0.0, 104.0)
     axes.set_xlim(left=0.0)
-    axes.legend(loc="lower left", frameon=False, fontsize=9)
-    _tidy(axes)
+    axes.legend(loc="lower left", **LEGEND)
+    tidy(axes)
     return figure

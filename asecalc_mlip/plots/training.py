@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from asecalc_mlip.files import save_figure
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, LEGEND, ORANGE, new_figure, tidy
 
 __all__ = ["learning_curve", "parity"]
 
 _UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
-_BLUE, _ORANGE, _GREY = "#1f5a99", "#d9822b", "#9aa4ad"
 
 
 def parity(
@@ -31,8 +29,7 @@ def parity(
     path : str or Path
         PNG to write.
     """
-    figure = Figure(figsize=(4.6 * len(labels), 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * len(labels), 4.6)
     for k, (name, values) in enumerate(labels.items()):
         axes = figure.add_subplot(1, len(labels), k + 1)
         _parity_panel(axes, name, np.asarray(values).ravel(), np.asarray(predictions[name]).ravel())
@@ -45,21 +42,20 @@ def learning_curve(log: str | Path, *, path: str | Path) -> None:
     with Path(log).open(newline="") as file:
         rows = list(csv.DictReader(file))
     shown = [(q, u) for q, u in _UNITS.items() if rows and f"val_{q}_mae" in rows[0]]
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 4.4)
     axes = figure.add_subplot()
     epochs = [int(row["epoch"]) + 1 for row in rows]
-    for (quantity, unit), color in zip(shown, (_BLUE, _ORANGE, "#3b8a4c"), strict=False):  # there may be no stress
+    for (quantity, unit), color in zip(shown, (BLUE, ORANGE, GREEN), strict=False):  # there may be no stress
         values = [1000 * float(row[f"val_{quantity}_mae"]) for row in rows]
         axes.plot(epochs, values, color=color, lw=1.4, label=f"{quantity.replace('_', ' ')}, m{unit}")
     axes.set(xlabel="epoch", ylabel="validation MAE", yscale="log")
-    axes.grid(True, which="both", color="#e6e9ec", lw=0.6)
+    tidy(axes)
     rate = axes.twinx()
-    rate.plot(epochs, [float(row["lr"]) for row in rows], color=_GREY, lw=1.0, ls="--")
-    rate.set_ylabel("learning rate", color=_GREY)
-    rate.tick_params(colors=_GREY)
+    rate.plot(epochs, [float(row["lr"]) for row in rows], color=GREY, lw=1.0, ls="--")
+    rate.set_ylabel("learning rate", color=GREY)
+    rate.tick_params(colors=GREY)
     rate.set_ylim(bottom=0)
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(**LEGEND, loc="lower left")
     save_figure(figure, path)
 
 
@@ -71,8 +67,8 @@ def _parity_panel(axes: Axes, name: str, truth: np.ndarray, guess: np.ndarray) -
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
     margin = 0.05 * (high - low or 1.0)
     ends = [low - margin, high + margin]
-    axes.plot(ends, ends, color=_GREY, lw=1.0, zorder=0)
-    axes.plot(x, y, ".", ms=3 if len(x) < 5000 else 1.5, color=_BLUE, alpha=0.5, rasterized=True)
+    axes.plot(ends, ends, color=GREY, lw=1.0, zorder=0)
+    axes.plot(x, y, ".", ms=3 if len(x) < 5000 else 1.5, color=BLUE, alpha=0.5, rasterized=True)
     relative = " − mean" if shift else ""
     axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"reference{relative} / {unit}", ylabel=f"model / {unit}")
     error = 1000 * (guess - truth)
@@ -80,7 +76,7 @@ def _parity_panel(axes: Axes, name: str, truth: np.ndarray, guess: np.ndarray) -
     axes.set_title(f"{name.replace('_', ' ')}: MAE {mae:.1f}, RMSE {rmse:.1f} m{unit}", fontsize=10)
     inset = axes.inset_axes((0.62, 0.1, 0.34, 0.26))
     bound = np.quantile(np.abs(error), 0.995) or 1.0
-    inset.hist(error, bins=61, range=(-bound, bound), color=_ORANGE)
+    inset.hist(error, bins=61, range=(-bound, bound), color=ORANGE)
     inset.set_yticks([])
     inset.tick_params(labelsize=7)
     inset.set_xlabel(f"error / m{unit}", fontsize=7)

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.dynamics import GREY, INK, ORANGE, RED, _tidy
+from asecalc_mlip.plots.style import GREY, INK, LEGEND, ORANGE, RED, new_figure, tidy
 
 __all__ = ["Panel", "tune_figure"]
 
@@ -84,20 +82,19 @@ def tune_figure(
     trials = _Trials(np.asarray(losses), np.asarray(complete, dtype=bool), np.asarray(numbers), best, plain)
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(max(6.4, 3.9 * columns), 0.5 + 3.5 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(6.4, 3.9 * columns), 0.5 + 3.5 * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _value_axis(axes, panel)
         _draw(axes, panel, trials)
-        _tidy(axes)
+        tidy(axes)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for row in grid:
         row[0].set_ylabel("lowest validation loss")
     _loss_axis(grid[0, 0], trials)
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), **LEGEND)
     save_figure(figure, path)
 
 

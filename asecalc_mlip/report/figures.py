@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from asecalc_mlip.analysis import RDF
-from asecalc_mlip.plots.dynamics import figure_bytes
 from asecalc_mlip.plots.rdf import rdf_figure
 from asecalc_mlip.plots.stability import Series
+from asecalc_mlip.plots.style import figure_bytes
 from asecalc_mlip.plots.summary import PairCurve, energy_figure, summary_figure
 from asecalc_mlip.report.findings import heads
 from asecalc_mlip.report.subject import Subject

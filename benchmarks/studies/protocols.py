@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip.md.files import SUMMARY, RunFiles  # noqa: E402
-from asecalc_mlip.plots.dynamics import figure_bytes  # noqa: E402
+from asecalc_mlip.plots.style import figure_bytes  # noqa: E402
 from benchmarks.studies.stability import machine  # noqa: E402
 from benchmarks.studies.stability_report import Run, measure, runs_figure  # noqa: E402
 

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.files import read_structure  # noqa: E402
-from asecalc_mlip.plots.dynamics import BLUE, GREEN, ORANGE  # noqa: E402
+from asecalc_mlip.plots.style import BLUE, GREEN, ORANGE  # noqa: E402
 from asecalc_mlip.probes import bond_smoothness, displacement_scan  # noqa: E402
 from asecalc_mlip.zoo import FOLDER as ZOO  # noqa: E402
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from asecalc_mlip.analysis import MoleculeReference, distance_histogram, energy_drift
 from asecalc_mlip.md import files as names
 from asecalc_mlip.md.files import RunFiles
-from asecalc_mlip.plots.dynamics import figure_bytes
 from asecalc_mlip.plots.stability import Series, stability_figure
+from asecalc_mlip.plots.style import figure_bytes
 
 Run = tuple[str, int, str, Path]
 """Kind (nvt, nve), seed, precision, folder."""
