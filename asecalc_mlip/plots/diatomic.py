@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from asecalc_mlip.files import save_figure
 from asecalc_mlip.plots.style import BLUE, COLOURS, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, tidy
@@ -22,6 +23,7 @@ __all__ = ["diatomic_figure"]
 COLUMNS = 3
 MARKERS = {
     "attractive hole": "v",
+    "well without data": "o",
     "spurious minimum": "s",
     "jump or kink at cutoff": "D",
     "jump or kink": "d",
@@ -29,9 +31,9 @@ MARKERS = {
     "not finite": "*",
 }
 PARTS = {"density": ORANGE, "morse": BLUE, "zbl": GREEN}
-# Linear up to these and logarithmic beyond, so that both the well and the wall are seen.
-MOST_TICKS = 8
-LINEAR_eV, LINEAR_eV_PER_A = 10.0, 10.0
+# asinh: linear well below these and logarithmic far beyond, so that both the well and the wall are seen. It is smooth:
+# where a scale has a kink, a curve without one seems to have it.
+LINEAR_eV, LINEAR_eV_PER_A = 2.0, 5.0
 
 
 def diatomic_figure(reports: Sequence[DiatomicReport], *, path: str | Path, title: str = "") -> None:
@@ -85,24 +87,23 @@ def _pair(energy: Axes, force: Axes, reports: Sequence[DiatomicReport], pair: st
     energy.set_title(pair.replace("-", "–"), fontsize=11, color=INK)
     energy.tick_params(labelbottom=False)
     force.set_xlabel("Distance (Å)")
-    _scale(energy, [c.energies_eV for c in curves], LINEAR_eV)
-    _scale(force, [c.forces_eV_per_A for c in curves], LINEAR_eV_PER_A)
+    _scale(energy, [c.energies_eV for c in curves], LINEAR_eV, 0.08)
+    _scale(force, [c.forces_eV_per_A for c in curves], LINEAR_eV_PER_A, 0.16)
 
 
-def _scale(axes: Axes, values: Sequence[np.ndarray], linear: float) -> None:
+def _scale(axes: Axes, values: Sequence[np.ndarray], linear: float, apart: float) -> None:
     low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
-    if max(-low, high) <= 2 * linear:
+    if max(-low, high) <= 10 * linear:
         return
-    axes.set_yscale("symlog", linthresh=linear, linscale=2.0)
-    powers = 10.0 ** np.arange(np.log10(linear), 9)
-    inner = linear * np.array([-0.5, 0.0, 0.5])
-    ticks = np.concatenate([-powers[::-1], inner, powers])
+    axes.set_yscale("asinh", linear_width=linear)
     low, high = 1.5 * min(low, -0.5 * linear), 1.5 * max(high, 0.5 * linear)
-    shown = [tick for tick in ticks if low <= tick <= high]
-    while len(shown) > MOST_TICKS:  # every other power, the linear part stays
-        far = [tick for tick in shown if abs(tick) >= linear]
-        dropped = {tick for tick in far if round(np.log10(abs(tick) / linear)) % 2} or set(far)
-        shown = [tick for tick in shown if tick not in dropped and (abs(tick) >= linear or tick == 0)]
+    powers = 10.0 ** np.arange(0, 10)
+    place = lambda value: np.arcsinh(value / linear)  # noqa: E731
+    least = apart * (place(high) - place(low))
+    shown = [0.0]
+    for tick in (sign * power for power in powers for sign in (1, -1)):
+        if low <= tick <= high and all(abs(place(tick) - place(other)) > least for other in shown):
+            shown.append(tick)
     axes.set_yticks(shown, [_tick(tick) for tick in shown])
     axes.minorticks_off()
     axes.set_ylim(low, high)
@@ -122,12 +123,21 @@ def _components(axes: Axes, curve: DiatomicCurve) -> None:
             axes.plot(curve.distances_A, values, color=colour, lw=1.0, ls="--")
 
 
+def _band(report: DiatomicReport) -> str:
+    """Meaning of the grey band: distances at which atoms must repel."""
+    from asecalc_mlip.probes.diatomic_flags import never_bound
+
+    known = any(not np.isclose(b, never_bound(*c.symbols)) for c, b in zip(report.curves, report.below_A, strict=True))
+    return "below 0.8 × the shortest in the data" if known else "closer than any bond"
+
+
 def _legend(reports: Sequence[DiatomicReport]) -> list:
     handles = [Line2D([], [], color=COLOURS[k % len(COLOURS)], lw=2, label=r.model) for k, r in enumerate(reports)]
     if len(reports) == 1:
         curves = reports[0].curves
         present = [n for n in PARTS if any(np.any(c.components_eV.get(n, 0.0)) for c in curves)]
         handles += [Line2D([], [], color=PARTS[n], lw=1, ls="--", label=n) for n in present]
+    handles.append(Patch(color=GREY, alpha=0.15, lw=0, label=_band(reports[0])))
     names = {flag.name for report in reports for flags in report.flags for flag in flags}
     handles += [
         Line2D([], [], color=INK, marker=marker, mfc="none", ls="", label=name)

@@ -1,14 +1,16 @@
 """What is unphysical about a diatomic curve, by name.
 
     attractive hole           the energy falls inwards at distances where no two atoms are ever bound
+    well without data         a well between there and the distances of the training data: it may be a bond
     spurious minimum          a second minimum outside of that
     jump or kink at cutoff    energy or force is not continuous there
     jump or kink              the same elsewhere
     non-conservative force    F is not −dE/dr
     not finite                NaN or infinite energies or forces
 
-"Where no two atoms are ever bound" is inside 0.6 times the sum of the covalent radii, unless a distance is given: the
-shortest bond for its radii, that of Cr2 (1.68 Å), is at 0.604.
+"Where no two atoms are ever bound" is inside 0.6 times the sum of the covalent radii: the shortest bond for its radii,
+that of Cr2 (1.68 Å), is at 0.604. Where the distances of the training data are given, atoms must repel far below them,
+and within 0.8 times the sum of the radii: a well outside of that is told by its own name.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from asecalc_mlip.probes.diatomic import DiatomicCurve
 __all__ = ["Flag", "Hole", "attractive_hole", "diatomic_flags", "never_bound", "outstanding", "shortest_distances"]
 
 NEVER_BOUND = 0.6  # of the sum of covalent radii
+BOUND = 0.8  # of the sum of covalent radii; from here on a well may be a bond, single or multiple
 DEEPEST = 0.02  # eV; a fall or a barrier below this does not hold atoms, at 300 K kT is 0.026 eV
 JUMP = 0.001  # eV, over one step
 KINK = 0.05  # eV/Å, over one step
@@ -178,6 +181,16 @@ def _hole_flag(curve: DiatomicCurve, below: float) -> Flag | None:
     hole = attractive_hole(curve, below)
     if hole is None:
         return None
+    bound = BOUND / NEVER_BOUND * never_bound(*curve.symbols)
+    if hole.bottom_A >= bound:
+        inner = attractive_hole(curve, bound) if (curve.distances_A < bound).sum() >= 2 else None
+        if inner is None:
+            text = (
+                f"a well of {hole.depth_eV:.2f} eV at {hole.bottom_A:.2f} Å, closer than {below:.2f} Å, where the "
+                "training data have no such pair: it may be a bond, but nothing was learnt about it"
+            )
+            return Flag("well without data", hole.bottom_A, hole.depth_eV, "eV", text)
+        hole = inner
     text = (
         f"inside {hole.top_A:.2f} Å the atoms attract: the energy falls by {hole.depth_eV:.2f} eV to "
         f"{hole.bottom_A:.2f} Å, behind a barrier of {hole.barrier_eV:.2f} eV"

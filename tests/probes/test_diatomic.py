@@ -205,6 +205,30 @@ def test_bad_input_is_refused():
             call()
 
 
+def test_a_well_that_may_be_a_bond_is_no_hole():
+    """With distances of training data that lack the pair as a bond: O-H in a molecule without hydroxyl."""
+    bond, hole = curve(morse, cutoff_A=6.0), curve(with_bump(morse, -900.0, 0.4, 0.12), cutoff_A=6.0)
+    (flag,) = diatomic_flags(bond, below_A=BOND + 1.0)
+    assert flag.name == "well without data" and flag.distance_A == pytest.approx(BOND, abs=0.01)
+    assert f"{DEPTH:.1f}"[:2] in flag.text and attractive_hole(bond, BOND + 1.0) is not None
+    names = [flag.name for flag in diatomic_flags(hole, below_A=BOND + 1.0)]
+    assert "attractive hole" in names and "well without data" not in names
+
+
+def test_figure_of_a_wall_has_a_smooth_scale_and_names_its_band(tmp_path, monkeypatch):
+    """A scale that switches at some energy draws a kink where the curve has none."""
+    drawn = []
+    monkeypatch.setattr("asecalc_mlip.plots.diatomic.save_figure", lambda figure, path: drawn.append(figure))
+    wall = lambda r: (1e3 * np.exp(-3 * r), -3e3 * np.exp(-3 * r))  # noqa: E731
+    report = diatomic_report(Pair(wall), ["Si-O"], cutoff_A=6.0)
+    known = diatomic_report(Pair(wall), ["Si-O"], cutoff_A=6.0, shortest_A={("O", "Si"): 1.5})
+    for one, band in ((report, "closer than any bond"), (known, "below 0.8 × the shortest in the data")):
+        diatomic_figure([one], path=tmp_path / "d.png")
+        figure = drawn.pop()
+        assert {axes.get_yscale() for axes in figure.axes} == {"asinh"}
+        assert band in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_command(tmp_path):
     model = str(model_file(tmp_path, "eam"))
     files = ["-o", str(tmp_path / "d.json"), "--figure", str(tmp_path / "d.png")]
