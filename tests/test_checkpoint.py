@@ -4,17 +4,20 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import molecule
 
-from asecalc_mlip import checkpoint
+from asecalc_mlip import PIWSLCalculator, checkpoint
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.analysis.references import reference_from_dict
 from asecalc_mlip.calculators.zbl import add_core
 from asecalc_mlip.checkpoint import FORMAT_VERSION, CheckpointError, describe, load, save
+from asecalc_mlip.files import read_json
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.models import predict
+from asecalc_mlip.models import ARCHITECTURES, predict
 from tests.cases import MODELS, make_potential, make_structure, model_file
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -80,11 +83,31 @@ def test_card_with_any_text(tmp_path):
     assert "Größe µ 中文" in describe(path)
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
-def test_golden_files_of_every_version_load(version):
-    # Written by the code of that version and never again: they show that old files keep their energies.
-    model = load(GOLDEN / f"painn_v{version}.pt")
-    expected = torch.load(GOLDEN / f"painn_v{version}.expected.pt", weights_only=True)
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("v*/*.pt")), ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_golden_files_keep_their_energies(file):
+    """Files are written by the code of their version (tools/make_golden.py) and never again."""
+    content = read_json(file.with_name("expected.json"))
+    calculator = PIWSLCalculator.load(file, dtype="float64", device="cpu")
+    for name, description in content["structures"].items():
+        atoms = Atoms.fromdict({key: np.array(value) for key, value in description.items()})
+        (result,) = calculator.evaluate([atoms])
+        expected = content["models"][file.stem][name]
+        assert result["energy"] == pytest.approx(expected["energy"], abs=1e-6)
+        np.testing.assert_allclose(result["forces"], expected["forces"], rtol=0, atol=1e-6)
+    assert calculator.card["licence"] == "MIT"
+    assert reference_from_dict(load(file).reference).matches(molecule("CH3CH2OH"))
+
+
+def test_every_architecture_has_a_golden_file_of_this_version():
+    """If not: python tools/make_golden.py, and commit what it writes."""
+    files = {file.stem for file in (GOLDEN / f"v{FORMAT_VERSION}").glob("*.pt")}
+    assert set(ARCHITECTURES) | {"painn_direct_forces"} <= files
+
+
+def test_the_first_golden_file_loads():
+    # Written by the first code of version 1, before the optional entries were there.
+    model = load(GOLDEN / "painn_v1.pt")
+    expected = torch.load(GOLDEN / "painn_v1.expected.pt", weights_only=True)
     atoms = make_structure("molecule")
     atoms.positions[:] = expected["positions"].numpy()
     result = predict(model.potential.double(), graph_from_atoms(atoms, model.potential.cutoff))
