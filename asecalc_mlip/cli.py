@@ -14,6 +14,7 @@ import click
 from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
 from asecalc_mlip.commands import data, dynamics, eam, judge, models, probes, report
+from asecalc_mlip.commands.common import BadInput
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import EXTRA_OF, needs
 
@@ -56,12 +57,6 @@ class Commands(click.Group):
                 width = max(len(str(command.name)) for group in GROUPS.values() for command in group)
                 rows = [(str(command.name).ljust(width), command.get_short_help_str(200)) for command in commands]
                 formatter.write_dl(rows)
-
-
-class BadInput(click.ClickException):
-    """Input that cannot be used: click prints "Error: ..." and exits with 2."""
-
-    exit_code = 2
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,8 +1,9 @@
-"""Molecular dynamics with a temperature ramp, with a stability monitor and an exact restart.
+"""Molecular dynamics while the temperature rises. nvt.py shows each part of a run by itself.
 
-python md_protocols/anneal.py                                     # shipped aspirin, 300 to 3000 K in 10 ps
-python md_protocols/anneal.py --protocol ramp --output ramp       # 300 to 3000 K in 100 ps: where does it break?
-python md_protocols/anneal.py --restart --output ramp             # after any interruption
+python md_protocols/anneal.py                                  # shipped aspirin, 300 to 3000 K in 10 ps
+python md_protocols/anneal.py --steps 200000 --output ramp     # in 100 ps: where does it break?
+
+`asecalc anneal` does the same and has more options: --end-temperature, --ramp-steps.
 """
 
 from __future__ import annotations
@@ -10,19 +11,59 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import click
+
 try:
-    import asecalc_mlip  # noqa: F401
-    import md_protocols  # noqa: F401
+    from asecalc_mlip import md
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from asecalc_mlip import md
 
-from asecalc_mlip.md.script import main as run_script
+from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
 
 
-def main(argv: list[str] | None = None, *, calculator=None) -> int:
-    """Run the ramp from command-line arguments; returns the exit code (0 stable, 1 unstable, 2 bad input)."""
-    return run_script("anneal", "Molecular dynamics with a temperature ramp.", argv, calculator=calculator)
+@click.command(cls=RunCommand, help="Run molecular dynamics while the temperature rises to 3000 K.", epilog=EXIT_CODES)
+@click.option("--model", metavar="FILE", help="Model file or shipped model; default aspirin.pt.")
+@click.option("--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own.")
+@click.option("--temperature", type=float, metavar="K", help="At the start; default 300 K.")
+@click.option("--steps", type=int, metavar="N", help="Number of steps; default: 20000, 10 ps.")
+@click.option("--seed", type=int, metavar="N", help="Seed of velocities and noise; default 0.")
+@click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings.")
+@click.option("--restart", is_flag=True, help="Continue what is in --output; other settings come from there.")
+def main(
+    model: str | None,
+    structure: str | None,
+    temperature: float | None,
+    steps: int | None,
+    seed: int | None,
+    output: str | None,
+    restart: bool,
+) -> int:
+    """Run molecular dynamics; returns the exit code."""
+    if restart and output:
+        result = md.continue_run(output, model=model, temperature_K=temperature, steps=steps, seed=seed, progress=None)
+        click.echo(result.report())
+        return result.exit_code
+
+    # Model, start structure and the reference that the run is compared with, from one look at the file.
+    found = md.resolve(model, structure)
+    settings = found.settings("anneal", temperature_K=temperature, steps=steps, seed=seed, temperature_end_K=3000.0)
+    atoms = found.atoms
+    atoms.calc = found.calculator(device="auto", dtype=settings.dtype)
+    md.warn_of(atoms, settings, found.reference)
+
+    # The monitor stops the run where the molecule breaks, and the report says at which temperature.
+    result = md.run_md(
+        atoms,
+        settings,
+        output or md.folder_for(settings, found.identity),
+        reference=found.reference,
+        identity=found.identity,
+        progress=None,
+    )
+    click.echo(result.report())
+    return result.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

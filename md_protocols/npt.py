@@ -1,8 +1,9 @@
-"""Molecular dynamics at constant temperature and pressure, with a stability monitor and an exact restart.
+"""Molecular dynamics at constant temperature and pressure. nvt.py shows each part of a run by itself.
 
-python md_protocols/npt.py --model silica.pt                                  # 300 K, 0 GPa, 10 ps
-python md_protocols/npt.py --model silica.pt --pressure 5 --barostat full --output squeezed
-python md_protocols/npt.py --restart --output squeezed  # after any interruption
+python md_protocols/npt.py --model silica.pt                   # 300 K, 0 GPa, 10 ps
+python md_protocols/npt.py --model silica.pt --steps 4000 --output npt
+
+`asecalc npt` does the same and has more options: --pressure, --barostat.
 """
 
 from __future__ import annotations
@@ -10,19 +11,61 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import click
+
 try:
-    import asecalc_mlip  # noqa: F401
-    import md_protocols  # noqa: F401
+    from asecalc_mlip import md
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from asecalc_mlip import md
 
-from asecalc_mlip.md.script import main as run_script
+from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
 
 
-def main(argv: list[str] | None = None, *, calculator=None) -> int:
-    """Run NPT from command-line arguments; returns the exit code (0 stable, 1 unstable, 2 bad input)."""
-    return run_script("npt", "Molecular dynamics at constant temperature and pressure.", argv, calculator=calculator)
+@click.command(cls=RunCommand, help="Run molecular dynamics at constant temperature and pressure.", epilog=EXIT_CODES)
+@click.option("--model", metavar="FILE", help="Model file or shipped model; default aspirin.pt.")
+@click.option("--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own.")
+@click.option("--temperature", type=float, metavar="K", help="Default 300 K.")
+@click.option("--steps", type=int, metavar="N", help="Number of steps; default: 20000, 10 ps.")
+@click.option("--seed", type=int, metavar="N", help="Seed of velocities and noise; default 0.")
+@click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings.")
+@click.option("--restart", is_flag=True, help="Continue what is in --output; other settings come from there.")
+def main(
+    model: str | None,
+    structure: str | None,
+    temperature: float | None,
+    steps: int | None,
+    seed: int | None,
+    output: str | None,
+    restart: bool,
+) -> int:
+    """Run molecular dynamics; returns the exit code."""
+    if restart and output:
+        result = md.continue_run(output, model=model, temperature_K=temperature, steps=steps, seed=seed, progress=None)
+        click.echo(result.report())
+        return result.exit_code
+
+    # Model, start structure and the reference that the run is compared with, from one look at the file.
+    found = md.resolve(model, structure)
+    settings = found.settings(
+        "npt", temperature_K=temperature, steps=steps, seed=seed, pressure_GPa=0.0, barostat="isotropic"
+    )
+    atoms = found.atoms
+    atoms.calc = found.calculator(device="auto", dtype=settings.dtype)
+    md.warn_of(atoms, settings, found.reference)
+
+    # The cell moves too: log.csv has its volume, pressure and lengths, and the figure shows them.
+    result = md.run_md(
+        atoms,
+        settings,
+        output or md.folder_for(settings, found.identity),
+        reference=found.reference,
+        identity=found.identity,
+        progress=None,
+    )
+    click.echo(result.report())
+    return result.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

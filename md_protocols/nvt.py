@@ -1,8 +1,10 @@
-"""Molecular dynamics at constant temperature, with a stability monitor and an exact restart.
+"""Molecular dynamics at constant temperature, call by call: copy `main` into a notebook and change what you like.
 
-python md_protocols/nvt.py                          # shipped aspirin, 500 K, 10 ps
-python md_protocols/nvt.py --protocol md17 --output md17
-python md_protocols/nvt.py --restart --output md17  # after any interruption
+python md_protocols/nvt.py                                     # shipped aspirin, 500 K, 10 ps
+python md_protocols/nvt.py --model silica.pt --steps 2000 --output silica
+python md_protocols/nvt.py --model silica.pt --steps 2000 --output silica    # the same command goes on
+
+`asecalc nvt` does the same and has more options.
 """
 
 from __future__ import annotations
@@ -10,19 +12,77 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import click
+import numpy as np
+
 try:
-    import asecalc_mlip  # noqa: F401
-    import md_protocols  # noqa: F401
+    from asecalc_mlip import md
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from asecalc_mlip import md
 
-from asecalc_mlip.md.script import main as run_script
+from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
 
 
-def main(argv: list[str] | None = None, *, calculator=None) -> int:
-    """Run NVT from command-line arguments; returns the exit code (0 stable, 1 unstable, 2 bad input)."""
-    return run_script("nvt", "Molecular dynamics at constant temperature.", argv, calculator=calculator)
+@click.command(cls=RunCommand, help="Run molecular dynamics at constant temperature.", epilog=EXIT_CODES)
+@click.option("--model", metavar="FILE", help="Model file or shipped model; default aspirin.pt.")
+@click.option("--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own.")
+@click.option("--temperature", type=float, metavar="K", help="Default: what the model asks for, else 500 K.")
+@click.option("--steps", type=int, metavar="N", help="Number of steps; default: 20000, 10 ps.")
+@click.option("--seed", type=int, metavar="N", help="Seed of velocities and noise; default 0.")
+@click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings.")
+@click.option("--restart", is_flag=True, help="Continue what is in --output; other settings come from there.")
+def main(
+    model: str | None,
+    structure: str | None,
+    temperature: float | None,
+    steps: int | None,
+    seed: int | None,
+    output: str | None,
+    restart: bool,
+) -> int:
+    """Run molecular dynamics; returns the exit code."""
+    if restart and output:
+        result = md.continue_run(output, model=model, temperature_K=temperature, steps=steps, seed=seed, progress=None)
+        click.echo(result.report())
+        return result.exit_code
+
+    # The model file is opened once. With it come its start structure and the reference that the run is compared with.
+    found = md.resolve(model, structure)
+
+    # All that decides the trajectory. What is not given is what the model asks for, or a default: print(settings).
+    settings = found.settings("nvt", temperature_K=temperature, steps=steps, seed=seed)
+
+    # Any ase.Atoms with any ASE calculator will do.
+    atoms = found.atoms
+    atoms.calc = found.calculator(device="auto", dtype=settings.dtype)
+
+    # One generator gives the first velocities and then the noise of the thermostat.
+    rng = np.random.default_rng(settings.seed)
+    md.maxwell_boltzmann(atoms, settings.temperature_K, rng)
+
+    # The thermostat that the settings name. By hand: md.NoseHoover(atoms, timestep_fs=0.5, temperature_K=500.0).
+    thermostat = md.make_integrator(atoms, settings, rng)
+
+    # The monitor looks at every frame: broken bonds, atoms too close, g(r), temperature.
+    monitor = md.Monitor.for_run(atoms, settings, found.reference)
+    md.warn_of(atoms, settings, found.reference)
+
+    # The run writes trajectory, log, restart file, summary and figure. If its folder has a run with the same settings,
+    # it goes on with that.
+    run = md.MDRun(
+        atoms,
+        settings,
+        output or md.folder_for(settings, found.identity),
+        integrator=thermostat,
+        monitor=monitor,
+        reference=found.reference,
+        identity=found.identity,
+    )
+    result = run.run(progress=None)
+    click.echo(result.report())
+    return result.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -125,14 +125,6 @@ def test_missing_training_extra_is_explained(call, monkeypatch, tmp_path):
     assert result.exit_code == 2 and extras.install("train") in result.stderr
 
 
-@pytest.mark.parametrize("command", ["nvt", "nve"])
-def test_dynamics_get_all_arguments_and_keep_the_exit_code(call, stand_in, command):
-    calls = stand_in(f"md_protocols.{command}", main=lambda argv: 1)
-    result = call(command, "--model", "aspirin.pt", "--help", "-x")
-    assert result.exit_code == 1
-    assert calls == [((["--model", "aspirin.pt", "--help", "-x"],), {})]
-
-
 def test_convert(call, tmp_path, ethanol_frames):
     write(tmp_path / "a.xyz", as_reference(ethanol_frames))
     result = call("data", "convert", "a.xyz", "b.xyz", "--index", "::10")

@@ -14,11 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CIRCLES: list[set[str]] = [
     {f"training.{name}" for name in ("finetune", "prepare", "pretrain", "replay", "results", "train")},
 ]
-BY_STRING = {"asecalc_mlip.commands.dynamics"}
+BY_STRING: set[str] = set()
 PRINTS = {
     "asecalc_mlip.analysis.rdf_report",
-    "asecalc_mlip.md.conditions",
-    "asecalc_mlip.md.script",
     "training.base_model",
     "training.callbacks",
     "training.eam.files",

@@ -10,8 +10,11 @@ import click
 
 from asecalc_mlip.errors import InputError
 
-# For scripts that read their own options.
-PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+class BadInput(click.ClickException):
+    """Input that cannot be used: click prints "Error: ..." and exits with 2."""
+
+    exit_code = 2
 
 
 class Repeating(click.Command):

@@ -1,31 +1,246 @@
-"""Molecular dynamics."""
+"""Molecular dynamics: one run, many runs, and LAMMPS."""
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import click
 
-from asecalc_mlip.commands.common import PASS_ON, existing
+from asecalc_mlip.commands.common import existing
+from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.units import parse_seeds
+
+__all__ = ["anneal", "campaign", "lammps", "npt", "nve", "nvt"]
+
+CAMPAIGN_EXIT_CODES = (
+    "Exit code: 0 all runs ended (stable or not), 2 bad input, 3 another error, 128 + signal if stopped."
+)
+DEVICE = "cpu, cuda, cuda:1, or auto: a GPU if there is one."
+PROGRESS = "Show a progress bar even if this is not a terminal."
+RESTART = "Continue what is in --output; settings come from there. The same command does so too."
 
 
-def _script(name: str, text: str) -> click.Command:
-    """Command that hands its arguments to the script of that name in md_protocols."""
+def _run_command(ensemble: str, title: str, text: str) -> RunCommand:
+    """Command that runs one ensemble."""
+    more = "The same command goes on with a run that was interrupted, and tells of one that is complete."
+    return RunCommand(
+        ensemble,
+        later=partial(_options, ensemble),
+        callback=click.pass_obj(partial(_run, ensemble)),
+        help=f"{title}\n\n{text} {more}\n\n\b\nExample:\n{_EXAMPLES[ensemble]}",
+        epilog=EXIT_CODES,
+    )
 
-    @click.command(name, help=f"{text} (asecalc {name} --help).", context_settings=PASS_ON, add_help_option=False)
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-    def command(arguments: tuple[str, ...]) -> None:
-        sys.exit(import_module(f"md_protocols.{name}").main(list(arguments)))
 
-    return command
+_EXAMPLES = {
+    "nvt": "  asecalc nvt aspirin.pt --temperature 300 -o run\n  asecalc nvt silica.pt quartz.cif --steps 5000",
+    "nve": "  asecalc nve aspirin.pt --temperature 300 -o run",
+    "npt": "  asecalc npt silica.pt --pressure 5 --barostat full -o squeezed",
+    "anneal": "  asecalc anneal aspirin.pt --protocol ramp -o ramp",
+}
+_WITH = "MODEL is a .pt file or a shipped one (default aspirin.pt); STRUCTURE is any file that ASE reads."
 
 
-nvt = _script("nvt", "Molecular dynamics at constant temperature")
-nve = _script("nve", "Molecular dynamics at constant energy")
-npt = _script("npt", "Molecular dynamics at constant temperature and pressure")
-anneal = _script("anneal", "Molecular dynamics with a temperature ramp")
-campaign = _script("campaign", "Many runs: starts × seeds × temperatures × models")
+def _run(
+    ensemble: str, calculator: Any, /, *, model: str | None, model_file: str | None, structure: str | None,
+    structure_file: str | None, reference: str | None, device: str, output: str | None, restart: bool,
+    progress: bool | None, **options: Any,
+) -> int:  # fmt: skip
+    """Run or go on; returns the exit code. `calculator` stands in for that of the model file."""
+    from asecalc_mlip.md.conditions import conditions, warn_of, warn_once
+    from asecalc_mlip.md.lifecycle import continue_run, folder_for, run_md
+    from asecalc_mlip.md.resolving import resolve
+    from asecalc_mlip.md.run import ended_before
+
+    warn_once.cache_clear()
+    model, structure = _one("MODEL", model, model_file), _one("STRUCTURE", structure, structure_file)
+    if restart:
+        if output is None:
+            raise InputError("--restart needs the folder of the run: --output DIR")
+        given = {**options, "ensemble": ensemble, "structure": _resolved(structure)}
+        result = continue_run(output, calculator, model=model, device=device, progress=progress, **given)
+        click.echo(result.report())
+        return result.exit_code
+    found = resolve(model, structure, reference, calculator=calculator)
+    settings = found.settings(ensemble, **options)
+    folder = output or folder_for(settings, found.identity)
+    ended = ended_before(folder, settings, found.identity)
+    if ended is None:
+        atoms, fitting = found.atoms, found.reference
+        atoms.calc = found.calculator(device=device, dtype=settings.dtype)
+        warn_of(atoms, settings, fitting)
+        click.echo(f"{atoms.get_chemical_formula()}, {conditions(settings)}; output in {folder}", err=True)
+        ended = run_md(atoms, settings, folder, reference=fitting, identity=found.identity, progress=progress)
+    click.echo(ended.report())
+    return ended.exit_code
+
+
+def _one(name: str, positional: str | None, option: str | None) -> str | None:
+    """What was given as an argument or as an option, but not as both."""
+    if positional and option and positional != option:
+        raise InputError(f"{name} is given twice, as {positional!r} and as {option!r}: give it once")
+    return positional or option
+
+
+def _resolved(path: str | None) -> str | None:
+    from pathlib import Path
+
+    return str(Path(path).resolve()) if path else None
+
+
+def _options(ensemble: str) -> list[click.Parameter]:
+    """Arguments and options; None everywhere means "not given", so that a protocol or the model can fill it in."""
+    from asecalc_mlip.md.ensembles import ENSEMBLES
+    from asecalc_mlip.md.settings import DTYPES, make_settings
+
+    default, row = make_settings(ensemble), ENSEMBLES[ensemble]
+    made: list[click.Parameter] = [
+        click.Argument(["model"], required=False),
+        click.Argument(["structure"], required=False),
+        _option("--model", "model_file", metavar="FILE", help="The same as MODEL."),
+        _option("--structure", "structure_file", metavar="FILE", help="The same as STRUCTURE."),
+        _option(
+            "--protocol", metavar="NAME", help="Named settings, e.g. md17 or piwsl; those of the model by default."
+        ),
+        _number("--temperature", "temperature_K", float, "K", f"Default {default.temperature_K:g} K."),
+        *(_OWN[name]() for name in row.own),
+        _number("--timestep", "timestep_fs", float, "FS", f"Time step; default {default.timestep_fs:g} fs."),
+        _number("--steps", "steps", int, "N", f"Number of steps; default {default.steps}."),
+    ]
+    if len(row.thermostats) > 1:
+        kinds = click.Choice(row.thermostats)
+        made.append(_option("--thermostat", type=kinds, help=f"Default {default.thermostat}."))
+    if row.thermostats:
+        made.append(_number("--tau", "tau_fs", float, "FS", "Relaxation time of the thermostat; default 50 or 100 fs."))
+    return [
+        *made,
+        _number("--seed", "seed", int, "N", f"Seed of velocities and noise; default {default.seed}."),
+        _number("--interval", "interval", int, "N", f"Steps between frames; default {default.interval}."),
+        _option("--dtype", type=click.Choice(DTYPES), help=f"Precision of the model; default {default.dtype}."),
+        *_common_options(),
+        _option("--output", "-o", metavar="DIR", help="Folder of the run; default: a name made from the settings."),
+    ]
+
+
+def _common_options() -> list[click.Parameter]:
+    """Those that a campaign has too."""
+    watched = "JSON or frames for bonds and h(r) of a molecule, or for g(r); default: the one of the model."
+    return [
+        _option("--device", default="auto", show_default=True, help=DEVICE),
+        _option("--reference", metavar="FILE", help=watched),
+        _option("--no-bond-rule", "bond_rule", flag_value=False, help="Let bonds break (reactions)."),
+        _option("--no-rdf-rule", "rdf_rule", flag_value=False, help="Let g(r) change (melting)."),
+        _option("--restart", is_flag=True, help=RESTART),
+        _option("--progress", flag_value=True, help=PROGRESS),
+    ]
+
+
+def _option(*names: str, **attributes: Any) -> click.Option:
+    if "flag_value" in attributes:
+        attributes = {"is_flag": True, "default": None, "type": bool, **attributes}
+    return click.Option([*names], **attributes)
+
+
+def _number(flag: str, name: str, kind: type, metavar: str, text: str) -> click.Option:
+    return click.Option([flag, name], type=kind, metavar=metavar, help=text)
+
+
+def _barostat() -> click.Option:
+    from asecalc_mlip.md.barostats import BAROSTATS
+
+    kinds = click.Choice(tuple(BAROSTATS))
+    return _option("--barostat", type=kinds, help="Whether the shape of the cell may change; default isotropic.")
+
+
+# Of the settings that only one ensemble reads.
+_OWN: Mapping[str, Callable[[], click.Option]] = {
+    "temperature_end_K": lambda: _number(
+        "--end-temperature", "temperature_end_K", float, "K", "End of the ramp; default 3000 K."
+    ),
+    "ramp_steps": lambda: _number(
+        "--ramp-steps", "ramp_steps", int, "N", "Steps of the ramp, then the temperature stays; default: all."
+    ),
+    "pressure_GPa": lambda: _number("--pressure", "pressure_GPa", float, "GPA", "Default 0 GPa."),
+    "barostat": _barostat,
+    "tau_p_fs": lambda: _number(
+        "--tau-p", "tau_p_fs", float, "FS", "Relaxation time of the barostat; default 1000 steps, at least 500 fs."
+    ),
+}
+
+nvt = _run_command("nvt", "Run molecular dynamics at constant temperature.", _WITH)
+nve = _run_command("nve", "Run molecular dynamics at constant energy.", _WITH)
+npt = _run_command("npt", "Run molecular dynamics at constant temperature and pressure.", _WITH)
+anneal = _run_command("anneal", "Run molecular dynamics while the temperature changes.", _WITH)
+
+
+def _campaign_options() -> list[click.Parameter]:
+    from asecalc_mlip.md.campaign.plan import CAMPAIGN_THERMOSTATS
+    from asecalc_mlip.md.settings import DTYPES
+
+    seeds = "Number of seeds from 0 on, or the seeds; default: those of the protocol, else 3."
+    dask = "Address of a Dask scheduler; its workers must see the same --output and models."
+    return [
+        click.Argument(["models"], nargs=-1, metavar="[MODEL]..."),
+        _option("--model", "model_files", multiple=True, metavar="FILE", help="The same as MODEL; may be repeated."),
+        _option("--structure", "structures", multiple=True, metavar="FILE", help="Start structures; may be repeated."),
+        _number("--starts", "starts", int, "N", "Take N structures, evenly spread; default: all."),
+        _option("--seeds", metavar="N|A,B,C", help=seeds),
+        _option("--temperature", "temperatures_K", type=float, multiple=True, metavar="K", help="May be repeated."),
+        _option("--ensemble", type=click.Choice(("nvt", "nve")), help="Default: that of the protocol, else nvt."),
+        _option("--protocol", metavar="NAME", help="Named settings, e.g. eam-silica."),
+        _number("--timestep", "timestep_fs", float, "FS", "Time step."),
+        _number("--steps", "steps", int, "N", "Steps of each run."),
+        _number("--interval", "interval", int, "N", "Steps between frames."),
+        _option("--thermostat", type=click.Choice(CAMPAIGN_THERMOSTATS), help="Of all runs."),
+        _number("--tau", "tau_fs", float, "FS", "Relaxation time of the thermostat."),
+        _option("--dtype", type=click.Choice(DTYPES), help="Precision of the models."),
+        *_common_options(),
+        _option("--batch-size", type=int, default=64, show_default=True, metavar="N",
+                help="Most replicas that advance together."),
+        _option("--processes", type=int, default=1, show_default=True, metavar="N",
+                help="Processes; several use one thread each."),
+        _option("--dask", metavar="ADDRESS", help=dask),
+        _option("--output", "-o", metavar="DIR", help="Folder; default campaign, or the next free name."),
+    ]  # fmt: skip
+
+
+def _run_campaign(
+    *, models: tuple[str, ...], model_files: tuple[str, ...], restart: bool, output: str | None, device: str,
+    batch_size: int, processes: int, dask: str | None, progress: bool | None, seeds: str | None, **options: Any,
+) -> int:  # fmt: skip
+    """Run many simulations: models × starts × temperatures × seeds.
+
+    Each MODEL is a .pt file or a shipped one (default aspirin.pt). Replicas of a model advance together. The same
+    command goes on with a campaign that was interrupted.
+
+    \b
+    Example:
+      asecalc campaign --seeds 64 --steps 20000
+      asecalc campaign a.pt b.pt --structure test.xyz --starts 100 --protocol eam-silica
+    """
+    from asecalc_mlip.md.campaign.plan import Campaign, check_means, plan_campaign, run_campaign
+    from asecalc_mlip.md.conditions import warn_once
+
+    warn_once.cache_clear()
+    check_means(batch_size=batch_size, processes=processes, dask=dask)
+    if restart:
+        planned = Campaign.stored(output or "campaign")
+    else:
+        every = (*models, *model_files) or ("aspirin.pt",)
+        planned = plan_campaign(every, output=output, seeds=parse_seeds(seeds, most=1_000_000), **options)
+    report = run_campaign(
+        planned, device=device, batch_size=batch_size, processes=processes, dask=dask, progress=progress
+    )
+    click.echo(str(report))
+    return report.exit_code
+
+
+campaign = RunCommand(
+    "campaign", later=_campaign_options, callback=_run_campaign, help=_run_campaign.__doc__, epilog=CAMPAIGN_EXIT_CODES
+)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -46,8 +261,8 @@ def lammps(model: str, script: str, arguments: tuple[str, ...], elements: str | 
     Example:
       asecalc lammps silica.pt in.silica --elements Si,O -var T 2000
     """
-    existing(script)
-    symbols = [symbol.strip() for symbol in elements.split(",")] if elements else None
     from asecalc_mlip.lammps import run_script
 
+    existing(script)
+    symbols = [symbol.strip() for symbol in elements.split(",")] if elements else None
     run_script(model, script, symbols, arguments=arguments, beside_pair_style=beside_pair_style)

@@ -15,41 +15,92 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.integrators import Integrator, degrees_of_freedom, refuse_constraints
+
+__all__ = ["BAROSTATS", "GPA", "FullNPT", "IsotropicNPT", "check_stress"]
 
 GPA = 0.006241509125883258  # eV/Å³
 CELL_DEGREES = 6
 
 
-class _ConstantPressure:
-    """What both share; comes before ASE's class among the bases."""
+class ConstantPressure(Integrator):
+    """What both share; comes before ASE's class among the bases.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Periodic in three directions, with momenta and a calculator that has a stress.
+    timestep_fs : float
+        fs.
+    temperature_K : float
+        K.
+    pressure_GPa : float
+        GPa.
+    tau_fs, tau_p_fs : float
+        Relaxation times of thermostat and barostat, fs.
+    """
+
+    columns = ("volume_A3", "pressure_GPa", "a_A", "b_A", "c_A")
 
     def __init__(
         self,
         atoms: Atoms,
-        timestep: float,
         *,
+        timestep_fs: float,
         temperature_K: float,
-        pressure: float,
-        tdamp: float,
-        pdamp: float,
-        ndof: int,
+        pressure_GPa: float = 0.0,
+        tau_fs: float = 50.0,
+        tau_p_fs: float = 500.0,
     ) -> None:
+        refuse_constraints(atoms)
         check_stress(atoms)
-        super().__init__(atoms, timestep, temperature_K, pressure, tdamp, pdamp)  # type: ignore[call-arg]
-        _set_degrees(self, ndof)
+        super().__init__(  # type: ignore[call-arg]
+            atoms,
+            timestep_fs * units.fs,
+            temperature_K,
+            pressure_GPa * GPA,
+            tau_fs * units.fs,
+            tau_p_fs * units.fs,
+        )
+        self.ndof, self.target_K = degrees_of_freedom(atoms), temperature_K
+        _set_degrees(self, self.ndof)
 
     def conserved(self) -> float:
         """E_total, chains, cell and P V, eV."""
         return self.get_conserved_energy()  # type: ignore[attr-defined]
 
+    def log_values(self) -> tuple[float, ...]:
+        """Volume (Å³), pressure with its kinetic part (GPa), lengths of the cell vectors (Å)."""
+        try:
+            stress = self.atoms.get_stress(include_ideal_gas=True)
+        except InputError:  # a broken geometry, which the monitor names
+            stress = np.full(6, np.nan)
+        return self.atoms.get_volume(), -float(np.mean(stress[:3])) / GPA, *self.atoms.cell.lengths()
 
-class IsotropicNPT(_ConstantPressure, IsotropicMTKNPT):
-    """Isotropic volume fluctuations. State: chains of thermostat and barostat, strain and its momentum, first cell."""
+    def averages(self, log: dict[str, np.ndarray]) -> dict[str, float]:
+        """Volume and pressure of the second half of the stable frames."""
+        if len(log["step"]) < 2:
+            return {}
+        volume, pressure = (log[name][len(log[name]) // 2 :] for name in ("volume_A3", "pressure_GPa"))
+        return {
+            "volume_mean_A3": float(volume.mean()),
+            "volume_std_A3": float(volume.std()),
+            "pressure_mean_GPa": float(pressure.mean()),
+        }
+
+
+class IsotropicNPT(ConstantPressure, IsotropicMTKNPT):
+    """Isotropic volume fluctuations, the shape stays.
+
+    State: chains of thermostat and barostat, strain and its momentum, first cell.
+    """
+
+    name = "isotropic"
 
     def get_state(self) -> dict:
         """Exact floats of all that positions, momenta and cell do not tell."""
@@ -63,11 +114,13 @@ class IsotropicNPT(_ConstantPressure, IsotropicMTKNPT):
         self._eps, self._p_eps = state["eps"], state["p_eps"]
 
 
-class FullNPT(_ConstantPressure, MTKNPT):
+class FullNPT(ConstantPressure, MTKNPT):
     """Fluctuations of volume and shape. State: chains of thermostat and barostat, momentum of the cell."""
 
-    def __init__(self, atoms: Atoms, timestep: float, **settings: Any) -> None:
-        super().__init__(atoms, timestep, **settings)
+    name = "full"
+
+    def __init__(self, atoms: Atoms, **settings: Any) -> None:
+        super().__init__(atoms, **settings)
         self._barostat._R[0] *= CELL_DEGREES / self._barostat._cell_dof
         self._barostat._cell_dof = CELL_DEGREES
 
@@ -90,17 +143,20 @@ def check_stress(atoms: Atoms) -> None:
     """
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise InputError(
-            f"Constant pressure needs a cell that is periodic in three directions; pbc is {atoms.pbc.tolist()}. "
-            "Use nvt.py, or set the cell."
+            f"constant pressure needs a cell that is periodic in three directions; pbc is {atoms.pbc.tolist()}: "
+            "use nvt, or set the cell"
         )
     try:
         atoms.get_stress()
     except (PropertyNotImplementedError, NotImplementedError, InputError) as error:
         name = type(atoms.calc).__name__
         raise InputError(
-            f"Constant pressure needs a stress, which {name} does not give ({error or 'not implemented'}): use a "
-            "conservative model, or nvt.py."
+            f"constant pressure needs a stress, which {name} does not give ({error or 'not implemented'}): use a "
+            "conservative model, or nvt"
         ) from None
+
+
+BAROSTATS: dict[str, type[ConstantPressure]] = {kind.name: kind for kind in (IsotropicNPT, FullNPT)}
 
 
 def _set_degrees(integrator: Any, ndof: int) -> None:

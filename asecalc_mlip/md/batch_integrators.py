@@ -18,7 +18,7 @@ import numpy as np
 from ase.md.nose_hoover_chain import FOURTH_ORDER_COEFFS
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md.thermostats import NVE, LangevinFixedCom, NoseHoover
+from asecalc_mlip.md.thermostats import NVE, THERMOSTATS, LangevinFixedCom, NoseHoover
 
 Forces = Callable[[], np.ndarray]
 
@@ -161,7 +161,8 @@ class BatchedNoseHoover:
         p[j] = (p[j] * drag + delta / 2 * pull) * drag
 
 
-BATCHED = {NVE: BatchedNVE, LangevinFixedCom: BatchedLangevin, NoseHoover: BatchedNoseHoover}
+# How the replicas of each integrator advance together; one that is not here cannot be in a campaign.
+BATCHED: dict[type, type] = {NVE: BatchedNVE, LangevinFixedCom: BatchedLangevin, NoseHoover: BatchedNoseHoover}
 
 
 def batched(flat: Flat, alone: Sequence) -> BatchedNVE | BatchedLangevin | BatchedNoseHoover:
@@ -174,8 +175,9 @@ def batched(flat: Flat, alone: Sequence) -> BatchedNVE | BatchedLangevin | Batch
     """
     kinds = {type(a) for a in alone}
     if len(kinds) != 1 or len({a.dt for a in alone}) != 1:
-        raise InputError("Replicas of one batch need the same integrator and time step: make a batch for each.")
+        raise InputError("replicas of one batch need the same integrator and time step: make a batch for each")
     (kind,) = kinds
     if kind not in BATCHED:
-        raise InputError("Replicas advance together by nve, or by nvt with langevin or nose-hoover; not otherwise.")
+        known = " or ".join(["nve", *(name for name, one in THERMOSTATS.items() if one in BATCHED)])
+        raise InputError(f"replicas advance together by {known}, not otherwise")
     return BATCHED[kind](flat, alone)

@@ -1,73 +1,118 @@
-"""What a run tells before it starts: its conditions, and warnings."""
+"""What is told of a run before it starts: its conditions, and the rules of temperature and time step."""
 
 from __future__ import annotations
 
-import sys
+import logging
+from functools import cache
+from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.references import temperature_doubt
 from asecalc_mlip.card import temperatures_of
 from asecalc_mlip.md.settings import MDSettings
 
-__all__ = ["conditions", "forget_notes", "note", "warn_direct_forces", "warn_temperature", "warn_time_step"]
+__all__ = [
+    "conditions",
+    "known_temperatures",
+    "temperature_note",
+    "time_step_note",
+    "usual_timestep_fs",
+    "warn_of",
+    "warn_once",
+]
+
+# Vibrations of hydrogen have a period of about 10 fs.
+LONGEST_WITH_HYDROGEN_FS = 1.0
+# A thermostat may leave the temperatures of the data by so much.
+TEMPERATURE_MARGIN = 0.05
+_LOG = logging.getLogger("asecalc_mlip")
 
 
 def conditions(settings: MDSettings) -> str:
     """What is about to run, much of which the model or a protocol may have chosen."""
-    ends = [settings.temperature_K, settings.temperature_end_K or settings.temperature_K]
-    kelvin = f"{ends[0]:g} K" if ends[0] == ends[1] else f"{ends[0]:g} to {ends[1]:g} K"
+    low, high = _ends(settings)
+    kelvin = f"{low:g} K" if low == high else f"{low:g} to {high:g} K"
     parts = [settings.ensemble.upper(), settings.thermostat, kelvin, f"{settings.timestep_fs:g} fs"]
     parts.append(f"{settings.steps} steps ({settings.steps * settings.timestep_fs / 1e3:g} ps)")
     return ", ".join(filter(None, parts)) + (f", protocol {settings.protocol}" if settings.protocol else "")
 
 
-def warn_time_step(atoms: Atoms, settings: MDSettings) -> None:
-    """Say when the time step is long for the hydrogen in a structure."""
+def warn_of(atoms: Atoms, settings: MDSettings, reference: Any = None) -> None:
+    """Warn, before a run of `atoms` with its calculator, of conditions that spoil its result."""
+    _warn_direct_forces(settings.ensemble, atoms.calc)
+    notes = [
+        time_step_note(atoms, settings.timestep_fs),
+        temperature_note(_ends(settings), known_temperatures(getattr(atoms.calc, "card", None), reference)),
+        _watch_note(atoms, settings, reference),
+    ]
+    if isinstance(reference, PeriodicReference) and settings.rdf_rule and notes[1] is None:
+        notes.append(temperature_doubt(reference, settings.temperature_K))
+    for note in filter(None, notes):
+        warn_once(note)
+
+
+def time_step_note(atoms: Atoms, timestep_fs: float) -> str | None:
+    """A sentence when the time step (fs) is long for the hydrogen in a structure, else None."""
     light = 1 in atoms.numbers and atoms.get_masses()[atoms.numbers == 1].min() < 1.5
-    if light and settings.timestep_fs > 1.0:
-        note(
-            f"a time step of {settings.timestep_fs:g} fs is long for hydrogen, whose vibrations have a period of about "
-            "10 fs: use 0.5 fs (at most 1 fs) unless this is on purpose"
-        )
+    if not light or timestep_fs <= LONGEST_WITH_HYDROGEN_FS:
+        return None
+    return (
+        f"a time step of {timestep_fs:g} fs is long for hydrogen, whose vibrations have a period of about 10 fs: use "
+        f"0.5 fs (at most {LONGEST_WITH_HYDROGEN_FS:g} fs) unless this is on purpose"
+    )
 
 
-def warn_direct_forces(ensemble: str, calculator) -> None:
-    """Say that the energy of a model with direct forces will drift."""
+def usual_timestep_fs(atoms: Atoms) -> float:
+    """A time step that the lightest atoms of a structure bear, fs."""
+    return 0.5 if 1 in atoms.numbers else 1.0
+
+
+def known_temperatures(card: Any, reference: Any = None) -> tuple[float, float] | None:
+    """Lowest and highest temperature (K) of the data of a model, as its card or else the reference tells, or None."""
+    known = temperatures_of(card)
+    return getattr(reference, "temperatures_K", None) if known is None else known
+
+
+def temperature_note(ends_K: tuple[float, float], known_K: tuple[float, float] | None) -> str | None:
+    """A sentence when a run from one temperature to another leaves those of the data, else None."""
+    if known_K is None:
+        return None
+    (first, last), (low, high) = ends_K, known_K
+    if max(ends_K) <= (1 + TEMPERATURE_MARGIN) * high and min(ends_K) >= (1 - TEMPERATURE_MARGIN) * low:
+        return None
+    where = f"goes from {first:g} to {last:g} K" if first != last else f"is at {first:g} K"
+    return (
+        f"the data of this model are from {low:g} to {high:g} K and the run {where}: forces there are extrapolated, "
+        "and heat alone changes g(r) and h(r)"
+    )
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warn once of what many runs of a campaign or report have in common; `warn_once.cache_clear()` begins anew."""
+    _LOG.warning(message)
+
+
+def _ends(settings: MDSettings) -> tuple[float, float]:
+    return settings.temperature_K, settings.temperature_end_K or settings.temperature_K
+
+
+def _warn_direct_forces(ensemble: str, calculator: Any) -> None:
     if ensemble == "nve" and getattr(getattr(calculator, "potential", None), "direct_forces", False):
-        note(
-            "the forces of this model are direct, not the derivative of its energy, so the total energy will drift; "
+        warn_once(
+            "the forces of this model are direct, not the derivative of its energy, so the total energy will drift: "
             "use a conservative model for NVE"
         )
 
 
-def warn_temperature(settings: MDSettings, calculator, reference) -> None:
-    """Say when the run leaves the temperatures of the data, which card["temperatures_K"] or the reference may know."""
-    known = temperatures_of(getattr(calculator, "card", None))
-    if known is None and isinstance(reference, PeriodicReference):
-        known = reference.temperatures_K
-    if known is None:
-        return
-    low, high = known
-    ends = [settings.temperature_K, settings.temperature_end_K or settings.temperature_K]
-    if max(ends) > 1.05 * high or min(ends) < 0.95 * low:
-        where = f"goes from {ends[0]:g} to {ends[1]:g} K" if ends[0] != ends[1] else f"is at {ends[0]:g} K"
-        note(
-            f"the data of this model are from {low:g} to {high:g} K and the run {where}: "
-            "forces there are extrapolated, and heat alone changes g(r) and h(r)"
-        )
-
-
-_noted: list[str] = []
-
-
-def forget_notes() -> None:
-    """Warn again of what was warned of, in a run that has nothing to do with the one before."""
-    _noted.clear()
-
-
-def note(message: str) -> None:
-    """Warn once of what many runs of a campaign or report have in common."""
-    if message not in _noted:
-        _noted.append(message)
-        print(f"Warning: {message}.", file=sys.stderr)
+def _watch_note(atoms: Atoms, settings: MDSettings, reference: Any) -> str | None:
+    """Molecules in a periodic box, and crystals without a reference, are watched by the coarse limits alone."""
+    if not atoms.pbc.any() or reference is not None or not np.any([settings.bond_rule, settings.rdf_rule]):
+        return None
+    return (
+        "the structure is periodic and has no reference, so neither bonds nor g(r) are watched: only contacts, atoms "
+        "that leave, volume and temperature are; give --reference to watch g(r)"
+    )

@@ -20,7 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import locked, to_json, write_bytes, write_json
+from asecalc_mlip.files import locked, read_json, to_json, write_bytes, write_json
 
 TRAJECTORY = "trajectory.extxyz"
 LOG = "log.csv"
@@ -31,7 +31,6 @@ FIGURE = "figure.png"
 UNSTABLE = "unstable.extxyz"
 ALL = (TRAJECTORY, LOG, RESTART, REFERENCE, SUMMARY, FIGURE, UNSTABLE)
 LOG_COLUMNS = ("step", "time_ps", "temperature_K", "epot_eV", "ekin_eV", "etot_eV", "conserved_eV")
-EXTRA_COLUMNS = {"npt": ("volume_A3", "pressure_GPa"), "anneal": ("target_K",)}
 
 
 ADVICE = "what was written before is kept: make room and run the same command again, or continue with --restart"
@@ -47,15 +46,28 @@ class RunFiles:
         """Path of one of the files."""
         return self.directory / name
 
+    @property
+    def found(self) -> list[str]:
+        """Files of a run that are there."""
+        return [name for name in ALL if self.path(name).exists()]
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run that can go on or has ended: it came to its first restart point."""
+        return self.path(RESTART).exists()
+
     def check_free(self) -> None:
-        """Refuse a directory that has a run in it."""
-        found = [name for name in ALL if self.path(name).exists()]
-        if found:
-            advice = "continue it with --restart, or give" if RESTART in found else "give"
+        """Refuse a directory with files of a run that cannot go on; what a run left before it began is removed."""
+        if self.begun:
+            raise InputError(f"{self.directory} has a run: give the same settings to go on, or another --output")
+        found = self.found
+        if found and self._rows() > 1:
             raise InputError(
-                f"{self.directory} has a run already ({', '.join(found)}), and nothing is overwritten: "
-                f"{advice} another --output."
+                f"{self.directory} has files of a run ({', '.join(found)}) without its {RESTART}, and nothing is "
+                "overwritten: give another --output"
             )
+        for name in found:  # it was killed before its first restart point
+            self.path(name).unlink(missing_ok=True)
 
     def start(self, columns: tuple[str, ...] = LOG_COLUMNS) -> None:
         """Make the directory and the log of a new run."""
@@ -63,7 +75,7 @@ class RunFiles:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.directory} cannot be made: {error.strerror}.") from None
+            raise InputError(f"{self.directory} cannot be made: {error.strerror}") from None
         self.append(LOG, (",".join(columns) + "\n").encode())
 
     def lock(self) -> AbstractContextManager[None]:
@@ -100,10 +112,14 @@ class RunFiles:
 
     def read_log(self) -> dict[str, np.ndarray]:
         """The log by columns, each an (n,) array."""
-        with open(self.path(LOG), encoding="utf-8") as file:
-            columns = file.readline().strip().split(",")
+        columns = self.log_columns()
         table = np.genfromtxt(self.path(LOG), delimiter=",", skip_header=1, ndmin=2)
         return {name: table[:, k] if table.size else np.zeros(0) for k, name in enumerate(columns)}
+
+    def log_columns(self) -> tuple[str, ...]:
+        """Names of the columns of the log, which older versions may have begun with fewer."""
+        with open(self.path(LOG), encoding="utf-8") as file:
+            return tuple(file.readline().strip().split(","))
 
     def write_json(self, name: str, data: dict) -> None:
         """Write a JSON file in one piece; NaN and infinite numbers become null."""
@@ -133,23 +149,24 @@ class RunFiles:
         path = self.path(RESTART)
         if not path.exists():
             raise InputError(
-                f"{path} does not exist, so there is nothing to restart: leave --restart out to start a run, "
-                "or give the --output of the run."
+                f"{path} does not exist, so there is nothing to restart: give the --output of a run, or leave "
+                "--restart out to begin one"
             )
         try:
             with np.load(path, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files if name != "meta"}
                 return arrays, json.loads(str(data["meta"]))
         except Exception as error:  # a zip, NumPy or JSON error, depending on what was damaged
-            raise InputError(f"{path} is damaged and cannot be read ({error}): start a new run.") from None
+            raise InputError(
+                f"{path} is damaged and cannot be read ({error}): begin a new run in another --output"
+            ) from None
 
-    def summary_of_broken_run(self) -> dict | None:
-        """The summary if the run ended unstable, else None."""
+    def summary(self) -> dict | None:
+        """The summary of a run that was reported, else None."""
         try:
-            summary = json.loads(self.path(SUMMARY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(self.path(SUMMARY), "summary")
+        except InputError:
             return None
-        return summary if summary.get("status") == "unstable" else None
 
     def cut_back(self, sizes: dict[str, int]) -> None:
         """Cut trajectory and log back to the lengths of the restart point."""
@@ -158,10 +175,15 @@ class RunFiles:
             if not path.exists() or path.stat().st_size < size:
                 raise InputError(
                     f"{path} is missing or shorter than at the restart point ({size} bytes): it was changed after "
-                    "the run. Start a new run in another --output."
+                    "the run; begin a new one in another --output"
                 )
         for name, size in sizes.items():
             os.truncate(self.path(name), size)
+
+    def _rows(self) -> int:
+        """Rows of the log."""
+        path = self.path(LOG)
+        return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
 
 
 def extra_arrays(atoms: Atoms) -> dict[str, np.ndarray]:

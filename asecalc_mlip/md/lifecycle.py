@@ -1,139 +1,139 @@
-"""Start a run, or continue one: what the scripts, benchmarks and campaigns call."""
+"""Begin a run or go on with one, in one call: what notebooks, commands and studies use."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.analysis.reference import MoleculeReference
-from asecalc_mlip.analysis.references import load_reference
+from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names
 from asecalc_mlip.md.files import RunFiles, stored_atoms
-from asecalc_mlip.md.run import MDRun, Reference, RunState, force_limit, log_columns
-from asecalc_mlip.md.settings import MDSettings
-from asecalc_mlip.md.thermostats import (
-    maxwell_boltzmann,
-    refuse_constraints,
-)
+from asecalc_mlip.md.resolving import resolve
+from asecalc_mlip.md.run import MDRun, check_identity, ended_run
+from asecalc_mlip.md.settings import MDSettings, continue_settings
+from asecalc_mlip.md.summary import MDResult
 
-__all__ = ["MDRun", "RunState", "continue_run", "force_limit", "log_columns", "prepare_run", "start_run", "stored_run"]
+__all__ = ["continue_run", "folder_for", "run_md", "stored_run"]
 
 
-def start_run(
+def run_md(
     atoms: Atoms,
     settings: MDSettings,
-    output: str,
+    output: str | os.PathLike,
     *,
     reference: Reference | None = None,
     identity: dict | None = None,
     progress: bool | None = False,
-) -> dict:
-    """Start a run of `atoms` (with any ASE calculator attached) and run it to its end.
+) -> MDResult:
+    """Run molecular dynamics of `atoms` to its end; a run of the same settings in `output` goes on.
 
     Parameters
     ----------
-    atoms : start structure with a calculator; it is moved. Existing momenta are replaced by Maxwell-Boltzmann ones.
-    settings : see `MDSettings`
-    output : directory for the files of the run; must not have a run in it
-    reference : MoleculeReference for the bond rule and h(r), PeriodicReference for g(r); None: bonds of the start
-        structure (molecules), nothing (periodic)
-    identity : what a restart must find unchanged (hashes of model and structure)
-    progress : True: progress bar; None: only on a terminal; False: none
-
-    Returns
-    -------
-    The summary, as in summary.json.
+    atoms : Atoms
+        Start structure with any ASE calculator; it is moved. Momenta are replaced by Maxwell-Boltzmann ones.
+    settings : MDSettings
+    output : path
+        Folder for the files of the run.
+    reference, identity
+        As for `MDRun`.
+    progress : bool or None
+        True: a progress bar; None: only on a terminal; False: none.
 
     Raises
     ------
     InputError
-        The directory has a run, the structure is broken or has constraints, the disk is full.
+        As `MDRun.run`.
     """
-    run = prepare_run(atoms, settings, output, reference=reference, identity=identity)
-    run.check_start()
-    run.files.start(log_columns(settings))
-    with run.files.lock():
-        run.begin()
-        return run.run(progress)
-
-
-def prepare_run(
-    atoms: Atoms,
-    settings: MDSettings,
-    output: str | Path,
-    *,
-    reference: Reference | None = None,
-    identity: dict | None = None,
-    kind: type[MDRun] | None = None,
-) -> MDRun:
-    """A run with its initial velocities, before anything is written; arguments and errors as for `start_run`."""
-    run_files = RunFiles(output)
-    run_files.check_free()
-    refuse_constraints(atoms)
-    rng = np.random.default_rng(settings.seed)
-    maxwell_boltzmann(atoms, settings.temperature_K, rng)
-    if reference is None and not atoms.pbc.any():
-        reference = MoleculeReference.from_frames(atoms, "start structure")
-    return (kind or MDRun)(atoms, settings, run_files, reference, identity or {}, rng, atoms.copy())
+    return MDRun(atoms, settings, output, reference=reference, identity=identity).run(progress)
 
 
 def continue_run(
-    calculator,
-    settings: MDSettings,
-    output: str,
+    output: str | os.PathLike,
+    calculator: Any = None,
     *,
-    identity: dict | None = None,
+    model: str | None = None,
+    device: str = "auto",
     progress: bool | None = False,
-) -> dict:
-    """Continue the run in `output` exactly where its restart file says; see `start_run`.
+    identity: dict | None = None,
+    **given: Any,
+) -> MDResult:
+    """Go on with the run in `output` exactly where its restart file says.
+
+    Parameters
+    ----------
+    output : path
+    calculator : ASE calculator, optional
+        By default one of the model of the run.
+    model : path or str, optional
+        Where the model file is now, if it was moved; its content must be the same.
+    device : str
+        "auto", "cpu", "cuda".
+    progress : bool or None
+        As for `run_md`.
+    identity : dict, optional
+        As for `MDRun`; by default the digest of the model file, if there is one.
+    **given
+        Fields of `MDSettings`, which must be those of the run; `steps` may be more.
 
     Raises
     ------
     InputError
-        No restart file, a damaged one, files that were changed, another model than before.
+        No restart file, a damaged one, files that were changed, another model than before, other settings.
     """
-    run, arrays, meta = stored_run(calculator, settings, output, identity=identity)
-    with run.files.lock():
-        run.restore(arrays, meta)
-        return run.run(progress)
+    files = RunFiles(output)
+    meta = files.load_restart()[1]
+    settings = continue_settings(meta["settings"], given)
+    ended = ended_run(files, settings.steps)
+    if ended is not None:
+        return MDResult(ended, files.directory, had_ended=True)
+    if calculator is None:
+        found = resolve(model or settings.model)
+        identity = found.identity if identity is None else identity
+        check_identity(meta["identity"], identity)
+        calculator = found.calculator(device=device, dtype=settings.dtype)
+    return stored_run(calculator, settings, output, identity=identity).run(progress)
 
 
 def stored_run(
-    calculator,
+    calculator: Any,
     settings: MDSettings | None,
-    output: str | Path,
+    output: str | os.PathLike,
     *,
     identity: dict | None = None,
-    kind: type[MDRun] | None = None,
-) -> tuple[MDRun, dict[str, np.ndarray], dict]:
-    """A run as its restart file has it, for `MDRun.restore`, with what the file holds; errors as `continue_run`.
-
-    `settings` None: those of the file.
-    """
-    run_files = RunFiles(output)
-    arrays, meta = run_files.load_restart()
-    _check_identity(meta["identity"], identity or {})
-    start = stored_atoms(arrays, meta)
-    path = run_files.path(names.REFERENCE)
-    reference = load_reference(path) if path.exists() else None
-    atoms = start.copy()
+    kind: type[MDRun] = MDRun,
+) -> MDRun:
+    """A run that was begun in `output`, for `run` or `resume`; settings None: those of its restart file."""
+    arrays, meta = RunFiles(output).load_restart()
+    atoms = stored_atoms(arrays, meta)
     atoms.calc = calculator
-    atoms.set_cell(arrays["cell"])
-    atoms.positions[:] = arrays["positions"]
-    atoms.set_momenta(arrays["momenta"])
+    path = Path(output) / names.REFERENCE
+    reference = load_reference(path) if path.exists() else None
     settings = settings or MDSettings(**meta["settings"])
-    rng = np.random.default_rng()
-    return (kind or MDRun)(atoms, settings, run_files, reference, meta["identity"], rng, start), arrays, meta
+    return kind(atoms, settings, output, reference=reference, identity=identity)
 
 
-def _check_identity(stored: dict, now: dict) -> None:
-    """Refuse a restart with another model or structure file than the run was started with."""
-    for name, value in now.items():
-        if name in stored and stored[name] != value:
-            raise InputError(
-                f"The {name.replace('_', ' ')} is not the one this run was started with, and a restart continues the "
-                "same run: give the same file, or start a new run in another --output."
-            )
+def folder_for(settings: MDSettings, identity: dict | None = None) -> Path:
+    """Folder of a run, named by its settings: the one where a run with the same settings is, or the next free one."""
+    stem = f"{settings.ensemble}-{Path(settings.model).stem}-{settings.temperature_K:g}K-seed{settings.seed}"
+    number, folder = 1, Path(stem)
+    while folder.exists() and not _is_same(RunFiles(folder), settings, identity or {}):
+        number += 1
+        folder = Path(f"{stem}-{number}")
+    return folder
+
+
+def _is_same(files: RunFiles, settings: MDSettings, identity: dict) -> bool:
+    """Whether a folder has a run that differs in no setting, the model file included."""
+    if not files.begun:
+        return False
+    try:
+        meta = files.load_restart()[1]
+        check_identity(meta["identity"], identity)
+    except InputError:
+        return False
+    stored = meta["settings"]
+    return all(stored.get(name) == value for name, value in settings.to_dict().items() if name != "model")

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -17,6 +18,12 @@ from asecalc_mlip.analysis.rdf import frame_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference
 from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
+from asecalc_mlip.card import force_statistics
+from asecalc_mlip.md.integrators import degrees_of_freedom
+from asecalc_mlip.md.settings import MDSettings
+from asecalc_mlip.md.thermostats import THERMOSTATS
+
+__all__ = ["Extremes", "Failure", "Monitor", "force_limit"]
 
 COLLAPSE = 0.6  # of R_cov,i + R_cov,j
 EVAPORATION = 2.5  # of R_cov,i + R_cov,j: an atom with no neighbour closer than this has left
@@ -74,7 +81,7 @@ class Extremes:
     force_limit: float | None = None
 
 
-class StabilityMonitor:
+class Monitor:
     """Checks frames one after another.
 
     Parameters
@@ -113,6 +120,23 @@ class StabilityMonitor:
         self._alone_at_start = self._alone(atoms, *pairs_within(atoms, self._radius))
         self._samples = math.ceil(TEMPERATURE_SAMPLES / ndof)
         self._temperatures: deque[float] = deque(maxlen=self._samples)
+
+    @classmethod
+    def for_run(cls, atoms: Atoms, settings: MDSettings, reference: Reference | None = None) -> Monitor:
+        """Monitor of a run of `atoms`, whose calculator may know the forces of its training data.
+
+        `settings` say whether the bonds or the g(r) of the reference are a rule.
+        """
+        rule = settings.bond_rule if isinstance(reference, MoleculeReference) else settings.rdf_rule
+        thermostat = THERMOSTATS.get(str(settings.thermostat))
+        return cls(
+            atoms,
+            temperature_K=settings.temperature_K,
+            ndof=degrees_of_freedom(atoms, spins=thermostat is not None and thermostat.spins),
+            reference=reference if rule else None,
+            frame_fs=settings.interval * settings.timestep_fs,
+            force_limit=force_limit(atoms.calc, reference),
+        )
 
     def check(
         self, atoms: Atoms, *, energy: float = 0.0, forces: np.ndarray | None = None, temperature: float | None = None
@@ -276,3 +300,11 @@ def _radii_sum(atoms: Atoms, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 def _name(atoms: Atoms, index: int) -> str:
     return f"{atoms.symbols[int(index)]}{int(index)}"
+
+
+def force_limit(calculator: Any, reference: Reference | None) -> float | None:
+    """Mean + 5 std of |F| in eV/Å over the training data, from the model's card or the reference; None: not known."""
+    known = force_statistics(getattr(calculator, "card", None))
+    if known is not None:
+        return known[0] + 5.0 * known[1]
+    return reference.force_limit if isinstance(reference, PeriodicReference) else None

@@ -1,8 +1,11 @@
-"""What a run shows on the terminal, and how it is stopped from there."""
+"""What a run shows while it runs, and what its calculator says of itself."""
 
 from __future__ import annotations
 
+import logging
+import shutil
 import sys
+import time
 from pathlib import Path
 
 from ase import Atoms
@@ -10,21 +13,36 @@ from tqdm import tqdm
 
 from asecalc_mlip.md.settings import MDSettings
 
+__all__ = ["Progress", "calculator_stats", "rates", "time_shares"]
+
+LOG = logging.getLogger("asecalc_mlip")
+# Of the lines that stand in for a bar.
+LINES, SECONDS_BETWEEN_LINES = 20, 10.0
+
 
 class Progress:
-    """Progress bar with temperature and energy.
+    """Progress bar with temperature, energy and speed; where a terminal has no room for one, a line now and then.
 
-    `show`: True: always; None: only if stderr is a terminal; False: never.
+    Parameters
+    ----------
+    settings : MDSettings
+    step : int
+        Number of steps made before.
+    show : bool or None
+        True: always; None: if stderr is a terminal, else as lines; False: never.
     """
 
     def __init__(self, settings: MDSettings, step: int, show: bool | None) -> None:
-        name = settings.ensemble.upper()
+        self._settings, self._first, self._begun = settings, step, time.perf_counter()
+        room = show or (sys.stderr.isatty() and shutil.get_terminal_size((0, 0)).columns > 0)
+        self._lines = show is None and not room
+        self._told, self._told_at = step, self._begun
         self._bar = tqdm(
             total=settings.steps,
             initial=step,
-            desc=f"{name} {settings.temperature_K:g} K",
+            desc=f"{settings.ensemble.upper()} {settings.temperature_K:g} K",
             unit="step",
-            disable=None if show is None else not show,
+            disable=show is False or not room,
             dynamic_ncols=True,
             file=sys.stderr,
         )
@@ -32,21 +50,34 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._bar.close()
 
     def update(self, step: int, atoms: Atoms, temperature: float) -> None:
-        """Show `step` with temperature (K), potential energy (eV) and the hit rate of the neighbour list."""
-        if self._bar.disable:
+        """Show `step` with temperature (K), potential energy (eV) and speed (ns/day)."""
+        if self._bar.disable and not self._due(step):
             return
         values = {"T": f"{temperature:.0f} K", "Epot": f"{atoms.get_potential_energy():.3f} eV"}
-        values.update(rates(calculator_stats(atoms.calc)))
-        self._bar.set_postfix(values, refresh=False)
-        self._bar.update(step - self._bar.n)
+        seconds = time.perf_counter() - self._begun
+        if step > self._first:
+            nanoseconds = (step - self._first) * self._settings.timestep_fs * 1e-6
+            values["speed"] = f"{nanoseconds * 86400 / seconds:.3g} ns/day"
+        if not self._bar.disable:
+            self._bar.set_postfix(values, refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        self._told, self._told_at = step, time.perf_counter()
+        told = ", ".join(f"{name} {value}" for name, value in values.items())
+        LOG.info("step %d of %d, %s", step, self._settings.steps, told)
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
         tqdm.write(message, file=sys.stderr)
+
+    def _due(self, step: int) -> bool:
+        """Whether a line is due: not more than LINES in a run, and not often."""
+        far = step - self._told >= self._settings.steps / LINES
+        return self._lines and far and time.perf_counter() - self._told_at >= SECONDS_BETWEEN_LINES
 
 
 def program() -> str | None:

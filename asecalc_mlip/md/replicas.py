@@ -1,6 +1,6 @@
 """Replicas of one model that advance together in one process: a run each, forces from one batch.
 
-Each replica is a run as nvt.py makes it, with its own directory, monitor, restart file and random numbers. With the
+Each replica is a run as MDRun alone makes it, with its own folder, monitor, restart file and random numbers. With the
 native engine it is a pure function of its own settings, bit for bit: neither the others of its batch nor breaks in
 between change it. Other engines round by the composition of the batch, so there a break after which fewer replicas run
 may change the last digits, and with them, in time, the trajectory.
@@ -211,7 +211,7 @@ def run_replicas(
             if index in refused:
                 batch.write_back(index)
                 if not replica.refused():
-                    raise InputError(f"{replica.files.directory}: the model refuses the geometry: {refused[index]}.")
+                    raise InputError(f"{replica.files.directory}: the model refuses the geometry: {refused[index]}")
                 ended.append(index)
             elif replica.due():
                 batch.write_back(index)

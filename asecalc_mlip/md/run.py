@@ -1,4 +1,4 @@
-"""One run of molecular dynamics: the loop, frames, restart points, stop signals. NVE, NVT, NPT and anneal share it.
+"""One run of molecular dynamics: the loop, frames, restart points, stop signals. All ensembles share it.
 
 A run is a pure function of its settings, start structure and model, also when it is cut into pieces. For that
   - everything the next step depends on goes into the restart file as exact floats (positions, momenta, cell,
@@ -10,28 +10,31 @@ A run is a pure function of its settings, start structure and model, also when i
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 
 from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
-from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
-from asecalc_mlip.analysis.references import Reference
-from asecalc_mlip.card import force_statistics
+from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names
-from asecalc_mlip.md.barostats import GPA
-from asecalc_mlip.md.files import RunFiles, extra_arrays, frame
-from asecalc_mlip.md.monitor import Failure, StabilityMonitor
+from asecalc_mlip.md.ensembles import make_integrator
+from asecalc_mlip.md.files import RunFiles, extra_arrays, frame, stored_atoms
+from asecalc_mlip.md.integrators import Integrator, maxwell_boltzmann, refuse_constraints
+from asecalc_mlip.md.monitor import Failure, Monitor
 from asecalc_mlip.md.progress import Progress
-from asecalc_mlip.md.settings import MDSettings
-from asecalc_mlip.md.summary import write_report
-from asecalc_mlip.md.thermostats import degrees_of_freedom, make_integrator
+from asecalc_mlip.md.settings import MDSettings, continue_settings
+from asecalc_mlip.md.summary import MDResult, write_report
 from asecalc_mlip.stopping import SoftStop
+
+__all__ = ["MDRun", "RunState", "check_identity", "ended_before", "ended_run"]
+
+# What a run that goes on need not be given again as it was: its content decides, see `identity` and the start.
+_NAMES = ("model", "structure")
 
 
 @dataclass
@@ -52,32 +55,51 @@ class RunState:
 
 
 class MDRun:
-    """One run: owns the integrator, the monitor and the files. Made by `start_run` and `continue_run`."""
+    """One run: atoms, settings, integrator, monitor and the folder of its files.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Start structure with any ASE calculator; it is moved.
+    settings : MDSettings
+    output : path
+        Folder of the run. Where it has a run with the same settings, `run` goes on with that.
+    integrator : Integrator, optional
+        By default the one that the settings ask for, after new Maxwell-Boltzmann velocities.
+    monitor : Monitor, optional
+        By default the one that the settings ask for.
+    reference : Reference, optional
+        For the bonds and h(r) of a molecule or the g(r) of a periodic structure. By default the bonds of the start
+        structure of a molecule, nothing for what is periodic.
+    identity : dict, optional
+        What must be unchanged when the run goes on, such as the digest of the model file.
+
+    Raises
+    ------
+    InputError
+        For constraints, and an ensemble that the structure or calculator cannot have.
+    """
 
     def __init__(
         self,
         atoms: Atoms,
         settings: MDSettings,
-        run_files: RunFiles,
-        reference: Reference | None,
-        identity: dict,
-        rng: np.random.Generator,
-        start: Atoms,
+        output: str | os.PathLike,
+        *,
+        integrator: Integrator | None = None,
+        monitor: Monitor | None = None,
+        reference: Reference | None = None,
+        identity: dict | None = None,
     ) -> None:
-        self.atoms, self.settings, self.files = atoms, settings, run_files
-        self.reference, self.identity, self.start = reference, identity, start
-        self.ndof = degrees_of_freedom(start, settings.thermostat)
-        self.integrator = make_integrator(atoms, settings, rng)
-        self.monitor = StabilityMonitor(
-            start,
-            temperature_K=settings.temperature_K,
-            ndof=self.ndof,
-            reference=reference if self._rule() else None,
-            frame_fs=settings.interval * settings.timestep_fs,
-            force_limit=force_limit(atoms.calc, reference),
-        )
-        self.edges = reference.histogram.edges if isinstance(reference, MoleculeReference) else bin_edges()
-        self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)
+        self.atoms, self.settings, self.files = atoms, settings, RunFiles(output)
+        self.identity = identity or {}
+        self.start = atoms.copy()
+        self.start.set_constraint()
+        self.integrator = integrator or _new_integrator(atoms, settings)
+        self.ndof = self.integrator.ndof
+        self._own_monitor = monitor is None
+        self._watch(_usual(reference, self.start), monitor)
+        self.columns = (*names.LOG_COLUMNS, *self.integrator.columns)
         self.state = RunState()
         self.first_step = 0
         self._wall_before = 0.0
@@ -98,87 +120,80 @@ class MDRun:
         """2 E_kin / (f k_B) in K."""
         return 2.0 * self.atoms.get_kinetic_energy() / (self.ndof * units.kB)
 
-    def check_start(self) -> None:
-        """Refuse a start structure that counts as broken."""
-        fresh, window = self.monitor.get_state(), self.monitor.get_window()
-        failure, *_ = self._judge()
-        if failure is not None:
-            raise InputError(f"The start structure is broken already: {failure.message}. Relax or repair it first.")
-        self.monitor.set_state(fresh, window)  # frame 0 is judged once more, and counts once
+    def run(self, progress: bool | None = False) -> MDResult:
+        """Integrate to the last step, the first broken frame or a stop signal.
+
+        A run of the same settings in the folder goes on where it was; one that has ended is read.
+
+        Parameters
+        ----------
+        progress : bool or None
+            True: a progress bar; None: only on a terminal; False: none.
+
+        Raises
+        ------
+        InputError
+            The folder has a run with other settings, another model or start, or is in use; the start is broken; the
+            disk is full.
+        """
+        ended = ended_before(self.files.directory, self.settings, self.identity)
+        if ended is not None:
+            return ended
+        with self.files.lock():
+            if self.files.begun:
+                self.resume()
+            else:
+                self.begin()
+            self._integrate(progress)
+            self._tick()
+            return MDResult(write_report(self), self.files.directory)
 
     def begin(self) -> None:
-        """Write the reference, frame 0 and the first restart point."""
+        """Judge the start; write the reference, frame 0 and the first restart point."""
+        self.check_start()
+        self.files.start(self.columns)
         if self.reference is not None:
             self.files.write_json(names.REFERENCE, self.reference.to_dict())
         self.take_frame()
         self.restart_point()
 
-    def run(self, progress: bool | None) -> dict:
-        """Integrate to the last step, the first broken frame or a stop signal; returns the summary."""
-        state, settings = self.state, self.settings
-        with SoftStop() as interrupt, Progress(settings, state.step, progress) as bar:
-            while state.step < settings.steps and state.failure is None and not interrupt.at_once:
-                self._advance()
-                if state.failure is None and state.step % settings.interval == 0:
-                    self.take_frame()
-                    bar.update(state.step, self.atoms, self.temperature)
-                if state.failure is None and state.step % settings.restart_every == 0:
-                    self.restart_point()
-                    if interrupt.signal:
-                        break
-                elif interrupt.news():
-                    bar.say(
-                        f"Stopping at the next restart point (every {settings.restart_every} steps); again: at once."
-                    )
-            if state.step < settings.steps and state.failure is None:
-                state.signal = interrupt.signal
-        self._tick()
-        return write_report(self)
+    def check_start(self) -> None:
+        """Refuse a start structure that counts as broken."""
+        fresh, window = self.monitor.get_state(), self.monitor.get_window()
+        failure, *_ = self._judge()
+        if failure is not None:
+            raise InputError(f"the start structure is broken already: {failure.message}; relax or repair it first")
+        self.monitor.set_state(fresh, window)  # frame 0 is judged once more, and counts once
 
-    def restore(self, arrays: dict[str, np.ndarray], meta: dict) -> None:
+    def resume(self) -> None:
         """Set everything to the restart point and cut the files back to it."""
+        arrays, meta = self.files.load_restart()
+        self._adopt(meta)
+        self._check_start(stored_atoms(arrays, meta))
+        path = self.files.path(names.REFERENCE)
+        self._watch(load_reference(path) if path.exists() else None, None if self._own_monitor else self.monitor)
         self.files.cut_back(meta["sizes"])
+        self.columns = self.files.log_columns()
+        self._restore_atoms(arrays)
         self.integrator.set_state(meta["integrator"])
+        self.integrator.begin_step(meta["step"])
         self.monitor.set_state(meta["monitor"], arrays.get("monitor_window", ()))
-        self.monitor.temperature_K = self.settings.target_K(meta["step"])
+        self.monitor.temperature_K = self.integrator.target_K or self.settings.temperature_K
         self.counts[:] = arrays["counts"]
         for name in ("step", "stable_step", "frames", "restarts"):
             setattr(self.state, name, meta[name])
         self.state.restarts += 1
         self.first_step = self.state.step
-        self._wall_before = meta["wall_s"]
-
-    def _rule(self) -> bool:
-        """Whether the reference is a rule for the run, or only for comparison."""
-        return self.settings.bond_rule if isinstance(self.reference, MoleculeReference) else self.settings.rdf_rule
-
-    def _advance(self) -> None:
-        """One step. A calculator may refuse a broken geometry: then the monitor says what is wrong with it."""
-        self.state.step += 1
-        if self.settings.ensemble == "anneal":
-            self.monitor.temperature_K = self.settings.target_K(self.state.step)
-            integrator: Any = self.integrator  # a thermostat; MDSettings has seen to that
-            integrator.set_target(self.monitor.temperature_K)
-        try:
-            self.integrator.step()
-        except Exception:
-            if not self.refused():
-                raise
-
-    def refused(self) -> bool:
-        """End a run whose geometry the calculator refuses, if the monitor finds it broken too; whether it does."""
-        failure = self.monitor.check(self.atoms)
-        if failure is not None:
-            self._broken(failure, np.nan, np.full((len(self.atoms), 3), np.nan))
-        return failure is not None
+        self._wall_before = self.state.wall_s = meta["wall_s"]
 
     def take_frame(self) -> None:
         """Log and judge the frame; keep it in the trajectory if it is stable."""
         failure, energy, forces = self._judge()
         kinetic = self.atoms.get_kinetic_energy()
-        time_ps = self.state.step * self.settings.timestep_fs * 1e-3
-        values = (time_ps, self.temperature, energy, kinetic, energy + kinetic, self.integrator.conserved())
-        self.files.append_row((self.state.step, *map(float, (*values, *self._extra_values()))))
+        values = (self._time_ps(), self.temperature, energy, kinetic, energy + kinetic, self.integrator.conserved())
+        more = dict(zip(self.integrator.columns, self.integrator.log_values(), strict=True))
+        extra = (more.get(name, np.nan) for name in self.columns[len(names.LOG_COLUMNS) :])
+        self.files.append_row((self.state.step, *map(float, (*values, *extra))))
         if failure is not None:
             self._broken(failure, energy, forces)
             return
@@ -187,32 +202,6 @@ class MDRun:
         self.state.frames += 1
         if not self.atoms.pbc.any():
             self.counts += count_distances(self.atoms.positions, self.edges)
-
-    def _extra_values(self) -> tuple[float, ...]:
-        """What the log of NPT and anneal has besides, see EXTRA_COLUMNS."""
-        if self.settings.ensemble == "anneal":
-            return (self.settings.target_K(self.state.step),)
-        if self.settings.ensemble == "npt":
-            try:
-                stress = self.atoms.get_stress(include_ideal_gas=True)
-            except InputError:  # a broken geometry, which the monitor names
-                stress = np.full(6, np.nan)
-            return self.atoms.get_volume(), -float(np.mean(stress[:3])) / GPA
-        return ()
-
-    def _judge(self) -> tuple[Failure | None, float, np.ndarray]:
-        energy = float(self.atoms.get_potential_energy())
-        forces = self.atoms.get_forces(apply_constraint=False)
-        failure = self.monitor.check(self.atoms, energy=energy, forces=forces, temperature=self.temperature)
-        return failure, energy, forces
-
-    def _broken(self, failure: Failure, energy: float, forces: np.ndarray) -> None:
-        self.state.failure, self.state.failure_step = failure, self.state.step
-        self.files.write_frame(self._frame(energy, forces), names.UNSTABLE)
-
-    def _frame(self, energy: float, forces: np.ndarray) -> Atoms:
-        step = self.state.step
-        return frame(self.atoms, energy, forces, step=step, time_ps=step * self.settings.timestep_fs * 1e-3)
 
     def restart_point(self) -> None:
         """Write the restart file and start the calculator afresh, as a restarted run will."""
@@ -239,6 +228,98 @@ class MDRun:
             **{name: getattr(state, name) for name in ("step", "stable_step", "frames", "restarts", "wall_s")},
         }
         self.files.save_restart(arrays, meta)
+        self._refresh_calculator()
+
+    def refused(self) -> bool:
+        """End a run whose geometry the calculator refuses, if the monitor finds it broken too; whether it does."""
+        failure = self.monitor.check(self.atoms)
+        if failure is not None:
+            self._broken(failure, np.nan, np.full((len(self.atoms), 3), np.nan))
+        return failure is not None
+
+    def _watch(self, reference: Reference | None, monitor: Monitor | None) -> None:
+        """Take a reference, which may be a rule for the run or only for comparison."""
+        self.reference = reference
+        self.start.calc = self.atoms.calc
+        self.monitor = monitor or Monitor.for_run(self.start, self.settings, reference)
+        self.start.calc = None
+        self.edges = reference.histogram.edges if isinstance(reference, MoleculeReference) else bin_edges()
+        self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)
+
+    def _adopt(self, meta: dict) -> None:
+        """Take the settings of the run in the folder, if ours go on with it."""
+        self.settings = _same_settings(meta, self.settings, self.identity)
+        self.identity = meta["identity"]
+
+    def _check_start(self, stored: Atoms) -> None:
+        same = [
+            np.array_equal(mine, theirs)
+            for mine, theirs in (
+                (self.start.numbers, stored.numbers),
+                (self.start.positions, stored.positions),
+                (self.start.cell.array, stored.cell.array),
+                (self.start.pbc, stored.pbc),
+            )
+        ]
+        if not all(same):
+            raise InputError(
+                f"the start structure is not the one of the run in {self.files.directory}, which would go on: give the "
+                "same one, or another --output for a new run"
+            )
+
+    def _restore_atoms(self, arrays: dict[str, np.ndarray]) -> None:
+        self.atoms.set_cell(arrays["cell"])
+        self.atoms.positions[:] = arrays["positions"]
+        self.atoms.set_momenta(arrays["momenta"], apply_constraint=False)
+        self._refresh_calculator()
+
+    def _integrate(self, progress: bool | None) -> None:
+        state, settings = self.state, self.settings
+        with SoftStop() as stop, Progress(settings, state.step, progress) as bar:
+            while state.step < settings.steps and state.failure is None and not stop.at_once:
+                self._advance()
+                if state.failure is None and state.step % settings.interval == 0:
+                    self.take_frame()
+                    bar.update(state.step, self.atoms, self.temperature)
+                if state.failure is None and state.step % settings.restart_every == 0:
+                    self.restart_point()
+                    if stop.signal:
+                        break
+                elif stop.news():
+                    every = settings.restart_every
+                    bar.say(f"Stopping at the next restart point (every {every} steps); again: at once.")
+            if state.step < settings.steps and state.failure is None:
+                state.signal = stop.signal
+
+    def _advance(self) -> None:
+        """One step. A calculator may refuse a broken geometry: then the monitor says what is wrong with it."""
+        self.state.step += 1
+        self.integrator.begin_step(self.state.step)
+        if self.integrator.target_K is not None:
+            self.monitor.temperature_K = self.integrator.target_K
+        try:
+            self.integrator.step()
+        except Exception:
+            if not self.refused():
+                raise
+
+    def _judge(self) -> tuple[Failure | None, float, np.ndarray]:
+        energy = float(self.atoms.get_potential_energy())
+        forces = self.atoms.get_forces(apply_constraint=False)
+        failure = self.monitor.check(self.atoms, energy=energy, forces=forces, temperature=self.temperature)
+        return failure, energy, forces
+
+    def _broken(self, failure: Failure, energy: float, forces: np.ndarray) -> None:
+        self.state.failure, self.state.failure_step = failure, self.state.step
+        self.files.write_frame(self._frame(energy, forces), names.UNSTABLE)
+
+    def _frame(self, energy: float, forces: np.ndarray) -> Atoms:
+        return frame(self.atoms, energy, forces, step=self.state.step, time_ps=self._time_ps())
+
+    def _time_ps(self) -> float:
+        return self.state.step * self.settings.timestep_fs * 1e-3
+
+    def _refresh_calculator(self) -> None:
         if hasattr(self.atoms.calc, "reset"):
             self.atoms.calc.reset()
 
@@ -246,14 +327,56 @@ class MDRun:
         self.state.wall_s = self._wall_before + time.perf_counter() - self._begun
 
 
-def log_columns(settings: MDSettings) -> tuple[str, ...]:
-    """Columns of the log of a run."""
-    return (*names.LOG_COLUMNS, *names.EXTRA_COLUMNS.get(settings.ensemble, ()))
+def check_identity(stored: dict, now: dict) -> None:
+    """Refuse to go on with another model than the run was begun with."""
+    for name, value in now.items():
+        if name in stored and stored[name] != value:
+            raise InputError(
+                f"the {name.replace('_', ' ')} is not the one this run was begun with: give the same file, or another "
+                "--output for a new run"
+            )
 
 
-def force_limit(calculator, reference: Reference | None) -> float | None:
-    """Mean + 5 std of |F| in eV/Å over the training data, from the model's card or the reference; None: not known."""
-    known = force_statistics(getattr(calculator, "card", None))
-    if known is not None:
-        return known[0] + 5.0 * known[1]
-    return reference.force_limit if isinstance(reference, PeriodicReference) else None
+def ended_run(files: RunFiles, steps: int) -> dict | None:
+    """The summary of a run that broke, or made all of `steps`; None where it can go on."""
+    summary = files.summary()
+    if summary is None or not files.begun:
+        return None
+    status, done = summary.get("status"), summary.get("steps_done", 0)
+    return summary if status == "unstable" or (status == "finished" and done >= steps) else None
+
+
+def ended_before(directory: str | os.PathLike, settings: MDSettings, identity: dict | None = None) -> MDResult | None:
+    """What a run in a folder came to; None where it can go on, or there is none.
+
+    Raises
+    ------
+    InputError
+        The folder has a run with other settings or another model.
+    """
+    files = RunFiles(directory)
+    if not files.begun:
+        return None
+    wanted = _same_settings(files.load_restart()[1], settings, identity or {})
+    summary = ended_run(files, wanted.steps)
+    return None if summary is None else MDResult(summary, files.directory, had_ended=True)
+
+
+def _same_settings(meta: dict, settings: MDSettings, identity: dict) -> MDSettings:
+    """Settings of the run in a folder, if these go on with it."""
+    check_identity(meta["identity"], identity)
+    given = {name: value for name, value in settings.to_dict().items() if name not in _NAMES}
+    return continue_settings(meta["settings"], given)
+
+
+def _new_integrator(atoms: Atoms, settings: MDSettings) -> Integrator:
+    refuse_constraints(atoms)
+    rng = np.random.default_rng(settings.seed)
+    maxwell_boltzmann(atoms, settings.temperature_K, rng)
+    return make_integrator(atoms, settings, rng)
+
+
+def _usual(reference: Reference | None, start: Atoms) -> Reference | None:
+    if reference is None and not start.pbc.any():
+        return MoleculeReference.from_frames(start, "start structure")
+    return reference

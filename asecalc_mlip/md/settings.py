@@ -1,32 +1,34 @@
-"""Settings of a molecular dynamics run: defaults, named protocols, checks, and what may change at a restart."""
+"""Settings of a run: defaults, named protocols, checks, and what may change when it goes on."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.ensembles import ENSEMBLES, require, require_positive
+from asecalc_mlip.md.thermostats import THERMOSTATS
+
+__all__ = [
+    "DTYPES",
+    "Dtype",
+    "MDSettings",
+    "continue_settings",
+    "load_protocol",
+    "make_settings",
+    "protocols",
+]
 
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
-ENSEMBLES = ("nvt", "nve", "npt", "anneal")
-THERMOSTATS = ("langevin", "nose-hoover", "bussi")
-BAROSTATS = ("isotropic", "full")
 Dtype = Literal["float32", "float64"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
-DEFAULT_TAU_FS = {"langevin": 100.0, "nose-hoover": 50.0, "bussi": 100.0}
 # Restart points are at least this many steps apart: each costs one extra force call.
 RESTART_STEPS = 200
-# What an ensemble does unless told otherwise; the rest is in MDSettings.
-DEFAULTS: dict[str, dict] = {
-    "nvt": {},
-    "nve": {"temperature_K": 300.0},
-    "npt": {"temperature_K": 300.0},
-    "anneal": {"temperature_K": 300.0, "temperature_end_K": 3000.0, "thermostat": "langevin", "rdf_rule": False},
-}
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,17 @@ class MDSettings:
     """Relaxation time of the barostat; only in NPT, there 1000 steps but at least 500 fs by default."""
 
     def __post_init__(self) -> None:
-        allowed = ", ".join(ENSEMBLES)
-        _require(self.ensemble in ENSEMBLES, f"ensemble is one of {allowed}, not {self.ensemble!r}")
-        _require(self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        require(self.ensemble in ENSEMBLES, f"ensemble is one of {', '.join(ENSEMBLES)}, not {self.ensemble!r}")
+        require(self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
         for name in ("temperature_K", "timestep_fs"):
-            _require_positive(name, getattr(self, name))
-        _require(self.steps >= 0, f"steps must not be negative ({self.steps})")
-        _require(self.interval >= 1, f"interval must be at least 1 step, not {self.interval}")
-        _require(self.seed >= 0, f"seed must not be negative ({self.seed})")
-        self._settle_thermostat()
-        self._settle_ramp()
-        self._settle_barostat()
+            require_positive(name, getattr(self, name))
+        require(self.steps >= 0, f"steps must not be negative ({self.steps})")
+        require(self.interval >= 1, f"interval must be at least 1 step, not {self.interval}")
+        require(self.seed >= 0, f"seed must not be negative ({self.seed})")
+        row = ENSEMBLES[self.ensemble]
+        self._settle_thermostat(row.thermostats)
+        self._settle_own(row.own)
+        row.check(self)
 
     def target_K(self, step: int) -> float:
         """Temperature that the thermostat holds at `step`."""
@@ -92,50 +94,33 @@ class MDSettings:
         done = min(1.0, step / self.ramp_steps)
         return self.temperature_K + done * (self.temperature_end_K - self.temperature_K)
 
-    def _set(self, name: str, value) -> None:
-        object.__setattr__(self, name, value)
-
-    def _settle_thermostat(self) -> None:
-        if self.ensemble == "nve":
+    def _settle_thermostat(self, allowed: tuple[str, ...]) -> None:
+        if not allowed:
             self._set("thermostat", None)
             self._set("tau_fs", None)
             return
-        allowed = ", ".join(THERMOSTATS)
-        _require(self.thermostat in THERMOSTATS, f"thermostat is one of {allowed}, not {self.thermostat!r}")
-        if self.ensemble == "npt":
-            _require(
-                self.thermostat == "nose-hoover",
-                f"npt has the thermostat nose-hoover, which goes with its barostat, not {self.thermostat!r}",
-            )
-        tau_fs = DEFAULT_TAU_FS[str(self.thermostat)] if self.tau_fs is None else self.tau_fs
+        known = ", ".join(THERMOSTATS)
+        require(self.thermostat in THERMOSTATS, f"thermostat is one of {known}, not {self.thermostat!r}")
+        require(
+            self.thermostat in allowed,
+            f"{self.ensemble} runs with the thermostat {' or '.join(allowed)}, not {self.thermostat!r}",
+        )
+        default = THERMOSTATS[str(self.thermostat)].default_tau_fs
+        tau_fs = default if self.tau_fs is None else self.tau_fs
         self._set("tau_fs", tau_fs)
-        _require(tau_fs >= 2 * self.timestep_fs, f"tau_fs must be at least two time steps, not {tau_fs}")
+        require(tau_fs >= 2 * self.timestep_fs, f"tau_fs must be at least two time steps, not {tau_fs}")
 
-    def _settle_ramp(self) -> None:
-        if self.ensemble != "anneal":
-            self._set("temperature_end_K", None)
-            self._set("ramp_steps", None)
-            return
-        end = 3000.0 if self.temperature_end_K is None else self.temperature_end_K
-        _require_positive("temperature_end_K", end)
-        self._set("temperature_end_K", end)
-        if self.ramp_steps is None:
-            self._set("ramp_steps", self.steps)
-        _require(int(self.ramp_steps or 0) >= 0, f"ramp_steps must not be negative ({self.ramp_steps})")
-
-    def _settle_barostat(self) -> None:
-        if self.ensemble != "npt":
-            for name in ("pressure_GPa", "barostat", "tau_p_fs"):
+    def _settle_own(self, own: Mapping[str, Any]) -> None:
+        """Settings of other ensembles are none here; those of this one get their defaults."""
+        for name in {name for row in ENSEMBLES.values() for name in row.own}:
+            default = own.get(name)
+            if name not in own:
                 self._set(name, None)
-            return
-        pressure = 0.0 if self.pressure_GPa is None else self.pressure_GPa
-        _require(math.isfinite(pressure), f"pressure_GPa must be a number, not {pressure}")
-        self._set("pressure_GPa", pressure)
-        self._set("barostat", self.barostat or "isotropic")
-        _require(self.barostat in BAROSTATS, f"barostat is one of {', '.join(BAROSTATS)}, not {self.barostat!r}")
-        tau = max(500.0, 1000 * self.timestep_fs) if self.tau_p_fs is None else self.tau_p_fs
-        self._set("tau_p_fs", tau)
-        _require(tau >= 10 * self.timestep_fs, f"tau_p_fs must be at least ten time steps, not {tau}")
+            elif getattr(self, name) is None:
+                self._set(name, default(self) if callable(default) else default)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def restart_every(self) -> int:
@@ -147,64 +132,73 @@ class MDSettings:
         return asdict(self)
 
 
-def make_settings(ensemble: str, given: dict) -> MDSettings:
-    """Settings from defaults, then the protocol, then the options that were `given` (None: not given)."""
-    given = {name: value for name, value in given.items() if value is not None}
-    defaults = DEFAULTS[ensemble]
-    protocol = load_protocol(given["protocol"], ensemble) if "protocol" in given else {}
-    return MDSettings(**{**defaults, **protocol, **given, "ensemble": ensemble})
+def make_settings(ensemble: str, given: Mapping[str, Any] | None = None) -> MDSettings:
+    """Settings from defaults, then the protocol, then the options that were `given`.
 
-
-def load_protocol(name: str, ensemble: str) -> dict:
-    """The settings of one named protocol of protocols.yaml."""
-    protocols = yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8"))
-    if name not in protocols:
-        raise InputError(f"There is no protocol {name!r}; protocols.yaml has {', '.join(sorted(protocols))}.")
-    protocol = protocols[name]
-    if protocol["ensemble"] != ensemble:
-        script = f"md_protocols/{protocol['ensemble']}.py"
-        raise InputError(f"The protocol {name!r} is for {protocol['ensemble'].upper()}: run it with {script}.")
-    protocol.setdefault("seed", protocol.get("seeds", [0])[0])
-    return {k: v for k, v in protocol.items() if k in {f.name for f in fields(MDSettings)}}
-
-
-def protocol_plan(name: str) -> tuple[str | None, list[int] | None]:
-    """Ensemble and seeds of a named protocol, None where there is no such protocol."""
-    protocol = yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8")).get(name, {})
-    return protocol.get("ensemble"), protocol.get("seeds")
-
-
-def continue_settings(stored: dict, ensemble: str, given: dict) -> MDSettings:
-    """Settings of a restart: the stored ones; `given` options must agree with them, only `steps` may grow.
+    Parameters
+    ----------
+    ensemble : str
+        nvt, nve, npt or anneal.
+    given : mapping
+        Fields of `MDSettings`; None: not given.
 
     Raises
     ------
     InputError
-        Naming each option that differs.
+        For values that cannot be, and a protocol that is not there or is for another ensemble.
+    """
+    given = {name: value for name, value in (given or {}).items() if value is not None}
+    require(ensemble in ENSEMBLES, f"ensemble is one of {', '.join(ENSEMBLES)}, not {ensemble!r}")
+    protocol = load_protocol(given["protocol"], ensemble) if "protocol" in given else {}
+    return MDSettings(**{**ENSEMBLES[ensemble].defaults, **protocol, **given, "ensemble": ensemble})
+
+
+def protocols() -> dict[str, dict[str, Any]]:
+    """The named protocols of protocols.yaml: description, ensemble, seeds and settings of each."""
+    return yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8"))
+
+
+def load_protocol(name: str, ensemble: str) -> dict[str, Any]:
+    """The settings of one named protocol, which must be for this ensemble."""
+    known = protocols()
+    if name not in known:
+        raise InputError(f"there is no protocol {name!r}; there are {', '.join(sorted(known))}")
+    protocol = known[name]
+    if protocol["ensemble"] != ensemble:
+        raise InputError(
+            f"the protocol {name!r} is for {protocol['ensemble'].upper()}: run it with asecalc {protocol['ensemble']}"
+        )
+    protocol.setdefault("seed", protocol.get("seeds", [0])[0])
+    return {k: v for k, v in protocol.items() if k in {f.name for f in fields(MDSettings)}}
+
+
+def continue_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> MDSettings:
+    """Settings of a run that goes on: the stored ones; `given` ones must agree with them, only `steps` may grow.
+
+    Parameters
+    ----------
+    stored : mapping
+        As `MDSettings.to_dict` gave them.
+    given : mapping
+        Fields of `MDSettings`; None: not given.
+
+    Raises
+    ------
+    InputError
+        Naming each setting that differs.
     """
     given = {name: value for name, value in given.items() if value is not None}
     if "protocol" in given and given["protocol"] != stored["protocol"]:
-        given = {**load_protocol(given["protocol"], ensemble), **given}
-    wanted = {**stored, **given, "ensemble": ensemble}
+        given = {**load_protocol(given["protocol"], given.get("ensemble", stored["ensemble"])), **given}
+    wanted = {**stored, **given}
     wrong = [name for name in stored if name != "steps" and wanted[name] != stored[name]]
     if wrong:
         found = "; ".join(f"{name} was {stored[name]!r}, now {wanted[name]!r}" for name in wrong)
         raise InputError(
-            f"A restart continues the same run, but {found}. Leave these options out, or start a new run "
-            "in another --output."
+            f"the run was begun with other settings ({found}): give the same ones, or another --output for a new run"
         )
     if wanted["steps"] < stored["steps"]:
         raise InputError(
-            f"The run was made for {stored['steps']} steps and {wanted['steps']} are fewer: give the same number or "
-            "more, or leave --steps out."
+            f"the run was made for {stored['steps']} steps and {wanted['steps']} are fewer: give as many or more"
         )
     return MDSettings(**wanted)
-
-
-def _require_positive(name: str, value: float) -> None:
-    _require(math.isfinite(value) and value > 0, f"{name} must be a positive number, not {value}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message + ".")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ase
 import numpy as np
@@ -16,10 +17,59 @@ from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF
 from asecalc_mlip.md import comparison as structure
 from asecalc_mlip.md import files as names
+from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.progress import calculator_stats, rates, time_shares
 
 if TYPE_CHECKING:
     from asecalc_mlip.md.run import MDRun
+
+__all__ = ["MDResult", "summarise", "summary_text", "write_report"]
+
+
+@dataclass(frozen=True)
+class MDResult:
+    """What came of a run.
+
+    Attributes
+    ----------
+    summary : dict
+        As in summary.json: plain values with the unit in the name.
+    directory : Path
+        Folder of the run.
+    had_ended : bool
+        Whether it had ended before it was asked for again.
+    """
+
+    summary: dict[str, Any] = field(repr=False)
+    directory: Path
+    had_ended: bool = False
+
+    @property
+    def stable(self) -> bool:
+        """Whether nothing broke."""
+        return bool(self.summary["stable"])
+
+    @property
+    def exit_code(self) -> int:
+        """0 stable, 1 unstable, 128 + signal where one stopped it."""
+        if self.stable and self.summary["signal"]:
+            return 128 + int(self.summary["signal"])
+        return 0 if self.stable else 1
+
+    def report(self) -> str:
+        """The result in some lines, for people."""
+        how = "was complete already" if self.stable else "broke already and cannot go on"
+        told = f"The run in {self.directory} {how}; its result:\n" if self.had_ended else ""
+        return told + summary_text(self.summary, str(self.directory))
+
+    def log(self) -> dict[str, np.ndarray]:
+        """log.csv by columns, each an (n,) array: step, time_ps, temperature_K, epot_eV and others."""
+        return RunFiles(self.directory).read_log()
+
+    @property
+    def trajectory(self) -> Path:
+        """Path of the frames, which `ase.io.read(path, ":")` reads."""
+        return RunFiles(self.directory).path(names.TRAJECTORY)
 
 
 def write_report(run: MDRun, *, figure: bool = True) -> dict:
@@ -52,7 +102,7 @@ def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> d
         "periodic": run.atoms.pbc.tolist(),
         "degrees_of_freedom": run.ndof,
         **_averages(log, state.stable_step),
-        **_of_ensemble(run, log),
+        **run.integrator.averages(_stable(log, state.stable_step)),
         "energy_drift": _drift(run, log),
         "energy_range_eV_per_atom": _energy_range(log, state.stable_step, len(run.atoms)),
         "extremes": asdict(run.monitor.extremes),
@@ -81,7 +131,7 @@ def summary_text(summary: dict, directory: str) -> str:
         head = f"UNSTABLE at {failure['time_ps']:g} ps ({failure['kind']}): {failure['message']}."
         head += f"\nStable for {summary['stable_ps']:g} ps; the broken frame is in {names.UNSTABLE}."
     elif summary["status"] == "interrupted":
-        head = f"Stopped by a signal at {summary['time_ps']:g} ps; stable so far. Continue with --restart."
+        head = f"Stopped by a signal at {summary['time_ps']:g} ps; stable so far. The same command continues it."
     else:
         head = f"Stable for all {summary['time_ps']:g} ps."
     lines = [head, f"{summary['formula']}, {settings['ensemble'].upper()}, seed {settings['seed']}"]
@@ -142,7 +192,7 @@ def _failure(state, dt_ps: float) -> dict | None:
 
 def _averages(log: dict[str, np.ndarray], stable_step: int) -> dict:
     """Means over the second half of the stable frames, when the start is forgotten."""
-    log = {name: values[log["step"] <= stable_step] for name, values in log.items()}
+    log = _stable(log, stable_step)
     half = {name: values[len(values) // 2 :] for name, values in log.items()}
     if len(half["step"]) == 0:
         return {"temperature_mean_K": None, "temperature_std_K": None, "epot_mean_eV": None}
@@ -153,19 +203,9 @@ def _averages(log: dict[str, np.ndarray], stable_step: int) -> dict:
     }
 
 
-def _of_ensemble(run: MDRun, log: dict[str, np.ndarray]) -> dict:
-    """Volume and pressure of NPT; the temperature that an anneal reached."""
-    good = log["step"] <= run.state.stable_step
-    if run.settings.ensemble == "anneal":
-        return {"reached_K": run.settings.target_K(run.state.stable_step)}
-    if run.settings.ensemble != "npt" or good.sum() < 2:
-        return {}
-    volume, pressure = (log[name][good][good.sum() // 2 :] for name in ("volume_A3", "pressure_GPa"))
-    return {
-        "volume_mean_A3": float(volume.mean()),
-        "volume_std_A3": float(volume.std()),
-        "pressure_mean_GPa": float(pressure.mean()),
-    }
+def _stable(log: dict[str, np.ndarray], stable_step: int) -> dict[str, np.ndarray]:
+    """The log of the stable frames."""
+    return {name: values[log["step"] <= stable_step] for name, values in log.items()}
 
 
 def _drift(run: MDRun, log: dict[str, np.ndarray]) -> dict | None:
@@ -194,12 +234,11 @@ def _versions() -> dict:
 def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict, rdfs: dict[str, RDF]) -> bytes:
     from asecalc_mlip.plots.dynamics import figure_bytes, md_figure
 
-    settings = run.settings
     shown, reference, error = structure.to_draw(run, rdfs, summary["h_error"])
     figure = md_figure(
         log,
         title=_title(summary),
-        target_K=settings.temperature_K if settings.ensemble in ("nvt", "npt") else None,
+        target_K=log["target_K"] if "target_K" in log else run.integrator.target_K,
         n_atoms=summary["n_atoms"],
         structure=shown,
         reference=reference,

@@ -1,21 +1,15 @@
-"""Integrators for NVE and NVT, their exact state, and initial velocities (constant pressure: barostats.py).
+"""Integrators for constant energy and temperature, with their exact state (constant pressure: barostats.py).
 
-Degrees of freedom decide what a temperature means, T = 2 E_kin / (f k_B):
+A new thermostat is its class, with the same arguments, and its entry in THERMOSTATS.
 
-    isolated molecule, E and L conserved (NVE, Nosé-Hoover, Bussi)   f = 3N − 6  (5 if linear)
-    molecule under Langevin, centre of mass fixed, rotation excited  f = 3N − 3
-    periodic system                                                  f = 3N − 3
-    one atom                                                         f = 3
-
-ASE's own classes count 3N for Nosé-Hoover and Bussi, which would hold aspirin (N = 21) at 3N/(3N − 6) × 500 K = 553 K
-once momentum and angular momentum are zero; here each thermostat is told the right number. ASE's
-Langevin(fixcm=True) does not sample the canonical distribution; here the centre of mass is a constraint (FixCom),
+ASE's Langevin(fixcm=True) does not sample the canonical distribution; here the centre of mass is a constraint (FixCom),
 which the integrator handles exactly.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms, units
@@ -25,48 +19,99 @@ from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT, NoseHooverChainThermostat
 from ase.md.verlet import VelocityVerlet
 
-from asecalc_mlip.errors import InputError
-from asecalc_mlip.md.barostats import GPA, FullNPT, IsotropicNPT
-from asecalc_mlip.md.settings import MDSettings
+from asecalc_mlip.md.integrators import Integrator, degrees_of_freedom, refuse_constraints
+
+__all__ = ["NVE", "THERMOSTATS", "BussiRescaling", "LangevinFixedCom", "NoseHoover", "Ramp", "Thermostat"]
 
 
-class NVE(VelocityVerlet):
-    """Velocity Verlet. No state beyond positions and momenta."""
+class NVE(Integrator, VelocityVerlet):
+    """Velocity Verlet. No state beyond positions and momenta.
 
-    def conserved(self) -> float:
-        """E_total, eV."""
-        return self.atoms.get_potential_energy() + self.atoms.get_kinetic_energy()
+    Parameters
+    ----------
+    atoms : Atoms
+        With momenta and a calculator.
+    timestep_fs : float
+        fs.
+    """
 
-    def get_state(self) -> dict:
-        """Nothing: positions and momenta say it all."""
-        return {}
-
-    def set_state(self, state: dict) -> None:
-        """Nothing to set."""
+    def __init__(self, atoms: Atoms, *, timestep_fs: float) -> None:
+        refuse_constraints(atoms)
+        super().__init__(atoms, timestep_fs * units.fs)
+        self.ndof = degrees_of_freedom(atoms)
 
 
-class NoseHoover(NoseHooverChainNVT):
-    """Nosé-Hoover chain of three thermostats for `ndof` degrees of freedom. State: chain positions and momenta.
+class Thermostat(Integrator):
+    """What the thermostats share, all of which are made with the same arguments.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        With momenta and a calculator.
+    timestep_fs : float
+        fs.
+    temperature_K : float
+        Temperature to hold, K.
+    tau_fs : float, optional
+        Relaxation time, fs; by default `default_tau_fs` of the class.
+    rng : numpy.random.Generator, optional
+        For those with noise; by default that of seed 0.
+    """
+
+    default_tau_fs: ClassVar[float] = 100.0
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        *,
+        timestep_fs: float,
+        temperature_K: float,
+        tau_fs: float | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        refuse_constraints(atoms)
+        self.ndof, self.target_K = degrees_of_freedom(atoms, spins=self.spins), temperature_K
+        tau = (self.default_tau_fs if tau_fs is None else tau_fs) * units.fs
+        self._begin(atoms, timestep_fs * units.fs, temperature_K, tau, rng)
+
+    def _begin(
+        self, atoms: Atoms, dt: float, temperature_K: float, tau: float, rng: np.random.Generator | None
+    ) -> None:
+        """Set up ASE's class, whose times are in its own unit."""
+        raise NotImplementedError
+
+    def set_target(self, temperature_K: float) -> None:
+        """Hold another temperature (K) from now on."""
+        self.target_K = temperature_K
+
+
+class NoseHoover(Thermostat, NoseHooverChainNVT):
+    """Nosé-Hoover chain of three thermostats. State: chain positions and momenta.
 
     Source: Martyna, Klein, Tuckerman, J. Chem. Phys. 97, 2635 (1992); ASE's integrator.
     """
 
-    def __init__(self, atoms: Atoms, timestep: float, *, temperature_K: float, tdamp: float, ndof: int) -> None:
-        super().__init__(atoms, timestep, temperature_K=temperature_K, tdamp=tdamp)
+    name = "nose-hoover"
+    default_tau_fs = 50.0
+
+    def _begin(
+        self, atoms: Atoms, dt: float, temperature_K: float, tau: float, rng: np.random.Generator | None
+    ) -> None:
+        NoseHooverChainNVT.__init__(self, atoms, dt, temperature_K=temperature_K, tdamp=tau)
         # The chain needs the number of atoms only through 3N, the degrees of freedom, so it need not be whole.
-        n_atoms: Any = ndof / 3
+        n_atoms: Any = self.ndof / 3
         self._thermostat = NoseHooverChainThermostat(
-            num_atoms_global=n_atoms, masses=self.masses, temperature_K=temperature_K, tdamp=tdamp
+            num_atoms_global=n_atoms, masses=self.masses, temperature_K=temperature_K, tdamp=tau
         )
 
     def set_target(self, temperature_K: float) -> None:
         """Hold another temperature (K) from now on; the masses of the chain stay."""
+        super().set_target(temperature_K)
         self._thermostat._kT = units.kB * temperature_K
 
     def conserved(self) -> float:
         """E_total plus the energy of the chain, eV."""
-        total = self.atoms.get_potential_energy() + self.atoms.get_kinetic_energy()
-        return total + self._thermostat.get_thermostat_energy()
+        return super().conserved() + self._thermostat.get_thermostat_energy()
 
     def get_state(self) -> dict:
         """Chain variables as exact floats."""
@@ -79,30 +124,34 @@ class NoseHoover(NoseHooverChainNVT):
         self._q, self._p = self.atoms.get_positions(), self.atoms.get_momenta()
 
 
-class BussiRescaling(Bussi):
-    """Stochastic velocity rescaling for `ndof` degrees of freedom. State: RNG and the energy exchanged so far.
+class BussiRescaling(Thermostat, Bussi):
+    """Stochastic velocity rescaling. State: random numbers and the energy exchanged so far.
 
     Source: Bussi, Donadio, Parrinello, J. Chem. Phys. 126, 014101 (2007); ASE's integrator.
     """
 
-    def __init__(
-        self, atoms: Atoms, timestep: float, *, temperature_K: float, taut: float, ndof: int, rng: np.random.Generator
+    name = "bussi"
+
+    def _begin(
+        self, atoms: Atoms, dt: float, temperature_K: float, tau: float, rng: np.random.Generator | None
     ) -> None:
-        super().__init__(atoms, timestep, temperature_K=temperature_K, taut=taut, rng=rng)
+        ndof = self.ndof
+        Bussi.__init__(self, atoms, dt, temperature_K=temperature_K, taut=tau, rng=rng or np.random.default_rng(0))
         self.ndof = ndof
         self.target_kinetic_energy = 0.5 * self.temp * ndof
 
     def set_target(self, temperature_K: float) -> None:
         """Hold another temperature (K) from now on."""
+        super().set_target(temperature_K)
         self.temp = units.kB * temperature_K
         self.target_kinetic_energy = 0.5 * self.temp * self.ndof
 
     def conserved(self) -> float:
         """E_total less what the thermostat put in, eV."""
-        return self.atoms.get_potential_energy() + self.atoms.get_kinetic_energy() - self.transferred_energy
+        return super().conserved() - self.transferred_energy
 
     def get_state(self) -> dict:
-        """RNG state and exchanged energy."""
+        """State of the random numbers and exchanged energy."""
         return {"rng": self.rng.bit_generator.state, "transferred_energy": float(self.transferred_energy)}
 
     def set_state(self, state: dict) -> None:
@@ -111,21 +160,26 @@ class BussiRescaling(Bussi):
         self.transferred_energy = state["transferred_energy"]
 
 
-class LangevinFixedCom(Langevin):
-    """Langevin dynamics with the centre of mass held by a constraint. State: RNG.
+class LangevinFixedCom(Thermostat, Langevin):
+    """Langevin dynamics with the centre of mass held by a constraint. State: random numbers.
 
     Source: Vanden-Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006), Eq. 23; ASE's integrator.
     """
 
-    def __init__(
-        self, atoms: Atoms, timestep: float, *, temperature_K: float, friction: float, rng: np.random.Generator
+    name = "langevin"
+    spins = True
+
+    def _begin(
+        self, atoms: Atoms, dt: float, temperature_K: float, tau: float, rng: np.random.Generator | None
     ) -> None:
         if len(atoms) > 1:
             atoms.set_constraint(FixCom())
-        super().__init__(atoms, timestep, temperature_K=temperature_K, friction=friction, fixcm=False, rng=rng)
+        rng = rng or np.random.default_rng(0)
+        Langevin.__init__(self, atoms, dt, temperature_K=temperature_K, friction=1.0 / tau, fixcm=False, rng=rng)
 
     def set_target(self, temperature_K: float) -> None:
         """Hold another temperature (K) from now on."""
+        super().set_target(temperature_K)
         self.set_temperature(temperature_K=temperature_K)
 
     def conserved(self) -> float:
@@ -133,7 +187,7 @@ class LangevinFixedCom(Langevin):
         return float("nan")
 
     def get_state(self) -> dict:
-        """RNG state."""
+        """State of the random numbers."""
         return {"rng": self.rng.bit_generator.state}
 
     def set_state(self, state: dict) -> None:
@@ -141,91 +195,51 @@ class LangevinFixedCom(Langevin):
         self.rng.bit_generator.state = state["rng"]
 
 
-Integrator = NVE | NoseHoover | BussiRescaling | LangevinFixedCom | IsotropicNPT | FullNPT
+class Ramp(Integrator):
+    """A thermostat whose temperature changes with the number of the step. State: that of the thermostat.
 
-
-def make_integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Integrator:
-    """The integrator that `settings` ask for, attached to `atoms` (which have momenta and a calculator)."""
-    dt, temperature = settings.timestep_fs * units.fs, settings.temperature_K
-    if settings.thermostat is None:
-        return NVE(atoms, dt)
-    assert settings.tau_fs is not None  # MDSettings has set it for every thermostat
-    tau = settings.tau_fs * units.fs
-    ndof = degrees_of_freedom(atoms, settings.thermostat)
-    if settings.ensemble == "npt":
-        return _barostat(atoms, settings, dt, tau, ndof)
-    if settings.thermostat == "nose-hoover":
-        return NoseHoover(atoms, dt, temperature_K=temperature, tdamp=tau, ndof=ndof)
-    if settings.thermostat == "bussi":
-        return BussiRescaling(atoms, dt, temperature_K=temperature, taut=tau, ndof=ndof, rng=rng)
-    return LangevinFixedCom(atoms, dt, temperature_K=temperature, friction=1.0 / tau, rng=rng)
-
-
-def _barostat(atoms: Atoms, settings: MDSettings, dt: float, tau: float, ndof: int) -> IsotropicNPT | FullNPT:
-    assert settings.pressure_GPa is not None and settings.tau_p_fs is not None  # MDSettings has set them
-    kind = IsotropicNPT if settings.barostat == "isotropic" else FullNPT
-    return kind(
-        atoms,
-        dt,
-        temperature_K=settings.temperature_K,
-        pressure=settings.pressure_GPa * GPA,
-        tdamp=tau,
-        pdamp=settings.tau_p_fs * units.fs,
-        ndof=ndof,
-    )
-
-
-def degrees_of_freedom(atoms: Atoms, thermostat: str | None) -> int:
-    """Number of quadratic kinetic terms that are free to move, see the table at the top."""
-    n = len(atoms)
-    if n == 1:
-        return 3
-    if atoms.pbc.any() or thermostat == "langevin":
-        return 3 * n - 3
-    return 3 * n - 3 - _rotations(atoms)
-
-
-def maxwell_boltzmann(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
-    """Draw momenta at `temperature_K`, without total momentum and (no periodic direction) angular momentum.
-
-    The removal is a projection, so what is left is Maxwell-Boltzmann distributed in the remaining degrees of
-    freedom: nothing is rescaled, the first temperature fluctuates about `temperature_K` as it should.
+    Parameters
+    ----------
+    thermostat : Thermostat
+    target : callable
+        Temperature (K) at a step.
     """
-    masses = atoms.get_masses()[:, None]
-    velocities = rng.standard_normal((len(atoms), 3)) * np.sqrt(units.kB * temperature_K / masses)
-    if len(atoms) > 1:
-        velocities -= (masses * velocities).sum(axis=0) / masses.sum()
-        if not atoms.pbc.any():
-            velocities -= _rigid_rotation(atoms, velocities)
-    atoms.set_momenta(masses * velocities, apply_constraint=False)
+
+    columns = ("target_K",)
+
+    def __init__(self, thermostat: Thermostat, target: Callable[[int], float]) -> None:
+        self.thermostat, self._target = thermostat, target
+        self.atoms, self.ndof, self.target_K = thermostat.atoms, thermostat.ndof, target(0)
+
+    def begin_step(self, step: int) -> None:
+        """Set the temperature of this step."""
+        self.target_K = self._target(step)
+        self.thermostat.set_target(self.target_K)
+
+    def step(self, *arguments: Any) -> Any:
+        """One time step of the thermostat."""
+        return self.thermostat.step(*arguments)
+
+    def conserved(self) -> float:
+        """As the thermostat has it, eV."""
+        return self.thermostat.conserved()
+
+    def log_values(self) -> tuple[float, ...]:
+        """Temperature of the thermostat, K."""
+        assert self.target_K is not None
+        return (self.target_K,)
+
+    def averages(self, log: dict[str, np.ndarray]) -> dict[str, float]:
+        """Temperature that was reached before anything broke."""
+        return {"reached_K": float(log["target_K"][-1])} if len(log["target_K"]) else {}
+
+    def get_state(self) -> dict:
+        """That of the thermostat."""
+        return self.thermostat.get_state()
+
+    def set_state(self, state: dict) -> None:
+        """Continue from `get_state`."""
+        self.thermostat.set_state(state)
 
 
-def refuse_constraints(atoms: Atoms) -> None:
-    """Constraints change degrees of freedom and need integrators that know them; say so rather than be wrong."""
-    if atoms.constraints:
-        names = ", ".join(type(c).__name__ for c in atoms.constraints)
-        raise InputError(
-            f"The structure has constraints ({names}), which these protocols do not support: save it without them "
-            "(atoms.set_constraint(); atoms.write(...))."
-        )
-
-
-def _inertia(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """Positions relative to the centre of mass (n, 3) and the tensor of inertia (3, 3)."""
-    r = atoms.positions - atoms.get_center_of_mass()
-    m = atoms.get_masses()
-    return r, np.sum(m * (r**2).sum(axis=1)) * np.eye(3) - (m[:, None] * r).T @ r
-
-
-def _rotations(atoms: Atoms) -> int:
-    """Number of rotations that move the atoms: 3, or 2 for a linear molecule."""
-    moments = np.linalg.eigvalsh(_inertia(atoms)[1])
-    return int(np.sum(moments > 1e-6 * moments[-1]))
-
-
-def _rigid_rotation(atoms: Atoms, velocities: np.ndarray) -> np.ndarray:
-    """The part of `velocities` that is a rigid rotation about the centre of mass, shape (n, 3)."""
-    r, inertia = _inertia(atoms)
-    angular_momentum = np.cross(r, atoms.get_masses()[:, None] * velocities).sum(axis=0)
-    omega = np.linalg.pinv(inertia, rcond=1e-6, hermitian=True) @ angular_momentum
-    return np.cross(omega, r)
+THERMOSTATS: dict[str, type[Thermostat]] = {kind.name: kind for kind in (LangevinFixedCom, NoseHoover, BussiRescaling)}

@@ -18,38 +18,51 @@ def md_figure(
     *,
     title: str,
     n_atoms: int,
-    target_K: float | None = None,
+    target_K: float | np.ndarray | None = None,
     structure=None,
     reference=None,
     reference_name: str = "",
     error: float | None = None,
     broken_ps: float | None = None,
 ) -> Figure:
-    """Three panels side by side.
+    """Panels side by side: temperature, energy, the volume and pressure of a run that has them, structure.
 
     Parameters
     ----------
-    log : columns time_ps, temperature_K, epot_eV, etot_eV, conserved_eV, each an (n,) array
-    title : one line
-    n_atoms : energies are shown per atom
-    target_K : temperature of the thermostat, drawn as a line
-    structure : `DistanceHistogram` or `RDF` of the run, or None
-    reference : the same of the reference, or None
-    reference_name, error : for the legend
-    broken_ps : time at which the run broke, drawn as a vertical line
+    log : dict of (n,) arrays
+        Columns time_ps, temperature_K, epot_eV, etot_eV, conserved_eV; volume_A3 and pressure_GPa if the cell moves.
+    title : str
+        One line.
+    n_atoms : int
+        Energies are shown per atom.
+    target_K : float or (n,) array, optional
+        Temperature of the thermostat, drawn as a line.
+    structure : DistanceHistogram or RDF, optional
+        Of the run.
+    reference : DistanceHistogram or RDF, optional
+        Of the reference.
+    reference_name, error
+        For the legend.
+    broken_ps : float, optional
+        Time at which the run broke, drawn as a vertical line.
     """
-    figure = Figure(figsize=(13.0, 3.9), layout="constrained")
+    cell = "volume_A3" in log
+    figure = Figure(figsize=(17.0 if cell else 13.0, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, color=INK)
-    left, middle, right = figure.subplots(1, 3)
+    panels = list(figure.subplots(1, 4 if cell else 3))
     good = log["time_ps"] < (np.inf if broken_ps is None else broken_ps)  # a broken frame would set the scale
+    if isinstance(target_K, np.ndarray):
+        target_K = target_K[good]
     log = {name: values[good] for name, values in log.items()}
-    _temperature(left, log, target_K)
-    _energy(middle, log, n_atoms)
-    for axes in (left, middle):
+    _temperature(panels[0], log, target_K)
+    _energy(panels[1], log, n_atoms)
+    if cell:
+        _cell(panels[2], log)
+    for axes in panels[:-1]:
         _time_axis(axes, log["time_ps"], broken_ps)
-    _structure(right, structure, reference, reference_name, error)
-    for axes in (left, middle, right):
+    _structure(panels[-1], structure, reference, reference_name, error)
+    for axes in panels:
         _tidy(axes)
     return figure
 
@@ -65,7 +78,9 @@ def _temperature(axes, log, target_K) -> None:
     time, temperature = log["time_ps"], log["temperature_K"]
     axes.plot(time, temperature, color=BLUE, lw=0.7, alpha=0.45, label="each frame")
     axes.plot(time, _running_mean(temperature), color=BLUE, lw=2.0, label="running mean")
-    if target_K is not None:
+    if isinstance(target_K, np.ndarray):
+        axes.plot(time, target_K, color=INK, lw=1.2, ls="--", label="thermostat")
+    elif target_K is not None:
         axes.axhline(target_K, color=INK, lw=1.2, ls="--", label=f"thermostat {target_K:g} K")
     axes.set_ylabel("Temperature (K)")
     axes.set_ylim(bottom=0.0)
@@ -83,6 +98,32 @@ def _energy(axes, log, n_atoms) -> None:
             axes.plot(time, 1e3 * (energy - energy[0]) / n_atoms, color=colour, lw=1.1, label=name)
     axes.set_ylabel("Energy − start (meV/atom)")
     axes.legend(loc="best", **_LEGEND)
+
+
+def _cell(axes, log) -> None:
+    """Volume, and the running mean of the pressure on an axis of its own."""
+    time, volume, pressure = log["time_ps"], log["volume_A3"], log["pressure_GPa"]
+    axes.plot(time, volume, color=GREEN, lw=0.7, alpha=0.45)
+    axes.plot(time, _running_mean(volume), color=GREEN, lw=2.0, label="volume")
+    axes.set_ylabel("Volume (Å³)")
+    right = axes.twinx()
+    right.plot(time, _running_mean(pressure), color=ORANGE, lw=1.5, label="pressure, running mean")
+    right.set_ylabel("Pressure (GPa)")
+    right.tick_params(colors=INK, labelsize=9)
+    right.spines[["top"]].set_visible(False)
+    _room_above(axes, volume)
+    _room_above(right, _running_mean(pressure))
+    lines = [*axes.get_lines()[1:], *right.get_lines()]
+    right.legend(lines, [line.get_label() for line in lines], loc="upper right", **_LEGEND)
+
+
+def _room_above(axes, values) -> None:
+    """Leave a quarter of the height to the legend."""
+    known = values[np.isfinite(values)]
+    if len(known):
+        low, high = float(known.min()), float(known.max())
+        span = (high - low) or abs(high) or 1.0
+        axes.set_ylim(low - 0.05 * span, high + 0.35 * span)
 
 
 def _structure(axes, structure, reference, reference_name, error) -> None:

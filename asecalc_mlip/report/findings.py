@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from asecalc_mlip.md.conditions import temperature_note, time_step_note
 from asecalc_mlip.report.subject import Subject
 
 __all__ = ["heads", "mean_std", "warnings_of"]
@@ -138,18 +139,16 @@ def _flags(diatomic: dict[str, Any]) -> list[str]:
 def _temperature(subject: Subject, nvt: dict[str, Any]) -> list[str]:
     settings, lines = nvt["runs"][0]["settings"], []
     target, known = settings["temperature_K"], subject.temperatures_K()
+    notes = [
+        temperature_note((target, target), known),
+        time_step_note(subject.atoms, settings["timestep_fs"]),
+    ]
     if known is None:
         lines.append(
             f"The card does not state the temperatures of the training data, so whether {target:g} K is among them is "
             "not known."
         )
-    elif not 0.95 * known[0] <= target <= 1.05 * known[1]:
-        lines.append(
-            f"The runs are at {target:g} K and the training data from {known[0]:g} to {known[1]:g} K: "
-            "forces there are extrapolated."
-        )
-    if 1 in subject.atoms.numbers and settings["timestep_fs"] > 1.0:
-        lines.append(f"A time step of {settings['timestep_fs']:g} fs is long for hydrogen: use 0.5 fs, at most 1 fs.")
+    lines += [f"{note[0].upper()}{note[1:]}." for note in notes if note is not None]
     means = [(run["seed"], run["temperature_mean_K"]) for run in nvt["runs"] if run["stable"]]
     off = [f"{mean:.0f} K (seed {seed})" for seed, mean in means if mean and abs(mean - target) > MOST_HEAT * target]
     if off:

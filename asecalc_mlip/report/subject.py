@@ -6,22 +6,20 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
 from asecalc_mlip import zoo
-from asecalc_mlip.analysis import MoleculeReference, PeriodicReference, load_reference
+from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
-from asecalc_mlip.card import temperatures_of
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.conditions import known_temperatures, usual_timestep_fs
+from asecalc_mlip.md.resolving import Resolved, resolve
+from asecalc_mlip.md.settings import MDSettings, make_settings
 from asecalc_mlip.report.settings import ReportSettings
-
-if TYPE_CHECKING:
-    from asecalc_mlip.md.settings import MDSettings
 
 __all__ = ["Subject", "digest", "subject_of"]
 
@@ -43,6 +41,7 @@ class Subject:
     reference, reference_source : or None and why there is none
     rule : whether leaving the reference's g(r) counts as broken; not for one that was made of the data
     frames : labelled structures, or None
+    found : model with structure and reference, as runs find them
     """
 
     settings: ReportSettings
@@ -55,6 +54,7 @@ class Subject:
     reference_source: str
     rule: bool
     frames: list[Atoms] | None
+    found: Resolved
 
     @property
     def card(self) -> dict[str, Any]:
@@ -68,26 +68,20 @@ class Subject:
 
     def temperatures_K(self) -> tuple[float, float] | None:
         """Lowest and highest temperature of the training data, where the card or the reference tells."""
-        known = temperatures_of(self.card)
-        return (
-            self.reference.temperatures_K if known is None and isinstance(self.reference, PeriodicReference) else known
-        )
+        return known_temperatures(self.card, self.reference)
 
     def dynamics(self, ensemble: str, **given: Any) -> MDSettings:
         """Settings of a run: as asked for, else as card or reference say, else by the kind of system."""
-        from asecalc_mlip.md.script import meant_for
-        from asecalc_mlip.md.settings import make_settings
-
-        asked = self.settings
+        asked, named = self.settings, self.found.suggestions("nvt") if self.settings.temperature_K is None else {}
         options: dict[str, Any] = {
-            "model": str(self.path), "protocol": None, "temperature_K": asked.temperature_K,
+            "model": str(self.path), "protocol": named.get("protocol"), "temperature_K": asked.temperature_K,
             "timestep_fs": asked.timestep_fs, "dtype": asked.dtype, "rdf_rule": self.rule,
         }  # fmt: skip
-        named = meant_for(options, "nvt", None) if asked.temperature_K is None else {}
         if options["protocol"] is None:
-            options["temperature_K"] = options["temperature_K"] or named.get("temperature_K") or self._usual_K()
-            options["timestep_fs"] = options["timestep_fs"] or (0.5 if 1 in self.atoms.numbers else 1.0)
-        as_nvt = make_settings("nvt", {**named, **options, **given})
+            suggested = self.found.suggested.get("temperature_K")
+            options["temperature_K"] = options["temperature_K"] or suggested or self._usual_K()
+            options["timestep_fs"] = options["timestep_fs"] or usual_timestep_fs(self.atoms)
+        as_nvt = make_settings("nvt", {**options, **given})
         if ensemble == "nvt":
             return as_nvt
         same = {"temperature_K": as_nvt.temperature_K, "timestep_fs": as_nvt.timestep_fs}
@@ -108,13 +102,13 @@ def subject_of(settings: ReportSettings) -> Subject:
     """
     path = zoo.find(settings.model).resolve()
     calculator = PIWSLCalculator(load(path), device=settings.device, dtype=settings.dtype)
+    found = resolve(path, settings.structure, settings.reference, calculator=calculator)
     frames = _frames(settings)
-    atoms, source = _structure(settings, path, frames)
+    atoms, source = _structure(settings, found, frames)
     calculator.check_elements(atoms.numbers)
-    reference, told, rule = _reference(settings, path, atoms, frames)
-    return Subject(
-        settings, path, digest(path.read_bytes()), calculator, atoms, source, reference, told, rule, frames
-    )  # fmt: skip
+    reference, told, rule = _reference(settings, found, atoms, frames)
+    digested = found.sha256 or ""
+    return Subject(settings, path, digested, calculator, atoms, source, reference, told, rule, frames, found)
 
 
 def digest(content: bytes) -> str:
@@ -133,23 +127,16 @@ def _frames(settings: ReportSettings) -> list[Atoms] | None:
     return frames
 
 
-def _structure(settings: ReportSettings, path: Path, frames: list[Atoms] | None) -> tuple[Atoms, str]:
-    from asecalc_mlip.md.script import beside
-
-    file = Path(settings.structure) if settings.structure else beside(path, ".xyz")
-    if file is None:
-        if frames is None:
-            raise InputError(
-                f"{path.name} comes without a start structure for dynamics ({path.with_suffix('.xyz').name} beside "
-                "it): give one with --structure FILE, or labelled data with --data FILE, whose first is then taken."
-            )
-        return _checked(frames[0], str(settings.data)), f"first structure of {Path(str(settings.data)).name}"
-    try:
-        atoms = ase.io.read(file)
-    except Exception as error:  # ASE's readers raise anything
-        raise InputError(f"The structure {file} cannot be read: {error or type(error).__name__}.") from None
-    assert isinstance(atoms, Atoms)
-    return _checked(atoms, str(file)), file.name
+def _structure(settings: ReportSettings, found: Resolved, frames: list[Atoms] | None) -> tuple[Atoms, str]:
+    if found.structure_file is not None:
+        return _checked(found.structure, str(found.structure_file)), found.structure_file.name
+    if frames is None:
+        name = Path(found.name)
+        raise InputError(
+            f"{name.name} comes without a start structure for dynamics ({name.with_suffix('.xyz').name} beside it): "
+            "give one with --structure FILE, or labelled data with --data FILE, whose first is then taken"
+        )
+    return _checked(frames[0], str(settings.data)), f"first structure of {Path(str(settings.data)).name}"
 
 
 def _checked(atoms: Atoms, source: str) -> Atoms:
@@ -167,15 +154,11 @@ def _checked(atoms: Atoms, source: str) -> Atoms:
     return bare
 
 
-def _reference(settings: ReportSettings, path: Path, atoms: Atoms, frames: list[Atoms] | None):
+def _reference(settings: ReportSettings, resolved: Resolved, atoms: Atoms, frames: list[Atoms] | None):
     """The reference, where it comes from or why there is none, and whether it is a rule."""
-    from asecalc_mlip.md.script import find_reference
-
     if atoms.pbc.any() and not atoms.pbc.all():
         return None, "none: a slab or a wire has no density, so no g(r)", False
-    if settings.reference:
-        load_reference(settings.reference)
-    found = find_reference(atoms, path, settings.reference)
+    found = resolved.reference_for(atoms)
     if found is not None:
         return found, found.source or "the reference beside the model", True
     same = [frame for frame in frames or [] if frame.get_chemical_symbols() == atoms.get_chemical_symbols()]

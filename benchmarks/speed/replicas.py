@@ -26,10 +26,10 @@ if str(ROOT) not in sys.path:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT))
 
 import asecalc_mlip.md.summary  # noqa: E402
-from asecalc_mlip import PIWSLCalculator  # noqa: E402
+from asecalc_mlip import PIWSLCalculator, zoo  # noqa: E402
 from asecalc_mlip.md.campaign.runs import plan_runs, run_share, write_plan  # noqa: E402
-from asecalc_mlip.md.lifecycle import start_run  # noqa: E402
-from asecalc_mlip.md.script import find_reference, model_path  # noqa: E402
+from asecalc_mlip.md.lifecycle import run_md  # noqa: E402
+from asecalc_mlip.md.resolving import resolve  # noqa: E402
 from asecalc_mlip.md.settings import make_settings  # noqa: E402
 
 RESULT = Path(__file__).parents[1] / "results" / "campaign.json"
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     asecalc_mlip.md.summary._figure = lambda *arguments: b""  # neither side draws
-    path = model_path("aspirin.pt")
+    path = zoo.find("aspirin.pt")
     calculator = PIWSLCalculator.load(path, device="cpu")
     start = read(path.with_suffix(".xyz"))
     with tempfile.TemporaryDirectory() as folder:
@@ -76,8 +76,8 @@ def _alone(options, calculator, path: Path, start, folder: Path) -> dict:
     for seed in range(options.alone):
         atoms = start.copy()
         atoms.calc = calculator
-        reference = find_reference(atoms, path, None)
-        start_run(atoms, _settings(options, path, 500.0, seed), str(folder / f"alone{seed}"), reference=reference)
+        reference = resolve(path, atoms, calculator=calculator).reference
+        run_md(atoms, _settings(options, path, 500.0, seed), folder / f"alone{seed}", reference=reference)
     return clock.per(options.alone * options.steps)
 
 

@@ -59,7 +59,7 @@ def run_row(row: Row) -> dict[str, Any]:
         # Models of a row differ little, and under the same noise would make nearly the same trajectories.
         arguments += ["--seeds", f"{row.seed},"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "md_protocols.campaign", *arguments]
+    command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         return {"failed": (done.stderr.strip() or done.stdout.strip())[-300:]}

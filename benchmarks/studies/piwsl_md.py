@@ -98,7 +98,7 @@ def run(task: Task, steps: int, trajectories: int) -> dict[str, Any]:
         arguments += ["--model", str(task.checkpoint), "--structure", str(ZOO / "aspirin.xyz"), "--seeds", seeds]
         arguments += ["--reference", str(ZOO / "aspirin.reference.json"), "--protocol", "md17", "--steps", str(steps)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "md_protocols.campaign", *arguments]
+    command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     try:
         (group,) = json.loads((task.folder / "campaign_summary.json").read_text())["groups"]

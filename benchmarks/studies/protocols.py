@@ -64,7 +64,7 @@ def run(model: str, protocol: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     start = ["--model", model, "--protocol", protocol]
     arguments = ["--restart"] if (folder / "campaign.json").exists() else start
-    command = [sys.executable, "-m", "md_protocols.campaign", *arguments, "--output", str(folder)]
+    command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", *arguments, "--output", str(folder)]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 

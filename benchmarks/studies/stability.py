@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT))
 
+from asecalc_mlip import zoo  # noqa: E402
 from asecalc_mlip.files import read_structure  # noqa: E402
 from asecalc_mlip.md.files import RESTART, SUMMARY, TRAJECTORY, RunFiles  # noqa: E402
-from asecalc_mlip.md.script import STABLE, UNSTABLE, model_path  # noqa: E402
 from benchmarks.studies.stability_report import report  # noqa: E402
 
 TIMESTEP_FS = 0.5
@@ -40,6 +40,7 @@ TEMPERATURE_K = 500.0
 EQUILIBRATION_PS = 2.0
 NVE_INTERVAL = 20  # 10 fs: a drift is fitted to many points
 DTYPES = ("float32", "float64")
+STABLE, UNSTABLE = 0, 1  # exit codes
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def main(
     threads: int, runs: Path, output: Path,
 ) -> None:  # fmt: skip
     """Run what is missing, then report."""
-    path = model_path(model)
+    path = zoo.find(model).resolve()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     folder = runs.resolve() / f"{path.stem}-{digest[:8]}"
     numbers = [int(seed) for seed in seeds.split(",")]
@@ -138,8 +139,8 @@ def run(task: Task, model: Path, threads: int) -> str:
         return "left out, its equilibration did not finish"
     task.folder.mkdir(parents=True, exist_ok=True)
     with open(task.folder / f"{task.directory.name}.log", "a", encoding="utf-8") as log:
-        protocol = "md_protocols.nve" if task.kind == "nve" else "md_protocols.nvt"
-        command = [sys.executable, "-m", protocol, *_arguments(task, model)]
+        ensemble = "nve" if task.kind == "nve" else "nvt"
+        command = [sys.executable, "-m", "asecalc_mlip.cli", ensemble, *_arguments(task, model)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
     if code == STABLE and task.kind == "equilibration":

@@ -64,7 +64,7 @@ def heated(atoms, temperature_K, n, removed, seed=0):
         if removed != "nothing":
             frame.set_velocities(frame.get_velocities() - frame.get_momenta().sum(axis=0) / masses.sum())
         if removed == "translation and rotation":
-            from asecalc_mlip.md.thermostats import _rigid_rotation
+            from asecalc_mlip.md.integrators import _rigid_rotation
 
             frame.set_velocities(frame.get_velocities() - _rigid_rotation(frame, frame.get_velocities()))
         frames.append(frame)

@@ -19,11 +19,15 @@ from asecalc_mlip.analysis import survival
 from asecalc_mlip.engine import NativeEngine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.batch_integrators import Flat, batched
+from asecalc_mlip.md.campaign import plan as planning
+from asecalc_mlip.md.campaign.plan import plan_campaign
+from asecalc_mlip.md.campaign.report import report_campaign
 from asecalc_mlip.md.campaign.runs import read_plan, run_share, shares
+from asecalc_mlip.md.ensembles import make_integrator
+from asecalc_mlip.md.integrators import maxwell_boltzmann
 from asecalc_mlip.md.settings import MDSettings
-from asecalc_mlip.md.thermostats import make_integrator, maxwell_boltzmann
-from md_protocols import campaign
 from tests.md import toys
+from tests.md.commands import call
 from tests.md.models import random_model
 from tests.md.test_restart import assert_same_run
 
@@ -109,8 +113,11 @@ def plan(tmp_path, monkeypatch):
     def make(output, *arguments):
         given = ["--model", "model.pt", "--structure", "start.extxyz", "--temperature", "100", "--temperature", "200"]
         given += ["--steps", "440", "--interval", "20", "--thermostat", "langevin", "--output", output, *arguments]
-        options = campaign.build_parser().parse_args(given)
-        return campaign._plan(options, Path(output))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(planning, "run_campaign", lambda campaign, **options: report_campaign(campaign.directory, []))
+            result = call("campaign", *given)
+        assert result.exit_code == 0, result.output
+        return read_plan(Path(output))
 
     return make
 
@@ -162,7 +169,7 @@ def test_a_broken_replica_leaves_and_the_others_go_on(plan):
 
     calculator.engine = poisoned
     run_share("campaign", runs, calculator=calculator)
-    report = campaign.report_campaign(Path("campaign"), runs)
+    report = report_campaign(Path("campaign"), runs)
     found = [json.loads((Path("campaign") / run.name / "summary.json").read_text()) for run in runs]
     assert [s["status"] for s in found] == ["finished", "unstable", "finished", "finished"]
     assert found[1]["failure"]["kind"] == "not finite" and 80 <= found[1]["failure"]["step"] <= 100
@@ -174,7 +181,7 @@ def test_a_broken_replica_leaves_and_the_others_go_on(plan):
 
 def test_a_killed_campaign_continues(plan, tmp_path):
     """kill -9 in the middle; the model is loose, but that is the same with and without the break."""
-    common = [sys.executable, str(ROOT / "md_protocols" / "campaign.py"), "--model", "model.pt"]
+    common = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", "--model", "model.pt"]
     common += ["--structure", "start.extxyz", "--seeds", "2", "--temperature", "20", "--steps", "800"]
     common += ["--interval", "20", "--timestep", "0.1", "--no-bond-rule", "--thermostat", "nose-hoover"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -185,8 +192,8 @@ def test_a_killed_campaign_continues(plan, tmp_path):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert campaign.main([*common[2:], "--output", "whole"]) == 0
-    assert campaign.main(["--restart", "--output", "cut"]) == 0
+    assert call("campaign", *common[4:], "--output", "whole").exit_code == 0
+    assert call("campaign", *common[4:], "--output", "cut").exit_code == 0  # the same command goes on
     for run in read_plan(Path("whole")):
         assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
 
@@ -196,9 +203,9 @@ def test_processes_end_with_their_campaign(plan, number):
     """Asked to stop, or killed: no worker is left behind, and what is left goes on to the same runs."""
     settings = ("--seeds", "2", "--steps", "3000", "--no-bond-rule")
     plan("whole", *settings)
-    assert campaign.main(["--restart", "--output", "whole", "--batch-size", "1"]) == 0
+    assert call("campaign", "--restart", "--output", "whole", "--batch-size", "1").exit_code == 0
     runs = plan("cut", *settings)
-    command = [sys.executable, "-m", "md_protocols.campaign", "--restart", "--output", "cut", "--processes", "2"]
+    command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", "--restart", "--output", "cut", "--processes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     end = time.time() + 120
@@ -210,7 +217,7 @@ def test_processes_end_with_their_campaign(plan, number):
     while time.time() < end and group_of(process.pid):
         time.sleep(0.1)
     assert not group_of(process.pid)
-    assert campaign.main(["--restart", "--output", "cut"]) == 0
+    assert call("campaign", "--restart", "--output", "cut").exit_code == 0
     for run in runs:
         assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
 
@@ -222,14 +229,37 @@ def group_of(leader):
     return [pid for sid, state, pid in rows if sid == str(leader) and not state.startswith("Z")]
 
 
-def test_models_meant_for_unlike_runs_are_not_compared(plan, tmp_path, capsys):
+def test_models_meant_for_unlike_runs_are_not_compared(plan, tmp_path):
     random_model(tmp_path / "other.pt")
-    both = ["--model", "silica.pt", "--model", "other.pt", "--output", "b"]
-    assert campaign.main(both) == 2
-    assert "Several models need start structures" in capsys.readouterr().err
-    assert campaign.main([*both, "--structure", "start.extxyz"]) == 2
-    assert "meant for unlike runs (silica.pt: temperature_K 2000.0" in capsys.readouterr().err
+    both = ["silica.pt", "--model", "other.pt", "--output", "b"]
+    result = call("campaign", *both)
+    assert result.exit_code == 2 and "several models need start structures" in result.stderr
+    result = call("campaign", *both, "--structure", "start.extxyz")
+    assert result.exit_code == 2 and "meant for unlike runs (silica.pt: temperature_K 2000.0" in result.stderr
     assert not Path("b").exists()
+
+
+def test_the_same_plan_goes_on_and_another_one_does_not(plan, tmp_path):
+    common = ["model.pt", "--structure", "start.extxyz", "--temperature", "20", "--steps", "20", "--interval", "10"]
+    common += ["--no-bond-rule", "--thermostat", "langevin"]
+    first = call("campaign", *common, "--seeds", "2")
+    assert first.exit_code == 0 and "Files: campaign" in first.stdout
+    before = {p: p.read_bytes() for p in Path("campaign").rglob("*.extxyz")}
+    again = call("campaign", *common, "--seeds", "2")
+    assert again.exit_code == 0 and "Files: campaign" in again.stdout
+    assert {p: p.read_bytes() for p in Path("campaign").rglob("*.extxyz")} == before
+    assert call("campaign", *common, "--seeds", "3").stdout.endswith("Files: campaign-2\n")
+    for more, message in (
+        (["--seeds", "3"], "it has 2 runs, now 3"),
+        (["--seeds", "2", "--tau", "50"], "tau_fs of model-start000-20K-seed0 was 100.0, now 50.0"),
+    ):
+        refused = call("campaign", *common, *more, "--output", "campaign")
+        assert refused.exit_code == 2 and message in refused.stderr
+    moved = toys.ethanol()
+    moved.positions += 0.1
+    write("start.extxyz", moved)
+    refused = call("campaign", *common, "--seeds", "2", "--output", "campaign")
+    assert refused.exit_code == 2 and "start structures were others" in refused.stderr
 
 
 def test_dask_runs_the_shares(plan):
@@ -238,31 +268,34 @@ def test_dask_runs_the_shares(plan):
     runs = plan("campaign", "--seeds", "2", "--steps", "60", "--no-bond-rule")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         arguments = ["--restart", "--output", "campaign", "--dask", cluster.scheduler_address, "--batch-size", "1"]
-        assert campaign.main(arguments) == 0
+        assert call("campaign", *arguments).exit_code == 0
     plan("whole", "--seeds", "2", "--steps", "60", "--no-bond-rule")
-    assert campaign.main(["--restart", "--output", "whole", "--batch-size", "1"]) == 0
+    assert call("campaign", "--restart", "--output", "whole", "--batch-size", "1").exit_code == 0
     for run in runs:
         assert_same_run(Path("whole") / run.name, Path("campaign") / run.name)
 
 
-def test_a_scheduler_that_is_not_there(plan, capsys):
+def test_a_scheduler_that_is_not_there(plan):
     dask = pytest.importorskip("dask")
     pytest.importorskip("distributed")
     plan("campaign")
     with dask.config.set({"distributed.comm.timeouts.connect": "0.3s"}):
-        assert campaign.main(["--restart", "--output", "campaign", "--dask", "tcp://127.0.0.1:9"]) == 2
-    assert "No Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+        result = call("campaign", "--restart", "--output", "campaign", "--dask", "tcp://127.0.0.1:9")
+    assert result.exit_code == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in result.stderr
 
 
-def test_without_dask_nothing_is_planned(plan, capsys, monkeypatch):
+def test_without_dask_nothing_is_planned(plan, monkeypatch):
     plan("other")
-    monkeypatch.setattr(campaign, "find_spec", lambda name: None)
+    monkeypatch.setattr(planning, "find_spec", lambda name: None)
     arguments = ["--model", "model.pt", "--structure", "start.extxyz", "--output", "campaign", "--dask", "tcp://a:1"]
-    assert campaign.main(arguments) == 2
-    assert "pip install distributed" in capsys.readouterr().err and not Path("campaign").exists()
+    result = call("campaign", *arguments)
+    assert result.exit_code == 2
+    assert "--dask needs distributed" in result.stderr and "pip install" in result.stderr
+    assert not Path("campaign").exists()
 
 
-def test_bad_input_is_named(plan, capsys):
+def test_bad_input_is_named(plan):
     plan("campaign")
     for arguments, message in [
         (["--output", "campaign"], "has a campaign already"),
@@ -270,16 +303,17 @@ def test_bad_input_is_named(plan, capsys):
         (["--model", "nowhere.pt"], "nowhere.pt"),
         (["--model", "model.pt"], "without a start structure"),
         (["--model", "model.pt", "--structure", "start.extxyz", "--starts", "5"], "5 starts cannot"),
-        (["--seeds", "0", "--output", "b"], "--seeds is a number"),
-        (["--seeds", "1,1", "--output", "b"], "--seeds is a number"),
-        (["--protocol", "ramp", "--output", "b"], "anneal.py"),
+        (["--seeds", "0", "--output", "b"], "--seeds is '0'"),
+        (["--seeds", "1,1", "--output", "b"], "--seeds is '1,1'"),
+        (["--protocol", "ramp", "--output", "b"], "asecalc anneal"),
         (["--restart", "--output", "campaign", "--batch-size", "0"], "--batch-size must be at least 1"),
     ]:
-        assert campaign.main(arguments) == 2, arguments
-        assert message in capsys.readouterr().err
+        result = call("campaign", *arguments)
+        assert result.exit_code == 2, arguments
+        assert message in result.stderr
     Path("model.pt").write_bytes(b"other")
-    assert campaign.main(["--restart", "--output", "campaign"]) == 2
-    assert "has changed" in capsys.readouterr().err
+    result = call("campaign", "--restart", "--output", "campaign")
+    assert result.exit_code == 2 and "has changed" in result.stderr
 
 
 def test_survival_counts_runs_that_ended_before_they_broke():
@@ -295,22 +329,17 @@ def test_survival_counts_runs_that_ended_before_they_broke():
 
 
 def test_a_protocol_brings_its_ensemble_and_seeds(tmp_path):
-    from md_protocols.campaign import _plan, build_parser
+    def planned(model="aspirin.pt", **given):
+        runs = plan_campaign([model], output=tmp_path / str(len(list(tmp_path.iterdir()))), **given).runs
+        return {run.settings["ensemble"] for run in runs}, [run.settings["seed"] for run in runs], runs
 
-    def planned(*arguments):
-        options = build_parser().parse_args([*arguments, "--output", str(tmp_path / "-".join(arguments))])
-        runs = _plan(options, Path(options.output))
-        return {run.settings["ensemble"] for run in runs}, [run.settings["seed"] for run in runs]
-
-    assert planned("--protocol", "piwsl") == ({"nve"}, [1234, 2345, 3456])
-    assert planned("--protocol", "md17", "--seeds", "2") == ({"nvt"}, [0, 1])
+    assert planned(protocol="piwsl")[:2] == ({"nve"}, [1234, 2345, 3456])
+    assert planned(protocol="md17", seeds=(0, 1))[:2] == ({"nvt"}, [0, 1])
     # A model that says what it is meant for is run so, at the time step of its protocol.
-    options = build_parser().parse_args(["--model", "silica.pt"])
-    runs = _plan(options, tmp_path / "silica")
+    *_, runs = planned("silica.pt")
     names = ("protocol", "temperature_K", "timestep_fs", "steps")
     assert {tuple(run.settings[name] for name in names) for run in runs} == {("eam-silica", 2000.0, 2.0, 5000)}
-    options = build_parser().parse_args(["--model", "silica.pt", "--temperature", "300"])
-    runs = _plan(options, tmp_path / "cold")
+    *_, runs = planned("silica.pt", temperatures_K=(300.0,))
     assert {run.settings["temperature_K"] for run in runs} == {300.0} and runs[0].settings["protocol"] is None
-    with pytest.raises(InputError, match="run it with md_protocols/anneal.py"):
-        planned("--protocol", "ramp")
+    with pytest.raises(InputError, match="run it with asecalc anneal"):
+        planned(protocol="ramp")

@@ -1,6 +1,7 @@
 """Does each integrator sample its ensemble? Kinetic energies and volumes of cheap harmonic systems against theory."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,21 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.fd import calculate_numerical_stress
 from ase.io import read, write
+from ase.md.verlet import VelocityVerlet
 from scipy.stats import chi2, kstest
 
 from asecalc_mlip.analysis import block_average
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md.lifecycle import continue_run, start_run
+from asecalc_mlip.md.barostats import IsotropicNPT
+from asecalc_mlip.md.ensembles import ENSEMBLES, Ensemble, make_integrator
+from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.md.integrators import degrees_of_freedom, maxwell_boltzmann
+from asecalc_mlip.md.lifecycle import run_md
 from asecalc_mlip.md.settings import MDSettings, make_settings
-from asecalc_mlip.md.thermostats import degrees_of_freedom, make_integrator, maxwell_boltzmann
-from md_protocols import anneal, npt
+from asecalc_mlip.md.thermostats import THERMOSTATS, Ramp, Thermostat
 from tests.md import toys
-from tests.md.test_restart import assert_same_run, kill_at
+from tests.md.commands import call
+from tests.md.test_restart import assert_same_run, go_on, kill_at
 
 TEMPERATURE = 400.0
 
@@ -56,7 +62,7 @@ def test_kinetic_energy_has_the_canonical_distribution(thermostat):
     tau = 50.0 if thermostat == "nose-hoover" else 15.0
     settings = MDSettings(thermostat=thermostat, temperature_K=TEMPERATURE, timestep_fs=0.5, tau_fs=tau, seed=2)
     kinetic = sample(atoms, settings, 6000, lambda a, _: a.get_kinetic_energy())
-    ndof = degrees_of_freedom(atoms, thermostat)
+    ndof = degrees_of_freedom(atoms, spins=THERMOSTATS[thermostat].spins)
     scaled = 2 * kinetic / (units.kB * TEMPERATURE)
     average = block_average(scaled)
     assert abs(average.mean - ndof) < 4 * average.error and average.error < 0.08 * ndof
@@ -101,7 +107,7 @@ def test_pressure_is_that_of_the_barostat_and_the_energy_is_conserved(tmp_path):
     settings = MDSettings(
         ensemble="npt", pressure_GPa=2.0, temperature_K=200.0, timestep_fs=4.0, tau_p_fs=100.0, steps=3000, interval=10
     )
-    summary = start_run(atoms, settings, tmp_path / "run")
+    summary = run_md(atoms, settings, tmp_path / "run").summary
     assert summary["pressure_mean_GPa"] == pytest.approx(2.0, abs=0.5)
     assert summary["volume_mean_A3"] < 0.97 * block().get_volume()  # B = 1/3 eV/Å³ = 53 GPa
     assert abs(summary["energy_drift"]["slope_mev_per_atom_ps"]) < 0.3
@@ -123,12 +129,12 @@ def test_restart_is_bit_for_bit(tmp_path, monkeypatch, changes):
     if changes["ensemble"] == "anneal":
         changes = {**changes, "temperature_end_K": 900.0}
     settings = make_settings(changes["ensemble"], {**changes, "steps": 600, "interval": 20, "timestep_fs": 2.0})
-    start_run(block(), settings, tmp_path / "whole")
+    run_md(block(), settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         killed = kill_at(patch, 390)
         with pytest.raises(killed):
-            start_run(block(), settings, tmp_path / "cut")
-    continue_run(block().calc, settings, tmp_path / "cut")
+            run_md(block(), settings, tmp_path / "cut")
+    go_on(block().calc, settings, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -145,9 +151,7 @@ def test_ramp_heats_and_stays_at_its_end(tmp_path):
         },
     )
     assert [settings.target_K(k) for k in (0, 500, 1000, 1500)] == [100.0, 500.0, 900.0, 900.0]
-    summary = start_run(block(), settings, tmp_path / "run")
-    from asecalc_mlip.md.files import RunFiles
-
+    summary = run_md(block(), settings, tmp_path / "run").summary
     log = RunFiles(tmp_path / "run").read_log()
     np.testing.assert_allclose(log["target_K"], np.minimum(900.0, 100.0 + 0.8 * log["step"]))
     third = len(log["step"]) // 3
@@ -155,23 +159,104 @@ def test_ramp_heats_and_stays_at_its_end(tmp_path):
     assert summary["reached_K"] == 900.0
 
 
-def test_scripts_and_their_messages(tmp_path, monkeypatch, capsys):
+def test_commands_and_their_messages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("block.xyz", bulk("Cu", cubic=True), format="extxyz")
     common = ["--structure", "block.xyz", "--steps", "100", "--interval", "10", "--timestep", "4"]
-    assert npt.main([*common, "--pressure", "1", "--output", "a"], calculator=block().calc) == 0
-    assert "Volume" in capsys.readouterr().out
-    assert npt.main([*common, "--restart", "--output", "a", "--steps", "300"], calculator=block().calc) == 0
+    result = call("npt", *common, "--pressure", "1", "--output", "a", calculator=block().calc)
+    assert result.exit_code == 0 and "Volume" in result.stdout
+    more = call("npt", *common, "--restart", "--output", "a", "--steps", "300", calculator=block().calc)
+    assert more.exit_code == 0
     assert json.loads(Path("a/summary.json").read_text())["steps_done"] == 300
-    assert anneal.main([*common, "--end-temperature", "800", "--output", "b"], calculator=block().calc) == 0
-    assert "The thermostat was at 800 K" in capsys.readouterr().out
+    hot = call("anneal", *common, "--end-temperature", "800", "--output", "b", calculator=block().calc)
+    assert hot.exit_code == 0 and "The thermostat was at 800 K" in hot.stdout
     write("ethanol.xyz", toys.ethanol())
     springs = toys.Springs(toys.ethanol())
-    assert npt.main(["--structure", "ethanol.xyz", "--output", "c"], calculator=springs) == 2
-    assert "periodic in three directions" in capsys.readouterr().err
-    assert npt.main([*common, "--output", "d"], calculator=toys.Free()) == 2
-    assert "which Free does not give" in capsys.readouterr().err
+    result = call("npt", "--structure", "ethanol.xyz", "--output", "c", calculator=springs)
+    assert result.exit_code == 2 and "periodic in three directions" in result.stderr
+    result = call("npt", *common, "--output", "d", calculator=toys.Free())
+    assert result.exit_code == 2 and "which Free does not give" in result.stderr
     assert not Path("c").exists() and not Path("d").exists()
+
+
+def test_the_log_of_npt_has_the_cell_and_an_old_log_goes_on_without(tmp_path, monkeypatch):
+    settings = make_settings("npt", {"steps": 200, "interval": 20, "timestep_fs": 4.0})
+    run_md(block(), settings, tmp_path / "run")
+    log = RunFiles(tmp_path / "run").read_log()
+    lengths = block().cell.lengths()
+    assert list(log)[-5:] == ["volume_A3", "pressure_GPa", "a_A", "b_A", "c_A"]
+    np.testing.assert_allclose([log[name][0] for name in ("a_A", "b_A", "c_A")], lengths)
+    np.testing.assert_allclose(log["a_A"] * log["b_A"] * log["c_A"], log["volume_A3"])
+    # As a version before 0.2 began it.
+    monkeypatch.setattr(IsotropicNPT, "columns", ("volume_A3", "pressure_GPa"))
+    monkeypatch.setattr(IsotropicNPT, "log_values", lambda self: (self.atoms.get_volume(), 0.0))
+    run_md(block(), settings, tmp_path / "old")
+    monkeypatch.undo()
+    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
+    go_on(block().calc, replace(settings, steps=400), tmp_path / "old")
+    log = RunFiles(tmp_path / "old").read_log()
+    assert list(log)[-2:] == ["volume_A3", "pressure_GPa"] and len(log["step"]) == 21
+    assert np.isfinite(log["volume_A3"]).all() and log["pressure_GPa"][-1] != 0.0
+
+
+class Rescaling(Thermostat, VelocityVerlet):
+    """A toy: velocities are scaled to the target after every step."""
+
+    name = "rescaling"
+    columns = ("scale",)
+    default_tau_fs = 30.0
+    scale = 1.0
+
+    def _begin(self, atoms, dt, temperature_K, tau, rng):
+        VelocityVerlet.__init__(self, atoms, dt)
+
+    def step(self):
+        VelocityVerlet.step(self)
+        wanted = 0.5 * self.ndof * units.kB * self.target_K
+        self.scale = float(np.sqrt(wanted / self.atoms.get_kinetic_energy()))
+        self.atoms.set_momenta(self.scale * self.atoms.get_momenta())
+
+    def conserved(self):
+        return float("nan")
+
+    def log_values(self):
+        return (self.scale,)
+
+
+def test_a_new_thermostat_and_ensemble_are_a_class_and_a_row(tmp_path, monkeypatch):
+    """Settings, log, monitor and restart know them without another word."""
+
+    def make(atoms, settings, rng):
+        return Ramp(THERMOSTATS["rescaling"](atoms, timestep_fs=settings.timestep_fs, temperature_K=100.0), steps)
+
+    def steps(step):
+        return 100.0 if step < 100 else 200.0
+
+    monkeypatch.setitem(THERMOSTATS, "rescaling", Rescaling)
+    row = Ensemble(
+        "jump", make, thermostats=("rescaling",), defaults={"thermostat": "rescaling", "temperature_K": 100.0}
+    )
+    monkeypatch.setitem(ENSEMBLES, "jump", row)
+    monkeypatch.setitem(ENSEMBLES, "nvt", replace(ENSEMBLES["nvt"], thermostats=tuple(THERMOSTATS)))
+    held = make_settings("nvt", {"thermostat": "rescaling", "temperature_K": 150.0, "steps": 100, "interval": 20})
+    assert held.tau_fs == 30.0
+    run_md(block(), held, tmp_path / "held")
+    log = RunFiles(tmp_path / "held").read_log()
+    np.testing.assert_allclose(log["temperature_K"][1:], 150.0)
+    assert list(log)[-1] == "scale" and log["scale"][0] == 1.0 and (log["scale"][1:] != 1.0).all()
+    jump = make_settings("jump", {"steps": 400, "interval": 20})
+    assert jump.thermostat == "rescaling"
+    summary = run_md(block(), jump, tmp_path / "whole").summary
+    assert summary["reached_K"] == 200.0
+    np.testing.assert_allclose(RunFiles(tmp_path / "whole").read_log()["temperature_K"][-1], 200.0)
+    with monkeypatch.context() as patch:
+        killed = kill_at(patch, 290)
+        with pytest.raises(killed):
+            run_md(block(), jump, tmp_path / "cut")
+    go_on(block().calc, jump, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    with pytest.raises(InputError, match="jump runs with the thermostat rescaling, not 'bussi'"):
+        make_settings("jump", {"thermostat": "bussi"})
 
 
 @pytest.mark.parametrize(
@@ -191,5 +276,5 @@ def test_bad_settings_are_named(given, message):
 
 
 def test_an_isolated_atom_has_no_pressure():
-    with pytest.raises(InputError, match="Use nvt.py"):
+    with pytest.raises(InputError, match="use nvt"):
         make_integrator(Atoms("Ar"), MDSettings(ensemble="npt"), np.random.default_rng(0))

@@ -9,8 +9,8 @@ from ase.io import read
 
 from asecalc_mlip.analysis import MoleculeReference
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md.lifecycle import start_run
-from asecalc_mlip.md.monitor import StabilityMonitor
+from asecalc_mlip.md.lifecycle import run_md
+from asecalc_mlip.md.monitor import Monitor
 from asecalc_mlip.md.settings import MDSettings
 from tests.md import toys
 
@@ -23,7 +23,7 @@ def no_figure(monkeypatch):
 
 def molecule_monitor(atoms):
     reference = MoleculeReference.from_frames(atoms)
-    return StabilityMonitor(atoms, temperature_K=300.0, ndof=3 * len(atoms) - 6, reference=reference)
+    return Monitor(atoms, temperature_K=300.0, ndof=3 * len(atoms) - 6, reference=reference)
 
 
 def test_a_whole_molecule_passes():
@@ -59,7 +59,7 @@ def test_nan_anywhere(what):
 
 def test_collapse_is_seen_through_the_boundary():
     atoms = Atoms("Cu2", [[0.1, 0, 0], [9.0, 0, 0]], cell=[10, 10, 10], pbc=True)
-    monitor = StabilityMonitor(atoms, temperature_K=300.0, ndof=3)
+    monitor = Monitor(atoms, temperature_K=300.0, ndof=3)
     assert monitor.check(atoms).kind == "collapse"  # 1.1 Å apart through the face
     atoms.positions[1, 0] = 5.0
     assert monitor.check(atoms) is None
@@ -67,19 +67,19 @@ def test_collapse_is_seen_through_the_boundary():
 
 def test_evaporation_from_a_surface_but_not_of_what_was_alone():
     slab = fcc111("Cu", (2, 2, 2), vacuum=15.0)
-    monitor = StabilityMonitor(slab, temperature_K=300.0, ndof=21)
+    monitor = Monitor(slab, temperature_K=300.0, ndof=21)
     slab.positions[-1, 2] += 3.0
     assert monitor.check(slab) is None
     slab.positions[-1, 2] += 7.0
     failure = monitor.check(slab)
     assert failure.kind == "evaporation" and failure.atoms == (7,)
-    alone = StabilityMonitor(slab, temperature_K=300.0, ndof=21)
+    alone = Monitor(slab, temperature_K=300.0, ndof=21)
     assert alone.check(slab) is None
 
 
 def test_temperature_runaway_and_freezing():
     atoms = toys.copper()
-    monitor = StabilityMonitor(atoms, temperature_K=300.0, ndof=93)
+    monitor = Monitor(atoms, temperature_K=300.0, ndof=93)
     assert monitor.check(atoms, temperature=2999.0) is None
     hot, cold = monitor.check(atoms, temperature=3001.0), monitor.check(atoms, temperature=29.0)
     assert hot.kind == cold.kind == "temperature" and hot.limit == 3000.0 and cold.limit == 30.0
@@ -88,7 +88,7 @@ def test_temperature_runaway_and_freezing():
 def test_few_degrees_of_freedom_are_judged_by_an_average():
     """The temperature of one atom leaves [T/10, 10 T] by chance in 1 frame of 25: that is no failure."""
     atoms = Atoms("Ar")
-    monitor = StabilityMonitor(atoms, temperature_K=300.0, ndof=3)
+    monitor = Monitor(atoms, temperature_K=300.0, ndof=3)
     temperatures = 300.0 * np.random.default_rng(0).chisquare(3, 2000) / 3
     assert temperatures.min() < 30.0
     assert all(monitor.check(atoms, temperature=t) is None for t in temperatures)
@@ -156,7 +156,7 @@ def test_a_run_stops_within_its_window_and_keeps_the_frame(tmp_path, kind, chang
     # Loose springs let atoms meet. The failure starts at force call 105, that is near step 100.
     atoms.calc = toys.Springs(atoms, *([0.3, 0.0] if kind == "collapse" else [20.0, 0.5]))
     atoms.calc.failures = {105: change}
-    summary = start_run(atoms, settings(bond_rule=bond_rule), tmp_path / "run")
+    summary = run_md(atoms, settings(bond_rule=bond_rule), tmp_path / "run").summary
     failure = summary["failure"]
     assert summary["status"] == "unstable" and failure["kind"] == kind
     assert 100 <= failure["step"] < 400
@@ -176,7 +176,7 @@ def test_a_calculator_that_refuses_the_broken_geometry_is_a_failure_of_the_run(t
 
     atoms = toys.ethanol()
     atoms.calc = Strict(atoms, failures={57: poison})
-    summary = start_run(atoms, settings(), tmp_path / "run")
+    summary = run_md(atoms, settings(), tmp_path / "run").summary
     assert summary["failure"]["kind"] == "not finite" and 50 <= summary["failure"]["step"] <= 60
 
 
@@ -187,7 +187,7 @@ def test_a_calculator_that_fails_for_another_reason_is_not_called_unstable(tmp_p
     atoms = toys.ethanol()
     atoms.calc = toys.Springs(atoms, failures={57: crash})
     with pytest.raises(RuntimeError, match="out of memory"):
-        start_run(atoms, settings(), tmp_path / "run")
+        run_md(atoms, settings(), tmp_path / "run")
 
 
 def test_a_broken_start_is_bad_input_and_leaves_no_files(tmp_path):
@@ -195,5 +195,5 @@ def test_a_broken_start_is_bad_input_and_leaves_no_files(tmp_path):
     atoms.positions[1] = atoms.positions[0] + 0.5
     atoms.calc = EMT()
     with pytest.raises(InputError, match="start structure is broken already"):
-        start_run(atoms, settings(), tmp_path / "run")
+        run_md(atoms, settings(), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -9,15 +9,16 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read, write
 
-from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
+from asecalc_mlip.analysis import MoleculeReference, PeriodicReference, load_reference
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md import script
-from asecalc_mlip.md.lifecycle import start_run
-from asecalc_mlip.md.monitor import StabilityMonitor
+from asecalc_mlip.md.lifecycle import run_md
+from asecalc_mlip.md.monitor import Monitor
+from asecalc_mlip.md.resolving import Resolved
 from asecalc_mlip.md.settings import MDSettings, make_settings
-from md_protocols import nvt
+from asecalc_mlip.md.summary import summary_text
 from tests.md import toys
-from tests.md.test_restart import assert_same_run, kill_at
+from tests.md.commands import call
+from tests.md.test_restart import assert_same_run, go_on, kill_at
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ class Planted(EMT):
 
 
 def monitor(reference, frame_fs=50.0):
-    return StabilityMonitor(cell(), temperature_K=300.0, ndof=93, reference=reference, frame_fs=frame_fs)
+    return Monitor(cell(), temperature_K=300.0, ndof=93, reference=reference, frame_fs=frame_fs)
 
 
 def test_g_of_r_is_judged_when_the_window_is_full_and_not_before():
@@ -100,7 +101,7 @@ def test_a_melting_run_stops_within_a_window_and_keeps_the_frame(tmp_path):
     atoms.calc = Planted(205, melt)
     reference = PeriodicReference.from_frames(rattled())
     settings = MDSettings(ensemble="nve", temperature_K=300.0, timestep_fs=2.0, steps=1500, interval=10, seed=1)
-    summary = start_run(atoms, settings, tmp_path / "run", reference=reference)
+    summary = run_md(atoms, settings, tmp_path / "run", reference=reference).summary
     failure = summary["failure"]
     assert failure["kind"] == "rdf" and 205 < failure["step"] <= 205 + 2 * 500
     assert len(read(tmp_path / "run" / "unstable.extxyz")) == 32
@@ -109,7 +110,7 @@ def test_a_melting_run_stops_within_a_window_and_keeps_the_frame(tmp_path):
     free = cell()
     free.calc = Planted(205, melt)
     again = MDSettings(**{**settings.to_dict(), "rdf_rule": False, "steps": failure["step"]})
-    assert start_run(free, again, tmp_path / "free", reference=reference)["stable"]
+    assert run_md(free, again, tmp_path / "free", reference=reference).stable
 
 
 def test_restart_keeps_the_window(tmp_path, monkeypatch):
@@ -119,16 +120,14 @@ def test_restart_keeps_the_window(tmp_path, monkeypatch):
     def start(directory):
         atoms = cell()
         atoms.calc = EMT()
-        return start_run(atoms, settings, directory, reference=reference)
-
-    from asecalc_mlip.md.lifecycle import continue_run
+        return run_md(atoms, settings, directory, reference=reference).summary
 
     whole = start(tmp_path / "whole")
     with monkeypatch.context() as patch:
         killed = kill_at(patch, 390)
         with pytest.raises(killed):
             start(tmp_path / "cut")
-    summary = continue_run(EMT(), settings, tmp_path / "cut")
+    summary = go_on(EMT(), settings, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     assert summary["rdf_errors"] == whole["rdf_errors"] and summary["extremes"] == whole["extremes"]
 
@@ -138,10 +137,10 @@ def test_large_forces_are_counted_and_are_no_failure(tmp_path):
     atoms.calc = EMT()
     atoms.calc.card = {"training_forces": {"mean": 0.0, "std": 1e-3}}
     settings = MDSettings(ensemble="nve", temperature_K=300.0, steps=100, interval=10)
-    summary = start_run(atoms, settings, tmp_path / "run")
+    summary = run_md(atoms, settings, tmp_path / "run").summary
     assert summary["stable"] and summary["extremes"]["force_limit"] == 5e-3
     assert summary["extremes"]["force_frames"] == 10  # not the perfect lattice at the start
-    assert "in 10 of 11 frames" in script.summary_text(summary, "run")
+    assert "in 10 of 11 frames" in summary_text(summary, "run")
 
 
 def test_volume_out_of_proportion():
@@ -174,11 +173,11 @@ def test_bad_references_are_named(tmp_path):
         PeriodicReference.from_frames(toys.ethanol())
     (tmp_path / "r.json").write_text('{"format": "asecalc-mlip periodic reference", "version": 9}')
     with pytest.raises(InputError, match="version 1"):
-        script.load_reference(tmp_path / "r.json")
+        load_reference(tmp_path / "r.json")
 
 
-def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, monkeypatch, capsys):
-    """What `nvt.py --model silica.pt` does, with copper for silica."""
+def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, monkeypatch):
+    """What `asecalc nvt silica.pt` does, with copper for silica."""
     monkeypatch.chdir(tmp_path)
     from tests.md.models import random_model
 
@@ -187,8 +186,9 @@ def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, m
     PeriodicReference.from_frames(rattled(), "made up", temperature_K=900.0, protocol="eam-mptrj").save(
         "copper.reference.json"
     )
-    monkeypatch.setattr(script, "_load_model", lambda *arguments: EMT())
-    assert nvt.main(["--model", "copper.pt", "--steps", "40", "--output", "a"]) == 0
+    monkeypatch.setattr(Resolved, "calculator", lambda *arguments, **options: EMT())
+    result = call("nvt", "copper.pt", "--steps", "40", "--output", "a")
+    assert result.exit_code == 0
     settings = json.loads(Path("a/summary.json").read_text())["settings"]
     assert (settings["protocol"], settings["temperature_K"], settings["thermostat"]) == (
         "eam-mptrj",
@@ -196,31 +196,56 @@ def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, m
         "langevin",
     )
     assert (settings["timestep_fs"], settings["interval"], settings["steps"]) == (1.0, 10, 40)
-    assert "Cu-Cu" in capsys.readouterr().out
-    assert nvt.main(["--model", "copper.pt", "--steps", "10", "--temperature", "400", "--output", "b"]) == 0
+    assert "Cu-Cu" in result.stdout
+    assert call("nvt", "copper.pt", "--steps", "10", "--temperature", "400", "--output", "b").exit_code == 0
     settings = json.loads(Path("b/summary.json").read_text())["settings"]
     assert (settings["protocol"], settings["temperature_K"]) == (None, 400.0)
 
 
-def test_a_temperature_outside_the_data_is_warned_of(tmp_path, monkeypatch, capsys):
+def test_a_temperature_outside_the_data_is_warned_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("copper.xyz", cell(), format="extxyz")
     PeriodicReference.from_frames(rattled(), temperatures_K=(300.0, 700.0), threshold_A=1.7).save("r.json")
     common = ["--structure", "copper.xyz", "--reference", "r.json", "--steps", "0"]
     assert PeriodicReference.load("r.json").threshold == 1.7
-    assert nvt.main([*common, "--temperature", "500", "--output", "a"], calculator=EMT()) == 0
-    assert "Warning" not in capsys.readouterr().err
-    assert nvt.main([*common, "--temperature", "2000", "--output", "b"], calculator=EMT()) == 0
-    assert "from 300 to 700 K and the run is at 2000 K" in capsys.readouterr().err
+    result = call("nvt", *common, "--temperature", "500", "--output", "a", calculator=EMT())
+    assert result.exit_code == 0 and "Warning" not in result.stderr
+    result = call("nvt", *common, "--temperature", "2000", "--output", "b", calculator=EMT())
+    assert result.exit_code == 0 and "from 300 to 700 K and the run is at 2000 K" in result.stderr
 
 
-def test_a_reference_of_another_kind_is_refused(tmp_path, monkeypatch, capsys):
+def test_frames_that_state_no_temperature_are_doubted_as_a_reference(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("copper.xyz", cell(), format="extxyz")
+    write("frames.xyz", rattled(), format="extxyz")
+    common = ["--structure", "copper.xyz", "--reference", "frames.xyz", "--steps", "0"]
+    result = call("nvt", *common, "--output", "a", calculator=EMT())
+    assert result.exit_code == 0 and "state no temperature" in result.stderr
+    result = call("nvt", *common, "--no-rdf-rule", "--output", "b", calculator=EMT())
+    assert result.exit_code == 0 and "state no temperature" not in result.stderr
+
+
+def test_a_molecule_in_a_box_is_told_that_its_bonds_are_not_watched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    boxed = toys.ethanol()
+    boxed.set_cell([20.0, 20.0, 20.0])
+    boxed.pbc = True
+    write("boxed.xyz", boxed, format="extxyz")
+    springs = toys.Springs(boxed)
+    result = call("nvt", "--structure", "boxed.xyz", "--steps", "10", "--output", "a", calculator=springs)
+    assert result.exit_code == 0 and "neither bonds nor g(r) are watched" in result.stderr
+    loose = ["--no-bond-rule", "--no-rdf-rule"]
+    result = call("nvt", "--structure", "boxed.xyz", "--steps", "10", "--output", "b", *loose, calculator=springs)
+    assert result.exit_code == 0 and "watched" not in result.stderr
+
+
+def test_a_reference_of_another_kind_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("copper.xyz", cell(), format="extxyz")
     MoleculeReference.from_frames(toys.ethanol()).save("molecule.json")
-    arguments = ["--structure", "copper.xyz", "--reference", "molecule.json"]
-    assert nvt.main(arguments, calculator=EMT()) == 2
-    assert "it is for a molecule" in capsys.readouterr().err
+    result = call("nvt", "--structure", "copper.xyz", "--reference", "molecule.json", calculator=EMT())
+    assert result.exit_code == 2
+    assert "it is for a molecule" in result.stderr
 
 
 @pytest.mark.parametrize(

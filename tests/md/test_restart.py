@@ -15,7 +15,8 @@ from ase.io import read
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.files import RunFiles
-from asecalc_mlip.md.lifecycle import MDRun, continue_run, start_run
+from asecalc_mlip.md.lifecycle import continue_run, run_md
+from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.md.settings import MDSettings, continue_settings
 from tests.md import toys
 
@@ -35,11 +36,16 @@ def settings(thermostat="nose-hoover", **changes):
     return MDSettings(**{**given, **changes})
 
 
+def go_on(calculator, chosen, directory, **options):
+    """Continue a run; its summary."""
+    return continue_run(directory, calculator, **chosen.to_dict(), **options).summary
+
+
 def copper_run(directory, chosen):
     """EMT copper: its neighbour list has a skin, so a careless restart sums in another order."""
     atoms = toys.copper()
     atoms.calc = EMT()
-    return start_run(atoms, chosen, directory)
+    return run_md(atoms, chosen, directory)
 
 
 def kill_at(monkeypatch, step):
@@ -78,7 +84,7 @@ def test_restart_is_bit_for_bit(tmp_path, monkeypatch, thermostat, system):
             return copper_run(directory, settings(thermostat))
         atoms = toys.ethanol()
         atoms.calc = toys.Springs(atoms)
-        return start_run(atoms, settings(thermostat), directory)
+        return run_md(atoms, settings(thermostat), directory)
 
     start(tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -86,7 +92,7 @@ def test_restart_is_bit_for_bit(tmp_path, monkeypatch, thermostat, system):
         with pytest.raises(killed):
             start(tmp_path / "cut")
     calculator = EMT() if system == "crystal" else toys.Springs(toys.ethanol())
-    summary = continue_run(calculator, settings(thermostat), tmp_path / "cut")
+    summary = go_on(calculator, settings(thermostat), tmp_path / "cut")
     assert summary["status"] == "finished" and summary["restarts"] == 1
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
@@ -97,7 +103,7 @@ def test_restart_of_a_model_with_a_kept_neighbour_list(tmp_path, monkeypatch):
     def start(directory):
         atoms = toys.ethanol()
         atoms.calc = SpringsAndModel(atoms, tmp_path / "model.pt")
-        start_run(atoms, settings("nose-hoover", temperature_K=600.0), directory)
+        run_md(atoms, settings("nose-hoover", temperature_K=600.0), directory)
         return atoms.calc.model
 
     model = start(tmp_path / "whole")
@@ -107,28 +113,28 @@ def test_restart_of_a_model_with_a_kept_neighbour_list(tmp_path, monkeypatch):
         with pytest.raises(killed):
             start(tmp_path / "cut")
     calculator = SpringsAndModel(toys.ethanol(), tmp_path / "model.pt")
-    continue_run(calculator, settings("nose-hoover", temperature_K=600.0), tmp_path / "cut")
+    go_on(calculator, settings("nose-hoover", temperature_K=600.0), tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_more_steps_give_the_longer_run(tmp_path):
     copper_run(tmp_path / "whole", settings(steps=600))
     copper_run(tmp_path / "short", settings(steps=300))  # ends between two restart points
-    continue_run(EMT(), settings(steps=600), tmp_path / "short")
+    go_on(EMT(), settings(steps=600), tmp_path / "short")
     assert_same_run(tmp_path / "whole", tmp_path / "short")
 
 
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {root!r})
-from md_protocols.nvt import main
+from asecalc_mlip.commands.dynamics import nvt
 from tests.md import toys
 class Slow(toys.Springs):
     def calculate(self, *args, **kwargs):
         time.sleep(0.001)
         super().calculate(*args, **kwargs)
 atoms = toys.ethanol()
-sys.exit(main(sys.argv[1:], calculator=Slow(atoms)))
+nvt.main(sys.argv[1:], obj=Slow(atoms))
 """
 
 
@@ -197,47 +203,47 @@ def test_full_disk_is_an_error_and_the_run_goes_on_later(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="No space left on device.*--restart"):
             copper_run(tmp_path / "cut", settings())
     assert len(read(tmp_path / "cut" / "trajectory.extxyz", ":")) > 3  # readable, no half frame
-    continue_run(EMT(), settings(), tmp_path / "cut")
+    go_on(EMT(), settings(), tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_settings_must_agree_but_steps_may_grow():
     stored = settings().to_dict()
-    assert continue_settings(stored, "nvt", {"steps": 900}).steps == 900
-    assert continue_settings(stored, "nvt", {}) == settings()
+    assert continue_settings(stored, {"steps": 900}).steps == 900
+    assert continue_settings(stored, {}) == settings()
     with pytest.raises(InputError, match="temperature_K was 300.0, now 400.0"):
-        continue_settings(stored, "nvt", {"temperature_K": 400.0})
+        continue_settings(stored, {"temperature_K": 400.0})
     with pytest.raises(InputError, match="ensemble was 'nvt', now 'nve'"):
-        continue_settings(stored, "nve", {})
+        continue_settings(stored, {"ensemble": "nve"})
     with pytest.raises(InputError, match="fewer"):
-        continue_settings(stored, "nvt", {"steps": 100})
+        continue_settings(stored, {"steps": 100})
 
 
 def test_what_cannot_be_continued_is_refused(tmp_path):
     with pytest.raises(InputError, match="nothing to restart"):
-        continue_run(EMT(), settings(), tmp_path / "nothing")
+        go_on(EMT(), settings(), tmp_path / "nothing")
     copper_run(tmp_path / "run", settings(steps=200))
     log = (tmp_path / "run" / "log.csv").read_bytes()
     (tmp_path / "run" / "log.csv").write_bytes(log[:-5])
     with pytest.raises(InputError, match="shorter than at the restart point"):
-        continue_run(EMT(), settings(), tmp_path / "run")
+        go_on(EMT(), settings(), tmp_path / "run")
     (tmp_path / "run" / "restart.npz").write_bytes(b"PK broken")
     with pytest.raises(InputError, match="damaged"):
-        continue_run(EMT(), settings(), tmp_path / "run")
+        go_on(EMT(), settings(), tmp_path / "run")
 
 
 def test_a_run_in_progress_cannot_be_continued_by_another_process(tmp_path):
     copper_run(tmp_path / "run", settings(steps=200))
     with RunFiles(tmp_path / "run").lock(), pytest.raises(InputError, match="in use by another"):
-        continue_run(EMT(), settings(), tmp_path / "run")
+        go_on(EMT(), settings(), tmp_path / "run")
 
 
 def test_another_model_is_refused(tmp_path):
     atoms = toys.copper()
     atoms.calc = EMT()
-    start_run(atoms, settings(steps=200), tmp_path / "run", identity={"model_sha256": "a"})
+    run_md(atoms, settings(steps=200), tmp_path / "run", identity={"model_sha256": "a"})
     with pytest.raises(InputError, match="model sha256 is not the one"):
-        continue_run(EMT(), settings(), tmp_path / "run", identity={"model_sha256": "b"})
+        go_on(EMT(), settings(), tmp_path / "run", identity={"model_sha256": "b"})
 
 
 def test_masses_and_charges_survive_a_restart(tmp_path, monkeypatch):
@@ -245,14 +251,14 @@ def test_masses_and_charges_survive_a_restart(tmp_path, monkeypatch):
         atoms = toys.ethanol()
         atoms.set_masses([2.014 if s == "H" else None for s in atoms.symbols])
         atoms.calc = toys.Springs(atoms)
-        return start_run(atoms, settings(), directory)
+        return run_md(atoms, settings(), directory)
 
     start(tmp_path / "whole")
     with monkeypatch.context() as patch:
         killed = kill_at(patch, 390)
         with pytest.raises(killed):
             start(tmp_path / "cut")
-    continue_run(toys.Springs(toys.ethanol()), settings(), tmp_path / "cut")
+    go_on(toys.Springs(toys.ethanol()), settings(), tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     assert read(tmp_path / "cut" / "trajectory.extxyz").get_masses().max() < 16.1
 

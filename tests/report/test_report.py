@@ -34,7 +34,7 @@ def test_page_of_a_molecule_is_whole_and_escaped(model, tmp_path):
     stored = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert stored["warnings"] == report.to_dict()["warnings"]
     assert [r["seed"] for r in stored["nvt"]["runs"]] == [0, 1] and stored["nve"]["runs"][0]["steps_done"] == 100
-    assert any("at 2 K and the training data from 100 to 200 K" in line for line in report.warnings)
+    assert any("data of this model are from 100 to 200 K and the run is at 2 K" in line for line in report.warnings)
     assert any("level of theory, test errors" in line for line in report.warnings)
     assert "stable in 2 of 2 runs" in repr(report) and "m$o$del.pt" in repr(report)
 

@@ -53,10 +53,9 @@ def test_learns_forces_and_leaves_a_model(architecture, molecules, tmp_path, cap
     assert evaluate_file(str(folder / "model.pt"), str(test)).mae == pytest.approx(result.errors.mae, rel=1e-3)
 
 
-def test_card_tells_the_conditions_that_dynamics_are_warned_by(tmp_path, capsys):
-    from asecalc_mlip.md.conditions import warn_temperature
-    from asecalc_mlip.md.run import force_limit
-    from asecalc_mlip.md.settings import MDSettings
+def test_card_tells_the_conditions_that_dynamics_are_warned_by(tmp_path):
+    from asecalc_mlip.md.conditions import known_temperatures, temperature_note
+    from asecalc_mlip.md.monitor import force_limit
 
     frames = teacher.molecule_frames(20)
     for number, atoms in enumerate(frames):
@@ -68,8 +67,8 @@ def test_card_tells_the_conditions_that_dynamics_are_warned_by(tmp_path, capsys)
     assert 250.0 <= low < high <= 269.0
     sizes = np.linalg.norm(np.concatenate([atoms.arrays["forces"] for atoms in frames]), axis=1)
     assert force_limit(calculator, None) == pytest.approx(sizes.mean() + 5 * sizes.std(), rel=0.2)
-    warn_temperature(MDSettings(temperature_K=600.0), calculator, None)
-    assert "the data of this model are from 25" in capsys.readouterr().err
+    note = temperature_note((600.0, 600.0), known_temperatures(calculator.card))
+    assert note is not None and "the data of this model are from 25" in note
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["best_epoch"] == 1
 
 

@@ -26,12 +26,19 @@ class CampaignReport:
     rows : for each model and temperature: runs, stable ones, survival, failures, errors of h(r) or g(r)
     n_runs, n_ended : of the whole campaign
     directory : where it lies
+    signal : the signal that stopped it, or None
     """
 
     rows: list[dict]
     n_runs: int
     n_ended: int
     directory: str
+    signal: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 all runs ended (stable or not), 128 + signal where one stopped it."""
+        return 128 + self.signal if self.signal else 0
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -42,12 +49,12 @@ class CampaignReport:
         lines = [head, *(_row(row) for row in self.rows)]
         if self.n_ended < self.n_runs:
             lines.append(
-                f"{self.n_runs - self.n_ended} of {self.n_runs} runs are not finished; --restart continues them."
+                f"{self.n_runs - self.n_ended} of {self.n_runs} runs are not finished; the same command continues them"
             )
         return "\n".join([*lines, f"Files: {self.directory}"])
 
 
-def report_campaign(directory: Path, runs: Sequence[Run]) -> CampaignReport:
+def report_campaign(directory: Path, runs: Sequence[Run], signal: int | None = None) -> CampaignReport:
     """Gather the summaries of the runs that ended, write campaign_summary.json and survival.png."""
     groups: dict[tuple[str, float], list[dict]] = {}
     ended = 0
@@ -58,7 +65,7 @@ def report_campaign(directory: Path, runs: Sequence[Run]) -> CampaignReport:
         groups.setdefault(key, []).extend([summary] if summary else [])
     curves = {key: _curve(found) for key, found in groups.items() if found}
     rows = [_group(*key, found, curves[key]) for key, found in groups.items() if found]
-    report = CampaignReport(rows, len(runs), ended, str(directory))
+    report = CampaignReport(rows, len(runs), ended, str(directory), signal)
     RunFiles(directory).write_json(REPORT, report.to_dict())
     if curves:
         from asecalc_mlip.plots.dynamics import figure_bytes

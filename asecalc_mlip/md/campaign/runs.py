@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import ase.io
 import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md import files as names
+from asecalc_mlip.files import read_json, replacing, sha256_of, write_json
 from asecalc_mlip.md.files import RunFiles
-from asecalc_mlip.md.lifecycle import log_columns, prepare_run, stored_run
+from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
-from asecalc_mlip.md.script import find_reference
+from asecalc_mlip.md.resolving import Resolved, resolve
 from asecalc_mlip.md.settings import MDSettings
 
 PLAN = "campaign.json"
@@ -76,10 +75,8 @@ def plan_runs(
     stems = [model.stem for model in models]
     twice = {stem for stem in stems if stems.count(stem) > 1}
     if twice:
-        raise InputError(
-            f"Several models are called {', '.join(sorted(twice))}: runs are named by them, so rename one."
-        )
-    digests = {model: hashlib.sha256(model.read_bytes()).hexdigest() for model in models}
+        raise InputError(f"several models are called {', '.join(sorted(twice))}: runs are named by them, so rename one")
+    digests = {model: sha256_of(model) for model in models}
     runs = []
     for system, (model, start, temperature) in enumerate(itertools.product(models, range(n_starts), temperatures_K)):
         for seed in seeds:
@@ -87,7 +84,7 @@ def plan_runs(
             settings = make(str(model), temperature, _own_seed(seed, system))
             runs.append(Run(name, str(model), digests[model], start, settings.to_dict(), reference))
     if not runs:
-        raise InputError("There is nothing to run: give at least one model, start, temperature and seed.")
+        raise InputError("there is nothing to run: give at least one model, start, temperature and seed")
     return runs
 
 
@@ -104,14 +101,17 @@ def write_plan(directory: Path, runs: Sequence[Run], starts: Sequence[Atoms]) ->
         The directory has a campaign or cannot be written.
     """
     if (directory / PLAN).exists():
-        raise InputError(f"{directory} has a campaign already: continue it with --restart, or give another --output.")
-    files = RunFiles(directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        ase.io.write(directory / STARTS, list(starts), format="extxyz")
-    except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror}.") from None
-    files.write_json(PLAN, {"version": VERSION, "runs": [asdict(run) for run in runs]})
+        raise InputError(f"{directory} has a campaign already: give another --output")
+    with replacing(directory / STARTS) as temporary:
+        temporary.write_bytes(starts_text(starts))
+    write_json(directory / PLAN, {"version": VERSION, "runs": [asdict(run) for run in runs]})
+
+
+def starts_text(starts: Sequence[Atoms]) -> bytes:
+    """Start structures as their file has them."""
+    buffer = io.StringIO()
+    ase.io.write(buffer, list(starts), format="extxyz")
+    return buffer.getvalue().encode()
 
 
 def read_plan(directory: Path) -> list[Run]:
@@ -123,25 +123,21 @@ def read_plan(directory: Path) -> list[Run]:
         There is none, or its models have changed.
     """
     try:
-        data = json.loads((directory / PLAN).read_text(encoding="utf-8"))
-        runs = [Run(**run) for run in data["runs"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        runs = [Run(**run) for run in read_json(directory / PLAN, "plan")["runs"]]
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(
-            f"{directory} has no campaign to continue ({error}): leave --restart out to start one."
+            f"{directory} has no campaign to continue ({error}): leave --restart out to begin one"
         ) from None
     for model, sha256 in {run.model: run.sha256 for run in runs}.items():
-        if not Path(model).is_file() or hashlib.sha256(Path(model).read_bytes()).hexdigest() != sha256:
-            raise InputError(f"The model {model} is gone or has changed since the campaign began: put it back.")
+        if not Path(model).is_file() or sha256_of(model) != sha256:
+            raise InputError(f"the model {model} is gone or has changed since the campaign began: put it back")
     return runs
 
 
 def summary_of(directory: Path, run: Run) -> dict | None:
     """Summary of a run that has ended, else None."""
-    try:
-        summary = json.loads((directory / run.name / names.SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return summary if summary.get("status") in ("finished", "unstable") else None
+    summary = RunFiles(directory / run.name).summary()
+    return summary if summary is not None and summary.get("status") in ("finished", "unstable") else None
 
 
 def shares(directory: Path, runs: Sequence[Run], batch_size: int, processes: int) -> list[list[Run]]:
@@ -176,17 +172,15 @@ def run_share(
     """
     import torch
 
-    from asecalc_mlip import PIWSLCalculator
-
     if threads:
         torch.set_num_threads(threads)
-    if calculator is None:
-        calculator = PIWSLCalculator.load(runs[0].model, device=device, dtype=runs[0].settings["dtype"])
+    found = resolve(runs[0].model, reference=runs[0].reference, calculator=calculator)
+    calculator = found.calculator(device=device, dtype=runs[0].settings["dtype"])
     starts, ended = read_starts(Path(directory)), []
     with ExitStack() as locks:
         replicas, new = [], []
         for run in runs:
-            replica, is_new = _replica(Path(directory), run, starts[run.start], calculator, locks)
+            replica, is_new = _replica(Path(directory), run, starts[run.start], found, calculator, locks)
             replicas.append(replica)
             if is_new:
                 new.append(replica)
@@ -195,38 +189,30 @@ def run_share(
         for index, replica in enumerate(replicas):
             batch.write_back(index)
             if index in refused:
-                raise InputError(f"{replica.files.directory}: the model refuses the start: {refused[index]}.")
+                raise InputError(f"{replica.files.directory}: the model refuses the start: {refused[index]}")
             if replica in new:
-                _begin(replica, locks)
+                locks.enter_context(replica.files.lock())
+                replica.begin()
         run_replicas(batch, report=lambda replica, summary: ended.append(replica), stop=stop, tick=tick)
     return len(ended)
 
 
-def _replica(directory: Path, run: Run, start: Atoms, calculator, locks: ExitStack) -> tuple[Replica, bool]:
+def _replica(
+    directory: Path, run: Run, start: Atoms, found: Resolved, calculator: Any, locks: ExitStack
+) -> tuple[Replica, bool]:
     """A run as its restart file has it, or a new one, and whether it is new."""
     files, identity = RunFiles(directory / run.name), {"model_sha256": run.sha256}
     slot = BatchedModel(getattr(calculator, "card", None))
-    if files.path(names.RESTART).exists():
-        replica, arrays, meta = stored_run(slot, None, files.directory, identity=identity, kind=Replica)
+    if files.begun:
+        replica = cast(Replica, stored_run(slot, None, files.directory, identity=identity, kind=Replica))
         locks.enter_context(replica.files.lock())
-        replica.restore(arrays, meta)
-        return cast(Replica, replica), False
-    for name in names.ALL:  # it was killed before its first restart point
-        files.path(name).unlink(missing_ok=True)
+        replica.resume()
+        return replica, False
+    files.check_free()
     atoms = start.copy()
     atoms.calc = slot
-    reference = find_reference(atoms, Path(run.model), run.reference)
-    replica = prepare_run(
-        atoms, run.make_settings(), files.directory, reference=reference, identity=identity, kind=Replica
-    )
-    return cast(Replica, replica), True
-
-
-def _begin(replica: Replica, locks: ExitStack) -> None:
-    replica.check_start()
-    replica.files.start(log_columns(replica.settings))
-    locks.enter_context(replica.files.lock())
-    replica.begin()
+    reference = found.reference_for(atoms)
+    return Replica(atoms, run.make_settings(), files.directory, reference=reference, identity=identity), True
 
 
 def pick_frames(frames: Sequence[Atoms], number: int | None, source: str) -> list[Atoms]:
@@ -238,12 +224,12 @@ def pick_frames(frames: Sequence[Atoms], number: int | None, source: str) -> lis
         Positions that are not finite, or fewer frames than asked for.
     """
     if number is not None and not 1 <= number <= len(frames):
-        raise InputError(f"{source} has {len(frames)} structures; {number} starts cannot be taken from them.")
+        raise InputError(f"{source} has {len(frames)} structures; {number} starts cannot be taken from them")
     index = np.arange(len(frames)) if number is None else np.linspace(0, len(frames) - 1, number).round().astype(int)
     picked = []
     for k in index:
         atoms = frames[k].copy()
         if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
-            raise InputError(f"Structure {k} of {source} has no atoms, or positions that are NaN or infinite.")
+            raise InputError(f"structure {k} of {source} has no atoms, or positions that are NaN or infinite")
         picked.append(atoms)
     return picked

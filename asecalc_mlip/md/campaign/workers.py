@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from asecalc_mlip import logs
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.campaign.runs import Run, run_share
 from asecalc_mlip.stopping import SoftStop, end_with_parent
@@ -58,6 +59,7 @@ def in_processes(
 def _begin_worker(wanted: Event, parent: int) -> None:
     global _wanted, _parent
     _wanted, _parent = wanted, parent
+    logs.show()
     # Ctrl-C reaches all processes of a terminal; the parent tells when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent, busy=_busy)
@@ -80,8 +82,8 @@ def on_dask(directory: Path, todo: Sequence[Sequence[Run]], *, address: str, dev
         client: Any = distributed.Client(address)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"No Dask scheduler answers at {address} ({error}). Start one with `dask scheduler`, workers with "
-            f"`dask worker ADDRESS --nthreads 1`, and continue with --restart --output {directory}."
+            f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`, workers with "
+            f"`dask worker ADDRESS --nthreads 1`, and give the same command again, with --output {directory}"
         ) from None
     with client:
         jobs = [

@@ -1,0 +1,250 @@
+"""A model file with all that a run of it needs, opened once: card, start structure, reference, suggested settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ase import Atoms
+
+from asecalc_mlip import zoo
+from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.references import (
+    ContactReference,
+    Reference,
+    load_reference,
+    reference_from_dict,
+)
+from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import read_structure, sha256_of
+from asecalc_mlip.md.conditions import warn_once
+from asecalc_mlip.md.settings import Dtype, MDSettings, make_settings, protocols
+
+if TYPE_CHECKING:
+    from asecalc_mlip.checkpoint import LoadedModel
+
+__all__ = ["Resolved", "resolve"]
+
+
+@dataclass
+class Resolved:
+    """A model with what belongs to it; made by `resolve`.
+
+    Attributes
+    ----------
+    name : str
+        The model as it was asked for.
+    path : Path or None
+        Of the model file; None where any ASE calculator stands in for it.
+    model : LoadedModel or None
+    structure_file : Path or None
+        Start structure that was given, or lies beside the model.
+    structure_name : str or None
+        Path of the start structure if it was given.
+    known_reference : Reference or None
+        Reference that was given, in the model file, or beside it; whether it fits the structure is another question.
+    reference_name : str
+        Where it comes from.
+    reference_given : bool
+    """
+
+    name: str
+    path: Path | None = None
+    model: LoadedModel | None = None
+    structure_file: Path | None = None
+    structure_name: str | None = None
+    known_reference: Reference | None = None
+    reference_name: str = ""
+    reference_given: bool = False
+    stand_in: Any = field(default=None, repr=False)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Card of the model; empty where it has none."""
+        card = self.model.card if self.model is not None else getattr(self.stand_in, "card", None)
+        return card if isinstance(card, dict) else {}
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Of the content of the model file."""
+        return sha256_of(self.path) if self.path else None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a run that goes on must find unchanged."""
+        return {"model_sha256": self.sha256} if self.sha256 else {}
+
+    @cached_property
+    def structure(self) -> Atoms:
+        """Start structure; InputError where there is none or it cannot be read."""
+        if self.structure_file is None:
+            raise InputError(
+                f"the model {self.name} comes without a start structure: give one, asecalc nvt {self.name} FILE"
+            )
+        return read_structure(self.structure_file, what="the structure")
+
+    @property
+    def atoms(self) -> Atoms:
+        """A copy of the start structure."""
+        return self.structure.copy()
+
+    @property
+    def reference(self) -> Reference | None:
+        """The reference that fits the start structure."""
+        return self.reference_for(self.structure)
+
+    @property
+    def suggested(self) -> dict[str, Any]:
+        """Protocol and temperature_K that the card, or else the reference, names for runs of this model."""
+        named = {name: self.card[name] for name in ("protocol", "temperature_K") if self.card.get(name)}
+        if isinstance(self.known_reference, PeriodicReference):
+            known = self.known_reference
+            named = {"protocol": known.protocol, "temperature_K": known.temperature_K, **named}
+        return {name: value for name, value in named.items() if value}
+
+    def settings(self, ensemble: str = "nvt", **given: Any) -> MDSettings:
+        """Settings of a run: the options that are `given`, else what the model suggests, else defaults.
+
+        Parameters
+        ----------
+        ensemble : str
+            nvt, nve, npt or anneal.
+        **given
+            Fields of `MDSettings`; None: not given.
+        """
+        free = not given.get("protocol") and not given.get("temperature_K")
+        named = self.suggestions(ensemble) if free else {}
+        known = {name: value for name, value in given.items() if value is not None}
+        return make_settings(ensemble, {"model": self.name, "structure": self.structure_name, **named, **known})
+
+    def suggestions(self, ensemble: str) -> dict[str, Any]:
+        """What of `suggested` counts: a protocol for this ensemble, or a temperature where no protocol is named."""
+        named = self.suggested
+        if "protocol" not in named:
+            return named
+        own = protocols().get(named["protocol"], {}).get("ensemble") == ensemble
+        return {"protocol": named["protocol"]} if own else {}
+
+    def calculator(self, *, device: str = "auto", dtype: Dtype = "float32") -> Any:
+        """Calculator of the model, or the one that stands in for it."""
+        if self.stand_in is not None:
+            return self.stand_in
+        from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+
+        assert self.model is not None  # there is one of the two
+        return PIWSLCalculator(self.model, device=device, dtype=dtype)
+
+    def reference_for(self, atoms: Atoms) -> Reference | None:
+        """The reference for a structure, or None where there is none that fits.
+
+        One that comes with the model is used only if it fits: the same molecule, whole by its bonds, or a periodic
+        system of elements that the reference data have.
+
+        Raises
+        ------
+        InputError
+            For a reference that was given and does not fit.
+        """
+        reference = self.known_reference
+        if isinstance(reference, ContactReference):  # it has neither bonds nor g(r), which the start structure may have
+            return None
+        problem = None if reference is None else _misfit(atoms, reference)
+        if problem is None:
+            return reference
+        if self.reference_given:
+            raise InputError(f"the reference {self.reference_name} does not fit the structure: {problem}")
+        instead = "g(r) is not watched" if atoms.pbc.any() else "the start structure is used instead"
+        warn_once(f"the reference {self.reference_name} does not fit the structure ({problem}); {instead}")
+        return None
+
+
+def resolve(
+    model: str | Path | None = None,
+    structure: str | Path | Atoms | None = None,
+    reference: str | Path | Reference | None = None,
+    *,
+    calculator: Any = None,
+) -> Resolved:
+    """Open a model file once and find what belongs to it.
+
+    Parameters
+    ----------
+    model : path or str, optional
+        Model file or name of a shipped model; by default aspirin.pt, or none where a calculator is given.
+    structure : path or Atoms, optional
+        Start structure, by default the one beside the model (aspirin.xyz beside aspirin.pt).
+    reference : path or reference, optional
+        By default the one in the model file, else the one beside it (aspirin.reference.json).
+    calculator : ASE calculator, optional
+        Used in place of a new one of the model.
+
+    Raises
+    ------
+    CheckpointError
+        For a model that is missing or damaged.
+    InputError
+        For a structure or reference that cannot be read.
+    """
+    name = str(model or MDSettings.model)
+    path = None if model is None and calculator is not None else zoo.find(name).resolve()
+    loaded = _load(path) if calculator is None else _model_of(calculator)
+    found = Resolved(name, path, loaded, stand_in=calculator)
+    if isinstance(structure, Atoms):
+        found.structure = structure.copy()
+    elif structure is not None:
+        found.structure_file, found.structure_name = Path(structure), str(Path(structure).resolve())
+    else:
+        found.structure_file = zoo.beside(path, ".xyz")
+    found.known_reference, found.reference_name = _reference(reference, path, loaded)
+    found.reference_given = reference is not None
+    return found
+
+
+def _load(path: Path | None) -> LoadedModel | None:
+    from asecalc_mlip.checkpoint import load
+
+    return load(path) if path is not None else None
+
+
+def _model_of(calculator: Any) -> LoadedModel | None:
+    """The model file that a calculator was made of, if it was made of one."""
+    from asecalc_mlip.checkpoint import LoadedModel
+
+    model = getattr(calculator, "model", None)
+    return model if isinstance(model, LoadedModel) else None
+
+
+def _reference(
+    given: str | Path | Reference | None, path: Path | None, model: Any
+) -> tuple[Reference | None, str]:  # fmt: skip
+    if given is not None and not isinstance(given, (str, Path)):
+        return given, given.source
+    if given is None and model is not None and model.reference is not None:
+        return reference_from_dict(model.reference), f"in {model.path.name}"
+    file = given or zoo.beside(path, zoo.REFERENCE)
+    return (load_reference(file), Path(file).name) if file else (None, "")
+
+
+def _misfit(atoms: Atoms, reference: MoleculeReference | PeriodicReference) -> str | None:
+    """Why a reference is not one for a structure, or None."""
+    if isinstance(reference, PeriodicReference):
+        if reference.matches(atoms):
+            if reference.groups and reference.group_of(atoms) is None:
+                warn_once(
+                    f"the structure does not say by info[{reference.group_by!r}] which of the reference's groups it "
+                    f"belongs to ({', '.join(reference.groups)}); its g(r) is compared with the mean of all"
+                )
+            return None
+        pairs = ", ".join(name for name in reference.rdfs if name != "all")
+        return f"it is for systems periodic in three directions with the pairs {pairs}"
+    if atoms.pbc.any():
+        return "it is for a molecule, and the structure is periodic"
+    if not reference.matches(atoms):
+        return f"it has {len(reference.symbols)} atoms in another order or of other elements"
+    if worst_deviation(atoms.positions, reference)[0] > THRESHOLD:
+        return "the start structure breaks its bonds (another order of atoms?)"
+    return None
