@@ -23,12 +23,12 @@ from asecalc_mlip._version import __version__
 from asecalc_mlip.errors import CheckpointError, InputError
 from asecalc_mlip.files import replacing
 from asecalc_mlip.models import ARCHITECTURES, Potential, architecture_text, build_potential, parts_of
+from asecalc_mlip.units import UNITS
 
 __all__ = ["CheckpointError", "LoadedModel", "describe", "load", "save"]
 
 FORMAT = "asecalc-mlip"
 FORMAT_VERSION = 1
-UNITS = {"energy": "eV", "length": "Ang", "forces": "eV/Ang", "stress": "eV/Ang^3"}
 
 # version n → function that turns the content of version n into that of n + 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "append_text",
     "check_figure",
     "check_structure",
     "check_writable",
@@ -106,6 +107,17 @@ def to_json(value: Any, *, indent: int | None = 1) -> str:
     """JSON of plain values, NumPy's, or anything that has `to_dict()`; NaN and infinite numbers become null."""
     to_dict = getattr(value, "to_dict", None)
     return json.dumps(_plain(to_dict() if callable(to_dict) else value), indent=indent, allow_nan=False)
+
+
+def append_text(path: PathName, text: str, *, advice: str = ADVICE) -> None:
+    """Add to a text file, UTF-8, and see it to the disk; InputError where it cannot be written."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}; {advice}") from error
 
 
 def read_json(path: PathName, what: str = "file") -> Any:

@@ -6,12 +6,12 @@ from typing import Literal
 
 from asecalc_mlip.errors import InputError
 
-__all__ = ["ERROR_UNITS", "Label", "LABELS", "LABEL_UNITS", "error_text", "parse_seeds", "with_unit"]
+__all__ = ["ERROR_UNITS", "Label", "LABELS", "UNITS", "error_text", "parse_seeds", "with_unit"]
 
 Label = Literal["energy", "forces", "stress"]
 LABELS: tuple[Label, ...] = ("energy", "forces", "stress")
 # As ASE and SchNetPack write them.
-LABEL_UNITS = {"energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang^3"}
+UNITS = {"energy": "eV", "length": "Ang", "forces": "eV/Ang", "stress": "eV/Ang^3"}
 # Of errors, which are a thousandth of their labels.
 ERROR_UNITS = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 MOST_SEEDS = 1000

@@ -135,8 +135,8 @@ def test_command_writes_table_json_and_figure(tmp_path, monkeypatch):
         ("-s absent.xyz", "no such file, and no structure of that name; the names are ethanol"),
         ("-s quartz-72", "elements that the model does not know; it was trained on"),
         ("--timestep 0", "must be positive"),
-        ("-s broken.xyz", "cannot be read as a structure"),
-        ("-s empty.xyz", "cannot be read as a structure"),
+        ("-s broken.xyz", "broken.xyz cannot be read"),
+        ("-s empty.xyz", "empty.xyz cannot be read"),
     ],
 )
 def test_bad_input_is_told(tmp_path, monkeypatch, arguments, told):

@@ -64,7 +64,7 @@ def block_average(values: np.ndarray) -> BlockAverage:
     """
     x = np.asarray(values, dtype=float)
     if x.ndim != 1 or len(x) < 4 or not np.isfinite(x).all():
-        raise InputError(f"A block average needs at least four finite numbers in one dimension, not shape {x.shape}.")
+        raise InputError(f"a block average needs at least four finite numbers in one dimension, not shape {x.shape}")
     mean, std, n = float(x.mean()), float(x.std()), len(x)
     errors, spreads = [], []
     while len(x) >= max(2, min(MIN_BLOCKS, n)):

@@ -66,13 +66,13 @@ def bond_drift(frames: np.ndarray | Iterable, reference: MoleculeReference | Ato
     if isinstance(reference, Atoms):
         reference = MoleculeReference.from_frames(reference, "given geometry")
     if len(reference.bonds) == 0:
-        raise InputError(f"The reference {reference!r} has no bonds whose lengths could drift.")
+        raise InputError(f"the reference {reference!r} has no bonds whose lengths could drift")
     rows = [
         bond_lengths(np.asarray(f.positions if isinstance(f, Atoms) else f, dtype=float), reference.bonds)
         for f in as_list(frames)
     ]
     if len(rows) < 8:
-        raise InputError(f"Halves of a run need at least four frames each, so eight in all, not {len(rows)}.")
+        raise InputError(f"halves of a run need at least four frames each, so eight in all, not {len(rows)}")
     lengths = np.array(rows)
     half = len(lengths) // 2
     first = [block_average(column) for column in lengths[:half].T]

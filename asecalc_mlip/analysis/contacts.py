@@ -67,7 +67,7 @@ def coordination(frames: Atoms | Iterable[Atoms], pair: tuple[str, str], cutoff:
         No frames, or elements that are not there.
     """
     if not cutoff > 0:
-        raise InputError(f"cutoff must be a positive distance in Å, not {cutoff}.")
+        raise InputError(f"cutoff must be a positive distance in Å, not {cutoff}")
     counts: np.ndarray = np.zeros(1, dtype=np.int64)
     by_frame = []
     for atoms in as_list(frames):
@@ -80,7 +80,7 @@ def coordination(frames: Atoms | Iterable[Atoms], pair: tuple[str, str], cutoff:
         longer[: len(counts)] += counts
         counts = longer
     if not by_frame:
-        raise InputError("There is no frame to count neighbours in: give at least one.")
+        raise InputError("there is no frame to count neighbours in: give at least one")
     return Coordination((pair[0], pair[1]), cutoff, counts / counts.sum(), np.array(by_frame))
 
 

@@ -48,8 +48,8 @@ class DistanceHistogram:
         """∫|h − h_ref| dr, between 0 (equal) and 2 (no overlap)."""
         if self.edges.shape != reference.edges.shape or not np.allclose(self.edges, reference.edges):
             raise InputError(
-                f"The two h(r) have different bins ({len(self.counts)} up to {self.edges[-1]:g} Å and "
-                f"{len(reference.counts)} up to {reference.edges[-1]:g} Å): use the same bins and r_max for both."
+                f"the two h(r) have different bins ({len(self.counts)} up to {self.edges[-1]:g} Å and "
+                f"{len(reference.counts)} up to {reference.edges[-1]:g} Å): use the same bins and r_max for both"
             )
         return float(np.sum(np.abs(self.density - reference.density) * np.diff(self.edges)))
 
@@ -81,7 +81,7 @@ class DistanceHistogram:
 def bin_edges(bins: int = BINS, r_max: float = R_MAX) -> np.ndarray:
     """Edges of equal bins from 0 to `r_max` Å, shape (bins + 1,)."""
     if bins < 1 or not r_max > 0:
-        raise InputError(f"A histogram needs at least one bin and r_max > 0, not bins={bins}, r_max={r_max}.")
+        raise InputError(f"a histogram needs at least one bin and r_max > 0, not bins={bins}, r_max={r_max}")
     return np.linspace(0.0, r_max, bins + 1)
 
 
@@ -136,7 +136,7 @@ def distance_histogram(
         counts += count_distances(positions, edges)
         n_frames += 1
     if n_frames == 0:
-        raise InputError("There is no frame to take distances from: give at least one.")
+        raise InputError("there is no frame to take distances from: give at least one")
     return DistanceHistogram(edges, counts, n_frames)
 
 
@@ -147,7 +147,7 @@ def as_positions(frames) -> Iterable[np.ndarray]:
     for number, frame in enumerate(frames):
         positions = np.asarray(frame.positions if hasattr(frame, "get_positions") else frame, dtype=float)
         if positions.ndim != 2 or positions.shape[1] != 3:
-            raise InputError(f"Frame {number} has the shape {positions.shape}; (n_atoms, 3) is expected.")
+            raise InputError(f"frame {number} has the shape {positions.shape}; (n_atoms, 3) is expected")
         if not np.isfinite(positions).all():
-            raise InputError(f"Frame {number} has positions that are NaN or infinite: leave it out.")
+            raise InputError(f"frame {number} has positions that are NaN or infinite: leave it out")
         yield positions

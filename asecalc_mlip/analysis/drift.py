@@ -79,10 +79,10 @@ def _check(times, energy, kinetic, n_atoms) -> None:
     arrays = [times, energy] + ([] if kinetic is None else [kinetic])
     if any(a.ndim != 1 or len(a) != len(times) for a in arrays) or len(times) < 3:
         shapes = ", ".join(str(a.shape) for a in arrays)
-        raise InputError(f"Times and energies must be arrays of one equal length of at least 3, not {shapes}.")
+        raise InputError(f"times and energies must be arrays of one equal length of at least 3, not {shapes}")
     if not all(np.isfinite(a).all() for a in arrays):
-        raise InputError("Times or energies have NaN or infinite values: use the part of the run before it broke.")
+        raise InputError("times or energies have NaN or infinite values: use the part of the run before it broke")
     if not (np.diff(times) > 0).all():
-        raise InputError("Times must grow from one point to the next.")
+        raise InputError("times must grow from one point to the next")
     if n_atoms < 1:
-        raise InputError(f"n_atoms must be at least 1, not {n_atoms}.")
+        raise InputError(f"n_atoms must be at least 1, not {n_atoms}")

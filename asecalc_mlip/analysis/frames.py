@@ -39,15 +39,15 @@ def selection(frame, select: Select) -> np.ndarray:
         return np.arange(n)
     if isinstance(select, str):
         if not isinstance(frame, Atoms):
-            raise InputError(f"select={select!r} needs frames that are ase.Atoms: give indices of atoms for arrays.")
+            raise InputError(f"select={select!r} needs frames that are ase.Atoms: give indices of atoms for arrays")
         found = np.flatnonzero(np.array(frame.get_chemical_symbols()) == select)
         if len(found) == 0:
             present = ", ".join(sorted(set(frame.get_chemical_symbols())))
-            raise InputError(f"There is no {select!r} in the frames; their elements are {present}.")
+            raise InputError(f"there is no {select!r} in the frames; their elements are {present}")
         return found
     index = np.asarray(select)
     if index.ndim != 1 or len(index) == 0 or index.min() < 0 or index.max() >= n:
-        raise InputError(f"select names atoms {list(select)}, but the frames have atoms 0 to {n - 1}.")
+        raise InputError(f"select names atoms {list(select)}, but the frames have atoms 0 to {n - 1}")
     return index
 
 
@@ -56,7 +56,7 @@ def masses_of(frame, masses: np.ndarray | None) -> np.ndarray:
     if masses is not None:
         masses = np.asarray(masses, dtype=float)
         if masses.shape != (len(frame),) or not (masses > 0).all():
-            raise InputError(f"masses must be {len(frame)} positive numbers, not an array of shape {masses.shape}.")
+            raise InputError(f"masses must be {len(frame)} positive numbers, not an array of shape {masses.shape}")
         return masses
     return frame.get_masses() if isinstance(frame, Atoms) else np.ones(len(frame))
 
@@ -71,9 +71,9 @@ def unwrapped(frames: Iterable, cell: np.ndarray | None = None) -> Iterator[np.n
     for number, frame in enumerate(frames):
         now = np.asarray(frame.positions if isinstance(frame, Atoms) else frame, dtype=float)
         if now.ndim != 2 or now.shape[1] != 3 or (before is not None and now.shape != before.shape):
-            raise InputError(f"Frame {number} has the shape {now.shape}; (n_atoms, 3) as the first is expected.")
+            raise InputError(f"frame {number} has the shape {now.shape}; (n_atoms, 3) as the first is expected")
         if not np.isfinite(now).all():
-            raise InputError(f"Frame {number} has positions that are NaN or infinite: leave it out.")
+            raise InputError(f"frame {number} has positions that are NaN or infinite: leave it out")
         if before is None:
             path = now.copy()
         else:

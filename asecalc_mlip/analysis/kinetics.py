@@ -60,7 +60,7 @@ def degrees_by_atom(atoms: Atoms, removed: Removed = "translation") -> np.ndarra
     """
     n, roots = len(atoms), np.sqrt(atoms.get_masses())
     if removed not in get_args(Removed):
-        raise InputError(f"removed is {removed!r}; allowed: {', '.join(map(repr, get_args(Removed)))}.")
+        raise InputError(f"removed is {removed!r}; allowed: {', '.join(map(repr, get_args(Removed)))}")
     fixed = _fixed(atoms)
     if fixed.any():
         return np.where(fixed, 0.0, 3.0)
@@ -83,8 +83,8 @@ def _fixed(atoms: Atoms) -> np.ndarray:
             fixed[constraint.get_indices()] = True
         elif not isinstance(constraint, FixCom):  # that is what "translation" means
             raise InputError(
-                f"The frames have the constraint {type(constraint).__name__}, whose degrees of freedom are not "
-                "counted here; FixAtoms and FixCom are. Use atoms.get_temperature() for each frame."
+                f"the frames have the constraint {type(constraint).__name__}, whose degrees of freedom are not "
+                "counted here; FixAtoms and FixCom are. Use atoms.get_temperature() for each frame"
             )
     return fixed
 
@@ -108,7 +108,7 @@ def temperatures(
     """
     found = _by_element(frames, removed)
     if select is not None and select not in found:
-        raise InputError(f"There is no {select!r} in the frames; their elements are {', '.join(sorted(found))}.")
+        raise InputError(f"there is no {select!r} in the frames; their elements are {', '.join(sorted(found))}")
     return found[select or "all"]
 
 
@@ -134,11 +134,11 @@ def _by_element(frames, removed: Removed) -> dict[str, np.ndarray]:
             degrees, symbols = degrees_by_atom(atoms, removed), np.array(atoms.get_chemical_symbols())
             free = degrees > 0.0
             if not free.any():
-                raise InputError("All atoms are held in place, so there is no temperature.")
+                raise InputError("all atoms are held in place, so there is no temperature")
             members = {"all": free, **{s: free & (symbols == s) for s in sorted(set(symbols[free]))}}
         twice = (atoms.get_momenta() ** 2).sum(axis=1) / atoms.get_masses()
         for name, mine in members.items():
             values.setdefault(str(name), []).append(float(twice[mine].sum() / (degrees[mine].sum() * units.kB)))
     if not values:
-        raise InputError("There is no frame to take a temperature of: give at least one.")
+        raise InputError("there is no frame to take a temperature of: give at least one")
     return {name: np.array(series) for name, series in values.items()}

@@ -94,9 +94,7 @@ class MSD:
         inside = (self.time_ps >= low) & (self.time_ps <= high)
         if inside.sum() < 3:
             span = f"{self.time_ps[0]:g} to {self.time_ps[-1]:g}"
-            raise InputError(
-                f"From {low:g} to {high:g} ps the MSD has fewer than three points; it goes from {span} ps."
-            )
+            raise InputError(f"from {low:g} to {high:g} ps the MSD has fewer than three points; it goes from {span} ps")
         t = self.time_ps[inside]
         whole = [b for b in self.blocks[:, inside] if np.isfinite(b).all()]
         slopes = [np.polyfit(t, b, 1)[0] / 6.0 for b in whole]
@@ -153,16 +151,16 @@ def msd(
     Source: Frenkel and Smit, Understanding Molecular Simulation, 2nd ed., section 4.4.
     """
     if not dt_fs > 0:
-        raise InputError(f"dt_fs is the time between two frames in fs and must be positive, not {dt_fs}.")
+        raise InputError(f"dt_fs is the time between two frames in fs and must be positive, not {dt_fs}")
     if max_lag is None:
         frames = list(as_list(frames))
         max_lag = max(1, len(frames) // 4)
     if max_lag < 1:
-        raise InputError(f"max_lag must be at least one frame, not {max_lag}.")
+        raise InputError(f"max_lag must be at least one frame, not {max_lag}")
     lags = np.unique(np.linspace(1, max_lag, min(LAGS, max_lag)).astype(int))
     sums, counts, n_frames, n_atoms = _accumulate(as_list(frames), lags, select, masses, cell)
     if n_frames < 4 or n_frames <= max_lag:
-        raise InputError(f"An MSD up to a lag of {max_lag} frames needs more than {max(3, max_lag)}, not {n_frames}.")
+        raise InputError(f"an MSD up to a lag of {max_lag} frames needs more than {max(3, max_lag)}, not {n_frames}")
     blocks = _merge(sums, counts, n_atoms)
     total = sums.sum(axis=0) / (counts.sum(axis=0) * n_atoms)
     return MSD(lags * dt_fs * 1e-3, total, blocks, n_frames, n_atoms)

@@ -39,14 +39,14 @@ class RDF:
     def error(self, reference: RDF) -> float:
         """∫|g − g_ref| dr in Å."""
         if self.edges.shape != reference.edges.shape or not np.allclose(self.edges, reference.edges):
-            raise InputError("The two g(r) have different bins: use the same bins and r_max for both.")
+            raise InputError("the two g(r) have different bins: use the same bins and r_max for both")
         return float(np.sum(np.abs(self.g - reference.g) * np.diff(self.edges)))
 
     def error_percent(self, reference: RDF) -> float:
         """100 · ∫|g − g_ref| dr / ∫|g_ref − 1| dr."""
         structure = float(np.sum(np.abs(reference.g - 1.0) * np.diff(reference.edges)))
         if structure == 0.0:
-            raise InputError("The reference g(r) is 1 everywhere: a percentage of its structure has no meaning.")
+            raise InputError("the reference g(r) is 1 everywhere: a percentage of its structure has no meaning")
         return 100.0 * self.error(reference) / structure
 
     def to_dict(self) -> dict:
@@ -113,7 +113,7 @@ def rdf(
         total += counts * atoms.get_volume() / (n_a * n_b * shells)
         n_frames += 1
     if n_frames == 0:
-        raise InputError("There is no frame to take an RDF from: give at least one.")
+        raise InputError("there is no frame to take an RDF from: give at least one")
     return RDF(edges, total / n_frames, (pair[0], pair[1]) if pair else None, n_frames)
 
 
@@ -149,7 +149,7 @@ def partial_rdfs(
             sums[name] = sums.get(name, 0.0) + g
             frames_of[name] = frames_of.get(name, 0) + 1
     if number < 0:
-        raise InputError("There is no frame to take an RDF from: give at least one.")
+        raise InputError("there is no frame to take an RDF from: give at least one")
     ordered = sorted(sums, key=lambda name: (name != "all", name))
     return {name: RDF(edges, sums[name] / frames_of[name], split_name(name), frames_of[name]) for name in ordered}
 
@@ -199,15 +199,15 @@ def _number(symbol: str, atoms: Atoms) -> int:
     number = atomic_numbers.get(symbol)
     if number is None or number not in atoms.numbers:
         present = ", ".join(sorted(set(atoms.get_chemical_symbols())))
-        raise InputError(f"There is no {symbol!r} in the frame; its elements are {present}.")
+        raise InputError(f"there is no {symbol!r} in the frame; its elements are {present}")
     return number
 
 
 def _check_periodic(atoms: Atoms, number: int) -> None:
     if len(atoms) == 0:
-        raise InputError(f"Frame {number} has no atoms.")
+        raise InputError(f"frame {number} has no atoms")
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise InputError(
-            f"Frame {number} is not periodic in all three directions, so it has no density and no g(r): "
-            "use distance_histogram for a molecule."
+            f"frame {number} is not periodic in all three directions, so it has no density and no g(r): "
+            "use distance_histogram for a molecule"
         )

@@ -83,7 +83,7 @@ def stability(
     if isinstance(reference, Atoms):
         reference = MoleculeReference.from_frames(reference, "given geometry")
     if not dt_fs > 0:
-        raise InputError(f"dt_fs is the time between two frames in fs and must be positive, not {dt_fs}.")
+        raise InputError(f"dt_fs is the time between two frames in fs and must be positive, not {dt_fs}")
     worst, broken, number = (-1.0, 0, 0.0), None, -1
     for number, frame in enumerate(frames):
         deviation, index, length = worst_deviation(_positions(frame, reference), reference)
@@ -92,7 +92,7 @@ def stability(
         if broken is None and deviation > worst[0]:
             worst = (deviation, index, length)
     if number < 0:
-        raise InputError("There is no frame to judge: give at least one.")
+        raise InputError("there is no frame to judge: give at least one")
     return _result(reference, worst, broken, number, dt_fs * 1e-3, threshold)
 
 
@@ -109,12 +109,12 @@ def worst_deviation(positions: np.ndarray, reference: MoleculeReference) -> tupl
 def _positions(frame, reference: MoleculeReference) -> np.ndarray:
     if isinstance(frame, Atoms) and not reference.matches(frame):
         raise InputError(
-            f"The frame is {frame.get_chemical_formula()} or has another order of atoms than the reference "
-            f"{reference!r}: use the reference of the same molecule."
+            f"the frame is {frame.get_chemical_formula()} or has another order of atoms than the reference "
+            f"{reference!r}: use the reference of the same molecule"
         )
     positions = frame.positions if isinstance(frame, Atoms) else np.asarray(frame, dtype=float)
     if positions.shape != (len(reference.symbols), 3):
-        raise InputError(f"A frame has the shape {positions.shape}, the reference {len(reference.symbols)} atoms.")
+        raise InputError(f"a frame has the shape {positions.shape}, the reference {len(reference.symbols)} atoms")
     return positions
 
 

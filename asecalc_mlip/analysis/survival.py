@@ -70,7 +70,7 @@ def survival(stable_ps: Sequence[float], broken: Sequence[bool]) -> Survival:
     """
     times, gone = np.asarray(stable_ps, dtype=float), np.asarray(broken, dtype=bool)
     if times.ndim != 1 or len(times) == 0 or times.shape != gone.shape or not (times >= 0).all():
-        raise InputError(f"A survival curve needs times ≥ 0 and as many marks, not {times.shape} and {gone.shape}.")
+        raise InputError(f"a survival curve needs times ≥ 0 and as many marks, not {times.shape} and {gone.shape}")
     points, fractions, share = [0.0], [1.0], 1.0
     for time in np.unique(times[gone]):
         share *= 1.0 - np.sum(gone & (times == time)) / np.sum(times >= time)

@@ -64,7 +64,7 @@ class VDOS:
     def error_percent(self, reference: VDOS) -> float:
         """100 · Wasserstein-1 distance / width of the reference."""
         if reference.std_THz == 0.0:
-            raise InputError("The reference spectrum is one single line without width: use distance_THz.")
+            raise InputError("the reference spectrum is one single line without width: use distance_THz")
         return 100.0 * self.distance_THz(reference) / reference.std_THz
 
     def to_dict(self) -> dict:
@@ -111,20 +111,20 @@ def vdos(
     Source: Dickey and Paskin, Phys. Rev. 188, 1407 (1969); Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967).
     """
     if not dt_fs > 0:
-        raise InputError(f"dt_fs is the time between two frames in fs and must be positive, not {dt_fs}.")
+        raise InputError(f"dt_fs is the time between two frames in fs and must be positive, not {dt_fs}")
     frames = as_list(frames)
     if window is None:
         frames = list(frames)
         window = max(8, len(frames) // 4)
     if window < 8:
-        raise InputError(f"A window of {window} frames has no spectrum to speak of: take at least 8.")
+        raise InputError(f"a window of {window} frames has no spectrum to speak of: take at least 8")
     power, n_windows = _power(frames, window, masses, select)
     if n_windows == 0:
-        raise InputError(f"There are fewer frames than the window of {window}: give more, or a smaller window.")
+        raise InputError(f"there are fewer frames than the window of {window}: give more, or a smaller window")
     frequency = np.fft.rfftfreq(window, dt_fs * 1e-3)
     total = power.sum() * frequency[1]
     if total == 0.0:
-        raise InputError("All velocities are zero: the frames have no momenta. Write them with the trajectory.")
+        raise InputError("all velocities are zero: the frames have no momenta. Write them with the trajectory")
     return VDOS(frequency, power / total, n_windows)
 
 
@@ -153,7 +153,7 @@ def _power(frames, window: int, masses, select) -> tuple[np.ndarray, int]:
 def _velocities(frame, number: int) -> np.ndarray:
     velocities = frame.get_velocities() * (1e3 * units.fs) if isinstance(frame, Atoms) else np.asarray(frame, float)
     if velocities is None or velocities.ndim != 2 or not np.isfinite(velocities).all():
-        raise InputError(f"Frame {number} has no velocities, or some that are not finite; (n_atoms, 3) is expected.")
+        raise InputError(f"frame {number} has no velocities, or some that are not finite; (n_atoms, 3) is expected")
     return velocities
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.geometry import complete_cell
-from ase.io import read
 from ase.spacegroup import crystal
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import read_structure
 
 __all__ = ["NAMES", "enlarged", "quartz", "structure"]
 
@@ -32,7 +32,7 @@ def structure(name_or_file: str) -> Atoms:
         For a name that is unknown and no file, or a file that cannot be read.
     """
     if name_or_file in ("ethanol", "aspirin"):
-        return _read(_MOLECULES / f"{name_or_file}.xyz")
+        return read_structure(_MOLECULES / f"{name_or_file}.xyz")
     if name_or_file in _QUARTZ:
         return quartz() * _QUARTZ[name_or_file]
     if name_or_file == "water-192":
@@ -41,7 +41,7 @@ def structure(name_or_file: str) -> Atoms:
         raise InputError(
             f"{name_or_file}: no such file, and no structure of that name; the names are {', '.join(NAMES)}"
         )
-    return _read(Path(name_or_file))
+    return read_structure(name_or_file)
 
 
 def quartz() -> Atoms:
@@ -70,12 +70,3 @@ def _water() -> Atoms:
         water.translate((np.array(site) + 0.5) * 12.43 / 4)
         box += water
     return box
-
-
-def _read(path: Path) -> Atoms:
-    try:
-        atoms = read(path)
-    except Exception as error:  # ASE's readers raise whatever their parsing meets
-        raise InputError(f"{path} cannot be read as a structure: {error}") from error
-    assert isinstance(atoms, Atoms)
-    return atoms

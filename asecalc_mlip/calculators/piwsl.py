@@ -28,6 +28,7 @@ from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import Potential, Prediction, architecture_text
 from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.neighbors.verlet import NeighborCache
+from asecalc_mlip.units import UNITS
 
 __all__ = ["PIWSLCalculator"]
 
@@ -129,7 +130,7 @@ class PIWSLCalculator(StateCalculator):
             "hyperparameters": dict(self.potential.hyperparameters),
             "elements": [chemical_symbols[z] for z in self.potential.elements],
             "cutoff": self.potential.cutoff,
-            "units": {"energy": "eV", "length": "Ang", "forces": "eV/Ang", "stress": "eV/Ang^3"},
+            "units": dict(UNITS),
             "reference_energies": self.model.reference_energies,
         }
 

@@ -99,7 +99,7 @@ class Census:
             A weighted label is missing, not finite or implausible. The message names the frame.
         """
         if unknown := set(weights) - set(LABELS):
-            raise DataError(f"Unknown labels {sorted(unknown)} in the loss; labels are {', '.join(LABELS)}.")
+            raise DataError(f"unknown labels {sorted(unknown)} in the loss; labels are {', '.join(LABELS)}")
         weighted = [label for label, weight in weights.items() if weight > 0]
         for label in weighted:
             self._require_present(label)
@@ -119,10 +119,10 @@ class Census:
         absent = self.n_frames - self.counts[label]
         if absent:
             raise DataError(
-                f"The loss gives weight to {label}, but {absent} of {self.n_frames} frames have no {label}: "
+                f"the loss gives weight to {label}, but {absent} of {self.n_frames} frames have no {label}: "
                 f"{', '.join(self.missing[label])}{', …' if absent > len(self.missing[label]) else ''}. "
                 f"Name the label with {label}_key if the file has it under another name, leave these frames out, "
-                f"or set the weight of {label} to 0."
+                f"or set the weight of {label} to 0"
             )
 
 
@@ -140,7 +140,7 @@ def census(frames: Sequence[Atoms]) -> Census:
         There are no frames.
     """
     if not frames:
-        raise DataError("The data set has no frames.")
+        raise DataError("the data set has no frames")
     absent = {label: [i for i, atoms in enumerate(frames) if not has_label(atoms, label)] for label in LABELS}
     numbers = Counter(int(z) for atoms in frames for z in atoms.numbers)
     problems: list[Problem] = []

@@ -10,7 +10,6 @@ MD17, Chmiela et al. 2017, sgdml.org, PBE+vdW-TS.
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 import tempfile
 import zipfile
@@ -28,6 +27,7 @@ from tqdm import tqdm
 from asecalc_mlip.data.convert import write_reference
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.files import replacing
 
 DataSet = Literal["rmd17", "md17"]
 # SchNetPack keeps this address inside a method, so it stands here; the names of the files come from SchNetPack.
@@ -73,7 +73,7 @@ def source(molecule: str, data_set: DataSet = "rmd17") -> Source:
     """
     known = molecules(data_set)
     if molecule not in known:
-        raise InputError(f"{data_set} has no molecule {molecule!r}; it has {', '.join(sorted(known))}.")
+        raise InputError(f"{data_set} has no molecule {molecule!r}; it has {', '.join(sorted(known))}")
     if data_set == "rmd17":
         return Source(RMD17_URL, RMD17_ARCHIVE, f"rmd17/npz_data/{known[molecule]}", RMD17_PAGE)
     return Source(_schnetpack(data_set).download_url + known[molecule], known[molecule], None, MD17_PAGE)
@@ -120,7 +120,7 @@ def fetch_molecule(
     targets = tuple(folder / f"{data_set}_{molecule}_{part}.xyz" for part in ("train", "test"))
     for target in targets:
         if target.exists():
-            raise InputError(f"{target} exists already and is not replaced. Remove it, or give another folder.")
+            raise InputError(f"{target} exists already and is not replaced. Remove it, or give another folder")
     _make_folder(folder)
     local = folder / where.file
     if not local.exists():
@@ -140,22 +140,19 @@ def download(url: str, target: Path, *, page: str, progress: bool = True) -> Non
     InputError
         No network or no space; the message says what to fetch by hand and where to put it.
     """
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        with urlopen(Request(url, headers={"User-Agent": "asecalc-mlip"}), timeout=TIMEOUT_S) as answer:
-            expected = int(answer.headers.get("Content-Length") or 0)
-            with open(partial, "wb") as file:
-                done = _copy(answer, file, expected, target.name, progress)
-        if expected and done != expected:
-            raise OSError(f"the connection ended after {done} of {expected} bytes")
-        os.replace(partial, target)
-    except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
-        raise InputError(
-            f"{url} could not be loaded ({error}). Fetch it by hand (page: {page}), save it as {target}, "
-            "and run the same command again."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(target) as partial:
+        try:
+            with urlopen(Request(url, headers={"User-Agent": "asecalc-mlip"}), timeout=TIMEOUT_S) as answer:
+                expected = int(answer.headers.get("Content-Length") or 0)
+                with open(partial, "wb") as file:
+                    done = _copy(answer, file, expected, target.name, progress)
+            if expected and done != expected:
+                raise OSError(f"the connection ended after {done} of {expected} bytes")
+        except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
+            raise InputError(
+                f"{url} could not be loaded ({error}). Fetch it by hand (page: {page}), save it as {target}, "
+                "and run the same command again"
+            ) from error
 
 
 def _copy(answer: IO[bytes], file: IO[bytes], expected: int, name: str, progress: bool) -> int:
@@ -176,7 +173,7 @@ def _load_arrays(path: Path, member: str | None) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files if archive[name].dtype.kind in "iuf"}
     except (OSError, ValueError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{path} is damaged or not what it should be ({error}). Remove it and run the same command again."
+            f"{path} is damaged or not what it should be ({error}). Remove it and run the same command again"
         ) from error
 
 
@@ -195,11 +192,11 @@ def _draw(arrays: dict[str, np.ndarray], n_frames: int, seed: int, name: str) ->
     """Rows for training and for testing, in the order of the file."""
     key = next((key for key in ("coords", "R") if key in arrays), None)
     if key is None:
-        raise DataError(f"{name}: the archive has the arrays {sorted(arrays)}, none of them coordinates (coords, R).")
+        raise DataError(f"{name}: the archive has the arrays {sorted(arrays)}, none of them coordinates (coords, R)")
     total = len(arrays[key])
     if not 1 <= n_frames <= total // 2:
         raise InputError(
-            f"{name} has {total} frames: 1 to {total // 2} each for training and test can be, not {n_frames}."
+            f"{name} has {total} frames: 1 to {total // 2} each for training and test can be, not {n_frames}"
         )
     rows = np.random.default_rng(seed).permutation(total)[: 2 * n_frames]
     return np.sort(rows[:n_frames]), np.sort(rows[n_frames:])
@@ -219,7 +216,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error.strerror}.") from None
+        raise InputError(f"{folder} cannot be made: {error.strerror}") from None
 
 
 def _schnetpack(data_set: DataSet) -> Any:
@@ -230,4 +227,4 @@ def _schnetpack(data_set: DataSet) -> Any:
         return rMD17
     if data_set == "md17":
         return MD17("unused.db", molecule="aspirin", batch_size=1)
-    raise InputError(f"There is no data set {data_set!r}; there are rmd17 and md17.")
+    raise InputError(f"there is no data set {data_set!r}; there are rmd17 and md17")

@@ -50,7 +50,9 @@ class Errors:
     counts : dict of str to int
         Structures with each label.
     warnings : list of str
-        What is implausible about the labels, and what errors this large mean.
+        What is implausible about the labels.
+    hints : list of str
+        What errors mean that are too large for a model of these structures.
     worst : dict of str to list of dict
         By "energy" and "forces" the five frames with the largest errors: index (from 0), frame, formula, error.
     config_types : dict of str to dict
@@ -69,6 +71,7 @@ class Errors:
     curl: float | None = None
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
     mean_error: dict[str, float] = field(default_factory=dict)
     worst: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     config_types: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -82,7 +85,7 @@ class Errors:
             f"mean {self.mean_error.get(name, np.nan):+9.2f} {ERROR_UNITS[name]}{self._of(name)}"
             for name in self.mae
         ]
-        lines += [f"  warning: {text}" for text in self.warnings]
+        lines += [f"  warning: {text}" for text in self.warnings] + [f"  hint: {text}" for text in self.hints]
         if self.curl is not None:
             lines.append(f"  curl ‖J−Jᵀ‖/‖J‖  {self.curl:.3g}   (0: conservative; 2: no conservative part)")
         return "\n".join(lines)
@@ -203,7 +206,8 @@ def evaluate_frames(
         mean_error=mean,
         curl=_curl(calculator, judged) if calculator.potential.direct_forces else None,
         counts={label: sum(has_label(atoms, label) for atoms in judged) for label in labels},
-        warnings=warnings + hints(judged, truth, guess),
+        warnings=warnings,
+        hints=hints(judged, truth, guess),
         worst=worst_frames(judged, given, chosen, per_atom="energy_per_atom" in mae),
         config_types=by_config_type(judged, given, lambda atoms, found: _means(*_arrays(atoms, found))),
         labels=truth,

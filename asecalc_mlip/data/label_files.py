@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ase import Atoms
 
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.files import append_text
 
 __all__ = ["LabelFile", "open_label_file"]
 
@@ -69,13 +69,7 @@ class _XyzFile:
         return number
 
     def append(self, frames: Sequence[Atoms]) -> None:
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write("".join(_text(atoms, self.recipe) for atoms in frames))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written ({error}); make room and run the same again") from error
+        append_text(self.path, "".join(_text(atoms, self.recipe) for atoms in frames))
 
     def _same_recipe(self) -> None:
         try:

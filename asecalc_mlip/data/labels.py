@@ -49,7 +49,7 @@ def canonical(
     """
     stores = _stores(atoms)
     atoms.calc = None
-    found = {label: _find(stores, keys.get(label), NAMES[label]) for label in LABELS}
+    found: dict[str, Hit | None] = {label: _find(stores, keys.get(label), NAMES[label]) for label in LABELS}
     _detach(atoms, stores, found)
     if length != 1.0:
         atoms.set_cell(atoms.cell * length, scale_atoms=False)
@@ -132,7 +132,7 @@ def _scalar(atoms: Atoms, value: Any) -> float:
     try:
         (number,) = np.asarray(value, dtype=float).reshape(-1)
     except (ValueError, TypeError):
-        raise DataError(f"The energy of {frame_name(atoms)} is {value!r}, not one number.") from None
+        raise DataError(f"the energy of {frame_name(atoms)} is {value!r}, not one number") from None
     return float(number)
 
 
@@ -141,7 +141,7 @@ def _forces(atoms: Atoms, value: Any) -> np.ndarray:
         return np.asarray(value, dtype=float).reshape(len(atoms), 3)
     except (ValueError, TypeError):
         raise DataError(
-            f"The forces of {frame_name(atoms)} have shape {np.shape(value)}; expected ({len(atoms)}, 3)."
+            f"the forces of {frame_name(atoms)} have shape {np.shape(value)}; expected ({len(atoms)}, 3)"
         ) from None
 
 
@@ -152,10 +152,10 @@ def _stress(atoms: Atoms, name: str, value: Any, energy: float, stress: float) -
         tensor = np.asarray(voigt_6_to_full_3x3_stress(flat)) if flat.size == 6 else flat.reshape(3, 3)
     except (ValueError, TypeError):
         raise DataError(
-            f"The stress of {frame_name(atoms)} has shape {np.shape(value)}; expected (3, 3), (9,) or Voigt (6,)."
+            f"the stress of {frame_name(atoms)} has shape {np.shape(value)}; expected (3, 3), (9,) or Voigt (6,)"
         ) from None
     if "virial" in name.lower():
         if atoms.cell.rank < 3:
-            raise DataError(f"{frame_name(atoms)} has a virial ({name}) but no cell to divide it by.")
+            raise DataError(f"{frame_name(atoms)} has a virial ({name}) but no cell to divide it by")
         return -tensor * energy / atoms.get_volume()
     return tensor * stress

@@ -35,8 +35,8 @@ UNIT_RATIOS = {
     "meV and eV": 1000.0,
 }
 ADVICE = (
-    "Give the units of the file, for a training as data.energy_unit, data.length_unit, data.force_unit, else by "
-    "'asecalc data convert FILE NEW --energy-unit …', and convert files of unlike units one by one."
+    "give the units of the file, for a training as data.energy_unit, data.length_unit, data.force_unit, else by "
+    "'asecalc data convert FILE NEW --energy-unit …', and convert files of unlike units one by one"
 )
 Found = tuple[list["Problem"], list[str]]
 
@@ -66,7 +66,7 @@ def check_structures(frames: Sequence[Atoms]) -> Found:
     closest: tuple[float, int] | None = None
     for i, atoms in enumerate(frames):
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-            text = f"Positions or cell of {frame_name(atoms, i)} are not finite. Leave the frame out."
+            text = f"positions or cell of {frame_name(atoms, i)} are not finite: leave the frame out"
             problems.append(Problem("structure", text, size_only=False))
             continue
         if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
@@ -79,11 +79,11 @@ def check_structures(frames: Sequence[Atoms]) -> Found:
     warnings = _duplicates(frames)
     if closest and closest[0] < CLOSE:
         ratio, i = closest
-        text = f"Two atoms of {frame_name(frames[i], i)} are {ratio:.2f} times the sum of their covalent radii apart"
+        text = f"two atoms of {frame_name(frames[i], i)} are {ratio:.2f} times the sum of their covalent radii apart"
         if ratio < OVERLAP:
-            problems.append(Problem("structure", f"{text}: they overlap. Check its length unit and its cell."))
+            problems.append(Problem("structure", f"{text}: they overlap; check its length unit and its cell"))
         else:
-            warnings.append(f"{text}.")
+            warnings.append(text)
     return problems, warnings
 
 
@@ -119,21 +119,21 @@ def check_forces(frames: Sequence[Atoms]) -> Found:
             Problem(
                 "forces",
                 f"{where}; more than {MAX_FORCE:g} eV/Å is taken for an error of units or a "
-                f"failed calculation. Leave the frame out, or: {ADVICE}",
+                f"failed calculation: leave the frame out, or {ADVICE}",
             )
         )
     elif largest.max() > MANY_FORCE:
-        warnings.append(f"{np.sum(largest > MANY_FORCE)} frames have forces above {MANY_FORCE:g} eV/Å; {where}.")
+        warnings.append(f"{np.sum(largest > MANY_FORCE)} frames have forces above {MANY_FORCE:g} eV/Å; {where}")
     if (typical := float(np.median(rms))) > MAX_TYPICAL_FORCE:
         problems.append(
             Problem(
                 "forces",
-                f"The rms force of a typical frame is {typical:.3g} eV/Å; real sets lie "
-                f"below 2 eV/Å, so the file may be in kcal/mol or per Bohr. {ADVICE}",
+                f"the rms force of a typical frame is {typical:.3g} eV/Å; real sets lie "
+                f"below 2 eV/Å, so the file may be in kcal/mol or per Bohr: {ADVICE}",
             )
         )
     if rms.max() == 0 and any(len(atoms) > 1 for _, atoms, _ in labelled):
-        problems.append(Problem("forces", "All forces are exactly zero: the file holds no real forces.", False))
+        problems.append(Problem("forces", "all forces are exactly zero: the file holds no real forces", False))
     return problems, warnings
 
 
@@ -144,12 +144,12 @@ def check_stresses(frames: Sequence[Atoms]) -> Found:
         return [problem], []
     for i, atoms, stress in labelled:
         if not atoms.pbc.any():
-            return [Problem("stress", f"{frame_name(atoms, i)} has a stress but no periodic direction.", False)], []
+            return [Problem("stress", f"{frame_name(atoms, i)} has a stress but no periodic direction", False)], []
         if np.abs(stress).max() > MAX_STRESS:
             text = (
                 f"{frame_name(atoms, i)} has a stress of {np.abs(stress).max():.4g} eV/Å³ "
                 f"({np.abs(stress).max() * 160.2:.3g} GPa). Stresses in kbar or GPa have to be converted to eV/Å³ "
-                "(1 eV/Å³ = 160.2 GPa)."
+                "(1 eV/Å³ = 160.2 GPa)"
             )
             return [Problem("stress", text)], []
     return [], []
@@ -188,7 +188,7 @@ def _not_finite(label: str, labelled: Sequence[tuple[int, Atoms, object]]) -> Pr
     if not bad:
         return None
     names = ", ".join(bad[:5]) + (", …" if len(bad) > 5 else "")
-    text = f"The {label} of {len(bad)} frame(s) is NaN or infinite: {names}. Leave them out; they did not converge."
+    text = f"the {label} of {len(bad)} frame(s) is NaN or infinite: {names}; leave them out, they did not converge"
     return Problem(label, text, size_only=False)
 
 
@@ -201,8 +201,8 @@ def _energy_size(i: int, atoms: Atoms) -> Problem | None:
         return None
     return Problem(
         "energy",
-        f"The energy of {frame_name(atoms, i)} ({atoms.get_chemical_formula()}) is {energy:.6g} "
-        f"eV; total energies of these atoms lie between {lowest:.4g} and {MAX_ENERGY * len(atoms):.4g} eV. "
+        f"the energy of {frame_name(atoms, i)} ({atoms.get_chemical_formula()}) is {energy:.6g} "
+        f"eV; total energies of these atoms lie between {lowest:.4g} and {MAX_ENERGY * len(atoms):.4g} eV: "
         f"{ADVICE}",
     )
 
@@ -224,8 +224,8 @@ def _energy_clusters(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
             border, minority = 0.5 * (low[-1] + high[0]), len(low) < len(high)
             _, i, atoms = next(m for m in members if (m[0] < border) == minority)
             text = (
-                f"Energies of {formula} come in two groups, around {np.median(low):.6g} and {np.median(high):.6g} "
-                f"eV per atom: a mixture of {name}? The smaller group begins with {frame_name(atoms, i)}. {ADVICE}"
+                f"energies of {formula} come in two groups, around {np.median(low):.6g} and {np.median(high):.6g} "
+                f"eV per atom: a mixture of {name}? The smaller group begins with {frame_name(atoms, i)}; {ADVICE}"
             )
             return [Problem("energy", text)]
     return []
@@ -246,9 +246,9 @@ def _energy_outliers(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
     i, atoms = labelled[worst]
     n_bad = int(np.sum(np.abs(residual) > MAX_ENERGY_SPREAD))
     text = (
-        f"The energy of {frame_name(atoms, i)} is {residual[worst]:+.4g} eV per atom off what its composition lets "
+        f"the energy of {frame_name(atoms, i)} is {residual[worst]:+.4g} eV per atom off what its composition lets "
         f"expect, as are {n_bad - 1} others by more than {MAX_ENERGY_SPREAD:g}: several units, several levels of "
-        f"theory, or a failed calculation. {ADVICE}"
+        f"theory, or a failed calculation; {ADVICE}"
     )
     return [Problem("energy", text)]
 
@@ -265,7 +265,7 @@ def _force_groups(labelled: Sequence[tuple[int, Atoms, np.ndarray]], rms: np.nda
     low, high = min(typical, key=typical.__getitem__), max(typical, key=typical.__getitem__)
     if typical[high] < 15 * typical[low] or typical[low] == 0:
         return []
-    return [f"The typical rms force is {typical[high]:.3g} eV/Å in {high} and {typical[low]:.3g} in {low}: one unit?"]
+    return [f"the typical rms force is {typical[high]:.3g} eV/Å in {high} and {typical[low]:.3g} in {low}: one unit?"]
 
 
 def _duplicates(frames: Sequence[Atoms]) -> list[str]:
@@ -287,4 +287,4 @@ def _duplicates(frames: Sequence[Atoms]) -> list[str]:
     )
     pairs = [p for p in pairs if all("energy" in frames[k].info for k in p)]
     unlike = [p for p in pairs if abs(frames[p[0]].info["energy"] - frames[p[1]].info["energy"]) > 1e-3]
-    return [text + (f"; {len(unlike)} of them have another energy than the first" if unlike else "") + "."]
+    return [text + (f"; {len(unlike)} of them have another energy than the first" if unlike else "")]

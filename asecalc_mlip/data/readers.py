@@ -123,14 +123,14 @@ def parse_unit(name: str, table: dict[str, float]) -> float:
     try:
         return table[name.lower()]
     except KeyError:
-        raise InputError(f"Unknown unit {name!r}; known are {', '.join(table)}.") from None
+        raise InputError(f"unknown unit {name!r}; known are {', '.join(table)}") from None
 
 
 def parse_force_unit(name: str) -> float:
     """Return the size of a force unit such as ``"Hartree/Bohr"`` or ``"kcal/mol/Ang"`` in eV/Å."""
     energy, slash, length = name.rpartition("/")
     if not slash:
-        raise InputError(f"Force unit {name!r} is not of the form energy/length, e.g. 'Hartree/Bohr'.")
+        raise InputError(f"force unit {name!r} is not of the form energy/length, e.g. 'Hartree/Bohr'")
     return parse_unit(energy, ENERGY_UNITS) / parse_unit(length, LENGTH_UNITS)
 
 
@@ -141,15 +141,15 @@ def parse_stress_unit(name: str) -> float:
     for form in STRESS_FORMS:
         if match := re.fullmatch(form, name):
             return parse_unit(match[1], ENERGY_UNITS) / parse_unit(match[2], LENGTH_UNITS) ** 3
-    raise InputError(f"Stress unit {name!r} is not of the form eV/Ang^3; {', '.join(PRESSURE_UNITS)} are known too.")
+    raise InputError(f"stress unit {name!r} is not of the form eV/Ang^3; {', '.join(PRESSURE_UNITS)} are known too")
 
 
 def _open(path: Path) -> tuple[Iterator[Atoms], _Units]:
     """Return the raw frames of a file and the units that go with its format."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz.")
+        raise InputError(f"{path}: no such file. Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz")
     if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty.")
+        raise DataError(f"{path}: the file is empty")
     if path.suffix == ".npz":
         return _read_npz(path), _Units("kcal/mol")
     if path.suffix == ".db":
@@ -164,9 +164,9 @@ def _select(frames: Iterator[Atoms], index: str | int) -> Iterator[tuple[int, At
     try:
         wanted = string2index(index) if isinstance(index, str) else index
     except ValueError:
-        raise InputError(f"Index {index!r} is not a number or a slice such as ':100'.") from None
+        raise InputError(f"index {index!r} is not a number or a slice such as ':100'") from None
     if isinstance(wanted, str):
-        raise InputError(f"Index {index!r} is not a number or a slice such as ':100'.")
+        raise InputError(f"index {index!r} is not a number or a slice such as ':100'")
     numbered = enumerate(frames)
     if isinstance(wanted, int):
         if wanted >= 0:
@@ -236,7 +236,7 @@ def _read_npz(path: Path) -> Iterator[Atoms]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if archive[name].dtype.kind in "iuf"}
     except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a complete .npz archive of plain arrays ({error}). Download it again.") from error
+        raise DataError(f"{path}: not a complete .npz archive of plain arrays ({error}). Download it again") from error
     for names in (("nuclear_charges", "coords", "energies", "forces"), ("z", "R", "E", "F")):
         if set(names) <= set(arrays):
             numbers, positions, energies, forces = (arrays[name] for name in names)
@@ -244,17 +244,17 @@ def _read_npz(path: Path) -> Iterator[Atoms]:
     else:
         raise InputError(
             f"{path}: has the arrays {sorted(arrays)}, but an MD17 archive has z, R, E, F and an rMD17 archive "
-            "nuclear_charges, coords, energies, forces. Convert other archives to extended XYZ."
+            "nuclear_charges, coords, energies, forces. Convert other archives to extended XYZ"
         )
     shape = (len(positions), len(numbers), 3)
     if positions.shape != shape or forces.shape != shape or energies.size != shape[0]:
         raise DataError(
             f"{path}: shapes do not fit: coordinates {positions.shape}, forces {forces.shape}, "
-            f"energies {energies.shape} for {len(numbers)} atoms."
+            f"energies {energies.shape} for {len(numbers)} atoms"
         )
     origin = arrays.get("old_indices", np.arange(len(positions))).reshape(-1)
     if len(origin) != len(positions):
-        raise DataError(f"{path}: {len(origin)} old_indices for {len(positions)} frames.")
+        raise DataError(f"{path}: {len(origin)} old_indices for {len(positions)} frames")
     for frame, energy in enumerate(energies.reshape(-1)):
         atoms = Atoms(numbers=numbers, positions=positions[frame], info={"md17_index": int(origin[frame])})
         atoms.info["energy"] = float(energy)
@@ -269,7 +269,7 @@ def _read_db(path: Path) -> tuple[Iterator[Atoms], _Units]:
         metadata = database.metadata
         database.count()
     except Exception as error:  # sqlite, json and ASE each raise their own kinds
-        raise DataError(f"{path}: not an ASE database that can be read ({error}).") from error
+        raise DataError(f"{path}: not an ASE database that can be read ({error})") from error
     dictionary = metadata.get("_property_unit_dict", {})
     stored = {name.lower().removeprefix("ref_"): str(unit) for name, unit in dictionary.items() if unit}
     energy, length = stored.get("energy") or "eV", metadata.get("_distance_unit") or "Ang"
@@ -288,7 +288,7 @@ def _db_rows(path: Path, database: Database) -> Iterator[Atoms]:
                 else:
                     atoms.info[name] = value.reshape(-1)[0] if value.size == 1 else np.squeeze(value)
         except Exception as error:
-            raise DataError(f"{path}: row {row.id} cannot be read: {error}. {good} rows before it are good.") from error
+            raise DataError(f"{path}: row {row.id} cannot be read: {error}. {good} rows before it are good") from error
         yield atoms
 
 
@@ -302,5 +302,5 @@ def _read_other(path: Path) -> Iterator[Atoms]:
     except Exception as error:  # each of ASE's formats raises its own kinds
         raise DataError(
             f"{path}: frame {good} cannot be read as {path.suffix or 'any format ASE knows'} ({error}). "
-            "Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz."
+            "Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz"
         ) from error

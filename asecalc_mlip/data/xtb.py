@@ -7,7 +7,6 @@ and momenta to the last bit, so a run that was killed goes on as if it had not b
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from ase.constraints import FixCom
-from ase.io import read
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import BFGS
@@ -26,6 +24,7 @@ from tqdm import tqdm
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.extras import needs
+from asecalc_mlip.files import append_text, read_structure
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 
@@ -66,11 +65,11 @@ class XtbSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature_K < 20000:
-            raise InputError(f"A temperature of {self.temperature_K} K is not possible here; give 1 to 20000.")
+            raise InputError(f"a temperature of {self.temperature_K} K is not possible here; give 1 to 20000")
         if not 0 < self.timestep_fs <= 2:
-            raise InputError(f"A time step of {self.timestep_fs} fs; give 0.1 to 2, with hydrogen 0.5.")
+            raise InputError(f"a time step of {self.timestep_fs} fs; give 0.1 to 2, with hydrogen 0.5")
         if self.spacing_fs < self.timestep_fs or self.equilibration_fs < 0:
-            raise InputError("The spacing of frames has to be at least one time step, the equilibration at least 0.")
+            raise InputError("the spacing of frames has to be at least one time step, the equilibration at least 0")
 
 
 def make_dataset(
@@ -106,7 +105,7 @@ def make_dataset(
     """
     settings = settings or XtbSettings()
     output = Path(output)
-    start = molecule.copy() if isinstance(molecule, Atoms) else _read_structure(Path(molecule))
+    start = molecule.copy() if isinstance(molecule, Atoms) else read_structure(molecule)
     _check_electrons(start, settings)
     calculator = xtb_calculator(settings)
     done, atoms = _resume(output, start, settings)
@@ -114,7 +113,7 @@ def make_dataset(
     with tqdm(total=n_frames, initial=min(done, n_frames), unit="frame", disable=not progress) as bar:
         for number in range(done, n_frames):
             atoms = _next_frame(atoms, start, number, calculator, settings)
-            _append(output, _format(atoms, number, settings))
+            append_text(output, _format(atoms, number, settings))
             bar.set_postfix(T=f"{atoms.get_temperature():.0f} K", E=f"{atoms.info['energy']:.3f} eV")
             bar.update()
     return output
@@ -129,24 +128,13 @@ def xtb_calculator(settings: XtbSettings) -> Calculator:
     return TBLite(None, method=settings.method, charge=settings.charge, multiplicity=settings.multiplicity, verbosity=0)
 
 
-def _read_structure(path: Path) -> Atoms:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Give a structure file that ASE reads, e.g. an XYZ file.")
-    try:
-        atoms = read(path)
-    except Exception as error:  # each of ASE's formats raises its own kinds
-        raise InputError(f"{path}: cannot be read as a structure ({error}).") from error
-    assert isinstance(atoms, Atoms)  # without an index ASE returns the last structure
-    return atoms
-
-
 def _check_electrons(start: Atoms, settings: XtbSettings) -> None:
     """Refuse a spin that the number of electrons does not allow; tblite computes something else without a word."""
     electrons = int(start.numbers.sum()) - settings.charge
     if (electrons - settings.multiplicity) % 2 == 0:
         raise InputError(
             f"{start.get_chemical_formula()} with charge {settings.charge} has {electrons} electrons, which does not "
-            f"go with multiplicity {settings.multiplicity}. Check the charge, or give the multiplicity (2S+1)."
+            f"go with multiplicity {settings.multiplicity}. Check the charge, or give the multiplicity (2S+1)"
         )
 
 
@@ -167,7 +155,7 @@ def _next_frame(atoms: Atoms | None, start: Atoms, number: int, calculator: Calc
     except (RuntimeError, ValueError) as error:
         raise DataError(
             f"{settings.method} failed on the way to frame {number} ({error}). The frames before it are kept. "
-            "Is the charge right? Else lower the temperature or the time step."
+            "Is the charge right? Else lower the temperature or the time step"
         ) from error
     return atoms
 
@@ -221,7 +209,7 @@ def _same_run(output: Path, last: Atoms, start: Atoms, settings: XtbSettings) ->
     if "momenta" not in last.arrays:
         unlike.append("no momenta there")
     if unlike:
-        raise InputError(f"{output} belongs to another run ({'; '.join(unlike)}). Choose another output file.")
+        raise InputError(f"{output} belongs to another run ({'; '.join(unlike)}). Choose another output file")
 
 
 def _cut(output: Path, n_lines: int) -> None:
@@ -257,13 +245,3 @@ def _format(atoms: Atoms, number: int, settings: XtbSettings) -> str:
     table = np.hstack([atoms.positions, atoms.get_momenta(), atoms.arrays["forces"]])
     rows = [f"{s} {' '.join(map(repr, row))}" for s, row in zip(atoms.symbols, table.tolist(), strict=True)]
     return "\n".join([str(len(atoms)), comment, *rows]) + "\n"
-
-
-def _append(output: Path, text: str) -> None:
-    try:
-        with open(output, "a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error}). Make room and run the same command again.") from error

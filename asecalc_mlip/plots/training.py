@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 
 from asecalc_mlip.files import save_figure
 from asecalc_mlip.plots.style import BLUE, GREEN, GREY, LEGEND, ORANGE, new_figure, tidy
+from asecalc_mlip.units import ERROR_UNITS
 
 __all__ = ["learning_curve", "parity"]
 
-_UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+_UNITS = {quantity: unit.removeprefix("m") for quantity, unit in ERROR_UNITS.items()}
 
 
 def parity(

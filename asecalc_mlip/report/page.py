@@ -10,10 +10,9 @@ from asecalc_mlip.report.card import card_rows
 from asecalc_mlip.report.findings import mean_std, slopes, structure_errors
 from asecalc_mlip.report.measurements import DIATOMIC, PARITY
 from asecalc_mlip.report.subject import Subject
+from asecalc_mlip.units import ERROR_UNITS as UNITS
 
 __all__ = ["page"]
-
-UNITS = {"energy": "meV", "energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 
 
 def page(subject: Subject, found: dict[str, Any], summary: bytes, pieces: Path) -> str:

@@ -164,7 +164,7 @@ def test_bad_input_is_named():
         msd(walk(10, 2), dt_fs=0.0)
     with pytest.raises(InputError, match="needs more than 50, not 20"):
         msd(walk(20, 2), dt_fs=1.0, max_lag=50)
-    with pytest.raises(InputError, match="Frame 3"):
+    with pytest.raises(InputError, match="frame 3"):
         broken = walk(20, 2)
         broken[3] = np.nan
         msd(broken, dt_fs=1.0)

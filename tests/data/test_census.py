@@ -92,7 +92,7 @@ def test_unweighted_labels_are_not_judged(frames):
 
 def test_positions_not_finite(frames):
     frames[5].positions[0, 0] = np.nan
-    with pytest.raises(DataError, match="Positions or cell of frame 5"):
+    with pytest.raises(DataError, match="positions or cell of frame 5"):
         check_labels(frames, ALL)
 
 
@@ -186,7 +186,7 @@ def test_mixed_keys_are_told(tmp_path, frames):
 def test_no_frames_and_unknown_labels(frames):
     with pytest.raises(DataError, match="no frames"):
         census([])
-    with pytest.raises(DataError, match="Unknown labels.*dipole"):
+    with pytest.raises(DataError, match="unknown labels.*dipole"):
         check_labels(frames, {"dipole": 1.0})
 
 

@@ -109,7 +109,7 @@ def shifted(frames, energy=0.0, factor=1.0):
 
 
 def test_another_level_of_theory_is_told_from_other_units(calculator):
-    (text, forces) = evaluate_frames(calculator, shifted(labelled(calculator, forces=0.01), -10852.0)).warnings[-2:]
+    (text, forces) = evaluate_frames(calculator, shifted(labelled(calculator, forces=0.01), -10852.0)).hints
     assert "+1206 eV per atom" in text and "another level of theory" in text and "forces are sane" in forces
     text = str(evaluate_frames(calculator, shifted(labelled(calculator), -10.0, 23.0605)))
     assert "in kcal/mol/Å" in text and "sane" not in text
@@ -134,7 +134,7 @@ def test_shifts_that_differ_by_element_are_one_level_of_theory(calculator):
 
 def test_good_and_bad_models_get_no_hint(calculator):
     for energy, forces in ((0.0, 0.0), (0.2, 0.1)):
-        assert evaluate_frames(calculator, labelled(calculator, energy=energy, forces=forces)).warnings == []
+        assert evaluate_frames(calculator, labelled(calculator, energy=energy, forces=forces)).hints == []
 
 
 def test_the_command_writes_predictions_figure_and_json(calculator, tmp_path, monkeypatch):
@@ -149,8 +149,8 @@ def test_the_command_writes_predictions_figure_and_json(calculator, tmp_path, mo
     result = CliRunner().invoke(main, [*command, "--predictions", "p.xyz", "--figure", "parity.png"])
     assert result.exit_code == 0 and "worst by energy, meV/atom: frame " in result.output
     stored = json.loads((tmp_path / "e.json").read_text())
-    for name in ("mae", "rmse", "mean_error", "worst", "config_types", "counts", "warnings"):
-        assert stored[name] or name == "warnings"
+    for name in ("mae", "rmse", "mean_error", "worst", "config_types", "counts"):
+        assert stored[name]
     assert (tmp_path / "parity.png").stat().st_size > 10_000
     written = read("p.xyz", index=":")
     expected = calculator.evaluate(frames)

@@ -82,7 +82,7 @@ def test_wrong_input_is_told(water, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         make_dataset(tmp_path / "absent.xyz", tmp_path / "b.xyz")
     (tmp_path / "bad.xyz").write_text("hello")
-    with pytest.raises(InputError, match="cannot be read as a structure"):
+    with pytest.raises(InputError, match="bad.xyz cannot be read"):
         make_dataset(tmp_path / "bad.xyz", tmp_path / "b.xyz")
 
 
