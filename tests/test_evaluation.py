@@ -102,7 +102,7 @@ def test_what_was_computed_is_kept(calculator, mixed, monkeypatch):
         for result in calculator.evaluate_iter(iter(mixed)):
             results.append(result)
     assert len(results) == largest == 3
-    for part in (f"structure {largest}", "216 atoms", f"{edges:,} edges", "per atom", "GB can be had", "smaller"):
+    for part in (f"structure {largest}", "216 atoms", f"{edges:,} edges", "per atom", "GB are free", "smaller"):
         assert part in str(caught.value)
 
 

@@ -199,7 +199,7 @@ class CommitteeEngine:
         return sum(engine.bytes_needed(n_atoms, n_edges) for engine in self.engines)
 
     def describe(self) -> str:
-        """What runs, in a few words."""
+        """Name the engine in a few words."""
         kinds = list(dict.fromkeys(engine.describe() for engine in self.engines))
         return f"{len(self.engines)} × {kinds[0]}" if len(kinds) == 1 else "; ".join(kinds)
 

@@ -5,8 +5,8 @@ native       the whole network in one native call, on the CPU
 compiled     traced and compiled once per machine by AOTInductor
 cuda-graph   recorded once per size and replayed, on a GPU
 
-A sum of potentials of which a part runs natively has an engine for each part. `MemoryGuard` is what a calculator has:
-one of these, and a refusal of what would not fit into memory.
+A sum of potentials of which a part runs natively has an engine for each part. A calculator has
+one of these in a `MemoryGuard`, which refuses structures that would not fit into memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every way to run a model offers, so that nobody has to know which one it is."""
+"""The protocol of engines: every way to run a model offers the same, so no caller asks which one it has."""
 
 from __future__ import annotations
 
@@ -42,4 +42,4 @@ class Engine(Protocol):
         """Memory that a call takes beyond the graph itself."""
 
     def describe(self) -> str:
-        """Say what runs, in a few words; for people."""
+        """Name the engine in a few words, for people."""

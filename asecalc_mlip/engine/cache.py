@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 
 
 def machine() -> str:
-    """What compiled code depends on here: a home folder may be shared between processors that differ."""
+    """The processor that compiled code is for, as text: a home folder may be shared between processors that differ."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         instructions = next(line for line in lines if line.startswith(("flags", "Features")))
@@ -101,7 +101,7 @@ def store(name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> P
 
 
 def _check_owner(folder: Path) -> None:
-    # What lies here is run, so nobody else may put anything here.
+    # Files here are run, so nobody else may put any here.
     if os.name == "posix":
         status = folder.stat()
         if status.st_uid != os.getuid() or status.st_mode & 0o022:

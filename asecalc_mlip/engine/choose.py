@@ -83,7 +83,7 @@ def _fastest(potential: Potential) -> EngineName:
         return CudaGraphEngine.name
     on_cpu = potential.e0.device.type == "cpu"
     if on_cpu and not NativeEngine.serves(potential) and CompiledEngine.pays(potential):
-        # A build takes longer than many calculations, so only who asks for it gets one.
+        # A build takes longer than many calculations, so it is made on request only.
         return CompiledEngine.name if CompiledEngine.is_cached(potential) else _uncompiled(potential)
     return _uncompiled(potential)
 

@@ -1,7 +1,7 @@
 """The eager engine for structures that are too large for it: message passing goes through the edges in pieces.
 
-What fills the memory is not atoms but edges: autograd keeps several numbers per edge, block and feature. Here a block
-keeps only what there is per atom, and its edges are taken some ten thousand at a time, in the backward pass once more:
+Not atoms but edges fill the memory: autograd keeps several numbers per edge, block and feature. Here a block
+keeps only its numbers per atom, and its edges are taken some ten thousand at a time, in the backward pass once more:
 
     y = Σ_pieces f(edges of the piece, atoms)        ∂L/∂atoms = Σ_pieces (∂f/∂atoms)ᵀ ∂L/∂y
 
@@ -57,7 +57,7 @@ class ChunkedEngine:
         return autograd_bytes(self.potential, n_atoms, n_edges, native=False, piece=self.edges_per_piece)
 
     def describe(self) -> str:
-        """Say what runs, in a few words."""
+        """Name the engine in a few words."""
         return f"eager in pieces of {self.edges_per_piece:,} edges"
 
 

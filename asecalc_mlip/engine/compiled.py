@@ -1,10 +1,10 @@
 """Forward and backward pass of a network traced together and compiled by AOTInductor, once per machine.
 
 The program takes the weights as inputs, so that one build serves every model of the same sizes, and any number of
-atoms and edges. It is for what the native engine, which is faster, does not run. On one core, against eager with native
-messages, SchNet ran 1.3 (512 atoms) to 2.2 (aspirin) times as fast; PaiNN 2.2 times for aspirin, but 0.7 times for 512
-atoms, and 2.7 to 4 times against plain torch (benchmarks/speed/engines.py). Compiling takes half a minute and a C++
-compiler.
+atoms and edges. It serves models that the native engine, which is faster, does not run. On one core, against eager with
+native messages, SchNet ran 1.3 (512 atoms) to 2.2 (aspirin) times as fast; PaiNN 2.2 times for aspirin, but 0.7 times
+for 512 atoms, and 2.7 to 4 times against plain torch (benchmarks/speed/engines.py). Compiling takes half a minute and a
+C++ compiler.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class CompiledEngine:
 
     @staticmethod
     def why_not(potential: Potential) -> str | None:
-        """What keeps this engine from running a potential, or None where it can."""
+        """Reason why this engine cannot run a potential, or None where it can."""
         return "its forces are no derivative of its energy" if potential.direct_forces else None
 
     @staticmethod
@@ -111,7 +111,7 @@ class CompiledEngine:
         return autograd_bytes(self.potential, n_atoms, n_edges, native=False)
 
     def describe(self) -> str:
-        """Say what runs, in a few words."""
+        """Name the engine in a few words."""
         return f"compiled {self.potential.architecture} (AOTInductor)"
 
     def _run(self, graph: AtomGraph, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +182,7 @@ def _build(potential: Potential, target: Path) -> None:
     )
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # The compiler's own deprecations are of no use to who runs a model.
+        # Deprecations inside the compiler are of no use to the user of a model.
         warnings.simplefilter("ignore")
         try:
             exported = _exported(potential)
@@ -202,7 +202,7 @@ def _options() -> dict[str, Any]:
     # One thread in the loops over edges: several would sum by atomic operations, four times slower.
     options: dict[str, Any] = {"cpp.threads": 1}
     if hasattr(config.aot_inductor, "compile_wrapper_opt_level"):
-        # What calls the loops one after another is most of the code and takes none of the time.
+        # The code that calls the loops one after another is long and takes no time.
         options["aot_inductor.compile_wrapper_opt_level"] = "O0"
     return options
 
@@ -225,7 +225,7 @@ def _exported(potential: Potential) -> Any:
 
 
 class _Module(torch.nn.Module):
-    """What export takes: a module with named arguments."""
+    """A module with named arguments, as export takes it."""
 
     def __init__(self, traced: Callable):
         super().__init__()
@@ -257,7 +257,7 @@ def _load(path: Path, device: torch.device) -> Program:
 
 def _opened(path: Path, device_index: int) -> Program:
     try:
-        # The loader itself: what wraps it imports the whole compiler, two seconds that a first step would wait.
+        # The loader itself: its wrapper imports the whole compiler, two seconds that a first step would wait.
         return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, device_index).run
     except (AttributeError, TypeError):
         # It is torch's own affair, and other versions have one with other arguments.

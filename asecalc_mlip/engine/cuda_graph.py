@@ -30,7 +30,7 @@ __all__ = ["CudaGraphEngine"]
 MOST_BUCKETS = 4
 # Beyond, a GPU is busy with the arithmetic and the launches no longer count.
 MOST_EDGES = 200_000
-# What part of a kept bucket may be padding before a smaller one is made.
+# Share of a kept bucket that may be padding before a smaller one is made.
 MOST_PADDING = 0.3
 
 Key = tuple[int, bool, bool, bool]
@@ -77,7 +77,7 @@ class CudaGraphEngine:
 
     @staticmethod
     def why_not(potential: Potential) -> str | None:
-        """What keeps this engine from running a potential, or None where it can."""
+        """Reason why this engine cannot run a potential, or None where it can."""
         if potential.e0.device.type != "cuda":
             return f"it runs on a GPU, and the model is on {potential.e0.device}"
         return (
@@ -102,7 +102,7 @@ class CudaGraphEngine:
         return autograd_bytes(self.potential, n_atoms, n_edges, native=False)
 
     def describe(self) -> str:
-        """Say what runs, in a few words."""
+        """Name the engine in a few words."""
         if self._broken:
             return self._eager.describe()
         digits = "" if self.precision == "float32" else f", {self.precision}"
@@ -169,7 +169,7 @@ class CudaGraphEngine:
 
 
 class _Bucket:
-    """Buffers of one size and what evaluates them."""
+    """Buffers of one size with their evaluation."""
 
     def __init__(self, static: AtomGraph, far: float, evaluate: Callable[[], Prediction]):
         self.static, self.far, self.evaluate = static, far, evaluate

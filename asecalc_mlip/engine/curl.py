@@ -1,7 +1,7 @@
 r"""How far a field of forces is from the gradient of an energy: the asymmetry of its Jacobian.
 
-Forces F = −∂E/∂r have a symmetric Jacobian J = ∂F/∂r, minus the Hessian of E. What a structure has of the antisymmetric
-part (in three dimensions: the curl) is measured as
+Forces F = −∂E/∂r have a symmetric Jacobian J = ∂F/∂r, minus the Hessian of E. The antisymmetric
+part (in three dimensions: the curl) of a structure is measured as
 
     c = ‖J − Jᵀ‖ / ‖J‖   (Frobenius)        0: conservative;  √2: J like white noise;  2: J antisymmetric
 

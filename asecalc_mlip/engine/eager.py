@@ -44,7 +44,7 @@ class EagerEngine:
         return autograd_bytes(self.potential, n_atoms, n_edges, native=native_messages(self.potential))
 
     def describe(self) -> str:
-        """Say what runs, in a few words."""
+        """Name the engine in a few words."""
         native = native_messages(self.potential)
         digits = "" if self.precision == "float32" else f", {self.precision}"
         return f"eager, {'native' if native else 'plain torch'} message passing{digits}"

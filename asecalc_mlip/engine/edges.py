@@ -1,4 +1,4 @@
-"""What the engines that work on edge vectors share: network and gradient in, a `Prediction` out."""
+"""Shared by the engines that work on edge vectors: network and gradient in, a `Prediction` out."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def assemble(
     forces: bool,
     stress: bool,
 ) -> Prediction:
-    """Prediction from the output of the network (N,), that of lone atoms by number, and ∂/∂(edge vectors) (E, 3)."""
+    """Prediction from the output of the network (N,), that of isolated atoms by number, and the gradient (E, 3)."""
     energies = (raw - alone.index_select(0, graph.numbers)) * potential.scale
     energies = energies + potential.e0.index_select(0, graph.numbers)
     if gradient is None or not (forces or stress):

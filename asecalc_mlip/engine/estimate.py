@@ -1,4 +1,4 @@
-"""Memory of the engines that run through autograd, from what an architecture says of itself."""
+"""Memory of the engines that run through autograd, from the traits of an architecture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EDGE_BYTES, EDGE_BYTES_NATIVE = 600, 150
 def autograd_bytes(
     potential: Potential, n_atoms: int, n_edges: int, *, native: bool, piece: int | None = None
 ) -> float:
-    """What autograd keeps for a graph, good to about 20 %; see `asecalc_mlip.models.traits.Network.numbers_kept`."""
+    """Bytes that autograd keeps for a graph, good to about 20 %; see `Network.numbers_kept`."""
     kept = potential.network.numbers_kept(n_atoms, n_edges, native=native, piece=piece)
     return potential.dtype.itemsize * kept + EDGE_BYTES * n_edges
 

@@ -1,4 +1,4 @@
-"""An engine that refuses what would not fit into memory before it is tried, and goes in pieces where only that fits."""
+"""An engine that looks at memory first: what is too large goes in pieces, or is refused before the machine runs out."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["MemoryGuard"]
 
 # Share of the free memory that an estimate may take up: it is good to about 20 %.
 _SHARE = 0.8
-# Bytes; below this, reading what is free costs more than it can tell.
+# Bytes; below this, reading how much is free takes longer than it is worth.
 _SMALL = 2**27
 
 
 class MemoryGuard:
-    """Runs an engine with an eye on memory; what every calculator has as its engine.
+    """Runs an engine with an eye on memory; every calculator has one.
 
-    What was let through once is let through again, so that the memory which an engine keeps for the next step of the
-    same dynamics does not count against it.
+    A size that was let through once is let through again, so that the memory which an engine keeps for the next step
+    of the same dynamics does not count against it.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class MemoryGuard:
         Raises
         ------
         NotEnoughMemoryError
-            With atoms, edges, the estimate, what is free, and what can be done.
+            With atoms, edges, the estimate, the free memory, and ways out.
         """
         needed = self.bytes_needed(graph.n_atoms, graph.n_edges)
         # The edges of a dynamics come and go by a few per cent.
@@ -105,7 +105,7 @@ class MemoryGuard:
         return self.engine.bytes_needed(n_atoms, n_edges)
 
     def describe(self) -> str:
-        """Say what runs, in a few words."""
+        """Name the engine in a few words."""
         return self.engine.describe()
 
     def _by_pieces(self, graph: AtomGraph, reason: str, forces: bool, stress: bool) -> Prediction:
@@ -116,7 +116,7 @@ class MemoryGuard:
         return found
 
     def _pieces_for(self, graph: AtomGraph, reason: str) -> ChunkedEngine | None:
-        """An engine for what is too large for this one, or None where there is none or not even that fits."""
+        """Engine for a structure that is too large for this one, or None where there is none or not even that fits."""
         if not self.holds_edges:
             return None
         pieces = self._in_pieces or ChunkedEngine(self.potential)
@@ -146,14 +146,14 @@ class MemoryGuard:
         return _SHARE * (memory.available_bytes(self.device) + kept)
 
     def _message(self, graph: AtomGraph, free: float | None = None) -> str:
-        """What is wrong, with numbers, and what can be done."""
+        """Text of the error: numbers, and ways out."""
         needed = self.bytes_needed(graph.n_atoms, graph.n_edges)
         free = memory.available_bytes(self.device) if free is None else free
         many = f"{graph.n_structures} structures with " if graph.n_structures > 1 else ""
         return (
             f"{many}{graph.n_atoms:,} atoms and {graph.n_edges:,} edges ({graph.n_edges / graph.n_atoms:.0f} per atom) "
             f"need about {memory.gigabytes(needed)} in the engine '{self.describe()}' on {self.device}; "
-            f"{memory.gigabytes(free)} can be had. {self._advice()}"
+            f"{memory.gigabytes(free)} are free. {self._advice()}"
         )
 
     def _advice(self) -> str:

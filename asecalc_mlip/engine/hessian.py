@@ -7,7 +7,8 @@ with their graph, and every row costs one backward pass through it. The native k
 there rows go one by one, elsewhere as many at once as memory and caches allow. Each part of a sum goes its own way.
 
 It is the second derivative at a point. PaiNN takes lengths of vectors that can vanish, by symmetry or in a plane, as
-√(|v|² + 10⁻⁸): its curvature there can be large within 10⁻⁴ of zero and differ from what vibrations of 0.01 Å feel.
+√(|v|² + 10⁻⁸): its curvature there can be large within 10⁻⁴ of zero and differ from the curvature that
+vibrations of 0.01 Å feel.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
     graph : AtomGraph
         One structure.
     rows : int, optional
-        Rows at once; default: what memory allows, or the own way of the architecture.
+        Rows at once; default: as many as memory allows, or the own way of the architecture.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def _rows(potential: Potential, graph: AtomGraph) -> int:
     if (_GRAPH + _ROW) * one > free:
         raise NotEnoughMemoryError(
             f"the Hessian of {graph.n_atoms:,} atoms and {graph.n_edges:,} edges needs about "
-            f"{(_GRAPH + _ROW) * one / 1e9:.3g} GB; {free / 1e9:.3g} GB can be had. Take a smaller structure, or "
+            f"{(_GRAPH + _ROW) * one / 1e9:.3g} GB; {free / 1e9:.3g} GB are free. Take a smaller structure, or "
             "finite differences of the forces"
         )
     native = potential.network.traits.native_messages and native_messages(potential)

@@ -26,10 +26,10 @@ UNITS = "Many edges per atom may also mean a cell or positions in another unit"
 
 
 def available_bytes(device: torch.device | str) -> float:
-    """Memory that can be had now without swapping; infinity where nobody can tell."""
+    """Memory that is free now without swapping; infinity where it cannot be told."""
     device = torch.device(device)
     if device.type == "cuda":
-        # What torch holds in reserve is free for torch.
+        # Memory that torch holds in reserve is free for torch.
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + reserve)
     return min(_free_in_machine(), _free_in_cgroups(), _free_by_limit())
@@ -55,7 +55,7 @@ def check_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     Raises
     ------
     NotEnoughMemoryError
-        With atoms, edges per atom, the estimate, what is free, and what can be done.
+        With atoms, edges per atom, the estimate, the free memory, and ways out.
     """
     n_atoms = len(positions)
     if n_atoms < _FEW_ATOMS:
@@ -66,7 +66,7 @@ def check_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     if needed > free:
         raise NotEnoughMemoryError(
             f"the neighbour list of {n_atoms:,} atoms with about {per_atom:.3g} edges per atom within {cutoff:g} Å "
-            f"needs about {gigabytes(needed)}; {gigabytes(free)} can be had. Take a smaller structure, or a model with "
+            f"needs about {gigabytes(needed)}; {gigabytes(free)} are free. Take a smaller structure, or a model with "
             f"a shorter cutoff. {UNITS}"
         )
 
@@ -87,7 +87,7 @@ def _free_in_machine() -> float:
 
 
 def _free_in_cgroups() -> float:
-    """The tightest of the limits that containers and schedulers set, less what is used (both versions of cgroups)."""
+    """Tightest of the limits that containers and schedulers set, less the memory in use (both versions of cgroups)."""
     free = float("inf")
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -122,7 +122,7 @@ def _free_in_group(folder: Path, limit: str, usage: str, cache: str) -> float:
 
 
 def _free_by_limit() -> float:
-    """What `ulimit -v` leaves."""
+    """Memory that `ulimit -v` leaves."""
     if sys.platform != "linux":
         return float("inf")
     import resource

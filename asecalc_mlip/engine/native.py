@@ -52,7 +52,7 @@ class NativeEngine:
 
     @staticmethod
     def why_not(potential: Potential) -> str | None:
-        """What keeps this engine from running a potential, or None where it can."""
+        """Reason why this engine cannot run a potential, or None where it can."""
         device, kernel = potential.e0.device, potential.network.traits.native
         if device.type != "cpu":
             return f"it runs on the CPU, and the model is on {device}"
@@ -80,7 +80,7 @@ class NativeEngine:
         return float(buffer) + EDGE_BYTES_NATIVE * n_edges
 
     def describe(self) -> str:
-        """Say what runs, in a few words."""
+        """Name the engine in a few words."""
         return f"native {self.potential.architecture}, {torch.get_num_threads()} threads"
 
     def _run(self, graph: AtomGraph, vectors: Tensor, derivative: bool) -> tuple[Tensor, Tensor | None]:

@@ -16,7 +16,7 @@ Precision = Literal["float32", "tf32", "bf16"]
 
 
 def check_precision(precision: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse what would have no effect: fewer digits are for float32 models on a GPU.
+    """Refuse a precision that would have no effect: fewer digits are for float32 models on a GPU.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def check_precision(precision: str, device: torch.device, dtype: torch.dtype) ->
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Matrix products in a precision inside the block; what was set before is set again after it."""
+    """Matrix products in a precision inside the block; the setting before it is restored after it."""
     if precision == "tf32":
         before = _set_matmul("tf32")
         try:
@@ -51,7 +51,7 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def _set_matmul(value: str) -> str:
-    """Set the arithmetic of float32 matrix products on GPUs and return what was set."""
+    """Set the arithmetic of float32 matrix products on GPUs and return the setting before."""
     matmul = torch.backends.cuda.matmul
     if hasattr(matmul, "fp32_precision"):
         before, matmul.fp32_precision = matmul.fp32_precision, value

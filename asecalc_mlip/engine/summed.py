@@ -17,7 +17,7 @@ __all__ = ["SumEngine"]
 
 
 class SumEngine:
-    """Adds what the engines of the parts say, each with the edges within its own cutoff.
+    """Adds the predictions of the engines of the parts, each with the edges within its own cutoff.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class SumEngine:
         return sum(engine.bytes_needed(n_atoms, int((cutoff / longest) ** 3 * n_edges)) for engine, cutoff in pairs)
 
     def describe(self) -> str:
-        """Say what runs, in a few words."""
+        """Name the engine in a few words."""
         return " + ".join(engine.describe() for engine in self.engines)
 
 

@@ -1,6 +1,6 @@
 """Message passing operations: native on the CPU, plain torch everywhere else, with the same result.
 
-`painn_message` and `schnet_message` are differentiable twice, which is what a force loss needs; `plain_kernels()` makes
+`painn_message` and `schnet_message` are differentiable twice, as a force loss needs; `plain_kernels()` makes
 them differentiable to any order. The native library is optional (setup.py builds it where there is a C++ compiler);
 `native_library()` says whether it is there.
 """

@@ -1,6 +1,6 @@
 // The contract between the native library and the package that opens it through ctypes.
 //
-// Here is what all kernels share; its other side is library.py. The weights of a network are a struct of its own, named
+// All kernels share this file; its other side is library.py. The weights of a network are a struct of its own, named
 // `Network` in NAME.cpp, whose other side, field by field, is in models/NAME.py (tests/kernels/test_contract.py compares
 // them). Whoever changes a struct or the arguments of a function raises ASECALC_ABI here and ABI in library.py, so that
 // a library from before the change is refused instead of read wrongly.

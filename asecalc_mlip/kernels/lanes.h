@@ -1,4 +1,4 @@
-// Vector registers, the exponential, matrix products and threads: what the native engine is made of.
+// Vector registers, the exponential, matrix products and threads: the parts of the native engine.
 #pragma once
 #include "asecalc_kernels.h"
 

@@ -39,7 +39,7 @@ class NativeKernel:
     weights: type[ctypes.Structure]
 
     def missing(self) -> str | None:
-        """What is wrong with the library, or None where the kernel is there."""
+        """Reason why the library does not have the kernel, or None where it has."""
         opened = library.native_library()
         if opened is None:
             return "the native library was not built; with a C++ compiler, install the package again"
@@ -77,7 +77,7 @@ class Packed:
 
 
 class Packer:
-    """Makes structs of tensors and keeps what they point at."""
+    """Makes structs of tensors and keeps the tensors alive."""
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []

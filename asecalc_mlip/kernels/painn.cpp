@@ -32,7 +32,7 @@ struct Network {  // the other side is PaiNNWeights in models/painn.py
 };
 
 template <typename T>
-struct State {  // what the backward pass needs of one block
+struct State {  // values of one block for the backward pass
   T *h, *x, *mu, *vu, *n, *h2, *o;
 };
 

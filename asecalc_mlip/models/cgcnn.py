@@ -6,13 +6,13 @@ r"""CGCNN, crystal graph convolutions (Xie, Grossman, PRL 120 (2018) 145301, eq.
     W_f, W_s and b  terms      Φ        basis
     x̂               norm(x)    f_c      envelope
 
-What differs from the paper, whose network predicts a number per crystal and needs no derivative of it:
+Differences from the paper, whose network predicts a number per crystal and needs no derivative of it:
 - f_c, the cosine cutoff, on each message. Without it a neighbour that leaves changes the energy by a step.
 - All neighbours within the cutoff instead of the nearest 12, which change places in steps too.
 - A layer norm of the features of each atom before each convolution, x̂, in place of the batch norms of messages and
   sums. Under a batch norm the energy of a structure depends on the others of its batch. Under none the sums, which are
   positive, grow with the number of neighbours: in silica to 300 over the four blocks of a new network, against 20. The
-  norm is of x and not of the sum: that of a sum that vanishes, where atoms leave, would blow up what is left of it.
+  norm is of x and not of the sum: where atoms leave, the sum vanishes, and a norm would blow up the rest of it.
 - An energy per atom instead of a mean over atoms.
 """
 

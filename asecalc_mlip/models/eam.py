@@ -10,11 +10,11 @@ r"""EAM, a trainable embedded-atom potential (Zheng, Fung, JCIM 2026, doi 10.102
     r0          bond            Å          B, ρ0    embedding, rest  eV, 1
 
 a, b are the elements of i and j; D, α, r0, A, β belong to the pair, whichever comes first. D, α, β and A are the
-softplus of what is trained, so they stay positive. A is trained as A = a·exp(β R), R the sum of covalent radii: a is
-what a neighbour at a bond's length adds to ρ, of order one for every β, where A spans many orders of magnitude.
+softplus of the trained numbers, so they stay positive. A is trained as A = a·exp(β R), R the sum of covalent radii:
+a neighbour at a bond's length adds a to ρ, which is of order one for every β, where A spans many orders of magnitude.
 
-The energy of an atom without neighbours, B ρ0² + E0 above, is what `Potential` calls its reference energy. The network
-returns the rest, with B (ρ − ρ0)² − B ρ0² written as B ρ (ρ − 2ρ0), which is exactly zero for a lone atom.
+The energy of an atom without neighbours, B ρ0² + E0 above, is its reference energy in `Potential`. The network returns
+the rest, with B (ρ − ρ0)² − B ρ0² written as B ρ (ρ − 2ρ0), which is exactly zero for an isolated atom.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class EAM(Network):
         )
 
     def _sums(self, distances: Tensor, pairs: Tensor, centers: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
-        """Morse energy (half of each pair's) and density of each atom; what `over_edges` may call with some edges."""
+        """Morse energy (half of each pair's) and density of each atom; `over_edges` may call it with some edges."""
         morse, density = self.pair_terms(distances, pairs)
         zeros = distances.new_zeros(species.shape[0])
         return zeros.index_add(0, centers, 0.5 * morse), zeros.index_add(0, centers, density)

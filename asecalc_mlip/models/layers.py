@@ -41,7 +41,7 @@ def edge_geometry(graph: AtomGraph, dtype: torch.dtype) -> tuple[Tensor, Tensor]
 def at_once(function: Callable, edges: Sequence[Tensor], atoms: Sequence[Tensor | None]) -> Any:
     """`function(*edges, *atoms)`: message passing over all edges in one go.
 
-    What a network has as `over_edges`; engine/chunked.py puts one in its place that goes through the edges in pieces.
+    The default of `over_edges` of a network; engine/chunked.py puts a function in its place that takes edges in pieces.
     The function must give the sum over the edges that it gets, and use no other tensors that need a gradient then.
     """
     return function(*edges, *atoms)

@@ -133,7 +133,7 @@ def _forward(network: Any, graph: AtomGraph) -> tuple[list[_Step], _Readout]:
 def _message_tangents(
     network: Any, block: int, step: _Step, edges: Edges, q: Tensor, mu: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Tangents after the messages of a block, in place; adds what its steps give to the Hessian."""
+    """Tangents after the messages of a block, in place; adds its steps' share to the Hessian."""
     size, d, u = network.n_features, edges.d, edges.u
     x1, x2, x3 = (part.index_select(0, edges.j) for part in step.x.split(size, dim=1))
     w, w1, w2 = edges.block(block, size)
@@ -141,7 +141,7 @@ def _message_tangents(
     over, over1, over2 = w[1] / d, w1[1] / d - w[1] / d**2, w2[1] / d - 2 * w1[1] / d**2 + 2 * w[1] / d**3
     along = (m * u[:, :, None]).sum(1)  # m · u
 
-    # What geometry enters: α(d) + γ(d) · v, and its derivatives by v.
+    # Geometry enters as α(d) + γ(d) · v, and its derivatives by v.
     by_q = x1 * w1[0]
     by_mu = (x2 * over1 * d)[:, None, :] * u[:, :, None]
     slope, bend = (g * by_q).sum(1), (g * x1 * w2[0]).sum(1)
@@ -170,7 +170,7 @@ def _message_tangents(
 
 
 def _x_tangents(message: Any, step: _Step, q: Tensor, total: Tensor) -> Tensor:
-    """Tangents (3, F, N, K) of what atoms send; adds what the silu before it gives to the Hessian."""
+    """Tangents (3, F, N, K) of the messages that atoms send; adds the share of the silu before it to the Hessian."""
     p = _linear(message[0], q)
     total += _pairs(p, _silu2(step.p1) * step.bars["s1"])
     return _linear(message[2], p.mul_(_columns(_silu1(step.p1)))).view(3, *q.shape)
@@ -191,7 +191,7 @@ def _pass_on(edges: Edges, w: list[Tensor], step: _Step, x: Tensor, q: Tensor, m
 def _mixing_tangents(
     network: Any, block: int, step: _Step, q: Tensor, mu: Tensor, total: Tensor, *, last: bool
 ) -> tuple[Tensor, Tensor]:
-    """Tangents after the mixing of a block; adds what its steps give to the Hessian."""
+    """Tangents after the mixing of a block; adds its steps' share to the Hessian."""
     size, mixing = network.n_features, network.mixings[block]
     first, second = mixing.context[0], mixing.context[2].weight
     v, u = (torch.matmul(part, mu.flatten(2)).view(mu.shape) for part in mixing.channels.weight.chunk(2))

@@ -1,4 +1,4 @@
-"""Edges in the exact Hessian of PaiNN: their geometry and filters, and what they do to matrices over pairs of atoms."""
+"""Edges in the exact Hessian of PaiNN: geometry, filters, and products with matrices over pairs of atoms."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def mixed(edges: Edges, values: Tensor, tangents: Tensor) -> Tensor:
 
 
 def moved(edges: Edges, values: Tensor, k: int) -> Tensor:
-    """Of derivatives (E, 3, M) of what arrives at atom i by edge vectors: tangents (M, N, K)."""
+    """Tangents (M, N, K) of the sums at atoms i, from their derivatives (E, 3, M) by edge vectors."""
     n = edges.n_atoms
     found = values.new_zeros(n * n, 3, values.shape[2])
     found.index_add_(0, edges.i * n + edges.j, values)

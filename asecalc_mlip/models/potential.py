@@ -40,7 +40,7 @@ class Potential(nn.Module):
     reference_energies : mapping
         Atomic number → E0 in eV. Its keys are the elements that the model knows.
     scale : float
-        eV; factor on the output of the network, of the size of what is to be learned.
+        eV; factor on the output of the network, of the size of the energies to be learned.
     """
 
     e0: Tensor
@@ -105,7 +105,7 @@ class Potential(nn.Module):
         return energies, vectors, scalars
 
     def train(self, mode: bool = True) -> Potential:
-        """See `torch.nn.Module.train`; weights may change from here on, so what was derived from them is dropped."""
+        """See `torch.nn.Module.train`; weights may change from here on, so everything derived from them is dropped."""
         self._alone = None
         return super().train(mode)
 
@@ -120,9 +120,9 @@ class Potential(nn.Module):
         return getattr(self.network, name)
 
     def _run(self, part: Callable[[AtomGraph], tuple[Tensor, ...]], graph: AtomGraph) -> tuple[Tensor, ...]:
-        """What a part of the network says of each atom; the first is its energy, in eV here."""
+        """Outputs of a part of the network for each atom; the first is turned into its energy in eV."""
         if self.training:
-            # In the same pass: another one for some lone atoms, with its gradients, would take a tenth of a step.
+            # In the same pass: another one for isolated atoms, with its gradients, would take a tenth of a step.
             lone = self._lone_atoms(graph)
             outputs = part(batch_graphs([graph, lone]))
             alone = self._by_number(lone, outputs[0][graph.n_atoms :])
@@ -167,7 +167,7 @@ class Potential(nn.Module):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about a graph, float64; B structures, N atoms.
+    """Results of a model for a graph, float64; B structures, N atoms.
 
     Attributes
     ----------
@@ -203,7 +203,7 @@ def predict(
         AtomGraph → (N,) energies in eV.
     graph : AtomGraph
     forces, stress : bool
-        What to take besides the energy.
+        Whether to compute them besides the energy.
     create_graph : bool
         Keep the result differentiable, for training on forces.
 

@@ -30,9 +30,9 @@ __all__ = [
 
 # Those that a potential is made of, by name.
 ARCHITECTURES: dict[str, type[Network]] = {}
-# What a sum may have among its parts, but no potential is made of alone: it has no weights.
+# Allowed among the parts of a sum, but not alone: these have no weights.
 _PRIORS: dict[str, type[Network]] = {}
-# What makes a network from its hyper-parameters, where that is not the class itself.
+# Function that makes a network from its hyper-parameters, where the class itself does not.
 _MAKERS: dict[type[Network], Callable[..., Network]] = {}
 
 
@@ -51,7 +51,7 @@ def register(name: str, cls: type[Network], *, prior: bool = False) -> None:
     Raises
     ------
     TypeError
-        For a class that does not say what an architecture must, naming what is missing.
+        For a class that lacks traits or methods of an architecture, naming those.
     """
     if not (isinstance(cls, type) and issubclass(cls, Network)):
         raise TypeError(f"architecture {name!r}: {cls!r} is not a subclass of asecalc_mlip.models.traits.Network")
@@ -117,12 +117,12 @@ def trainable() -> list[str]:
 
 
 def check_trainable(architecture: str) -> None:
-    """Refuse what `asecalc train` does not train from scratch.
+    """Refuse an architecture that `asecalc train` does not train from scratch.
 
     Raises
     ------
     InputError
-        For an unknown architecture, and one that is made in another way, naming that way.
+        For an unknown architecture, and one that is made in another way; the message names that way.
     """
     cls = {**ARCHITECTURES, **_PRIORS}.get(architecture)
     instead = None if cls is None else cls.traits.train_instead

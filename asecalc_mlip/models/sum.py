@@ -1,6 +1,6 @@
 r"""A sum of potentials, for delta-learning and for priors: a network learns what another potential leaves.
 
-    E_i = Σ_p s_p · network_p(i)        the first part is what learns, the others are what it adds to
+    E_i = Σ_p s_p · network_p(i)        the first part learns, the others are fixed as a rule
 
 Each part has its own cutoff and its own weights. One neighbour list, of the longest cutoff, serves all of them; a part
 of a shorter one goes over the edges within its own.

@@ -13,8 +13,8 @@ anew for keys and for values, and the features divided among heads, each with it
     Q, K, V      queries, keys, values         O        outputs        f_c      envelope
     D_K, D_V     key_filters, value_filters    P        channels       u_ij     directions
 
-As in TorchMD-NET an atom is among its own neighbours in every layer, at distance zero and without direction. What
-differs from the paper is f_c in w: the paper has it on A alone, so that a neighbour that leaves changes the vectors,
+As in TorchMD-NET an atom is among its own neighbours in every layer, at distance zero and without direction. One
+thing differs from the paper, f_c in w: the paper has it on A alone, so that a neighbour that leaves changes vectors,
 and with them the energy, by a step (the later option `vector_cutoff` of TorchMD-NET is the same). Energies are read
 from x, as in the paper's trainings on MD17, so that the last layer makes no vectors.
 """
@@ -156,7 +156,7 @@ class EquivariantAttention(nn.Module):
             Basis at the distance of an atom from itself.
         over_edges : callable
         scalars_only : bool
-            Whether vectors are of no use any more; what comes back for them is None.
+            Whether vectors are of no use any more; None is returned for them.
         """
         y, w = self._gather(self.norm(x), v, edges, at_zero, over_edges, scalars_only)
         if v is None:
@@ -175,7 +175,7 @@ class EquivariantAttention(nn.Module):
         parts = 1 if scalars_only else 2 if v is None else 3
         q, k, values = self.queries(x), self.keys(x), _rows(self.values, x, parts * self.n_features)
         if scalars_only:
-            # What is of no use is not handed over, as `over_edges` asks for the gradient of all that is.
+            # Directions are of no use here, and `over_edges` would ask for their gradient.
             edges = (edges[0], edges[1], None, *edges[3:])
         found = over_edges(self._messages, edges, (q, k, values, v))
         y, w = found if isinstance(found, tuple) else (found, None)

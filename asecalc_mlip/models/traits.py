@@ -1,4 +1,4 @@
-"""What an architecture says of itself, so that nothing else has to know it by its name."""
+"""Traits: an architecture declares its properties on its class, so that no other file asks for its name."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ class Traits:
     trims_edges : bool
         Whether dropping the edges beyond its own cutoff costs less than passing over them.
     halo : float or None
-        Cutoffs from which one block takes what an atom becomes; None where a block cannot be run on its own.
+        Reach of one block: an atom after it depends on atoms within so many cutoffs before it. None where nothing is
+        known.
     train_instead : str or None
-        None where `asecalc train` trains it from scratch, else what to do instead, as the end of a message.
+        None where `asecalc train` trains it from scratch; else the end of a message that names the other way.
     """
 
     native: NativeKernel | None
@@ -88,7 +89,7 @@ class Network(nn.Module):
     cutoff : float
         Å.
     n_features, n_blocks : int
-        Numbers that an edge carries in a block, and blocks; what memory is counted in.
+        Numbers that an edge carries in a block, and number of blocks; the estimate of memory is a multiple of both.
     over_edges : callable
         How messages are passed; see `asecalc_mlip.models.layers.at_once`.
     """
