@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from asecalc_mlip.data.labels import frame_name, is_isolated_atom
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom, unused_names
 from asecalc_mlip.data.plausibility import Problem, check_energies, check_forces, check_stresses, check_structures
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.units import LABELS
@@ -25,26 +25,27 @@ class Census:
 
     Attributes
     ----------
-    n_frames
-        Number of frames.
-    counts
+    n_frames : int
+    counts : dict of str to int
         Number of frames that have each label.
-    missing
+    missing : dict of str to list of str
         For each label the names of up to five frames without it.
-    elements
+    elements : dict of str to int
         Number of atoms of each element, by symbol, in the whole set.
-    sizes
+    sizes : (int, int)
         Smallest and largest number of atoms of a frame.
-    n_periodic
+    n_periodic : int
         Frames that are periodic in at least one direction.
-    n_isolated
-        Frames that hold one isolated atom, whose energy is an E0.
-    keys
+    keys : dict of str to dict
         For each label the names it had in the files, with counts.
-    problems
+    problems : list of Problem
         What cannot be right, most telling first.
-    warnings
+    warnings : list of str
         What may be right and should be looked at.
+    n_isolated : int
+        Frames that hold one isolated atom, whose energy is an E0.
+    others : dict of str to list of str
+        For each label that frames lack, the names in the first of them that might be it.
     """
 
     n_frames: int
@@ -57,6 +58,7 @@ class Census:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     n_isolated: int = 0
+    others: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return ", ".join(f"{label} {self.counts[label]}/{self.n_frames}" for label in LABELS)
@@ -66,6 +68,7 @@ class Census:
         low, high = self.sizes
         atoms = f"{low}" if low == high else f"{low}–{high}"
         found = [f"{label} from {', '.join(names)}" for label, names in self.keys.items() if names]
+        found += [f"{label} perhaps as {', '.join(names)}" for label, names in self.others.items() if names]
         lines = [
             f"{self}",
             f"{atoms} atoms a frame, {self.n_periodic} of {self.n_frames} frames periodic, elements: "
@@ -87,16 +90,16 @@ class Census:
 
         Parameters
         ----------
-        weights
+        weights : mapping of str to float
             Weight of each label in the loss. Labels of weight 0 may be absent.
-        allow_implausible
+        allow_implausible : bool or collection of str
             Accept values of implausible size, of all labels or of those named; NaN and missing labels are refused all
             the same.
 
         Raises
         ------
         DataError
-            A weighted label is missing, not finite or implausible. The message names the frame.
+            A weighted label is missing, not finite or implausible; the message names the frame.
         """
         if unknown := set(weights) - set(LABELS):
             raise DataError(f"unknown labels {sorted(unknown)} in the loss; labels are {', '.join(LABELS)}")
@@ -121,9 +124,14 @@ class Census:
             raise DataError(
                 f"the loss gives weight to {label}, but {absent} of {self.n_frames} frames have no {label}: "
                 f"{', '.join(self.missing[label])}{', …' if absent > len(self.missing[label]) else ''}. "
-                f"Name the label with {label}_key if the file has it under another name, leave these frames out, "
-                f"or set the weight of {label} to 0"
+                f"{self._other_name(label)}, leave these frames out, or set the weight of {label} to 0"
             )
+
+    def _other_name(self, label: str) -> str:
+        names = self.others.get(label, [])
+        if not names:
+            return f"Name the label with {label}_key if the file has it under another name"
+        return f"The file has {', '.join(names)}: name the label, for example {label}_key={names[0]}"
 
 
 def census(frames: Sequence[Atoms]) -> Census:
@@ -131,8 +139,8 @@ def census(frames: Sequence[Atoms]) -> Census:
 
     Parameters
     ----------
-    frames
-        Structures with labels in canonical places and units.
+    frames : sequence of Atoms
+        With labels in canonical places and units.
 
     Raises
     ------
@@ -160,6 +168,7 @@ def census(frames: Sequence[Atoms]) -> Census:
         problems=problems,
         warnings=warnings,
         n_isolated=sum(map(is_isolated_atom, frames)),
+        others={label: unused_names(frames[i[0]], label) for label, i in absent.items() if i},
     )
 
 

@@ -14,7 +14,7 @@ from ase.geometry import minkowski_reduce
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.errors import DataError
-from asecalc_mlip.units import LABELS
+from asecalc_mlip.units import LABELS, Label
 
 # In order of preference; case does not matter. An explicit reference goes before a bare name, which some program may
 # have written on top of it, and the plain energy before the free energy.
@@ -24,6 +24,8 @@ STRESS_NAMES = ("ref_stress", "dft_stress", "stress")
 VIRIAL_NAMES = ("ref_virial", "ref_virials", "dft_virial", "dft_virials", "virial", "virials")
 NAMES = {"energy": ENERGY_NAMES, "forces": FORCES_NAMES, "stress": STRESS_NAMES + VIRIAL_NAMES}
 
+# Beginnings of names in `info` that say something else about a frame.
+NO_LABELS = ("temperature", "time", "frame", "md17", "weight", "charge", "spin", "lattice")
 # Å between an atom and its images; no crystal has its nearest neighbours that far.
 ISOLATED = 8.0
 
@@ -35,16 +37,16 @@ def canonical(
 
     Parameters
     ----------
-    atoms
+    atoms : Atoms
         A frame as a reader made it, maybe with a calculator that holds results.
-    keys
+    keys : dict of str to str or None
         Name of each label in the file, or None to try the usual names.
-    energy, length, force, stress
+    energy, length, force, stress : float
         Units of the file in eV, Å, eV/Å and eV/Å³.
 
     Returns
     -------
-    ase.Atoms
+    Atoms
         The same object. Results of the calculator that were not used stay in ``info["calculator_…"]``.
     """
     stores = _stores(atoms)
@@ -72,6 +74,15 @@ def frame_name(atoms: Atoms, position: int | None = None) -> str:
     return "a frame" if position is None else f"frame {position}"
 
 
+def unused_names(atoms: Atoms, label: Label) -> list[str]:
+    """Return the names under which a frame may have a label that was not found: those with values of its shape."""
+    if label == "forces":
+        known = ("numbers", "positions", "momenta", "velocities", "initial_magmoms")
+        return [k for k, v in atoms.arrays.items() if k not in known and v.shape == (len(atoms), 3)]
+    sizes = (1,) if label == "energy" else (6, 9)
+    return [k for k, v in atoms.info.items() if not k.lower().startswith(NO_LABELS) and _numbers(v) in sizes]
+
+
 def is_isolated_atom(atoms: Atoms) -> bool:
     """Return whether a frame holds one atom that feels no other, so that its energy is an E0 and no structure.
 
@@ -87,6 +98,12 @@ def is_isolated_atom(atoms: Atoms) -> bool:
         return True
     lengths = np.linalg.norm(minkowski_reduce(atoms.cell.array, atoms.pbc)[0], axis=1)[atoms.pbc]
     return not bool(((lengths > 0) & (lengths <= ISOLATED)).any())  # a missing lattice vector is no image
+
+
+def _numbers(value: Any) -> int:
+    """How many real numbers with fractions a value has; integers and words are no labels."""
+    array = np.asarray(value) if isinstance(value, (float, list, tuple, np.ndarray, np.generic)) else np.zeros(0)
+    return array.size if array.dtype.kind == "f" else 0
 
 
 Hit = tuple[str, str, Any]

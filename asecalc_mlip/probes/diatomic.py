@@ -1,4 +1,4 @@
-"""Diatomic curves: energy and force of two lone atoms over their distance, from any ASE calculator.
+"""Diatomic curves: energy and force of an isolated dimer over its distance, from any ASE calculator.
 
 Grids (all with a step of 0.01 Å and open boundaries):
 

@@ -69,15 +69,17 @@ class ElasticConstants:
         return plain | {"stable": self.stable}
 
     def __repr__(self) -> str:
+        assumed = "no symmetry assumed" if self.symmetry == "triclinic" else f"taken as {self.symmetry}"
         head = (
-            f"{self.formula}, {self.model} ({self.symmetry}): K {self.bulk_modulus_GPa:.1f}, G "
+            f"{self.formula}, {self.model}, {assumed}: K {self.bulk_modulus_GPa:.1f}, G "
             f"{self.shear_modulus_GPa:.1f}, E {self.youngs_modulus_GPa:.1f} GPa, ν {self.poissons_ratio:.3f} (Hill)"
         )
         rows = ["  " + " ".join(f"{value:8.1f}" for value in row) for row in self.constants_GPa]
         notes = [] if self.stable else [f"  WARNING: unstable, lowest eigenvalue {self.eigenvalues_GPa[0]:.1f} GPa"]
         if not self.converged:
             notes.append("  WARNING: the crystal was not fully relaxed")
-        return "\n".join([head, *rows, *notes])
+        title = "  stiffness C, GPa, in Voigt order (xx yy zz yz xz xy):"
+        return "\n".join([head, title, *rows, *notes])
 
 
 def elastic_constants(
@@ -167,7 +169,7 @@ def _result(
         residual_stress_GPa=float(np.abs(crystal.get_stress()).max() / units.GPa),
         converged=start.converged,
         cell_lengths_A_angles_deg=crystal.cell.cellpar(),
-        formula=crystal.get_chemical_formula(),
+        formula=crystal.get_chemical_formula("metal"),
         model=model_name(calc),
     )
 

@@ -131,7 +131,7 @@ def equation_of_state(
         inside=bool(volumes.min() < v0 < volumes.max()),
         relaxed_positions=relax_positions,
         n_atoms=len(atoms),
-        formula=atoms.get_chemical_formula(),
+        formula=atoms.get_chemical_formula("metal"),
         model=model_name(calc),
     )
 

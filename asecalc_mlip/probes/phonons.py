@@ -102,7 +102,7 @@ class PhononResult:
         )
         forces = "" if self.relaxed else f"\n  WARNING: not relaxed, largest force {self.max_force_eV_per_A:.2g} eV/Å"
         return (
-            f"{self.primitive.get_chemical_formula()}, {self.spacegroup}, {self.model}: phonons up to "
+            f"{self.primitive.get_chemical_formula('metal')}, {self.spacegroup}, {self.model}: phonons up to "
             f"{self.frequencies_THz.max():.2f} THz; {state}\n  supercell {'×'.join(map(str, self.supercell))}, "
             f"{self.n_displacements} displacements of {self.displacement_A:g} Å, mesh {'×'.join(map(str, self.mesh))}; "
             f"at {self.temperatures_K[at_300]:g} K F {self.free_energy_kJ_per_mol[at_300]:.3f} kJ/mol, S "

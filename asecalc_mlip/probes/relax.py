@@ -67,8 +67,9 @@ class RelaxResult:
         state = "relaxed" if self.converged else "NOT relaxed (more steps, or another start, is needed)"
         stress = "" if self.max_stress_GPa is None else f", stress {self.max_stress_GPa:.3g} GPa"
         volume = "" if self.volume_change_percent is None else f", volume {self.volume_change_percent:+.2f} %"
+        formula = self.atoms.get_chemical_formula("metal")
         return (
-            f"{self.atoms.get_chemical_formula()}, {self.model}: {state} in {self.n_steps} steps, {gained:.4f} eV "
+            f"{formula}, {self.model}: {state} in {self.n_steps} steps, {gained:.4f} eV "
             f"lower, largest force {self.max_force_eV_per_A:.2g} eV/Å{stress}, largest move "
             f"{self.largest_move_A:.3f} Å{volume}"
         )
@@ -135,7 +136,7 @@ def relax(
                 if tell is not None and tell(run.nsteps, _largest(moved.get_forces())):
                     break
     except PropertyNotImplementedError as error:
-        raise InputError(f"{model_name(calc)} cannot relax {moved.get_chemical_formula()}: no {error}") from None
+        raise InputError(f"{model_name(calc)} cannot relax {moved.get_chemical_formula('metal')}: no {error}") from None
     moved.set_constraint(atoms.constraints)
     stress = _stress(moved) if moved.pbc.all() else None
     return RelaxResult(

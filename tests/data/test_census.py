@@ -37,6 +37,20 @@ def test_crystals_pass_with_stress():
     assert check_labels(crystal_frames(10), {**ALL, "stress": 0.1}).counts["stress"] == 10
 
 
+def test_names_that_labels_may_have_are_told(frames):
+    for atoms in frames:
+        atoms.info["my_dft_E"], atoms.info["step"], atoms.info["note"] = atoms.info.pop("energy"), 3, "hello"
+        atoms.info["temperature_K"] = 300.0
+        atoms.info["my_tensor"] = np.eye(3)
+        atoms.set_array("my_dft_F", atoms.arrays.pop("forces"))
+    found = census(frames)
+    assert found.others == {"energy": ["my_dft_E"], "forces": ["my_dft_F"], "stress": ["my_tensor"]}
+    assert "energy perhaps as my_dft_E; forces perhaps as my_dft_F" in found.report()
+    with pytest.raises(DataError, match=r"The file has my_dft_E: .*energy_key=my_dft_E, leave these frames out"):
+        found.require(ALL)
+    assert census(molecule_frames(3)).others == {"stress": []}
+
+
 @pytest.mark.parametrize(
     ("atoms", "isolated"),
     [

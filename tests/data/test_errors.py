@@ -12,6 +12,7 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.cli import main
 from asecalc_mlip.data.errors import evaluate_file, evaluate_frames
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.errors import DataError
 from tests.cases import make_structure, model_file
 
 
@@ -161,6 +162,13 @@ def test_the_command_writes_predictions_figure_and_json(calculator, tmp_path, mo
         assert atoms.info["predicted_stress"].shape == (3, 3) and atoms.info["config_type"] == "bulk"
     again = read_frames("p.xyz")  # labels are found first, so that the file can be evaluated again
     assert again[0].info["energy"] == pytest.approx(frames[0].info["REF_energy"])
+
+
+def test_names_of_labels_are_suggested(calculator):
+    atoms = make_structure("molecule")
+    atoms.info["my_E"] = -3.0
+    with pytest.raises(DataError, match=r"no labels in any of its 1 frames: .*; perhaps --energy-key my_E"):
+        evaluate_frames(calculator, [atoms])
 
 
 def test_files_that_cannot_be_written_are_refused_first(calculator, tmp_path):

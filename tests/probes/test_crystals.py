@@ -101,6 +101,8 @@ def test_elastic_constants_agree_with_matscipy_and_the_equation_of_state(copper,
     eos = equation_of_state(copper, EMT(), relax_positions=False)
     assert found.bulk_modulus_GPa == pytest.approx(eos.bulk_modulus_GPa, rel=0.01)
     assert found.stable and json.dumps(found.to_dict()) and "Hill" in repr(found)
+    assert "stiffness C, GPa" in repr(found) and "taken as cubic" in repr(found)
+    assert "no symmetry assumed" in repr(free) and "triclinic" not in repr(free)
     elastic_figure(found, path=tmp_path / "c.png")
 
 
