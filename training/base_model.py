@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import ARCHITECTURES, Potential, parts_of
 from training.config import OF_BASE, ModelConfig
 
@@ -79,7 +80,7 @@ def _check_hyperparameters(base: LoadedModel, model: ModelConfig, learner: Poten
 def _warn_of_double(base: LoadedModel, delta: LoadedModel | None) -> None:
     pretraining = pretraining_of(base)
     if delta is not None and pretraining is not None and delta.potential.architecture == "eam":
-        print(
-            f"warning: {base.path.name} was pretrained on {pretraining.get('eam', 'an EAM')}, and {delta.path.name} is "
+        LOGGER.warning(
+            f"{base.path.name} was pretrained on {pretraining.get('eam', 'an EAM')}, and {delta.path.name} is "
             "added to it: what both know counts twice at first"
         )

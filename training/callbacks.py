@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from asecalc_mlip.files import replacing, write_text
+from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.stopping import SoftStop
 from asecalc_mlip.units import ERROR_UNITS
 
@@ -151,7 +152,7 @@ class StopSignals(pl.Callback):
     def _tell(count: int) -> None:
         if count > 1:
             raise KeyboardInterrupt
-        print("stopping at the end of this epoch; again: at once", file=sys.stderr, flush=True)
+        LOGGER.warning("stopping at the end of this epoch; again: at once")
 
 
 class RunLog(pl.Callback):
@@ -212,7 +213,7 @@ class RunLog(pl.Callback):
             assert trainer.max_epochs is not None
             done = trainer.current_epoch + 1
             left = self.seconds / max(1, done) * (trainer.max_epochs - done)
-            print(f"epoch {row['epoch'] + 1}/{trainer.max_epochs}, {text}, {left / 60:.0f} min left", flush=True)
+            LOGGER.info(f"epoch {row['epoch'] + 1}/{trainer.max_epochs}, {text}, {left / 60:.0f} min left")
 
 
 _SHOWN = [(name.removesuffix("_per_atom"), f"val_{name}_mae", unit) for name, unit in ERROR_UNITS.items()]

@@ -21,6 +21,7 @@ from asecalc_mlip.engine.device import checked_device
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.models import Potential, check_trainable
+from asecalc_mlip.logs import LOGGER
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, weights_digest
 from training.initial import Start, make_start
@@ -81,7 +82,7 @@ def prepare(config: TrainConfig) -> Run:
     training = [frames[i] for i in split.train]
     _check_test(config, training)
     start = make_start(config, training)
-    print(start.table())
+    LOGGER.info(start.table())
     old = make_old_level(config, start)
     weak = make_weak(config.weak, config.loss, start.potential)
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ def prepare(config: TrainConfig) -> Run:
         steps_per_epoch=config.run.steps_per_epoch,
         replay=Replay(old.replay, config.finetune.replay) if old is not None and old.replay else None,
     )
-    print(f"{_name(start.potential)}, cutoff {start.potential.cutoff} Å; output in {folder}")
+    LOGGER.info(f"{_name(start.potential)}, cutoff {start.potential.cutoff} Å; output in {folder}")
     return Run(config, folder, frames, split, start, data, weak, old, recipe_of(config.data.train, frames))
 
 
@@ -118,7 +119,7 @@ def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]
         frames, split = label_sources(config, frames, folder)
         name = str(folder / LABELLED)
     counts = census(frames)
-    print(f"{name}: {counts}")
+    LOGGER.info(f"{name}: {counts}")
     counts.require(label_weights(config.loss), allow_implausible=large_labels(name, frames))
     return frames, split
 
@@ -140,9 +141,9 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
             f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or use "
             "the same settings to continue it"
         )
-    print(f"continuing the run in {folder}")
+    LOGGER.info(f"continuing the run in {folder}")
     if config.optimizer.schedule == "cosine" and before["run"]["max_epochs"] != config.run.max_epochs:
-        print(
+        LOGGER.info(
             f"note: the cosine of the learning rate ended at epoch {before['run']['max_epochs']} and now ends at "
             f"{config.run.max_epochs}; the rate jumps, and the result is not that of one run of this length"
         )
@@ -181,7 +182,7 @@ def _split(config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuin
     else:
         split = make_split(len(frames), data.n_train, data.n_val, seed=data.split_seed)
     split = replace(_known_elements(split, frames), data_sha256=digest)
-    print(f"split: {len(split.train)} train, {len(split.val)} validation, {len(split.test)} test")
+    LOGGER.info(f"split: {len(split.train)} train, {len(split.val)} validation, {len(split.test)} test")
     return split
 
 
@@ -204,7 +205,7 @@ def _known_elements(split: Split, frames: Sequence[Atoms]) -> Split:
     if not out:
         return split
     absent = sorted({chemical_symbols[z] for i in out for z in frames[i].numbers if int(z) not in known})
-    print(f"warning: {len(out)} validation or test frames left out, because no training frame has {', '.join(absent)}")
+    LOGGER.warning(f"{len(out)} validation or test frames left out, because no training frame has {', '.join(absent)}")
     val, test = ([i for i in part if fits[i]] for part in (split.val, split.test))
     if not val:
         raise DataError("no validation frame is left; choose another data.split_seed or a larger data.n_val")

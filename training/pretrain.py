@@ -19,6 +19,7 @@ from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.units import LABELS
+from asecalc_mlip.logs import LOGGER
 from training.config import TrainConfig, load_config
 from training.data import Split, make_split
 from training.eam.labelling import Recipe, label
@@ -64,7 +65,7 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     frames, validation = read_frames(path), set(split.val)
     held = [k for k in range(len(frames)) if chosen[k // settings.rounds] in validation]
     training = sorted(set(range(len(frames))) - set(held))
-    print(f"{len(chosen)} structures labelled {settings.rounds} times by {calculator.model.path.name}: {path}")
+    LOGGER.info(f"{len(chosen)} structures labelled {settings.rounds} times by {calculator.model.path.name}: {path}")
     return frames, Split(training, held, [])
 
 

@@ -25,6 +25,7 @@ from asecalc_mlip.data.errors import Errors, evaluate_frames
 from asecalc_mlip.data.plausibility import CLOSE, closest_contact
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig, label_weights
 from training.data import Split, fingerprint
@@ -96,7 +97,7 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
     if settings.replay > 0 and not pool:
         raise InputError(f"all {len(frames)} frames of {path} are held back; lower finetune.n_old")
     shift = _shift(start, frames, config.run.device)
-    print(
+    LOGGER.info(
         f"old level {path}: {len(held)} held back, {len(pool) if settings.replay > 0 else 0} to replay; E0 shift to "
         f"the new level: {shift_text(shift)}"
     )

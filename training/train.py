@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import locked
+from asecalc_mlip.logs import LOGGER
 from training.callbacks import AveragedWeights, EarlyStop, LastCheckpoint, RunLog, StopSignals
 from training.config import TrainConfig, label_weights, load_config
 from training.losses.weak import list_skin
@@ -45,12 +46,12 @@ def main(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
 def run_config(config: TrainConfig) -> None:
     """Train and print the result; exits with 128 + signal when a signal ended the run."""
     try:
-        print(train(config))
+        LOGGER.info(repr(train(config)))
     except Stopped as stop:
-        print(stop, file=sys.stderr)
+        LOGGER.warning(str(stop))
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue from the last checkpoint", file=sys.stderr)
+        LOGGER.warning("interrupted; run the same command again to continue from the last checkpoint")
         sys.exit(130)
 
 
@@ -138,7 +139,7 @@ def _is_over(saved: dict[str, Any], average: AveragedWeights, config: TrainConfi
     done, patience = saved["epoch"] + 1, config.run.early_stop
     if done < config.run.max_epochs and not (patience and saved["epoch"] - state["best_epoch"] >= patience):
         return False
-    print(f"nothing left to train after {done} epochs; the results are written anew")
+    LOGGER.info(f"nothing left to train after {done} epochs; the results are written anew")
     average.load_state_dict(dict(state))
     return True
 

@@ -16,6 +16,7 @@ from asecalc_mlip.data.census import census
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.lammps.eam_table import TableCheck, check_eam_fs, export_eam_fs
+from asecalc_mlip.logs import LOGGER
 from training.eam.fit import FitSettings, fit_eam
 from training.eam.labelling import label
 from training.eam.report import EAMFit
@@ -67,18 +68,18 @@ def fit_file(
         raise InputError(f"output {output!r}: expected a file that ends with .pt, in a folder that exists")
     frames, held = _drawn(read_frames(data), n_train, settings.seed)
     others = read_frames(test) if test else held
-    print(f"{data}: {census(frames)} of the fit, {len(others)} to test on")
+    LOGGER.info(f"{data}: {census(frames)} of the fit, {len(others)} to test on")
     options: dict[str, Any] = {"test": others, "progress": progress, "data_name": Path(data).name}
     options |= {"test_name": Path(test).name if test else None}
     options |= {"e0": "isolated" if isolated else "fit", "isolated": isolated}
     try:
         fit = fit_eam(frames, settings, checkpoint=path.with_suffix(".ckpt"), **options)
         if compare and settings.density:
-            print("the same with a Morse potential, to compare")
+            LOGGER.info("the same with a Morse potential, to compare")
             plain = replace(settings, density=False)
             fit.compare(fit_eam(frames, plain, checkpoint=path.with_suffix(".morse.ckpt"), **options))
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {path.with_suffix('.ckpt')}", file=sys.stderr)
+        LOGGER.warning(f"interrupted; the same command goes on from {path.with_suffix('.ckpt')}")
         sys.exit(130)
     fit.save(path)
     return fit

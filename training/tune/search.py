@@ -22,6 +22,7 @@ import pytorch_lightning as pl
 
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import locked
+from asecalc_mlip.logs import LOGGER
 from training.callbacks import StopSignals
 from training.config import TrainConfig, load_config, replace_values
 from training.train import Stopped, train
@@ -52,9 +53,11 @@ def main(
 ) -> None:
     """Entry of `asecalc tune`; exits with 128 + signal when a signal ended the search."""
     try:
-        print(tune(load_config(configs, overrides), space, trials=trials, timeout=timeout, output=output, prune=prune))
+        config = load_config(configs, overrides)
+        result = tune(config, space, trials=trials, timeout=timeout, output=output, prune=prune)
+        LOGGER.info(repr(result))
     except KeyboardInterrupt as stop:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+        LOGGER.warning("stopped; run the same command again to continue")
         sys.exit(128 + getattr(stop, "signal", 2))
 
 
@@ -102,7 +105,7 @@ def tune(
         study = open_study(config, parameters, folder)
         deadline = None if timeout is None else time.monotonic() + 60 * timeout
         search = _Search(config, parameters, folder, study, trials, deadline, prune)
-        print(f"{config.weak.method}: {', '.join(map(str, parameters))}; {trials} trials in {folder}")
+        LOGGER.info(f"{config.weak.method}: {', '.join(map(str, parameters))}; {trials} trials in {folder}")
         while search.step():
             search.result().write()
         result = search.result()
@@ -178,7 +181,7 @@ class _Search:
         result = self.result()
         best = "" if result.best is None else f"; best so far {result.best.loss:.4g} of trial {result.best.number}"
         loss = "none" if record.loss is None else f"{record.loss:.4g}"
-        print(f"  {state.name.lower()}: validation loss {loss}{errors}, {record.seconds:.0f} s{best}", flush=True)
+        LOGGER.info(f"  {state.name.lower()}: validation loss {loss}{errors}, {record.seconds:.0f} s{best}")
 
     def _say(self, number: int, values: dict[str, Any], cut: bool) -> None:
         what = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
@@ -186,7 +189,7 @@ class _Search:
         left = f", about {np.mean(times) * (self.n_trials - number) / 60:.0f} min left" if times else ""
         saved = (trial_folder(self.folder, number) / "last.ckpt").exists()
         again = (", continued" if saved else ", begun again") * cut
-        print(f"trial {number} ({number + 1} of {self.n_trials}{again}{left}): {what or 'plain training'}", flush=True)
+        LOGGER.info(f"trial {number} ({number + 1} of {self.n_trials}{again}{left}): {what or 'plain training'}")
 
     @contextmanager
     def _talk(self, number: int) -> Iterator[None]:
