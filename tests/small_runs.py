@@ -9,9 +9,21 @@ import yaml
 from training.config import load_config
 
 SMALL = {
-    "model": {"hyperparameters": {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8}},
+    "model": {
+        "hyperparameters": {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8},
+        "prior": "none",
+        "final_shift": False,
+    },
+    "loss": {"forces_weight": 100.0},
     "data": {"n_val": 10},
-    "optimizer": {"lr": 0.005, "warmup_steps": 10, "plateau_patience": 1, "plateau_factor": 0.5, "ema_decay": 0.9},
+    "optimizer": {
+        "lr": 0.005,
+        "schedule": "plateau",
+        "warmup_steps": 10,
+        "plateau_patience": 1,
+        "plateau_factor": 0.5,
+        "ema_decay": 0.9,
+    },
     "run": {"batch_size": 10, "max_epochs": 4, "threads": 1, "device": "cpu", "progress": False},
 }
 
@@ -21,6 +33,18 @@ def config(tmp_path, data, *overrides, output="run"):
     base = tmp_path / "small.yaml"
     base.write_text(yaml.safe_dump(SMALL))
     return load_config([base], [f"data.train={data}", f"run.output={tmp_path / output}", *overrides])
+
+
+def weak_losses():
+    """All losses of weak supervision by name: every class of training.losses below WeakLoss that has a residual."""
+    import training.losses.variants  # noqa: F401  defines some of them
+    from training.losses import WeakLoss
+
+    found = [WeakLoss]
+    for cls in found:
+        found += cls.__subclasses__()
+    ours = [cls for cls in found if cls.__module__.startswith("training.")]
+    return {cls.name: cls for cls in ours if not cls.__abstractmethods__}
 
 
 def weights(folder):

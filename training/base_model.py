@@ -48,7 +48,8 @@ def check_base(base: LoadedModel, model: ModelConfig, elements: Sequence[int], d
             "choose another base"
         )
     _check_hyperparameters(base, model, learner)
-    if delta is not None and base.potential.architecture == "sum":
+    others = parts_of(base.potential)[1:]
+    if delta is not None and any(part.architecture != "zbl" for part in others):
         raise InputError(
             f"finetune.base {name} is a sum of potentials already, to which finetune.delta {delta.path.name} would be "
             "added again; leave finetune.delta out"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.stopping import SoftStop
 from asecalc_mlip.units import ERROR_UNITS
 
-__all__ = ["AveragedWeights", "EarlyStop", "LastCheckpoint", "RunLog", "StopSignals", "read_rows"]
+__all__ = [
+    "AveragedWeights",
+    "BestModel",
+    "EarlyStop",
+    "LastCheckpoint",
+    "RunLog",
+    "StopSignals",
+    "TimeBudget",
+    "read_rows",
+]
 
 
 class AveragedWeights(pl.Callback):
@@ -102,6 +113,90 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self._written = time.monotonic()
 
 
+class BestModel(pl.Callback):
+    """Writes the model when its average is the best so far, at most every `seconds`: a run that is stopped leaves one.
+
+    Parameters
+    ----------
+    average : AveragedWeights
+    write : callable
+        Writes the model file with the weights that the module has then.
+    seconds : float
+        Between two writings.
+    """
+
+    def __init__(self, average: AveragedWeights, write: Callable[[], None], *, seconds: float = 5.0):
+        self.average, self.write, self.seconds = average, write, seconds
+        self.written = -1
+        self._last = -math.inf
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Write if there is a better one and it is time."""
+        if trainer.should_stop or time.monotonic() - self._last >= self.seconds:
+            self.update()
+
+    def on_exception(self, *_: Any) -> None:
+        """Write what an interruption would lose."""
+        self.update()
+
+    def update(self) -> None:
+        """Write the best average, if it has not been yet; the weights of the module stay as they are."""
+        average = self.average
+        if average.best is None or average.best_epoch == self.written:
+            return
+        raw = [p.detach().clone() for p in average.module.parameters()]
+        average.copy_to_module(average.best)
+        try:
+            self.write()
+        finally:
+            average.copy_to_module(raw)
+        self.written, self._last = average.best_epoch, time.monotonic()
+
+
+class TimeBudget(pl.Callback):
+    """Ends a training within a time, whatever parts it is cut into, and tells the schedule how much of it is used.
+
+    Parameters
+    ----------
+    seconds : float or None
+        None: no end.
+    """
+
+    def __init__(self, seconds: float | None):
+        self.seconds = math.inf if seconds is None else seconds
+        self.used = self._epoch = 0.0
+        self._start = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Share of the time that is used, 1 when there is none for another epoch."""
+        return 1.0 if self.is_over else self.used / self.seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether another epoch would take too long."""
+        return self.used + self._epoch > self.seconds
+
+    def on_train_start(self, *_: Any) -> None:
+        """Start the clock."""
+        self._start = time.monotonic() - self.used
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Ask for the end if it is time."""
+        now = time.monotonic() - self._start
+        self._epoch, self.used = now - self.used, now
+        if self.is_over:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds used so far, and those of an epoch."""
+        return {"used": self.used, "epoch": self._epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them."""
+        self.used, self._epoch = state["used"], state["epoch"]
+
+
 class EarlyStop(pl.Callback):
     """Ends the run after `patience` epochs without a better validation loss, however it was cut into parts.
 
@@ -158,9 +253,10 @@ class StopSignals(pl.Callback):
 class RunLog(pl.Callback):
     """One row per epoch in log.csv, and one progress bar over all epochs; without a terminal, a line a minute."""
 
-    def __init__(self, folder: Path, *, progress: bool):
+    def __init__(self, folder: Path, *, progress: bool, budget: TimeBudget | None = None):
         self.path = folder / "log.csv"
         self.progress = progress
+        self._budget = TimeBudget(None) if budget is None else budget
         self.seconds = 0.0
         self._bar: tqdm | None = None
         self._start = 0.0
@@ -172,7 +268,8 @@ class RunLog(pl.Callback):
         self._rows = [row for row in read_rows(self.path) if int(row["epoch"]) < trainer.current_epoch]
         _write_rows(self.path, self._rows)
         if self.progress and sys.stderr.isatty():
-            self._bar = tqdm(total=trainer.max_epochs, initial=trainer.current_epoch, unit="epoch", dynamic_ncols=True)
+            start, total = trainer.current_epoch, _total(trainer)
+            self._bar = tqdm(total=total, initial=start, unit="epoch", dynamic_ncols=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Add the row of this epoch."""
@@ -210,10 +307,15 @@ class RunLog(pl.Callback):
             self._bar.update()
         elif self.progress and time.monotonic() - self._spoken > 60:
             self._spoken = time.monotonic()
-            assert trainer.max_epochs is not None
-            done = trainer.current_epoch + 1
-            left = self.seconds / max(1, done) * (trainer.max_epochs - done)
-            LOGGER.info(f"epoch {row['epoch'] + 1}/{trainer.max_epochs}, {text}, {left / 60:.0f} min left")
+            done, total = trainer.current_epoch + 1, _total(trainer)
+            by_epochs = math.inf if total is None else self.seconds / done * (total - done)
+            left = min(by_epochs, self._budget.seconds - self._budget.used)
+            LOGGER.info(f"epoch {done}{'' if total is None else f'/{total}'}, {text}, {left / 60:.0f} min left")
+
+
+def _total(trainer: pl.Trainer) -> int | None:
+    """Epochs of a training; None where only time ends it."""
+    return trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
 
 
 _SHOWN = [(name.removesuffix("_per_atom"), f"val_{name}_mae", unit) for name, unit in ERROR_UNITS.items()]

@@ -1,4 +1,4 @@
-"""Configuration of a training run: dataclasses with one docstring per field, defaults in defaults.yaml.
+"""Configuration of a training run: dataclasses with one docstring per field; defaults.yaml shows all of them.
 
 Files and `key=value` overrides are merged left to right; an unknown key is an error that names the nearest known one.
 """
@@ -17,13 +17,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from asecalc_mlip.errors import InputError
+from training.older import completed
 from training.settings import (
     OF_BASE,
     RULES,
+    SECTIONS,
     DataConfig,
     FinetuneConfig,
     LossConfig,
-    Method,
     ModelConfig,
     OptimizerConfig,
     PretrainConfig,
@@ -36,7 +37,6 @@ __all__ = [
     "DataConfig",
     "FinetuneConfig",
     "LossConfig",
-    "Method",
     "ModelConfig",
     "OptimizerConfig",
     "PretrainConfig",
@@ -48,8 +48,6 @@ __all__ = [
     "replace_values",
     "setting_types",
 ]
-
-DEFAULTS = Path(__file__).with_name("defaults.yaml")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class TrainConfig:
 
 
 def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> TrainConfig:
-    """Merge defaults.yaml, the files and the `section.key=value` overrides, left to right.
+    """Merge the defaults, the files and the `section.key=value` overrides, left to right.
 
     Raises
     ------
@@ -82,9 +80,9 @@ def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> T
         For a missing file, broken YAML, an unknown key or a value of the wrong type.
     """
     given: dict[str, Any] = {}
-    for update in [_read(Path(path)) for path in paths] + [_parse_override(text) for text in overrides]:
+    for update in [completed(_read(Path(path))) for path in paths] + [_parse_override(text) for text in overrides]:
         _merge(given, update)
-    merged = _read(DEFAULTS)
+    merged: dict[str, Any] = {name: dataclasses.asdict(section()) for name, section in SECTIONS.items()}
     finetune = given.get("finetune")
     if isinstance(finetune, dict) and finetune.get("base") is not None:
         # The base has a model already: what was not asked for is not compared with it.
@@ -149,6 +147,10 @@ def _check_values(config: Mapping[str, Any]) -> None:
             holds, expected = RULES.get(name, (None, ""))
             if holds is not None and value is not None and not holds(value):
                 raise InputError(f"{name} is {value!r}; expected {expected}")
+    # Here, because the methods bring torch, which who only asks for the settings need not wait for.
+    from training.losses.methods import check_method
+
+    check_method(config["weak"]["method"])
 
 
 def _read(path: Path) -> dict[str, Any]:

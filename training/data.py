@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,10 @@ from training.samplers import EpochSampler, MixedSampler
 
 __all__ = [
     "FramesDataModule",
+    "FRAME_WEIGHT",
     "FramesDataset",
+    "check_weights",
+    "frame_weight",
     "Replay",
     "Split",
     "fingerprint",
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 SHIFTS = "_shifts"
+FRAME_WEIGHT = "_frame_weight"
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,14 @@ class FramesDataset(Dataset):
         Of "energy", "forces", "stress".
     cutoff : float
         Å; how far the neighbour lists reach.
+    weights : sequence of float, optional
+        Factor on the loss of each frame.
     """
 
-    def __init__(self, frames: Sequence[Atoms], labels: Sequence[str], cutoff: float):
-        self._frames, self._labels, self._cutoff = frames, labels, cutoff
+    def __init__(
+        self, frames: Sequence[Atoms], labels: Sequence[str], cutoff: float, weights: Sequence[float] | None = None
+    ):
+        self._frames, self._labels, self._cutoff, self._weights = frames, labels, cutoff, weights
         self._samples: dict[int, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -140,7 +148,10 @@ class FramesDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if index not in self._samples:
-            self._samples[index] = make_sample(self._frames[index], index, self._labels, self._cutoff)
+            sample = make_sample(self._frames[index], index, self._labels, self._cutoff)
+            if self._weights is not None:
+                sample[FRAME_WEIGHT] = torch.tensor([self._weights[index]], dtype=torch.float64)
+            self._samples[index] = sample
         return self._samples[index]
 
 
@@ -176,6 +187,27 @@ def make_sample(atoms: Atoms, index: int, labels: Sequence[str], cutoff: float) 
     return sample
 
 
+def frame_weight(atoms: Atoms, weights: Mapping[str, float]) -> float:
+    """Factor on the loss of a frame: that of its `config_type`, else that of "default", else 1."""
+    return float(weights.get(str(atoms.info.get("config_type", "")), weights.get("default", 1.0)))
+
+
+def check_weights(frames: Sequence[Atoms], weights: Mapping[str, float]) -> None:
+    """Refuse factors that are no numbers of 0 or more, and those of a `config_type` that no frame has.
+
+    Raises
+    ------
+    InputError
+    """
+    for name, factor in weights.items():
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 <= factor < float("inf"):
+            raise InputError(f"data.weights.{name} is {factor!r}; expected a number of 0 or more")
+    types = {str(atoms.info["config_type"]) for atoms in frames if "config_type" in atoms.info}
+    if unknown := sorted(set(weights) - types - {"default"}):
+        known = f"they have {', '.join(sorted(types))}" if types else "they have none"
+        raise InputError(f"data.weights: no frame has the config_type {', '.join(unknown)}; {known}, or name 'default'")
+
+
 @dataclass(frozen=True)
 class Replay:
     """Frames beside the training set, and the share of each batch that is drawn from them."""
@@ -201,6 +233,8 @@ class FramesDataModule(AtomsDataModule):
         Batches of an epoch; None means all frames once.
     replay : Replay, optional
         More frames to train on.
+    weights : mapping, optional
+        Factor on the loss of frames by their `config_type`.
     """
 
     _train_dataloader: AtomsLoader | None
@@ -216,11 +250,14 @@ class FramesDataModule(AtomsDataModule):
         seed: int,
         steps_per_epoch: int | None = None,
         replay: Replay | None = None,
+        weights: Mapping[str, float] | None = None,
     ):
         # SchNetPack wants the name of a database, which is neither written nor read.
         super().__init__(datapath="frames.db", batch_size=batch_size, num_workers=0, load_properties=list(labels))
         more = [] if replay is None else list(replay.frames)
-        self._samples = FramesDataset([*frames, *more], labels, cutoff)
+        every = [*frames, *more]
+        factors = [frame_weight(atoms, weights) for atoms in every] if weights else None
+        self._samples = FramesDataset(every, labels, cutoff, factors)
         self._split, self._seed, self._steps = split, seed, steps_per_epoch
         self._share = 0.0 if replay is None else replay.share
         self._replayed = list(range(len(frames), len(frames) + len(more)))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase.data import chemical_symbols
 
@@ -14,22 +12,14 @@ from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.data.errors import Errors
 from asecalc_mlip.units import ERROR_UNITS, with_unit
 from training.base_model import pretraining_of
-from training.config import load_config
-from training.prepare import Run
 
-__all__ = ["Forgetting", "forgetting", "main", "start_card"]
+if TYPE_CHECKING:
+    from training.prepare import Run
+
+__all__ = ["Forgetting", "forgetting", "start_card"]
 
 # What the card keeps of that of the base.
 _KEPT = ("name", "delta", "training_data", "level_of_theory", "source", "pretraining", "date", "licence")
-
-
-def main(base: str, config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
-    """Entry of `asecalc finetune`: a training that starts from `base`, resumed and ended like any other."""
-    # As YAML reads it: a name with spaces or colons stays one name.
-    config = load_config(config_paths, [*overrides, f"finetune.base={json.dumps(str(base), ensure_ascii=False)}"])
-    from training.train import run_config
-
-    run_config(config)
 
 
 @dataclass
@@ -81,6 +71,8 @@ def start_card(run: Run) -> dict[str, Any]:
     """What the card says of how the labels were made and of what the run began with; empty for plain training."""
     settings, base = run.config.finetune, run.start.base
     card: dict[str, Any] = {} if run.pretraining is None else {"pretraining": run.pretraining}
+    if run.start.prior:
+        card["prior"] = "ZBL, ends inside the shortest bond"
     if settings.delta is not None:
         card["delta"] = {"added_to": Path(settings.delta).name, "frozen": settings.delta_frozen}
     if base is not None:

@@ -9,6 +9,7 @@ it leaves, E_ref − known, so that a base of another level of theory starts wit
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,18 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.models import Potential, add_potentials, build_potential, core_potential
+from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.models import (
+    ARCHITECTURES,
+    Potential,
+    add_potentials,
+    build_potential,
+    core_potential,
+    has_core,
+)
 from asecalc_mlip.models.sum import Sum
 from training.base_model import check_base
-from training.config import LossConfig, TrainConfig
+from training.config import LossConfig, ModelConfig, TrainConfig
 from training.reference_energies import ReferenceEnergies, reference_energies
 
 __all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
@@ -46,6 +55,8 @@ class Start:
         What was fitted before, of which the interaction energies count.
     shift : dict
         Atomic number → change of E0 from the base in eV; empty without a base.
+    prior : bool
+        Whether the network is added to the repulsion of nuclei.
     """
 
     potential: Potential
@@ -53,6 +64,7 @@ class Start:
     base: LoadedModel | None = None
     known: list[Potential] = field(default_factory=list)
     shift: dict[int, float] = field(default_factory=dict)
+    prior: bool = False
 
     def table(self) -> str:
         """Reference energies, and how they differ from those of the base."""
@@ -62,8 +74,8 @@ class Start:
         return "\n".join(lines)
 
 
-def make_start(config: TrainConfig, frames: Sequence[Atoms]) -> Start:
-    """Potential and reference energies for a run on `frames`.
+def make_start(config: TrainConfig, frames: Sequence[Atoms], atoms: Sequence[Atoms] = ()) -> Start:
+    """Potential and reference energies for a run on `frames`; `atoms` are isolated atoms among the data.
 
     Raises
     ------
@@ -80,14 +92,17 @@ def make_start(config: TrainConfig, frames: Sequence[Atoms]) -> Start:
     if delta is not None:
         _check_elements(delta, elements if base is None else base.potential.elements)
     known = [model.potential for model in (base, delta) if model is not None]
+    prior = base is None and _has_prior(config, known)
+    if prior:
+        known.append(core_potential(elements))
     rest = without_energies_of(known, frames, config.run.device)
-    e0, shift = _reference_energies(config, rest, base)
+    e0, shift = _reference_energies(config, rest, base, atoms)
     # Weights must not depend on what was drawn before.
     pl.seed_everything(config.run.seed, verbose=False)
     potential = _build(config, known, e0.values, has_base=base is not None, scale=_scale(rest, config.loss))
     if settings.delta_frozen and isinstance(potential.network, Sum):
         potential.network.parts[1:].requires_grad_(False)
-    return Start(potential, e0, base, known, shift)
+    return Start(potential, e0, base, known, shift, prior)
 
 
 def energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str = "cpu") -> list[dict[str, Any]]:
@@ -154,10 +169,11 @@ def _check_elements(delta: LoadedModel, elements: Sequence[int]) -> None:
 
 
 def _reference_energies(
-    config: TrainConfig, rest: Sequence[Atoms], base: LoadedModel | None
+    config: TrainConfig, rest: Sequence[Atoms], base: LoadedModel | None, atoms: Sequence[Atoms]
 ) -> tuple[ReferenceEnergies, dict[int, float]]:
     model = config.model
     options: dict[str, Any] = {"given": model.given, "isolated": model.isolated_atoms, "reading": config.data.reading()}
+    options["atoms"] = atoms
     if base is None:
         return reference_energies(rest, model.reference_energies, **options), {}
     old = base.potential.reference_energies
@@ -193,9 +209,37 @@ def _build(
         return _with_reference_energies(known[0], e0)
     if has_base:
         return add_potentials(known, reference_energies=e0)
-    model = config.model
-    new = build_potential(model.architecture, model.hyperparameters, reference_energies=e0, scale=scale)
+    new = _new(config.model, e0, scale)
     return add_potentials([new, *known], reference_energies=e0) if known else new
+
+
+def _new(model: ModelConfig, e0: Mapping[int, float], scale: float) -> Potential:
+    """A network with random weights, that states every one of its hyper-parameters."""
+    name, given = model.architecture, dict(model.hyperparameters)
+    if name == "eam":
+        raise InputError(
+            "model.architecture is eam, which is fitted and not trained: asecalc eam fit TRAIN.xyz -o eam.pt. A "
+            "network then learns what it leaves with finetune.delta=eam.pt"
+        )
+    return build_potential(name, {**_defaults(name), **given}, reference_energies=e0, scale=scale)
+
+
+def _defaults(architecture: str) -> dict[str, Any]:
+    """Default hyper-parameters of an architecture, as its class declares them."""
+    if architecture not in ARCHITECTURES:
+        return {}
+    parameters = inspect.signature(ARCHITECTURES[architecture]).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def _has_prior(config: TrainConfig, known: Sequence[Potential]) -> bool:
+    """Whether the network is added to the repulsion of nuclei, which what it is added to may have already."""
+    if config.model.prior == "none" or any(map(has_core, known)):
+        return False
+    if config.model.hyperparameters.get("direct_forces"):
+        LOGGER.info("no prior: direct forces are not the gradient of an energy that one could be added to")
+        return False
+    return True
 
 
 def _with_reference_energies(potential: Potential, e0: Mapping[int, float]) -> Potential:

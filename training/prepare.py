@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,23 @@ import yaml
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.census import census
+from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.engine.device import checked_device
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_text
-from asecalc_mlip.models import Potential, check_trainable
 from asecalc_mlip.logs import LOGGER
-from training.config import TrainConfig, label_weights, load_config
-from training.data import FramesDataModule, Replay, Split, fingerprint, make_split, weights_digest
+from asecalc_mlip.models import Potential, check_trainable, parts_of
+from training.config import DataConfig, TrainConfig, label_weights, load_config
+from training.data import FramesDataModule, Replay, Split, check_weights, fingerprint, make_split, weights_digest
+from training.hints import hint_of_stress
 from training.initial import Start, make_start
-from training.losses.weak import NoisyNodes, WeakSupervision, list_skin, make_weak
+from training.length import describe, seconds_of, with_length
+from training.losses.methods import list_skin, make_weak
+from training.losses.weak import NoisyNodes, WeakSupervision
 from training.pretrain import LABELLED, label_sources, large_labels, recipe_of
 from training.reference_energies import ReferenceEnergies
 from training.replay import OldLevel, find_old_data, make_old_level
@@ -38,6 +44,7 @@ class Run:
     """A run that is ready to fit: what was read, split and built."""
 
     config: TrainConfig
+    """With the length that was chosen where none was given."""
     folder: Path
     frames: list[Atoms]
     split: Split
@@ -55,8 +62,23 @@ class Run:
 
     @property
     def e0(self) -> ReferenceEnergies:
-        """Reference energies."""
+        """Reference energies before the training."""
         return self.start.e0
+
+    @property
+    def model(self) -> Path:
+        """The model file."""
+        return self.folder / f"{self.config.run.name}.pt"
+
+    @property
+    def training(self) -> list[Atoms]:
+        """The frames to train on."""
+        return [self.frames[i] for i in self.split.train]
+
+    @cached_property
+    def reference(self) -> dict[str, Any]:
+        """How the training data look, by which runs are judged; for the model file."""
+        return make_reference(self.training, Path(self.config.data.train).name).to_dict()
 
     @property
     def test_device(self) -> str:
@@ -77,17 +99,22 @@ def prepare(config: TrainConfig) -> Run:
         check_trainable(config.model.architecture)
     continuing = _continues(config, folder)
     weights, _, skin = label_weights(config.loss), device_of(config.run.device), list_skin(config.weak)
+    if config.run.time is not None:
+        seconds_of(config.run.time)
     frames, drawn = _read(config, folder)
     split = _split(config, folder, frames, continuing, drawn)
     training = [frames[i] for i in split.train]
+    atoms = _isolated_atoms(frames, split)
+    length = with_length(config.run, len(training), replay=config.finetune.replay)
+    asked, config = config, replace(config, run=length)
     _check_test(config, training)
-    start = make_start(config, training)
+    start = make_start(config, training, atoms)
     LOGGER.info(start.table())
     old = make_old_level(config, start)
     weak = make_weak(config.weak, config.loss, start.potential)
     folder.mkdir(parents=True, exist_ok=True)
     split.save(folder / "split.json")
-    write_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+    write_text(folder / "config.yaml", yaml.safe_dump(asked.to_dict(), sort_keys=False))
     data = FramesDataModule(
         frames,
         split,
@@ -96,9 +123,11 @@ def prepare(config: TrainConfig) -> Run:
         batch_size=config.run.batch_size,
         seed=config.run.seed,
         steps_per_epoch=config.run.steps_per_epoch,
+        weights=config.data.weights,
         replay=Replay(old.replay, config.finetune.replay) if old is not None and old.replay else None,
     )
     LOGGER.info(f"{_name(start.potential)}, cutoff {start.potential.cutoff} Å; output in {folder}")
+    LOGGER.info(describe(config.run, len(training), replay=config.finetune.replay))
     return Run(config, folder, frames, split, start, data, weak, old, recipe_of(config.data.train, frames))
 
 
@@ -106,7 +135,8 @@ def _name(potential: Potential) -> str:
     trained = sum(p.numel() for p in potential.parameters() if p.requires_grad)
     fixed = sum(p.numel() for p in potential.parameters()) - trained
     also = f" ({fixed} more are kept as they are)" if fixed else ""
-    return f"{potential.architecture} with {trained} parameters{also}"
+    parts = " + ".join(part.architecture for part in parts_of(potential))
+    return f"{parts} with {trained} parameters{also}"
 
 
 def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
@@ -116,12 +146,33 @@ def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     frames = read_frames(data.train, **config.data.reading())
     if config.pretrain.eam is not None:
-        frames, split = label_sources(config, frames, folder)
+        frames, split = label_sources(config, _structures(frames), folder)
         name = str(folder / LABELLED)
-    counts = census(frames)
+    structures = _structures(frames)
+    counts = census(structures)
     LOGGER.info(f"{name}: {counts}")
-    counts.require(label_weights(config.loss), allow_implausible=large_labels(name, frames))
+    counts.require(label_weights(config.loss), allow_implausible=large_labels(name, structures))
+    check_weights(structures, data.weights)
+    hint_of_stress(counts, structures, config.loss)
     return frames, split
+
+
+def _structures(frames: Sequence[Atoms]) -> list[Atoms]:
+    """The frames that are structures to train on, not isolated atoms."""
+    found = [atoms for atoms in frames if not is_isolated_atom(atoms)]
+    if not found:
+        raise DataError("every frame is one isolated atom, whose energy is an E0; give structures to train on")
+    return found
+
+
+def _isolated_atoms(frames: Sequence[Atoms], split: Split) -> list[Atoms]:
+    """Frames that are E0s; none where a run of an older version has them in its split, as structures."""
+    found = {i for i, atoms in enumerate(frames) if is_isolated_atom(atoms)}
+    if not found or found.intersection([*split.train, *split.val, *split.test]):
+        return []
+    symbols = sorted({frames[i].get_chemical_formula() for i in found})
+    LOGGER.info(f"isolated atoms: {len(found)} frames ({', '.join(symbols)}) are E0s, not structures to train on")
+    return [frames[i] for i in sorted(found)]
 
 
 def _continues(config: TrainConfig, folder: Path) -> bool:
@@ -138,8 +189,8 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
     changed = _differences(before, config.to_dict())
     if changed:
         raise InputError(
-            f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or use "
-            "the same settings to continue it"
+            f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or continue "
+            f"it with its own settings: asecalc train {saved}"
         )
     LOGGER.info(f"continuing the run in {folder}")
     if config.optimizer.schedule == "cosine" and before["run"]["max_epochs"] != config.run.max_epochs:
@@ -151,7 +202,16 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
 
 
 # What may change between two parts of one run without making it another run.
-_FREE = {"run.max_epochs", "run.threads", "run.device", "run.progress", "run.output", "run.name", "run.licence"}
+_FREE = {
+    "run.max_epochs",
+    "run.time",
+    "run.threads",
+    "run.device",
+    "run.progress",
+    "run.output",
+    "run.name",
+    "run.licence",
+}
 _FREE |= {"run.early_stop", "data.test", "data.source", "data.level_of_theory"}
 
 
@@ -176,14 +236,27 @@ def _split(config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuin
     elif drawn is not None:
         split = drawn
     elif data.split_file is not None:
-        split = Split.load(data.split_file, len(frames))
+        split = _without_atoms(Split.load(data.split_file, len(frames)), frames)
         if before is not None and (before.train, before.val) != (split.train, split.val):
             raise InputError(f"{data.split_file} is not the split of the run in {folder}; choose another run.output")
     else:
-        split = make_split(len(frames), data.n_train, data.n_val, seed=data.split_seed)
+        split = _drawn_split(frames, data)
     split = replace(_known_elements(split, frames), data_sha256=digest)
     LOGGER.info(f"split: {len(split.train)} train, {len(split.val)} validation, {len(split.test)} test")
     return split
+
+
+def _without_atoms(split: Split, frames: Sequence[Atoms]) -> Split:
+    parts = ([i for i in part if not is_isolated_atom(frames[i])] for part in (split.train, split.val, split.test))
+    return Split(*parts, split.data_sha256)
+
+
+def _drawn_split(frames: Sequence[Atoms], data: DataConfig) -> Split:
+    """A random split of the structures, in which isolated atoms have no part."""
+    places = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
+    split = make_split(len(places), data.n_train, data.n_val, seed=data.split_seed)
+    train, val, test = ([places[i] for i in part] for part in (split.train, split.val, split.test))
+    return Split(train, val, test)
 
 
 def _other_files(config: TrainConfig) -> list[Any]:
@@ -216,7 +289,7 @@ def _check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
     """Refuse a test file now that would be refused after hours of training."""
     if config.data.test is None:
         return
-    frames = read_frames(config.data.test, **config.data.reading())
+    frames = _structures(read_frames(config.data.test, **config.data.reading()))
     found = census(frames)
     if not any(found.counts.values()):
         keys = {key: name for key, name in config.data.reading().items() if key.endswith("_key") and name}

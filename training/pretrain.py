@@ -17,36 +17,16 @@ from ase import Atoms
 
 from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.data.readers import iter_frames, read_frames
-from asecalc_mlip.errors import InputError
-from asecalc_mlip.units import LABELS
 from asecalc_mlip.logs import LOGGER
-from training.config import TrainConfig, load_config
+from asecalc_mlip.units import LABELS
+from training.config import TrainConfig
 from training.data import Split, make_split
 from training.eam.labelling import Recipe, label
 
-__all__ = ["LABELLED", "label_sources", "large_labels", "main", "recipe_of"]
+__all__ = ["LABELLED", "label_sources", "large_labels", "recipe_of"]
 
 LABELLED = "labelled.xyz"
 """What the labels are kept in, in the folder of the run."""
-
-
-def main(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
-    """Entry of `asecalc pretrain`: a training that refuses data without the labels of an EAM.
-
-    Raises
-    ------
-    InputError
-        For data that no EAM has labelled, where none is given to do so.
-    """
-    config = load_config(config_paths, overrides)
-    if config.pretrain.eam is None and config.data.train and recipe_of(config.data.train) is None:
-        raise InputError(
-            f"data.train {config.data.train} was not labelled by an EAM. Give one, pretrain.eam=FILE.pt, which then "
-            "labels perturbed copies of its structures; or label them first: asecalc eam label"
-        )
-    from training.train import run_config
-
-    run_config(config)
 
 
 def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -> tuple[list[Atoms], Split]:

@@ -8,8 +8,8 @@ it are refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,10 @@ class ReferenceEnergies:
         Scatter of (E − Σ E0)/N about its mean, eV per atom: what the model has to learn.
     residual_mean
         Mean of (E − Σ E0)/N, eV per atom: minus the binding energy where the E0 are isolated atoms.
+    isolated
+        Elements whose energies are those of isolated atoms.
+    undetermined
+        Whether a fit left a choice, because the compositions do not fix every value.
     """
 
     values: dict[int, float]
@@ -50,6 +54,18 @@ class ReferenceEnergies:
     source: str
     residual_rms: float
     residual_mean: float = 0.0
+    isolated: tuple[int, ...] = ()
+    undetermined: bool = False
+
+    @property
+    def fitted(self) -> list[int]:
+        """Elements whose energies were fitted to the data."""
+        return [z for z in self.values if self.method == "fit" and z not in self.isolated]
+
+    def shifted(self, shift: Mapping[int, float]) -> ReferenceEnergies:
+        """Return the energies with a shift (eV) by atomic number, named in their source."""
+        values = {z: energy + shift.get(z, 0.0) for z, energy in self.values.items()}
+        return replace(self, values=values, source=f"{self.source}; shifted by least squares after the training")
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{chemical_symbols[z]} {e:.3f}" for z, e in sorted(self.values.items()))
@@ -60,13 +76,25 @@ class ReferenceEnergies:
         lines = [f"Reference energies ({self.method}; {self.source})"]
         lines += [f"  {chemical_symbols[z]:2s} {energy:16.6f} eV" for z, energy in sorted(self.values.items())]
         lines.append(f"  E − Σ E0: {self._rest()}")
+        if self.undetermined:
+            lines.append(
+                "  note: these E0 describe no atom; only their sums over the compositions of the data mean something. "
+                "Frames of isolated atoms in the data would fix them"
+            )
         if self.method == "zero" and abs(self.residual_mean) > MAX_OFFSET:
             lines.append("  warning: these look like total energies, of which a network learns little: use 'fit'")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain types, e.g. for JSON or a checkpoint."""
-        return asdict(self)
+        plain = asdict(self)
+        isolated = [chemical_symbols[z] for z in plain.pop("isolated")]
+        undetermined = plain.pop("undetermined")
+        return {
+            **plain,
+            **({"isolated": isolated} if isolated else {}),
+            **({"undetermined": True} if undetermined else {}),
+        }
 
     def total(self, numbers: np.ndarray) -> float:
         """Return Σ E0 (eV) for the atomic numbers of one structure."""
@@ -83,6 +111,7 @@ def reference_energies(
     given: Mapping[int, float] | Mapping[str, float] | None = None,
     isolated: str | Path | Sequence[Atoms] | None = None,
     reading: Mapping[str, Any] | None = None,
+    atoms: Sequence[Atoms] = (),
 ) -> ReferenceEnergies:
     """Get reference energies for a data set and test them against it.
 
@@ -99,6 +128,9 @@ def reference_energies(
         File or frames with one atom each.
     reading
         Options of `asecalc_mlip.data.readers.read_frames` for that file, such as the unit of its energies.
+    atoms
+        Frames of isolated atoms among the data: with ``fit`` their elements are not fitted, and they take the place of
+        `isolated` where that is not given.
 
     Raises
     ------
@@ -108,46 +140,100 @@ def reference_energies(
         An element is missing, no frame has an energy, or the energies do not fit the data.
     """
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    labelled = [atoms for atoms in frames if "energy" in atoms.info]
+    labelled = [frame for frame in frames if "energy" in frame.info]
     if not labelled and method == "fit":
-        raise DataError("No frame has an energy, so reference energies cannot be fitted. Give them, or use 'zero'.")
+        raise DataError("no frame has an energy, so reference energies cannot be fitted; give them, or use 'zero'")
     if method == "fit":
-        values, source = _fit(labelled)
-    elif method == "isolated":
-        values, source = _from_isolated(isolated, reading or {})
+        return _checked(_fit(labelled, _known(atoms, elements)), elements)
+    if method == "isolated":
+        values, source = _from_isolated(isolated or list(atoms), reading or {})
     elif method == "given":
         values, source = _from_given(given)
     elif method == "zero":
         values, source = dict.fromkeys(elements, 0.0), "none subtracted"
     else:
-        raise InputError(f"Reference energies {method!r}; known are isolated, fit, given and zero.")
-    if absent := [chemical_symbols[z] for z in elements if z not in values]:
-        raise DataError(f"The data contain {', '.join(absent)}, for which there is no reference energy ({source}).")
-    values = {z: values[z] for z in elements}
-    return _tested(labelled, values, method, source)
+        raise InputError(f"reference energies {method!r}; known are isolated, fit, given and zero")
+    values = {z: values[z] for z in elements if z in values}
+    found = ReferenceEnergies(values, method, source, 0.0)
+    return _tested(labelled, values, method, source) if len(values) == len(elements) else _checked(found, elements)
 
 
-def _fit(frames: Sequence[Atoms]) -> tuple[dict[int, float], str]:
-    """Least squares of E/N on the fractions of the elements; the shortest solution where they leave a choice."""
-    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+def _checked(found: ReferenceEnergies, elements: Sequence[int]) -> ReferenceEnergies:
+    """The same, if there is one for every element of the data."""
+    if absent := [chemical_symbols[z] for z in elements if z not in found.values]:
+        raise DataError(
+            f"the data contain {', '.join(absent)}, for which there is no reference energy ({found.source})"
+        )
+    return found
+
+
+def least_squares(
+    frames: Sequence[Atoms], energies: np.ndarray, elements: Sequence[int]
+) -> tuple[dict[int, float], int]:
+    """Fit energies per atom to the fractions of elements; the shortest solution where they leave a choice.
+
+    Parameters
+    ----------
+    frames
+        Structures, of which the compositions count.
+    energies
+        Of the frames, (n,) eV.
+    elements
+        Atomic numbers of what is fitted.
+
+    Returns
+    -------
+    dict, int
+        Atomic number → eV, and how many of the values the compositions fix.
+    """
     counts = np.array([[np.count_nonzero(atoms.numbers == z) for z in elements] for atoms in frames], dtype=float)
-    sizes = counts.sum(axis=1)
-    energies = np.array([atoms.info["energy"] for atoms in frames])
+    sizes = np.array([len(atoms) for atoms in frames], dtype=float)
     solution, _, rank, _ = np.linalg.lstsq(counts / sizes[:, None], energies / sizes, rcond=1e-8)
-    source = f"least squares on {len(frames)} energies"
-    if rank < len(elements):
-        source += (
-            f"; the compositions fix only {rank} of {len(elements)} values, of which the smallest were taken: "
+    return dict(zip(elements, solution.tolist(), strict=True)), int(rank)
+
+
+def _fit(frames: Sequence[Atoms], known: Mapping[int, float]) -> ReferenceEnergies:
+    """Least squares for the elements without an isolated atom."""
+    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    free = [z for z in elements if z not in known]
+    energies = np.array([atoms.info["energy"] for atoms in frames])
+    if known:
+        energies = energies - np.array([sum(known.get(int(z), 0.0) for z in atoms.numbers) for atoms in frames])
+    parts = [f"isolated atoms in the data for {_symbols(known)}"] if known else []
+    fitted, rank = least_squares(frames, energies, free) if free else ({}, 0)
+    if free:
+        of = f" for {_symbols(free)}" if known else ""
+        parts.append(f"least squares on {len(frames)} energies{of}")
+    if rank < len(free):
+        parts.append(
+            f"the compositions fix only {rank} of {len(free)} values, of which the smallest were taken: "
             "they do not describe single atoms"
         )
-    return dict(zip(elements, solution.tolist(), strict=True)), source
+    values = {z: {**known, **fitted}[z] for z in elements}
+    found = _tested(frames, values, "fit" if free else "isolated", "; ".join(parts))
+    return replace(found, isolated=tuple(known), undetermined=rank < len(free))
+
+
+def _known(atoms: Sequence[Atoms], elements: Sequence[int]) -> dict[int, float]:
+    """Energies of the isolated atoms among the data, of elements that the structures have."""
+    labelled = [frame for frame in atoms if "energy" in frame.info]
+    if not labelled:
+        return {}
+    return {z: energy for z, energy in _from_isolated(labelled, {})[0].items() if z in elements}
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
 
 
 def _from_isolated(
     isolated: str | Path | Sequence[Atoms] | None, reading: Mapping[str, Any]
 ) -> tuple[dict[int, float], str]:
-    if isolated is None:
-        raise InputError("Reference energies 'isolated' need a file with one single atom per frame.")
+    if not isolated:
+        raise InputError(
+            "reference energies 'isolated' need a file with one atom per frame, model.isolated_atoms=FILE, or "
+            "such frames among the data"
+        )
     if isinstance(isolated, (str, Path)):
         frames, source = read_frames(isolated, **reading), f"isolated atoms in {Path(isolated).name}"
     else:
@@ -156,19 +242,19 @@ def _from_isolated(
     for number, atoms in enumerate(frames):
         if len(atoms) != 1 or "energy" not in atoms.info:
             raise DataError(
-                f"Frame {number} of the {source} has {len(atoms)} atoms and "
-                f"{'an' if 'energy' in atoms.info else 'no'} energy; expected one atom with its energy."
+                f"frame {number} of the {source} has {len(atoms)} atoms and "
+                f"{'an' if 'energy' in atoms.info else 'no'} energy; expected one atom with its energy"
             )
         z = int(atoms.numbers[0])
         if z in values and abs(values[z] - atoms.info["energy"]) > 1e-6:
-            raise DataError(f"The {source} hold two unlike energies for {chemical_symbols[z]}.")
+            raise DataError(f"the {source} hold two unlike energies for {chemical_symbols[z]}; keep one of them")
         values[z] = float(atoms.info["energy"])
     return values, source
 
 
 def _from_given(given: Mapping[int, float] | Mapping[str, float] | None) -> tuple[dict[int, float], str]:
     if not given:
-        raise InputError("Reference energies 'given' need a table such as {H: -13.57, C: -1026.85} in eV.")
+        raise InputError("reference energies 'given' need a table such as {H: -13.57, C: -1026.85} in eV")
     values: dict[int, float] = {}
     for name, energy in given.items():
         if str(name).isdigit():
@@ -176,13 +262,13 @@ def _from_given(given: Mapping[int, float] | Mapping[str, float] | None) -> tupl
         elif str(name) in atomic_numbers:
             z = atomic_numbers[str(name)]
         else:
-            raise InputError(f"Reference energies: {name!r} is not an element.")
+            raise InputError(f"reference energies: {name!r} is not an element")
         try:
             finite = np.isfinite(float(energy))
         except (TypeError, ValueError):
             finite = False
         if not finite:
-            raise InputError(f"Reference energies: the value for {name} is {energy!r}; expected eV.")
+            raise InputError(f"reference energies: the value for {name} is {energy!r}; expected a number in eV")
         values[z] = float(energy)
     return values, "given by the user"
 
@@ -196,13 +282,13 @@ def _tested(frames: Sequence[Atoms], values: dict[int, float], method: Method, s
     typical = float(np.median(rest))
     if method == "isolated" and not BINDING_RANGE[0] <= typical <= BINDING_RANGE[1]:
         raise DataError(
-            f"With the {source}, E − Σ E0 is {typical:.3f} eV per atom, where binding energies lie between "
+            f"with the {source}, E − Σ E0 is {typical:.3f} eV per atom, where binding energies lie between "
             f"{BINDING_RANGE[0]:g} and {BINDING_RANGE[1]:g}. The atoms were computed at another level of theory or in "
-            "other units than the data. Compute them at the level of the data, or use 'fit'."
+            "other units than the data: compute them at the level of the data, leave them out, or use 'fit'"
         )
     if method == "given" and abs(typical) > MAX_OFFSET:
         raise DataError(
-            f"With the reference energies {source}, E − Σ E0 is {typical:.3f} eV per atom; more than {MAX_OFFSET:g} "
-            "means another level of theory or other units. Use 'fit', or 'zero' for data that are differences."
+            f"with the reference energies {source}, E − Σ E0 is {typical:.3f} eV per atom; more than {MAX_OFFSET:g} "
+            "means another level of theory or other units; use 'fit', or 'zero' for data that are differences"
         )
     return ReferenceEnergies(values, method, source, float(rest.std()), float(rest.mean()))

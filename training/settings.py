@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import yaml
 
 __all__ = [
     "OF_BASE",
     "RULES",
+    "SECTIONS",
     "DataConfig",
     "FinetuneConfig",
     "LossConfig",
-    "Method",
     "ModelConfig",
     "OptimizerConfig",
     "PretrainConfig",
     "RunConfig",
     "WeakConfig",
+    "explain",
 ]
 
 # The architecture of a run that starts from a model and does not say which it expects.
 OF_BASE = "that of finetune.base"
 Distance = Literal["mae", "l2mae", "mse", "huber"]
-Method = Literal[
-    "plain",
-    "piwsl",
-    "two_point",
-    "two_point_label",
-    "taylor_label",
-    "endpoint",
-    "curvature",
-    "noisy_nodes",
-    "sam",
-    "asam",
-]
 
 
 @dataclass(frozen=True)
@@ -70,6 +65,9 @@ class DataConfig:
     """Goes into the card."""
     source: str = "not stated"
     """Origin, citation and licence of the data; goes into the card."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Factor on the loss of frames by their `config_type`, e.g. {liquid: 2, default: 1}; `default` is for all others,
+    1 if not given."""
 
     def reading(self) -> dict[str, Any]:
         """How files of this data set are read: options of `asecalc_mlip.data.readers.read_frames`."""
@@ -84,10 +82,16 @@ class ModelConfig:
     architecture: str = "painn"
     """painn, schnet, cgcnn or torchmd_et. With finetune.base it need not be given, nor need hyper-parameters."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the architecture (cutoff in Å, n_features, n_interactions, n_rbf, radial_basis). Those in
-    defaults.yaml are of painn, and hold for every architecture unless given."""
+    """Sizes of the network: cutoff (Å), n_features, n_interactions, n_rbf, radial_basis and others. Those that are not
+    given are the defaults of the architecture."""
+    prior: Literal["zbl", "none"] = "zbl"
+    """Repulsion of nuclei that the network adds to. It ends inside the shortest bond and keeps atoms apart where there
+    are no data. Networks with direct forces and models with a base have none."""
     reference_energies: Literal["fit", "isolated", "given", "zero"] = "fit"
-    """E0 per element: least squares on the training set, isolated atoms, given numbers, or none."""
+    """E0 per element: least squares on the training set, isolated atoms, given numbers, or none. Frames of one
+    isolated atom in the data give the E0 of its element with `fit` and with `isolated`."""
+    final_shift: bool = True
+    """At the end, shift fitted E0 by least squares on the training set, which leaves no constant error of energies."""
     isolated_atoms: str | None = None
     """File with one structure per isolated atom, for `isolated`."""
     given: dict[str, float] = field(default_factory=dict)
@@ -100,7 +104,7 @@ class LossConfig:
 
     energy_weight: float = 1.0
     """Weight of the energy loss (eV)."""
-    forces_weight: float = 100.0
+    forces_weight: float = 25.0
     """Weight of the force loss (eV/Å)."""
     stress_weight: float = 0.0
     """Weight of the stress loss (eV/Å³)."""
@@ -118,7 +122,7 @@ class LossConfig:
 class WeakConfig:
     """Weak supervision by the physics of the model's own field, its variants and its rivals; see training/losses."""
 
-    method: Method = "plain"
+    method: str = "plain"
     """piwsl is PITC + PISC; two_point, two_point_label, taylor_label and endpoint are variants; curvature, noisy_nodes,
     sam and asam are rivals; plain is none of them."""
     pitc: float = 1.0
@@ -149,14 +153,14 @@ class WeakConfig:
 class OptimizerConfig:
     """AdamW, schedule and what keeps the run in hand."""
 
-    lr: float = 1e-3
+    lr: float = 7e-4
     """Largest learning rate."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises from zero."""
-    schedule: Literal["plateau", "cosine", "constant"] = "plateau"
-    """plateau lowers the rate when validation stalls; cosine falls to min_lr over max_epochs."""
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    """cosine falls to min_lr over the whole training; plateau lowers the rate when validation stalls."""
     plateau_factor: float = 0.7
     """Factor of the plateau schedule."""
     plateau_patience: int = 25
@@ -179,10 +183,14 @@ class RunConfig:
     """Name of the .pt file and in the card."""
     seed: int = 0
     """Seed of weights, batches and everything else random."""
-    batch_size: int = 10
+    batch_size: int = 5
     """Structures per gradient step."""
-    max_epochs: int = 1000
-    """Passes over the training set, or parts of `steps_per_epoch` steps."""
+    max_epochs: int | None = None
+    """Passes over the training set, or parts of `steps_per_epoch` steps. None takes the passes that make 20 000 steps,
+    at most 500, and of a large training set epochs of 1000 steps."""
+    time: str | None = None
+    """Time that the training may take, e.g. 30min, 2h or 1h30min: the schedule ends within it. With max_epochs,
+    whichever comes first ends the training."""
     steps_per_epoch: int | None = None
     """Gradient steps between validations; None means one pass over the training set. The order of frames is that of
     passes one after another either way."""
@@ -239,6 +247,17 @@ class PretrainConfig:
     """Seed of the perturbations."""
 
 
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "weak": WeakConfig,
+    "optimizer": OptimizerConfig,
+    "finetune": FinetuneConfig,
+    "pretrain": PretrainConfig,
+    "run": RunConfig,
+}
+
 # What a value must be; sections other than these hold what any number or text may be.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.n_train": (lambda v: v >= 1, "at least 1"),
@@ -255,7 +274,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.name": (lambda v: v.strip() != "" and not set(v) & set("/\\\0"), "a file name without a folder"),
     "run.seed": (lambda v: 0 <= v < 2**32, "0 to 2³² − 1"),
     "run.batch_size": (lambda v: v >= 1, "at least 1"),
-    "run.max_epochs": (lambda v: v >= 1, "at least 1"),
+    "run.max_epochs": (lambda v: v >= 1, "at least 1, or null for a length by the number of frames"),
     "run.steps_per_epoch": (lambda v: v >= 1, "at least 1, or null for one pass over the training set"),
     "finetune.layer_decay": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "finetune.replay": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
@@ -274,3 +293,35 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.early_stop": (lambda v: v >= 1, "at least 1, or null"),
     "run.threads": (lambda v: v >= 1, "at least 1, or null"),
 }
+
+
+def explain() -> str:
+    """Every setting with its sentence and its default, as YAML that `asecalc train` reads."""
+    lines = [
+        "# Every setting of `asecalc train` with its default. A CONFIG.yaml holds those that differ, and the command"
+    ]
+    lines.append("# line too: asecalc train CONFIG.yaml data.train=train.xyz run.max_epochs=100")
+    for name, section in SECTIONS.items():
+        defaults, sentences = dataclasses.asdict(section()), dict(_sentences(section))
+        lines += ["", *_comment((section.__doc__ or "").strip()), f"{name}:"]
+        for key, value in defaults.items():
+            lines += [*_comment(sentences[key], indent="  "), f"  {key}: {_yaml(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _sentences(section: type) -> Iterator[tuple[str, str]]:
+    """Names of the fields of a dataclass and the docstrings below them."""
+    (body,) = (node.body for node in ast.parse(inspect.getsource(section)).body if isinstance(node, ast.ClassDef))
+    for statement, after in zip(body, body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), statement.target.id
+            yield statement.target.id, str(after.value.value)
+
+
+def _comment(text: str, indent: str = "") -> list[str]:
+    head, text = f"{indent}# ", " ".join(text.split()).replace("None", "null")
+    return textwrap.wrap(text, 118 - len(indent), initial_indent=head, subsequent_indent=head)
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from schnetpack import properties
 from schnetpack.model.base import AtomisticModel
 from schnetpack.task import AtomisticTask, ModelOutput
 from torch import Tensor
@@ -13,9 +15,11 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, predict
+from training.callbacks import TimeBudget
 from training.config import LossConfig, OptimizerConfig, WeakConfig
-from training.data import graph_from_batch
+from training.data import FRAME_WEIGHT, graph_from_batch
 from training.layer_rates import parameter_groups
+from training.losses.methods import method_of
 from training.losses.supervised import distance
 from training.losses.weak import NoisyNodes, WeakOutput, WeakSupervision
 from training.malloc import keep_freed_memory
@@ -78,8 +82,8 @@ def make_outputs(loss: LossConfig, weak: WeakSupervision | NoisyNodes | None = N
         ("forces", loss.forces_weight, loss.forces),
         ("stress", loss.stress_weight, loss.stress),
     ]
-    supervised = [
-        ModelOutput(
+    supervised: list[ModelOutput] = [
+        SupervisedOutput(
             name=name,
             loss_fn=distance(kind),
             loss_weight=weight,
@@ -89,6 +93,19 @@ def make_outputs(loss: LossConfig, weak: WeakSupervision | NoisyNodes | None = N
         if weight > 0
     ]
     return supervised + ([] if weak is None else weak.outputs)
+
+
+class SupervisedOutput(ModelOutput):
+    """A label as an output of SchNetPack's task, in whose loss frames may have weights."""
+
+    def calculate_loss(self, pred: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor | float:
+        """Weighted loss."""
+        weights = target.get(FRAME_WEIGHT)
+        if weights is None:
+            return super().calculate_loss(pred, target)
+        if self.name == "forces":
+            weights = weights.index_select(0, target[properties.idx_m])
+        return self.loss_weight * self.loss_fn(pred[self.name], target[self.target_property], weights)
 
 
 class TrainingTask(AtomisticTask):
@@ -103,22 +120,25 @@ class TrainingTask(AtomisticTask):
         model: PotentialAdapter,
         outputs: list[ModelOutput],
         config: OptimizerConfig,
-        max_epochs: int,
+        max_epochs: int | None,
         weak: WeakConfig | None = None,
         layer_decay: float = 1.0,
+        budget: TimeBudget | None = None,
     ):
         arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
-        sam = weak is not None and weak.method in ("sam", "asam")
-        if weak is not None and sam:
-            arguments |= {"rho": weak.rho, "adaptive": weak.method == "asam"}
+        sharp = None if weak is None else method_of(weak).optimizer
+        if weak is not None and sharp is not None:
+            arguments |= sharp(weak)
         super().__init__(
             model,
             outputs,
-            optimizer_cls=SAM if sam else torch.optim.AdamW,
+            optimizer_cls=torch.optim.AdamW if sharp is None else SAM,
             optimizer_args=arguments,
             warmup_steps=config.warmup_steps,
         )
-        self.config, self.max_epochs, self.layer_decay = config, max_epochs, layer_decay
+        self.config, self.layer_decay = config, layer_decay
+        self.max_epochs = math.inf if max_epochs is None else max_epochs
+        self.budget = TimeBudget(None) if budget is None else budget
         self.schedule: Any = None
         self._restored_schedule: dict[str, Any] | None = None
 
@@ -175,7 +195,7 @@ class TrainingTask(AtomisticTask):
                 optimizer, factor=config.plateau_factor, patience=config.plateau_patience, min_lr=config.min_lr
             )
         elif config.schedule == "cosine":
-            self.schedule = _Cosine(optimizer, config.lr, config.min_lr, self.max_epochs)
+            self.schedule = _Cosine(optimizer, config.lr, config.min_lr, self.max_epochs, self.budget)
         if self.schedule is not None and self._restored_schedule is not None:
             self.schedule.load_state_dict(self._restored_schedule)
 
@@ -199,7 +219,9 @@ class TrainingTask(AtomisticTask):
 
     def _targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         supervised = [output for output in self.outputs if not isinstance(output, WeakOutput)]
-        return {output.target_property: batch[output.target_property] for output in supervised}
+        names = [output.target_property for output in supervised]
+        names += [FRAME_WEIGHT, properties.idx_m] if FRAME_WEIGHT in batch else []
+        return {name: batch[name] for name in names}
 
     def _diverged(self, batch: dict[str, Tensor]) -> str:
         return (
@@ -209,14 +231,21 @@ class TrainingTask(AtomisticTask):
 
 
 class _Cosine:
-    """Half a cosine from `lr` to `min_lr` over `epochs` steps; a function of the epoch, so it has no drift."""
+    """Half a cosine from `lr` to `min_lr` over `epochs` steps, or over the time of a budget where that ends sooner.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, epochs: int):
+    It is a function of the epoch and the time, so it has no drift.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, epochs: float, budget: TimeBudget
+    ) -> None:
         self.optimizer, self.lr, self.min_lr, self.epochs, self.epoch = optimizer, lr, min_lr, epochs, 0
+        self.budget = budget
 
     def step(self, _metric: float) -> None:
         self.epoch += 1
-        fraction = torch.tensor(min(1.0, self.epoch / self.epochs) * torch.pi).cos().item()
+        done = max(self.epoch / self.epochs, self.budget.fraction)
+        fraction = torch.tensor(min(1.0, done) * torch.pi).cos().item()
         for group in self.optimizer.param_groups:
             rate = self.min_lr + 0.5 * (self.lr - self.min_lr) * (1.0 + fraction)
             group["lr"] = rate * group.get("factor", 1.0)

@@ -7,7 +7,6 @@ Ctrl-C and SIGTERM end a run at the end of its epoch, with a checkpoint.
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,38 +20,24 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import locked
 from asecalc_mlip.logs import LOGGER
-from training.callbacks import AveragedWeights, EarlyStop, LastCheckpoint, RunLog, StopSignals
-from training.config import TrainConfig, label_weights, load_config
-from training.losses.weak import list_skin
+from training.callbacks import AveragedWeights, BestModel, EarlyStop, LastCheckpoint, RunLog, StopSignals, TimeBudget
+from training.card import save_model
+from training.config import TrainConfig, label_weights
+from training.length import seconds_of
+from training.losses.methods import list_skin
 from training.prepare import Run, device_of, prepare
 from training.task import PotentialAdapter, TrainingTask, make_outputs
 
-__all__ = ["Run", "Stopped", "fit", "main", "prepare", "run_config", "train"]
+__all__ = ["Run", "Stopped", "fit", "prepare", "train"]
 
 
 class Stopped(KeyboardInterrupt):
-    """A run that a signal ended at the end of an epoch; the checkpoint is written."""
+    """A run that a signal ended at the end of an epoch; the checkpoint and the best model so far are written."""
 
-    def __init__(self, folder: Path, number: int):
-        super().__init__(f"stopped; run the same command again to continue from {folder / 'last.ckpt'}")
+    def __init__(self, folder: Path, number: int, model: Path | None = None):
+        best = "" if model is None else f" with the best model so far in {model}"
+        super().__init__(f"stopped{best}; run the same command again to continue from {folder / 'last.ckpt'}")
         self.signal = number
-
-
-def main(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
-    """Entry of `asecalc train`; see `run_config`."""
-    run_config(load_config(config_paths, overrides))
-
-
-def run_config(config: TrainConfig) -> None:
-    """Train and print the result; exits with 128 + signal when a signal ended the run."""
-    try:
-        LOGGER.info(repr(train(config)))
-    except Stopped as stop:
-        LOGGER.warning(str(stop))
-        sys.exit(128 + stop.signal)
-    except KeyboardInterrupt:
-        LOGGER.warning("interrupted; run the same command again to continue from the last checkpoint")
-        sys.exit(130)
 
 
 def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
@@ -90,7 +75,10 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
 
 
 def fit(run: Run, watchers: Sequence[pl.Callback] = ()) -> AveragedWeights:
-    """Fit until max_epochs, early stop or a signal; the state is in last.ckpt."""
+    """Fit until max_epochs, the end of the time, early stop or a signal; the state is in last.ckpt.
+
+    The model file is written whenever the validation loss is the lowest so far.
+    """
     config = run.config
     weights = label_weights(config.loss)
     adapter = PotentialAdapter(
@@ -101,23 +89,25 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = ()) -> AveragedWeights:
         reach=run.potential.cutoff + list_skin(config.weak),
     )
     outputs = make_outputs(config.loss, run.weak)
-    task = TrainingTask(
-        adapter, outputs, config.optimizer, config.run.max_epochs, config.weak, config.finetune.layer_decay
-    )
+    budget = TimeBudget(None if config.run.time is None else seconds_of(config.run.time))
+    epochs, decay = config.run.max_epochs, config.finetune.layer_decay
+    task = TrainingTask(adapter, outputs, config.optimizer, epochs, config.weak, decay, budget)
     average = AveragedWeights(run.potential, config.optimizer.ema_decay)
     checkpoint, signals = LastCheckpoint(run.folder), StopSignals()
-    callbacks: list[pl.Callback] = [average, RunLog(run.folder, progress=config.run.progress), checkpoint, signals]
+    log = RunLog(run.folder, progress=config.run.progress, budget=budget)
+    callbacks: list[pl.Callback] = [average, budget, log, checkpoint, signals]
     if config.run.early_stop is not None:
         callbacks.append(EarlyStop(average, config.run.early_stop))
-    callbacks += watchers
+    best = BestModel(average, lambda: save_model(run, average))
+    callbacks += [*watchers, best]
     saved = _readable(checkpoint.path)
-    if saved is not None and _is_over(saved, average, config):
+    if saved is not None and _is_over(saved, average, budget, config):
         return average
     with _quiet(), signals:
         trainer = pl.Trainer(
             accelerator="cpu" if device_of(config.run.device) == "cpu" else "gpu",
             devices=1,
-            max_epochs=config.run.max_epochs,
+            max_epochs=-1 if epochs is None else epochs,
             gradient_clip_val=config.optimizer.gradient_clip,
             callbacks=callbacks,
             logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
@@ -128,16 +118,20 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = ()) -> AveragedWeights:
         )
         path = None if saved is None else checkpoint.path
         trainer.fit(task, datamodule=run.data, ckpt_path=path, weights_only=True)
-    if signals.signal is not None and trainer.current_epoch < config.run.max_epochs:
-        raise Stopped(run.folder, signals.signal)
+    if signals.signal is not None and not (budget.is_over or trainer.current_epoch == epochs):
+        raise Stopped(run.folder, signals.signal, run.model if best.written >= 0 else None)
     return average
 
 
-def _is_over(saved: dict[str, Any], average: AveragedWeights, config: TrainConfig) -> bool:
+def _is_over(saved: dict[str, Any], average: AveragedWeights, budget: TimeBudget, config: TrainConfig) -> bool:
     """Whether a checkpoint is that of a run with nothing left to do; its weights are in `average` then."""
-    state = next(value for name, value in saved["callbacks"].items() if "AveragedWeights" in name)
-    done, patience = saved["epoch"] + 1, config.run.early_stop
-    if done < config.run.max_epochs and not (patience and saved["epoch"] - state["best_epoch"] >= patience):
+    states = saved["callbacks"]
+    state = next(value for name, value in states.items() if "AveragedWeights" in name)
+    if used := next((value for name, value in states.items() if "TimeBudget" in name), None):
+        budget.load_state_dict(used)
+    done, patience, epochs = saved["epoch"] + 1, config.run.early_stop, config.run.max_epochs
+    stopped_early = patience is not None and saved["epoch"] - state["best_epoch"] >= patience
+    if not (stopped_early or budget.is_over or (epochs is not None and done >= epochs)):
         return False
     LOGGER.info(f"nothing left to train after {done} epochs; the results are written anew")
     average.load_state_dict(dict(state))

@@ -104,11 +104,23 @@ class Sum(Network):
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom, (N,) in eV, in the dtype of the weights."""
-        energies = []
-        for scale, part, near in zip(self.scales, self.parts, self._near(graph), strict=True):
-            fixed = self.training and not any(p.requires_grad for p in part.parameters())
-            energies.append(scale * (_linearised(part, near) if fixed else part(near)))
-        return torch.stack(energies).sum(0)
+        every = zip(self.scales, self.parts, self._near(graph), strict=True)
+        return torch.stack([self._energies(*one) for one in every]).sum(0)
+
+    def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the energy of each atom, (N,) in eV, with the vectors and scalars of the part that learns.
+
+        Only where that part has vectors; see `PaiNN.energies_and_vectors`.
+        """
+        near = self._near(graph)
+        energies, vectors, scalars = self.parts[0].energies_and_vectors(near[0])  # type: ignore[operator]
+        others = zip(self.scales[1:], self.parts[1:], near[1:], strict=True)
+        total = [self.scales[0] * energies, *(self._energies(*other) for other in others)]
+        return torch.stack(total).sum(0), vectors, scalars
+
+    def _energies(self, scale: float, part: nn.Module, graph: AtomGraph) -> Tensor:
+        fixed = self.training and not any(p.requires_grad for p in part.parameters())
+        return scale * (_linearised(part, graph) if fixed else part(graph))
 
     def _near(self, graph: AtomGraph) -> list[AtomGraph]:
         """The graph for each part. Every part is zero beyond its cutoff: to drop those edges saves time only.

@@ -121,7 +121,7 @@ def _status(name: str) -> int:
 
 def _piwsl_side(n_features: int, side: str) -> Callable[[], None]:
     from training.config import WeakConfig
-    from training.losses.weak import list_skin
+    from training.losses.methods import list_skin
     from training.malloc import keep_freed_memory
 
     keep_freed_memory()  # as every training does
@@ -189,7 +189,7 @@ def _our_task(n_features: int, weak: Any = None) -> Any:
 
     from asecalc_mlip.models import build_potential
     from training.config import LossConfig, OptimizerConfig, WeakConfig
-    from training.losses.weak import list_skin, make_weak
+    from training.losses.methods import list_skin, make_weak
     from training.task import PotentialAdapter, TrainingTask, make_outputs
 
     config = WeakConfig() if weak is None else weak

@@ -85,7 +85,9 @@ def run_rows(
 
 
 def fit_model(settings: Mapping[str, Any], name: str) -> tuple[Path, Any, Any, float]:
-    """Train with `settings` over the defaults and save the best average weights.
+    """Train with `settings` over the defaults of the studies and save the best average weights.
+
+    The studies were made with version 0.1, whose defaults they keep.
 
     Returns
     -------
@@ -96,13 +98,23 @@ def fit_model(settings: Mapping[str, Any], name: str) -> tuple[Path, Any, Any, f
     from training.train import fit, prepare
 
     start = time.process_time()
-    run = prepare(load_config([], [f"{key}={_yaml(value)}" for key, value in settings.items()]))
+    every = {**_defaults(settings), **settings}
+    run = prepare(load_config([], [f"{key}={_yaml(value)}" for key, value in every.items()]))
     average = fit(run)
     seconds = time.process_time() - start
     average.copy_to_module(average.best or average.average)
     path = Path(run.config.run.output) / "model.pt"
     save(path, run.potential, card={"name": name}, reference_energies=run.e0.to_dict())
     return path, run, average, seconds
+
+
+def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that the studies leave to the defaults of version 0.1; a base has its own sizes."""
+    from training.older import DEFAULTS_0_1
+
+    flat = {f"{section}.{name}": value for section, values in DEFAULTS_0_1.items() for name, value in values.items()}
+    has_base = "finetune.base" in settings
+    return {name: value for name, value in flat.items() if not (has_base and name == "model.hyperparameters")}
 
 
 def _yaml(value: Any) -> str:

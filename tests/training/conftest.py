@@ -3,7 +3,16 @@
 import pytest
 from ase.io import write
 
+from asecalc_mlip import logs
 from tests import teacher
+
+
+@pytest.fixture(autouse=True)
+def messages():
+    """Shown as the commands show them, for tests that read them."""
+    logs.show()
+    yield
+    logs.hide()
 
 
 @pytest.fixture

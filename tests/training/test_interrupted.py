@@ -134,6 +134,7 @@ def test_signals_end_with_a_checkpoint(number, molecules, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "Traceback" not in errors and "run the same command again" in errors
+    assert "with the best model so far in" in errors and (tmp_path / "run" / "model.pt").stat().st_size > 0
     epochs = len(rows(tmp_path / "run"))
     training.train(config(tmp_path, molecules, f"run.max_epochs={epochs + 1}"))
     assert len(rows(tmp_path / "run")) == epochs + 1

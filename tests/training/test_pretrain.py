@@ -11,7 +11,7 @@ from tests.training.levels import files, tiny
 pytest.importorskip("schnetpack")
 from asecalc_mlip.data.census import census  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
-from training import pretrain, train  # noqa: E402
+from training import main, pretrain, train  # noqa: E402
 from training.eam.files import label_file  # noqa: E402
 
 LABELS = {"rounds": 2, "strength": 0.3}
@@ -57,7 +57,7 @@ def test_data_without_such_labels_are_refused(tmp_path):
     data, eam = files(tmp_path)
     tiny(tmp_path, data)  # leaves small.yaml
     with pytest.raises(InputError, match=r"was not labelled by an EAM.*pretrain\.eam"):
-        pretrain.main([str(tmp_path / "small.yaml")], [f"data.train={data}", f"run.output={tmp_path / 'run'}"])
+        main.pretrain([str(tmp_path / "small.yaml")], [f"data.train={data}", f"run.output={tmp_path / 'run'}"])
     from tests.cases import model_file
 
     with pytest.raises(InputError, match="not an EAM"):

@@ -90,7 +90,7 @@ def test_bad_requests(frames):
     bare = [atoms.copy() for atoms in frames[:2]]
     for atoms in bare:
         del atoms.info["energy"]
-    with pytest.raises(DataError, match="No frame has an energy"):
+    with pytest.raises(DataError, match="no frame has an energy"):
         reference_energies(bare, "fit")
     assert "not tested" in reference_energies(bare, "zero").source
 

@@ -14,22 +14,21 @@ from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import build_potential, predict
 from tests import teacher
 from tests.cases import DIRECT, make_potential, make_structure
-from tests.small_runs import config, rows, weights
+from tests.small_runs import config, rows, weak_losses, weights
 
 pytest.importorskip("schnetpack")
 from training import train as training  # noqa: E402
-from training.config import LossConfig, Method, WeakConfig  # noqa: E402
+from training.card import _weak  # noqa: E402
+from training.config import LossConfig, WeakConfig  # noqa: E402
 from training.losses import PISC, PITC  # noqa: E402
 from training.losses.displaced import Displacements  # noqa: E402
-from training.losses.variants import WEAK_LOSSES  # noqa: E402
-from training.losses.weak import NoisyNodes, WeakSupervision, make_weak  # noqa: E402
+from training.losses.methods import METHODS, make_weak  # noqa: E402
+from training.losses.weak import NoisyNodes, WeakSupervision  # noqa: E402
 from training.perturb import Perturbation, largest_relative_shift, uniform  # noqa: E402
-from training.results import _weak  # noqa: E402
 from training.sam import ETA, SAM  # noqa: E402
 from training.samplers import EpochSampler  # noqa: E402
 from training.task import PotentialAdapter, make_outputs  # noqa: E402
 
-METHODS = Method.__args__
 SMALL = (
     "data.n_train=20",
     "data.n_val=5",
@@ -152,11 +151,11 @@ def test_step_is_labels_points_and_losses(architecture, forces):
         assert out[loss.name].square().mean().item() == pytest.approx(expected.item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", WEAK_LOSSES)
+@pytest.mark.parametrize("name", weak_losses())
 def test_stress_beside_weak_losses(name):
     model, graph = make_potential("painn", trainable=True), graphs("crystal", "skewed")
     labels = {"energy": torch.zeros(2).double(), "forces": torch.zeros(graph.n_atoms, 3).double()}
-    weak = WeakSupervision([WEAK_LOSSES[name]()], Perturbation(0.05))
+    weak = WeakSupervision([weak_losses()[name]()], Perturbation(0.05))
     torch.manual_seed(1)
     out = weak(model, graph, labels, forces=True, stress=True)
     torch.manual_seed(1)
@@ -176,7 +175,8 @@ def test_total_loss_is_the_weighted_sum():
     weak = make_weak(config, LossConfig(), model)
     out = weak(model, graph, {}, forces=True)
     targets = {"energy": out["energy"] + 2.0, "forces": out["forces"] + torch.tensor([0.3, 0.0, 0.4])}
-    total = sum(output.calculate_loss(out, targets) for output in make_outputs(LossConfig(), weak))
+    outputs = make_outputs(LossConfig(forces_weight=100.0), weak)
+    total = sum(output.calculate_loss(out, targets) for output in outputs)
     expected = 2.0 + 100.0 * 0.5 + 3.0 * out["pitc"].abs().mean() + 0.5 * out["pisc"].abs().mean()
     assert total.item() == pytest.approx(expected.item())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor, nn
@@ -12,23 +13,27 @@ Distance = Literal["mae", "l2mae", "mse", "huber"]
 
 
 def _mae(prediction: Tensor, target: Tensor) -> Tensor:
-    return (prediction - target).abs().mean()
+    return (prediction - target).abs()
 
 
 def _l2mae(prediction: Tensor, target: Tensor) -> Tensor:
     # The square root has no derivative at zero; 1e-12 eV/Å is below any label's noise.
-    return (prediction - target).square().sum(-1).add(1e-24).sqrt().mean()
+    return (prediction - target).square().sum(-1).add(1e-24).sqrt()
 
 
 def _mse(prediction: Tensor, target: Tensor) -> Tensor:
-    return (prediction - target).square().mean()
+    return (prediction - target).square()
 
 
 def _huber(prediction: Tensor, target: Tensor) -> Tensor:
-    return nn.functional.huber_loss(prediction, target, delta=0.01)
+    return nn.functional.huber_loss(prediction, target, delta=0.01, reduction="none")
 
 
-DISTANCES = {"mae": _mae, "l2mae": _l2mae, "mse": _mse, "huber": _huber}
+# Of each component, or for l2mae of each row.
+_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mae": _mae, "l2mae": _l2mae, "mse": _mse, "huber": _huber}
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    name: lambda prediction, target, terms=terms: terms(prediction, target).mean() for name, terms in _TERMS.items()
+}
 
 
 class distance(nn.Module):
@@ -44,8 +49,11 @@ class distance(nn.Module):
     def __init__(self, name: Distance):
         super().__init__()
         self.name = name
-        self._function = DISTANCES[name]
 
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Scalar tensor."""
-        return self._function(prediction, target.to(prediction.dtype))
+    def forward(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scalar tensor; with weights (n,) each row of the mean counts times its weight."""
+        target = target.to(prediction.dtype)
+        if weights is None:
+            return DISTANCES[self.name](prediction, target)
+        terms = _TERMS[self.name](prediction, target)
+        return (terms.reshape(len(terms), -1).mean(-1) * weights.to(terms.dtype)).mean()

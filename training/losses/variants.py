@@ -8,9 +8,9 @@ from torch import Tensor
 
 from asecalc_mlip.graph import AtomGraph
 from training.losses.displaced import STEP, Displacements, Field, Point
-from training.losses.taylor import PISC, PITC, WeakLoss, work
+from training.losses.taylor import WeakLoss, work
 
-__all__ = ["WEAK_LOSSES", "Curvature", "Endpoint", "TaylorLabel", "TwoPoint", "TwoPointLabel"]
+__all__ = ["Curvature", "Endpoint", "TaylorLabel", "TwoPoint", "TwoPointLabel"]
 
 
 class TwoPoint(WeakLoss):
@@ -88,8 +88,3 @@ class Curvature(WeakLoss):
     ) -> Tensor:
         """R of each structure in eV, (B,)."""
         return -0.25 / STEP * work(graph, at.d, field.forces["r+hd"] - field.forces["r-hd"])
-
-
-WEAK_LOSSES: dict[str, type[WeakLoss]] = {
-    cls.name: cls for cls in (PITC, PISC, TwoPoint, TwoPointLabel, TaylorLabel, Endpoint, Curvature)
-}

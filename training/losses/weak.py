@@ -13,19 +13,15 @@ import torch
 from schnetpack.task import UnsupervisedModelOutput
 from torch import Tensor, nn
 
-from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import predict
-from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.models.vector_head import VectorHead
-from training.config import LossConfig, WeakConfig
 from training.losses.displaced import Displacements, Field, Point, displaced, evaluate_points, reaching
 from training.losses.supervised import DISTANCES
-from training.losses.taylor import PISC, PITC, WeakLoss
-from training.losses.variants import WEAK_LOSSES
+from training.losses.taylor import WeakLoss
 from training.perturb import Perturbation, largest_relative_shift, uniform
 
-__all__ = ["NoisyNodes", "WeakOutput", "WeakSupervision", "list_skin", "make_weak"]
+__all__ = ["NoisyNodes", "WeakOutput", "WeakSupervision"]
 
 Predictions = dict[str, Tensor]
 
@@ -147,74 +143,3 @@ class _ToZero(nn.Module):
 
     def forward(self, residual: Tensor) -> Tensor:
         return DISTANCES[self.kind](residual, torch.zeros_like(residual))
-
-
-def make_weak(config: WeakConfig, loss: LossConfig, potential: Any) -> WeakSupervision | NoisyNodes | None:
-    """What `config.method` adds to the outputs of the task; None where it adds nothing.
-
-    Raises
-    ------
-    InputError
-        For methods, labels and models that do not go together.
-    """
-    _check(config, loss, potential)
-    if config.method in ("plain", "sam", "asam"):
-        return None
-    if config.method == "noisy_nodes":
-        return NoisyNodes(config.coefficient, config.epsilon, potential.network.n_features)
-    perturbation = Perturbation(config.epsilon, config.perturbation, config.remove_translation)
-    options: dict[str, Any] = {
-        "normalisation": config.normalisation,
-        "distance": config.distance,
-        "perturbation": perturbation,
-    }
-    if config.method != "piwsl":
-        return WeakSupervision([WEAK_LOSSES[config.method](config.coefficient, **options)], perturbation)
-    options["order"] = config.order
-    losses: list[WeakLoss] = [PITC(config.pitc, **options), PISC(config.pisc, **options)]
-    return WeakSupervision([one for one in losses if one.weight > 0], perturbation)
-
-
-def list_skin(config: WeakConfig) -> float:
-    """Å by which the neighbour lists of a training must reach beyond the cutoff.
-
-    Raises
-    ------
-    InputError
-        Where `skin` is given and too small.
-    """
-    if config.method in ("plain", "sam", "asam"):
-        return config.skin or 0.0
-    needed = largest_relative_shift(config.epsilon)
-    if config.skin is not None and config.skin < needed:
-        raise InputError(
-            f"weak.epsilon {config.epsilon} Å is larger than weak.skin {config.skin} Å allows: two atoms can approach "
-            f"each other by 2√3 ε = {needed:.4f} Å. Lower epsilon to {config.skin / largest_relative_shift(1.0):.4f}, "
-            "or leave skin empty"
-        )
-    return needed if config.skin is None else config.skin
-
-
-def _check(config: WeakConfig, loss: LossConfig, potential: Any) -> None:
-    direct = getattr(potential, "direct_forces", False)
-    pisc = config.method == "piwsl" and config.pisc > 0
-    if direct and pisc and loss.forces_weight <= 0:
-        raise InputError(
-            "weak.pisc with an energy-only training of a direct-force model: without force labels nothing but PITC "
-            "holds the force head. Set weak.pisc=0, give force labels, or use a conservative model "
-            "(model.hyperparameters.direct_forces=false)"
-        )
-    if direct and loss.stress_weight > 0:
-        raise InputError(f"loss.stress_weight is {loss.stress_weight}, but {NO_STRESS}")
-    if config.method not in ("plain", "piwsl", "sam", "asam") and config.coefficient == 0:
-        raise InputError(f"weak.method is {config.method}, but weak.coefficient is 0; set one, or use method plain")
-    if config.method == "piwsl" and config.pitc == 0 and config.pisc == 0:
-        raise InputError("weak.method is piwsl, but weak.pitc and weak.pisc are both 0; set one, or use method plain")
-    adversarial = config.perturbation == "adversarial" and config.method not in ("plain", "sam", "asam", "noisy_nodes")
-    if (adversarial or config.method == "taylor_label") and loss.forces_weight <= 0:
-        what = "weak.perturbation adversarial" if adversarial else "weak.method taylor_label"
-        raise InputError(f"{what} needs force labels, but loss.forces_weight is 0; train with forces, or use uniform")
-    if config.method in ("taylor_label", "two_point_label") and loss.energy_weight <= 0:
-        raise InputError(f"weak.method {config.method} needs energy labels, but loss.energy_weight is 0")
-    if config.method == "noisy_nodes" and (direct or not hasattr(potential.network, "energies_and_vectors")):
-        raise InputError("weak.method noisy_nodes needs a conservative painn, whose vectors its head reads")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pytorch_lightning as pl
 
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import locked
-from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.logs import LOGGER, into
 from training.callbacks import StopSignals
 from training.config import TrainConfig, load_config, replace_values
 from training.train import Stopped, train
@@ -195,7 +195,7 @@ class _Search:
     def _talk(self, number: int) -> Iterator[None]:
         """What trainings say about the data is the same for all: from trial 1 on it goes into tune.log."""
         with (self.folder / "tune.log").open("a", encoding="utf-8") as log:
-            with nullcontext() if number == 0 else redirect_stdout(log):
+            with nullcontext() if number == 0 else into(log):
                 yield
 
     def _late(self) -> bool:

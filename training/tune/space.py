@@ -13,26 +13,12 @@ import yaml
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import ARCHITECTURES, build_potential
 from training.config import TrainConfig, replace_values, setting_types
-from training.losses.weak import list_skin, make_weak
+from training.losses.methods import METHODS, list_skin, make_weak
 
 __all__ = ["Parameter", "make_space"]
 
 HYPERPARAMETERS = "model.hyperparameters."
 FORM = "KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B,C, for example weak.epsilon=0.005:0.1:log"
-# Around the published coefficients, which are 27.7 and 0.23 in eV.
-DEFAULT_SPACE = {
-    "piwsl": ("weak.pitc=0.1:100:log", "weak.pisc=0.001:1:log", "weak.epsilon=0.005:0.1:log"),
-    "sam": ("weak.rho=0.005:0.2:log",),
-    "asam": ("weak.rho=0.1:5:log",),
-}
-OTHER_SPACE = ("weak.coefficient=0.01:100:log", "weak.epsilon=0.005:0.1:log")
-DISPLACED = ("epsilon", "perturbation", "remove_translation", "normalisation", "distance", "skin")
-READS: dict[str, tuple[str, ...]] = {
-    "sam": ("rho",),
-    "asam": ("rho",),
-    "piwsl": ("pitc", "pisc", "order", *DISPLACED),
-    "noisy_nodes": ("coefficient", "epsilon", "skin"),
-}
 WHY_NOT = {
     "data": "trials on unlike data could not be compared",
     "loss": "it is what trials are compared by",
@@ -86,7 +72,7 @@ def make_space(texts: Sequence[str], config: TrainConfig) -> tuple[list[Paramete
     if method == "plain" and (not keys or any(key.startswith("weak.") for key in keys)) and "weak.method" not in keys:
         method = "piwsl"
         config = replace_values(config, {"weak.method": method})
-    parameters = [_parse(text, config) for text in texts or DEFAULT_SPACE.get(method, OTHER_SPACE)]
+    parameters = [_parse(text, config) for text in texts or METHODS[method].space]
     for key in keys:
         if keys.count(key) > 1:
             raise InputError(f"--space names {key} twice")
@@ -166,7 +152,7 @@ def _hyperparameter_types(name: str, architecture: str) -> list[Any]:
 
 def _check_effect(key: str, method: str) -> None:
     name = key.removeprefix("weak.")
-    reads = READS.get(method, ("coefficient", *DISPLACED))
+    reads = METHODS[method].reads
     if key != name and name not in reads:
         raise InputError(
             f"--space: {key} has no effect with weak.method={method}, which reads {', '.join(reads)}. Set another "

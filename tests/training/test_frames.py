@@ -1,0 +1,141 @@
+"""Frames that hold one atom are E0s, and frames may have weights by their kind."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import write
+
+from asecalc_mlip.checkpoint import load
+from asecalc_mlip.errors import DataError, InputError
+from tests import teacher
+from tests.small_runs import config, rows, weights
+
+pytest.importorskip("schnetpack")
+from asecalc_mlip.data.labels import is_isolated_atom  # noqa: E402
+from asecalc_mlip.data.readers import read_frames  # noqa: E402
+from training import train as trained  # noqa: E402
+from training.data import Split  # noqa: E402
+from training.losses.supervised import DISTANCES, distance  # noqa: E402
+
+ATOMS = {"H": -1.5, "C": -2.5, "O": -3.5}
+
+
+def with_atoms(path, symbols, n=60, at=0):
+    """Molecules with frames of isolated atoms among them, without forces, in a large box, as in sets for MACE."""
+    frames = teacher.as_reference(teacher.molecule_frames(n))
+    lone = []
+    for symbol in symbols:
+        atom = Atoms(symbol, cell=[20, 20, 20], pbc=True)
+        atom.info.update(REF_energy=ATOMS[symbol], config_type="IsolatedAtom")
+        lone.append(atom)
+    frames[at:at] = lone
+    write(path, frames, format="extxyz")
+    return path
+
+
+def test_isolated_atoms_are_e0s_and_no_structures(molecules, tmp_path, capsys):
+    path = with_atoms(tmp_path / "mace.xyz", "HCO", at=7)
+    result = trained.train(config(tmp_path, path, "run.max_epochs=1"))
+    told = capsys.readouterr().out
+    assert "isolated atoms: 3 frames (C, H, O) are E0s" in told and "50 train, 10 validation" in told
+    assert "Reference energies (isolated; isolated atoms in the data for H, C, O)" in told
+    assert load(result.model).potential.reference_energies == {1: -1.5, 6: -2.5, 8: -3.5}
+    frames, split = read_frames(path), Split.load(tmp_path / "run" / "split.json", 63)
+    assert not any(is_isolated_atom(frames[i]) for i in (*split.train, *split.val, *split.test))
+    # The split is that of the structures alone.
+    trained.train(config(tmp_path, molecules, "run.max_epochs=1", output="plain"))
+    plain = Split.load(tmp_path / "plain" / "split.json", 60)
+    assert [i if i < 7 else i + 3 for i in plain.train] == split.train
+
+
+def test_what_isolated_atoms_leave_open_is_fitted(tmp_path, capsys):
+    path = with_atoms(tmp_path / "mace.xyz", "HC")
+    run = trained.prepare(config(tmp_path, path))
+    assert run.e0.values[1] == -1.5 and run.e0.values[6] == -2.5 and run.e0.fitted == [8]
+    assert "isolated atoms in the data for H, C; least squares on 50 energies for O" in capsys.readouterr().out
+    rest = [a.info["energy"] - sum(run.e0.values[z] for z in a.numbers) for a in run.training]
+    assert np.mean(rest) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_isolated_atoms_serve_where_no_file_of_them_is_given(tmp_path):
+    path = with_atoms(tmp_path / "mace.xyz", "HCO")
+    run = trained.prepare(config(tmp_path, path, "model.reference_energies=isolated"))
+    assert run.e0.method == "isolated" and run.e0.values == {1: -1.5, 6: -2.5, 8: -3.5}
+
+
+def test_isolated_atoms_of_another_level_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(ATOMS, "O", -2000.0)
+    path = with_atoms(tmp_path / "mace.xyz", "HCO")
+    with pytest.raises(DataError, match="another level of theory.*leave them out"):
+        trained.prepare(config(tmp_path, path))
+
+
+def test_isolated_atoms_alone_are_nothing_to_train_on(tmp_path):
+    with pytest.raises(DataError, match="every frame is one isolated atom"):
+        trained.prepare(config(tmp_path, with_atoms(tmp_path / "atoms.xyz", "HCO", n=0)))
+
+
+def test_one_composition_says_that_its_e0_describe_no_atom(molecules, tmp_path, capsys):
+    run = trained.prepare(config(tmp_path, molecules))
+    assert "these E0 describe no atom" in capsys.readouterr().out
+    assert run.e0.undetermined and run.e0.to_dict()["undetermined"] is True
+
+
+def kinds(path):
+    frames = teacher.as_reference(teacher.molecule_frames(60))
+    for number, atoms in enumerate(frames):
+        atoms.info["config_type"] = "hot" if number % 2 else "cold"
+    write(path, frames, format="extxyz")
+    return path
+
+
+def test_weights_of_one_change_nothing_and_others_do(tmp_path):
+    path, found = kinds(tmp_path / "kinds.xyz"), {}
+    for name, factor in {"none": "{}", "ones": "{hot: 1, default: 1}", "hot": "{hot: 5}"}.items():
+        trained.train(config(tmp_path, path, f"data.weights={factor}", "run.max_epochs=2", output=name))
+        found[name] = weights(tmp_path / name)[1]
+    assert all(torch.equal(a, b) for a, b in zip(found["none"], found["ones"], strict=True)) or all(
+        torch.allclose(a, b, atol=1e-4) for a, b in zip(found["none"], found["ones"], strict=True)
+    )
+    assert not all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found["none"], found["hot"], strict=True))
+
+
+def test_frames_of_weight_zero_are_not_learned(tmp_path):
+    """Their labels may be anything."""
+    results = []
+    for spoiled in (False, True):
+        frames = read_frames(kinds(tmp_path / "kinds.xyz"))
+        for atoms in frames[1::2]:
+            atoms.info["energy"] += 0.3 * spoiled
+            atoms.arrays["forces"] = atoms.arrays["forces"] * (1.0 - 0.5 * spoiled)
+        path, output = tmp_path / "spoiled.xyz", f"run{spoiled}"
+        write(path, teacher.as_reference(frames), format="extxyz")
+        given = ("model.reference_energies=given", "model.given={H: -1.0, C: -2.0, O: -3.0}", "loss.energy_weight=1")
+        settings = ("data.weights={hot: 0}", "run.max_epochs=2", "data.n_train=40", "optimizer.gradient_clip=1e6")
+        run = trained.prepare(config(tmp_path, path, *given, *settings, output=output))
+        run.potential.scale = 1.0  # else it is that of all forces
+        trained.fit(run)
+        results.append(weights(tmp_path / output)[1])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert rows(tmp_path / "runTrue")[0]["val_loss"] == rows(tmp_path / "runFalse")[0]["val_loss"]
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_weighted_distances(name):
+    torch.manual_seed(0)
+    prediction, target, factors = torch.randn(7, 3), torch.randn(7, 3), torch.rand(7)
+    each = torch.stack([DISTANCES[name](p[None], t[None]) for p, t in zip(prediction, target, strict=True)])
+    assert distance(name)(prediction, target, factors).item() == pytest.approx((factors * each).mean().item())
+    ones = distance(name)(prediction, target, torch.ones(7))
+    assert ones.item() == pytest.approx(distance(name)(prediction, target).item())
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [("{warm: 2}", "no frame has the config_type warm; they have cold, hot"), ("{hot: -1}", "expected a number of 0"),
+     ("{hot: much}", "data.weights.hot is 'much'")],
+)  # fmt: skip
+def test_weights_that_cannot_be(factors, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        trained.prepare(config(tmp_path, kinds(tmp_path / "kinds.xyz"), f"data.weights={factors}"))

@@ -1,0 +1,114 @@
+"""The model file of a run: best averaged weights, card, reference energies, and how the training data look."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.checkpoint import load, save
+from asecalc_mlip.data.census import has_label
+from asecalc_mlip.files import replacing
+from training.callbacks import AveragedWeights, read_rows
+from training.config import WeakConfig
+from training.finetune import start_card
+from training.losses.methods import method_of
+from training.pretrain import LABELLED
+from training.reference_energies import ReferenceEnergies
+
+if TYPE_CHECKING:
+    from training.prepare import Run
+
+__all__ = ["make_card", "rewrite", "save_model"]
+
+
+def save_model(run: Run, average: AveragedWeights, card: dict[str, Any] | None = None) -> None:
+    """Write the potential of a run as it is now, and beside it a start structure for dynamics if there is none."""
+    card = make_card(run, average) if card is None else card
+    save(run.model, run.potential, card=card, reference_energies=run.e0.to_dict(), reference=run.reference)
+    start = run.model.with_suffix(".xyz")
+    if not start.exists():
+        with replacing(start) as temporary:
+            ase.io.write(temporary, _start_structure(run.training), format="extxyz")
+
+
+def rewrite(path: Path, card: dict[str, Any], *, e0: ReferenceEnergies | None = None) -> None:
+    """Write a model file again with another card and, if given, other reference energies.
+
+    It is read back rather than kept: the calculator has cast and frozen its own copy, not that of the run.
+    """
+    model = load(path)
+    for z, energy in (e0.values if e0 is not None else {}).items():
+        model.potential.e0[z] = energy
+    energies = model.reference_energies if e0 is None else e0.to_dict()
+    save(path, model.potential, card=card, reference_energies=energies, reference=model.reference)
+
+
+def _start_structure(frames: Sequence[Atoms]) -> Atoms:
+    """The frame of the lowest energy per atom, or the first, without its labels."""
+    labelled = [atoms for atoms in frames if has_label(atoms, "energy") and len(atoms) > 1]
+    same = len({atoms.get_chemical_formula() for atoms in labelled}) == 1
+    chosen = min(labelled, key=lambda atoms: atoms.info["energy"]) if labelled and same else frames[0]
+    return Atoms(chosen.numbers, chosen.positions, cell=chosen.cell, pbc=chosen.pbc)
+
+
+def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
+    """What a model says of itself: its data, losses, training, and what dynamics are warned by."""
+    config, optimizer = run.config, run.config.optimizer
+    by_eam = run.pretraining is not None
+    level = f"embedded-atom potential {run.pretraining['eam']}" if run.pretraining else config.data.level_of_theory
+    source = Path(config.data.train).name
+    return {
+        "name": config.run.name,
+        "training_data": {
+            "file": LABELLED if config.pretrain.eam is not None else source,
+            **({"made_from": source} if config.pretrain.eam is not None else {}),
+            "train": len(run.split.train),
+            "validation": len(run.split.val),
+        },
+        # Perturbed copies have neither the temperature nor the forces of the dynamics they were taken from.
+        **({} if by_eam else _conditions(run.training)),
+        "level_of_theory": level,
+        "source": config.data.source,
+        "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},
+        **_weak(config.weak),
+        **start_card(run),
+        "training": {
+            "epochs": config.run.max_epochs or len(read_rows(run.folder / "log.csv")),
+            **({"time": config.run.time} if config.run.time is not None else {}),
+            "best_epoch": average.best_epoch + 1,
+            "steps": average.steps,
+            "batch_size": config.run.batch_size,
+            "lr": optimizer.lr,
+            "schedule": optimizer.schedule,
+            "ema_decay": optimizer.ema_decay,
+            "seed": config.run.seed,
+        },
+        "date": datetime.date.today().isoformat(),
+        "licence": config.run.licence,
+    }
+
+
+def _conditions(frames: Sequence[Atoms]) -> dict[str, Any]:
+    """What dynamics are warned by: the temperatures that frames state, and how large their forces are."""
+    stated = [atoms.info.get("temperature_K", atoms.info.get("temperature")) for atoms in frames]
+    known = [float(t) for t in stated if isinstance(t, (int, float, np.number))]
+    forces = [np.linalg.norm(atoms.arrays["forces"], axis=1) for atoms in frames if has_label(atoms, "forces")]
+    sizes = np.concatenate(forces) if forces else np.zeros(0)
+    return {
+        **({"temperatures_K": [min(known), max(known)]} if known else {}),
+        **({"training_forces": {"mean": float(sizes.mean()), "std": float(sizes.std())}} if len(sizes) else {}),
+    }
+
+
+def _weak(weak: WeakConfig) -> dict[str, Any]:
+    """What the card says of weak supervision: the settings that the method reads."""
+    method = method_of(weak)
+    read = {name: getattr(weak, name) for name in method.on_card}
+    return {"weak": {"method": method.name, **read}} if read else {}

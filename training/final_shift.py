@@ -1,0 +1,72 @@
+r"""A last shift of the reference energies, which takes a constant error off the energies of a trained model.
+
+Forces say nothing about a constant, and averaged weights lag behind the energies of a training that was still moving:
+what is left is an error that all frames of one composition share. The shift Δ minimises, over the training set,
+
+    Σ_frames [ (E_ref − E_model − Σ_i Δ(Z_i)) / N ]²
+
+with the smallest Δ where compositions leave a choice. Only E0 that were fitted are shifted: those of isolated atoms are
+what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.data.census import has_label
+from asecalc_mlip.logs import LOGGER
+from training.card import rewrite
+from training.reference_energies import least_squares
+
+if TYPE_CHECKING:
+    from training.prepare import Run
+
+__all__ = ["shift_reference_energies"]
+
+# Frames that the shift is taken from, spread evenly; more say nothing new about a constant.
+MOST = 500
+
+
+def shift_reference_energies(run: Run, path: Path, card: dict[str, Any]) -> dict[int, float]:
+    """Shift the fitted E0 of a model file, and put the shift on its card.
+
+    Parameters
+    ----------
+    run : Run
+    path : Path
+        The trained model.
+    card : dict
+        Gets the entry `final_e0_shift_eV`.
+
+    Returns
+    -------
+    dict
+        Atomic number → shift in eV; empty where no E0 was fitted, or no frame has an energy.
+    """
+    frames = [atoms for atoms in run.training if has_label(atoms, "energy")]
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MOST, len(frames))).round().astype(int))
+    frames, fitted = [frames[i] for i in chosen], run.e0.fitted
+    if not frames or not fitted:
+        return {}
+    left = _left(path, frames, run.test_device)
+    shift, _ = least_squares(frames, left, fitted)
+    per_atom = np.mean([energy / len(atoms) for energy, atoms in zip(left, frames, strict=True)])
+    card["final_e0_shift_eV"] = {chemical_symbols[z]: round(value, 6) for z, value in sorted(shift.items())}
+    rewrite(path, card, e0=run.e0.shifted(shift))
+    LOGGER.info(
+        f"E0 shifted by least squares on {len(frames)} training frames, which takes off {1e3 * per_atom:+.2f} meV/atom"
+    )
+    return shift
+
+
+def _left(path: Path, frames: Sequence[Atoms], device: str) -> np.ndarray:
+    """Energies of the labels less those of the model, (n,) eV."""
+    results = PIWSLCalculator.load(path, device=device).evaluate(frames)
+    return np.array([a.info["energy"] - r["energy"] for a, r in zip(frames, results, strict=True)])

@@ -1,0 +1,41 @@
+"""Settings of older versions: what a configuration meant that was written before a default changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["DEFAULTS_0_1", "completed"]
+
+# The defaults of version 0.1 that are others now. Settings that are newer are off.
+DEFAULTS_0_1: dict[str, dict[str, Any]] = {
+    "model": {
+        "hyperparameters": {"cutoff": 5.0, "n_features": 128, "n_interactions": 3, "n_rbf": 20},
+        "prior": "none",
+        "final_shift": False,
+    },
+    "loss": {"forces_weight": 100.0},
+    "optimizer": {"lr": 1e-3, "schedule": "plateau"},
+    "run": {"batch_size": 10, "max_epochs": 1000},
+}
+
+
+def completed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a whole configuration of an older version with what its settings left unsaid; others as they are.
+
+    A run saves every setting, so a configuration that has all sections, but not `model.prior`, is of version 0.1.
+    """
+    if not _is_whole(content) or "prior" in content["model"]:
+        return dict(content)
+    found: dict[str, Any] = copy.deepcopy({key: dict(values or {}) for key, values in content.items()})
+    for section, values in DEFAULTS_0_1.items():
+        for name, value in values.items():
+            found[section].setdefault(name, copy.deepcopy(value))
+    return found
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    sections = {"data": "split_seed", "model": "given", "loss": "energy", "optimizer": "plateau_patience"}
+    sections["run"] = "progress"
+    return all(isinstance(content.get(name), Mapping) and key in content[name] for name, key in sections.items())
