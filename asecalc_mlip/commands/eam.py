@@ -20,14 +20,14 @@ def eam() -> None:
 @click.option("--n-train", type=click.IntRange(1), help="Use so many frames, drawn by the seed; test on the others.")
 @click.option("--test", type=click.Path(), help="Test on the frames of this file.")
 @click.option("--isolated", type=click.Path(), help="File of isolated atoms for E0; default: fitted with the rest.")
-@click.option("--epochs", type=click.IntRange(1), default=200, show_default=True, help="Passes over the data.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the data; default: what makes 12 000 steps.")
 @click.option("--lr", type=float, default=2e-3, show_default=True, help="Learning rate.")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Structures in a step.")
 @click.option("--core", type=click.Choice(["none", "zbl"]), default="none", show_default=True,
               help="Repulsion inside the shortest bonds.")  # fmt: skip
 @click.option("--cutoff", type=float, default=8.0, show_default=True, help="Å.")
 @click.option("--exponentials", "n_exponentials", type=click.IntRange(1), default=10, show_default=True,
-              help="Terms of each embedding function.")  # fmt: skip
+              help="Exponentials in the density of each pair of elements.")  # fmt: skip
 @click.option("--energy-weight", type=float, default=0.01, show_default=True, help="Per eV/atom.")
 @click.option("--forces-weight", type=float, default=50.0, show_default=True, help="Per eV/Å.")
 @click.option("--stress-weight", type=float, default=50.0, show_default=True, help="Per eV/Å³, where labelled.")

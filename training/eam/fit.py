@@ -14,6 +14,7 @@ with an EAM that has not seen them: a wrong sign or unit would otherwise be lear
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,8 +26,10 @@ from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from asecalc_mlip.data.census import census
+from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import replacing
+from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import EAM, build_potential
 from training.data import fingerprint
 from training.eam.batches import FitBatch, collate, energies_forces_stress, fit_batch
@@ -82,9 +85,11 @@ def fit_eam(
     DataError
         For labels that are missing or implausible, and stress labels of the wrong sign or unit.
     """
-    settings = settings or FitSettings()
+    atoms = [frame for frame in frames if is_isolated_atom(frame)]
+    frames = [frame for frame in frames if not is_isolated_atom(frame)] or list(frames)
+    settings = (settings or FitSettings()).with_epochs(len(frames))
     _check_frames(frames, settings)
-    fit = _Fit(frames, settings, _solver(frames, e0, isolated, given), progress)
+    fit = _Fit(frames, settings, _solver(frames, e0, isolated, given, atoms), progress)
     start = None if checkpoint is None else Path(checkpoint)
     if start is not None and start.exists():
         fit.resume(start)
@@ -119,7 +124,10 @@ class _Fit:
     def run(self, checkpoint: Path | None) -> None:
         """All epochs that are left, a checkpoint after each."""
         done, total = len(self.history), self.settings.epochs
-        with tqdm(total=total, initial=min(done, total), unit="epoch", disable=not self.progress) as bar:
+        assert total is not None
+        spoken = time.monotonic()
+        # None: no bar without a terminal, where a line a minute takes its place.
+        with tqdm(total=total, initial=min(done, total), unit="epoch", disable=None if self.progress else True) as bar:
             for epoch in range(done, total):
                 row = self._epoch(epoch)
                 self.history.append(row)
@@ -128,6 +136,10 @@ class _Fit:
                 shown = {k: f"{1000 * row[k]:.1f}" for k in ("energy", "forces", "stress") if np.isfinite(row[k])}
                 bar.set_postfix(shown | {"lr": f"{row['lr']:.1e}"})
                 bar.update()
+                if self.progress and bar.disable and time.monotonic() - spoken > 60:
+                    spoken = time.monotonic()
+                    errors = ", ".join(f"{name} {value}" for name, value in shown.items())
+                    LOGGER.info(f"epoch {epoch + 1}/{total}: {errors} (meV/atom, meV/Å, meV/Å³)")
 
     def result(self, test: Sequence[Atoms] | None, data_name: str, test_name: str) -> EAMFit:
         self.e0 = self._update_e0(self._residuals())
@@ -219,7 +231,7 @@ class _Fit:
 
     def _stress_counts(self, epoch: int) -> bool:
         """Stress enters after a tenth of the epochs: first an EAM that has not seen the labels is asked about them."""
-        wait = max(1, self.settings.epochs // 10)
+        wait = max(1, (self.settings.epochs or 0) // 10)
         if epoch == wait and self.settings.stress_weight:
             find_suspect_stress(self.network, self.batches)
         return epoch >= wait
@@ -243,18 +255,19 @@ def _solver(
     method: Method,
     isolated: str | Path | Sequence[Atoms] | None,
     given: Mapping[str, float] | None,
+    single: Sequence[Atoms],
 ) -> Callable[[np.ndarray], ReferenceEnergies]:
-    """Residual energies (n,) → E0: by least squares on them, or always the same."""
+    """Residual energies (n,) → E0: by least squares on them, or always the same; `single` are isolated atoms."""
     if method != "fit":
-        fixed = reference_energies(frames, method, isolated=isolated, given=given)
+        fixed = reference_energies(frames, method, isolated=isolated, given=given, atoms=single)
         return lambda residuals: fixed
     bare = [Atoms(atoms.numbers) for atoms in frames]
 
     def solve(residuals: np.ndarray) -> ReferenceEnergies:
         for atoms, energy in zip(bare, residuals, strict=True):
             atoms.info["energy"] = float(energy)
-        found = reference_energies(bare, "fit")
-        return replace(found, source=f"{found.source} less the EAM, together with its fit")
+        found = reference_energies(bare, "fit", atoms=single)
+        return replace(found, source=f"{found.source} less the EAM, together with its fit") if found.fitted else found
 
     return solve
 

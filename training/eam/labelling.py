@@ -96,7 +96,7 @@ def label(
     total, done = len(every), file.count()
     tasks = every[done:]
     chunks = [tasks[k : k + CHUNK] for k in range(0, len(tasks), CHUNK)]
-    with tqdm(total=total, initial=min(done, total), unit="structure", disable=not progress) as bar:
+    with tqdm(total=total, initial=min(done, total), unit="structure", disable=None if progress else True) as bar:
         with _labeller(calculator, recipe, min(workers, len(chunks))) as labelled:
             for frames in labelled(chunks):
                 file.append(frames)

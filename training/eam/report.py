@@ -23,7 +23,7 @@ from asecalc_mlip.units import ERROR_UNITS
 from training.eam.batches import FitBatch, energies_forces_stress
 from training.reference_energies import ReferenceEnergies
 
-__all__ = ["EAMFit", "errors_of", "find_suspect_stress"]
+__all__ = ["EAMFit", "errors_of", "find_suspect_stress", "still_falling"]
 
 # Å; where pair curves are drawn.
 CURVE = (0.3, 8.0, 0.01)
@@ -33,6 +33,8 @@ MOST_DRAWN, COARSER = 10, 10
 RELATED = 0.5
 # Ratio of labels to the EAM beyond which another unit is meant: kbar, the nearest, are 1602 and GPa 160 times.
 LARGEST_RATIO = 30.0
+# Share by which the loss may fall over the last tenth of a fit that has converged.
+FALLING = 0.02
 SHOWN = ("energy_per_atom", "forces", "stress")
 
 
@@ -120,7 +122,8 @@ class EAMFit:
             if name in self.errors:
                 values = [_mae(self.errors[name], quantity) for quantity in SHOWN]
                 lines.append(f"  {title:<26}" + "".join(f"{'–' if v is None else f'{v:.2f}':>12}" for v in values))
-        return "\n".join([*lines, self.e0.table()])
+        falling = still_falling(self.history)
+        return "\n".join([*lines, self.e0.table(), *([] if falling is None else [falling])])
 
     def _full_card(self) -> dict[str, Any]:
         errors = {
@@ -128,6 +131,21 @@ class EAMFit:
             for name, e in self.errors.items()
         }
         return {**self.card, "errors": errors, "date": datetime.date.today().isoformat()}
+
+
+def still_falling(history: Sequence[Mapping[str, float]]) -> str | None:
+    """A line that says so, where the loss fell by more than 2 % over the last tenth of the epochs; else None."""
+    n = len(history) // 10
+    if n < 1:
+        return None
+    before, last = (float(np.mean([row["loss"] for row in part])) for part in (history[-2 * n : -n], history[-n:]))
+    fall = 1.0 - last / before if before > 0 else 0.0
+    if fall <= FALLING:
+        return None
+    return (
+        f"the loss is still falling, by {100 * fall:.0f} % over the last {n} epochs: more of them, "
+        f"--epochs {3 * len(history)}, give a better potential, and go on from the checkpoint"
+    )
 
 
 def errors_of(potential: Potential, frames: Sequence[Atoms], name: str) -> Errors:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from asecalc_mlip.errors import InputError
 
 __all__ = ["FitSettings"]
+
+# Gradient steps of a fit that says nothing of its length, and the epochs that it has at least and at most: 30 frames
+# need some 1500 epochs, of which 1160 would take an hour.
+STEPS, FEWEST, MOST = 12_000, 60, 3000
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,9 @@ class FitSettings:
     core : {"zbl"} or None
     density : bool
         False fits a Morse potential, to compare with.
-    epochs, batch_size, seed : int
+    epochs : int or None
+        None: as many as make about 12 000 gradient steps, at least 60 and at most 3000; see `with_epochs`.
+    batch_size, seed : int
     lr, weight_decay : float
         Of AdamW. The parameters are physical quantities, which have no reason to be near zero: no decay.
     clip : float
@@ -40,7 +47,7 @@ class FitSettings:
     n_exponentials: int = 10
     core: Literal["zbl"] | None = None
     density: bool = True
-    epochs: int = 200
+    epochs: int | None = None
     batch_size: int = 4
     seed: int = 0
     lr: float = 2e-3
@@ -54,8 +61,16 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "lr", "clip", "cutoff", "n_exponentials"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"{name} is {value}; expected a number above 0")
         weights = (self.energy_weight, self.forces_weight, self.stress_weight)
         if min(weights) < 0 or self.energy_weight + self.forces_weight == 0:
             raise InputError(f"the weights are {weights}; expected 0 or more, and energy or forces above 0")
+
+    def with_epochs(self, n_frames: int) -> FitSettings:
+        """Return settings with the number of epochs that they leave to the number of frames."""
+        if self.epochs is not None:
+            return self
+        steps = math.ceil(n_frames / self.batch_size)
+        return replace(self, epochs=min(MOST, max(FEWEST, math.ceil(STEPS / steps))))
