@@ -237,6 +237,7 @@ class FramesDataModule(AtomsDataModule):
         Factor on the loss of frames by their `config_type`.
     """
 
+    dataset: FramesDataset | None
     _train_dataloader: AtomsLoader | None
 
     def __init__(

@@ -216,11 +216,6 @@ def _build(
 def _new(model: ModelConfig, e0: Mapping[int, float], scale: float) -> Potential:
     """A network with random weights, that states every one of its hyper-parameters."""
     name, given = model.architecture, dict(model.hyperparameters)
-    if name == "eam":
-        raise InputError(
-            "model.architecture is eam, which is fitted and not trained: asecalc eam fit TRAIN.xyz -o eam.pt. A "
-            "network then learns what it leaves with finetune.delta=eam.pt"
-        )
     return build_potential(name, {**_defaults(name), **given}, reference_energies=e0, scale=scale)
 
 

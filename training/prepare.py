@@ -247,8 +247,10 @@ def _split(config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuin
 
 
 def _without_atoms(split: Split, frames: Sequence[Atoms]) -> Split:
-    parts = ([i for i in part if not is_isolated_atom(frames[i])] for part in (split.train, split.val, split.test))
-    return Split(*parts, split.data_sha256)
+    train, val, test = (
+        [i for i in part if not is_isolated_atom(frames[i])] for part in (split.train, split.val, split.test)
+    )
+    return Split(train, val, test, split.data_sha256)
 
 
 def _drawn_split(frames: Sequence[Atoms], data: DataConfig) -> Split:

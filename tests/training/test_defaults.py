@@ -50,7 +50,7 @@ def test_sizes_are_those_of_the_class_and_are_stated(architecture, molecules, tm
 
 
 def test_an_eam_is_fitted_and_not_trained(molecules, tmp_path):
-    with pytest.raises(InputError, match=r"fitted and not trained: asecalc eam fit"):
+    with pytest.raises(InputError, match=r"'eam' is not trained.*asecalc eam fit"):
         trained.prepare(config(tmp_path, molecules, "model.architecture=eam"))
 
 

@@ -31,9 +31,13 @@ def _huber(prediction: Tensor, target: Tensor) -> Tensor:
 
 # Of each component, or for l2mae of each row.
 _TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mae": _mae, "l2mae": _l2mae, "mse": _mse, "huber": _huber}
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    name: lambda prediction, target, terms=terms: terms(prediction, target).mean() for name, terms in _TERMS.items()
-}
+
+
+def _mean(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda prediction, target: _TERMS[name](prediction, target).mean()
+
+
+DISTANCES = {name: _mean(name) for name in _TERMS}
 
 
 class distance(nn.Module):

@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
+from asecalc_mlip.data.labels import is_isolated_atom
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import locked
 from asecalc_mlip.logs import LOGGER, into
 from training.callbacks import StopSignals
 from training.config import TrainConfig, load_config, replace_values
+from training.length import with_length
 from training.train import Stopped, train
 from training.tune.space import Parameter, make_space
 from training.tune.storage import TrialState, open_study, optuna, quiet_optuna, sampler, stored
@@ -99,7 +102,7 @@ def tune(
         raise InputError(f"--trials is {trials}; expected at least 2, the plain training and one to compare it with")
     if timeout is not None and not 0 < timeout < float("inf"):
         raise InputError(f"--timeout is {timeout} minutes; expected a number above 0")
-    parameters, config = make_space(space, config)
+    parameters, config = make_space(space, _with_length(config))
     folder = Path(output)
     with locked(folder, "-o"), quiet_optuna(), stored(folder):
         study = open_study(config, parameters, folder)
@@ -111,6 +114,20 @@ def tune(
         result = search.result()
         result.write()
         return result
+
+
+def _with_length(config: TrainConfig) -> TrainConfig:
+    """Settings with a length in epochs, the same for all trials."""
+    if config.run.time is not None:
+        raise InputError("run.time gives trials unlike lengths; set run.max_epochs, and --timeout for the whole search")
+    if config.run.max_epochs is not None:
+        return config
+    if not config.data.train:
+        raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
+    frames = read_frames(config.data.train, **config.data.reading())
+    structures = sum(not is_isolated_atom(atoms) for atoms in frames)
+    run = with_length(config.run, config.data.n_train or max(1, structures - config.data.n_val))
+    return replace_values(config, {"run.max_epochs": run.max_epochs, "run.steps_per_epoch": run.steps_per_epoch})
 
 
 @dataclass

@@ -15,6 +15,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.files import sha256_of, write_text
 from training.config import TrainConfig, load_config, replace_values
+from training.older import completed
 from training.tune.space import Parameter
 
 try:
@@ -48,6 +49,7 @@ def open_study(config: TrainConfig, parameters: Sequence[Parameter], folder: Pat
         database.unlink(missing_ok=True)
     write_text(saved, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
     # Half of the epochs: weak supervision learns more slowly at first.
+    assert config.run.max_epochs is not None
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=config.run.max_epochs // 2)
     try:
         return optuna.create_study(
@@ -98,7 +100,7 @@ def _of_file(database: Path, error: BaseException) -> InputError:
 def _check_same(saved: Path, now: dict[str, Any], folder: Path) -> None:
     try:
         before = yaml.safe_load(saved.read_text(encoding="utf-8"))
-        old = replace_values(load_config([]), _flat(before["config"]))  # newer settings have their defaults
+        old = replace_values(load_config([]), _flat(completed(before["config"])))  # newer settings have their defaults
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(f"{folder} holds trials, but {saved} does not say of which search: {error!r}") from None
     a, b = _flat(old.to_dict()), _flat(now["config"])
