@@ -58,7 +58,7 @@ def check_base(base: LoadedModel, model: ModelConfig, elements: Sequence[int], d
 
 
 def pretraining_of(model: LoadedModel) -> dict[str, Any] | None:
-    """What the card says of pretraining on an EAM, or None."""
+    """Return the entry of the card about pretraining on an EAM, or None."""
     found = model.card.get("pretraining")
     return found if isinstance(found, dict) else None
 

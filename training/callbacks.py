@@ -1,4 +1,4 @@
-"""What happens around the gradient steps: averaged weights, checkpoints, log and progress bar."""
+"""Callbacks around the gradient steps: averaged weights, checkpoints, log and progress bar."""
 
 from __future__ import annotations
 

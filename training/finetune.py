@@ -1,4 +1,4 @@
-"""What a run that starts from a model says of itself: its base, what it is added to, and what it has forgotten."""
+"""Cards of runs that start from a model: its base, what it is added to, and how much it has forgotten."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def forgetting(run: Run, model: str | Path) -> Forgetting | None:
 
 
 def start_card(run: Run) -> dict[str, Any]:
-    """What the card says of how the labels were made and of what the run began with; empty for plain training."""
+    """Return the entries of the card about the labels and the start of a run; none for plain training."""
     settings, base = run.config.finetune, run.start.base
     card: dict[str, Any] = {} if run.pretraining is None else {"pretraining": run.pretraining}
     if run.start.prior:

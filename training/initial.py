@@ -43,7 +43,7 @@ __all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
 
 @dataclass
 class Start:
-    """What a run knows before its first step.
+    """Potential, reference energies and base of a run before its first step.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What `asecalc train`, `pretrain` and `finetune` do with their arguments."""
+"""The commands `asecalc train`, `pretrain` and `finetune`: from arguments to a trained model and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes before the first step of a run: read, check, split, build.
+"""The steps before the first gradient: read, check, split, build.
 
 The output folder gets config.yaml and split.json once all is well.
 """
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def potential(self) -> Potential:
-        """What is trained."""
+        """The potential that is trained."""
         return self.start.potential
 
     @property
@@ -262,7 +262,7 @@ def _drawn_split(frames: Sequence[Atoms], data: DataConfig) -> Split:
 
 
 def _other_files(config: TrainConfig) -> list[Any]:
-    """What beside the data decides what a run becomes: contents of files, and of models what they compute with."""
+    """Return what decides a run beside its data: contents of files, and weights of models."""
     names: list[str | Path | None] = [config.model.isolated_atoms]
     if config.finetune.replay > 0:
         names.append(find_old_data(config))

@@ -26,7 +26,7 @@ from training.eam.labelling import Recipe, label
 __all__ = ["LABELLED", "label_sources", "large_labels", "recipe_of"]
 
 LABELLED = "labelled.xyz"
-"""What the labels are kept in, in the folder of the run."""
+"""Name of the file with the labels, in the folder of the run."""
 
 
 def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -> tuple[list[Atoms], Split]:
@@ -66,11 +66,11 @@ def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[s
 
 
 def large_labels(path: str | Path, frames: Sequence[Atoms]) -> tuple[str, ...]:
-    """What may be beyond plausible ab-initio data, as pulled pairs are: all labels, if an EAM made all of them."""
+    """Return the labels that may be larger than ab-initio ones, as of pulled pairs: all, if an EAM made them."""
     recipe = recipe_of(path, frames)
     if recipe is None or ("model_sha256" in frames[0].info and any("model_sha256" not in a.info for a in frames)):
         return ()
-    # Lone pairs overlap because they are meant to.
+    # Isolated dimers overlap because they are meant to.
     return ("structure", *LABELS) if recipe.get("dimers") else LABELS
 
 

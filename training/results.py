@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: the .pt file with its card, test errors, figures, summary.json."""
+"""The results of a finished run: the .pt file with its card, test errors, figures, summary.json."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def holes() -> Iterator[str]:
         shortest = shortest_distances(read_frames(SHARED / DATA["silica"]["train"]))
         calculators = {m: PIWSLCalculator.load(path, device="cpu") for m, path in paths.items()}
         reports = [diatomic_report(calc, name=m, grid="full", shortest_A=shortest) for m, calc in calculators.items()]
-        title = f"{NAMES[model]} on 120 frames of silica: lone pairs"
+        title = f"{NAMES[model]} on 120 frames of silica: isolated dimers"
         diatomic_figure(reports, path=RESULTS / f"eam_diatomic_{model}.png", title=title)
         lines = [f"### Attractive holes below 0.8 of the shortest training distance, {NAMES[model]}, seed 0", ""]
         pairs = list(reports[0].holes)

@@ -90,7 +90,7 @@ def test_only_large_labels_of_an_eam_are_accepted(tmp_path):
         census(frames).require({"forces": 1.0}, allow_implausible=("forces", "stress"))
 
 
-def test_lone_pairs_follow_the_structures(tmp_path):
+def test_isolated_dimers_follow_the_structures(tmp_path):
     data, eam = files(tmp_path, 3)
     path = label_file(str(data), str(eam), str(tmp_path / "made.xyz"), rounds=2, dimers=5, progress=False)
     frames = read_frames(path)

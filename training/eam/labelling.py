@@ -25,9 +25,9 @@ from training.data import fingerprint, weights_digest
 from training.eam.worker import Recipe, begin, labelled, labelled_here
 from training.two_step import round_strengths
 
-__all__ = ["Recipe", "label", "lone_pairs"]
+__all__ = ["Recipe", "label", "isolated_dimers"]
 
-# Å, of lone pairs; diatomic curves begin at 0.3.
+# Å, of isolated dimers; diatomic curves begin at 0.3.
 NEAREST = 0.25
 # Structures that are labelled, and written, at a time: what is lost when a run is killed.
 CHUNK = 50
@@ -66,7 +66,7 @@ def label(
     Returns
     -------
     Path
-        The file, which has `rounds` frames for each structure, in order, and then the lone pairs.
+        The file, which has `rounds` frames for each structure, in order, and then the isolated dimers.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def label(
     path = Path(output)
     file = open_label_file(path, recipe.to_dict())
     every = [(k, number, _bare(atoms)) for k, atoms in enumerate(structures) for number in range(rounds)]
-    pairs = lone_pairs({int(z) for atoms in structures for z in atoms.numbers}, dimers, calculator.cutoff)
+    pairs = isolated_dimers({int(z) for atoms in structures for z in atoms.numbers}, dimers, calculator.cutoff)
     every += [(len(structures) + k, 0, pair) for k, pair in enumerate(pairs)]
     total, done = len(every), file.count()
     tasks = every[done:]
@@ -104,7 +104,7 @@ def label(
     return path
 
 
-def lone_pairs(numbers: Collection[int], n: int, cutoff: float) -> list[Atoms]:
+def isolated_dimers(numbers: Collection[int], n: int, cutoff: float) -> list[Atoms]:
     """Two atoms alone, `n` distances of each two elements.
 
     They are evenly spaced from 0.25 Å to the cutoff (Å): what perturbed crystals do not reach, and where a network that

@@ -27,7 +27,7 @@ class Recipe:
     Attributes
     ----------
     rounds : int
-        Structures made from each, the first of which is itself; 0 for lone pairs alone.
+        Structures made from each, the first of which is itself; 0 for isolated dimers alone.
     strength : float
         Å; of the last round, see `two_step_series`.
     n_pairs, max_atoms, seed : int
@@ -37,7 +37,7 @@ class Recipe:
     source_sha256 : str
         The structures.
     dimers : int
-        Lone pairs of each two elements that follow, evenly spaced in distance; see `lone_pairs`.
+        Isolated dimers of each two elements that follow, evenly spaced in distance; see `isolated_dimers`.
     """
 
     rounds: int

@@ -50,7 +50,7 @@ class Displacements:
 
 @dataclass
 class Field:
-    """What a model says at the points: energies (B,) in eV and forces (N, 3) in eV/Å, differentiable in the weights."""
+    """Energies (B,) in eV and forces (N, 3) in eV/Å of a model at the points, differentiable in the weights."""
 
     energy: dict[Point, Tensor] = field(default_factory=dict)
     forces: dict[Point, Tensor] = field(default_factory=dict)

@@ -169,7 +169,7 @@ def _noisy_nodes(config: WeakConfig, potential: Any) -> Weak:
 
 
 def _options(config: WeakConfig) -> dict[str, Any]:
-    """What all losses on displaced copies share."""
+    """Return the options that all losses on displaced copies share."""
     return {
         "normalisation": config.normalisation,
         "distance": config.distance,
@@ -178,7 +178,7 @@ def _options(config: WeakConfig) -> dict[str, Any]:
 
 
 def _learner(potential: Any) -> Any:
-    """What learns: the first part of a sum."""
+    """Return the part that learns: the first of a sum."""
     return parts_of(potential)[0]
 
 

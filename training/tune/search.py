@@ -158,7 +158,7 @@ class _Search:
         return self._run(trial, values, _Watch(trial, seen, self.prune and number > 0, self.deadline))
 
     def result(self) -> TuneResult:
-        """What is there so far."""
+        """Return the trials so far."""
         records = [
             TrialRecord.read(
                 self.folder,
@@ -210,7 +210,7 @@ class _Search:
 
     @contextmanager
     def _talk(self, number: int) -> Iterator[None]:
-        """What trainings say about the data is the same for all: from trial 1 on it goes into tune.log."""
+        """Send the messages of trials after the first into tune.log: what they say about the data is the same."""
         with (self.folder / "tune.log").open("a", encoding="utf-8") as log:
             with nullcontext() if number == 0 else into(log):
                 yield

@@ -1,4 +1,4 @@
-"""What a search varies: `--space KEY=LOW:HIGH[:log]` or `KEY=A,B,C`, checked before anything is trained."""
+"""The space of a search: `--space KEY=LOW:HIGH[:log]` or `KEY=A,B,C`, checked before anything is trained."""
 
 from __future__ import annotations
 

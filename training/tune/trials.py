@@ -1,4 +1,4 @@
-"""What a search found: one record per trial, as a table, trials.csv, best.yaml and a figure."""
+"""Results of a search: one record per trial, as a table, trials.csv, best.yaml and a figure."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def trial_folder(folder: Path, number: int) -> Path:
 
 
 def trial_values(number: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial changes in the settings of its search."""
+    """Return the settings that a trial changes."""
     return {"weak.method": "plain"} if number == 0 else dict(values)
 
 
