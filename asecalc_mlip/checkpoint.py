@@ -176,8 +176,10 @@ def _write(content: dict[str, Any], path: Path) -> None:
     try:
         with replacing(path) as temporary:
             torch.save(content, temporary)
-    except (InputError, RuntimeError) as error:
-        raise CheckpointError(f"{error}; check the folder and the space on the disk") from None
+    except InputError as error:
+        raise CheckpointError(str(error)) from None
+    except RuntimeError as error:  # of torch, which has no other for a full disk
+        raise CheckpointError(f"{path} cannot be written ({error}); check the space on the disk") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from asecalc_mlip.analysis.references import reference_from_dict
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import ARCHITECTURES, has_core, parts_of
+from asecalc_mlip.probes import diatomic_curve
 from tests import teacher
 from tests.small_runs import config, rows
 from tests.training.levels import files, tiny
@@ -68,15 +69,14 @@ def test_a_prior_unless_there_is_a_core_or_none_is_wanted(molecules, tmp_path):
 
 
 def test_no_hole_between_any_two_elements(molecules, tmp_path):
-    """Far below the data, where networks say anything, atoms push each other away."""
+    """Far inside the shortest distances of the data, where networks say anything, atoms push each other away."""
     result = trained.train(config(tmp_path, molecules, PRIOR, "run.max_epochs=20"))
     calculator = PIWSLCalculator.load(result.model, dtype="float64")
-    from asecalc_mlip.probes import diatomic_curve
-
-    for a, b in (("C", "C"), ("C", "H"), ("C", "O"), ("O", "H"), ("H", "H")):
-        curve = diatomic_curve(calculator, a, b)
-        close = curve.distances < 0.5
-        assert close.any() and (curve.energies[close] > 0).all(), (a, b)
+    pairs = [("C", "C"), ("C", "H"), ("C", "O"), ("H", "O"), ("H", "H")]
+    curves = [diatomic_curve(calculator, *pair, grid="full") for pair in pairs]
+    for curve in curves:
+        nearest = curve.energies_eV[curve.distances_A < 0.3]
+        assert (np.diff(nearest) < 0).all() and nearest[0] > 100, curve.pair
 
 
 def test_a_base_with_a_prior_can_be_added_to_a_potential(tmp_path):
@@ -129,7 +129,7 @@ def test_time_ends_a_training_with_its_schedule(molecules, tmp_path, capsys):
     settings = ("run.max_epochs=null", "run.time=4s", "optimizer.schedule=cosine")
     result = trained.train(config(tmp_path, molecules, *settings))
     log = rows(tmp_path / "run")
-    assert len(log) > 3 and float(log[-1]["lr"]) < 0.02 * 0.005
+    assert len(log) > 3 and float(log[-1]["lr"]) < 0.3 * float(log[1]["lr"])
     card = load(result.model).card["training"]
     assert card["time"] == "4s" and card["epochs"] == len(log)
     assert "within 4s" in capsys.readouterr().out
@@ -158,9 +158,13 @@ def test_the_last_shift_takes_the_mean_error_off(molecules, tmp_path):
 
 
 def test_e0_of_isolated_atoms_are_not_shifted(molecules, tmp_path):
-    given = ("model.reference_energies=given", "model.given={H: -1.0, C: -2.0, O: -3.0}", "model.final_shift=true")
+    given = (
+        "model.reference_energies=given",
+        "model.given={H: -13.6, C: -1027.0, O: -2041.0}",
+        "model.final_shift=true",
+    )
     result = trained.train(config(tmp_path, molecules, *given, "run.max_epochs=1"))
-    assert load(result.model).potential.reference_energies == {1: -1.0, 6: -2.0, 8: -3.0}
+    assert load(result.model).potential.reference_energies == {1: -13.6, 6: -1027.0, 8: -2041.0}
 
 
 def test_the_model_carries_how_its_data_look(molecules, tmp_path):

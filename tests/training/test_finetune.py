@@ -60,8 +60,8 @@ def test_every_start_goes_with_other_methods_and_with_replay(start, method, leve
     trained = [p.requires_grad for p in run.potential.parameters()]
     assert all(m <= t for m, t in zip(moved, trained, strict=True))
     assert sum(moved) > 0.7 * sum(trained)
-    out = capsys.readouterr().out
-    assert ("counts twice" in out) == (start == "both")
+    told = capsys.readouterr().err
+    assert ("counts twice" in told) == (start == "both")
 
 
 def test_all_is_told_and_kept(levels, tmp_path, capsys):

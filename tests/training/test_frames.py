@@ -18,7 +18,9 @@ from training import train as trained  # noqa: E402
 from training.data import Split  # noqa: E402
 from training.losses.supervised import DISTANCES, distance  # noqa: E402
 
-ATOMS = {"H": -1.5, "C": -2.5, "O": -3.5}
+ATOMS = {"H": -13.6, "C": -1027.0, "O": -2041.0}
+E0_TEXT = "{H: -13.6, C: -1027.0, O: -2041.0}"
+E0 = {1: -13.6, 6: -1027.0, 8: -2041.0}
 
 
 def with_atoms(path, symbols, n=60, at=0):
@@ -40,7 +42,7 @@ def test_isolated_atoms_are_e0s_and_no_structures(molecules, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "isolated atoms: 3 frames (C, H, O) are E0s" in told and "50 train, 10 validation" in told
     assert "Reference energies (isolated; isolated atoms in the data for H, C, O)" in told
-    assert load(result.model).potential.reference_energies == {1: -1.5, 6: -2.5, 8: -3.5}
+    assert load(result.model).potential.reference_energies == E0
     frames, split = read_frames(path), Split.load(tmp_path / "run" / "split.json", 63)
     assert not any(is_isolated_atom(frames[i]) for i in (*split.train, *split.val, *split.test))
     # The split is that of the structures alone.
@@ -52,7 +54,7 @@ def test_isolated_atoms_are_e0s_and_no_structures(molecules, tmp_path, capsys):
 def test_what_isolated_atoms_leave_open_is_fitted(tmp_path, capsys):
     path = with_atoms(tmp_path / "mace.xyz", "HC")
     run = trained.prepare(config(tmp_path, path))
-    assert run.e0.values[1] == -1.5 and run.e0.values[6] == -2.5 and run.e0.fitted == [8]
+    assert run.e0.values[1] == -13.6 and run.e0.values[6] == -1027.0 and run.e0.fitted == [8]
     assert "isolated atoms in the data for H, C; least squares on 50 energies for O" in capsys.readouterr().out
     rest = [a.info["energy"] - sum(run.e0.values[z] for z in a.numbers) for a in run.training]
     assert np.mean(rest) == pytest.approx(0.0, abs=1e-9)
@@ -61,11 +63,11 @@ def test_what_isolated_atoms_leave_open_is_fitted(tmp_path, capsys):
 def test_isolated_atoms_serve_where_no_file_of_them_is_given(tmp_path):
     path = with_atoms(tmp_path / "mace.xyz", "HCO")
     run = trained.prepare(config(tmp_path, path, "model.reference_energies=isolated"))
-    assert run.e0.method == "isolated" and run.e0.values == {1: -1.5, 6: -2.5, 8: -3.5}
+    assert run.e0.method == "isolated" and run.e0.values == E0
 
 
 def test_isolated_atoms_of_another_level_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(ATOMS, "O", -2000.0)
+    monkeypatch.setitem(ATOMS, "O", -2441.0)
     path = with_atoms(tmp_path / "mace.xyz", "HCO")
     with pytest.raises(DataError, match="another level of theory.*leave them out"):
         trained.prepare(config(tmp_path, path))
@@ -111,7 +113,7 @@ def test_frames_of_weight_zero_are_not_learned(tmp_path):
             atoms.arrays["forces"] = atoms.arrays["forces"] * (1.0 - 0.5 * spoiled)
         path, output = tmp_path / "spoiled.xyz", f"run{spoiled}"
         write(path, teacher.as_reference(frames), format="extxyz")
-        given = ("model.reference_energies=given", "model.given={H: -1.0, C: -2.0, O: -3.0}", "loss.energy_weight=1")
+        given = ("model.reference_energies=given", f"model.given={E0_TEXT}", "loss.energy_weight=1")
         settings = ("data.weights={hot: 0}", "run.max_epochs=2", "data.n_train=40", "optimizer.gradient_clip=1e6")
         run = trained.prepare(config(tmp_path, path, *given, *settings, output=output))
         run.potential.scale = 1.0  # else it is that of all forces
