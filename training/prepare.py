@@ -5,7 +5,6 @@ The output folder gets config.yaml and split.json once all is well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,28 +12,23 @@ from typing import Any
 
 import yaml
 from ase import Atoms
-from ase.data import chemical_symbols
 
 from asecalc_mlip.analysis import make_reference
-from asecalc_mlip.checkpoint import load
-from asecalc_mlip.data.census import census
-from asecalc_mlip.data.labels import is_isolated_atom
-from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.engine.device import checked_device
-from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import Potential, check_trainable, parts_of
-from training.config import DataConfig, TrainConfig, label_weights, load_config
-from training.data import FramesDataModule, Replay, Split, check_weights, fingerprint, make_split, weights_digest
-from training.hints import hint_of_stress
+from training.config import TrainConfig, label_weights, load_config
+from training.data import FramesDataModule, Replay, Split
 from training.initial import Start, make_start
 from training.length import describe, seconds_of, with_length
 from training.losses.methods import list_skin, make_weak
 from training.losses.weak import NoisyNodes, WeakSupervision
-from training.pretrain import LABELLED, label_sources, large_labels, recipe_of
+from training.pretrain import recipe_of
 from training.reference_energies import ReferenceEnergies
-from training.replay import OldLevel, find_old_data, make_old_level
+from training.replay import OldLevel, make_old_level
+from training.splitting import check_test, isolated_atoms, read_structures, split_frames
 
 __all__ = ["Run", "device_of", "prepare"]
 
@@ -101,13 +95,13 @@ def prepare(config: TrainConfig) -> Run:
     weights, _, skin = label_weights(config.loss), device_of(config.run.device), list_skin(config.weak)
     if config.run.time is not None:
         seconds_of(config.run.time)
-    frames, drawn = _read(config, folder)
-    split = _split(config, folder, frames, continuing, drawn)
+    frames, drawn = read_structures(config, folder)
+    split = split_frames(config, folder, frames, continuing, drawn)
     training = [frames[i] for i in split.train]
-    atoms = _isolated_atoms(frames, split)
+    atoms = isolated_atoms(frames, split)
     length = with_length(config.run, len(training), replay=config.finetune.replay)
     asked, config = config, replace(config, run=length)
-    _check_test(config, training)
+    check_test(config, training)
     start = make_start(config, training, atoms)
     LOGGER.info(start.table())
     old = make_old_level(config, start)
@@ -137,42 +131,6 @@ def _name(potential: Potential) -> str:
     also = f" ({fixed} more are kept as they are)" if fixed else ""
     parts = " + ".join(part.architecture for part in parts_of(potential))
     return f"{parts} with {trained} parameters{also}"
-
-
-def _read(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
-    """The labelled frames, and their split where that follows from how they were made."""
-    data, split, name = config.data, None, config.data.train
-    if not data.train:
-        raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
-    frames = read_frames(data.train, **config.data.reading())
-    if config.pretrain.eam is not None:
-        frames, split = label_sources(config, _structures(frames), folder)
-        name = str(folder / LABELLED)
-    structures = _structures(frames)
-    counts = census(structures)
-    LOGGER.info(f"{name}: {counts}")
-    counts.require(label_weights(config.loss), allow_implausible=large_labels(name, structures))
-    check_weights(structures, data.weights)
-    hint_of_stress(counts, structures, config.loss)
-    return frames, split
-
-
-def _structures(frames: Sequence[Atoms]) -> list[Atoms]:
-    """The frames that are structures to train on, not isolated atoms."""
-    found = [atoms for atoms in frames if not is_isolated_atom(atoms)]
-    if not found:
-        raise DataError("every frame is one isolated atom, whose energy is an E0; give structures to train on")
-    return found
-
-
-def _isolated_atoms(frames: Sequence[Atoms], split: Split) -> list[Atoms]:
-    """Frames that are E0s; none where a run of an older version has them in its split, as structures."""
-    found = {i for i, atoms in enumerate(frames) if is_isolated_atom(atoms)}
-    if not found or found.intersection([*split.train, *split.val, *split.test]):
-        return []
-    symbols = sorted({frames[i].get_chemical_formula() for i in found})
-    LOGGER.info(f"isolated atoms: {len(found)} frames ({', '.join(symbols)}) are E0s, not structures to train on")
-    return [frames[i] for i in sorted(found)]
 
 
 def _continues(config: TrainConfig, folder: Path) -> bool:
@@ -220,87 +178,6 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
         parts = [_differences(before.get(k), now.get(k), f"{prefix}.{k}".lstrip(".")) for k in {**before, **now}]
         return [line for part in parts for line in part]
     return [] if before == now or prefix in _FREE else [f"{prefix} was {before}, is {now}"]
-
-
-def _split(config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuing: bool, drawn: Split | None) -> Split:
-    data = config.data
-    digest = fingerprint(frames, *_other_files(config))
-    before = Split.load(folder / "split.json", len(frames)) if continuing else None
-    if before is not None and before.data_sha256 not in (None, digest):
-        raise InputError(
-            f"{data.train} is not what the run in {folder} was started with: structures or labels have changed, or "
-            "those of the other files that it starts from. Put the old file back, or choose another run.output"
-        )
-    if before is not None and (data.split_file is None or drawn is not None):
-        split = before
-    elif drawn is not None:
-        split = drawn
-    elif data.split_file is not None:
-        split = _without_atoms(Split.load(data.split_file, len(frames)), frames)
-        if before is not None and (before.train, before.val) != (split.train, split.val):
-            raise InputError(f"{data.split_file} is not the split of the run in {folder}; choose another run.output")
-    else:
-        split = _drawn_split(frames, data)
-    split = replace(_known_elements(split, frames), data_sha256=digest)
-    LOGGER.info(f"split: {len(split.train)} train, {len(split.val)} validation, {len(split.test)} test")
-    return split
-
-
-def _without_atoms(split: Split, frames: Sequence[Atoms]) -> Split:
-    train, val, test = (
-        [i for i in part if not is_isolated_atom(frames[i])] for part in (split.train, split.val, split.test)
-    )
-    return Split(train, val, test, split.data_sha256)
-
-
-def _drawn_split(frames: Sequence[Atoms], data: DataConfig) -> Split:
-    """A random split of the structures, in which isolated atoms have no part."""
-    places = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
-    split = make_split(len(places), data.n_train, data.n_val, seed=data.split_seed)
-    train, val, test = ([places[i] for i in part] for part in (split.train, split.val, split.test))
-    return Split(train, val, test)
-
-
-def _other_files(config: TrainConfig) -> list[Any]:
-    """Return what decides a run beside its data: contents of files, and weights of models."""
-    names: list[str | Path | None] = [config.model.isolated_atoms]
-    if config.finetune.replay > 0:
-        names.append(find_old_data(config))
-    files = [Path(name).read_bytes() for name in names if name and Path(name).is_file()]
-    models = [name for name in (config.finetune.base, config.finetune.delta) if name not in (None, "zbl")]
-    potentials = [load(name).potential for name in models]
-    return [*files, *((p.architecture, sorted(p.hyperparameters.items()), weights_digest(p)) for p in potentials)]
-
-
-def _known_elements(split: Split, frames: Sequence[Atoms]) -> Split:
-    """The split without validation and test frames that have an element which no training frame has."""
-    known = {int(z) for i in split.train for z in frames[i].numbers}
-    fits = {i: known.issuperset(frames[i].numbers.tolist()) for i in (*split.val, *split.test)}
-    out = [i for i, good in fits.items() if not good]
-    if not out:
-        return split
-    absent = sorted({chemical_symbols[z] for i in out for z in frames[i].numbers if int(z) not in known})
-    LOGGER.warning(f"{len(out)} validation or test frames left out, because no training frame has {', '.join(absent)}")
-    val, test = ([i for i in part if fits[i]] for part in (split.val, split.test))
-    if not val:
-        raise DataError("no validation frame is left; choose another data.split_seed or a larger data.n_val")
-    return replace(split, val=val, test=test)
-
-
-def _check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
-    """Refuse a test file now that would be refused after hours of training."""
-    if config.data.test is None:
-        return
-    frames = _structures(read_frames(config.data.test, **config.data.reading()))
-    found = census(frames)
-    if not any(found.counts.values()):
-        keys = {key: name for key, name in config.data.reading().items() if key.endswith("_key") and name}
-        looked = f"looked for under {', '.join(f'{k} {v}' for k, v in keys.items())}" if keys else "of any usual name"
-        raise DataError(f"{config.data.test} has no labels {looked} ({found}); data.test is read as data.train is")
-    known = {int(z) for atoms in training for z in atoms.numbers}
-    absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})
-    if absent:
-        raise DataError(f"{config.data.test} has {', '.join(absent)}, which no training frame has; leave them out")
 
 
 def device_of(name: str) -> str:
