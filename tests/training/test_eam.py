@@ -24,6 +24,7 @@ from tests.cases import STRUCTURES, make_potential, make_structure, model_file
 from training.eam import FitSettings, fit_eam, label
 from training.eam import fit as eam_module
 from training.eam.batches import collate, energies_forces_stress, fit_batch
+from training.eam.report import still_falling
 
 SMALL = FitSettings(cutoff=4.5, n_exponentials=2, epochs=4, lr=0.02, plateau_patience=3)
 
@@ -275,3 +276,29 @@ def test_from_the_command_line(frames, tmp_path, monkeypatch):
     assert "eV/atom" in call("eam export si.pt -o si.eam.fs --check data.xyz")
     for bad in ("eam fit data.xyz -o si.txt", "eam fit data.xyz --n-train 99", "eam export si.pt -o si.table"):
         assert CliRunner().invoke(cli.main, bad.split()).exit_code == 2
+
+
+@pytest.mark.parametrize(("n", "epochs"), [(30, 1500), (200, 240), (1160, 60), (4, 3000)])
+def test_length_of_a_fit_by_the_number_of_frames(n, epochs):
+    assert FitSettings().with_epochs(n).epochs == epochs
+    assert FitSettings(epochs=7).with_epochs(n).epochs == 7
+
+
+def test_a_fit_that_is_still_falling_says_so(frames, capsys):
+    short = fit_eam(frames, replace(SMALL, epochs=20), progress=False)
+    assert "the loss is still falling" in repr(short) and "--epochs 60" in repr(short)
+    flat = [{"loss": 1.0 + 0.001 * (k % 2)} for k in range(100)]
+    assert still_falling(flat) is None and still_falling([]) is None
+    assert still_falling([{"loss": 2.0 - 0.01 * k} for k in range(100)])
+
+
+def test_a_fit_is_quiet_without_a_terminal(frames, capfd):
+    fit_eam(frames[:4], replace(SMALL, epochs=2), progress=True)
+    assert capfd.readouterr().err == ""
+
+
+def test_isolated_atoms_are_e0s_of_a_fit_too(frames, known):
+    atom = Atoms("Si", cell=[20, 20, 20], pbc=True)
+    atom.info.update(energy=-3.0, config_type="IsolatedAtom")
+    fit = fit_eam([*frames, atom], SMALL, progress=False)
+    assert fit.e0.values == {14: -3.0} and fit.card["training_data"]["train"] == len(frames)

@@ -203,3 +203,12 @@ def wait_for(condition, process):
     while time.monotonic() < deadline and process.poll() is None and not condition():
         time.sleep(0.01)
     assert process.poll() is None, process.stderr.read()
+
+
+def test_a_search_chooses_the_length_of_its_trials_once(molecules, tmp_path):
+    from training.tune.search import _with_length
+
+    open_length = settings(tmp_path, molecules, "run.max_epochs=null", "data.n_train=null")
+    assert _with_length(open_length).run.max_epochs == 500  # 50 frames in batches of 10
+    with pytest.raises(InputError, match="run.time gives trials unlike lengths"):
+        tune(settings(tmp_path, molecules, "run.time=1h"), SPACE, trials=2, output=tmp_path / "tune")
