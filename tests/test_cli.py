@@ -54,7 +54,7 @@ def test_version_and_help(call):
 
 
 def test_train_separates_files_from_settings(call, stand_in, tmp_path):
-    calls = stand_in("training.train", main=lambda configs, overrides: None)
+    calls = stand_in("training.main", train=lambda configs, overrides: None)
     (tmp_path / "a.yaml").touch()
     assert call("train", "a.yaml", "training.epochs=3", "a=b=c").exit_code == 0
     assert calls == [((["a.yaml"], ["training.epochs=3", "a=b=c"]), {})]
@@ -63,7 +63,7 @@ def test_train_separates_files_from_settings(call, stand_in, tmp_path):
 def test_pretrain_and_finetune_separate_files_from_settings(call, stand_in, tmp_path):
     (tmp_path / "a.yaml").touch()
     for name, arguments, wanted in (("pretrain", [], ()), ("finetune", ["b ase.pt"], ("b ase.pt",))):
-        calls = stand_in(f"training.{name}", main=lambda *arguments: None)
+        calls = stand_in("training.main", **{name: lambda *arguments: None})
         before = len(calls)
         assert call(name, *arguments, "a.yaml", "run.seed=1").exit_code == 0
         assert calls[before:] == [((*wanted, ["a.yaml"], ["run.seed=1"]), {})]
@@ -92,7 +92,7 @@ def test_tune_without_optuna_says_how_to_install_it(call, monkeypatch, tmp_path)
 
 
 def test_train_names_a_missing_file(call, stand_in):
-    stand_in("training.train", main=lambda configs, overrides: None)
+    stand_in("training.main", train=lambda configs, overrides: None)
     result = call("train", "absent.yaml")
     assert (result.exit_code, result.stderr) == (2, "Error: absent.yaml: no such file\n")
 
@@ -117,7 +117,7 @@ def test_input_errors_have_no_traceback(call, stand_in):
 
 
 def test_missing_training_extra_is_explained(call, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "training.train", None)
+    monkeypatch.setitem(sys.modules, "training.main", None)
 
     monkeypatch.setitem(sys.modules, "schnetpack", None)
     (tmp_path / "a.yaml").touch()

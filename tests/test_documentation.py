@@ -29,8 +29,6 @@ SCRIPTS = sorted(script for folder in ("md_protocols", "examples") for script in
 SETTINGS = ("train", "pretrain", "finetune", "tune")
 SECTIONS = "data|model|loss|weak|optimizer|finetune|pretrain|run"
 ENDS_OF_FILES = ("pt", "xyz", "extxyz", "db", "npz", "yaml", "json", "md", "py", "csv", "html", "log", "ckpt", "traj")
-# Settings that come with the next change of training.
-PENDING = ("run.time", "model.prior")
 SHELL = ("", "bash", "sh", "shell", "console", "text")
 
 
@@ -154,7 +152,6 @@ def check_settings(settings: list[str]) -> None:
     pytest.importorskip("training.config")
     from training.config import load_config
 
-    settings = [setting for setting in settings if not setting.startswith(PENDING)]
     load_config([], [setting for setting in settings if not setting.endswith(("=", "=…", "=..."))])
     check_names(setting.partition("=")[0] for setting in settings)
 

@@ -33,9 +33,9 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool) ->
         click.echo(explain())
         return
     configs, overrides = _given(context, arguments)
-    from training import main
+    from training.main import train as run
 
-    main.train(configs, overrides)
+    run(configs, overrides)
 
 
 @click.command()
@@ -53,9 +53,9 @@ def pretrain(context: click.Context, arguments: tuple[str, ...]) -> None:
       asecalc pretrain silica.yaml pretrain.eam=silica_eam.pt run.output=runs/pretrained
     """
     configs, overrides = _given(context, arguments)
-    from training import main
+    from training.main import pretrain as run
 
-    main.pretrain(configs, overrides)
+    run(configs, overrides)
 
 
 @click.command()
@@ -74,9 +74,9 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...]) -> N
       asecalc finetune runs/pretrained/model.pt silica.yaml run.output=runs/silica finetune.replay=0.2
     """
     configs, overrides = _given(context, arguments)
-    from training import main
+    from training.main import finetune as run
 
-    main.finetune(base, configs, overrides)
+    run(base, configs, overrides)
 
 
 @click.command()
