@@ -13,7 +13,7 @@ from asecalc_mlip.analysis.references import reference_from_dict
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import ARCHITECTURES, has_core, parts_of
-from asecalc_mlip.probes import diatomic_curve
+from asecalc_mlip.probes import attractive_hole, diatomic_curve
 from tests import teacher
 from tests.small_runs import config, rows
 from tests.training.levels import files, tiny
@@ -74,9 +74,7 @@ def test_no_hole_between_any_two_elements(molecules, tmp_path):
     calculator = PIWSLCalculator.load(result.model, dtype="float64")
     pairs = [("C", "C"), ("C", "H"), ("C", "O"), ("H", "O"), ("H", "H")]
     curves = [diatomic_curve(calculator, *pair, grid="full") for pair in pairs]
-    for curve in curves:
-        nearest = curve.energies_eV[curve.distances_A < 0.3]
-        assert (np.diff(nearest) < 0).all() and nearest[0] > 100, curve.pair
+    assert {curve.pair: attractive_hole(curve) for curve in curves} == {curve.pair: None for curve in curves}
 
 
 def test_a_base_with_a_prior_can_be_added_to_a_potential(tmp_path):
