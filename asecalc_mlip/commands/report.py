@@ -15,7 +15,7 @@ __all__ = ["report"]
 @click.option("--data", metavar="FILE", help="Labelled structures, for errors and parity plots.")
 @click.option("-o", "--output", metavar="DIR", help="Folder of page, figure and runs; default: MODEL-report.")
 @click.option("--structure", metavar="FILE", help="Start of the dynamics; default: the one beside MODEL.")
-@click.option("--reference", metavar="FILE", help="Reference (JSON) of h(r) or g(r); default: the one beside MODEL.")
+@click.option("--reference", metavar="FILE", help="Reference of h(r) or g(r); default: that of MODEL, else of --data.")
 @click.option("--temperature", "temperature_K", type=float, metavar="K", help="Default: as card or reference say.")
 @click.option("--timestep", "timestep_fs", type=float, metavar="FS", help="Default: 0.5 with hydrogen, else 1.")
 @click.option("--steps", type=int, metavar="N", help="Of each NVT run, twice those of NVE; default 10000.")
@@ -36,9 +36,10 @@ def report(model: str, seeds: str | None, **options: Any) -> None:
     """
     from asecalc_mlip.report import ReportSettings, make_report
     from asecalc_mlip.report.dynamics import Stopped
+    from asecalc_mlip.report.settings import MOST_SEEDS
     from asecalc_mlip.units import parse_seeds
 
-    settings = ReportSettings(model, seeds=parse_seeds(seeds, most=64), **options)
+    settings = ReportSettings(model, seeds=parse_seeds(seeds, most=MOST_SEEDS), **options)
     try:
         click.echo(str(make_report(settings, echo=click.echo)))
     except Stopped as stop:

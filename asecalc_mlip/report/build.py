@@ -22,10 +22,11 @@ import ase
 import numpy as np
 
 from asecalc_mlip._version import __version__
-from asecalc_mlip.analysis import PeriodicReference
 from asecalc_mlip.bench.timing import machine
+from asecalc_mlip.files import write_bytes, write_json, write_text
+from asecalc_mlip.probes import shortest_distances
 from asecalc_mlip.report import figures
-from asecalc_mlip.report.cache import Pieces, write_bytes, write_json
+from asecalc_mlip.report.cache import ADVICE, Pieces
 from asecalc_mlip.report.dynamics import nve_runs, nvt_runs
 from asecalc_mlip.report.findings import mean_std, slopes, structure_errors, warnings_of
 from asecalc_mlip.report.measurements import diatomic_piece, errors_piece, speed_piece
@@ -33,6 +34,7 @@ from asecalc_mlip.report.page import page
 from asecalc_mlip.report.settings import ReportSettings
 from asecalc_mlip.report.subject import Subject, subject_of
 from asecalc_mlip.report.trajectories import runs_piece
+from asecalc_mlip.units import error_text
 
 __all__ = ["Report", "make_report"]
 
@@ -74,8 +76,8 @@ class Report:
         if structure:
             lines.insert(-2, f"  h(r) or g(r): error {mean_std(structure)}")
         if errors:
-            maes = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in errors["mae"].items())
-            lines.append(f"  MAE on {errors['data']}: {maes} (meV, meV/Å, meV/Å³)")
+            maes = ", ".join(f"{name.partition('_')[0]} {error_text(name, v)}" for name, v in errors["mae"].items())
+            lines.append(f"  MAE on {errors['data']}: {maes}")
         return "\n".join([*lines, f"  {self.folder / PAGE}", f"  {self.folder / FIGURE}"])
 
 
@@ -103,10 +105,10 @@ def make_report(settings: ReportSettings, *, echo: Callable[[str], None] = lambd
     found = _measure(subject, pieces, folder, tell)
     warnings = warnings_of(subject, found)
     numbers = {"warnings": warnings, **found}
-    write_json(folder / NUMBERS, numbers)
+    write_json(folder / NUMBERS, numbers, advice=ADVICE)
     summary = figures.summary(subject, found)
-    write_bytes(folder / FIGURE, summary)
-    write_bytes(folder / PAGE, page(subject, numbers, summary, pieces.folder).encode())
+    write_bytes(folder / FIGURE, summary, advice=ADVICE)
+    write_text(folder / PAGE, page(subject, numbers, summary, pieces.folder), advice=ADVICE)
     return Report(folder, found, warnings)
 
 
@@ -168,10 +170,7 @@ def _how(subject: Subject) -> dict[str, Any]:
 
 def _shortest(subject: Subject) -> dict[str, float]:
     """Shortest distance in the data by pair, Å, where the reference or the labelled data tell."""
-    if isinstance(subject.reference, PeriodicReference):
-        return dict(subject.reference.closest)
-    if not subject.frames:
-        return {}
-    from asecalc_mlip.probes import shortest_distances
-
+    known = dict(subject.reference.closest) if subject.reference is not None else {}
+    if known or not subject.frames:
+        return known
     return {"-".join(pair): value for pair, value in shortest_distances(subject.frames).items()}

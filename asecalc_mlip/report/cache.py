@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.report.subject import digest
+from asecalc_mlip.files import read_json, write_json
 
-__all__ = ["Pieces", "key_of", "write_bytes", "write_json"]
+__all__ = ["ADVICE", "Pieces", "key_of"]
+
+ADVICE = "make room, or give another folder with -o DIR; the same command goes on where it was"
 
 
 def key_of(value: Any) -> str:
     """Short name of plain values; the same values have the same one on every machine."""
-    return digest(json.dumps(value, sort_keys=True, default=_plain).encode())[:12]
+    text = json.dumps(value, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class Pieces:
@@ -35,7 +38,7 @@ class Pieces:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{folder} cannot be made: {error.strerror}. Give another folder with -o DIR.") from None
+            raise InputError(f"{folder} cannot be made: {error.strerror}; give another folder with -o DIR") from None
 
     def get(self, name: str, depends: Any, make: Callable[[], dict], what: str, *, files: Sequence[str] = ()) -> dict:
         """The stored piece, if it was made from the same `depends`, else a new one.
@@ -56,8 +59,8 @@ class Pieces:
             return found["piece"]
         self.tell(what)
         piece = make()
-        write_json(path, {"key": key, "piece": piece})
-        return json.loads(path.read_text(encoding="utf-8"))["piece"]  # the same types as when it is found again
+        write_json(path, {"key": key, "piece": piece}, advice=ADVICE, indent=None)
+        return read_json(path)["piece"]  # the same types as when it is found again
 
     def quiet(self) -> Pieces:
         """The same pieces, told to nobody."""
@@ -67,45 +70,10 @@ class Pieces:
     def _read(path: Path) -> dict | None:
         """None for a file that is missing or damaged: it is made anew."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json(path)
+        except InputError:
             return None
         return found if isinstance(found, dict) and isinstance(found.get("piece"), dict) else None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain values and NumPy numbers; NaN and infinite numbers become null."""
-    write_bytes(path, json.dumps(_finite(value), default=_plain).encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one piece: a crash or a full disk leaves the old one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written: {error.strerror}. Make room, or give another folder with -o DIR; the same "
-            "command goes on where it was."
-        ) from None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _finite(value.tolist())
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    return value
 
 
 def _plain(value: Any) -> Any:

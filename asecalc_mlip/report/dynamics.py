@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ase.io
 from ase import Atoms
 from tqdm import tqdm
 
-from asecalc_mlip.report.cache import key_of, write_json
+from asecalc_mlip.files import read_json, read_structure, write_json
+from asecalc_mlip.report.cache import ADVICE, key_of
 from asecalc_mlip.report.subject import Subject
+from asecalc_mlip.stopping import SoftStop
 
 if TYPE_CHECKING:
     from asecalc_mlip.md.campaign.runs import Run
@@ -46,7 +46,7 @@ def nve_runs(
 
 def run_folders(group: Path) -> list[Path]:
     """Folders of the runs of a group, in the order of their seeds."""
-    return [group / name for name in json.loads((group / "runs.json").read_text(encoding="utf-8"))]
+    return [group / name for name in read_json(group / "runs.json")]
 
 
 def _runs(
@@ -74,7 +74,7 @@ def _runs(
         runs.append(planned[number])  # each seed has its own start
     if not (group / PLAN).exists():
         write_plan(group, runs, starts)
-    write_json(group / "runs.json", [run.name for run in runs])
+    write_json(group / "runs.json", [run.name for run in runs], advice=ADVICE)
     what = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} × {steps} steps of {common.timestep_fs:g} fs"
     tell(f"{ensemble.upper()} {common.temperature_K:g} K, {what}")
     _advance(subject, group, runs)
@@ -84,7 +84,6 @@ def _runs(
 def _advance(subject: Subject, group: Path, runs: Sequence[Run]) -> None:
     """Make the steps that are left."""
     from asecalc_mlip.md.campaign.runs import run_share, summary_of
-    from asecalc_mlip.stopping import SoftStop
 
     left = [run for run in runs if summary_of(group, run) is None]
     if not left:
@@ -100,11 +99,9 @@ def _last_frame(run: Path, start: Atoms) -> Atoms:
     """Where a run ended, or its start if it broke; what the start says of itself stays."""
     from asecalc_mlip.md import files as names
 
-    summary = json.loads((run / names.SUMMARY).read_text(encoding="utf-8"))
-    if not summary["stable"]:
+    if not read_json(run / names.SUMMARY)["stable"]:
         return start
-    atoms = ase.io.read(run / names.TRAJECTORY, index=-1, format="extxyz")
-    assert isinstance(atoms, Atoms)
+    atoms = read_structure(run / names.TRAJECTORY)
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=dict(start.info))
 
 
@@ -113,7 +110,7 @@ def _saved_reference(subject: Subject, folder: Path) -> str | None:
     if subject.reference is None:
         return None
     path = folder / "reference.json"
-    write_json(path, subject.reference.to_dict())
+    write_json(path, subject.reference, advice=ADVICE, indent=None)
     return str(path.resolve())
 
 

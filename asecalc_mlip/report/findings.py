@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from asecalc_mlip.md.conditions import temperature_note, time_step_note
+from asecalc_mlip.models import parts_of
 from asecalc_mlip.report.subject import Subject
 
 __all__ = ["heads", "mean_std", "warnings_of"]
@@ -26,7 +29,7 @@ def warnings_of(subject: Subject, found: dict[str, Any]) -> list[str]:
         *_unstable(found["nve"], "NVE"),
         *_drift(found["nve"]),
         *_model(subject),
-        *_flags(found["diatomic"]),
+        *_flags(found["diatomic"], None if _has_core(subject) else subject.settings.model),
         *_temperature(subject, found["nvt"]),
         *_contacts(subject, found),
         *_errors(subject, found["errors"]),
@@ -46,7 +49,7 @@ def heads(found: dict[str, Any], target_K: float) -> list[str]:
     return [
         first,
         _structure_head(nvt),
-        f"Two lone atoms: {flags} in {len(diatomic['pairs'])} pairs",
+        f"Two isolated atoms: {flags} in {len(diatomic['pairs'])} pairs",
         _drift_head(found),
     ]
 
@@ -121,8 +124,8 @@ def _model(subject: Subject) -> list[str]:
     return ["The forces are direct, not the derivative of the energy: the model is not conservative and has no stress."]
 
 
-def _flags(diatomic: dict[str, Any]) -> list[str]:
-    """A line for each kind of feature, with the worst pair in words."""
+def _flags(diatomic: dict[str, Any], model: str | None) -> list[str]:
+    """Tell each kind of feature in a line, with the worst pair in words; `model` as for `_remedy`."""
     kinds: dict[str, list[tuple[str, dict]]] = {}
     for pair in diatomic["pairs"]:
         for flag in pair["flags"]:
@@ -132,8 +135,20 @@ def _flags(diatomic: dict[str, Any]) -> list[str]:
         worst, flag = max(flags, key=lambda item: item[1]["size"])
         others = ", ".join(pair for pair, _ in flags if pair != worst)
         also = f" Also {others}." if others else ""
-        lines.append(f"Two lone atoms, {name}: {worst}, {flag['text']}.{also}")
+        lines.append(f"Two isolated atoms, {name}: {worst}, {flag['text']}.{also}{_remedy(name, model)}")
     return lines
+
+
+def _has_core(subject: Subject) -> bool:
+    return any(part.architecture == "zbl" for part in parts_of(subject.calculator.potential))
+
+
+def _remedy(name: str, model: str | None) -> str:
+    """Tell what closes a hole; `model` is None for one that has a core already."""
+    if name != "attractive hole" or model is None:
+        return ""
+    command = shlex.join(["asecalc", "core", model, "-o", f"{Path(model).stem}_core.pt"])
+    return f" A repulsive core closes it: {command}; a training has one in place with model.prior=zbl."
 
 
 def _temperature(subject: Subject, nvt: dict[str, Any]) -> list[str]:

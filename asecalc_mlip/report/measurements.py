@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -12,6 +11,12 @@ import numpy as np
 
 from asecalc_mlip.bench.measure import compare, ns_per_day, our_walk
 from asecalc_mlip.bench.timing import machine
+from asecalc_mlip.calculators.loading import load_calculator
+from asecalc_mlip.data.errors import evaluate_frames
+from asecalc_mlip.files import sha256_of
+from asecalc_mlip.plots.diatomic import diatomic_figure
+from asecalc_mlip.plots.training import parity
+from asecalc_mlip.probes import diatomic_report, shortest_distances
 from asecalc_mlip.report.cache import Pieces
 from asecalc_mlip.report.subject import Subject
 
@@ -29,15 +34,12 @@ def errors_piece(subject: Subject, pieces: Pieces, most: int) -> dict | None:
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
 
     def make() -> dict:
-        from asecalc_mlip.data.errors import evaluate_frames
-        from asecalc_mlip.plots.training import parity
-
         errors = evaluate_frames(subject.calculator, [frames[k] for k in chosen], name=data.name)
         path = pieces.folder / PARITY
         parity(errors.labels, errors.predictions, path=path, title=f"{errors.model} on {data.name}".replace("$", r"\$"))
         return {**errors.to_dict(), "of_structures": len(frames), "machine": machine()}
 
-    depends = [subject.sha256, _content(data), len(chosen), subject.settings.dtype]
+    depends = [subject.sha256, sha256_of(data), len(chosen), subject.settings.dtype]
     what = f"Errors on {len(chosen)} of {len(frames)} structures of {data.name}"
     return pieces.get("errors", depends, make, what, files=[PARITY])
 
@@ -47,17 +49,13 @@ def diatomic_piece(subject: Subject, pieces: Pieces) -> dict:
     pairs, left_out = _pairs(subject)
 
     def make() -> dict:
-        from asecalc_mlip.calculators.loading import load_calculator
-        from asecalc_mlip.plots.diatomic import diatomic_figure
-        from asecalc_mlip.probes import diatomic_report, shortest_distances
-
         calculator = load_calculator(subject.path, device=subject.settings.device, dtype="float64")
         shortest = shortest_distances(subject.frames) if subject.frames else None
         report = diatomic_report(calculator, pairs, shortest_A=shortest)
-        diatomic_figure([report], path=pieces.folder / DIATOMIC, title="Two lone atoms over their distance")
+        diatomic_figure([report], path=pieces.folder / DIATOMIC, title="Two isolated atoms over their distance")
         return {**_short(report.to_dict()), "pairs_left_out": left_out}
 
-    depends = [subject.sha256, pairs, _content(Path(subject.settings.data)) if subject.settings.data else None]
+    depends = [subject.sha256, pairs, sha256_of(subject.settings.data) if subject.settings.data else None]
     return pieces.get("diatomic", depends, make, f"Diatomic curves of {len(pairs)} pairs", files=[DIATOMIC])
 
 
@@ -124,8 +122,3 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
         for pair in report["pairs"]
     ]
     return {"model": report["model"], "mean_tortuosity": report["mean_tortuosity"], "pairs": pairs}
-
-
-def _content(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

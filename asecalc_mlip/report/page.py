@@ -10,7 +10,7 @@ from asecalc_mlip.report.card import card_rows
 from asecalc_mlip.report.findings import mean_std, slopes, structure_errors
 from asecalc_mlip.report.measurements import DIATOMIC, PARITY
 from asecalc_mlip.report.subject import Subject
-from asecalc_mlip.units import ERROR_UNITS as UNITS
+from asecalc_mlip.units import ERROR_UNITS, error_text
 
 __all__ = ["page"]
 
@@ -69,9 +69,9 @@ def _tiles(found: dict[str, Any]) -> list[tuple[str, str]]:
     made.append((mean_std(slopes(found["nve"])), "drift at constant energy, meV/atom/ps"))
     made.append((f"{found['diatomic']['mean_tortuosity']:.2f}", "mean tortuosity of diatomic curves (ideal 1)"))
     if errors:
-        made += [
-            (f"{errors['mae'][k]:.1f} {UNITS[k]}", f"MAE, {k}") for k in ("energy", "forces") if k in errors["mae"]
-        ]
+        energy = "energy_per_atom" if any(found["how"]["periodic"]) else "energy"
+        names = {energy: "energy", "forces": "forces"}
+        made += [(error_text(k, errors["mae"][k], 1), f"MAE, {v}") for k, v in names.items() if k in errors["mae"]]
     made.append((f"{speed['step_ms']:.2f} ms", f"per step, {speed['ns_per_day']:.3g} ns/day, {speed['atoms']} atoms"))
     return made
 
@@ -81,7 +81,7 @@ def _caption(found: dict[str, Any]) -> str:
     return (
         f"a: temperature of each seed (thin: every {nvt['interval']} steps, thick: running mean over a tenth of it), "
         "and how long it stayed whole. b: distances between atoms against the reference, difference below. c: two "
-        "lone atoms; triangles mark unphysical features. d: total energy at constant energy, with a straight line."
+        "isolated atoms; triangles mark unphysical features. d: total energy at constant energy, with a straight line."
     )
 
 
@@ -90,9 +90,8 @@ def _errors(found: dict[str, Any], pieces: Path) -> html.Raw | None:
     if errors is None:
         note = "No labelled data were given; --data FILE adds errors and parity plots. What the card states is above."
         return html.section("Accuracy", html.paragraph(note, "note"))
-    rows = [
-        (k.replace("_", " "), f"{errors['mae'][k]:.2f}", f"{errors['rmse'][k]:.2f}", UNITS[k]) for k in errors["mae"]
-    ]
+    pairs = [(k, errors["mae"][k], errors["rmse"][k]) for k in errors["mae"]]
+    rows = [(k.replace("_", " "), f"{mae:.2f}", f"{rmse:.2f}", ERROR_UNITS[k]) for k, mae, rmse in pairs]
     note = f"{errors['n_structures']} of {errors['of_structures']} structures of {errors['data']}, evenly spread; " + (
         f"{errors['n_atoms']} atoms, {errors['seconds']:.1f} s on {_machine(errors['machine'])}."
     )
@@ -179,12 +178,11 @@ def _diatomic(found: dict[str, Any], pieces: Path) -> html.Raw:
     more = f" {left} more pairs of the model were left out: asecalc diatomic shows them." if left else ""
     note = (
         "Ideal: tortuosity 1, force flips 1, energy jump 0; median of 35 public models 1.07, 2.06 and 0.53 eV "
-        "(definitions of MLIP Arena). Two lone atoms are far from the training data of most models, so these curves "
-        "tell what happens "
-        f"where there are no data. float64, grids of the metrics: {grids}.{more}"
+        "(definitions of MLIP Arena). Two isolated atoms are far from the training data of most models: these curves "
+        f"show the model where there are no data. float64, grids of the metrics: {grids}.{more}"
     )
     image = html.figure(_read(pieces / DIATOMIC), "Energy and force of each pair.", "Diatomic curves")
-    return html.section("Two lone atoms", html.table(head, rows), image, html.paragraph(note, "note"))
+    return html.section("Two isolated atoms", html.table(head, rows), image, html.paragraph(note, "note"))
 
 
 def _energy(found: dict[str, Any]) -> html.Raw:

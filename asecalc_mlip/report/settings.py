@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from asecalc_mlip.errors import InputError
 
-__all__ = ["Dtype", "ReportSettings", "parse_seeds"]
+__all__ = ["Dtype", "ReportSettings"]
 
 Dtype = Literal["float32", "float64"]
 # Normal and quick. The first takes one to two minutes for 21 atoms on one core, the second some ten seconds.
@@ -59,15 +59,15 @@ class ReportSettings:
         for name in ("temperature_K", "timestep_fs"):
             _positive(name, getattr(self, name))
         if self.dtype not in get_args(Dtype):
-            raise InputError(f"dtype is {self.dtype!r}; allowed: {', '.join(get_args(Dtype))}.")
+            raise InputError(f"dtype is {self.dtype!r}; allowed: {', '.join(get_args(Dtype))}")
         for name, least in (("steps", 200), ("frames", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise InputError(f"--{name} is {value}; it must be at least {least}, or be left out.")
+                raise InputError(f"--{name} is {value}; it must be at least {least}, or be left out")
         for name in ("data", "structure", "reference"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
-                raise InputError(f"--{name} {path}: no such file in {Path.cwd()}. {_ADVICE[name]}")
+                raise InputError(f"--{name} {path}: no such file in {Path.cwd()}; {_ADVICE[name]}")
 
     @property
     def folder(self) -> Path:
@@ -105,35 +105,12 @@ class ReportSettings:
 
 
 _ADVICE = {
-    "data": "Give labelled structures (extended XYZ, .db, .npz), or leave --data out: the rest needs none.",
-    "structure": "Give any file that ASE reads, or leave --structure out to take the one beside the model.",
-    "reference": "Give a .json made by asecalc rdf --save-reference or MoleculeReference.save, or leave it out.",
+    "data": "give labelled structures (extended XYZ, .db, .npz), or leave --data out: the rest needs none",
+    "structure": "give any file that ASE reads, or leave --structure out to take the one beside the model",
+    "reference": "give one that asecalc reference made, or leave it out",
 }
-
-
-def parse_seeds(text: str | None) -> tuple[int, ...] | None:
-    """Seeds from "3" (0, 1, 2) or "1234,2345,3456"; None of None.
-
-    Raises
-    ------
-    InputError
-        For text that is neither, seeds given twice, none or more than MOST_SEEDS.
-    """
-    if text is None:
-        return None
-    try:
-        numbers = [int(part) for part in text.removesuffix(",").split(",")]
-    except ValueError:
-        numbers = []
-    if "," not in text and len(numbers) == 1:
-        numbers = list(range(min(numbers[0], MOST_SEEDS + 1)))
-    if not 1 <= len(numbers) <= MOST_SEEDS or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise InputError(
-            f"--seeds is {text!r}; give a number from 1 to {MOST_SEEDS}, or a list of seeds such as 1234,2345,3456."
-        )
-    return tuple(numbers)
 
 
 def _positive(name: str, value: float | None) -> None:
     if value is not None and not (math.isfinite(value) and value > 0):
-        raise InputError(f"{name} is {value}; it must be a positive number, or be left out.")
+        raise InputError(f"{name} is {value}; it must be a positive number, or be left out")

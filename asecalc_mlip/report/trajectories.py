@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from asecalc_mlip.analysis import (
     distance_histogram,
 )
 from asecalc_mlip.analysis.half import rdfs_of_second_half
+from asecalc_mlip.files import read_json
 from asecalc_mlip.probes import shortest_distances
 from asecalc_mlip.report.cache import Pieces
 from asecalc_mlip.report.dynamics import run_folders
@@ -57,7 +57,7 @@ def _row(path: Path, subject: Subject, structure: bool) -> dict[str, Any]:
     from asecalc_mlip.md.files import RunFiles
 
     files = RunFiles(path)
-    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    summary = read_json(path / "summary.json")
     log = files.read_log()
     n_atoms, last = summary["n_atoms"], round(1e3 * summary["stable_ps"] / summary["settings"]["timestep_fs"])
     good = log["step"] <= last

@@ -7,15 +7,19 @@ import shlex
 from pathlib import Path
 
 import pytest
+from ase.build import molecule
+from ase.io import write
 from click.testing import CliRunner
 
 import asecalc_mlip.report as package
 from asecalc_mlip import cli
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.report import ReportSettings, build, make_report, parse_seeds
+from asecalc_mlip.report import ReportSettings, build, findings, make_report
 from asecalc_mlip.report.dynamics import Stopped
 from asecalc_mlip.report.findings import mean_std
 from asecalc_mlip.report.subject import subject_of
+from asecalc_mlip.units import parse_seeds
+from tests.teacher import as_reference, labelled
 
 SHORT = {"steps": 200, "seeds": (0, 1), "quick": True, "device": "cpu"}
 
@@ -73,7 +77,8 @@ def test_a_killed_report_goes_on_where_it_was(model, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         run(model, tmp_path / "cut", temperature_K=2.0, steps=300)
     lines, made[:] = [], [0] * 1000
-    monkeypatch.setattr("asecalc_mlip.probes.diatomic_report", lambda *a, **k: pytest.fail("measured twice"))
+    again = "asecalc_mlip.report.measurements.diatomic_report"
+    monkeypatch.setattr(again, lambda *a, **k: pytest.fail("measured twice"))
     settings = ReportSettings(str(model), output=str(tmp_path / "cut"), **{**SHORT, "steps": 300, "temperature_K": 2.0})
     again = make_report(settings, echo=lines.append)
     assert len(made) == 1000 + 100 + 150  # from the restart point at step 200 on
@@ -82,6 +87,19 @@ def test_a_killed_report_goes_on_where_it_was(model, tmp_path, monkeypatch):
         for one, two in zip(whole.found[name]["runs"], again.found[name]["runs"], strict=True):
             assert one["curves"] == two["curves"]
     assert len(list((tmp_path / "cut" / "runs").glob("nvt-*"))) == 1
+
+
+def test_a_hole_comes_with_its_remedy_and_errors_with_their_units(model, tmp_path):
+    """Only quantities that were compared are told, each in its own unit."""
+    data = tmp_path / "labelled.xyz"
+    frames = [labelled(molecule("CH3CH2OH")) for _ in range(3)]
+    write(data, as_reference(frames))
+    report = run(model, tmp_path / "out", data=str(data), temperature_K=2.0, seeds=(0,))
+    told = next(line for line in repr(report).splitlines() if "MAE on" in line)
+    assert told.endswith(" meV/Å") and " meV, " in told and "meV/Å³" not in told
+    hole = {"name": "attractive hole", "distance_A": 0.3, "size": 2.0, "unit": "eV", "text": "inside 0.30 Å"}
+    (line,) = findings._flags({"pairs": [{"pair": "C-H", "flags": [hole]}]}, "my model.pt")
+    assert "asecalc core 'my model.pt' -o 'my model_core.pt'" in line and "model.prior=zbl" in line
 
 
 def test_a_damaged_piece_is_made_anew(tmp_path):
