@@ -5,7 +5,7 @@ from __future__ import annotations
 from asecalc_mlip.kernels import library
 from asecalc_mlip.models.potential import Potential
 
-__all__ = ["EDGE_BYTES_NATIVE", "autograd_bytes", "native_messages"]
+__all__ = ["EDGE_BYTES", "EDGE_BYTES_NATIVE", "autograd_bytes", "native_messages"]
 
 # Per edge whatever the width: vectors and the radial basis with its derivatives; and for engines without autograd.
 EDGE_BYTES, EDGE_BYTES_NATIVE = 600, 150

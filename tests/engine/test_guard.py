@@ -1,21 +1,24 @@
 """Nothing runs past the guard of memory: steps, batches of replicas, committees."""
 
+import sys
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ase.build import bulk
+from click.testing import CliRunner
 
 from asecalc_mlip import CommitteeCalculator, PIWSLCalculator
 from asecalc_mlip.engine import EagerEngine, MemoryGuard, guard, memory
 from asecalc_mlip.engine.chunked import ChunkedEngine
 from asecalc_mlip.errors import NotEnoughMemoryError
 from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.md.ensembles import make_integrator
 from asecalc_mlip.md.replicas import Batch
 from asecalc_mlip.md.settings import MDSettings
-from asecalc_mlip.md.thermostats import make_integrator
 from tests.cases import make_structure, model_file
+from tools import measure_memory
 
 
 @pytest.fixture
@@ -75,3 +78,10 @@ def test_what_it_guards_is_what_it_says(tmp_path):
     assert calculator.engine.bytes_needed(100, 5000) == engine.bytes_needed(100, 5000) > 0
     assert (calculator.engine.holds_edges, calculator.engine.keeps_buffer) == (engine.holds_edges, engine.keeps_buffer)
     assert calculator.engine.potential is engine.potential
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_an_architecture_is_measured():
+    result = CliRunner().invoke(measure_memory.main, ["schnet", "{n_features: 16, cutoff: 4.0}", "--repeat", "2"])
+    assert result.exit_code == 0, result.output
+    assert "64 atoms, 1152 edges" in result.output and "numbers per edge, block and feature" in result.output
