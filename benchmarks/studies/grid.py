@@ -6,7 +6,6 @@ where something went wrong, so that one bad row does not end a study of hours.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -136,8 +135,7 @@ def _quietly(work: Callable[[Any], Result], row: Row) -> Result:
 
     torch.set_num_threads(1)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            return work(row)
+        return work(row)
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
         return {"failed": f"{type(error).__name__}: {error}"}
