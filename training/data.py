@@ -82,7 +82,7 @@ def make_split(n_frames: int, n_train: int | None, n_val: int, *, seed: int) -> 
     if n_train < 1 or n_val < 1 or n_train + n_val > n_frames:
         raise DataError(
             f"n_train {n_train} and n_val {n_val} do not fit {n_frames} frames; both must be at least 1 and together "
-            "at most the number of frames"
+            f"at most the number of frames: data.n_val={max(1, n_frames // 10)}, for example"
         )
     order = np.random.default_rng(seed).permutation(n_frames).tolist()
     return Split(sorted(order[:n_train]), sorted(order[n_train : n_train + n_val]), sorted(order[n_train + n_val :]))
