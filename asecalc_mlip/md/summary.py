@@ -68,7 +68,7 @@ class MDResult:
 
     @property
     def trajectory(self) -> Path:
-        """Path of the frames, which `ase.io.read(path, ":")` reads."""
+        """Path of the frames, for `ase.io.read` or `asecalc rdf`."""
         return RunFiles(self.directory).path(names.TRAJECTORY)
 
 
