@@ -5,6 +5,7 @@ from __future__ import annotations
 from asecalc_mlip.models.cgcnn import CGCNN
 from asecalc_mlip.models.combine import add_potentials, architecture_text, core_potential, has_core, parts_of
 from asecalc_mlip.models.eam import EAM
+from asecalc_mlip.models.m3gnet import M3GNet
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction, predict
 from asecalc_mlip.models.registry import (
@@ -18,6 +19,7 @@ from asecalc_mlip.models.registry import (
 )
 from asecalc_mlip.models.schnet import SchNet
 from asecalc_mlip.models.sum import Sum
+from asecalc_mlip.models.tensornet import TensorNet
 from asecalc_mlip.models.torchmd_et import TorchMDET
 from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
 from asecalc_mlip.models.vector_head import VectorHead
@@ -27,6 +29,7 @@ __all__ = [
     "ARCHITECTURES",
     "CGCNN",
     "EAM",
+    "M3GNet",
     "Memory",
     "Network",
     "OwnHessian",
@@ -35,6 +38,7 @@ __all__ = [
     "Prediction",
     "SchNet",
     "Sum",
+    "TensorNet",
     "TorchMDET",
     "Traits",
     "ZBL",

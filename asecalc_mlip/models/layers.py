@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
 
-__all__ = ["MAX_ATOMIC_NUMBER", "ShiftedSoftplus", "at_once", "edge_geometry", "mlp"]
+__all__ = ["MAX_ATOMIC_NUMBER", "GatedMLP", "GatedReadout", "ShiftedSoftplus", "at_once", "edge_geometry", "mlp"]
 
 MAX_ATOMIC_NUMBER = 99
 
@@ -29,6 +29,48 @@ def mlp(n_in: int, n_hidden: int, n_out: int, activation: Callable[[], nn.Module
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(first, activation(), last)
+
+
+class GatedMLP(nn.Module):
+    """value(x) · gate(x), two stacks of dense layers of the same sizes.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Widths, from input to output.
+    last : callable or None
+        Non-linearity after the last layer of the value; that of the gate is always a sigmoid.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, last: Callable[[], nn.Module] | None = nn.SiLU):
+        super().__init__()
+        self.value, self.gate = _stack(sizes, last), _stack(sizes, nn.Sigmoid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, sizes[0]) → (…, sizes[-1])."""
+        return self.value(x) * self.gate(x)
+
+
+class GatedReadout(nn.Module):
+    """One number per atom by a `GatedMLP` with one more layer, whose value has nothing after it."""
+
+    def __init__(self, sizes: Sequence[int]):
+        super().__init__()
+        self.mlp = GatedMLP([*sizes, 1], last=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, sizes[0]) → (N,)."""
+        return self.mlp(x).squeeze(-1)
+
+
+def _stack(sizes: Sequence[int], last: Callable[[], nn.Module] | None) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for number, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        layers.append(nn.Linear(a, b))
+        activation = last if number == len(sizes) - 2 else nn.SiLU
+        if activation is not None:
+            layers.append(activation())
+    return nn.Sequential(*layers)
 
 
 def edge_geometry(graph: AtomGraph, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

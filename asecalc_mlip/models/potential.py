@@ -104,6 +104,12 @@ class Potential(nn.Module):
         energies, vectors, scalars = self._run(self._ability("energies_and_vectors"), graph)
         return energies, vectors, scalars
 
+    def lone_atoms(self) -> Tensor:
+        """What the network, without scale and E0, says of an atom alone, by atomic number, float64."""
+        return self._network_of_lone_atoms(
+            AtomGraph(*(torch.zeros(0, dtype=torch.int64) for _ in range(5)), torch.zeros(0, 3, 3))
+        )
+
     def train(self, mode: bool = True) -> Potential:
         """See `torch.nn.Module.train`; weights may change from here on, so everything derived from them is dropped."""
         self._alone = None

@@ -1,0 +1,291 @@
+r"""TensorNet, message passing with Cartesian tensors (Simeon, De Fabritiis, NeurIPS 2023, arXiv 2306.06482).
+
+Each atom carries F matrices 3 × 3, which fall into a multiple of one, a skew and a symmetric traceless part:
+M = I + A + S. With ‖M‖² = Σ M_xy², û from the neighbour j to the atom i, and T, Q matrices that mix the F channels:
+
+    U_i = Σ_j Z_ji (w¹ 1 + w² [û]× + w³ (ûûᵀ − 1/3)),   w^k = f_c(r) (P_k φ(r) + p_k),   Z_ji = W [E(z_j), E(z_i)] + b
+    X_i = q_1 T_1 I(U) + q_2 T_2 A(U) + q_3 T_3 S(U),    q = s(norm(‖U‖²))
+    then in each block, with filters f = f_c(r) R(φ(r)) of one number for each part:
+    X ← X / (‖X‖² + 1);   Y = Q_1 I(X) + Q_2 A(X) + Q_3 S(X);   M_i = Σ_j f_1 I(Y_j) + f_2 A(Y_j) + f_3 S(Y_j)
+    P = Y M + M Y;   P ← P / (‖P‖² + 1);   D = Q_4 I(P) + Q_5 A(P) + Q_6 S(P);   X ← X + D + D D
+
+The energy is read from ‖I(X)‖², ‖A(X)‖², ‖S(X)‖². With `messages="own"` an atom multiplies its own Y_i by the sum of the
+filters; some published weights were trained so.
+
+    symbol   variable             symbol   variable            symbol     variable
+    E, W     element, neighbor    T        embedding.mix       φ          basis
+             and center terms     Q        block.mix           f_c        envelope
+    P_k      projections          s        embedding.scales    R          block.filters
+
+A matrix is kept as the nine numbers that it has: one of I, three of A, five of S (xx, yy, xy, xz, yz).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
+from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
+from asecalc_mlip.models.vector_head import VectorHead
+
+__all__ = ["TensorNet"]
+
+# Which of the three parts each of the nine numbers belongs to.
+PARTS = [0, 1, 1, 1, 2, 2, 2, 2, 2]
+
+
+class TensorNet(nn.Module):
+    """Equivariant message passing with matrices; returns one energy per atom.
+
+    Parameters
+    ----------
+    cutoff : float
+        Å.
+    n_features : int
+        Number F of matrices on each atom.
+    n_interactions : int
+        Number of message passing blocks.
+    n_rbf : int
+        Number of radial functions.
+    radial_basis : {"expnorm", "gaussian", "bessel", "smooth_bessel"}
+    envelope : {"smooth", "cosine"}
+        Function that ends at the cutoff; that of the paper, the cosine, has a step in its second derivative there.
+    messages : {"neighbor", "own"}
+    group : {"O3", "SO3"}
+        "SO3" takes P = 2 Y M, which can tell mirror images apart.
+    direct_forces : bool
+        Add a head that reads the forces from the skew parts, for `energies_and_forces`.
+    """
+
+    def __init__(
+        self,
+        cutoff: float = 5.0,
+        n_features: int = 64,
+        *,
+        n_interactions: int = 2,
+        n_rbf: int = 32,
+        radial_basis: TensorBasisName = "expnorm",
+        envelope: Envelope = "smooth",
+        messages: Literal["neighbor", "own"] = "neighbor",
+        group: Literal["O3", "SO3"] = "O3",
+        direct_forces: bool = False,
+    ):
+        super().__init__()
+        if messages not in ("neighbor", "own") or group not in ("O3", "SO3"):
+            raise ValueError(f"messages {messages!r} are neighbor or own, group {group!r} is O3 or SO3")
+        if direct_forces and group == "SO3":
+            raise ValueError("a force head needs vectors that change sign with the structure: take group O3")
+        self.cutoff = cutoff
+        self.n_features = n_features
+        self.envelope = envelope_by_name(envelope)
+        self.radial_basis = make_tensor_basis(radial_basis, n_rbf, cutoff)
+        self.embedding = TensorEmbedding(n_features, n_rbf)
+        self.blocks = nn.ModuleList(TensorBlock(n_features, n_rbf, messages, group) for _ in range(n_interactions))
+        self.norm = nn.LayerNorm(3 * n_features)
+        self.scalars = nn.Linear(3 * n_features, n_features)
+        self.readout = GatedReadout([n_features] * 4)
+        self.over_edges: Callable = at_once
+        # Made last, so that a seed gives the other weights the same values with and without it.
+        self.force_head = VectorHead(n_features) if direct_forces else None
+
+    @property
+    def direct_forces(self) -> bool:
+        """Whether there is a head for forces."""
+        return self.force_head is not None
+
+    def forward(self, graph: AtomGraph) -> Tensor:
+        """Interaction energy of each atom, (N,), in the dtype of the weights."""
+        return self.readout(self.features(graph)[0])
+
+    def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
+        """Energies (N,) and, by the force head, forces (N, 3), in one pass.
+
+        Raises
+        ------
+        InputError
+            Without a force head.
+        """
+        if self.force_head is None:
+            raise InputError("this TensorNet has no force head; build it with direct_forces=True, or use predict()")
+        h, vectors = self.features(graph)
+        return self.readout(h), self.force_head(h, vectors)
+
+    def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies (N,) with the vectors (N, 3, F) and scalars (N, F) of `features`, for heads beside the energy."""
+        h, vectors = self.features(graph)
+        return self.readout(h), vectors, h
+
+    def features(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
+        """Scalars (N, F) and vectors (N, 3, F), the skew parts, after the last block."""
+        distances, directions = edge_geometry(graph, self.scalars.weight.dtype)
+        edges = (self.radial_basis(distances), self.envelope(distances, self.cutoff)[:, None])
+        ends = (graph.centers, graph.neighbors)
+        x = self.embedding(graph.numbers, edges, directions, ends, self.over_edges)
+        for block in self.blocks:
+            x = block(x, edges, ends, self.over_edges)
+        return self.scalars(self.norm(torch.cat(squares(x), dim=-1))), x[:, 1:4]
+
+
+class TensorEmbedding(nn.Module):
+    """Matrices of each atom from the elements and directions of its neighbours; zero without any."""
+
+    def __init__(self, n_features: int, n_rbf: int):
+        super().__init__()
+        self.element = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
+        self.of_neighbor = nn.Linear(n_features, n_features, bias=False)
+        self.of_center = nn.Linear(n_features, n_features)
+        self.projections = nn.Linear(n_rbf, 3 * n_features)
+        self.norm = nn.LayerNorm(n_features)
+        self.scales = nn.Sequential(
+            nn.Linear(n_features, 2 * n_features), nn.SiLU(), nn.Linear(2 * n_features, 3 * n_features), nn.SiLU()
+        )
+        self.mix = nn.ModuleList(nn.Linear(n_features, n_features, bias=False) for _ in range(3))
+
+    def forward(
+        self,
+        numbers: Tensor,
+        edges: tuple[Tensor, Tensor],
+        directions: Tensor,
+        ends: tuple[Tensor, Tensor],
+        over_edges: Callable,
+    ) -> Tensor:
+        """(N, 9, F) from atomic numbers (N,), φ (E, n_rbf) and f_c (E, 1), directions (E, 3), centres and neighbours."""
+        elements = self.element(numbers)
+        message = partial(_embedding_message, self.projections.weight, self.projections.bias)
+        # The paper's directions point to the atom, those of a graph away from it.
+        terms = (self.of_neighbor(elements), self.of_center(elements))
+        u = over_edges(message, (*edges, _rows_of(-directions), *ends), terms)
+        return _scaled(_mixed(self.mix, u), self.scales(self.norm(sum(squares(u)))))
+
+
+class TensorBlock(nn.Module):
+    """One interaction."""
+
+    def __init__(self, n_features: int, n_rbf: int, messages: str, group: str):
+        super().__init__()
+        self.own, self.symmetric = messages == "own", group == "O3"
+        sizes = [n_rbf, n_features, 2 * n_features, 3 * n_features]
+        self.filters = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.mix = nn.ModuleList(nn.Linear(n_features, n_features, bias=False) for _ in range(6))
+
+    def forward(
+        self, x: Tensor, edges: tuple[Tensor, Tensor], ends: tuple[Tensor, Tensor], over_edges: Callable
+    ) -> Tensor:
+        """(N, 9, F) after this block."""
+        x = _bounded(x)
+        y = _mixed(self.mix[:3], x)
+        weights = [tensor for layer in self.filters for tensor in (layer.weight, layer.bias)]
+        if self.own:
+            m = _scaled(y, over_edges(partial(_summed_filters, weights), (*edges, *ends), (y[:, 0],)))
+        else:
+            m = over_edges(partial(_message, weights), (*edges, *ends), (y,))
+        y, m = to_matrices(y), to_matrices(m)
+        product = _product(y, m)
+        product = product + _product(m, y) if self.symmetric else 2.0 * product
+        d = _mixed(self.mix[3:], _bounded(from_matrices(product)))
+        full = to_matrices(d)
+        return x + d + from_matrices(_product(full, full))
+
+
+def squares(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """‖I‖², ‖A‖², ‖S‖² of (N, 9, F), each (N, F)."""
+    xx, yy, xy, xz, yz = x[:, 4:].unbind(1)
+    diagonal = xx.square() + yy.square() + (xx + yy).square()
+    symmetric = diagonal + 2.0 * (xy.square() + xz.square() + yz.square())
+    return 3.0 * x[:, 0].square(), 2.0 * x[:, 1:4].square().sum(1), symmetric
+
+
+def to_matrices(x: Tensor) -> Tensor:
+    """(N, 9, F) as matrices (N, 3, 3, F)."""
+    i, ax, ay, az, xx, yy, xy, xz, yz = x.unbind(1)
+    rows = (i + xx, xy - az, xz + ay, xy + az, i + yy, yz - ax, xz - ay, yz + ax, i - xx - yy)
+    return torch.stack(rows, dim=1).unflatten(1, (3, 3))
+
+
+def from_matrices(m: Tensor) -> Tensor:
+    """(N, 3, 3, F) as nine numbers of I, A and S each, (N, 9, F)."""
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(1) for row in m.unbind(1))
+    i = (xx + yy + zz) / 3.0
+    skew = (0.5 * (zy - yz), 0.5 * (xz - zx), 0.5 * (yx - xy))
+    return torch.stack((i, *skew, xx - i, yy - i, 0.5 * (xy + yx), 0.5 * (xz + zx), 0.5 * (yz + zy)), dim=1)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix products for each atom and channel."""
+    return (a[:, :, :, None] * b[:, None]).sum(2)
+
+
+def _rows_of(u: Tensor) -> Tensor:
+    """The nine numbers of 1 + [û]× + (ûûᵀ − 1/3) for unit vectors (E, 3)."""
+    x, y, z = u.unbind(1)
+    one = torch.ones_like(x)
+    return torch.stack((one, x, y, z, x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z), dim=1)
+
+
+def _bounded(x: Tensor) -> Tensor:
+    """X / (‖X‖² + 1)."""
+    i, a, s = squares(x)
+    return x / (i + a + s + 1.0)[:, None]
+
+
+def _mixed(layers: Sequence[nn.Module] | nn.ModuleList, x: Tensor) -> Tensor:
+    """The channels of each part, mixed by a matrix of its own."""
+    return torch.cat([layer(part) for layer, part in zip(layers, x.split([1, 3, 5], dim=1), strict=True)], dim=1)
+
+
+def _scaled(x: Tensor, factors: Tensor) -> Tensor:
+    """(N, 9, F) with each part times its factor; factors (N, 3F) hold those of a channel side by side."""
+    return x * _by_part(factors)
+
+
+def _by_part(factors: Tensor) -> Tensor:
+    """(E, 3F), three numbers for a channel side by side, as (E, 9, F)."""
+    return factors.unflatten(-1, (-1, 3)).movedim(-1, 1)[:, PARTS]
+
+
+def _embedding_message(
+    weight: Tensor,
+    bias: Tensor,
+    basis: Tensor,
+    envelope: Tensor,
+    rows: Tensor,
+    centers: Tensor,
+    neighbors: Tensor,
+    of_neighbor: Tensor,
+    of_center: Tensor,
+) -> Tensor:
+    w = nn.functional.linear(basis, weight, bias) * envelope
+    z = of_neighbor.index_select(0, neighbors) + of_center.index_select(0, centers)
+    parts = w.unflatten(-1, (3, -1)) * z[:, None]
+    return _sum_at(centers, parts[:, PARTS] * rows[:, :, None], of_center.shape[0])
+
+
+def _message(
+    weights: Sequence[Tensor], basis: Tensor, envelope: Tensor, centers: Tensor, neighbors: Tensor, y: Tensor
+) -> Tensor:
+    filters = _by_part(_filters(weights, basis, envelope))
+    return _sum_at(centers, filters * y.index_select(0, neighbors), y.shape[0])
+
+
+def _summed_filters(
+    weights: Sequence[Tensor], basis: Tensor, envelope: Tensor, centers: Tensor, neighbors: Tensor, atoms: Tensor
+) -> Tensor:
+    return _sum_at(centers, _filters(weights, basis, envelope), atoms.shape[0])
+
+
+def _filters(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tensor:
+    for weight, bias in zip(weights[::2], weights[1::2], strict=True):
+        basis = silu(nn.functional.linear(basis, weight, bias))
+    return basis * envelope
+
+
+def _sum_at(centers: Tensor, values: Tensor, n_atoms: int) -> Tensor:
+    return values.new_zeros(n_atoms, *values.shape[1:]).index_add(0, centers, values)
