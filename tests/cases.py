@@ -37,6 +37,8 @@ SIZES = {
     # Of its layers the first and the last are special.
     "torchmd_et": {"n_interactions": 3},
 }
+# Networks whose random weights say little.
+SCALES = {"m3gnet": 1000.0, "tensornet": 100.0}
 STRUCTURES = ["molecule", "crystal", "skewed", "slab"]
 
 
@@ -50,7 +52,9 @@ def make_potential(
     sizes = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8, **SIZES.get(architecture, {}), **changes}
     known = hyperparameters_of(architecture)
     hyperparameters = {name: value for name, value in sizes.items() if name in known or name in changes}
-    potential = build_potential(architecture, hyperparameters, reference_energies=E0, scale=1.3)
+    # Of a size that differences of energies of −10⁴ eV can tell.
+    scale = SCALES.get(architecture, 1.3)
+    potential = build_potential(architecture, hyperparameters, reference_energies=E0, scale=scale)
     with torch.no_grad():
         for parameter in potential.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -9,8 +9,8 @@ M = I + A + S. With ‖M‖² = Σ M_xy², û from the neighbour j to the atom i
     X ← X / (‖X‖² + 1);   Y = Q_1 I(X) + Q_2 A(X) + Q_3 S(X);   M_i = Σ_j f_1 I(Y_j) + f_2 A(Y_j) + f_3 S(Y_j)
     P = Y M + M Y;   P ← P / (‖P‖² + 1);   D = Q_4 I(P) + Q_5 A(P) + Q_6 S(P);   X ← X + D + D D
 
-The energy is read from ‖I(X)‖², ‖A(X)‖², ‖S(X)‖². With `messages="own"` an atom multiplies its own Y_i by the sum of the
-filters; some published weights were trained so.
+The energy is read from ‖I(X)‖², ‖A(X)‖², ‖S(X)‖². With `messages="own"` an atom multiplies its own Y_i by the sum of
+the filters; some published weights were trained so.
 
     symbol   variable             symbol   variable            symbol     variable
     E, W     element, neighbor    T        embedding.mix       φ          basis
@@ -157,7 +157,7 @@ class TensorEmbedding(nn.Module):
         ends: tuple[Tensor, Tensor],
         over_edges: Callable,
     ) -> Tensor:
-        """(N, 9, F) from atomic numbers (N,), φ (E, n_rbf) and f_c (E, 1), directions (E, 3), centres and neighbours."""
+        """(N, 9, F) from atomic numbers (N,), φ (E, n_rbf) and f_c (E, 1), directions (E, 3), and both ends."""
         elements = self.element(numbers)
         message = partial(_embedding_message, self.projections.weight, self.projections.bias)
         # The paper's directions point to the atom, those of a graph away from it.
