@@ -13,7 +13,7 @@ import click
 
 from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
-from asecalc_mlip.commands import data, dynamics, eam, judge, models, probes, report
+from asecalc_mlip.commands import data, dynamics, eam, judge, models, probes, report, zoo
 from asecalc_mlip.commands.common import BadInput
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import EXTRA_OF, needs
@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[click.Command, ...]] = {
     ),
     "Train": (models.train, models.finetune, models.pretrain, models.tune),
     "Data": (data.data,),
-    "Potentials": (models.core, eam.eam),
+    "Potentials": (models.core, eam.eam, zoo.zoo, zoo.convert),
 }
 
 

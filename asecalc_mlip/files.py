@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "append_text",
+    "cache_folder",
     "check_figure",
     "check_structure",
     "check_writable",
@@ -266,6 +268,19 @@ def unused(path: PathName) -> Path:
     path = Path(path)
     names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
     return path if not path.exists() else next(name for name in names if not name.exists())
+
+
+def cache_folder() -> Path:
+    """Folder for what can be made or fetched again: $ASECALC_CACHE, else the platform's folder for caches."""
+    if os.environ.get("ASECALC_CACHE"):
+        return Path(os.environ["ASECALC_CACHE"]).expanduser()
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "asecalc_mlip"
 
 
 def check_writable(*paths: PathName | None) -> None:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from asecalc_mlip.data.convert import write_reference
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import replacing
+from asecalc_mlip.files import replacing, sha256_of
 
 DataSet = Literal["rmd17", "md17"]
 # SchNetPack keeps this address inside a method, so it stands here; the names of the files come from SchNetPack.
@@ -132,22 +132,41 @@ def fetch_molecule(
     return targets[0], targets[1]
 
 
-def download(url: str, target: Path, *, page: str, progress: bool = True) -> None:
+def download(
+    url: str, target: Path, *, page: str, progress: bool = True, sha256: str | None = None, most: int | None = None
+) -> None:
     """Load a file, whole or not at all.
+
+    Parameters
+    ----------
+    url : str
+    target : Path
+    page : str
+        Where people find the file.
+    progress : bool
+        Show a progress bar.
+    sha256 : str, optional
+        Of the content; only by https then.
+    most : int, optional
+        Bytes after which the file is not the one that is wanted.
 
     Raises
     ------
     InputError
         No network or no space; the message says what to fetch by hand and where to put it.
     """
+    if sha256 is not None and not url.startswith("https://"):
+        raise InputError(f"{url} is not loaded: models come by https only")
     with replacing(target) as partial:
         try:
             with urlopen(Request(url, headers={"User-Agent": "asecalc-mlip"}), timeout=TIMEOUT_S) as answer:
                 expected = int(answer.headers.get("Content-Length") or 0)
                 with open(partial, "wb") as file:
-                    done = _copy(answer, file, expected, target.name, progress)
+                    done = _copy(answer, file, expected, target.name, progress, most)
             if expected and done != expected:
                 raise OSError(f"the connection ended after {done} of {expected} bytes")
+            if sha256 is not None and sha256_of(partial) != sha256:
+                raise OSError("its SHA-256 is not that of the published file")
         except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
             raise InputError(
                 f"{url} could not be loaded ({error}). Fetch it by hand (page: {page}), save it as {target}, "
@@ -155,12 +174,14 @@ def download(url: str, target: Path, *, page: str, progress: bool = True) -> Non
             ) from error
 
 
-def _copy(answer: IO[bytes], file: IO[bytes], expected: int, name: str, progress: bool) -> int:
+def _copy(answer: IO[bytes], file: IO[bytes], expected: int, name: str, progress: bool, most: int | None = None) -> int:
     done = 0
     with tqdm(total=expected or None, unit="B", unit_scale=True, desc=name, disable=not progress) as bar:
         while chunk := answer.read(CHUNK):
             file.write(chunk)
             done += len(chunk)
+            if most is not None and done > most:
+                raise OSError(f"it has more than the {most} bytes of the published file")
             bar.update(len(chunk))
     return done
 

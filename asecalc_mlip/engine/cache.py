@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from asecalc_mlip.files import cache_folder
 
 __all__ = ["CacheError", "cache_folder", "fetch", "machine", "store"]
 
@@ -25,19 +26,6 @@ MOST_FILES = 24
 
 class CacheError(RuntimeError):
     """A cache that cannot be used; the message says why."""
-
-
-def cache_folder() -> Path:
-    """Where compiled programs lie: $ASECALC_CACHE, else the platform's folder for caches."""
-    if os.environ.get("ASECALC_CACHE"):
-        return Path(os.environ["ASECALC_CACHE"]).expanduser()
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "asecalc_mlip"
 
 
 def machine() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asecalc_mlip.errors import CheckpointError, InputError
+from asecalc_mlip.zoo.catalogue import Published, cached, published
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -43,20 +44,33 @@ def structure(name: str) -> Atoms:
 
 
 def find(path: str | Path) -> Path:
-    """The model file itself if it exists, else the shipped model of that name, with or without .pt.
+    """The model file itself if it exists, else the shipped or published model of that name, with or without .pt.
+
+    Published models are those of `asecalc zoo`, once they are in the user's cache.
 
     Raises
     ------
     CheckpointError
-        Where there is neither.
+        Where there is none; for a published model that is not there yet the message says which command gets it.
     """
     path = Path(path)
     candidates = [path, FOLDER / path.name, FOLDER / f"{path.name}.pt"]
     for candidate in candidates[: 1 if len(path.parts) > 1 else None]:
         if candidate.is_file():
             return candidate
+    known = _published(path)
+    if known is not None and cached(known).is_file():
+        return cached(known)
     shipped = ", ".join(models()) or "none"
-    raise CheckpointError(f"model file {str(path)!r} does not exist in {Path.cwd()}; shipped models: {shipped}")
+    how = f"; {known.name} is had by: asecalc zoo get {known.name}" if known else f"; shipped models: {shipped}"
+    raise CheckpointError(f"model file {str(path)!r} does not exist in {Path.cwd()}{how}")
+
+
+def _published(path: Path) -> Published | None:
+    try:
+        return published(path.name) if len(path.parts) == 1 else None
+    except InputError:
+        return None
 
 
 def beside(model: str | Path | None, suffix: str) -> Path | None:
