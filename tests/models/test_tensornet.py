@@ -35,6 +35,9 @@ def test_how_far_an_atom_looks(messages, reach):
     """Own-feature messages end at one cutoff; messages of neighbours at one more for each block."""
     torch.manual_seed(0)
     network = build_network("tensornet", {"cutoff": 2.8, "n_features": 8, "messages": messages}).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2.5)  # so that what comes from afar shows
     chain = Atoms("C8", [[1.5 * k, 0.1 * k * k, 0] for k in range(8)])
     moved = chain.copy()
     for far in range(1, 6):
