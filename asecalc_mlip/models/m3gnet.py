@@ -28,11 +28,12 @@ from torch.nn.functional import silu
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedMLP, GatedReadout
 from asecalc_mlip.models.radial import SmoothBesselBasis, SphericalBesselBasis, polynomial_cutoff
+from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["M3GNet"]
 
 
-class M3GNet(nn.Module):
+class M3GNet(Network):
     """Message passing with pair features and angles; returns one energy per atom.
 
     Parameters
@@ -52,6 +53,19 @@ class M3GNet(nn.Module):
     radial_basis : {"smooth_bessel", "spherical_bessel"}
     """
 
+    traits = Traits(
+        native=None,
+        native_messages=False,
+        memory=Memory(native=(40.0, 30.0), plain=(40.0, 30.0)),
+        hessian=None,
+        compiling_pays=False,
+        # Angles are formed by pairs within their own cutoff, so nothing of what is farther away is passed over twice.
+        trims_edges=True,
+        # Pairs carry features from block to block.
+        halo=None,
+        train_instead=None,
+    )
+
     def __init__(
         self,
         cutoff: float = 5.0,
@@ -67,7 +81,8 @@ class M3GNet(nn.Module):
         super().__init__()
         if not 0 < three_body_cutoff <= cutoff:
             raise ValueError(f"three_body_cutoff is {three_body_cutoff} Å; it must be positive and at most {cutoff} Å")
-        self.cutoff, self.three_body_cutoff = cutoff, three_body_cutoff
+        self.cutoff, self.n_features, self.n_blocks = cutoff, n_features, n_interactions
+        self.three_body_cutoff = three_body_cutoff
         self.angular = AngularBasis(radial_basis, n_rbf, n_angular, cutoff)
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
         self.pair_embedding = nn.Linear(self.angular.n_radial, n_features)

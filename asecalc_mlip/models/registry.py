@@ -10,10 +10,12 @@ from typing import Any
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models.cgcnn import CGCNN
 from asecalc_mlip.models.eam import EAM
+from asecalc_mlip.models.m3gnet import M3GNet
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential
 from asecalc_mlip.models.schnet import SchNet
 from asecalc_mlip.models.sum import Sum
+from asecalc_mlip.models.tensornet import TensorNet
 from asecalc_mlip.models.torchmd_et import TorchMDET
 from asecalc_mlip.models.traits import Network, Traits
 from asecalc_mlip.models.zbl import ZBL
@@ -179,8 +181,10 @@ def _check_size(what: str, name: str, value: Any) -> None:
 _MAKERS[Sum] = _sum_of
 register("cgcnn", CGCNN)
 register("eam", EAM)
+register("m3gnet", M3GNet)
 register("painn", PaiNN)
 register("schnet", SchNet)
 register("sum", Sum)
+register("tensornet", TensorNet)
 register("torchmd_et", TorchMDET)
 register("zbl", ZBL, prior=True)

@@ -22,6 +22,7 @@ from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, readout_fields, with_bias
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, ShiftedSoftplus, at_once, edge_geometry, mlp
 from asecalc_mlip.models.radial import RadialBasisName, cosine_cutoff, make_radial_basis
+from asecalc_mlip.models.tabulated import hermite_tables
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["SchNet"]
@@ -30,9 +31,6 @@ __all__ = ["SchNet"]
 # Largest error of a tabulated filter's derivative, relative to its largest value. Float64, asked for to see small
 # differences, would need tables of hundreds of megabytes and is left to the eager engine.
 _TABLE_TOLERANCE = 2e-6
-_MOST_NODES = 65_537
-# Å; no structure has atoms closer than this, so the table need not be exact there.
-_CLOSEST = 0.1
 
 
 class SchNetBlock(ctypes.Structure):
@@ -156,46 +154,14 @@ class SchNetInteraction(nn.Module):
 
 def _filter_tables(network: SchNet) -> tuple[list[Tensor], int]:
     """Filters and their slopes at evenly spaced distances, (nodes, 2, F) per block, as many as the dtype asks for."""
-    dtype = network.embedding.weight.dtype
-    filters = [_Filter(network, k) for k in range(len(network.interactions))]
-    nodes = 513
-    while True:
-        # Not from zero itself, where a Bessel function is 0/0.
-        distances = torch.linspace(0.0, network.cutoff, nodes, dtype=torch.float64).clamp(min=1e-3)
-        step = network.cutoff / (nodes - 1)
-        tables = [torch.stack([values, slopes * step], dim=1) for values, slopes in (f(distances) for f in filters)]
-        errors = [_slope_error(table, f, distances, step) for table, f in zip(tables, filters, strict=True)]
-        if max(errors) < _TABLE_TOLERANCE or 2 * nodes - 1 > _MOST_NODES:
-            return [table.to(dtype) for table in tables], nodes
-        nodes = 2 * nodes - 1
+    filters = [_filter(network, k) for k in range(len(network.interactions))]
+    tables, nodes = hermite_tables(filters, network.cutoff, order=2, tolerance=_TABLE_TOLERANCE)
+    return [table.to(network.embedding.weight.dtype) for table in tables], nodes
 
 
-class _Filter:
-    """w(d) of one block in float64, with its derivative."""
-
-    def __init__(self, network: SchNet, block: int):
-        self.network = network
-        interaction = network.interactions[block]
-        assert isinstance(interaction, SchNetInteraction)
-        self.layers = copy.deepcopy(interaction.filter_network).double().requires_grad_(False)
-
-    def __call__(self, distances: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            distances = distances.clone().requires_grad_()
-            values = self.layers(self.network.radial_basis(distances)) * self.network.envelope(distances)[:, None]
-            # Σ_f c_f w_f'(d) is linear in c, so its derivative in c is w_f'(d), for all features at once.
-            c = torch.ones_like(values).requires_grad_()
-            (slopes,) = torch.autograd.grad(values, distances, c, create_graph=True)
-            return values.detach(), torch.autograd.grad(slopes.sum(), c)[0]
-
-
-def _slope_error(table: Tensor, function: _Filter, distances: Tensor, step: float) -> float:
-    """Largest error of the Hermite derivative a quarter way between nodes, relative to the largest derivative.
-
-    There it is near its largest; half-way it vanishes by symmetry.
-    """
-    _, exact = function(distances[:-1] + 0.25 * step)
-    values, slopes = table[:, 0], table[:, 1]
-    between = (1.125 * (values[1:] - values[:-1]) + 0.1875 * slopes[:-1] - 0.3125 * slopes[1:]) / step
-    error = (between - exact).abs()[distances[:-1] > _CLOSEST]
-    return float(error.max() / exact.abs().max().clamp(min=1e-30))
+def _filter(network: SchNet, block: int) -> Callable[[Tensor], Tensor]:
+    """w(d) of one block in float64."""
+    interaction = network.interactions[block]
+    assert isinstance(interaction, SchNetInteraction)
+    layers = copy.deepcopy(interaction.filter_network).double().requires_grad_(False)
+    return lambda distances: layers(network.radial_basis(distances)) * network.envelope(distances)[:, None]

@@ -22,6 +22,8 @@ A matrix is kept as the nine numbers that it has: one of I, three of A, five of 
 
 from __future__ import annotations
 
+import copy
+import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -32,17 +34,44 @@ from torch.nn.functional import silu
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.kernels.library import integers, pointers, reals
+from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, with_bias
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
+from asecalc_mlip.models.tabulated import hermite_tables
+from asecalc_mlip.models.traits import Memory, Network, Traits
 from asecalc_mlip.models.vector_head import VectorHead
 
 __all__ = ["TensorNet"]
 
 # Which of the three parts each of the nine numbers belongs to.
 PARTS = [0, 1, 1, 1, 2, 2, 2, 2, 2]
+# Largest error of the slope of a tabulated filter, relative to the largest slope.
+_TABLE_TOLERANCE = {torch.float32: 2e-7, torch.float64: 1e-10}
 
 
-class TensorNet(nn.Module):
+class TensorNetBlock(ctypes.Structure):
+    """`Block` of kernels/tensornet.cpp."""
+
+    _fields_ = pointers("table", *(f"{part}{k}{t}" for part in "yd" for k in range(3) for t in ("", "t")))
+
+
+class TensorNetWeights(ctypes.Structure):
+    """`Network` of kernels/tensornet.cpp."""
+
+    _fields_ = [
+        *integers("features", "blocks", "nodes", "own", "symmetric"),
+        *reals("cutoff"),
+        *pointers("table", "of_neighbor", "of_center", "s0", "s0t", "s0b", "s1", "s1t", "s1b"),
+        *pointers(*(f"m{k}{t}" for k in range(3) for t in ("", "t")), "h", "ht", "hb"),
+        *pointers(*(f"v{k}{t}" for k in range(3) for t in ("", "t", "b")), "v3"),
+        *pointers(*(f"g{k}{t}" for k in range(3) for t in ("", "t", "b")), "g3"),
+        *reals("v3b", "g3b"),
+        ("block", ctypes.POINTER(TensorNetBlock)),
+    ]
+
+
+class TensorNet(Network):
     """Equivariant message passing with matrices; returns one energy per atom.
 
     Parameters
@@ -65,6 +94,18 @@ class TensorNet(nn.Module):
         Add a head that reads the forces from the skew parts, for `energies_and_forces`.
     """
 
+    traits = Traits(
+        native=NativeKernel("tensornet", LANES, TensorNetWeights),
+        native_messages=False,
+        memory=Memory(native=(60.0, 200.0), plain=(60.0, 200.0)),
+        hessian=None,
+        compiling_pays=False,
+        trims_edges=True,
+        # The embedding is one block more, before the others.
+        halo=None,
+        train_instead=None,
+    )
+
     def __init__(
         self,
         cutoff: float = 5.0,
@@ -83,8 +124,7 @@ class TensorNet(nn.Module):
             raise ValueError(f"messages {messages!r} are neighbor or own, group {group!r} is O3 or SO3")
         if direct_forces and group == "SO3":
             raise ValueError("a force head needs vectors that change sign with the structure: take group O3")
-        self.cutoff = cutoff
-        self.n_features = n_features
+        self.cutoff, self.n_features, self.n_blocks = cutoff, n_features, n_interactions + 1
         self.envelope = envelope_by_name(envelope)
         self.radial_basis = make_tensor_basis(radial_basis, n_rbf, cutoff)
         self.embedding = TensorEmbedding(n_features, n_rbf)
@@ -92,7 +132,7 @@ class TensorNet(nn.Module):
         self.norm = nn.LayerNorm(3 * n_features)
         self.scalars = nn.Linear(3 * n_features, n_features)
         self.readout = GatedReadout([n_features] * 4)
-        self.over_edges: Callable = at_once
+        self.over_edges = at_once
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = VectorHead(n_features) if direct_forces else None
 
@@ -132,6 +172,10 @@ class TensorNet(nn.Module):
         for block in self.blocks:
             x = block(x, edges, ends, self.over_edges)
         return self.scalars(self.norm(torch.cat(squares(x), dim=-1))), x[:, 1:4]
+
+    def packed(self) -> Packed:
+        """The weights for kernels/tensornet.cpp."""
+        return _packed(self)
 
 
 class TensorEmbedding(nn.Module):
@@ -289,3 +333,87 @@ def _filters(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tens
 
 def _sum_at(centers: Tensor, values: Tensor, n_atoms: int) -> Tensor:
     return values.new_zeros(n_atoms, *values.shape[1:]).index_add(0, centers, values)
+
+
+def _packed(network: TensorNet) -> Packed:
+    packer, dtype, F = Packer(), network.scalars.weight.dtype, network.n_features
+    exact = copy.deepcopy(network).double().requires_grad_(False)
+    e, blocks, readout = exact.embedding, list(exact.blocks), exact.readout.mlp
+    functions = [partial(_projections, exact), *(partial(_filters_by_part, exact, block) for block in blocks)]
+    tables, nodes = hermite_tables(functions, exact.cutoff, order=3, tolerance=_TABLE_TOLERANCE[dtype], first=65)
+    fields: dict[str, Tensor] = {
+        "table": tables[0],
+        "of_neighbor": e.of_neighbor(e.element.weight),
+        "of_center": e.of_center(e.element.weight),
+        **with_bias("s0", _after(e.norm, e.scales[0])),
+        **with_bias("s1", _by_rows(e.scales[2], F)),
+        **_mixes("m", e.mix),
+        **with_bias("h", _after(exact.norm, exact.scalars)),
+    }
+    for name, stack in (("v", readout.value), ("g", readout.gate)):
+        for k in range(3):
+            fields |= with_bias(f"{name}{k}", stack[2 * k])
+        fields[f"{name}3"] = stack[6].weight[0]
+    return packer.packed(
+        TensorNetWeights,
+        features=F,
+        blocks=len(blocks),
+        nodes=nodes,
+        own=int(network.blocks[0].own),
+        symmetric=int(network.blocks[0].symmetric),
+        cutoff=float(network.cutoff),
+        v3b=float(readout.value[6].bias[0]),
+        g3b=float(readout.gate[6].bias[0]),
+        block=[
+            packer.struct(
+                TensorNetBlock,
+                table=table.to(dtype),
+                **_cast({**_mixes("y", block.mix[:3]), **_mixes("d", block.mix[3:])}, dtype),
+            )
+            for table, block in zip(tables[1:], blocks, strict=True)
+        ],
+        **_cast(fields, dtype),
+    )
+
+
+def _cast(fields: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: value.to(dtype) for name, value in fields.items()}
+
+
+def _mixes(name: str, layers: Sequence[nn.Module] | nn.ModuleList) -> dict[str, Tensor]:
+    """Fields of the mixes of the three parts: as (in, out), and the transpose (t)."""
+    found: dict[str, Tensor] = {}
+    for k, layer in enumerate(layers):
+        assert isinstance(layer, nn.Linear)
+        found |= {f"{name}{k}": layer.weight.t(), f"{name}{k}t": layer.weight}
+    return found
+
+
+def _after(norm: nn.LayerNorm, layer: nn.Linear) -> nn.Linear:
+    """The layer with weight and bias of the norm before it taken in."""
+    made = copy.deepcopy(layer)
+    made.weight.data = layer.weight * norm.weight
+    made.bias.data = layer.bias + layer.weight @ norm.bias
+    return made
+
+
+def _by_rows(layer: nn.Linear, n_features: int) -> nn.Linear:
+    """The layer with its outputs by part, where three of a channel lay side by side."""
+    made = copy.deepcopy(layer)
+    made.weight.data = layer.weight.unflatten(0, (n_features, 3)).movedim(1, 0).flatten(0, 1)
+    made.bias.data = layer.bias.unflatten(0, (n_features, 3)).movedim(1, 0).flatten()
+    return made
+
+
+def _projections(network: TensorNet, distances: Tensor) -> Tensor:
+    """w¹, w² and w³ of the embedding, (n, 3F)."""
+    envelope = network.envelope(distances, network.cutoff)[:, None]
+    return network.embedding.projections(network.radial_basis(distances)) * envelope
+
+
+def _filters_by_part(network: TensorNet, block: TensorBlock, distances: Tensor) -> Tensor:
+    """Filters of a block, those of a part side by side, (n, 3F)."""
+    weights = [tensor for layer in block.filters for tensor in (layer.weight, layer.bias)]
+    envelope = network.envelope(distances, network.cutoff)[:, None]
+    filters = _filters(weights, network.radial_basis(distances), envelope)
+    return filters.unflatten(-1, (-1, 3)).movedim(-1, 1).flatten(1)
