@@ -28,6 +28,8 @@ TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
 
 
 def compare(potential, graph, stress, tolerance):
+    if potential.architecture == "tensornet" and potential.dtype == torch.float64:
+        tolerance *= 1000  # tabulated filters, whose slopes are good to 1e-10; SchNet has no kernel in float64
     assert NativeEngine.serves(potential)
     ours, reference = (E(potential)(graph, stress=stress) for E in (NativeEngine, EagerEngine))
     scale = max(1.0, reference.forces.abs().max().item())
@@ -117,7 +119,7 @@ def test_who_is_served(architecture, dtype):
     # 24 numbers fill whole registers in float64 only.
     assert engine(n_features=24) is (NativeEngine if dtype == torch.float64 else EagerEngine)
     # A table good enough for float64 would take hundreds of megabytes.
-    assert engine(dtype=torch.float64) is (NativeEngine if architecture == "painn" else EagerEngine)
+    assert engine(dtype=torch.float64) is (EagerEngine if architecture == "schnet" else NativeEngine)
 
 
 def test_copies_work_on_their_own(architecture, dtype):
