@@ -36,6 +36,8 @@ OTHERS: dict[str, dict[str, Any]] = {
             {"architecture": "zbl", "hyperparameters": {}, "scale": 1.0},
         ]
     },
+    "m3gnet": {"cutoff": 4.0, "n_features": 8, "n_hidden": 8, "n_interactions": 2, "three_body_cutoff": 3.5},
+    "tensornet": {**SMALL, "n_features": 8},
     "torchmd_et": {**SMALL, "n_features": 8},
 }
 VARIANTS = {"painn_direct_forces": ("painn", {**SMALL, "direct_forces": True})}

@@ -14,7 +14,10 @@ def zoo() -> None:
 
 @zoo.command("list")
 def list_() -> None:
-    """List shipped models, and published ones that can be converted."""
+    """List shipped models, and published ones that can be converted, e.g.
+
+        asecalc zoo list
+    """
     from asecalc_mlip import zoo as shipped
     from asecalc_mlip.zoo.catalogue import CATALOGUE, cached
 
