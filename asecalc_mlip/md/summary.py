@@ -232,7 +232,8 @@ def _versions() -> dict:
 
 
 def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict, rdfs: dict[str, RDF]) -> bytes:
-    from asecalc_mlip.plots.dynamics import figure_bytes, md_figure
+    from asecalc_mlip.plots.dynamics import md_figure
+    from asecalc_mlip.plots.style import figure_bytes
 
     shown, reference, error = structure.to_draw(run, rdfs, summary["h_error"])
     figure = md_figure(

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe-Ito colours: distinguishable with colour-vision deficiency and in grey.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6E6E6E"
-INK = "#222222"
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, SMALL, new_figure, running_mean, tidy
 
 
 def md_figure(
@@ -47,9 +42,7 @@ def md_figure(
         Time at which the run broke, drawn as a vertical line.
     """
     cell = "volume_A3" in log
-    figure = Figure(figsize=(17.0 if cell else 13.0, 3.9), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, color=INK)
+    figure = new_figure(17.0 if cell else 13.0, 4.1, title)
     panels = list(figure.subplots(1, 4 if cell else 3))
     good = log["time_ps"] < (np.inf if broken_ps is None else broken_ps)  # a broken frame would set the scale
     if isinstance(target_K, np.ndarray):
@@ -63,28 +56,21 @@ def md_figure(
         _time_axis(axes, log["time_ps"], broken_ps)
     _structure(panels[-1], structure, reference, reference_name, error)
     for axes in panels:
-        _tidy(axes)
+        tidy(axes)
     return figure
-
-
-def figure_bytes(figure: Figure, dpi: int = 150) -> bytes:
-    """The figure as a PNG file in memory."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=dpi, format="png")
-    return buffer.getvalue()
 
 
 def _temperature(axes, log, target_K) -> None:
     time, temperature = log["time_ps"], log["temperature_K"]
     axes.plot(time, temperature, color=BLUE, lw=0.7, alpha=0.45, label="each frame")
-    axes.plot(time, _running_mean(temperature), color=BLUE, lw=2.0, label="running mean")
+    axes.plot(time, running_mean(temperature), color=BLUE, lw=2.0, label="running mean")
     if isinstance(target_K, np.ndarray):
         axes.plot(time, target_K, color=INK, lw=1.2, ls="--", label="thermostat")
     elif target_K is not None:
         axes.axhline(target_K, color=INK, lw=1.2, ls="--", label=f"thermostat {target_K:g} K")
     axes.set_ylabel("Temperature (K)")
     axes.set_ylim(bottom=0.0)
-    axes.legend(loc="lower right", **_LEGEND)
+    _legend(axes)
 
 
 def _energy(axes, log, n_atoms) -> None:
@@ -97,33 +83,21 @@ def _energy(axes, log, n_atoms) -> None:
             # Relative to the first frame: totals of 1e4 eV would hide fluctuations of 0.1 eV.
             axes.plot(time, 1e3 * (energy - energy[0]) / n_atoms, color=colour, lw=1.1, label=name)
     axes.set_ylabel("Energy − start (meV/atom)")
-    axes.legend(loc="best", **_LEGEND)
+    _legend(axes)
 
 
 def _cell(axes, log) -> None:
     """Volume, and the running mean of the pressure on an axis of its own."""
     time, volume, pressure = log["time_ps"], log["volume_A3"], log["pressure_GPa"]
     axes.plot(time, volume, color=GREEN, lw=0.7, alpha=0.45)
-    axes.plot(time, _running_mean(volume), color=GREEN, lw=2.0, label="volume")
+    axes.plot(time, running_mean(volume), color=GREEN, lw=2.0, label="volume")
     axes.set_ylabel("Volume (Å³)")
     right = axes.twinx()
-    right.plot(time, _running_mean(pressure), color=ORANGE, lw=1.5, label="pressure, running mean")
+    right.plot(time, running_mean(pressure), color=ORANGE, lw=1.5, label="pressure, running mean")
     right.set_ylabel("Pressure (GPa)")
     right.tick_params(colors=INK, labelsize=9)
     right.spines[["top"]].set_visible(False)
-    _room_above(axes, volume)
-    _room_above(right, _running_mean(pressure))
-    lines = [*axes.get_lines()[1:], *right.get_lines()]
-    right.legend(lines, [line.get_label() for line in lines], loc="upper right", **_LEGEND)
-
-
-def _room_above(axes, values) -> None:
-    """Leave a quarter of the height to the legend."""
-    known = values[np.isfinite(values)]
-    if len(known):
-        low, high = float(known.min()), float(known.max())
-        span = (high - low) or abs(high) or 1.0
-        axes.set_ylim(low - 0.05 * span, high + 0.35 * span)
+    _legend(axes, [*axes.get_lines()[1:], *right.get_lines()])
 
 
 def _structure(axes, structure, reference, reference_name, error) -> None:
@@ -144,12 +118,20 @@ def _structure(axes, structure, reference, reference_name, error) -> None:
     if len(present):
         axes.set_xlim(max(0.0, present[0] - 0.5), min(structure.edges[-1], present[-1] + 0.5))
     highest = max([*values, *(other if reference is not None else [])], default=0.0)
-    axes.set_ylim(0.0, 1.25 * highest or 1.0)  # room for the legend above the peaks
-    axes.legend(loc="upper right", **_LEGEND)
+    axes.set_ylim(0.0, 1.05 * highest or 1.0)
+    _legend(axes)
+
+
+def _legend(axes, lines=None) -> None:
+    """Put the legend over the panel, where no curve can run through it."""
+    handles = {} if lines is None else {"handles": lines}
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=0.9, handlelength=1.1,
+                borderaxespad=0.2, handletextpad=0.5, **handles, **SMALL)  # fmt: skip
 
 
 def _time_axis(axes, time, broken_ps) -> None:
     axes.set_xlabel("Time (ps)")
+    axes.locator_params(axis="x", nbins=6)
     end = broken_ps if broken_ps is not None else (time[-1] if len(time) else 0.0)
     if end > 0.0:
         axes.set_xlim(0.0, end if broken_ps is None else 1.04 * end)
@@ -158,24 +140,5 @@ def _time_axis(axes, time, broken_ps) -> None:
         axes.text(broken_ps, 0.99, "broke ", color=RED, ha="right", va="top", transform=axes.get_xaxis_transform())
 
 
-_LEGEND = {"frameon": False, "fontsize": 9}
-
-
-def _tidy(axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.grid(True, color="#DDDDDD", lw=0.6)
-    axes.set_axisbelow(True)
-
-
-def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Centred mean over a tenth of the run, narrower at the ends, NaN where the values are."""
-    half = max(1, len(values) // 20)
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
-    return (total[high] - total[low]) / np.maximum(high - low, 1)
-
-
-def _short(name: str, limit: int = 34) -> str:
+def _short(name: str, limit: int = 24) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"

@@ -84,7 +84,7 @@ def summary_figure(
 
 def energy_figure(nvt: Sequence[Series], *, title: str) -> Figure:
     """Potential energy (meV/atom) of each run at constant temperature."""
-    figure = new_figure(7.6, 3.6)
+    figure = new_figure(7.6, 3.8, plain(title))
     axes = figure.subplots()
     for run in nvt:
         colour = _colour(run)
@@ -93,9 +93,8 @@ def energy_figure(nvt: Sequence[Series], *, title: str) -> Figure:
         _broken(axes, run)
     axes.set_xlabel("Time (ps)")
     axes.set_ylabel("Potential energy − start (meV/atom)")
-    axes.set_title(plain(title), fontsize=11, color=INK, loc="left")
     _end(axes, max((run.time_ps[-1] for run in nvt if len(run.time_ps)), default=0.0))
-    axes.legend(loc="lower right", ncols=2 if len(nvt) > 4 else 1, **SMALL)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, **SMALL)  # over the panel, off the curves
     tidy(axes)
     return figure
 

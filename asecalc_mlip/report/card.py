@@ -34,7 +34,11 @@ def _reference_energies(found: dict[str, Any]) -> str:
 
 
 def _temperatures(known: Any) -> str:
-    return "not stated" if known is None else f"{known[0]:g} to {known[1]:g} K"
+    return (
+        "not stated (frames of a training state it by temperature_K)"
+        if known is None
+        else f"{known[0]:g} to {known[1]:g} K"
+    )
 
 
 def _words(name: Any) -> str:

@@ -161,7 +161,7 @@ def _temperature(subject: Subject, nvt: dict[str, Any]) -> list[str]:
     if known is None:
         lines.append(
             f"The card does not state the temperatures of the training data, so whether {target:g} K is among them is "
-            "not known."
+            "not known. Frames of a training state it by temperature_K; a --reference by asecalc reference --range."
         )
     lines += [f"{note[0].upper()}{note[1:]}." for note in notes if note is not None]
     means = [(run["seed"], run["temperature_mean_K"]) for run in nvt["runs"] if run["stable"]]

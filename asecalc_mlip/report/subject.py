@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,17 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip import zoo
-from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
+from asecalc_mlip.analysis.references import Reference, make_reference
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.conditions import known_temperatures, usual_timestep_fs
 from asecalc_mlip.md.resolving import Resolved, resolve
 from asecalc_mlip.md.settings import MDSettings, make_settings
 from asecalc_mlip.report.settings import ReportSettings
 
-__all__ = ["Subject", "digest", "subject_of"]
+__all__ = ["Subject", "subject_of"]
 
 # A reference made of fewer frames is too noisy to compare with.
 LEAST_REFERENCE = 10
@@ -50,7 +50,7 @@ class Subject:
     calculator: PIWSLCalculator
     atoms: Atoms
     structure_source: str
-    reference: MoleculeReference | PeriodicReference | None
+    reference: Reference | None
     reference_source: str
     rule: bool
     frames: list[Atoms] | None
@@ -107,23 +107,16 @@ def subject_of(settings: ReportSettings) -> Subject:
     atoms, source = _structure(settings, found, frames)
     calculator.check_elements(atoms.numbers)
     reference, told, rule = _reference(settings, found, atoms, frames)
-    digested = found.sha256 or ""
-    return Subject(settings, path, digested, calculator, atoms, source, reference, told, rule, frames, found)
-
-
-def digest(content: bytes) -> str:
-    """SHA-256 as text."""
-    return hashlib.sha256(content).hexdigest()
+    sha256 = found.sha256 or ""
+    return Subject(settings, path, sha256, calculator, atoms, source, reference, told, rule, frames, found)
 
 
 def _frames(settings: ReportSettings) -> list[Atoms] | None:
     if settings.data is None:
         return None
-    from asecalc_mlip.data.readers import read_frames
-
     frames = read_frames(settings.data)
     if not frames:
-        raise InputError(f"--data {settings.data} has no structures: give a file with labelled ones, or leave it out.")
+        raise InputError(f"--data {settings.data} has no structures: give a file with labelled ones, or leave it out")
     return frames
 
 
@@ -141,9 +134,9 @@ def _structure(settings: ReportSettings, found: Resolved, frames: list[Atoms] | 
 
 def _checked(atoms: Atoms, source: str) -> Atoms:
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
-        raise InputError(f"The structure {source} has no atoms, or positions that are NaN or infinite: give another.")
+        raise InputError(f"structure {source} has no atoms, or positions that are not finite: give another")
     if atoms.pbc.any() and atoms.cell.rank < 3:
-        raise InputError(f"The structure {source} is periodic but its cell has fewer than three vectors: complete it.")
+        raise InputError(f"structure {source} is periodic but its cell has fewer than three vectors: complete it")
     # Only what the dynamics need: labels of the data must not be taken for those of the model.
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     if atoms.has("masses"):
@@ -161,11 +154,17 @@ def _reference(settings: ReportSettings, resolved: Resolved, atoms: Atoms, frame
     found = resolved.reference_for(atoms)
     if found is not None:
         return found, found.source or "the reference beside the model", True
-    same = [frame for frame in frames or [] if frame.get_chemical_symbols() == atoms.get_chemical_symbols()]
+    same = [frame for frame in frames or [] if _alike(frame, atoms)]
     if len(same) < LEAST_REFERENCE:
         return None, "none: give --reference FILE, or --data with at least ten structures of this composition", True
     source = f"{len(same)} structures of {Path(str(settings.data)).name}"
-    made = (
-        PeriodicReference.from_frames(same, source) if atoms.pbc.all() else MoleculeReference.from_frames(same, source)
-    )
-    return made, source, False
+    return make_reference(same, source), source, False
+
+
+def _alike(frame: Atoms, atoms: Atoms) -> bool:
+    """Whether h(r) or g(r) of a frame can be compared: the same molecule, or any cell of the same composition."""
+    if frame.pbc.tolist() != atoms.pbc.tolist():
+        return False
+    if atoms.pbc.all():
+        return frame.symbols.formula.reduce()[0].count() == atoms.symbols.formula.reduce()[0].count()
+    return frame.get_chemical_symbols() == atoms.get_chemical_symbols()

@@ -7,12 +7,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.io import write
 from click.testing import CliRunner
 
 import asecalc_mlip.report as package
 from asecalc_mlip import cli
+from asecalc_mlip.analysis import PeriodicReference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.report import ReportSettings, build, findings, make_report
 from asecalc_mlip.report.dynamics import Stopped
@@ -59,6 +60,19 @@ def test_periodic_model_with_labelled_data(model, crystals, tmp_path):
     assert row["structure_errors"]["all"]["error_percent"] > 0 and set(row["partial"]) == {"O-O", "O-Si", "Si-Si"}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Partial g(r)" in page and "12 structures of crystals.xyz" in page and "meV/Å³" in page
+
+
+def test_periodic_reference_is_made_of_data_with_other_cells(model, crystals, tmp_path):
+    """g(r) needs the same composition, not the same number of atoms."""
+    cell = tmp_path / "primitive.xyz"
+    write(cell, bulk("SiO", "rocksalt", a=4.4))
+    model.with_suffix(".xyz").unlink()
+    subject = subject_of(ReportSettings(str(model), data=str(crystals), structure=str(cell), device="cpu"))
+    assert isinstance(subject.reference, PeriodicReference) and len(subject.atoms) == 2 and not subject.rule
+    assert subject.reference_source == "12 structures of crystals.xyz"
+    write(cell, bulk("SiO", "rocksalt", a=4.4) + bulk("Si", "sc", a=4.4))
+    other = subject_of(ReportSettings(str(model), data=str(crystals), structure=str(cell), device="cpu"))
+    assert other.reference is None and "of this composition" in other.reference_source
 
 
 def test_a_killed_report_goes_on_where_it_was(model, tmp_path, monkeypatch):

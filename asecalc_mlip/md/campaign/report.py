@@ -68,7 +68,7 @@ def report_campaign(directory: Path, runs: Sequence[Run], signal: int | None = N
     report = CampaignReport(rows, len(runs), ended, str(directory), signal)
     RunFiles(directory).write_json(REPORT, report.to_dict())
     if curves:
-        from asecalc_mlip.plots.dynamics import figure_bytes
+        from asecalc_mlip.plots.style import figure_bytes
         from asecalc_mlip.plots.survival import survival_figure
 
         figure = survival_figure({f"{model}, {T:g} K": curve for (model, T), curve in curves.items()})
