@@ -65,11 +65,13 @@ class Executed(SphinxDirective):
         return ExtensionError(f"{self.env.docname}: this failed\n{text}\n{why}")
 
     def _figure(self, name: str) -> nodes.image:
-        path = self.folder / name
-        if not path.is_file():
+        written = self.folder / name
+        if not written.is_file():
             raise self.failed(name, "no such figure was written")
-        relative = path.relative_to(self.env.srcdir).as_posix()
-        return nodes.image(uri=f"/{relative}", alt=self.options.get("alt", name))
+        # A copy: what follows on the page may write the figure again.
+        kept = self.folder / f"line_{self.lineno}{written.suffix}"
+        shutil.copy(written, kept)
+        return nodes.image(uri=f"/{kept.relative_to(self.env.srcdir).as_posix()}", alt=self.options.get("alt", name))
 
 
 class PythonRun(Executed):
