@@ -84,4 +84,4 @@ def test_what_it_guards_is_what_it_says(tmp_path):
 def test_memory_of_an_architecture_is_measured():
     result = CliRunner().invoke(measure_memory.main, ["schnet", "{n_features: 16, cutoff: 4.0}", "--repeat", "2"])
     assert result.exit_code == 0, result.output
-    assert "64 atoms, 1152 edges" in result.output and "numbers per edge, block and feature" in result.output
+    assert "64 atoms, 1664 edges" in result.output and "numbers per edge, block and feature" in result.output
