@@ -1,8 +1,8 @@
 """Packaging of asecalc-mlip.
 
 ``pip install .`` installs what running a model needs. Training (extra ``train``) is built on SchNetPack, which from
-2.2 on works with current PyTorch and declares Python 3.12 or newer. It runs on 3.11 as well; there its requirements are
-installed by the extra and SchNetPack itself by ``make`` (see README).
+2.2 on works with current PyTorch and declares Python 3.12 or newer: on 3.11 pip refuses the extra and says why.
+SchNetPack runs on 3.11 all the same; ``make`` installs it there, past what it declares.
 """
 
 import os
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 HERE = Path(__file__).parent
 
@@ -41,7 +42,9 @@ INFERENCE = [
     "matplotlib>=3.8",
 ]
 
-# What SchNetPack 2.2 imports, for Python 3.11, where pip would fall back to a SchNetPack that fails on import.
+LIGHTNING = ["pytorch_lightning>=2.4", "tensorboard>=2.17.1"]
+
+# What SchNetPack 2.2 imports: where make installs it on Python 3.11, pip does not look at its requirements.
 SCHNETPACK_IMPORTS = [
     "sympy>=1.13",
     "h5py>=3.10",
@@ -69,6 +72,15 @@ KERNELS = Extension(
     optional=True,
 )
 
+
+class AnyPythonWheel(bdist_wheel):
+    """A wheel for one platform and any Python 3: the kernels are a plain library that knows nothing of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Say so in the name of the wheel."""
+        return ("py3", "none", super().get_tag()[2])
+
+
 setup(
     name="asecalc-mlip",
     version=version(),
@@ -92,14 +104,12 @@ setup(
         "training": ["defaults.yaml"],
     },
     ext_modules=[KERNELS],
+    cmdclass={"bdist_wheel": AnyPythonWheel},
     install_requires=INFERENCE,
     extras_require={
-        "train": [
-            "pytorch_lightning>=2.4",
-            "tensorboard>=2.17.1",
-            'schnetpack>=2.2; python_version >= "3.12"',
-            *(f'{name}; python_version < "3.12"' for name in SCHNETPACK_IMPORTS),
-        ],
+        # No marker for the version of Python: what cannot train must not install in silence.
+        "train": [*LIGHTNING, "schnetpack>=2.2"],
+        "train-python311": [*LIGHTNING, *SCHNETPACK_IMPORTS],  # for make only
         "tune": ["optuna>=4.0,<6"],
         "xtb": ["tblite>=0.4"],
         "phonons": ["phonopy>=2.38", "spglib>=2.5"],
@@ -113,8 +123,14 @@ setup(
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
-        "Programming Language :: Python :: 3",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Chemistry",
         "Topic :: Scientific/Engineering :: Physics",
+        "Typing :: Typed",
     ],
 )
