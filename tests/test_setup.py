@@ -1,5 +1,6 @@
 """Packaging and set-up: what is promised to users who install with pip or make."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+PACKAGES = ("asecalc_mlip", "training", "md_protocols")
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("schnetpack", "pytorch_lightning", "lightning", "hydra", "torchmetrics", "tensorboard", "matplotlib.pyplot")
 SET_UP = (ROOT / "setup.py").read_text()
@@ -56,6 +58,44 @@ def test_inference_does_not_require_the_training_stack():
     inference = SET_UP.partition("INFERENCE = [")[2].partition("]")[0]
     assert "torch>=" in inference
     assert not any(name in inference for name in ("schnetpack", "lightning", "hydra", "tensorboard"))
+
+
+def test_the_training_extra_is_refused_where_it_cannot_train():
+    """SchNetPack declares Python 3.12: without a marker pip says so on 3.11, where it would install what cannot run."""
+    extras = distribution("extras_require")
+    assert "schnetpack>=2.2" in extras["train"] and not any(";" in requirement for requirement in extras["train"])
+    # make goes past it on 3.11, and brings what SchNetPack imports.
+    assert {"h5py", "hydra-core", "torchmetrics"} <= {name.partition(">=")[0] for name in extras["train-python311"]}
+    assert "train-python311" in (ROOT / "Makefile").read_text()
+
+
+def test_every_file_of_the_packages_is_installed(tmp_path):
+    listed = run("git", "ls-files", "-z", *PACKAGES)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    result = run(sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    tracked = {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
+    installed = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert tracked - installed == set()
+    kinds = {Path(name).suffix for name in installed} | {Path(name).name for name in installed}
+    assert {".py", ".pt", ".xyz", ".json", ".cpp", ".h", "protocols.yaml", "defaults.yaml", "py.typed"} <= kinds
+
+
+def test_one_wheel_serves_every_python():
+    """The kernels are a plain library, loaded by ctypes."""
+    assert distribution("get_command_obj('bdist_wheel')", "ensure_finalized()", "get_tag()")[:2] == ["py3", "none"]
+
+
+def distribution(*path: str):
+    """What setup.py hands to setuptools, as JSON."""
+    *steps, last = path
+    code = "import json, setuptools\nimport distutils.core as core\nfound = core.run_setup('setup.py', stop_after='init')\n"
+    for step in steps:
+        code += f"found = found.{step} or found\n"
+    result = run(sys.executable, "-W", "ignore", "-c", f"{code}print(json.dumps(found.{last}))")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def test_build_needs_no_torch():
