@@ -90,7 +90,9 @@ def test_one_wheel_serves_every_python():
 def distribution(*path: str):
     """What setup.py hands to setuptools, as JSON."""
     *steps, last = path
-    code = "import json, setuptools\nimport distutils.core as core\nfound = core.run_setup('setup.py', stop_after='init')\n"
+    code = (
+        "import json, setuptools\nfrom distutils.core import run_setup\nfound = run_setup('setup.py', None, 'init')\n"
+    )
     for step in steps:
         code += f"found = found.{step} or found\n"
     result = run(sys.executable, "-W", "ignore", "-c", f"{code}print(json.dumps(found.{last}))")
