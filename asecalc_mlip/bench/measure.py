@@ -104,7 +104,7 @@ def schnetpack_calculator(calculator: PIWSLCalculator) -> Any:
         from asecalc_mlip.bench.schnetpack_models import to_schnetpack
     except ImportError as error:
         raise needs("timing SchNetPack's calculator", error.name or "schnetpack") from error
-    learned = [part for part in parts_of(calculator.potential) if part.architecture != "zbl"]
+    learned = [part for part in parts_of(calculator.potential) if any(True for _ in part.parameters())]
     potential = learned[0] if len(learned) == 1 else calculator.potential
     return spk.interfaces.SpkCalculator(
         to_schnetpack(potential),

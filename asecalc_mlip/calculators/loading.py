@@ -39,9 +39,10 @@ def load_calculator(
     """
     from asecalc_mlip import EAMCalculator, PIWSLCalculator
     from asecalc_mlip.checkpoint import load
+    from asecalc_mlip.models import EAM
 
     loaded = load(model)
-    kind = EAMCalculator if loaded.potential.architecture == "eam" else PIWSLCalculator
+    kind = EAMCalculator if isinstance(loaded.potential.network, EAM) else PIWSLCalculator
     return kind(loaded, device=device, dtype=dtype)
 
 
