@@ -15,12 +15,13 @@ from ase import Atoms
 from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.files import replacing
-from training.callbacks import AveragedWeights, read_rows
+from training.callbacks import AveragedWeights
 from training.config import WeakConfig
 from training.finetune import start_card
 from training.losses.methods import method_of
 from training.pretrain import LABELLED
 from training.reference_energies import ReferenceEnergies
+from training.run_log import read_rows
 
 if TYPE_CHECKING:
     from training.prepare import Run

@@ -20,6 +20,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.logs import LOGGER
 from training.card import rewrite
@@ -34,7 +35,7 @@ __all__ = ["shift_reference_energies"]
 MOST = 500
 
 
-def shift_reference_energies(run: Run, path: Path, card: dict[str, Any]) -> dict[int, float]:
+def shift_reference_energies(run: Run, path: Path, card: dict[str, Any] | None = None) -> dict[int, float]:
     """Shift the fitted E0 of a model file, and put the shift on its card.
 
     Parameters
@@ -42,8 +43,8 @@ def shift_reference_energies(run: Run, path: Path, card: dict[str, Any]) -> dict
     run : Run
     path : Path
         The trained model.
-    card : dict
-        Gets the entry `final_e0_shift_eV`.
+    card : dict, optional
+        Gets the entry `final_e0_shift_eV`; default: the one that the file has.
 
     Returns
     -------
@@ -58,6 +59,7 @@ def shift_reference_energies(run: Run, path: Path, card: dict[str, Any]) -> dict
     left = _left(path, frames, run.test_device)
     shift, _ = least_squares(frames, left, fitted)
     per_atom = np.mean([energy / len(atoms) for energy, atoms in zip(left, frames, strict=True)])
+    card = load(path).card if card is None else card
     card["final_e0_shift_eV"] = {chemical_symbols[z]: round(value, 6) for z, value in sorted(shift.items())}
     rewrite(path, card, e0=run.e0.shifted(shift))
     LOGGER.info(

@@ -20,12 +20,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import locked
 from asecalc_mlip.logs import LOGGER
-from training.callbacks import AveragedWeights, BestModel, EarlyStop, LastCheckpoint, RunLog, StopSignals, TimeBudget
+from training.callbacks import AveragedWeights, BestModel, EarlyStop, LastCheckpoint, StopSignals, TimeBudget
 from training.card import save_model
 from training.config import TrainConfig, label_weights
+from training.final_shift import shift_reference_energies
 from training.length import seconds_of
 from training.losses.methods import list_skin
 from training.prepare import Run, device_of, prepare
+from training.run_log import RunLog
 from training.task import PotentialAdapter, TrainingTask, make_outputs
 
 __all__ = ["Run", "Stopped", "fit", "prepare", "train"]
@@ -37,7 +39,7 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, folder: Path, number: int, model: Path | None = None):
         best = "" if model is None else f" with the best model so far in {model}"
         super().__init__(f"stopped{best}; run the same command again to continue from {folder / 'last.ckpt'}")
-        self.signal = number
+        self.signal, self.model = number, model
 
 
 def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
@@ -67,7 +69,12 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
         torch.set_num_threads(config.run.threads)
     with locked(Path(config.run.output)):
         run = prepare(config)
-        average = fit(run, callbacks)
+        try:
+            average = fit(run, callbacks)
+        except Stopped as stop:
+            if stop.model is not None and config.model.final_shift:
+                shift_reference_energies(run, stop.model)
+            raise
         # Imported late: figures need matplotlib, which a run without results does not.
         from training.results import finish
 
@@ -77,50 +84,53 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
 def fit(run: Run, watchers: Sequence[pl.Callback] = ()) -> AveragedWeights:
     """Fit until max_epochs, the end of the time, early stop or a signal; the state is in last.ckpt.
 
-    The model file is written whenever the validation loss is the lowest so far.
+    The model file is written when the validation loss is the lowest so far.
     """
     config = run.config
-    weights = label_weights(config.loss)
-    adapter = PotentialAdapter(
-        run.potential,
-        forces="forces" in weights,
-        stress="stress" in weights,
-        weak=run.weak,
-        reach=run.potential.cutoff + list_skin(config.weak),
-    )
-    outputs = make_outputs(config.loss, run.weak)
     budget = TimeBudget(None if config.run.time is None else seconds_of(config.run.time))
-    epochs, decay = config.run.max_epochs, config.finetune.layer_decay
-    task = TrainingTask(adapter, outputs, config.optimizer, epochs, config.weak, decay, budget)
     average = AveragedWeights(run.potential, config.optimizer.ema_decay)
     checkpoint, signals = LastCheckpoint(run.folder), StopSignals()
+    best = BestModel(average, lambda: save_model(run, average))
+    saved = _readable(checkpoint.path)
+    if saved is not None and _is_over(saved, average, budget, config):
+        return average
     log = RunLog(run.folder, progress=config.run.progress, budget=budget)
     callbacks: list[pl.Callback] = [average, budget, log, checkpoint, signals]
     if config.run.early_stop is not None:
         callbacks.append(EarlyStop(average, config.run.early_stop))
-    best = BestModel(average, lambda: save_model(run, average))
-    callbacks += [*watchers, best]
-    saved = _readable(checkpoint.path)
-    if saved is not None and _is_over(saved, average, budget, config):
-        return average
     with _quiet(), signals:
-        trainer = pl.Trainer(
-            accelerator="cpu" if device_of(config.run.device) == "cpu" else "gpu",
-            devices=1,
-            max_epochs=-1 if epochs is None else epochs,
-            gradient_clip_val=config.optimizer.gradient_clip,
-            callbacks=callbacks,
-            logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            inference_mode=False,
-            num_sanity_val_steps=0,
-        )
+        trainer = _trainer(run, [*callbacks, *watchers, best])
         path = None if saved is None else checkpoint.path
-        trainer.fit(task, datamodule=run.data, ckpt_path=path, weights_only=True)
-    if signals.signal is not None and not (budget.is_over or trainer.current_epoch == epochs):
+        trainer.fit(_task(run, budget), datamodule=run.data, ckpt_path=path, weights_only=True)
+    if signals.signal is not None and not (budget.is_over or trainer.current_epoch == config.run.max_epochs):
         raise Stopped(run.folder, signals.signal, run.model if best.written >= 0 else None)
     return average
+
+
+def _task(run: Run, budget: TimeBudget) -> TrainingTask:
+    config, weights = run.config, label_weights(run.config.loss)
+    reach = run.potential.cutoff + list_skin(config.weak)
+    adapter = PotentialAdapter(
+        run.potential, forces="forces" in weights, stress="stress" in weights, weak=run.weak, reach=reach
+    )
+    outputs, decay = make_outputs(config.loss, run.weak), config.finetune.layer_decay
+    return TrainingTask(adapter, outputs, config.optimizer, config.run.max_epochs, config.weak, decay, budget)
+
+
+def _trainer(run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
+    settings = run.config.run
+    return pl.Trainer(
+        accelerator="cpu" if device_of(settings.device) == "cpu" else "gpu",
+        devices=1,
+        max_epochs=-1 if settings.max_epochs is None else settings.max_epochs,
+        gradient_clip_val=run.config.optimizer.gradient_clip,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+        num_sanity_val_steps=0,
+    )
 
 
 def _is_over(saved: dict[str, Any], average: AveragedWeights, budget: TimeBudget, config: TrainConfig) -> bool:

@@ -15,8 +15,8 @@ import yaml
 from asecalc_mlip.files import write_text
 from asecalc_mlip.plots.tune import Panel, tune_figure
 from asecalc_mlip.units import ERROR_UNITS
-from training.callbacks import read_rows
 from training.config import TrainConfig, replace_values
+from training.run_log import read_rows
 from training.tune.space import Parameter
 
 __all__ = ["TrialRecord", "TuneResult", "trial_folder", "trial_values"]
