@@ -272,6 +272,7 @@ def test_from_the_command_line(frames, tmp_path, monkeypatch):
     assert load("si.pt").card["training_data"] == {"file": "data.xyz", "train": 5}
     assert [curve["symbols"] for curve in json.loads(Path("si.json").read_text())["pair_curves"]] == [["Si", "Si"]]
     assert Path("si.png").stat().st_size > 10_000
+    assert load("si.pt").reference["closest"]["Si-Si"] > 1.0
     assert "energy 16/16" in call("eam label data.xyz si.pt -o more.xyz --rounds 2 --strength 0.3 --no-progress")
     assert "eV/atom" in call("eam export si.pt -o si.eam.fs --check data.xyz")
     for bad in ("eam fit data.xyz -o si.txt", "eam fit data.xyz --n-train 99", "eam export si.pt -o si.table"):

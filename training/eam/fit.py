@@ -25,6 +25,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
+from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.errors import DataError, InputError
@@ -155,7 +156,8 @@ class _Fit:
         }
         if test:
             errors["test"] = errors_of(self.potential, test, test_name)
-        return EAMFit(self.potential.eval(), self.e0, card, errors, self.history)
+        reference = make_reference(self.frames, data_name).to_dict()
+        return EAMFit(self.potential.eval(), self.e0, card, errors, self.history, reference)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of the same fit."""

@@ -52,6 +52,8 @@ class EAMFit:
         fitted alike ("morse", "morse_test") where it was compared.
     history : list of dict
         Per epoch: loss, mean absolute errors (eV/atom, eV/Å, eV/Å³) and learning rate.
+    reference : dict or None
+        How the frames look, for the model file; see `asecalc_mlip.analysis.make_reference`.
     """
 
     potential: Potential
@@ -59,6 +61,7 @@ class EAMFit:
     card: dict[str, Any]
     errors: dict[str, Errors]
     history: list[dict[str, float]] = field(default_factory=list, repr=False)
+    reference: dict[str, Any] | None = field(default=None, repr=False)
 
     def calculator(self, **options: Any) -> EAMCalculator:
         """Calculator of the fitted potential; options as for `EAMCalculator.load`."""
@@ -88,7 +91,8 @@ class EAMFit:
         No figure of more than MOST_DRAWN elements, whose pairs nobody could tell from each other.
         """
         path = Path(path)
-        save(path, self.potential, card=self._full_card(), reference_energies=self.e0.to_dict())
+        energies = self.e0.to_dict()
+        save(path, self.potential, card=self._full_card(), reference_energies=energies, reference=self.reference)
         curves = self.pair_curves()
         report = {**self.to_dict(), "pair_curves": [curve.to_dict() for curve in curves]}
         write_json(path.with_suffix(".json"), report)
