@@ -16,7 +16,7 @@ def zoo() -> None:
 def list_() -> None:
     """List shipped models, and published ones that can be converted, e.g.
 
-        asecalc zoo list
+    asecalc zoo list
     """
     from asecalc_mlip import zoo as shipped
     from asecalc_mlip.zoo.catalogue import CATALOGUE, cached
