@@ -12,7 +12,7 @@ def test_a_sum_is_called_by_its_parts(tmp_path):
     calculator = PIWSLCalculator.load(model_file(tmp_path, "sum"), device="cpu")
     assert calculator.card["architecture"] == "painn + eam + zbl"
     assert "sum.pt: painn + eam + zbl, elements" in repr(calculator) and "sum," not in repr(calculator.model)
-    with pytest.raises(InputError, match=r"is no EAM but painn \+ eam \+ zbl"):
+    with pytest.raises(InputError, match=r"is not an EAM but painn \+ eam \+ zbl"):
         EAMCalculator.load(model_file(tmp_path, "sum"))
 
 

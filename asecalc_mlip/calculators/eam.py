@@ -74,7 +74,7 @@ class EAMCalculator(PIWSLCalculator):
     def __init__(self, model: LoadedModel, **options: Any):
         if not isinstance(model.potential.network, EAM):
             raise InputError(
-                f"{model.path} is no EAM but {architecture_text(model.potential)}; load it with "
+                f"{model.path} is not an EAM but {architecture_text(model.potential)}; load it with "
                 "PIWSLCalculator.load, or fit an EAM with: asecalc eam fit DATA"
             )
         super().__init__(model, **options)

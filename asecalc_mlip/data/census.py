@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from asecalc_mlip.data.bonds import check_bonds
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom, unused_names
 from asecalc_mlip.data.plausibility import Problem, check_energies, check_forces, check_stresses, check_structures
 from asecalc_mlip.errors import DataError
@@ -153,7 +154,7 @@ def census(frames: Sequence[Atoms]) -> Census:
     numbers = Counter(int(z) for atoms in frames for z in atoms.numbers)
     problems: list[Problem] = []
     warnings = _mixed_keys(frames)
-    for check in (check_structures, check_energies, check_forces, check_stresses):
+    for check in (check_structures, check_energies, check_forces, check_stresses, check_bonds):
         found, told = check(frames)
         problems += found
         warnings += told
