@@ -71,7 +71,7 @@ class AveragedWeights(pl.Callback):
                 parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Average, best weights and torch's random state."""
+        """Return the average, best weights and torch's random state."""
         names = ("average", "steps", "best", "best_loss", "best_epoch")
         return {**{name: getattr(self, name) for name in names}, "rng": torch.get_rng_state()}
 
@@ -182,7 +182,7 @@ class TimeBudget(pl.Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds used so far, and those of an epoch."""
+        """Return the seconds used so far, and those of an epoch."""
         return {"used": self.used, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -205,7 +205,7 @@ class EarlyStop(pl.Callback):
             trainer.should_stop = True
 
     def is_over(self, epoch: int) -> bool:
-        """Whether `epoch` (counted from 0) is the last one."""
+        """Return whether `epoch` (counted from 0) is the last one."""
         return epoch - self.average.best_epoch >= self.patience
 
 

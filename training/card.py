@@ -52,7 +52,7 @@ def rewrite(path: Path, card: dict[str, Any], *, e0: ReferenceEnergies | None = 
 
 
 def _start_structure(frames: Sequence[Atoms]) -> Atoms:
-    """The frame of the lowest energy per atom, or the first, without its labels."""
+    """Return the frame of the lowest energy per atom, or the first, without its labels."""
     labelled = [atoms for atoms in frames if has_label(atoms, "energy") and len(atoms) > 1]
     same = len({atoms.get_chemical_formula() for atoms in labelled}) == 1
     chosen = min(labelled, key=lambda atoms: atoms.info["energy"]) if labelled and same else frames[0]
@@ -60,7 +60,7 @@ def _start_structure(frames: Sequence[Atoms]) -> Atoms:
 
 
 def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
-    """What a model says of itself: its data, losses, training, and what dynamics are warned by."""
+    """Return the card of a model: its data, losses and training, and what dynamics are warned by."""
     config, optimizer = run.config, run.config.optimizer
     by_eam = run.pretraining is not None
     level = f"embedded-atom potential {run.pretraining['eam']}" if run.pretraining else config.data.level_of_theory
@@ -97,7 +97,7 @@ def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
 
 
 def _conditions(frames: Sequence[Atoms]) -> dict[str, Any]:
-    """What dynamics are warned by: the temperatures that frames state, and how large their forces are."""
+    """Return what dynamics are warned by: the temperatures that frames state, and the size of their forces."""
     stated = [atoms.info.get("temperature_K", atoms.info.get("temperature")) for atoms in frames]
     known = [float(t) for t in stated if isinstance(t, (int, float, np.number))]
     forces = [np.linalg.norm(atoms.arrays["forces"], axis=1) for atoms in frames if has_label(atoms, "forces")]
@@ -109,7 +109,7 @@ def _conditions(frames: Sequence[Atoms]) -> dict[str, Any]:
 
 
 def _weak(weak: WeakConfig) -> dict[str, Any]:
-    """What the card says of weak supervision: the settings that the method reads."""
+    """Return the entry of the card about weak supervision: the settings that the method reads."""
     method = method_of(weak)
     read = {name: getattr(weak, name) for name in method.on_card}
     return {"weak": {"method": method.name, **read}} if read else {}

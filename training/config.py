@@ -67,7 +67,7 @@ class TrainConfig:
         _check_values(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionary of plain types."""
+        """Return a nested dictionary of plain types."""
         return dataclasses.asdict(self)
 
 
@@ -92,7 +92,7 @@ def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> T
 
 
 def label_weights(loss: LossConfig) -> dict[str, float]:
-    """Weight of each label that a loss has, above zero.
+    """Return the weight of each label that a loss has, above zero.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def label_weights(loss: LossConfig) -> dict[str, float]:
 
 
 def replace_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """A copy with other values at some `section.key`, checked like those of a file.
+    """Return a copy with other values at some `section.key`, checked like those of a file.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def replace_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfi
 
 
 def setting_types(key: str) -> list[type]:
-    """Types that the value at a `section.key` may have, apart from None; that of a choice is the type of its options.
+    """Return the types that the value at a `section.key` may have, apart from None; of a choice, that of its options.
 
     Raises
     ------

@@ -77,7 +77,7 @@ class Split:
 
 
 def make_split(n_frames: int, n_train: int | None, n_val: int, *, seed: int) -> Split:
-    """Random split of `n_frames` frames; what training and validation leave over is for testing."""
+    """Draw a split of `n_frames` frames; what training and validation leave over is for testing."""
     n_train = n_frames - n_val if n_train is None else n_train
     if n_train < 1 or n_val < 1 or n_train + n_val > n_frames:
         raise DataError(
@@ -89,7 +89,7 @@ def make_split(n_frames: int, n_train: int | None, n_val: int, *, seed: int) -> 
 
 
 def fingerprint(frames: Sequence[Atoms], *more: Any) -> str:
-    """SHA-256 of structures and labels, and of whatever else is handed over."""
+    """Return the SHA-256 of structures and labels, and of whatever else is handed over."""
     digest = hashlib.sha256(repr(more).encode())
     for atoms in frames:
         for array in (atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc):
@@ -100,7 +100,7 @@ def fingerprint(frames: Sequence[Atoms], *more: Any) -> str:
 
 
 def weights_digest(potential: Potential) -> str:
-    """SHA-256 of weights, E0 and scale: a model file that is written again has another date, and these."""
+    """Return the SHA-256 of weights, E0 and scale: a model file that is written again has another date, and these."""
     digest = hashlib.sha256(repr((sorted(potential.reference_energies.items()), potential.scale)).encode())
     for name, value in sorted(potential.network.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
@@ -108,7 +108,7 @@ def weights_digest(potential: Potential) -> str:
 
 
 def graph_from_batch(batch: dict[str, Tensor], reach: float | None = None) -> AtomGraph:
-    """AtomGraph of a batch of SchNetPack's loader, whose lists hold all pairs shorter than `reach` (Å)."""
+    """Return the AtomGraph of a batch of SchNetPack's loader, whose lists hold all pairs shorter than `reach` (Å)."""
     periodic = bool(batch[properties.pbc].any())
     return AtomGraph(
         numbers=batch[properties.Z],
@@ -156,7 +156,7 @@ class FramesDataset(Dataset):
 
 
 def make_sample(atoms: Atoms, index: int, labels: Sequence[str], cutoff: float) -> dict[str, Tensor]:
-    """One frame as SchNetPack's dictionary, with our neighbour list: all pairs shorter than `cutoff` (Å), by centre.
+    """Make SchNetPack's dictionary of a frame, with our neighbour list: all pairs shorter than `cutoff` (Å), by centre.
 
     Returns
     -------
@@ -188,7 +188,7 @@ def make_sample(atoms: Atoms, index: int, labels: Sequence[str], cutoff: float) 
 
 
 def frame_weight(atoms: Atoms, weights: Mapping[str, float]) -> float:
-    """Factor on the loss of a frame: that of its `config_type`, else that of "default", else 1."""
+    """Return the factor on the loss of a frame: that of its `config_type`, else that of "default", else 1."""
     return float(weights.get(str(atoms.info.get("config_type", "")), weights.get("default", 1.0)))
 
 
@@ -275,7 +275,7 @@ class FramesDataModule(AtomsDataModule):
         )
 
     def train_dataloader(self) -> AtomsLoader:
-        """Batches in an order fixed by seed and epoch."""
+        """Return the batches in an order fixed by seed and epoch."""
         if self._train_dataloader is None:
             self._train_dataloader = AtomsLoader(
                 self.train_dataset,

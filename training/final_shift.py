@@ -69,6 +69,6 @@ def shift_reference_energies(run: Run, path: Path, card: dict[str, Any] | None =
 
 
 def _left(path: Path, frames: Sequence[Atoms], device: str) -> np.ndarray:
-    """Energies of the labels less those of the model, (n,) eV."""
+    """Return the energies of the labels less those of the model, (n,) eV."""
     results = PIWSLCalculator.load(path, device=device).evaluate(frames)
     return np.array([a.info["energy"] - r["energy"] for a, r in zip(frames, results, strict=True)])

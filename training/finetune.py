@@ -40,12 +40,12 @@ class Forgetting:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         before = None if self.before is None else self.before.to_dict()
         return {"before": before, "after": self.after.to_dict()}
 
     def card(self) -> dict[str, Any]:
-        """Mean absolute errors, for the card."""
+        """Return the mean absolute errors, for the card."""
         named = {"after": self.after} | ({} if self.before is None else {"before": self.before})
         maes = {
             when: {with_unit(name): value for name, value in errors.mae.items()}
@@ -55,7 +55,7 @@ class Forgetting:
 
 
 def forgetting(run: Run, model: str | Path) -> Forgetting | None:
-    """Errors on the old level of the base of a run and of its model file; None where nothing was held back.
+    """Compute errors on the old level of the base of a run and of its model; None where nothing was held back.
 
     The energies are compared on the level of each: those of the base on the old one, those of the model after the shift
     between the two.
@@ -94,7 +94,7 @@ def start_card(run: Run) -> dict[str, Any]:
 
 
 def _inherited(base: LoadedModel) -> dict[str, Any]:
-    """A model whose base was pretrained is one that was, too."""
+    """Return the pretraining of a base, which is that of the model, too."""
     found = pretraining_of(base)
     return {} if found is None else {"pretraining": found}
 

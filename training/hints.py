@@ -33,7 +33,7 @@ def hint_of_stress(counts: Census, frames: Sequence[Atoms], loss: LossConfig) ->
 
 
 def _weight(frames: Sequence[Atoms], forces_weight: float) -> float | None:
-    """Weight of one significant digit; None where labels do not say."""
+    """Return the weight of one significant digit; None where labels do not say."""
     labelled = [atoms for atoms in frames if has_label(atoms, "stress") and has_label(atoms, "forces")]
     if not labelled or forces_weight <= 0:
         return None

@@ -67,7 +67,7 @@ class Start:
     prior: bool = False
 
     def table(self) -> str:
-        """Reference energies, and how they differ from those of the base."""
+        """Return the reference energies, and how they differ from those of the base."""
         lines = [self.e0.table()]
         if self.base is not None:
             lines.append(f"  change from {self.base.path.name}: {shift_text(self.shift)}")
@@ -75,7 +75,7 @@ class Start:
 
 
 def make_start(config: TrainConfig, frames: Sequence[Atoms], atoms: Sequence[Atoms] = ()) -> Start:
-    """Potential and reference energies for a run on `frames`; `atoms` are isolated atoms among the data.
+    """Make potential and reference energies for a run on `frames`; `atoms` are isolated atoms among the data.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def make_start(config: TrainConfig, frames: Sequence[Atoms], atoms: Sequence[Ato
 
 
 def energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str = "cpu") -> list[dict[str, Any]]:
-    """Summed interaction energies (eV), forces (eV/Å) and stress of potentials, without their reference energies."""
+    """Sum interaction energies (eV), forces (eV/Å) and stress of potentials, without their reference energies."""
     results = [_evaluate(potential, frames, device) for potential in known]
     total = results[0]
     for result in results[1:]:
@@ -117,7 +117,7 @@ def energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str
 
 
 def without_energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str = "cpu") -> list[Atoms]:
-    """Copies of labelled frames whose energies and forces are less those of `known`, reference energies aside."""
+    """Copy labelled frames, with energies and forces less those of `known`, reference energies aside."""
     if not known:
         return list(frames)
     rest = []
@@ -132,7 +132,7 @@ def without_energies_of(known: Sequence[Potential], frames: Sequence[Atoms], dev
 
 
 def shift_text(shift: Mapping[int, float]) -> str:
-    """E0 shifts as text."""
+    """Return the E0 shifts as text."""
     return ", ".join(f"{chemical_symbols[z]} {value:+.4f}" for z, value in sorted(shift.items())) + " eV"
 
 
@@ -150,7 +150,7 @@ def _evaluate(potential: Potential, frames: Sequence[Atoms], device: str) -> lis
 
 
 def _load_delta(name: str, frames: Sequence[Atoms]) -> LoadedModel:
-    """A model file, or a prior by its name."""
+    """Return a model file, or a prior by its name."""
     if name != "zbl":
         return load(name)
     elements = {int(z) for atoms in frames for z in atoms.numbers}
@@ -188,7 +188,7 @@ def _reference_energies(
 
 
 def _shifted(rest: Sequence[Atoms], old: Mapping[int, float], name: str) -> ReferenceEnergies:
-    """E0 of a base with the smallest changes that fit the energies that it leaves."""
+    """Return the E0 of a base with the smallest changes that fit the energies that it leaves."""
     if not any(has_label(atoms, "energy") for atoms in rest):
         return ReferenceEnergies(dict(old), "given", f"those of {name}, as no frame has an energy", 0.0)
     left = []
@@ -214,13 +214,13 @@ def _build(
 
 
 def _new(model: ModelConfig, e0: Mapping[int, float], scale: float) -> Potential:
-    """A network with random weights, that states every one of its hyper-parameters."""
+    """Return a network with random weights, that states every one of its hyper-parameters."""
     name, given = model.architecture, dict(model.hyperparameters)
     return build_potential(name, {**_defaults(name), **given}, reference_energies=e0, scale=scale)
 
 
 def _defaults(architecture: str) -> dict[str, Any]:
-    """Default hyper-parameters of an architecture, as its class declares them."""
+    """Return the default hyper-parameters of an architecture, as its class declares them."""
     if architecture not in ARCHITECTURES:
         return {}
     parameters = inspect.signature(ARCHITECTURES[architecture]).parameters.values()
@@ -228,7 +228,7 @@ def _defaults(architecture: str) -> dict[str, Any]:
 
 
 def _has_prior(config: TrainConfig, known: Sequence[Potential]) -> bool:
-    """Whether the network is added to the repulsion of nuclei, which what it is added to may have already."""
+    """Return whether the network gets a repulsion of nuclei, which what it is added to may have already."""
     if config.model.prior == "none" or any(map(has_core, known)):
         return False
     if config.model.hyperparameters.get("direct_forces"):
@@ -238,7 +238,7 @@ def _has_prior(config: TrainConfig, known: Sequence[Potential]) -> bool:
 
 
 def _with_reference_energies(potential: Potential, e0: Mapping[int, float]) -> Potential:
-    """A trainable copy with other E0, and with its own scale, which belongs to its weights."""
+    """Return a trainable copy with other E0, and with its own scale, which belongs to its weights."""
     new = build_potential(
         potential.architecture, potential.hyperparameters, reference_energies=e0, scale=potential.scale
     )

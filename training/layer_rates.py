@@ -24,7 +24,7 @@ __all__ = ["depths", "parameter_groups"]
 def parameter_groups(
     task: nn.Module, potential: Potential, config: OptimizerConfig, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Parameters of a task for its optimiser, those of the largest rate first.
+    """Return the parameters of a task for its optimiser, those of the largest rate first.
 
     Each group has its `lr`, and its `factor` on the rate that schedules set.
 
@@ -53,7 +53,7 @@ def parameter_groups(
 
 
 def depths(network: nn.Module) -> dict[Parameter, int]:
-    """How many layers each parameter of a network is below the head, 0 for the head."""
+    """Return how many layers each parameter of a network is below the head, 0 for the head."""
     if isinstance(network, Sum):
         return {p: k for part in network.parts for p, k in depths(part).items()}
     children = list(network.named_children())
@@ -71,6 +71,6 @@ def depths(network: nn.Module) -> dict[Parameter, int]:
 
 
 def _physical(network: nn.Module) -> set[Parameter]:
-    """Parameters that are physical quantities: those of EAMs that a network is added to."""
+    """Return the parameters that are physical quantities: those of EAMs that a network is added to."""
     parts = list(network.parts)[1:] if isinstance(network, Sum) else []
     return {p for part in parts if isinstance(part, EAM) for p in part.parameters()}

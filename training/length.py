@@ -18,7 +18,7 @@ UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 def with_length(run: RunConfig, n_train: int, *, replay: float = 0.0) -> RunConfig:
-    """Settings with the length that they leave open.
+    """Return the settings with the length that they leave open.
 
     Without `max_epochs` a training takes the epochs that make 20 000 gradient steps, at most 500 of them, and of a
     large training set 1000 steps are an epoch. With `time` alone, epochs are not counted: `max_epochs` stays None.
@@ -42,12 +42,12 @@ def with_length(run: RunConfig, n_train: int, *, replay: float = 0.0) -> RunConf
 
 
 def steps_of(run: RunConfig, n_train: int, *, replay: float = 0.0) -> int:
-    """Gradient steps of an epoch."""
+    """Return the gradient steps of an epoch."""
     return run.steps_per_epoch or max(1, int(n_train / (run.batch_size * (1.0 - replay))))
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of a text such as "30min", "2h" or "1h30min".
+    """Return the seconds of a text such as "30min", "2h" or "1h30min".
 
     Raises
     ------
@@ -62,7 +62,7 @@ def seconds_of(text: str) -> float:
 
 
 def describe(run: RunConfig, n_train: int, *, replay: float = 0.0) -> str:
-    """One line about the length of a training, and how to change it."""
+    """Return one line about the length of a training, and how to change it."""
     steps = steps_of(run, n_train, replay=replay)
     within = "" if run.time is None else f"within {run.time}"
     if run.max_epochs is None:

@@ -12,7 +12,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = (-3, 32 * 2**20), (-1, 2**31 - 1)
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc's malloc keep freed memory for the next step; whether it does. For the whole process, for good.
+    """Keep freed memory for the next step, and return whether glibc's malloc does. For the whole process, for good.
 
     A step frees all it took. By default glibc hands that back to the system, and the next step pays a page fault for
     every 4 KiB of it: a tenth of a step with PITC and PISC. The peak of memory stays what it is. Elsewhere than on

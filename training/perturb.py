@@ -71,7 +71,7 @@ class Perturbation:
         forces: Tensor | None = None,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """Displacement d of the kind asked for; the adversarial one needs forces (N, 3) and their labels."""
+        """Draw the displacement d of the kind asked for; the adversarial one needs forces (N, 3) and their labels."""
         if self.kind == "uniform":
             return self.uniform(graph, generator)
         if forces is None or reference is None:
@@ -89,7 +89,7 @@ def uniform(
     generator: torch.Generator | None = None,
     remove_translation: bool = False,
 ) -> Tensor:
-    """Each Cartesian component independently uniform in (−ε, ε): (N, 3) in Å, within the bond guard.
+    """Draw each Cartesian component uniformly in (−ε, ε): (N, 3) in Å, within the bond guard.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def uniform(
 
 
 def adversarial(graph: AtomGraph, epsilon: float, forces: Tensor, reference: Tensor) -> Tensor:
-    """d_i = −√3 ε (F_i − F_i^ref) / |F_i − F_i^ref|: (N, 3) in Å, within the bond guard.
+    """Return the d_i = −√3 ε (F_i − F_i^ref) / |F_i − F_i^ref|: (N, 3) in Å, within the bond guard.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def adversarial(graph: AtomGraph, epsilon: float, forces: Tensor, reference: Ten
 
 
 def guarded(graph: AtomGraph, d: Tensor) -> Tensor:
-    """Displacements scaled down where an atom would move by more than 30 % of the shortest bond of its structure."""
+    """Scale displacements down where an atom would move by more than 30 % of the shortest bond of its structure."""
     if graph.n_edges == 0:
         return d.detach()
     with torch.no_grad():
@@ -140,7 +140,7 @@ def guarded(graph: AtomGraph, d: Tensor) -> Tensor:
 
 
 def largest_relative_shift(epsilon: float) -> float:
-    """Most that the distance of two atoms can change, in Å: both move by √3 ε, towards each other.
+    """Return the most that the distance of two atoms can change, in Å: both move by √3 ε, towards each other.
 
     The same bound holds after `remove_translation`, which moves all atoms of a structure alike.
     """

@@ -134,7 +134,7 @@ def _name(potential: Potential) -> str:
 
 
 def _continues(config: TrainConfig, folder: Path) -> bool:
-    """Whether the folder holds a run with these settings that got somewhere; refuses one with other settings."""
+    """Return whether the folder holds a run with these settings that got somewhere; refuse one with other settings."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run.output {str(folder)!r} is a file; name a folder")
     if not (folder / "last.ckpt").exists() and not any(folder.glob("*.pt")):
@@ -181,7 +181,7 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
 
 
 def device_of(name: str) -> str:
-    """Device of a training by the name in run.device; "auto" takes a GPU if there is one."""
+    """Return the device of a training by the name in run.device; "auto" takes a GPU if there is one."""
     try:
         return str(checked_device(name))
     except InputError as error:

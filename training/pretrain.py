@@ -30,7 +30,7 @@ LABELLED = "labelled.xyz"
 
 
 def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -> tuple[list[Atoms], Split]:
-    """Perturbed copies of the structures to train and to validate on, labelled by `pretrain.eam`, and their split.
+    """Label perturbed copies of the structures to train and to validate on; return them and their split.
 
     All copies of a structure are on the same side. What an earlier call wrote is not made again.
     """
@@ -50,7 +50,7 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
 
 
 def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[str, Any] | None:
-    """How an EAM labelled a file, for the card: `eam`, `eam_sha256` and the perturbation; None for other files."""
+    """Return how an EAM labelled a file: `eam`, `eam_sha256` and the perturbation; None for other files."""
     path = Path(path)
     if frames is not None:
         found: Any = frames[0].info

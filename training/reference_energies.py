@@ -159,7 +159,7 @@ def reference_energies(
 
 
 def _checked(found: ReferenceEnergies, elements: Sequence[int]) -> ReferenceEnergies:
-    """The same, if there is one for every element of the data."""
+    """Return the same, if there is one for every element of the data."""
     if absent := [chemical_symbols[z] for z in elements if z not in found.values]:
         raise DataError(
             f"the data contain {', '.join(absent)}, for which there is no reference energy ({found.source})"
@@ -193,7 +193,7 @@ def least_squares(
 
 
 def _fit(frames: Sequence[Atoms], known: Mapping[int, float]) -> ReferenceEnergies:
-    """Least squares for the elements without an isolated atom."""
+    """Fit the elements without an isolated atom by least squares."""
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     free = [z for z in elements if z not in known]
     energies = np.array([atoms.info["energy"] for atoms in frames])
@@ -215,7 +215,7 @@ def _fit(frames: Sequence[Atoms], known: Mapping[int, float]) -> ReferenceEnergi
 
 
 def _known(atoms: Sequence[Atoms], elements: Sequence[int]) -> dict[int, float]:
-    """Energies of the isolated atoms among the data, of elements that the structures have."""
+    """Return the energies of the isolated atoms among the data, of elements that the structures have."""
     labelled = [frame for frame in atoms if "energy" in frame.info]
     if not labelled:
         return {}

@@ -61,13 +61,13 @@ class OldLevel:
     shift: dict[int, float]
 
     def errors(self, model: str | Path, *, of_new_level: bool, device: str = "cpu") -> Errors:
-        """Errors of a model file on the held-back structures, whose energies are moved to the level of the model."""
+        """Return the errors of a model file on the held-back structures, with energies on the level of the model."""
         frames = _moved(self.held, self.shift) if of_new_level else self.held
         return evaluate_frames(PIWSLCalculator.load(model, device=device), frames, name=f"{self.name}, held back")
 
 
 def find_old_data(config: TrainConfig) -> Path | None:
-    """The file of old structures: the one that is named, or the one that the pretraining of a base left beside it."""
+    """Find the file of old structures: the one that is named, or the one that a pretraining left beside its base."""
     settings = config.finetune
     if settings.old_data is not None:
         return Path(settings.old_data)
@@ -76,7 +76,7 @@ def find_old_data(config: TrainConfig) -> Path | None:
 
 
 def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
-    """Structures of the old level, if there are any.
+    """Read the structures of the old level, if there are any.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def _check(config: TrainConfig, frames: Sequence[Atoms], path: Path, start: Star
 
 
 def _divided(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> tuple[list[Atoms], list[Atoms]]:
-    """Frames to replay and frames to hold back: of what the base was validated on, if its split is there."""
+    """Return the frames to replay and frames to hold back: of what the base was validated on, if its split is there."""
     n, split = config.finetune.n_old, _split_of_base(config, frames, path)
     rng = np.random.default_rng(config.data.split_seed)
     if split is not None:
@@ -139,7 +139,7 @@ def _split_of_base(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> 
 
 
 def _shift(start: Start, frames: Sequence[Atoms], device: str) -> dict[int, float]:
-    """Δ by element, from what the model says of the old structures before its first step."""
+    """Return Δ by element, from what the model says of the old structures before its first step."""
     labelled = [atoms for atoms in frames if has_label(atoms, "energy")]
     # What a base says of atoms that overlap can be anything, and would decide about all the others.
     labelled = [atoms for atoms in labelled if closest_contact(atoms) >= CLOSE] or labelled

@@ -44,7 +44,7 @@ class TrainingResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         errors = None if self.errors is None else self.errors.to_dict()
         found = {"model": self.model.name, "best_epoch": self.best_epoch + 1, "errors": errors}
         return found if self.old_level is None else {**found, "old_level": self.old_level.to_dict()}

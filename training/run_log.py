@@ -63,7 +63,7 @@ class RunLog(pl.Callback):
             self._bar.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds trained so far."""
+        """Return the seconds trained so far."""
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ class RunLog(pl.Callback):
 
 
 def _total(trainer: pl.Trainer) -> int | None:
-    """Epochs of a training; None where only time ends it."""
+    """Return the epochs of a training; None where only time ends it."""
     return trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
 
 
@@ -93,7 +93,7 @@ _SHOWN = [(name.removesuffix("_per_atom"), f"val_{name}_mae", unit) for name, un
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a log.csv, values as text; none where there is no file."""
+    """Return the whole rows of a log.csv, values as text; none where there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:

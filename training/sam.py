@@ -40,7 +40,7 @@ class SAM(torch.optim.AdamW):
         self.rho, self.adaptive = rho, adaptive
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; `closure` computes the loss and its gradients, and is called twice."""
+        """Take one step; `closure` computes the loss and its gradients, and is called twice."""
         if closure is None:
             raise TypeError("SAM.step needs a closure that computes loss and gradients")
         with torch.enable_grad():

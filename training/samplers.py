@@ -28,7 +28,7 @@ class EpochSampler(Sampler[int]):
         self.length = size if length is None else length
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Take the epoch, as Lightning tells it before each."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -61,7 +61,7 @@ class MixedSampler(Sampler[int]):
         self.steps = steps or max(1, math.floor(sizes[0] / (batch_size * (1.0 - share))))
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Take the epoch, as Lightning tells it before each."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -80,7 +80,7 @@ class MixedSampler(Sampler[int]):
 
 
 def _passes(size: int, seed: int, start: int, end: int) -> list[int]:
-    """Numbers start to end of an endless row of random passes over `size` frames."""
+    """Return the numbers start to end of an endless row of random passes over `size` frames."""
     if end <= start:
         return []
     numbers = range(start // size, (end - 1) // size + 1)

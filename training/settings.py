@@ -70,7 +70,7 @@ class DataConfig:
     1 if not given."""
 
     def reading(self) -> dict[str, Any]:
-        """How files of this data set are read: options of `asecalc_mlip.data.readers.read_frames`."""
+        """Return how files of this data set are read: options of `asecalc_mlip.data.readers.read_frames`."""
         keys = ("energy_key", "forces_key", "stress_key", "energy_unit", "length_unit", "force_unit")
         return {key: getattr(self, key) for key in keys}
 
@@ -296,7 +296,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def explain() -> str:
-    """Every setting with its sentence and its default, as YAML that `asecalc train` reads."""
+    """Return every setting with its sentence and its default, as YAML that `asecalc train` reads."""
     lines = [
         "# Every setting of `asecalc train` with its default. A CONFIG.yaml holds those that differ, and the command"
     ]
@@ -310,7 +310,7 @@ def explain() -> str:
 
 
 def _sentences(section: type) -> Iterator[tuple[str, str]]:
-    """Names of the fields of a dataclass and the docstrings below them."""
+    """Return the names of the fields of a dataclass and the docstrings below them."""
     (body,) = (node.body for node in ast.parse(inspect.getsource(section)).body if isinstance(node, ast.ClassDef))
     for statement, after in zip(body, body[1:], strict=False):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):

@@ -112,7 +112,7 @@ def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
 
 
 def _structures(frames: Sequence[Atoms]) -> list[Atoms]:
-    """The frames that are structures to train on, not isolated atoms."""
+    """Return the frames that are structures to train on, not isolated atoms."""
     found = [atoms for atoms in frames if not is_isolated_atom(atoms)]
     if not found:
         raise DataError("every frame is one isolated atom, whose energy is an E0; give structures to train on")
@@ -127,7 +127,7 @@ def _without_atoms(split: Split, frames: Sequence[Atoms]) -> Split:
 
 
 def _drawn_split(frames: Sequence[Atoms], data: DataConfig) -> Split:
-    """A random split of the structures, in which isolated atoms have no part."""
+    """Return a random split of the structures, in which isolated atoms have no part."""
     places = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
     split = make_split(len(places), data.n_train, data.n_val, seed=data.split_seed)
     train, val, test = ([places[i] for i in part] for part in (split.train, split.val, split.test))
@@ -146,7 +146,7 @@ def _other_files(config: TrainConfig) -> list[Any]:
 
 
 def _known_elements(split: Split, frames: Sequence[Atoms]) -> Split:
-    """The split without validation and test frames that have an element which no training frame has."""
+    """Return the split without validation and test frames that have an element which no training frame has."""
     known = {int(z) for i in split.train for z in frames[i].numbers}
     fits = {i: known.issuperset(frames[i].numbers.tolist()) for i in (*split.val, *split.test)}
     out = [i for i, good in fits.items() if not good]

@@ -50,7 +50,7 @@ class PotentialAdapter(AtomisticModel):
         self.model_outputs = ["energy", "energy_per_atom", "forces", "stress"]
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Energy (B,), energy_per_atom (B,), forces (N, 3), stress (B, 3, 3), and in training the weak residuals."""
+        """Return energy (B,), energy_per_atom (B,), forces (N, 3), stress (B, 3, 3); in training, weak residuals."""
         graph = graph_from_batch(inputs, self.reach)
         if self.weak is not None and self.training:
             out = self.weak(self.potential, graph, inputs, forces=self.forces, stress=self.stress)
@@ -72,7 +72,7 @@ class PotentialAdapter(AtomisticModel):
 
 
 def make_outputs(loss: LossConfig, weak: WeakSupervision | NoisyNodes | None = None) -> list[ModelOutput]:
-    """One output per label with a weight above zero and per weak loss, each with its loss, weight and metrics (eV, Å).
+    """Make an output per label with a weight above zero and per weak loss, each with loss, weight and metrics (eV, Å).
 
     The weak losses have no part in validation: models are chosen by their errors alone.
     """
@@ -99,7 +99,7 @@ class SupervisedOutput(ModelOutput):
     """A label as an output of SchNetPack's task, in whose loss frames may have weights."""
 
     def calculate_loss(self, pred: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor | float:
-        """Weighted loss."""
+        """Return the weighted loss."""
         weights = target.get(FRAME_WEIGHT)
         if weights is None:
             return super().calculate_loss(pred, target)
@@ -143,16 +143,16 @@ class TrainingTask(AtomisticTask):
         self._restored_schedule: dict[str, Any] | None = None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: SchNetPack would pickle the whole model into every checkpoint; the settings are in config.yaml."""
+        """Save nothing: SchNetPack would pickle the model into every checkpoint; the settings are in config.yaml."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW, or SAM around it, with the learning rates of the layers."""
+        """Make AdamW, or SAM around it, with the learning rates of the layers."""
         assert self.optimizer_kwargs is not None
         groups = parameter_groups(self, self.model.potential, self.config, self.layer_decay)
         return self.optimizer_cls(groups, **self.optimizer_kwargs)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """A step, with the rates of the warm-up if it is one of its steps."""
+        """Take a step, with the rates of the warm-up if it is one of its steps."""
         if self.global_step < self.warmup_steps:
             rate = self.lr * min(1.0, (self.global_step + 1) / self.warmup_steps)
             for group in optimizer.param_groups:
@@ -160,7 +160,7 @@ class TrainingTask(AtomisticTask):
         optimizer.step(closure=optimizer_closure)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch; the metrics of the training set are not worth their time in every step."""
+        """Return the loss of a batch; the metrics of the training set are not worth their time in every step."""
         prediction = self.predict_without_postprocessing(batch)
         prediction, targets = self.apply_constraints(prediction, self._targets(batch))
         loss = self.loss_fn(prediction, targets)
@@ -175,7 +175,7 @@ class TrainingTask(AtomisticTask):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Supervised losses and metrics of one batch."""
+        """Log the supervised losses and metrics of one batch."""
         torch.set_grad_enabled(self.grad_enabled)
         prediction, targets = self.predict_without_postprocessing(batch), self._targets(batch)
         loss = self.loss_fn(prediction, targets)

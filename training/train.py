@@ -134,7 +134,7 @@ def _trainer(run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
 
 
 def _is_over(saved: dict[str, Any], average: AveragedWeights, budget: TimeBudget, config: TrainConfig) -> bool:
-    """Whether a checkpoint is that of a run with nothing left to do; its weights are in `average` then."""
+    """Return whether a checkpoint is that of a run with nothing left to do; its weights are in `average` then."""
     states = saved["callbacks"]
     state = next(value for name, value in states.items() if "AveragedWeights" in name)
     if used := next((value for name, value in states.items() if "TimeBudget" in name), None):
@@ -150,7 +150,7 @@ def _is_over(saved: dict[str, Any], average: AveragedWeights, budget: TimeBudget
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's advice on workers, loggers and clouds, none of which applies."""
+    """Silence Lightning's advice on workers, loggers and clouds, none of which applies."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -165,7 +165,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _readable(path: Path) -> dict[str, Any] | None:
-    """The checkpoint to continue from, if there is one."""
+    """Return the checkpoint to continue from, if there is one."""
     if not path.exists():
         return None
     try:

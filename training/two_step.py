@@ -34,7 +34,7 @@ ATTEMPTS, HALVED = 200, 20
 def two_step(
     atoms: Atoms, p: float, q: float, *, rng: np.random.Generator, n_pairs: int = 4, max_atoms: int = 5
 ) -> Atoms:
-    """A copy of a structure with its closest pairs pulled together and a few atoms moved.
+    """Copy a structure with its closest pairs pulled together and a few atoms moved.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def two_step_series(
     n_pairs: int = 4,
     max_atoms: int = 5,
 ) -> list[Atoms]:
-    """`rounds` copies of a structure, perturbed more and more: p = q = linspace(0, maximum, rounds), in Å.
+    """Make `rounds` copies of a structure, perturbed more and more: p = q = linspace(0, maximum, rounds), in Å.
 
     The first is the structure itself. Other parameters and errors as for `two_step`.
     """
@@ -81,7 +81,7 @@ def two_step_series(
 
 
 def round_strengths(rounds: int, maximum: float) -> list[float]:
-    """Strength of each round in Å, from 0 to the maximum."""
+    """Return the strength of each round in Å, from 0 to the maximum."""
     if rounds < 1 or not 0 <= maximum < np.inf:
         raise InputError(
             f"rounds {rounds}, strength {maximum} Å; expected 1 or more, and 0 Å or more (usually 0.5 to 1)"
@@ -90,7 +90,7 @@ def round_strengths(rounds: int, maximum: float) -> list[float]:
 
 
 def closest_pairs(atoms: Atoms, n_pairs: int) -> list[tuple[int, int, np.ndarray]]:
-    """The closest pairs that have no atom in common, nearest first.
+    """Return the closest pairs that have no atom in common, nearest first.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def _moved(atoms: Atoms, q: float, rng: np.random.Generator, max_atoms: int) -> 
 
 
 def _closest(atoms: Atoms) -> tuple[float, float]:
-    """Smallest distance over the sum of covalent radii, and smallest distance in Å; infinite where all are far."""
+    """Return the smallest distance over the sum of covalent radii, and in Å; infinite where all are far."""
     radii = covalent_radii[atoms.numbers]
     # A list of the shortest distances alone would take longer: it divides space into boxes of its reach.
     reach = max(REACH, 2.0 * LEAST_SHARE * float(radii.max()))
@@ -157,7 +157,7 @@ def _closest(atoms: Atoms) -> tuple[float, float]:
 
 
 def _vectors(atoms: Atoms, i: np.ndarray, j: np.ndarray, shifts: np.ndarray | None) -> np.ndarray:
-    """From atoms i to the images of atoms j, (E, 3) in Å."""
+    """Return the vectors from atoms i to the images of atoms j, (E, 3) in Å."""
     vectors = atoms.positions[j] - atoms.positions[i]
     return vectors if shifts is None else vectors + shifts @ np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
 

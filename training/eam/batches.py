@@ -68,7 +68,7 @@ class FitBatch:
 
 
 def fit_batch(network: EAM, atoms: Atoms) -> FitBatch:
-    """One structure as a batch; labels as `asecalc_mlip.data.readers.read_frames` gives them.
+    """Return one structure as a batch; labels as `asecalc_mlip.data.readers.read_frames` gives them.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def fit_batch(network: EAM, atoms: Atoms) -> FitBatch:
 
 
 def collate(batches: Sequence[FitBatch]) -> FitBatch:
-    """One batch of several."""
+    """Return one batch of several."""
     ends = np.cumsum([0] + [len(b.species) for b in batches])
     moved = {"first": ends, "second": ends, "batch": np.cumsum([0] + [len(b.energy) for b in batches])}
     found = {}
@@ -118,7 +118,7 @@ def collate(batches: Sequence[FitBatch]) -> FitBatch:
 
 
 def energies_forces_stress(network: EAM, batch: FitBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Energy less that of the lone atoms (B,) eV, forces (N, 3) eV/Å and stress (B, 3, 3) eV/Å³.
+    """Compute energy less that of the single atoms (B,) eV, forces (N, 3) eV/Å and stress (B, 3, 3) eV/Å³.
 
     The same as `predict` of the network gives, and differentiable by its parameters.
     """
@@ -142,7 +142,7 @@ def energies_forces_stress(network: EAM, batch: FitBatch) -> tuple[Tensor, Tenso
 
 
 def _once(centers: Tensor, neighbors: Tensor, shifts: Tensor | None) -> Tensor:
-    """Which of the directed edges to keep so that each pair, images included, is there once."""
+    """Return which of the directed edges to keep so that each pair, images included, is there once."""
     if shifts is None:
         return centers < neighbors
     # Of an atom's two like images, the one whose first lattice vector that is not zero is positive.
@@ -151,7 +151,7 @@ def _once(centers: Tensor, neighbors: Tensor, shifts: Tensor | None) -> Tensor:
 
 
 def _core(network: EAM, a: Tensor, b: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
-    """ZBL energy and its derivative for each pair; constant in a fit."""
+    """Return the ZBL energy and its derivative for each pair; constant in a fit."""
     if network.zbl is None:
         return torch.zeros_like(distances), torch.zeros_like(distances)
     one = torch.ones_like(distances)

@@ -111,7 +111,7 @@ def export_file(model: str, output: str, *, check: str | None = None) -> TableCh
 
 
 def _drawn(frames: Sequence[Atoms], n: int | None, seed: int) -> tuple[list[Atoms], list[Atoms]]:
-    """`n` frames in the order of the file, and some of the others."""
+    """Return `n` frames in the order of the file, and some of the others."""
     if n is None or n == len(frames):
         return list(frames), []
     if not 1 <= n < len(frames):
@@ -121,6 +121,6 @@ def _drawn(frames: Sequence[Atoms], n: int | None, seed: int) -> tuple[list[Atom
 
 
 def _spread(frames: Sequence[Atoms], n: int) -> list[Atoms]:
-    """At most `n` frames, spread evenly."""
+    """Return at most `n` frames, spread evenly."""
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int))
     return [frames[i] for i in chosen]

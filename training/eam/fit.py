@@ -123,7 +123,7 @@ class _Fit:
         )
 
     def run(self, checkpoint: Path | None) -> None:
-        """All epochs that are left, a checkpoint after each."""
+        """Run all epochs that are left, with a checkpoint after each."""
         done, total = len(self.history), self.settings.epochs
         assert total is not None
         spoken = time.monotonic()
@@ -197,7 +197,7 @@ class _Fit:
         return fingerprint(self.frames)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the frames in an order of its own; returns mean absolute errors and the rate."""
+        """Go once over the frames in an order of its own; return mean absolute errors and the rate."""
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.batches))
         with_stress = self._stress_counts(epoch)
         rows, residuals = [], np.zeros(len(self.batches))
@@ -232,14 +232,14 @@ class _Fit:
         return {"loss": float(loss.detach()), **row}, (batch.energy - energy.detach().double()).numpy()
 
     def _stress_counts(self, epoch: int) -> bool:
-        """Stress enters after a tenth of the epochs: first an EAM that has not seen the labels is asked about them."""
+        """Return whether stress counts: after a tenth of the epochs, when an EAM that has not seen it was compared."""
         wait = max(1, (self.settings.epochs or 0) // 10)
         if epoch == wait and self.settings.stress_weight:
             find_suspect_stress(self.network, self.batches)
         return epoch >= wait
 
     def _residuals(self) -> np.ndarray:
-        """Energy of each frame less that of the EAM without its E0, (n,) eV."""
+        """Return the energy of each frame less that of the EAM without its E0, (n,) eV."""
         with torch.no_grad():
             return np.array([float(b.energy - energies_forces_stress(self.network, b)[0]) for b in self.batches])
 
@@ -259,7 +259,7 @@ def _solver(
     given: Mapping[str, float] | None,
     single: Sequence[Atoms],
 ) -> Callable[[np.ndarray], ReferenceEnergies]:
-    """Residual energies (n,) → E0: by least squares on them, or always the same; `single` are isolated atoms."""
+    """Return a function from residual energies (n,) to E0: least squares on them, or always the same E0."""
     if method != "fit":
         fixed = reference_energies(frames, method, isolated=isolated, given=given, atoms=single)
         return lambda residuals: fixed
@@ -284,7 +284,7 @@ def _check_frames(frames: Sequence[Atoms], settings: FitSettings) -> None:
 
 
 def _labelled(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Absolute errors where there is a label."""
+    """Return the absolute errors where there is a label."""
     known = ~labels.isnan()
     return (values[known] - labels[known]).abs()
 

@@ -105,7 +105,7 @@ def label(
 
 
 def isolated_dimers(numbers: Collection[int], n: int, cutoff: float) -> list[Atoms]:
-    """Two atoms alone, `n` distances of each two elements.
+    """Return two atoms alone, `n` distances of each two elements.
 
     They are evenly spaced from 0.25 Å to the cutoff (Å): what perturbed crystals do not reach, and where a network that
     has seen nothing says anything.
@@ -139,7 +139,7 @@ def _bare(atoms: Atoms) -> Atoms:
 
 @contextmanager
 def _labeller(calculator: PIWSLCalculator, recipe: Recipe, workers: int) -> Iterator[Any]:
-    """A map from chunks of tasks to labelled frames, in order, in this process or in several."""
+    """Hand out a map from chunks of tasks to labelled frames, in order, in this process or in several."""
     if workers <= 1:
         yield partial(map, partial(labelled, calculator, recipe))
         return

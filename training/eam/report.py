@@ -64,11 +64,11 @@ class EAMFit:
     reference: dict[str, Any] | None = field(default=None, repr=False)
 
     def calculator(self, **options: Any) -> EAMCalculator:
-        """Calculator of the fitted potential; options as for `EAMCalculator.load`."""
+        """Return the calculator of the fitted potential; options as for `EAMCalculator.load`."""
         return _calculator(self.potential, self.card, **options)
 
     def pair_curves(self, distances: np.ndarray | None = None) -> list[PairCurve]:
-        """Curve of every pair of elements, by default from 0.3 Å to the cutoff; of many elements in coarser steps."""
+        """Compute the curve of every pair of elements, by default from 0.3 Å to the cutoff, coarser for many."""
         if distances is None:
             step = CURVE[2] * (COARSER if self.has_many_elements else 1)
             distances = np.arange(CURVE[0], min(CURVE[1], self.potential.cutoff) + step / 2, step)
@@ -105,7 +105,7 @@ class EAMFit:
         return path
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         return {
             "card": self._full_card(),
             "reference_energies": self.e0.to_dict(),
@@ -138,7 +138,7 @@ class EAMFit:
 
 
 def still_falling(history: Sequence[Mapping[str, float]]) -> str | None:
-    """A line that says so, where the loss fell by more than 2 % over the last tenth of the epochs; else None."""
+    """Say that the loss fell by more than 2 % over the last tenth of the epochs; None where it did not."""
     n = len(history) // 10
     if n < 1:
         return None
@@ -153,7 +153,7 @@ def still_falling(history: Sequence[Mapping[str, float]]) -> str | None:
 
 
 def errors_of(potential: Potential, frames: Sequence[Atoms], name: str) -> Errors:
-    """Errors of a potential on labelled frames."""
+    """Return the errors of a potential on labelled frames."""
     return evaluate_frames(_calculator(potential, {}), frames, name=name)
 
 

@@ -69,7 +69,7 @@ class FitSettings:
             raise InputError(f"the weights are {weights}; expected 0 or more, and energy or forces above 0")
 
     def with_epochs(self, n_frames: int) -> FitSettings:
-        """Return settings with the number of epochs that they leave to the number of frames."""
+        """Return the settings with the number of epochs that they leave to the number of frames."""
         if self.epochs is not None:
             return self
         steps = math.ceil(n_frames / self.batch_size)

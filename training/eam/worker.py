@@ -51,7 +51,7 @@ class Recipe:
     dimers: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types; without dimers where there are none, as in files that are older than they."""
+        """Return plain types; without dimers where there are none, as in files that are older than they."""
         return {name: value for name, value in asdict(self).items() if name != "dimers" or value}
 
 
@@ -66,12 +66,12 @@ def begin(path: str, dtype: Any, recipe: Recipe) -> None:
 
 
 def labelled_here(tasks: Sequence[Task]) -> list[Atoms]:
-    """As `labelled`, in a process that `begin` started."""
+    """Do as `labelled`, in a process that `begin` started."""
     return labelled(_worker["calculator"], _worker["recipe"], tasks)
 
 
 def labelled(calculator: PIWSLCalculator, recipe: Recipe, tasks: Sequence[Task]) -> list[Atoms]:
-    """Perturbed structures with their labels, REF_energy (eV), REF_forces (eV/Å) and REF_stress (3×3, eV/Å³)."""
+    """Perturb structures and label them: REF_energy (eV), REF_forces (eV/Å) and REF_stress (3×3, eV/Å³)."""
     frames = [_perturbed(recipe, *task) for task in tasks]
     for atoms, result in zip(frames, calculator.evaluate(frames), strict=True):
         atoms.info["REF_energy"] = result["energy"]

@@ -36,7 +36,7 @@ class Displacements:
     d_prime: Tensor
 
     def at(self, point: Point) -> Tensor | None:
-        """Displacement of a point from r; None for r itself."""
+        """Return the displacement of a point from r; None for r itself."""
         return {
             "r": None,
             "r+d": self.d,
@@ -59,7 +59,7 @@ class Field:
 def evaluate_points(
     model: Any, graph: AtomGraph, needs: Mapping[Point, bool], displacements: Displacements, known: Field | None = None
 ) -> Field:
-    """Energies at all points of `needs`, and forces at those whose value is true.
+    """Evaluate the energies at all points of `needs`, and forces at those whose value is true.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def _evaluate(
 
 
 def displaced(graph: AtomGraph, shift: Tensor | None) -> AtomGraph:
-    """The graph with its atoms moved by (N, 3) Å, its neighbour list as it is, of a reach that is no longer known."""
+    """Return the graph with its atoms moved by (N, 3) Å and its list as it is, of a reach that is no longer known."""
     return graph if shift is None else replace(graph, positions=graph.positions + shift, reach=None)
 
 
 def reaching(graph: AtomGraph, cutoff: float) -> AtomGraph:
-    """The graph with all pairs shorter than `cutoff` (Å) among its edges: itself, or with a new neighbour list."""
+    """Return the graph with all pairs shorter than `cutoff` (Å) among its edges, with a new list if need be."""
     if graph.reach is not None and graph.reach >= cutoff:
         return graph
     device = graph.positions.device
@@ -110,7 +110,7 @@ def reaching(graph: AtomGraph, cutoff: float) -> AtomGraph:
 
 
 def _structures(graph: AtomGraph) -> list[AtomGraph]:
-    """Each structure alone, without edges."""
+    """Return each structure alone, without edges."""
     counts = graph.counts().tolist()
     none = graph.batch.new_zeros(0)
     pieces = zip(graph.numbers.split(counts), graph.positions.detach().split(counts), graph.cell, strict=True)

@@ -73,7 +73,7 @@ class WeakMethod:
 
 
 def method_of(config: WeakConfig) -> WeakMethod:
-    """The row of `config.method`."""
+    """Return the row of `config.method`."""
     return METHODS[config.method]
 
 
@@ -97,7 +97,7 @@ def make_weak(config: WeakConfig, loss: LossConfig, potential: Any) -> Weak | No
 
 
 def list_skin(config: WeakConfig) -> float:
-    """Return by how many Å the neighbour lists of a training must reach beyond the cutoff.
+    """Return the by how many Å the neighbour lists of a training must reach beyond the cutoff.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def _check(method: WeakMethod, config: WeakConfig, loss: LossConfig, potential: 
 
 
 def _one(loss: type[WeakLoss]) -> WeakMethod:
-    """The row of a method that is one loss with `weak.coefficient`."""
+    """Return the row of a method that is one loss with `weak.coefficient`."""
 
     def make(config: WeakConfig, _potential: Any) -> Weak:
         options = _options(config)

@@ -55,7 +55,7 @@ class distance(nn.Module):
         self.name = name
 
     def forward(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar tensor; with weights (n,) each row of the mean counts times its weight."""
+        """Return a scalar tensor; with weights (n,) each row of the mean counts times its weight."""
         target = target.to(prediction.dtype)
         if weights is None:
             return DISTANCES[self.name](prediction, target)

@@ -91,14 +91,14 @@ class WeakLoss(ABC):
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """R of each structure in eV, (B,), from the energies and forces at `needs`."""
+        """Return R of each structure in eV, (B,), from the energies and forces at `needs`."""
 
     def normalised(self, residual: Tensor, graph: AtomGraph) -> Tensor:
-        """Residuals (B,) in eV, or in eV per atom."""
+        """Return the residuals (B,) in eV, or in eV per atom."""
         return residual / graph.counts() if self.normalisation == "per_atom" else residual
 
     def reduce(self, residual: Tensor, graph: AtomGraph) -> Tensor:
-        """Loss from the residuals (B,): scalar tensor."""
+        """Return the loss from the residuals (B,): scalar tensor."""
         residual = self.normalised(residual, graph)
         return DISTANCES[self.distance](residual, torch.zeros_like(residual))
 
@@ -111,7 +111,7 @@ class WeakLoss(ABC):
         generator: torch.Generator | None = None,
         displacements: Displacements | None = None,
     ) -> Tensor:
-        """Loss of a model on a batch, without the weight: scalar tensor, differentiable in the model's weights.
+        """Return the loss of a model on a batch, without the weight: a scalar, differentiable in the model's weights.
 
         Parameters
         ----------
@@ -193,7 +193,7 @@ class PITC(_Ordered):
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """R of each structure in eV, (B,); the equations stand at the head of this file."""
+        """Return R of each structure in eV, (B,); the equations stand at the head of this file."""
         e, f = field.energy, field.forces
         if self.order == "first":
             return e["r+d"] - e["r"] + work(graph, at.d, f["r"])
@@ -218,7 +218,7 @@ class PISC(_Ordered):
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """R of each structure in eV, (B,); the equations stand at the head of this file."""
+        """Return R of each structure in eV, (B,); the equations stand at the head of this file."""
         e, f, leg = field.energy, field.forces, at.d - at.d_prime
         if self.order == "first":
             return e["r+d"] - e["r+d'"] + work(graph, leg, f["r+d'"])
@@ -228,7 +228,7 @@ class PISC(_Ordered):
 
 
 def work(graph: AtomGraph, d: Tensor, forces: Tensor) -> Tensor:
-    """Σ_i d_i·F_i over the atoms of each structure, (B,)."""
+    """Return Σ_i d_i·F_i over the atoms of each structure, (B,)."""
     return graph.sum_over_atoms((d * forces).sum(-1))
 
 

@@ -22,7 +22,7 @@ class TwoPoint(WeakLoss):
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """R of each structure in eV, (B,)."""
+        """Return R of each structure in eV, (B,)."""
         return field.energy["r"] - field.energy["r+d"] - work(graph, at.d, field.forces["r+d"])
 
 
@@ -36,7 +36,7 @@ class TwoPointLabel(WeakLoss):
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """R of each structure in eV, (B,)."""
+        """Return R of each structure in eV, (B,)."""
         assert labels is not None
         return labels["energy"] - field.energy["r+d"] - work(graph, at.d, field.forces["r+d"])
 
@@ -54,7 +54,7 @@ class TaylorLabel(WeakLoss):
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """R of each structure in eV, (B,)."""
+        """Return R of each structure in eV, (B,)."""
         assert labels is not None
         return field.energy["r+d"] - labels["energy"] + work(graph, at.d, labels["forces"])
 
@@ -68,7 +68,7 @@ class Endpoint(WeakLoss):
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """R of each structure in eV, (B,)."""
+        """Return R of each structure in eV, (B,)."""
         direct = field.energy["r"] - work(graph, at.d, field.forces["r"])
         return direct - field.energy["r+d'"] + work(graph, at.d - at.d_prime, field.forces["r+d'"])
 
@@ -86,5 +86,5 @@ class Curvature(WeakLoss):
     def residual(
         self, field: Field, graph: AtomGraph, at: Displacements, labels: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """R of each structure in eV, (B,)."""
+        """Return R of each structure in eV, (B,)."""
         return -0.25 / STEP * work(graph, at.d, field.forces["r+hd"] - field.forces["r-hd"])

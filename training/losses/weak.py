@@ -48,7 +48,7 @@ class WeakSupervision(nn.Module):
     def forward(
         self, model: Any, graph: AtomGraph, labels: Mapping[str, Tensor], *, forces: bool, stress: bool = False
     ) -> Predictions:
-        """`energy` (B,), `forces` (N, 3) and `stress` where asked for, and the residuals (B,) by name of the loss."""
+        """Return `energy` (B,), `forces` (N, 3), `stress` if asked for, and residuals (B,) by name of the loss."""
         needs = self._needs(forces)
         graph = reaching(graph, model.cutoff + largest_relative_shift(self.perturbation.epsilon))
         field, out = Field(), {}
@@ -105,7 +105,7 @@ class NoisyNodes(nn.Module):
     def forward(
         self, model: Any, graph: AtomGraph, labels: Mapping[str, Tensor], *, forces: bool, stress: bool = False
     ) -> Predictions:
-        """`energy` (B,), `forces` (N, 3), `stress` at the jittered structures, and the error of the `noise` (N, 3)."""
+        """Return `energy`, `forces`, `stress` of the jittered structures, and the error of the `noise` (N, 3)."""
         graph = reaching(graph, model.cutoff + largest_relative_shift(self.epsilon))
         noise = uniform(graph, self.epsilon)
         heard: list[tuple[Tensor, Tensor]] = []
@@ -132,7 +132,7 @@ class WeakOutput(UnsupervisedModelOutput):
         super().__init__(name, loss_fn=_ToZero(kind), loss_weight=weight, metrics={})
 
     def calculate_loss(self, pred: Mapping[str, Tensor], target: Any = None) -> Tensor | float:
-        """Weighted loss, 0 where the residual was not computed."""
+        """Return the weighted loss, 0 where the residual was not computed."""
         return super().calculate_loss(pred) if self.name in pred else 0.0
 
 

@@ -54,7 +54,7 @@ def main(
     output: str = "runs/tune",
     prune: bool = True,
 ) -> None:
-    """Entry of `asecalc tune`; exits with 128 + signal when a signal ended the search."""
+    """Search as `asecalc tune` does; exit with 128 + signal when a signal ended the search."""
     try:
         config = load_config(configs, overrides)
         result = tune(config, space, trials=trials, timeout=timeout, output=output, prune=prune)
@@ -117,7 +117,7 @@ def tune(
 
 
 def _with_length(config: TrainConfig) -> TrainConfig:
-    """Settings with a length in epochs, the same for all trials."""
+    """Return the settings with a length in epochs, the same for all trials."""
     if config.run.time is not None:
         raise InputError("run.time gives trials unlike lengths; set run.max_epochs, and --timeout for the whole search")
     if config.run.max_epochs is not None:
@@ -249,7 +249,7 @@ class _Watch(pl.Callback):
 
 
 def _is_of_this_trial(error: InputError, number: int) -> bool:
-    """Whether the next trial may do better: not after a full disk, nor where the plain training fails."""
+    """Return whether the next trial may do better: not after a full disk, nor where the plain training fails."""
     if number == 0 or isinstance(error.__cause__, OSError):
         return False
     return isinstance(error, DataError) or number > 1

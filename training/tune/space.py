@@ -48,7 +48,7 @@ class Parameter:
         return self.choices if self.kind == "choice" else (self.low, self.high)
 
     def suggest(self, trial: Any) -> Any:
-        """The value of an Optuna trial: the one it has, or a new one of its sampler."""
+        """Return the value of an Optuna trial: the one it has, or a new one of its sampler."""
         if self.kind == "choice":
             return trial.suggest_categorical(self.key, self.choices)
         suggest = trial.suggest_int if self.kind == "int" else trial.suggest_float
@@ -56,7 +56,7 @@ class Parameter:
 
 
 def make_space(texts: Sequence[str], config: TrainConfig) -> tuple[list[Parameter], TrainConfig]:
-    """Parameters of a search, and the settings around which it searches.
+    """Make the parameters of a search, and the settings around which it searches.
 
     Without texts these are the coefficients of `weak.method`. A plain training has none: a search of settings that
     only weak supervision reads makes it `piwsl`.

@@ -34,7 +34,7 @@ FREE |= {"data.test", "data.source", "data.level_of_theory"}
 
 
 def open_study(config: TrainConfig, parameters: Sequence[Parameter], folder: Path) -> optuna.Study:
-    """The study in a folder, new where nothing was trained yet.
+    """Open the study in a folder, new where nothing was trained yet.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def stored(folder: Path) -> Iterator[None]:
 
 
 def sampler(seed: int, number: int, n_parameters: int) -> Any:
-    """A tree-structured Parzen estimator whose random numbers are those of trial `number` alone."""
+    """Make a tree-structured Parzen estimator whose random numbers are those of trial `number` alone."""
     entropy = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     # The plain training has no values, and only groups are sampled together in spite of that.
     return optuna.samplers.TPESampler(
@@ -79,7 +79,7 @@ def sampler(seed: int, number: int, n_parameters: int) -> Any:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Without Optuna's own log and its warnings that parts of the sampler may change."""
+    """Silence Optuna's own log and its warnings that parts of the sampler may change."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():

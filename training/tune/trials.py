@@ -53,7 +53,7 @@ class TrialRecord:
 
     @classmethod
     def read(cls, folder: Path, number: int, state: str, values: Mapping[str, Any], note: str = "") -> TrialRecord:
-        """From the log of the run in `folder`, a folder of a search."""
+        """Read the log of the run in `folder`, a folder of a search."""
         rows = read_rows(trial_folder(folder, number) / "log.csv")
         if not rows:
             return cls(number, state, dict(values), note=note)
@@ -98,11 +98,11 @@ class TuneResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         return {"trials": [trial.__dict__ for trial in self.trials], "best": self.best and self.best.number}
 
     def write(self) -> None:
-        """trials.csv, and once there is one, best.yaml and tune.png."""
+        """Write trials.csv, and once there is one, best.yaml and tune.png."""
         write_text(self.folder / "trials.csv", self._csv())
         best = self.best
         if best is None:
@@ -168,7 +168,7 @@ class TuneResult:
 
 
 def trial_folder(folder: Path, number: int) -> Path:
-    """Folder of the run of a trial."""
+    """Return the folder of the run of a trial."""
     return folder / "trials" / f"{number:04d}"
 
 
