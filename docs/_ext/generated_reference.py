@@ -33,11 +33,11 @@ def write_all(app: Any) -> None:
         for name, cls in vars(training_settings).items()
         if name.endswith("Config") and dataclasses.is_dataclass(cls)
     }
-    tables = [_settings_table(cls, f"{name}.", f"## {name}") for name, cls in sections.items()]
+    tables = [_settings_table(cls, f"{name}.", f"## {name}", none="null") for name, cls in sections.items()]
     pages = {
         "commands": _commands(GROUPS),
         "training_settings": "\n".join(tables),
-        "md_settings": _settings_table(md_settings.MDSettings, "", ""),
+        "md_settings": _settings_table(md_settings.MDSettings, "", "", none="None"),
         "protocols": _protocols(md_settings.PROTOCOLS),
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -47,13 +47,15 @@ def write_all(app: Any) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def _settings_table(cls: type, prefix: str, heading: str) -> str:
+def _settings_table(cls: type, prefix: str, heading: str, *, none: str) -> str:
+    """Table of a dataclass; `none` is how the file or the call that holds the settings writes None."""
     documented = ModuleAnalyzer.for_module(cls.__module__).find_attr_docs()
     rows = []
     for field in dataclasses.fields(cls):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         meaning = " ".join(documented.get((cls.__name__, field.name), [])).strip()
-        rows.append(f"| `{prefix}{field.name}` | {_value(default)} | {_cell(meaning)} |")
+        meaning = re.sub(r"\bNone\b", f"`{none}`", meaning)
+        rows.append(f"| `{prefix}{field.name}` | {_value(default, none)} | {_cell(meaning)} |")
     intro = _cell(inspect.getdoc(cls) or "").partition(" Parameters -")[0]
     return "\n".join([heading, "", intro, "", "| setting | default | meaning |", "|---|---|---|", *rows, ""])
 
@@ -108,10 +110,12 @@ def _help(text: str) -> list[str]:
     return lines
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, none: str) -> str:
     if value is None:
-        return ""
-    return "`" + ("true" if value is True else "false" if value is False else str(value) or '""') + "`"
+        return f"`{none}`"
+    if isinstance(value, bool) and none == "null":
+        return f"`{str(value).lower()}`"
+    return f"`{value}`" if str(value) else '`""`'
 
 
 def _cell(text: str) -> str:
