@@ -172,7 +172,7 @@ def attach(
 
 
 def new_lammps(arguments: Sequence[str] = ()) -> Any:
-    """LAMMPS instance with these command-line arguments.
+    """Make a LAMMPS instance with these command-line arguments.
 
     Raises
     ------

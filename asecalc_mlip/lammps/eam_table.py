@@ -63,7 +63,7 @@ class TableCheck:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         return dict(vars(self))
 
 

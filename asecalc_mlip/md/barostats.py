@@ -71,11 +71,11 @@ class ConstantPressure(Integrator):
         _set_degrees(self, self.ndof)
 
     def conserved(self) -> float:
-        """E_total, chains, cell and P V, eV."""
+        """Return E_total, chains, cell and P V, eV."""
         return self.get_conserved_energy()  # type: ignore[attr-defined]
 
     def log_values(self) -> tuple[float, ...]:
-        """Volume (Å³), pressure with its kinetic part (GPa), lengths of the cell vectors (Å)."""
+        """Return volume (Å³), pressure with its kinetic part (GPa), lengths of the cell vectors (Å)."""
         try:
             stress = self.atoms.get_stress(include_ideal_gas=True)
         except InputError:  # a broken geometry, which the monitor names
@@ -83,7 +83,7 @@ class ConstantPressure(Integrator):
         return self.atoms.get_volume(), -float(np.mean(stress[:3])) / GPA, *self.atoms.cell.lengths()
 
     def averages(self, log: dict[str, np.ndarray]) -> dict[str, float]:
-        """Volume and pressure of the second half of the stable frames."""
+        """Return volume and pressure of the second half of the stable frames."""
         if len(log["step"]) < 2:
             return {}
         volume, pressure = (log[name][len(log[name]) // 2 :] for name in ("volume_A3", "pressure_GPa"))
@@ -103,7 +103,7 @@ class IsotropicNPT(ConstantPressure, IsotropicMTKNPT):
     name = "isotropic"
 
     def get_state(self) -> dict:
-        """Exact floats of all that positions, momenta and cell do not tell."""
+        """Return exact floats of all that positions, momenta and cell do not tell."""
         cell = {"volume0": float(self._volume0), "cell0": self._cell0.tolist()}
         return {**_chains(self), **cell, "eps": float(self._eps), "p_eps": float(self._p_eps)}
 
@@ -125,7 +125,7 @@ class FullNPT(ConstantPressure, MTKNPT):
         self._barostat._cell_dof = CELL_DEGREES
 
     def get_state(self) -> dict:
-        """Exact floats of all that positions, momenta and cell do not tell."""
+        """Return exact floats of all that positions, momenta and cell do not tell."""
         return {**_chains(self), "p_g": self._p_g.tolist()}
 
     def set_state(self, state: dict) -> None:

@@ -36,7 +36,7 @@ class Flat:
 
     @classmethod
     def gather(cls, all_atoms: Sequence) -> Flat:
-        """From a list of `ase.Atoms`."""
+        """Gather a list of `ase.Atoms`."""
         sizes = [len(atoms) for atoms in all_atoms]
         positions = np.concatenate([atoms.positions for atoms in all_atoms])
         momenta = np.concatenate([atoms.get_momenta() for atoms in all_atoms])
@@ -46,11 +46,11 @@ class Flat:
         return cls(positions, momenta, np.zeros_like(positions), masses, starts, owner)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Sums over the atoms of each replica: (N, ...) to (B, ...)."""
+        """Return sums over the atoms of each replica: (N, ...) to (B, ...)."""
         return np.add.reduceat(values, self.starts, axis=0)
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """Values of each replica to its atoms: (B, ...) to (N, ...)."""
+        """Return values of each replica to its atoms: (B, ...) to (N, ...)."""
         return values[self.owner]
 
 
@@ -61,7 +61,7 @@ class BatchedNVE:
         self.flat, self.dt = flat, alone[0].dt
 
     def step(self, forces: Forces) -> None:
-        """One step of all replicas; `forces` gives those at the positions as they are then."""
+        """Make one step of all replicas; `forces` gives those at the positions as they are then."""
         flat, half = self.flat, 0.5 * self.dt
         flat.momenta += half * flat.forces
         flat.positions += self.dt * flat.momenta / flat.masses
@@ -69,7 +69,7 @@ class BatchedNVE:
         flat.momenta += half * flat.forces
 
     def write_back(self, index: int) -> None:
-        """Nothing: positions and momenta say it all."""
+        """Do nothing: positions and momenta say it all."""
 
 
 class BatchedLangevin:
@@ -85,7 +85,7 @@ class BatchedLangevin:
         self.held = (sizes > 1)[:, None]  # a single atom has no other motion
 
     def step(self, forces: Forces) -> None:
-        """One step of all replicas; `forces` gives those at the positions as they are then."""
+        """Make one step of all replicas; `forces` gives those at the positions as they are then."""
         flat, dt = self.flat, self.dt
         xi, eta = self._noise()
         kick, shift = self.c3 * xi - self.c4 * eta, self.c5 * eta
@@ -102,7 +102,7 @@ class BatchedLangevin:
         flat.momenta = p - flat.masses * flat.spread(self.held * flat.sum(p) / self.total_mass)
 
     def write_back(self, index: int) -> None:
-        """Nothing: the generator is the replica's own."""
+        """Do nothing: the generator is the replica's own."""
 
     def _noise(self) -> tuple[np.ndarray, np.ndarray]:
         drawn = [
@@ -124,7 +124,7 @@ class BatchedNoseHoover:
         self.ndof = np.array([3 * c._num_atoms_global for c in chains])
 
     def step(self, forces: Forces) -> None:
-        """One step of all replicas; `forces` gives those at the positions as they are then."""
+        """Make one step of all replicas; `forces` gives those at the positions as they are then."""
         flat, half = self.flat, 0.5 * self.dt
         self._chain(half)
         flat.momenta += half * flat.forces
@@ -166,7 +166,7 @@ BATCHED: dict[type, type] = {NVE: BatchedNVE, LangevinFixedCom: BatchedLangevin,
 
 
 def batched(flat: Flat, alone: Sequence) -> BatchedNVE | BatchedLangevin | BatchedNoseHoover:
-    """The integrator of a batch from those of its replicas, which must be of one kind and time step.
+    """Make the integrator of a batch from those of its replicas, which must be of one kind and time step.
 
     Raises
     ------

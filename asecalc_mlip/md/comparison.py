@@ -19,7 +19,7 @@ MIN_REFERENCE_FRAMES = 50
 
 
 def h_error(run: MDRun) -> float | None:
-    """∫|h − h_ref| dr of a molecule; None without a reference of enough frames."""
+    """Return ∫|h − h_ref| dr of a molecule; None without a reference of enough frames."""
     reference = run.reference
     if not isinstance(reference, MoleculeReference) or reference.n_frames < MIN_REFERENCE_FRAMES:
         return None
@@ -32,7 +32,7 @@ def rdfs_of_run(run: MDRun) -> dict[str, RDF]:
 
 
 def rdf_errors(run: MDRun, found: dict[str, RDF]) -> dict[str, dict[str, float]] | None:
-    """∫|Δg| dr (Å) and its share of ∫|g_ref − 1| dr (%) by pair; None without a reference."""
+    """Return ∫|Δg| dr (Å) and its share of ∫|g_ref − 1| dr (%) by pair; None without a reference."""
     if not isinstance(run.reference, PeriodicReference) or not found:
         return None
     targets = run.reference.rdfs_for(run.start)
@@ -46,7 +46,7 @@ def rdf_errors(run: MDRun, found: dict[str, RDF]) -> dict[str, dict[str, float]]
 def to_draw(
     run: MDRun, found: dict[str, RDF], h: float | None
 ) -> tuple[RDF | DistanceHistogram | None, RDF | DistanceHistogram | None, float | None]:
-    """What the figure shows: the function of the run, that of the reference and the error between them."""
+    """Return what the figure shows: the function of the run, that of the reference and the error between them."""
     if not run.atoms.pbc.any():
         known = run.reference.histogram if isinstance(run.reference, MoleculeReference) else None
         return run.histogram, known if h is not None else None, h

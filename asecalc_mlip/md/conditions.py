@@ -32,7 +32,7 @@ _LOG = logging.getLogger("asecalc_mlip")
 
 
 def conditions(settings: MDSettings) -> str:
-    """What is about to run, much of which the model or a protocol may have chosen."""
+    """Tell what is about to run, much of which the model or a protocol may have chosen."""
     low, high = _ends(settings)
     kelvin = f"{low:g} K" if low == high else f"{low:g} to {high:g} K"
     parts = [settings.ensemble.upper(), settings.thermostat, kelvin, f"{settings.timestep_fs:g} fs"]
@@ -55,7 +55,7 @@ def warn_of(atoms: Atoms, settings: MDSettings, reference: Any = None) -> None:
 
 
 def time_step_note(atoms: Atoms, timestep_fs: float) -> str | None:
-    """A sentence when the time step (fs) is long for the hydrogen in a structure, else None."""
+    """Return a sentence when the time step (fs) is long for the hydrogen in a structure, else None."""
     light = 1 in atoms.numbers and atoms.get_masses()[atoms.numbers == 1].min() < 1.5
     if not light or timestep_fs <= LONGEST_WITH_HYDROGEN_FS:
         return None
@@ -66,12 +66,12 @@ def time_step_note(atoms: Atoms, timestep_fs: float) -> str | None:
 
 
 def usual_timestep_fs(atoms: Atoms) -> float:
-    """A time step that the lightest atoms of a structure bear, fs."""
+    """Return a time step that the lightest atoms of a structure bear, fs."""
     return 0.5 if 1 in atoms.numbers else 1.0
 
 
 def known_temperatures(card: Any, reference: Any = None) -> tuple[float, float] | None:
-    """Lowest and highest temperature (K) of the data of a model, as its card or else the reference tells, or None."""
+    """Return lowest and highest temperature (K) of the data of a model, as its card or the reference tells, or None."""
     known = temperatures_of(card)
     return getattr(reference, "temperatures_K", None) if known is None else known
 

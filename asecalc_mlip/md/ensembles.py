@@ -52,7 +52,7 @@ class Ensemble:
 
 
 def make_integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Integrator:
-    """The integrator that `settings` ask for, attached to `atoms`, which have momenta and a calculator."""
+    """Make the integrator that `settings` ask for, attached to `atoms`, which have momenta and a calculator."""
     return ENSEMBLES[settings.ensemble].make(atoms, settings, rng)
 
 

@@ -43,7 +43,7 @@ class RunFiles:
         self.directory = Path(directory)
 
     def path(self, name: str) -> Path:
-        """Path of one of the files."""
+        """Return path of one of the files."""
         return self.directory / name
 
     @property
@@ -111,13 +111,13 @@ class RunFiles:
         self.append(LOG, (",".join(repr(v) for v in values) + "\n").encode())
 
     def read_log(self) -> dict[str, np.ndarray]:
-        """The log by columns, each an (n,) array."""
+        """Read the log by columns, each an (n,) array."""
         columns = self.log_columns()
         table = np.genfromtxt(self.path(LOG), delimiter=",", skip_header=1, ndmin=2)
         return {name: table[:, k] if table.size else np.zeros(0) for k, name in enumerate(columns)}
 
     def log_columns(self) -> tuple[str, ...]:
-        """Names of the columns of the log, which older versions may have begun with fewer."""
+        """Read the names of the columns of the log, which older versions may have begun with fewer."""
         with open(self.path(LOG), encoding="utf-8") as file:
             return tuple(file.readline().strip().split(","))
 
@@ -145,7 +145,7 @@ class RunFiles:
         self.write_bytes(RESTART, buffer.getvalue())
 
     def load_restart(self) -> tuple[dict[str, np.ndarray], dict]:
-        """Arrays and meta data of the restart file."""
+        """Read arrays and meta data of the restart file."""
         path = self.path(RESTART)
         if not path.exists():
             raise InputError(
@@ -162,7 +162,7 @@ class RunFiles:
             ) from None
 
     def summary(self) -> dict | None:
-        """The summary of a run that was reported, else None."""
+        """Read the summary of a run that was reported; None where there is none."""
         try:
             return read_json(self.path(SUMMARY), "summary")
         except InputError:
@@ -187,13 +187,13 @@ class RunFiles:
 
 
 def extra_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
-    """Masses, charges, tags and other numbers by atom that a calculator or the integrator may read."""
+    """Return masses, charges, tags and other numbers by atom that a calculator or the integrator may read."""
     known = ("numbers", "positions", "momenta")
     return {k: v for k, v in atoms.arrays.items() if k not in known and v.dtype.kind in "biuf"}
 
 
 def stored_atoms(arrays: dict[str, np.ndarray], meta: dict) -> Atoms:
-    """The start structure of a run from its restart file."""
+    """Make the start structure of a run from its restart file."""
     atoms = Atoms(meta["symbols"], arrays["start_positions"], cell=arrays["start_cell"], pbc=arrays["pbc"])
     for name, values in arrays.items():
         if name.startswith("atoms_"):
@@ -209,7 +209,7 @@ def _frame_bytes(atoms: Atoms) -> bytes:
 
 
 def frame(atoms: Atoms, energy: float, forces: np.ndarray, **info) -> Atoms:
-    """A copy with positions, momenta, cell, energy (eV), forces (eV/Å) and `info`, and without anything else.
+    """Copy positions, momenta, cell, energy (eV), forces (eV/Å) and `info`, and nothing else.
 
     Masses are kept where they are not the standard ones (deuterium).
     """

@@ -51,25 +51,25 @@ class Integrator:
     if TYPE_CHECKING:
 
         def step(self, *arguments: Any) -> Any:
-            """One time step; ASE's class has it."""
+            """Make one time step; ASE's class has it."""
 
     def begin_step(self, step: int) -> None:
-        """Called before step number `step`, for what changes in time."""
+        """Prepare step number `step`, for what changes in time."""
 
     def conserved(self) -> float:
-        """What stays constant, eV; NaN where nothing does."""
+        """Return what stays constant, eV; NaN where nothing does."""
         return self.atoms.get_potential_energy() + self.atoms.get_kinetic_energy()
 
     def log_values(self) -> tuple[float, ...]:
-        """Numbers of `columns` for the frame as it is now."""
+        """Return numbers of `columns` for the frame as it is now."""
         return ()
 
     def averages(self, log: dict[str, np.ndarray]) -> dict[str, float]:
-        """Numbers for the summary from the stable frames of the log, the unit in the name."""
+        """Return numbers for the summary from the stable frames of the log, the unit in the name."""
         return {}
 
     def get_state(self) -> dict:
-        """What positions, momenta and cell do not tell, as exact plain values."""
+        """Return what positions, momenta and cell do not tell, as exact plain values."""
         return {}
 
     def set_state(self, state: dict) -> None:
@@ -77,7 +77,7 @@ class Integrator:
 
 
 def degrees_of_freedom(atoms: Atoms, *, spins: bool = False) -> int:
-    """Number of quadratic kinetic terms that are free to move, see the table at the top."""
+    """Count the quadratic kinetic terms that are free to move, see the table at the top."""
     n = len(atoms)
     if n == 1:
         return 3
@@ -110,7 +110,7 @@ def maxwell_boltzmann(atoms: Atoms, temperature_K: float, rng: np.random.Generat
 
 
 def refuse_constraints(atoms: Atoms) -> None:
-    """Constraints change degrees of freedom and need integrators that know them; say so rather than be wrong.
+    """Refuse constraints, which change degrees of freedom and need integrators that know them.
 
     The constraint that Langevin dynamics itself puts on the centre of mass is no obstacle.
     """

@@ -106,7 +106,7 @@ def stored_run(
     identity: dict | None = None,
     kind: type[MDRun] = MDRun,
 ) -> MDRun:
-    """A run that was begun in `output`, for `run` or `resume`; settings None: those of its restart file."""
+    """Open a run that was begun in `output`, for `run` or `resume`; settings None: those of its restart file."""
     arrays, meta = RunFiles(output).load_restart()
     atoms = stored_atoms(arrays, meta)
     atoms.calc = calculator
@@ -117,7 +117,7 @@ def stored_run(
 
 
 def folder_for(settings: MDSettings, identity: dict | None = None) -> Path:
-    """Folder of a run, named by its settings: the one where a run with the same settings is, or the next free one."""
+    """Name the folder of a run by its settings: the one that has a run with the same settings, or the next free one."""
     stem = f"{settings.ensemble}-{Path(settings.model).stem}-{settings.temperature_K:g}K-seed{settings.seed}"
     number, folder = 1, Path(stem)
     while folder.exists() and not _is_same(RunFiles(folder), settings, identity or {}):

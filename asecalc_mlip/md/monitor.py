@@ -43,10 +43,14 @@ class Failure:
 
     Attributes
     ----------
-    kind : "not finite", "volume", "bond break", "collapse", "evaporation", "temperature" or "rdf"
-    message : a sentence with atoms, values and limits
-    atoms : the atoms concerned, counted from 0
-    value, limit : the number that was out of bounds, and the bound
+    kind : str
+        "not finite", "volume", "bond break", "collapse", "evaporation", "temperature" or "rdf".
+    message : str
+        A sentence with atoms, values and limits.
+    atoms : tuple of int
+        The atoms concerned, counted from 0.
+    value, limit : float
+        The number that was out of bounds, and the bound.
     """
 
     kind: str
@@ -56,7 +60,7 @@ class Failure:
     limit: float = math.nan
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
@@ -66,11 +70,18 @@ class Extremes:
 
     Attributes
     ----------
-    closest_ratio : smallest distance over the sum of the covalent radii, periodic images included
-    closest_A, closest_pair : that distance in Å and its atoms
-    largest_force : largest |F| of an atom, eV/Å
-    force_frames : frames with |F| above `force_limit` on any atom
-    force_limit : mean + 5 std of |F| in the training data, eV/Å; None if it is not known
+    closest_ratio : float or None
+        Smallest distance over the sum of the covalent radii, periodic images included.
+    closest_A : float or None
+        That distance, Å.
+    closest_pair : str or None
+        Its atoms, such as "O7-C10".
+    largest_force : float
+        Largest |F| of an atom, eV/Å.
+    force_frames : int
+        Frames with |F| above `force_limit` on any atom.
+    force_limit : float or None
+        Mean + 5 std of |F| in the training data, eV/Å; None if it is not known.
     """
 
     closest_ratio: float | None = None
@@ -86,13 +97,19 @@ class Monitor:
 
     Parameters
     ----------
-    atoms : start structure: atoms that have no neighbour in it are not expected to have one later
-    temperature_K : temperature of the run; may be set anew during the run
-    ndof : degrees of freedom
-    reference : MoleculeReference: bonds must hold to 0.5 Å. PeriodicReference: g(r), averaged over a sliding window
-        of 1 ps (ten frames if these are more), must stay within its threshold. None: neither rule.
-    frame_fs : time between two frames in fs, which decides the number of frames in the window
-    force_limit : |F| in eV/Å above which a frame is counted in `extremes`; it is no failure
+    atoms : Atoms
+        Start structure: atoms that have no neighbour in it are not expected to have one later.
+    temperature_K : float
+        Temperature of the run, K; may be set anew during the run.
+    ndof : int
+        Degrees of freedom.
+    reference : Reference, optional
+        Of a molecule: bonds must hold to 0.5 Å. Of a periodic system: g(r), averaged over a sliding window of 1 ps (ten
+        frames if these are more), must stay within its threshold. Else neither is a rule.
+    frame_fs : float
+        Time between two frames, fs, which decides the number of frames in the window.
+    force_limit : float, optional
+        |F| in eV/Å above which a frame is counted in `extremes`; it is no failure.
 
     Source of the limits: Fu et al., TMLR 2023 (bonds, g(r)); the others are this project's, see `Failure`.
     """
@@ -123,7 +140,7 @@ class Monitor:
 
     @classmethod
     def for_run(cls, atoms: Atoms, settings: MDSettings, reference: Reference | None = None) -> Monitor:
-        """Monitor of a run of `atoms`, whose calculator may know the forces of its training data.
+        """Make the monitor of a run of `atoms`, whose calculator may know the forces of its training data.
 
         `settings` say whether the bonds or the g(r) of the reference are a rule.
         """
@@ -141,14 +158,18 @@ class Monitor:
     def check(
         self, atoms: Atoms, *, energy: float = 0.0, forces: np.ndarray | None = None, temperature: float | None = None
     ) -> Failure | None:
-        """Judge one frame; the first thing found wrong, or None.
+        """Judge one frame; return the first thing found wrong, or None.
 
         Parameters
         ----------
-        atoms : the frame
-        energy : eV
-        forces : (n, 3) array, eV/Å
-        temperature : K; None leaves that check out
+        atoms : Atoms
+            The frame.
+        energy : float
+            eV.
+        forces : (n, 3) array, optional
+            eV/Å.
+        temperature : float, optional
+            K; None leaves that check out.
         """
         failure = self._finite(atoms, energy, forces) or self._volume(atoms)
         if failure:
@@ -163,11 +184,11 @@ class Monitor:
         )
 
     def get_state(self) -> dict:
-        """What the next check depends on, apart from `get_window`."""
+        """Return what the next check depends on, apart from `get_window`."""
         return {"temperatures": list(self._temperatures), "extremes": asdict(self.extremes)}
 
     def get_window(self) -> np.ndarray:
-        """g(r) of the frames in the window, (n_frames, bins)."""
+        """Return g(r) of the frames in the window, (n_frames, bins)."""
         return np.array(self._window) if self._window else np.zeros((0, 0))
 
     def set_state(self, state: Mapping, window: Iterable[np.ndarray]) -> None:
@@ -179,7 +200,7 @@ class Monitor:
         self._window.extend(window)
 
     def rdf_error(self) -> float | None:
-        """∫|g − g_ref| dr of the window in Å; None before the window is full or without a reference."""
+        """Return ∫|g − g_ref| dr of the window in Å; None before the window is full or without a reference."""
         if len(self._window) < self.window_frames:
             return None
         mean = np.mean(self._window, axis=0)
@@ -303,7 +324,7 @@ def _name(atoms: Atoms, index: int) -> str:
 
 
 def force_limit(calculator: Any, reference: Reference | None) -> float | None:
-    """Mean + 5 std of |F| in eV/Å over the training data, from the model's card or the reference; None: not known."""
+    """Return mean + 5 std of |F| (eV/Å) in the training data, from the model's card or the reference, or None."""
     known = force_statistics(getattr(calculator, "card", None))
     if known is not None:
         return known[0] + 5.0 * known[1]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 import sys
 import time
-from pathlib import Path
 
 from ase import Atoms
 from tqdm import tqdm
@@ -34,7 +33,7 @@ class Progress:
 
     def __init__(self, settings: MDSettings, step: int, show: bool | None) -> None:
         self._settings, self._first, self._begun = settings, step, time.perf_counter()
-        room = show or (sys.stderr.isatty() and shutil.get_terminal_size((0, 0)).columns > 0)
+        room = show or _columns() > 0
         self._lines = show is None and not room
         self._told, self._told_at = step, self._begun
         self._bar = tqdm(
@@ -80,24 +79,27 @@ class Progress:
         return self._lines and far and time.perf_counter() - self._told_at >= SECONDS_BETWEEN_LINES
 
 
-def program() -> str | None:
-    """How a script was called, for its usage: "asecalc relax"; None leaves that to argparse."""
-    return f"asecalc {sys.argv[1]}" if Path(sys.argv[0]).stem == "asecalc" and len(sys.argv) > 1 else None
+def _columns() -> int:
+    """Width of the terminal that standard error is; 0 if it is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 def calculator_stats(calculator) -> dict:
-    """What the calculator says about itself, an empty dict if it says nothing."""
+    """Return what the calculator says about itself, an empty dict if it says nothing."""
     stats = calculator.stats() if callable(getattr(calculator, "stats", None)) else {}
     return stats if isinstance(stats, dict) else {}
 
 
 def rates(stats: dict) -> dict[str, str]:
-    """Rates (numbers between 0 and 1, such as the hit rate of the neighbour list) among the stats, as percentages."""
+    """Return the rates among the stats (between 0 and 1, as the hit rate of the neighbour list), as percentages."""
     wanted = {k: v for k, v in stats.items() if k.endswith("rate") and isinstance(v, (int, float))}
     return {k.replace("_", " "): f"{100 * v:.0f} %" for k, v in wanted.items()}
 
 
 def time_shares(stats: dict, wall_s: float) -> dict[str, float]:
-    """Share of the wall time of each `seconds_…` among the stats, and of everything else (integrator, files)."""
+    """Return the share of wall time of each `seconds_…` among the stats, and of everything else (integrator, files)."""
     shares = {k.removeprefix("seconds_"): v / wall_s for k, v in stats.items() if k.startswith("seconds_")}
     return {**shares, "rest": 1.0 - sum(shares.values())} if shares else {}

@@ -32,11 +32,11 @@ class BatchedModel:
         self.energy, self.forces = 0.0, np.zeros((0, 3))
 
     def get_potential_energy(self, atoms: Atoms | None = None, force_consistent: bool = False) -> float:
-        """eV."""
+        """Return the energy, eV."""
         return self.energy
 
     def get_forces(self, atoms: Atoms | None = None) -> np.ndarray:
-        """eV/Å."""
+        """Return the forces, eV/Å."""
         return self.forces
 
 
@@ -48,7 +48,7 @@ class Replica(MDRun):
         self.state.wall_s += seconds
 
     def after_step(self) -> bool:
-        """Frame and restart point where they are due; whether the run has ended."""
+        """Take frame and restart point where they are due; return whether the run has ended."""
         state, settings = self.state, self.settings
         if state.step % settings.interval == 0:
             self.take_frame()
@@ -57,7 +57,7 @@ class Replica(MDRun):
         return self.ended
 
     def due(self) -> bool:
-        """Whether anything is to be done after this step."""
+        """Return whether anything is to be done after this step."""
         step, settings = self.state.step, self.settings
         return step % settings.interval == 0 or step % settings.restart_every == 0 or step >= settings.steps
 
@@ -79,7 +79,8 @@ class Batch:
 
     Parameters
     ----------
-    replicas : of one model, integrator, time step and periodicity
+    replicas : sequence of Replica
+        Of one model, integrator, time step and periodicity.
     calculator : PIWSLCalculator
     """
 
@@ -94,13 +95,13 @@ class Batch:
         self._set(list(replicas))
 
     def evaluate(self) -> dict[int, str]:
-        """Compute forces and energies where the replicas are; messages of those that the model refuses, by index."""
+        """Compute forces and energies; return messages of the replicas that the model refuses, by index."""
         refused: dict[int, str] = {}
         self.flat.forces = self._forces(refused)
         return refused
 
     def step(self) -> dict[int, str]:
-        """One step; as `evaluate`."""
+        """Make one step of all; as `evaluate`."""
         refused: dict[int, str] = {}
         begun = time.perf_counter()
         self.integrator.step(lambda: self._forces(refused))
@@ -192,10 +193,14 @@ def run_replicas(
 
     Parameters
     ----------
-    batch : with forces (`Batch.evaluate`)
-    report : called with each replica that ended and its summary
-    stop : asked after every step whether to leave off; the replicas then stay at their restart points
-    tick : called with the number of replica steps made
+    batch : Batch
+        With forces (`Batch.evaluate`).
+    report : callable
+        Called with each replica that ended and its summary.
+    stop : callable
+        Asked after every step whether to leave off; the replicas then stay at their restart points.
+    tick : callable
+        Called with the number of replica steps made.
 
     Raises
     ------

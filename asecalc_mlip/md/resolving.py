@@ -107,7 +107,7 @@ class Resolved:
         return {name: value for name, value in named.items() if value}
 
     def settings(self, ensemble: str = "nvt", **given: Any) -> MDSettings:
-        """Settings of a run: the options that are `given`, else what the model suggests, else defaults.
+        """Make the settings of a run: the options that are `given`, else what the model suggests, else defaults.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class Resolved:
         return make_settings(ensemble, {"model": self.name, "structure": self.structure_name, **named, **known})
 
     def suggestions(self, ensemble: str) -> dict[str, Any]:
-        """What of `suggested` counts: a protocol for this ensemble, or a temperature where no protocol is named."""
+        """Return what of `suggested` counts: a protocol of this ensemble, or a temperature if no protocol is named."""
         named = self.suggested
         if "protocol" not in named:
             return named
@@ -130,7 +130,7 @@ class Resolved:
         return {"protocol": named["protocol"]} if own else {}
 
     def calculator(self, *, device: str = "auto", dtype: Dtype = "float32") -> Any:
-        """Calculator of the model, or the one that stands in for it."""
+        """Make a calculator of the model, or return the one that stands in for it."""
         if self.stand_in is not None:
             return self.stand_in
         from asecalc_mlip.calculators.piwsl import PIWSLCalculator
@@ -139,7 +139,7 @@ class Resolved:
         return PIWSLCalculator(self.model, device=device, dtype=dtype)
 
     def reference_for(self, atoms: Atoms) -> Reference | None:
-        """The reference for a structure, or None where there is none that fits.
+        """Return the reference for a structure, or None where there is none that fits.
 
         One that comes with the model is used only if it fits: the same molecule, whole by its bonds, or a periodic
         system of elements that the reference data have.

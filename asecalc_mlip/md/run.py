@@ -231,7 +231,7 @@ class MDRun:
         self._refresh_calculator()
 
     def refused(self) -> bool:
-        """End a run whose geometry the calculator refuses, if the monitor finds it broken too; whether it does."""
+        """End a run whose geometry the calculator refuses, if the monitor finds it broken too; say whether it does."""
         failure = self.monitor.check(self.atoms)
         if failure is not None:
             self._broken(failure, np.nan, np.full((len(self.atoms), 3), np.nan))
@@ -338,7 +338,7 @@ def check_identity(stored: dict, now: dict) -> None:
 
 
 def ended_run(files: RunFiles, steps: int) -> dict | None:
-    """The summary of a run that broke, or made all of `steps`; None where it can go on."""
+    """Read the summary of a run that broke, or made all of `steps`; None where it can go on."""
     summary = files.summary()
     if summary is None or not files.begun:
         return None
@@ -347,7 +347,7 @@ def ended_run(files: RunFiles, steps: int) -> dict | None:
 
 
 def ended_before(directory: str | os.PathLike, settings: MDSettings, identity: dict | None = None) -> MDResult | None:
-    """What a run in a folder came to; None where it can go on, or there is none.
+    """Read what a run in a folder came to; None where it can go on, or there is none.
 
     Raises
     ------

@@ -88,7 +88,7 @@ class MDSettings:
         row.check(self)
 
     def target_K(self, step: int) -> float:
-        """Temperature that the thermostat holds at `step`."""
+        """Return temperature that the thermostat holds at `step`."""
         if self.temperature_end_K is None or not self.ramp_steps:
             return self.temperature_K
         done = min(1.0, step / self.ramp_steps)
@@ -128,12 +128,12 @@ class MDSettings:
         return self.interval * math.ceil(RESTART_STEPS / self.interval)
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 def make_settings(ensemble: str, given: Mapping[str, Any] | None = None) -> MDSettings:
-    """Settings from defaults, then the protocol, then the options that were `given`.
+    """Make settings from defaults, then the protocol, then the options that were `given`.
 
     Parameters
     ----------
@@ -154,12 +154,12 @@ def make_settings(ensemble: str, given: Mapping[str, Any] | None = None) -> MDSe
 
 
 def protocols() -> dict[str, dict[str, Any]]:
-    """The named protocols of protocols.yaml: description, ensemble, seeds and settings of each."""
+    """Read the named protocols of protocols.yaml: description, ensemble, seeds and settings of each."""
     return yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8"))
 
 
 def load_protocol(name: str, ensemble: str) -> dict[str, Any]:
-    """The settings of one named protocol, which must be for this ensemble."""
+    """Read the settings of one named protocol, which must be for this ensemble."""
     known = protocols()
     if name not in known:
         raise InputError(f"there is no protocol {name!r}; there are {', '.join(sorted(known))}")
@@ -173,7 +173,7 @@ def load_protocol(name: str, ensemble: str) -> dict[str, Any]:
 
 
 def continue_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> MDSettings:
-    """Settings of a run that goes on: the stored ones; `given` ones must agree with them, only `steps` may grow.
+    """Make settings of a run that goes on: the stored ones; `given` ones must agree with them, only `steps` may grow.
 
     Parameters
     ----------

@@ -57,13 +57,13 @@ class MDResult:
         return 0 if self.stable else 1
 
     def report(self) -> str:
-        """The result in some lines, for people."""
+        """Tell the result in some lines, for people."""
         how = "was complete already" if self.stable else "broke already and cannot go on"
         told = f"The run in {self.directory} {how}; its result:\n" if self.had_ended else ""
         return told + summary_text(self.summary, str(self.directory))
 
     def log(self) -> dict[str, np.ndarray]:
-        """log.csv by columns, each an (n,) array: step, time_ps, temperature_K, epot_eV and others."""
+        """Read log.csv by columns, each an (n,) array: step, time_ps, temperature_K, epot_eV and others."""
         return RunFiles(self.directory).read_log()
 
     @property
@@ -84,7 +84,7 @@ def write_report(run: MDRun, *, figure: bool = True) -> dict:
 
 
 def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> dict:
-    """Everything a report needs, as plain values with the unit in the name."""
+    """Gather everything a report needs, as plain values with the unit in the name."""
     state, settings = run.state, run.settings
     dt_ps = settings.timestep_fs * 1e-3
     done = state.step - run.first_step
@@ -125,7 +125,7 @@ def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> d
 
 
 def summary_text(summary: dict, directory: str) -> str:
-    """The last lines of a run, for people."""
+    """Tell the result of a run in some lines, for people."""
     settings, failure = summary["settings"], summary["failure"]
     if failure:
         head = f"UNSTABLE at {failure['time_ps']:g} ps ({failure['kind']}): {failure['message']}."

@@ -110,11 +110,11 @@ class NoseHoover(Thermostat, NoseHooverChainNVT):
         self._thermostat._kT = units.kB * temperature_K
 
     def conserved(self) -> float:
-        """E_total plus the energy of the chain, eV."""
+        """Return E_total plus the energy of the chain, eV."""
         return super().conserved() + self._thermostat.get_thermostat_energy()
 
     def get_state(self) -> dict:
-        """Chain variables as exact floats."""
+        """Return chain variables as exact floats."""
         return {"eta": self._thermostat._eta.tolist(), "p_eta": self._thermostat._p_eta.tolist()}
 
     def set_state(self, state: dict) -> None:
@@ -147,11 +147,11 @@ class BussiRescaling(Thermostat, Bussi):
         self.target_kinetic_energy = 0.5 * self.temp * self.ndof
 
     def conserved(self) -> float:
-        """E_total less what the thermostat put in, eV."""
+        """Return E_total less what the thermostat put in, eV."""
         return super().conserved() - self.transferred_energy
 
     def get_state(self) -> dict:
-        """State of the random numbers and exchanged energy."""
+        """Return state of the random numbers and exchanged energy."""
         return {"rng": self.rng.bit_generator.state, "transferred_energy": float(self.transferred_energy)}
 
     def set_state(self, state: dict) -> None:
@@ -183,11 +183,11 @@ class LangevinFixedCom(Thermostat, Langevin):
         self.set_temperature(temperature_K=temperature_K)
 
     def conserved(self) -> float:
-        """Langevin dynamics has no conserved energy: NaN."""
+        """Return NaN: Langevin dynamics has no conserved energy."""
         return float("nan")
 
     def get_state(self) -> dict:
-        """State of the random numbers."""
+        """Return state of the random numbers."""
         return {"rng": self.rng.bit_generator.state}
 
     def set_state(self, state: dict) -> None:
@@ -217,24 +217,24 @@ class Ramp(Integrator):
         self.thermostat.set_target(self.target_K)
 
     def step(self, *arguments: Any) -> Any:
-        """One time step of the thermostat."""
+        """Make one time step of the thermostat."""
         return self.thermostat.step(*arguments)
 
     def conserved(self) -> float:
-        """As the thermostat has it, eV."""
+        """Return what the thermostat conserves, eV."""
         return self.thermostat.conserved()
 
     def log_values(self) -> tuple[float, ...]:
-        """Temperature of the thermostat, K."""
+        """Return temperature of the thermostat, K."""
         assert self.target_K is not None
         return (self.target_K,)
 
     def averages(self, log: dict[str, np.ndarray]) -> dict[str, float]:
-        """Temperature that was reached before anything broke."""
+        """Return temperature that was reached before anything broke."""
         return {"reached_K": float(log["target_K"][-1])} if len(log["target_K"]) else {}
 
     def get_state(self) -> dict:
-        """That of the thermostat."""
+        """Return that of the thermostat."""
         return self.thermostat.get_state()
 
     def set_state(self, state: dict) -> None:

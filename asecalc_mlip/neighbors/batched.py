@@ -44,7 +44,7 @@ class BatchedNeighborCache:
     def graph(
         self, numbers: Tensor, positions: Tensor, cell: Tensor, batch: Tensor, pbc: Any, check: Any = None
     ) -> AtomGraph:
-        """Graph with exactly the edges shorter than the cutoff.
+        """Make the graph with exactly the edges shorter than the cutoff.
 
         Parameters
         ----------

@@ -20,7 +20,7 @@ LONG = 100.0
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """All directed pairs shorter than `cutoff`, periodic images included, sorted by centre, neighbour and shift.
+    """Find all directed pairs shorter than `cutoff`, periodic images included, sorted by centre, neighbour and shift.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def _pbc_spanned(cell: np.ndarray, pbc: np.ndarray) -> bool:
 
 
 def complete_box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """The cell, with unit vectors normal to the others where it is not periodic, so that it can be inverted."""
+    """Complete the cell by unit vectors normal to the others where it is not periodic, so that it can be inverted."""
     box = np.where(pbc[:, None], cell, 0.0)
     missing = np.flatnonzero(~pbc)
     if len(missing):

@@ -75,7 +75,7 @@ class NeighborCache:
         *,
         trim: bool = True,
     ) -> AtomGraph:
-        """Graph of a structure on a device; the first four arguments as for `neighbor_list`.
+        """Make the graph of a structure on a device; the first four arguments as for `neighbor_list`.
 
         With `trim` it has exactly the edges shorter than the cutoff. Without, those in the skin too: their filters are
         zero, and as long as the list holds all tensors but the positions are the same objects, so that nothing else

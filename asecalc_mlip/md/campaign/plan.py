@@ -53,7 +53,7 @@ class Campaign:
 
     @classmethod
     def stored(cls, directory: str | os.PathLike) -> Campaign:
-        """The one that was planned in a folder; InputError where there is none, or its models have changed."""
+        """Read the one that was planned in a folder; InputError where there is none, or its models have changed."""
         return cls(Path(directory), read_plan(Path(directory)))
 
 
@@ -168,7 +168,7 @@ def run_campaign(
         signal = in_processes(directory, todo, processes=processes, device=device, hidden=hidden)
     else:
         signal = _here(directory, todo, device, hidden)
-    return report_campaign(directory, runs, signal)
+    return report_campaign(directory, runs, signal, had_ended=not todo)
 
 
 def check_means(*, batch_size: int, processes: int, dask: str | None) -> None:

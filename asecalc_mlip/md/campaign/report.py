@@ -23,10 +23,16 @@ class CampaignReport:
 
     Attributes
     ----------
-    rows : for each model and temperature: runs, stable ones, survival, failures, errors of h(r) or g(r)
-    n_runs, n_ended : of the whole campaign
-    directory : where it lies
-    signal : the signal that stopped it, or None
+    rows : list of dict
+        For each model and temperature: runs, stable ones, survival, failures, errors of h(r) or g(r).
+    n_runs, n_ended : int
+        Of the whole campaign.
+    directory : str
+        Where it lies.
+    signal : int or None
+        The signal that stopped it.
+    had_ended : bool
+        Whether all runs had ended before it was asked for again.
     """
 
     rows: list[dict]
@@ -34,6 +40,7 @@ class CampaignReport:
     n_ended: int
     directory: str
     signal: int | None = None
+    had_ended: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -41,12 +48,13 @@ class CampaignReport:
         return 128 + self.signal if self.signal else 0
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {"n_runs": self.n_runs, "n_ended": self.n_ended, "groups": self.rows}
 
     def __repr__(self) -> str:
         head = f"{'model':<20} {'T (K)':>7} {'runs':>5} {'stable':>7} {'stable time (ps)':>17} {'error':>16}  failures"
-        lines = [head, *(_row(row) for row in self.rows)]
+        told = [f"The campaign in {self.directory} was complete already; its result:"] if self.had_ended else []
+        lines = [*told, head, *(_row(row) for row in self.rows)]
         if self.n_ended < self.n_runs:
             lines.append(
                 f"{self.n_runs - self.n_ended} of {self.n_runs} runs are not finished; the same command continues them"
@@ -54,7 +62,9 @@ class CampaignReport:
         return "\n".join([*lines, f"Files: {self.directory}"])
 
 
-def report_campaign(directory: Path, runs: Sequence[Run], signal: int | None = None) -> CampaignReport:
+def report_campaign(
+    directory: Path, runs: Sequence[Run], signal: int | None = None, *, had_ended: bool = False
+) -> CampaignReport:
     """Gather the summaries of the runs that ended, write campaign_summary.json and survival.png."""
     groups: dict[tuple[str, float], list[dict]] = {}
     ended = 0
@@ -65,7 +75,7 @@ def report_campaign(directory: Path, runs: Sequence[Run], signal: int | None = N
         groups.setdefault(key, []).extend([summary] if summary else [])
     curves = {key: _curve(found) for key, found in groups.items() if found}
     rows = [_group(*key, found, curves[key]) for key, found in groups.items() if found]
-    report = CampaignReport(rows, len(runs), ended, str(directory), signal)
+    report = CampaignReport(rows, len(runs), ended, str(directory), signal, had_ended)
     RunFiles(directory).write_json(REPORT, report.to_dict())
     if curves:
         from asecalc_mlip.plots.style import figure_bytes

@@ -33,12 +33,18 @@ class Run:
 
     Attributes
     ----------
-    name : of its directory
-    model : path of the .pt file
-    sha256 : of the model's content
-    start : number of the start structure in starts.extxyz
-    settings : as `MDSettings.to_dict`
-    reference : path of a reference file given for all, or None (the model's own)
+    name : str
+        Of its directory.
+    model : str
+        Path of the .pt file.
+    sha256 : str
+        Of the model's content.
+    start : int
+        Number of the start structure in starts.extxyz.
+    settings : dict
+        As `MDSettings.to_dict`.
+    reference : str or None
+        Path of a reference file given for all; None: the model's own.
     """
 
     name: str
@@ -49,7 +55,7 @@ class Run:
     reference: str | None = None
 
     def make_settings(self) -> MDSettings:
-        """Its settings."""
+        """Return its settings."""
         return MDSettings(**self.settings)
 
 
@@ -61,7 +67,7 @@ def plan_runs(
     make: Callable[[str, float, int], MDSettings],
     reference: str | None = None,
 ) -> list[Run]:
-    """All combinations; `make` gives the settings of a model, a temperature (K) and a seed.
+    """Return all combinations; `make` gives the settings of a model, a temperature (K) and a seed.
 
     The first model, start and temperature take the seeds as they are, all others numbers of their own made from them,
     which their settings have: under the same noise trajectories of like systems become one and the same (Uberuaga,
@@ -108,14 +114,14 @@ def write_plan(directory: Path, runs: Sequence[Run], starts: Sequence[Atoms]) ->
 
 
 def starts_text(starts: Sequence[Atoms]) -> bytes:
-    """Start structures as their file has them."""
+    """Return start structures as their file has them."""
     buffer = io.StringIO()
     ase.io.write(buffer, list(starts), format="extxyz")
     return buffer.getvalue().encode()
 
 
 def read_plan(directory: Path) -> list[Run]:
-    """The runs of a campaign.
+    """Read the runs of a campaign.
 
     Raises
     ------
@@ -135,13 +141,13 @@ def read_plan(directory: Path) -> list[Run]:
 
 
 def summary_of(directory: Path, run: Run) -> dict | None:
-    """Summary of a run that has ended, else None."""
+    """Return summary of a run that has ended, else None."""
     summary = RunFiles(directory / run.name).summary()
     return summary if summary is not None and summary.get("status") in ("finished", "unstable") else None
 
 
 def shares(directory: Path, runs: Sequence[Run], batch_size: int, processes: int) -> list[list[Run]]:
-    """What is left to do in shares of at most `batch_size` that one batch can hold, enough to keep all busy."""
+    """Part what is left to do into shares of at most `batch_size` that one batch can hold, enough to keep all busy."""
     left = [run for run in runs if summary_of(directory, run) is None]
     pbc = [atoms.pbc.tolist() for atoms in read_starts(directory)]
     kinds: dict[tuple, list[Run]] = {}
@@ -152,7 +158,7 @@ def shares(directory: Path, runs: Sequence[Run], batch_size: int, processes: int
 
 
 def read_starts(directory: Path) -> list[Atoms]:
-    """The start structures."""
+    """Read the start structures."""
     return list(ase.io.iread(directory / STARTS, index=":", format="extxyz"))
 
 
@@ -166,7 +172,7 @@ def run_share(
     tick: Callable[[int], None] = lambda steps: None,
     calculator=None,
 ) -> int:
-    """Run one share to its end in this process, each run from where it was; the number of runs that ended.
+    """Run one share to its end in this process, each run from where it was; return the number of runs that ended.
 
     `calculator` replaces the model of the file (tests); `stop` and `tick` as in `run_replicas`.
     """
@@ -216,7 +222,7 @@ def _replica(
 
 
 def pick_frames(frames: Sequence[Atoms], number: int | None, source: str) -> list[Atoms]:
-    """`number` frames evenly spread over all (None: all), without calculators.
+    """Pick `number` frames, evenly spread over all (None: all), without calculators.
 
     Raises
     ------

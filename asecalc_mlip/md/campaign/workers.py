@@ -32,7 +32,7 @@ _busy = threading.Lock()
 def in_processes(
     directory: Path, todo: Sequence[Sequence[Run]], *, processes: int, device: str, hidden: bool | None
 ) -> int | None:
-    """A process for each share; the signal that stopped them, if one did.
+    """Run each share in a process of its own; return the signal that stopped them, if one did.
 
     New processes, because a forked torch may hang. After SIGINT or SIGTERM the workers stop at their next restart
     point; so do they when this process is killed.
@@ -75,7 +75,7 @@ def _stop() -> bool:
 
 
 def on_dask(directory: Path, todo: Sequence[Sequence[Run]], *, address: str, device: str, hidden: bool | None) -> None:
-    """A task for each share; Dask gives the shares of a worker that dies to another, which continues them."""
+    """Run each share as a task; Dask gives the shares of a worker that dies to another, which continues them."""
     import distributed
 
     try:
