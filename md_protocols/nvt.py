@@ -42,7 +42,9 @@ def main(
     restart: bool,
 ) -> int:
     """Run molecular dynamics; returns the exit code."""
-    if restart and output:
+    if restart:
+        if output is None:
+            raise click.UsageError("--restart needs the folder of the run: --output DIR")
         result = md.continue_run(output, model=model, temperature_K=temperature, steps=steps, seed=seed, progress=None)
         click.echo(result.report())
         return result.exit_code

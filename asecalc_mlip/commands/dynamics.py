@@ -51,9 +51,9 @@ def _run(
 ) -> int:  # fmt: skip
     """Run or go on; returns the exit code. `calculator` stands in for that of the model file."""
     from asecalc_mlip.md.conditions import conditions, warn_of, warn_once
+    from asecalc_mlip.md.going_on import ended_before
     from asecalc_mlip.md.lifecycle import continue_run, folder_for, run_md
     from asecalc_mlip.md.resolving import resolve
-    from asecalc_mlip.md.run import ended_before
 
     warn_once.cache_clear()
     model, structure = _one("MODEL", model, model_file), _one("STRUCTURE", structure, structure_file)

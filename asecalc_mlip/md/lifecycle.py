@@ -12,8 +12,9 @@ from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names
 from asecalc_mlip.md.files import RunFiles, stored_atoms
+from asecalc_mlip.md.going_on import check_identity, ended_run
 from asecalc_mlip.md.resolving import resolve
-from asecalc_mlip.md.run import MDRun, check_identity, ended_run
+from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.md.settings import MDSettings, continue_settings
 from asecalc_mlip.md.summary import MDResult
 

@@ -24,17 +24,15 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names
 from asecalc_mlip.md.ensembles import make_integrator
 from asecalc_mlip.md.files import RunFiles, extra_arrays, frame, stored_atoms
+from asecalc_mlip.md.going_on import check_start, ended_before, settings_to_go_on
 from asecalc_mlip.md.integrators import Integrator, maxwell_boltzmann, refuse_constraints
 from asecalc_mlip.md.monitor import Failure, Monitor
 from asecalc_mlip.md.progress import Progress
-from asecalc_mlip.md.settings import MDSettings, continue_settings
+from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.md.summary import MDResult, write_report
 from asecalc_mlip.stopping import SoftStop
 
-__all__ = ["MDRun", "RunState", "check_identity", "ended_before", "ended_run"]
-
-# What a run that goes on need not be given again as it was: its content decides, see `identity` and the start.
-_NAMES = ("model", "structure")
+__all__ = ["MDRun", "RunState"]
 
 
 @dataclass
@@ -169,7 +167,7 @@ class MDRun:
         """Set everything to the restart point and cut the files back to it."""
         arrays, meta = self.files.load_restart()
         self._adopt(meta)
-        self._check_start(stored_atoms(arrays, meta))
+        check_start(self.start, stored_atoms(arrays, meta), self.files.directory)
         path = self.files.path(names.REFERENCE)
         self._watch(load_reference(path) if path.exists() else None, None if self._own_monitor else self.monitor)
         self.files.cut_back(meta["sizes"])
@@ -248,24 +246,8 @@ class MDRun:
 
     def _adopt(self, meta: dict) -> None:
         """Take the settings of the run in the folder, if ours go on with it."""
-        self.settings = _same_settings(meta, self.settings, self.identity)
+        self.settings = settings_to_go_on(meta, self.settings, self.identity)
         self.identity = meta["identity"]
-
-    def _check_start(self, stored: Atoms) -> None:
-        same = [
-            np.array_equal(mine, theirs)
-            for mine, theirs in (
-                (self.start.numbers, stored.numbers),
-                (self.start.positions, stored.positions),
-                (self.start.cell.array, stored.cell.array),
-                (self.start.pbc, stored.pbc),
-            )
-        ]
-        if not all(same):
-            raise InputError(
-                f"the start structure is not the one of the run in {self.files.directory}, which would go on: give the "
-                "same one, or another --output for a new run"
-            )
 
     def _restore_atoms(self, arrays: dict[str, np.ndarray]) -> None:
         self.atoms.set_cell(arrays["cell"])
@@ -325,48 +307,6 @@ class MDRun:
 
     def _tick(self) -> None:
         self.state.wall_s = self._wall_before + time.perf_counter() - self._begun
-
-
-def check_identity(stored: dict, now: dict) -> None:
-    """Refuse to go on with another model than the run was begun with."""
-    for name, value in now.items():
-        if name in stored and stored[name] != value:
-            raise InputError(
-                f"the {name.replace('_', ' ')} is not the one this run was begun with: give the same file, or another "
-                "--output for a new run"
-            )
-
-
-def ended_run(files: RunFiles, steps: int) -> dict | None:
-    """Read the summary of a run that broke, or made all of `steps`; None where it can go on."""
-    summary = files.summary()
-    if summary is None or not files.begun:
-        return None
-    status, done = summary.get("status"), summary.get("steps_done", 0)
-    return summary if status == "unstable" or (status == "finished" and done >= steps) else None
-
-
-def ended_before(directory: str | os.PathLike, settings: MDSettings, identity: dict | None = None) -> MDResult | None:
-    """Read what a run in a folder came to; None where it can go on, or there is none.
-
-    Raises
-    ------
-    InputError
-        The folder has a run with other settings or another model.
-    """
-    files = RunFiles(directory)
-    if not files.begun:
-        return None
-    wanted = _same_settings(files.load_restart()[1], settings, identity or {})
-    summary = ended_run(files, wanted.steps)
-    return None if summary is None else MDResult(summary, files.directory, had_ended=True)
-
-
-def _same_settings(meta: dict, settings: MDSettings, identity: dict) -> MDSettings:
-    """Settings of the run in a folder, if these go on with it."""
-    check_identity(meta["identity"], identity)
-    given = {name: value for name, value in settings.to_dict().items() if name not in _NAMES}
-    return continue_settings(meta["settings"], given)
 
 
 def _new_integrator(atoms: Atoms, settings: MDSettings) -> Integrator:

@@ -53,7 +53,7 @@ def sample(atoms, settings, steps, measure, skip=500):
     return np.array(values)
 
 
-@pytest.mark.parametrize("thermostat", ["langevin", "nose-hoover", "bussi"])
+@pytest.mark.parametrize("thermostat", list(THERMOSTATS))
 def test_kinetic_energy_has_the_canonical_distribution(thermostat):
     """2 K / kT is χ² with f degrees of freedom: mean f, variance 2f, and the whole shape (Kolmogorov-Smirnov)."""
     atoms = toys.ethanol()

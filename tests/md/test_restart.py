@@ -18,6 +18,7 @@ from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.lifecycle import continue_run, run_md
 from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.md.settings import MDSettings, continue_settings
+from asecalc_mlip.md.thermostats import THERMOSTATS
 from tests.md import toys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def assert_same_run(a, b):
     assert meta_a == meta_b
 
 
-@pytest.mark.parametrize("thermostat", [None, "nose-hoover", "bussi", "langevin"])
+@pytest.mark.parametrize("thermostat", [None, *THERMOSTATS])
 @pytest.mark.parametrize("system", ["molecule", "crystal"])
 def test_restart_is_bit_for_bit(tmp_path, monkeypatch, thermostat, system):
     def start(directory):

@@ -44,7 +44,7 @@ def test_initial_velocities_are_maxwell_boltzmann_without_drift_or_spin():
     assert scaled.var() == pytest.approx(42, rel=0.3)
 
 
-@pytest.mark.parametrize("thermostat", ["langevin", "nose-hoover", "bussi"])
+@pytest.mark.parametrize("thermostat", list(THERMOSTATS))
 def test_thermostat_holds_temperature_and_centre_of_mass(thermostat):
     atoms = toys.ethanol()
     atoms.calc = toys.Springs(atoms)

@@ -1,0 +1,75 @@
+"""Whether a run in a folder is the one that is asked for, and how far it has come."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.md.settings import MDSettings, continue_settings
+from asecalc_mlip.md.summary import MDResult
+
+__all__ = ["check_identity", "check_start", "ended_before", "ended_run", "settings_to_go_on"]
+
+# What a run that goes on need not be given again as it was: its content decides, see `check_identity`, `check_start`.
+_NAMES = ("model", "structure")
+
+
+def check_identity(stored: dict, now: dict) -> None:
+    """Refuse to go on with another model than the run was begun with."""
+    for name, value in now.items():
+        if name in stored and stored[name] != value:
+            raise InputError(
+                f"the {name.replace('_', ' ')} is not the one this run was begun with: give the same file, or another "
+                "--output for a new run"
+            )
+
+
+def ended_run(files: RunFiles, steps: int) -> dict | None:
+    """Read the summary of a run that broke, or made all of `steps`; None where it can go on."""
+    summary = files.summary()
+    if summary is None or not files.begun:
+        return None
+    status, done = summary.get("status"), summary.get("steps_done", 0)
+    return summary if status == "unstable" or (status == "finished" and done >= steps) else None
+
+
+def ended_before(directory: str | os.PathLike, settings: MDSettings, identity: dict | None = None) -> MDResult | None:
+    """Read what a run in a folder came to; None where it can go on, or there is none.
+
+    Raises
+    ------
+    InputError
+        The folder has a run with other settings or another model.
+    """
+    files = RunFiles(directory)
+    if not files.begun:
+        return None
+    wanted = settings_to_go_on(files.load_restart()[1], settings, identity or {})
+    summary = ended_run(files, wanted.steps)
+    return None if summary is None else MDResult(summary, files.directory, had_ended=True)
+
+
+def settings_to_go_on(meta: dict, settings: MDSettings, identity: dict) -> MDSettings:
+    """Settings of the run in a folder, if these go on with it."""
+    check_identity(meta["identity"], identity)
+    given = {name: value for name, value in settings.to_dict().items() if name not in _NAMES}
+    return continue_settings(meta["settings"], given)
+
+
+def check_start(start: Atoms, stored: Atoms, directory: str | os.PathLike) -> None:
+    """Refuse to go on with another start structure than the run was begun with."""
+    same = [
+        np.array_equal(start.numbers, stored.numbers),
+        np.array_equal(start.positions, stored.positions),
+        np.array_equal(start.cell.array, stored.cell.array),
+        np.array_equal(start.pbc, stored.pbc),
+    ]
+    if not all(same):
+        raise InputError(
+            f"the start structure is not the one of the run in {directory}, which would go on: give the same one, or "
+            "another --output for a new run"
+        )
