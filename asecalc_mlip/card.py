@@ -1,4 +1,4 @@
-"""What others read from the card of a model, whoever wrote it."""
+"""Parts of the card of a model that others read, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["force_statistics", "temperatures_of"]
 
 
 def temperatures_of(card: Any) -> tuple[float, float] | None:
-    """Lowest and highest temperature of the training data in K, or None where the card does not tell.
+    """Return the lowest and highest temperature of the training data in K, or None where the card does not tell.
 
     Under "temperatures_K", or "temperature_K" of "training_data", as older trainings wrote it.
     """
@@ -24,7 +24,7 @@ def temperatures_of(card: Any) -> tuple[float, float] | None:
 
 
 def force_statistics(card: Any) -> tuple[float, float] | None:
-    """Mean and standard deviation of the length of the forces in the training data in eV/Å, or None."""
+    """Return mean and standard deviation of the length of the forces in the training data in eV/Å, or None."""
     known = card.get("training_forces") if isinstance(card, Mapping) else None
     if not (isinstance(known, Mapping) and {"mean", "std"} <= set(known)):
         return None

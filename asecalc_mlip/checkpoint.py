@@ -163,7 +163,7 @@ def load(path: str | Path) -> LoadedModel:
 
 
 def describe(path: str | Path) -> str:
-    """The card of a model file as text."""
+    """Return the card of a model file as text."""
     return _card_text(load(path))
 
 

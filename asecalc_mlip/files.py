@@ -1,6 +1,6 @@
 """Every file that is written or read by name: one atomic write, one JSON, one lock, one digest, one structure reader.
 
-Whatever is written is written whole: a crash or a full disk leaves the file that was there before. JSON has no NaN, so
+Every file is written whole: a crash or a full disk leaves the file that was there before. JSON has no NaN, so
 NaN and infinite numbers become null.
 """
 
@@ -106,7 +106,7 @@ def write_json(path: PathName, value: Any, *, advice: str = ADVICE, indent: int 
 
 
 def to_json(value: Any, *, indent: int | None = 1) -> str:
-    """JSON of plain values, NumPy's, or anything that has `to_dict()`; NaN and infinite numbers become null."""
+    """Return JSON of plain values, NumPy's, or anything that has `to_dict()`; NaN and infinite numbers become null."""
     to_dict = getattr(value, "to_dict", None)
     return json.dumps(_plain(to_dict() if callable(to_dict) else value), indent=indent, allow_nan=False)
 
@@ -123,7 +123,7 @@ def append_text(path: PathName, text: str, *, advice: str = ADVICE) -> None:
 
 
 def read_json(path: PathName, what: str = "file") -> Any:
-    """Content of a JSON file; InputError for one that is missing or damaged, which `what` names in the message."""
+    """Read a JSON file; InputError for one that is missing or damaged, which `what` names in the message."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -133,7 +133,7 @@ def read_json(path: PathName, what: str = "file") -> Any:
 
 
 def sha256_of(path: PathName) -> str:
-    """SHA-256 of the content of a file, in hexadecimal digits."""
+    """Return the SHA-256 of the content of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -200,7 +200,7 @@ def _lock(folder: Path, setting: str, make: bool, wait: bool) -> int:
 
 
 def read_structure(path: PathName, *, index: int = -1, what: str = "structure") -> Atoms:
-    """One structure from any file that ASE reads, by default the last, without its calculator.
+    """Read one structure from any file that ASE reads, by default the last, without its calculator.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def read_structure(path: PathName, *, index: int = -1, what: str = "structure") 
 
 
 def read_structures(*paths: PathName, index: str = ":", what: str = "structures") -> list[Atoms]:
-    """All structures of files that ASE reads, in order, with the labels that they have.
+    """Read all structures of files that ASE reads, in order, with the labels that they have.
 
     Raises
     ------
@@ -264,14 +264,14 @@ def write_structure(path: PathName, atoms: Atoms) -> None:
 
 
 def unused(path: PathName) -> Path:
-    """The path itself, or the next name that no file has: run.xyz, run-2.xyz, run-3.xyz."""
+    """Return the path itself, or the next name that no file has: run.xyz, run-2.xyz, run-3.xyz."""
     path = Path(path)
     names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
     return path if not path.exists() else next(name for name in names if not name.exists())
 
 
 def cache_folder() -> Path:
-    """Folder for what can be made or fetched again: $ASECALC_CACHE, else the platform's folder for caches."""
+    """Return the folder for files that can be made again: $ASECALC_CACHE, else the platform's folder for caches."""
     if os.environ.get("ASECALC_CACHE"):
         return Path(os.environ["ASECALC_CACHE"]).expanduser()
     if sys.platform == "darwin":
@@ -298,14 +298,14 @@ def check_writable(*paths: PathName | None) -> None:
 
 
 def check_figure(path: PathName | None) -> None:
-    """As `check_writable`, for a figure, whose name says what it is."""
+    """Check as `check_writable`, for a figure, whose name says what it is."""
     check_writable(path)
     if path and Path(path).suffix.lower() not in FIGURES:
         raise InputError(f"{path}: figures end with {', '.join(FIGURES)}")
 
 
 def check_structure(path: PathName | None) -> None:
-    """As `check_writable`, for a structure that ASE writes."""
+    """Check as `check_writable`, for a structure that ASE writes."""
     from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
     check_writable(path)

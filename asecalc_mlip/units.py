@@ -18,17 +18,17 @@ MOST_SEEDS = 1000
 
 
 def with_unit(quantity: str) -> str:
-    """Name of an error with its unit, as cards have it: "forces (meV/Å)"."""
+    """Return the name of an error with its unit, as cards have it: "forces (meV/Å)"."""
     return f"{quantity} ({ERROR_UNITS[quantity]})"
 
 
 def error_text(quantity: str, value: float, digits: int = 2) -> str:
-    """An error with its unit: "13.10 meV/Å"."""
+    """Return an error with its unit: "13.10 meV/Å"."""
     return f"{value:.{digits}f} {ERROR_UNITS[quantity]}"
 
 
 def parse_seeds(text: str | None, *, most: int = MOST_SEEDS) -> tuple[int, ...] | None:
-    """Seeds from "3" (0, 1, 2) or "1234,2345,3456"; None of None.
+    """Read seeds from "3" (0, 1, 2) or "1234,2345,3456"; None of None.
 
     Raises
     ------

@@ -33,7 +33,7 @@ class BlockAverage:
     n: int
 
     def to_dict(self) -> dict:
-        """Plain numbers, for JSON."""
+        """Return plain numbers, for JSON."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -45,7 +45,7 @@ class BlockAverage:
 
 
 def block_average(values: np.ndarray) -> BlockAverage:
-    """Mean of a correlated series with its standard error, by pairing neighbours until the error grows no more.
+    """Take the mean of a correlated series and its standard error, pairing neighbours until the error grows no more.
 
     At each level the values x are replaced by (x_{2i} + x_{2i+1}) / 2, and the naive error of the mean
     s² = var(x) / (n − 1) grows until the blocks are independent. The level taken is the first whose s lies within its

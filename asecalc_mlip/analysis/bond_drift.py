@@ -36,7 +36,7 @@ class BondDrift:
     error_A: list[float]
 
     def to_dict(self) -> dict:
-        """Plain lists, for JSON."""
+        """Return plain lists, for JSON."""
         return asdict(self)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Which atoms are bonded in a reference geometry, and how long the bonds are in other frames."""
+"""Bonds of a reference geometry, and their lengths in other frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BOND_MARGIN = 0.6  # Å, added to the sum of the covalent radii
 
 
 def find_bonds(atoms: Atoms, margin: float = BOND_MARGIN) -> np.ndarray:
-    """Pairs i < j closer than R_cov,i + R_cov,j + margin, without periodic images.
+    """Find the pairs i < j closer than R_cov,i + R_cov,j + margin, without periodic images.
 
     Parameters
     ----------
@@ -26,13 +26,13 @@ def find_bonds(atoms: Atoms, margin: float = BOND_MARGIN) -> np.ndarray:
 
 
 def bond_limits(atoms: Atoms, pairs: np.ndarray, margin: float = BOND_MARGIN) -> np.ndarray:
-    """Largest distance in Å at which each of `pairs` (n_pairs, 2) counts as bonded, shape (n_pairs,)."""
+    """Return the largest distance in Å at which each of `pairs` (n_pairs, 2) counts as bonded, shape (n_pairs,)."""
     radii = np.array(natural_cutoffs(atoms, mult=1))
     return radii[pairs[:, 0]] + radii[pairs[:, 1]] + margin
 
 
 def bond_lengths(positions: np.ndarray, bonds: np.ndarray) -> np.ndarray:
-    """Lengths in Å of `bonds` (n_bonds, 2) in one frame (n_atoms, 3) or many (n_frames, n_atoms, 3).
+    """Measure the lengths in Å of `bonds` (n_bonds, 2) in one frame (n_atoms, 3) or many (n_frames, n_atoms, 3).
 
     Returns an array of shape (n_bonds,) or (n_frames, n_bonds).
     """

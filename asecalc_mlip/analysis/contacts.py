@@ -39,7 +39,7 @@ class Coordination:
         return float(np.arange(len(self.shares)) @ self.shares)
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
+        """Return plain lists and numbers, for JSON."""
         return {
             "pair": list(self.pair),
             "cutoff_A": self.cutoff,
@@ -57,7 +57,7 @@ class Coordination:
 
 
 def coordination(frames: Atoms | Iterable[Atoms], pair: tuple[str, str], cutoff: float) -> Coordination:
-    """Numbers of neighbours of element pair[1] within `cutoff` Å of each atom of element pair[0].
+    """Count neighbours of element pair[1] within `cutoff` Å of each atom of element pair[0].
 
     Periodic images count; frames are read one by one. The cutoff is usually the first minimum of g(r).
 
@@ -106,7 +106,7 @@ class ClosestApproach:
     by_pair: dict[str, float]
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -119,7 +119,7 @@ class ClosestApproach:
 
 
 def closest_approach(frames: Atoms | Iterable[Atoms], *, reach: float = 4.0) -> ClosestApproach:
-    """The closest two atoms of all frames, periodic images included; pairs beyond `reach` Å are not looked at.
+    """Find the closest two atoms of all frames, periodic images included; pairs beyond `reach` Å are not looked at.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class DistanceHistogram:
         return self.counts / (max(total, 1) * np.diff(self.edges))
 
     def error(self, reference: DistanceHistogram) -> float:
-        """∫|h − h_ref| dr, between 0 (equal) and 2 (no overlap)."""
+        """Return ∫|h − h_ref| dr, between 0 (equal) and 2 (no overlap)."""
         if self.edges.shape != reference.edges.shape or not np.allclose(self.edges, reference.edges):
             raise InputError(
                 f"the two h(r) have different bins ({len(self.counts)} up to {self.edges[-1]:g} Å and "
@@ -54,7 +54,7 @@ class DistanceHistogram:
         return float(np.sum(np.abs(self.density - reference.density) * np.diff(self.edges)))
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
+        """Return plain lists and numbers, for JSON."""
         return {
             "r_max": float(self.edges[-1]),
             "bins": len(self.counts),
@@ -64,7 +64,7 @@ class DistanceHistogram:
 
     @classmethod
     def from_dict(cls, data: dict) -> DistanceHistogram:
-        """The inverse of `to_dict`."""
+        """Invert `to_dict`."""
         counts = np.asarray(data["counts"], dtype=np.int64)
         return cls(bin_edges(len(counts), data["r_max"]), counts, int(data["n_frames"]))
 
@@ -79,14 +79,14 @@ class DistanceHistogram:
 
 
 def bin_edges(bins: int = BINS, r_max: float = R_MAX) -> np.ndarray:
-    """Edges of equal bins from 0 to `r_max` Å, shape (bins + 1,)."""
+    """Return the edges of equal bins from 0 to `r_max` Å, shape (bins + 1,)."""
     if bins < 1 or not r_max > 0:
         raise InputError(f"a histogram needs at least one bin and r_max > 0, not bins={bins}, r_max={r_max}")
     return np.linspace(0.0, r_max, bins + 1)
 
 
 def count_distances(positions: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Histogram of all i < j distances of one frame.
+    """Count all i < j distances of one frame.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def count_distances(positions: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def distance_histogram(
     positions_frames: np.ndarray | Iterable, bins: int = BINS, r_max: float = R_MAX
 ) -> DistanceHistogram:
-    """h(r) of a molecule: the density of all i < j distances over all frames.
+    """Take h(r) of a molecule: the density of all i < j distances over all frames.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def distance_histogram(
 
 
 def as_positions(frames) -> Iterable[np.ndarray]:
-    """Each frame as an (n_atoms, 3) array in Å, whether it came as an array or as `ase.Atoms`."""
+    """Yield each frame as an (n_atoms, 3) array in Å, whether it came as an array or as `ase.Atoms`."""
     if hasattr(frames, "get_positions") or (isinstance(frames, np.ndarray) and frames.ndim == 2):
         frames = [frames]  # one single frame
     for number, frame in enumerate(frames):

@@ -29,7 +29,7 @@ class EnergyDrift:
     n_atoms: int
 
     def to_dict(self) -> dict:
-        """Plain numbers, for JSON."""
+        """Return plain numbers, for JSON."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -45,7 +45,7 @@ class EnergyDrift:
 def energy_drift(
     times_ps: np.ndarray, total_energy: np.ndarray, n_atoms: int, kinetic: np.ndarray | None = None
 ) -> EnergyDrift:
-    """Linear drift of the total (or another conserved) energy.
+    """Fit the linear drift of the total (or another conserved) energy.
 
     Parameters
     ----------

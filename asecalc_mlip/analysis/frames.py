@@ -16,7 +16,7 @@ Select = str | Sequence[int] | np.ndarray | None
 
 
 def as_list(frames: Atoms | Iterable) -> Iterable:
-    """An iterable of frames, also for one single `ase.Atoms` or one (n, 3) array."""
+    """Return an iterable of frames, also for one single `ase.Atoms` or one (n, 3) array."""
     if isinstance(frames, Atoms) or (isinstance(frames, np.ndarray) and frames.ndim == 2):
         return [frames]
     return frames
@@ -33,7 +33,7 @@ def stated_temperatures(frames: Iterable[Atoms]) -> tuple[float, float] | None:
 
 
 def selection(frame, select: Select) -> np.ndarray:
-    """Indices of the atoms that `select` means: all (None), those of an element ("O"), or those given."""
+    """Return the indices of the atoms that `select` means: all (None), those of an element ("O"), or those given."""
     n = len(frame)
     if select is None:
         return np.arange(n)
@@ -52,7 +52,7 @@ def selection(frame, select: Select) -> np.ndarray:
 
 
 def masses_of(frame, masses: np.ndarray | None) -> np.ndarray:
-    """Masses (n,) in u: the given ones, those of the atoms, or all equal."""
+    """Return the masses (n,) in u: the given ones, those of the atoms, or all equal."""
     if masses is not None:
         masses = np.asarray(masses, dtype=float)
         if masses.shape != (len(frame),) or not (masses > 0).all():
@@ -62,7 +62,7 @@ def masses_of(frame, masses: np.ndarray | None) -> np.ndarray:
 
 
 def unwrapped(frames: Iterable, cell: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Positions (n, 3) in Å of each frame without jumps by lattice vectors.
+    """Yield positions (n, 3) in Å of each frame without jumps by lattice vectors.
 
     Atoms are followed from frame to frame, so none may move by half a lattice vector in between. `cell` (3, 3) makes
     plain arrays periodic in all directions; `ase.Atoms` bring their own cell and periodicity.
@@ -95,7 +95,7 @@ def _without_jumps(step: np.ndarray, frame, cell: np.ndarray | None) -> np.ndarr
 
 
 def pairs_within(atoms: Atoms, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atoms i, j and their distances d in Å, all directed pairs (periodic images too) closer than `radius` Å."""
+    """Find atoms i, j and their distances d in Å, all directed pairs (periodic images too) closer than `radius` Å."""
     if atoms.pbc.all():
         return neighbour_list("ijd", atoms, radius)
     if atoms.pbc.any():

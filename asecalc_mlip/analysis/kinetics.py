@@ -41,7 +41,7 @@ class Equipartition:
     worst_deviation: float
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -51,7 +51,7 @@ class Equipartition:
 
 
 def degrees_by_atom(atoms: Atoms, removed: Removed = "translation") -> np.ndarray:
-    """Degrees of freedom of each atom, (n,): see the top of this file.
+    """Count the degrees of freedom of each atom, (n,); see the top of this file.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def _fixed(atoms: Atoms) -> np.ndarray:
 def temperatures(
     frames: Atoms | Iterable[Atoms], *, removed: Removed = "translation", select: str | None = None
 ) -> np.ndarray:
-    """Kinetic temperature of each frame in K, (n_frames,), of all atoms or of one element.
+    """Take the kinetic temperature of each frame in K, (n_frames,), of all atoms or of one element.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def temperatures(
 
 
 def equipartition(frames: Atoms | Iterable[Atoms], *, removed: Removed = "translation") -> Equipartition:
-    """Temperature of each element with errors from block averages; parameters as for `temperatures`.
+    """Take the temperature of each element with errors from block averages; parameters as for `temperatures`.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class Diffusion:
         return self.D * 1e-4
 
     def to_dict(self) -> dict:
-        """Plain numbers, for JSON."""
+        """Return plain numbers, for JSON."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class MSD:
         return np.sqrt(np.where(n > 1, squares / np.maximum(n * (n - 1), 1), np.nan))
 
     def diffusion(self, fit_ps: tuple[float, float] | None = None) -> Diffusion:
-        """Diffusion coefficient in three dimensions from the slope in `fit_ps` (default: the second half).
+        """Fit the diffusion coefficient in three dimensions from the slope in `fit_ps` (default: the second half).
 
         Raises
         ------
@@ -105,7 +105,7 @@ class MSD:
         return Diffusion(D, error, (float(low), float(high)), exponent, len(slopes))
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
+        """Return plain lists and numbers, for JSON."""
         error = [None if np.isnan(e) else float(e) for e in self.error]
         return {
             "time_ps": self.time_ps.tolist(),
@@ -131,7 +131,7 @@ def msd(
     cell: np.ndarray | None = None,
     max_lag: int | None = None,
 ) -> MSD:
-    """Mean squared displacement over all time origins, unwrapped, without the motion of the centre of mass.
+    """Take the mean squared displacement over all time origins, unwrapped, without the motion of the centre of mass.
 
     Parameters
     ----------

@@ -37,20 +37,20 @@ class RDF:
         return 0.5 * (self.edges[1:] + self.edges[:-1])
 
     def error(self, reference: RDF) -> float:
-        """∫|g − g_ref| dr in Å."""
+        """Return ∫|g − g_ref| dr in Å."""
         if self.edges.shape != reference.edges.shape or not np.allclose(self.edges, reference.edges):
             raise InputError("the two g(r) have different bins: use the same bins and r_max for both")
         return float(np.sum(np.abs(self.g - reference.g) * np.diff(self.edges)))
 
     def error_percent(self, reference: RDF) -> float:
-        """100 · ∫|g − g_ref| dr / ∫|g_ref − 1| dr."""
+        """Return 100 · ∫|g − g_ref| dr / ∫|g_ref − 1| dr."""
         structure = float(np.sum(np.abs(reference.g - 1.0) * np.diff(reference.edges)))
         if structure == 0.0:
             raise InputError("the reference g(r) is 1 everywhere: a percentage of its structure has no meaning")
         return 100.0 * self.error(reference) / structure
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
+        """Return plain lists and numbers, for JSON."""
         return {
             "r_max": float(self.edges[-1]),
             "bins": len(self.g),
@@ -61,7 +61,7 @@ class RDF:
 
     @classmethod
     def from_dict(cls, data: dict) -> RDF:
-        """The inverse of `to_dict`; floats come back exactly."""
+        """Invert `to_dict`; floats come back exactly."""
         g = np.asarray(data["g"], dtype=float)
         pair = (data["pair"][0], data["pair"][1]) if data["pair"] else None
         return cls(bin_edges(len(g), data["r_max"]), g, pair, int(data["n_frames"]))
@@ -84,7 +84,7 @@ def rdf(
     r_max: float = 10.0,
     bins: int = 200,
 ) -> RDF:
-    """Radial distribution function, total or of one pair of elements.
+    """Take the radial distribution function, total or of one pair of elements.
 
     g_ab(r) = V / (N_a N_b) · n_ab(r) / (volume of the shell), with n_ab the number of ordered pairs (an atom of a,
     an atom of b) whose distance falls into the shell. Only a–b pairs count, never a–a or b–b. Periodic images
@@ -120,7 +120,7 @@ def rdf(
 def partial_rdfs(
     frames: Atoms | Iterable[Atoms], *, r_max: float = 10.0, bins: int = 200, total: bool = True
 ) -> dict[str, RDF]:
-    """All radial distribution functions of a system at once, with one neighbour list per frame.
+    """Take all radial distribution functions of a system at once, with one neighbour list per frame.
 
     Frames may differ in composition; a pair is averaged over the frames that have both of its elements.
 
@@ -157,9 +157,10 @@ def partial_rdfs(
 def frame_rdfs(
     atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray, edges: np.ndarray, *, total: bool = True
 ) -> dict[str, np.ndarray]:
-    """g(r) of one frame by name, each a (bins,) array, from its neighbour list (ordered pairs i, j at distance d, Å).
+    """Take g(r) of one frame by name, each a (bins,) array, from its neighbour list.
 
-    The names are those of `partial_rdfs`. Pairs beyond the last edge are left out, so the list may be longer.
+    The list has ordered pairs i, j at distance d, Å; pairs beyond the last edge are left out, so it may be longer. The
+    names are those of `partial_rdfs`.
     """
     bins = len(edges) - 1
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3) / atoms.get_volume()
@@ -179,7 +180,7 @@ def frame_rdfs(
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """The two symbols of a name such as "O-Si"; None for "all"."""
+    """Return the two symbols of a name such as "O-Si"; None for "all"."""
     if name == "all":
         return None
     first, second = name.split("-")

@@ -42,7 +42,7 @@ class StabilityResult:
     threshold: float
 
     def to_dict(self) -> dict:
-        """Plain numbers, for JSON."""
+        """Return plain numbers, for JSON."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ def stability(
     dt_fs: float,
     threshold: float = THRESHOLD,
 ) -> StabilityResult:
-    """Time until a bond of the molecule breaks.
+    """Find the time until a bond of the molecule breaks.
 
     A frame is broken when max over bonds of | |r_i − r_j| − b_ij | > threshold, or when a position is not finite.
 
@@ -97,7 +97,7 @@ def stability(
 
 
 def worst_deviation(positions: np.ndarray, reference: MoleculeReference) -> tuple[float, int, float]:
-    """Largest | |r_i − r_j| − b_ij | of one frame (n_atoms, 3) in Å, the index of that bond, and its length in Å."""
+    """Find the largest | |r_i − r_j| − b_ij | of a frame (n_atoms, 3) in Å, the index of that bond, and its length."""
     if len(reference.bonds) == 0:
         return (0.0 if np.isfinite(positions).all() else np.nan), -1, np.nan
     lengths = bond_lengths(positions, reference.bonds)

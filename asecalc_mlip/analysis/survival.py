@@ -36,11 +36,11 @@ class Survival:
         return float(self.time_ps[below[0]]) if len(below) else None
 
     def at(self, time_ps: float) -> float:
-        """Fraction still stable at a time."""
+        """Return the fraction still stable at a time."""
         return float(self.fraction[np.searchsorted(self.time_ps, time_ps, side="right") - 1])
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
+        """Return plain lists and numbers, for JSON."""
         arrays = {name: getattr(self, name).tolist() for name in ("time_ps", "fraction", "low", "high")}
         return {**arrays, "n_runs": self.n_runs, "n_broken": self.n_broken, "median_ps": self.median_ps}
 
@@ -51,7 +51,7 @@ class Survival:
 
 
 def survival(stable_ps: Sequence[float], broken: Sequence[bool]) -> Survival:
-    """Survival curve of runs, some of which ended before they broke.
+    """Take the survival curve of runs, some of which ended before they broke.
 
     S(t) = Π over times t_i ≤ t of (1 − d_i / n_i), with d_i runs that broke at t_i of n_i that still ran. The limits
     are Wilson's, which do not collapse to a point when no run or every run broke.

@@ -56,19 +56,19 @@ class VDOS:
         return self.density / self.density.sum()
 
     def distance_THz(self, reference: VDOS) -> float:
-        """Wasserstein-1 distance of the two spectra; their grids may differ."""
+        """Return the Wasserstein-1 distance of the two spectra; their grids may differ."""
         points = np.union1d(_edges(self), _edges(reference))
         difference = np.abs(_cumulated(self, points) - _cumulated(reference, points))
         return float(np.sum(0.5 * (difference[1:] + difference[:-1]) * np.diff(points)))
 
     def error_percent(self, reference: VDOS) -> float:
-        """100 · Wasserstein-1 distance / width of the reference."""
+        """Return 100 · Wasserstein-1 distance / width of the reference."""
         if reference.std_THz == 0.0:
             raise InputError("the reference spectrum is one single line without width: use distance_THz")
         return 100.0 * self.distance_THz(reference) / reference.std_THz
 
     def to_dict(self) -> dict:
-        """Plain lists and numbers, for JSON."""
+        """Return plain lists and numbers, for JSON."""
         return {
             "frequency_THz": self.frequency_THz.tolist(),
             "density_per_THz": self.density.tolist(),
@@ -91,7 +91,7 @@ def vdos(
     select: Select = None,
     window: int | None = None,
 ) -> VDOS:
-    """Vibrational density of states.
+    """Take the vibrational density of states.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What of ASE's calculator runs at every step, made fast."""
+"""The parts of ASE's calculator that run at every step, made fast."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class StateCalculator(Calculator):
         self._lock = CallLock()
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Called by ASE."""
+        """Return a property, one thread at a time. Called by ASE."""
         with self._lock:
             return super().get_property(name, atoms, allow_calculation)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What changed since the last evaluation of what a model sees; called by ASE, whose own takes 0.1 ms or more.
+        """Tell the changes since the last evaluation that a model sees. Called by ASE, whose own takes 0.1 ms or more.
 
         Charges and magnetic moments change nothing, and `tol` is not used: any other position counts.
         """
@@ -62,7 +62,7 @@ class StateCalculator(Calculator):
         return [name for name, (one, other) in pairs.items() if not np.array_equal(one, other)]
 
     def take(self, atoms: Atoms | None) -> Atoms:
-        """A copy of the structure, kept as `atoms`; what `Calculator.calculate` does, without looking for a directory.
+        """Keep a copy of the structure as `atoms`, as `Calculator.calculate` does, without looking for a directory.
 
         Raises
         ------

@@ -40,7 +40,7 @@ _SHARE = 0.5
 
 
 class Evaluated(Protocol):
-    """What `evaluate_iter` needs of a calculator."""
+    """A calculator, as `evaluate_iter` sees it."""
 
     device: torch.device
     engine: MemoryGuard
@@ -56,7 +56,7 @@ class Evaluated(Protocol):
 def evaluate_iter(
     calculator: Evaluated, structures: Iterable[Atoms], *, batch_size: BatchSize = "auto", progress: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Results of structures one by one; see `PIWSLCalculator.evaluate_iter`."""
+    """Yield the results of structures one by one; see `PIWSLCalculator.evaluate_iter`."""
     limit = _Limit(calculator, batch_size)
     total = len(structures) if isinstance(structures, Sequence) else None
     with tqdm(total=total, unit="structure", disable=not progress) as bar:
@@ -89,13 +89,13 @@ class _Limit:
             self.bytes = _SHARE * available_bytes(calculator.device)
 
     def allows(self, number: int, n_atoms: int, n_edges: int) -> bool:
-        """Whether structures with so many atoms and edges in all may go together."""
+        """Return whether structures with so many atoms and edges in all may go together."""
         # An atom without neighbours costs something too.
         small = number <= self.number and n_edges + n_atoms <= self.edges
         return small and self.engine.bytes_needed(n_atoms, n_edges) <= self.bytes
 
     def shrink(self, batch: Sequence[_Entry]) -> None:
-        """From now on half of what a batch took that did not fit."""
+        """Allow from now on half of the bytes of a batch that did not fit."""
         sizes = (sum(entry.graph.n_atoms for entry in batch), sum(entry.graph.n_edges for entry in batch))
         self.bytes = min(self.bytes, 0.5 * self.engine.bytes_needed(*sizes))
 

@@ -92,7 +92,7 @@ class CommitteeCalculator(PIWSLCalculator):
         action: Action = "warn",
         **options: Any,
     ) -> CommitteeCalculator:
-        """Committee from several model files; `options` as for `PIWSLCalculator`, the rest as for this class."""
+        """Load a committee from several model files; `options` as for `PIWSLCalculator`, the rest as for this class."""
         if isinstance(paths_or_names, (str, Path)):
             raise InputError(f"a committee needs a list of model files, and got one: {paths_or_names}")
         return cls([load(path) for path in paths_or_names], threshold=threshold, action=action, **options)
@@ -195,7 +195,7 @@ class CommitteeEngine:
         )
 
     def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
-        """Of all members: an engine may keep its buffer while the next runs."""
+        """Add up all members: an engine may keep its buffer while the next runs."""
         return sum(engine.bytes_needed(n_atoms, n_edges) for engine in self.engines)
 
     def describe(self) -> str:

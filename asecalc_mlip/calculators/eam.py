@@ -57,7 +57,7 @@ class PairCurve:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         arrays = {name: getattr(self, name).tolist() for name in ("distances", *COMPONENTS, "total")}
         return {"symbols": list(self.symbols), **arrays}
 
@@ -81,7 +81,7 @@ class EAMCalculator(PIWSLCalculator):
 
     @classmethod
     def load(cls, path_or_name: str | Path, **options: Any) -> EAMCalculator:
-        """Calculator from a model file; options and errors as for `PIWSLCalculator.load`."""
+        """Load a calculator from a model file; options and errors as for `PIWSLCalculator.load`."""
         calculator = super().load(path_or_name, **options)
         assert isinstance(calculator, EAMCalculator)  # made by `cls`
         return calculator
@@ -97,7 +97,7 @@ class EAMCalculator(PIWSLCalculator):
         return network
 
     def components(self, atoms: Atoms) -> dict[str, float]:
-        """What the energy of a structure is made of, eV: density (embedding), morse, zbl, offset (E0) and total.
+        """Take the energy of a structure apart, eV: density (embedding), morse, zbl, offset (E0) and total.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class EAMCalculator(PIWSLCalculator):
         return {name: float(values.sum()) for name, values in self._components(graph).items()}
 
     def pair_curve(self, a: str, b: str, distances: np.ndarray) -> PairCurve:
-        """Energy of two atoms of the elements a and b, alone, by component.
+        """Take the energy of an isolated dimer of the elements a and b by component.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class EAMCalculator(PIWSLCalculator):
         return PairCurve(symbols, distances, **summed)
 
     def pair_curves(self, distances: np.ndarray) -> list[PairCurve]:
-        """Curve of every pair of elements of the model; see `pair_curve`."""
+        """Take the curve of every pair of elements of the model; see `pair_curve`."""
         symbols = [chemical_symbols[z] for z in self.potential.elements]
         return [self.pair_curve(a, b, distances) for k, a in enumerate(symbols) for b in symbols[k:]]
 

@@ -89,7 +89,7 @@ class PIWSLCalculator(StateCalculator):
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> PIWSLCalculator:
-        """Calculator from a model file, or from the name of a shipped model such as "aspirin.pt".
+        """Load a calculator from a model file, or from the name of a shipped model such as "aspirin.pt".
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class PIWSLCalculator(StateCalculator):
 
     @property
     def card(self) -> dict[str, Any]:
-        """What the model is: data, level of theory, errors, elements, cutoff (Å), units, E0, licence."""
+        """Facts about the model: data, level of theory, errors, elements, cutoff (Å), units, E0, licence."""
         return {
             **self.model.card,
             "architecture": architecture_text(self.potential),
@@ -135,7 +135,7 @@ class PIWSLCalculator(StateCalculator):
         }
 
     def stats(self) -> dict[str, float]:
-        """Share of steps that reused the neighbour list, number of lists made, and seconds spent on lists and model."""
+        """Return the share of steps that reused the neighbour list, the lists made, and seconds of lists and model."""
         return {
             "neighbor_hit_rate": self.neighbors.hit_rate,
             "neighbor_builds": self.neighbors.builds,
@@ -145,7 +145,7 @@ class PIWSLCalculator(StateCalculator):
         }
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Called by ASE; says why where a model with direct forces is asked for stress."""
+        """Return a property, and say why where a model with direct forces is asked for stress. Called by ASE."""
         if name == "stress" and allow_calculation and self.potential.direct_forces:
             raise InputError(NO_STRESS)
         return super().get_property(name, atoms, allow_calculation)
@@ -156,7 +156,7 @@ class PIWSLCalculator(StateCalculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Called by ASE; fills `results`."""
+        """Fill `results`. Called by ASE."""
         # Whatever goes wrong below, the results of the structure before must not be taken for those of this one.
         self.results = {}
         atoms = self.take(atoms)
@@ -190,7 +190,7 @@ class PIWSLCalculator(StateCalculator):
     def evaluate(
         self, structures: Sequence[Atoms], *, batch_size: BatchSize = "auto", progress: bool = False
     ) -> list[dict[str, Any]]:
-        """Energy, forces and stress of many structures, in batches.
+        """Compute energy, forces and stress of many structures, in batches.
 
         Parameters
         ----------
@@ -226,11 +226,11 @@ class PIWSLCalculator(StateCalculator):
     def evaluate_iter(
         self, structures: Iterable[Atoms], *, batch_size: BatchSize = "auto", progress: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """As `evaluate`, but results come one by one as they are computed, and structures may be a generator."""
+        """Do as `evaluate`, but results come one by one as they are computed, and structures may be a generator."""
         return evaluate_iter(self, structures, batch_size=batch_size, progress=progress)
 
     def hessian(self, atoms: Atoms) -> np.ndarray:
-        """Second derivatives of the energy by positions, exact; in float64 whatever the dtype of the calculator.
+        """Take the exact second derivatives of the energy by positions, in float64 whatever the dtype of the rest.
 
         Parameters
         ----------
@@ -261,7 +261,7 @@ class PIWSLCalculator(StateCalculator):
 
     @property
     def cutoff(self) -> float:
-        """Å."""
+        """Cutoff of the model, Å."""
         return self.neighbors.cutoff
 
     @property

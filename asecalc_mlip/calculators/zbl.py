@@ -24,7 +24,7 @@ MOST = 0.05
 
 @dataclass(frozen=True)
 class CoreCheck:
-    """What a core does to structures that a model was made for.
+    """Effect of a core on structures that a model was made for.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class CoreCheck:
 
 
 def check_core(frames: Sequence[Atoms]) -> CoreCheck:
-    """Energies and forces of the core alone in some structures, least where atoms keep apart by 0.8 of a bond."""
+    """Take energies and forces of the core alone in some structures, least where atoms keep apart by 0.8 of a bond."""
     elements = {int(z) for atoms in frames for z in atoms.numbers}
     core = LoadedModel(core_potential(elements).eval(), {}, Path("zbl"))
     results = PIWSLCalculator(core, device="cpu", dtype="float64").evaluate(frames)
@@ -57,7 +57,7 @@ def check_core(frames: Sequence[Atoms]) -> CoreCheck:
 
 
 def add_core(model: LoadedModel, frames: Sequence[Atoms] = ()) -> tuple[LoadedModel, CoreCheck | None]:
-    """A model and a ZBL core, which ends at 0.8 of the sum of two covalent radii, in one.
+    """Join a model and a ZBL core, which ends at 0.8 of the sum of two covalent radii, in one.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from asecalc_mlip.units import LABELS
 
 @dataclass(frozen=True)
 class Census:
-    """What a data set holds.
+    """Contents of a data set.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Fetch the public MD17 and revised MD17 sets and write them as extended XYZ in eV and Å.
 
-What was downloaded stays in the folder of the results and is used again, also when it was put there by hand. A file
-is only ever there complete: it is loaded under another name and renamed at the end.
+A download stays in the folder of the results and is used again, also when it was put there by hand. A file is only ever
+there complete: it is loaded under another name and renamed at the end.
 
 Sources: rMD17, Christensen and von Lilienfeld 2020, doi 10.6084/m9.figshare.12672038, CC0, PBE/def2-SVP;
 MD17, Chmiela et al. 2017, sgdml.org, PBE+vdW-TS.
@@ -59,12 +59,12 @@ class Source:
 
 
 def molecules(data_set: DataSet = "rmd17") -> dict[str, str]:
-    """Molecules of a data set and the names of their .npz files."""
+    """Return the molecules of a data set and the names of their .npz files."""
     return dict(_schnetpack(data_set).datasets_dict)
 
 
 def source(molecule: str, data_set: DataSet = "rmd17") -> Source:
-    """Where a molecule is found.
+    """Tell where a molecule is found.
 
     Raises
     ------

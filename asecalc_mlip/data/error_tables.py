@@ -97,7 +97,7 @@ def hints(frames: Sequence[Atoms], truth: Mapping[str, np.ndarray], guess: Mappi
 
 
 def group_lines(config_types: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Table of the errors of each kind of frames."""
+    """Make the table of the errors of each kind of frames."""
     if not config_types:
         return []
     names = list(dict.fromkeys(name for row in config_types.values() for name in row["mae"]))
@@ -113,7 +113,7 @@ def group_lines(config_types: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def worst_lines(worst: Mapping[str, Sequence[Mapping[str, Any]]], mae: Mapping[str, float]) -> list[str]:
-    """The worst frames, a line for energies and one for forces."""
+    """Name the worst frames, a line for energies and one for forces."""
     units = {"energy": ERROR_UNITS["energy_per_atom" if "energy_per_atom" in mae else "energy"]}
     lines = []
     for name, rows in worst.items():
@@ -135,7 +135,7 @@ def _without_shifts(frames: Sequence[Atoms], error: np.ndarray) -> np.ndarray:
 
 
 def _force_hint(truth: Mapping[str, np.ndarray], guess: Mapping[str, np.ndarray]) -> str | None:
-    """What is wrong with forces, or None where their errors are smaller than they are."""
+    """Say what is wrong with forces, or None where their errors are smaller than they are."""
     if "forces" not in truth:
         return None
     label, model = truth["forces"].ravel(), guess["forces"].ravel()

@@ -22,14 +22,14 @@ class LabelFile(Protocol):
     """A file that grows by whole frames."""
 
     def count(self) -> int:
-        """Number of whole frames in it; one that was cut off is removed."""
+        """Count the whole frames in it; one that was cut off is removed."""
 
     def append(self, frames: Sequence[Atoms]) -> None:
         """Write frames and see them to the disk."""
 
 
 def open_label_file(path: Path, recipe: Mapping[str, Any]) -> LabelFile:
-    """The file at a path, new or old.
+    """Open the file at a path, new or old.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ LENGTH_UNITS = {"ang": 1.0, "angstrom": 1.0, "å": 1.0, "bohr": units.Bohr, "a0"
 
 
 class _Units(NamedTuple):
-    """What belongs to a format; forces and stress None: made of the first two."""
+    """Units that belong to a format; forces and stress None: made of the first two."""
 
     energy: str = "eV"
     length: str = "Ang"

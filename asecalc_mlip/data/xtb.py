@@ -31,7 +31,7 @@ Method = Literal["GFN2-xTB", "GFN1-xTB"]
 
 @dataclass(frozen=True)
 class XtbSettings:
-    """What defines a data set; a file is only continued with the settings it was begun with.
+    """Settings that define a data set; a file is only continued with the settings it was begun with.
 
     Attributes
     ----------

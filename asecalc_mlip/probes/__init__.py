@@ -1,4 +1,4 @@
-"""What a potential's energy landscape looks like: pure functions on any ASE calculator."""
+"""The energy landscape of a potential: pure functions on any ASE calculator."""
 
 from asecalc_mlip.probes.diatomic import DiatomicCurve, diatomic_curve, diatomic_curves
 from asecalc_mlip.probes.diatomic_flags import Flag, Hole, attractive_hole, diatomic_flags, shortest_distances

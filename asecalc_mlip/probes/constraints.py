@@ -10,7 +10,7 @@ __all__ = ["free_copy"]
 
 
 def free_copy(atoms: Atoms, what: str) -> Atoms:
-    """A copy without constraints; a warning says that `what` is that of free atoms, where there were any."""
+    """Copy a structure without its constraints; where it had any, a warning says that `what` is that of free atoms."""
     copy = atoms.copy()
     if copy.constraints:
         kinds = ", ".join(sorted({type(constraint).__name__ for constraint in copy.constraints}))

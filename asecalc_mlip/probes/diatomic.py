@@ -82,7 +82,7 @@ class DiatomicCurve:
         return float(self.distances_A[lowest]), float(self.energies_eV[lowest])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         arrays = [name for name, value in self.__dict__.items() if isinstance(value, np.ndarray)]
         plain = ("far_energy_eV", "cutoff_A", "model", "grid", "n_not_finite")
         return {
@@ -112,7 +112,7 @@ def diatomic_curve(
     cutoff_A: float | None = None,
     name: str | None = None,
 ) -> DiatomicCurve:
-    """Energy and force of the atoms a and b, alone, over their distance.
+    """Take energy and force of an isolated dimer of a and b over its distance.
 
     Parameters
     ----------
@@ -174,13 +174,13 @@ def diatomic_curve(
 def diatomic_curves(
     calc: Any, pairs: Sequence[str | tuple[str, str]] | None = None, **options: Any
 ) -> list[DiatomicCurve]:
-    """Curve of every pair; pairs as "Si-O" or ("Si", "O"), by default all pairs of the elements that a model knows."""
+    """Take the curve of every pair, "Si-O" or ("Si", "O"); by default all pairs of elements that a model knows."""
     chosen = all_pairs(calc) if not pairs else [parse_pair(pair) for pair in pairs]
     return [diatomic_curve(calc, a, b, **options) for a, b in chosen]
 
 
 def all_pairs(calc: Any) -> list[tuple[str, str]]:
-    """All pairs of the elements that a calculator's model knows, like pairs too."""
+    """List all pairs of the elements that a calculator's model knows, like pairs too."""
     elements = getattr(getattr(calc, "potential", None), "elements", None)
     if not elements:
         raise InputError(f"{model_name(calc)} does not say which elements it knows: give pairs, such as 'Si-O'")
@@ -189,7 +189,7 @@ def all_pairs(calc: Any) -> list[tuple[str, str]]:
 
 
 def parse_pair(pair: str | tuple[str, str]) -> tuple[str, str]:
-    """("Si", "O") of "Si-O"."""
+    """Take "Si-O" apart into ("Si", "O")."""
     parts = tuple(pair.replace("–", "-").split("-")) if isinstance(pair, str) else tuple(pair)
     if len(parts) != 2:
         raise InputError(f"pair {pair!r} is not two elements: write it as Si-O")
@@ -198,7 +198,7 @@ def parse_pair(pair: str | tuple[str, str]) -> tuple[str, str]:
 
 
 def arena_range(a: str, b: str) -> tuple[float, float]:
-    """Ends of the arena grid of a pair, Å: 0.9 R_cov and 3.1 R_vdW, means of the radii of both elements."""
+    """Return the ends of the arena grid of a pair, Å: 0.9 R_cov and 3.1 R_vdW, means of the radii of both elements."""
     numbers = _numbers(a, b)
     start = 0.9 * float(np.mean([covalent_radii[z] for z in numbers]))
     radii = [vdw_radii[z] if z < len(vdw_radii) else np.nan for z in numbers]
@@ -207,7 +207,7 @@ def arena_range(a: str, b: str) -> tuple[float, float]:
 
 
 def grid_points(a: str, b: str, grid: Grid = "arena", cutoff_A: float | None = None) -> np.ndarray:
-    """Distances of a grid by its name, Å."""
+    """Return the distances of a grid by its name, Å."""
     if grid not in get_args(Grid):
         raise InputError(f"grid is {grid!r}; allowed: {', '.join(get_args(Grid))}, or give distances_A")
     start, end = arena_range(a, b)

@@ -1,4 +1,4 @@
-"""What is unphysical about a diatomic curve, by name.
+"""Unphysical features of a diatomic curve, by name.
 
     attractive hole           the energy falls inwards at distances where no two atoms are ever bound
     well without data         a well between there and the distances of the training data: it may be a bond
@@ -62,7 +62,7 @@ class Flag:
     text: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         return asdict(self)
 
 
@@ -88,17 +88,17 @@ class Hole:
     barrier_eV: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         return asdict(self)
 
 
 def never_bound(a: str, b: str) -> float:
-    """Å; 0.6 times the sum of the covalent radii, inside of which no known bond is."""
+    """Return 0.6 times the sum of the covalent radii in Å, inside of which no known bond is."""
     return NEVER_BOUND * float(covalent_radii[atomic_numbers[a]] + covalent_radii[atomic_numbers[b]])
 
 
 def attractive_hole(curve: DiatomicCurve, below_A: float | None = None, *, deepest_eV: float = DEEPEST) -> Hole | None:
-    """The deepest fall of the energy inwards at distances below `below_A`, or None where there is none.
+    """Find the deepest fall of the energy inwards at distances below `below_A`, or None where there is none.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def attractive_hole(curve: DiatomicCurve, below_A: float | None = None, *, deepe
 
 
 def diatomic_flags(curve: DiatomicCurve, *, below_A: float | None = None) -> list[Flag]:
-    """All unphysical features of a curve, each once; an empty list for a good one.
+    """Find all unphysical features of a curve, each once; an empty list for a good one.
 
     Holes and the cutoff are judged where the grid reaches them, so prefer curves with grid="full".
 
@@ -248,7 +248,7 @@ def _jumps(curve: DiatomicCurve) -> list[Flag]:
 
 
 def outstanding(changes: np.ndarray, least: float) -> np.ndarray:
-    """Steps that change by more than `least`, and by far more than the steps around them."""
+    """Find the steps that change by more than `least`, and by far more than the steps around them."""
     padded = np.pad(changes, 3)
     around = np.max([padded[3 + d : len(padded) - 3 + d] for d in (-3, -2, 2, 3)], axis=0)
     return np.flatnonzero((changes > least) & (changes > OUTSTANDING * around))

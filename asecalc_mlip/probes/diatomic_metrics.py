@@ -56,7 +56,7 @@ class DiatomicMetrics:
     grid: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -86,12 +86,12 @@ class WallError:
     not_reached_eV: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types."""
+        """Return plain types."""
         return asdict(self)
 
 
 def diatomic_metrics(curve: DiatomicCurve, *, window: Window = "arena") -> DiatomicMetrics:
-    """The numbers of the module's table.
+    """Compute the numbers of the table above.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def diatomic_metrics(curve: DiatomicCurve, *, window: Window = "arena") -> Diato
 def wall_distance_error(
     curve: DiatomicCurve, reference: DiatomicCurve, *, levels_eV: tuple[float, ...] = WALL_LEVELS
 ) -> WallError:
-    """Mean |Δr| of the repulsive walls at E_min + levels, each over its own minimum."""
+    """Return the mean |Δr| of the repulsive walls at E_min + levels, each over its own minimum."""
     if sorted(curve.symbols) != sorted(reference.symbols):
         raise InputError(f"the reference is for {reference.pair}, the curve for {curve.pair}: compare like with like")
     shifts, missed = {}, []

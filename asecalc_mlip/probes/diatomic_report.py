@@ -21,7 +21,7 @@ SHARE = 0.8
 
 @dataclass(frozen=True, repr=False)
 class DiatomicReport:
-    """What the diatomic curves of a model say; lists are in the order of the pairs.
+    """Judgement of the diatomic curves of a model; lists are in the order of the pairs.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class DiatomicReport:
         return {c.pair: attractive_hole(c, below) if c.distances_A[1] < below else None for c, below in pairs}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         return {
             "model": self.model,
             "mean_tortuosity": float(np.mean([m.tortuosity for m in self.metrics])),
@@ -84,7 +84,7 @@ def diatomic_report(
     name: str | None = None,
     **options: Any,
 ) -> DiatomicReport:
-    """Curves, metrics and flags of pairs of elements.
+    """Take curves, metrics and flags of pairs of elements.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def diatomic_report(
 def attractive_holes(
     curves: Sequence[DiatomicCurve], shortest_A: Mapping[tuple[str, str], float], *, share: float = SHARE
 ) -> dict[str, Hole | None]:
-    """For each curve, whether the atoms attract below `share` times their shortest training distance, and how.
+    """Tell for each curve whether the atoms attract below `share` times their shortest training distance, and how.
 
     Pairs that the training data lack are judged by `never_bound`.
     """

@@ -46,7 +46,7 @@ class DisplacementReport:
     model: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         return asdict(self)
 
     def __repr__(self) -> str:

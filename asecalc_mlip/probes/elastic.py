@@ -63,7 +63,7 @@ class ElasticConstants:
         return bool(self.eigenvalues_GPa[0] > 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         found = asdict(self)
         plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
         return plain | {"stable": self.stable}
@@ -93,7 +93,7 @@ def elastic_constants(
     relax_first: bool = True,
     steps: int = 500,
 ) -> ElasticConstants:
-    """Elastic constants of a crystal.
+    """Take the elastic constants of a crystal.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _result(
 
 
 def hill_moduli(c: np.ndarray) -> tuple[float, float]:
-    """Bulk and shear modulus, Hill means, of elastic constants (6, 6), in their unit."""
+    """Return bulk and shear modulus, Hill means, of elastic constants (6, 6), in their unit."""
     s = np.linalg.inv(c)
 
     def sums(m):

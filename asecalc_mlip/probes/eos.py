@@ -51,7 +51,7 @@ class EquationOfState:
     model: str
 
     def curve(self, volumes_A3: np.ndarray) -> np.ndarray:
-        """Energies of the fitted curve, eV."""
+        """Return the energies of the fitted curve, eV."""
         b = self.bulk_modulus_GPa * units.GPa
         return birchmurnaghan(
             np.asarray(volumes_A3),
@@ -62,7 +62,7 @@ class EquationOfState:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         found = asdict(self)
         return found | {name: found[name].tolist() for name in ("volumes_A3", "energies_eV")}
 
@@ -86,7 +86,7 @@ def equation_of_state(
     fmax_eV_per_A: float = 1e-3,
     steps: int = 300,
 ) -> EquationOfState:
-    """Energies of a crystal at volumes around its own, and their Birch–Murnaghan curve.
+    """Take energies of a crystal at volumes around its own, and their Birch–Murnaghan curve.
 
     Parameters
     ----------

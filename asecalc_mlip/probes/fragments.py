@@ -13,14 +13,14 @@ TOLERANCE = 0.3
 
 
 def bonds_of(atoms: Atoms) -> list[tuple[int, int]]:
-    """Pairs i < j of atoms of a molecule that are no farther apart than their covalent radii and 0.3 Å."""
+    """Find the pairs i < j of atoms of a molecule that are no farther apart than their covalent radii and 0.3 Å."""
     radii = covalent_radii[atoms.numbers]
     near = atoms.get_all_distances() < radii[:, None] + radii[None, :] + TOLERANCE
     return [(int(i), int(j)) for i, j in np.argwhere(np.triu(near, 1))]
 
 
 def far_side(atoms: Atoms, i: int, j: int) -> list[int]:
-    """Atoms that hang on j and not on i, j among them.
+    """Find the atoms that hang on j and not on i, j among them.
 
     In a ring, where all hang on both, j and the atoms that are bonded to nothing else.
     """
@@ -32,7 +32,7 @@ def far_side(atoms: Atoms, i: int, j: int) -> list[int]:
 
 
 def in_ring(atoms: Atoms, i: int, j: int) -> bool:
-    """Whether i can be reached from j by other bonds than that between them."""
+    """Return whether i can be reached from j by other bonds than that between them."""
     return i in _reached(_neighbours(atoms), i, j)
 
 

@@ -81,7 +81,7 @@ class PhononResult:
         return self.lowest_THz < -IMAGINARY_THz
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names; without the phonopy object."""
+        """Return plain types, units in the names; without the phonopy object."""
         plain = {k: v for k, v in self.__dict__.items() if k not in ("phonopy", "primitive")}
         plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in plain.items()}
         return plain | {
@@ -125,7 +125,7 @@ def phonons(
     steps: int = 1000,
     symprec_A: float = 1e-3,
 ) -> PhononResult:
-    """Phonons of a crystal.
+    """Take the phonons of a crystal.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def phonons(
 
 
 def supercell_for(atoms: Atoms, shortest_A: float = SHORTEST_A) -> tuple[int, int, int]:
-    """Repetitions that make every height of the cell `shortest_A` or more."""
+    """Return the repetitions that make every height of the cell `shortest_A` or more."""
     heights = 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
     a, b, c = (max(1, int(np.ceil(shortest_A / height - 1e-6))) for height in heights)
     return a, b, c

@@ -53,7 +53,7 @@ class RelaxResult:
     model: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         plain = {name: value for name, value in self.__dict__.items() if name != "atoms"}
         return plain | {
             "symbols": self.atoms.get_chemical_symbols(),

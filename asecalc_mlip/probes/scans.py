@@ -50,16 +50,16 @@ class Scan:
 
     @property
     def unit(self) -> str:
-        """Of `values`."""
+        """Unit of `values`."""
         return "Å" if self.kind == "bond" else "degree"
 
     @property
     def label(self) -> str:
-        """Such as "C0–O3"."""
+        """Atoms such as "C0–O3"."""
         return "–".join(f"{s}{i}" for s, i in zip(self.symbols, self.atoms_indices, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         unit = "A" if self.kind == "bond" else "deg"
         return {
             "kind": self.kind,

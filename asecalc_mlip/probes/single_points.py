@@ -16,7 +16,7 @@ __all__ = ["energies_and_forces", "model_name"]
 
 
 def energies_and_forces(calc: Any, structures: Sequence[Atoms]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Energies (n,) in eV and forces in eV/Å of each structure.
+    """Compute energies (n,) in eV and forces in eV/Å of each structure.
 
     Parameters
     ----------
@@ -48,6 +48,6 @@ def energies_and_forces(calc: Any, structures: Sequence[Atoms]) -> tuple[np.ndar
 
 
 def model_name(calc: Any) -> str:
-    """Name for reports: of the model file if there is one, else of the class."""
+    """Return a name for reports: of the model file if there is one, else of the class."""
     path = getattr(getattr(calc, "model", None), "path", None)
     return Path(path).name if path is not None else type(calc).__name__

@@ -28,7 +28,7 @@ WRONG_WAY = 0.1  # eV/Å; noise of a force that is near zero is no wrong sign
 
 @dataclass(frozen=True)
 class BondStretch:
-    """What was found along one bond.
+    """Findings along one bond.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class SmoothnessReport:
     model: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         bonds = [{**asdict(bond), "smooth": bond.smooth} for bond in self.bonds]
         scans = [scan.to_dict() for scan in self.scans]
         plain = {"score": self.score, "stretch": list(self.stretch), "formula": self.formula, "model": self.model}
@@ -141,7 +141,7 @@ def bond_smoothness(
 
 
 def judge_stretch(scan: Scan, *, ring: bool = False) -> BondStretch:
-    """What is not smooth about the scan of a bond; in a ring the sign of the force is not judged."""
+    """Say what is not smooth about the scan of a bond; in a ring the sign of the force is not judged."""
     r, energy, force = scan.values, scan.energies_eV, scan.forces
     h, changes = np.diff(r), np.abs(np.diff(force))
     # As for diatomics: what the forces at both ends of a step do not explain, and forces that jump themselves.

@@ -61,7 +61,7 @@ class Vibrations:
 
     @property
     def warnings(self) -> list[str]:
-        """What speaks against these frequencies."""
+        """Reasons to doubt these frequencies."""
         found = []
         if self.max_force_eV_per_A > RELAXED:
             found.append(f"not relaxed: the largest force is {self.max_force_eV_per_A:.2g} eV/Å")
@@ -73,7 +73,7 @@ class Vibrations:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, units in the names."""
+        """Return plain types, units in the names."""
         plain = ("zero_point_energy_eV", "max_force_eV_per_A", "method", "model")
         return {name: getattr(self, name) for name in plain} | {
             "frequencies_cm1": self.frequencies_cm1.tolist(),
@@ -98,7 +98,7 @@ class Vibrations:
 
 
 def vibrations(atoms: Atoms, calc: Any, *, method: Method = "auto", delta_A: float = 0.01) -> Vibrations:
-    """Frequencies and modes of a structure as it is; `relax` it first.
+    """Take frequencies and modes of a structure as it is; `relax` it first.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def vibrations(atoms: Atoms, calc: Any, *, method: Method = "auto", delta_A: flo
 
 
 def finite_difference_hessian(atoms: Atoms, calc: Any, *, delta_A: float = 0.01) -> np.ndarray:
-    """Central differences of forces, (3N, 3N) in eV/Å², made symmetric; for any calculator, in batches where it can."""
+    """Take central differences of forces, (3N, 3N) in eV/Å², made symmetric; in batches where the calculator can."""
     if not delta_A > 0:
         raise InputError(f"delta_A is {delta_A} Å; it must be above 0, often 0.01")
     moved = []

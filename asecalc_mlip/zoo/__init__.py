@@ -22,12 +22,12 @@ REFERENCE = ".reference.json"
 
 
 def models() -> list[str]:
-    """Names of the shipped model files."""
+    """Return the names of the shipped model files."""
     return sorted(file.name for file in FOLDER.glob("*.pt"))
 
 
 def structure(name: str) -> Atoms:
-    """Structure that a shipped model was made for: "aspirin", "ethanol", "silica".
+    """Read the structure that a shipped model was made for: "aspirin", "ethanol", "silica".
 
     Raises
     ------
@@ -44,7 +44,7 @@ def structure(name: str) -> Atoms:
 
 
 def find(path: str | Path) -> Path:
-    """The model file itself if it exists, else the shipped or published model of that name, with or without .pt.
+    """Return the model file itself if it exists, else the shipped or published model of that name, with or without .pt.
 
     Published models are those of `asecalc zoo`, once they are in the user's cache.
 
@@ -74,7 +74,7 @@ def _published(path: Path) -> Published | None:
 
 
 def beside(model: str | Path | None, suffix: str) -> Path | None:
-    """File that comes with a model (aspirin.xyz beside aspirin.pt), or the shipped one of that name, or None."""
+    """Return the file that comes with a model (aspirin.xyz beside aspirin.pt), else the shipped one, or None."""
     if model is None:
         return None
     path = Path(model)
