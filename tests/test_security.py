@@ -1,0 +1,65 @@
+"""States and settings of strangers: what would run code is an error, and nothing runs (models: test_checkpoint.py)."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.files import RunFiles
+
+
+class Bomb:
+    """Makes a file when it is read by pickle."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.fixture
+def bomb(tmp_path):
+    bomb = Bomb(tmp_path / "executed")
+    yield bomb
+    assert not bomb.target.exists()
+
+
+def test_the_bomb_works(tmp_path):
+    torch.save(Bomb(tmp_path / "executed"), tmp_path / "file")
+    torch.load(tmp_path / "file", weights_only=False)
+    assert (tmp_path / "executed").exists()
+
+
+def test_state_of_a_run(bomb, tmp_path):
+    np.savez(tmp_path / "restart.npz", meta=np.array("{}"), positions=np.array([bomb], dtype=object))
+    with pytest.raises(InputError, match="damaged and cannot be read"):
+        RunFiles(tmp_path).load_restart()
+
+
+def test_state_of_a_training(bomb, tmp_path):
+    from training.train import _readable
+
+    torch.save({"epoch": 1, "state_dict": {}, "loops": bomb}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match="cannot be read"):
+        _readable(tmp_path / "last.ckpt")
+
+
+def test_settings(bomb, tmp_path):
+    from training.config import load_config
+
+    text = f"run:\n  output: !!python/object/apply:os.mkdir [{bomb.target}]\n"
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(InputError, match="not valid YAML"):
+        load_config([tmp_path / "settings.yaml"], [])
+
+
+def test_archives_of_arrays(bomb, tmp_path):
+    from asecalc_mlip.data.readers import read_frames
+
+    arrays = {"z": np.array([1, 1]), "R": np.zeros((1, 2, 3)), "F": np.zeros((1, 2, 3))}
+    np.savez(tmp_path / "data.npz", E=np.array([bomb], dtype=object), **arrays)
+    with pytest.raises(InputError):
+        read_frames(tmp_path / "data.npz")
