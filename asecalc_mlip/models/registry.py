@@ -165,7 +165,8 @@ def _check_parts(parts: Any) -> None:
 def _owners(names: Sequence[str]) -> str:
     """Which other architectures have these hyper-parameters, as the end of a message."""
     owners = {name: [a for a in ARCHITECTURES if name in hyperparameters_of(a)] for name in names}
-    return "".join(f". Only {', '.join(found)} has {name}" for name, found in owners.items() if found)
+    verbs = {name: "has" if len(found) == 1 else "have" for name, found in owners.items()}
+    return "".join(f". Only {' and '.join(found)} {verbs[name]} {name}" for name, found in owners.items() if found)
 
 
 def _check_size(what: str, name: str, value: Any) -> None:
