@@ -17,12 +17,18 @@ class BlockAverage:
 
     Attributes
     ----------
-    mean : of the series
-    error : standard error of the mean, correlation allowed for
-    std : standard deviation of the values themselves
-    inefficiency : how many values count as one independent value, at least 1
-    converged : whether the error reached a plateau; if not it is a lower bound, and the series is too short
-    n : number of values
+    mean : float
+        Of the series.
+    error : float
+        Standard error of the mean, correlation allowed for.
+    std : float
+        Standard deviation of the values themselves.
+    inefficiency : float
+        How many values count as one independent value, at least 1.
+    converged : bool
+        Whether the error reached a plateau; if not it is a lower bound, and the series is too short.
+    n : int
+        Number of values.
     """
 
     mean: float
@@ -53,7 +59,8 @@ def block_average(values: np.ndarray) -> BlockAverage:
 
     Parameters
     ----------
-    values : (n,) array, equally spaced in time, n ≥ 4
+    values : (n,) array
+        Equally spaced in time, n ≥ 4.
 
     Raises
     ------

@@ -21,11 +21,16 @@ class BondDrift:
 
     Attributes
     ----------
-    names : the bonds, e.g. "C3-H14"
-    mean_A, std_A : mean and standard deviation of each length over the run, Å
-    offset_A : mean less the mean length of the reference, Å
-    change_A : mean of the second half of the run less that of the first, Å
-    error_A : standard error of `change_A`, Å
+    names : list of str
+        The bonds, e.g. "C3-H14".
+    mean_A, std_A : list of float
+        Mean and standard deviation of each length over the run, Å.
+    offset_A : list of float
+        Mean less the mean length of the reference, Å.
+    change_A : list of float
+        Mean of the second half of the run less that of the first, Å.
+    error_A : list of float
+        Standard error of `change_A`, Å.
     """
 
     names: list[str]
@@ -54,9 +59,11 @@ def bond_drift(frames: np.ndarray | Iterable, reference: MoleculeReference | Ato
 
     Parameters
     ----------
-    frames : (n_frames, n_atoms, 3) array in Å or iterable of frames or of `ase.Atoms`; read one by one, only the
-        lengths are kept
-    reference : `MoleculeReference`, or a geometry whose bonds are the reference
+    frames : array or iterable
+        (n_frames, n_atoms, 3) array in Å, or an iterable of frames or of `ase.Atoms`; read one by one, only the lengths
+        are kept.
+    reference : MoleculeReference or Atoms
+        Or a geometry whose bonds are the reference.
 
     Raises
     ------

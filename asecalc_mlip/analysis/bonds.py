@@ -14,8 +14,10 @@ def find_bonds(atoms: Atoms, margin: float = BOND_MARGIN) -> np.ndarray:
 
     Parameters
     ----------
-    atoms : a molecule
-    margin : Å; 0.6 Å as in Fu et al., TMLR 2023 (ASE `natural_cutoffs` and its 0.3 Å skin for each atom)
+    atoms : Atoms
+        A molecule.
+    margin : float
+        Å; 0.6 Å as in Fu et al., TMLR 2023 (ASE `natural_cutoffs` and its 0.3 Å skin for each atom).
 
     Returns
     -------

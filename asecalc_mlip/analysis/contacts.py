@@ -22,10 +22,14 @@ class Coordination:
 
     Attributes
     ----------
-    pair : element of the centre, element of the neighbours
-    cutoff : Å
-    shares : (n,) array; share of the centres with 0, 1, 2, ... neighbours
-    by_frame : (n_frames,) array, mean number in each frame
+    pair : (str, str)
+        Element of the centre, element of the neighbours.
+    cutoff : float
+        Å.
+    shares : (n,) array
+        Share of the centres with 0, 1, 2, ... neighbours.
+    by_frame : (n_frames,) array
+        Mean number in each frame.
     """
 
     pair: tuple[str, str]
@@ -90,12 +94,18 @@ class ClosestApproach:
 
     Attributes
     ----------
-    ratio : distance over the sum of the covalent radii; below 0.6 atoms have collapsed
-    distance_A : Å
-    atoms : the two, counted from 0; the same atom twice if it came close to its own image
-    symbols : their elements
-    frame : number of the frame
-    by_pair : shortest distance in Å of each pair of elements
+    ratio : float
+        Distance over the sum of the covalent radii; below 0.6 atoms have collapsed.
+    distance_A : float
+        Å.
+    atoms : (int, int)
+        The two, counted from 0; the same atom twice if it came close to its own image.
+    symbols : (str, str)
+        Their elements.
+    frame : int
+        Number of the frame.
+    by_pair : dict of str to float
+        Shortest distance in Å of each pair of elements.
     """
 
     ratio: float

@@ -24,9 +24,12 @@ class DistanceHistogram:
 
     Attributes
     ----------
-    edges : (bins + 1,) array, Å
-    counts : (bins,) integer array, number of distances in each bin
-    n_frames : number of frames that were counted
+    edges : (bins + 1,) array
+        Å.
+    counts : (bins,) array of int
+        Number of distances in each bin.
+    n_frames : int
+        Number of frames that were counted.
     """
 
     edges: np.ndarray
@@ -90,8 +93,10 @@ def count_distances(positions: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    positions : (n_atoms, 3) array, Å
-    edges : (bins + 1,) array of equal bins that start at 0, Å
+    positions : (n_atoms, 3) array
+        Å.
+    edges : (bins + 1,) array
+        Of equal bins that start at 0, Å.
 
     Returns
     -------
@@ -113,10 +118,10 @@ def distance_histogram(
 
     Parameters
     ----------
-    positions_frames : (n_frames, n_atoms, 3) array in Å, or an iterable of such frames or of `ase.Atoms`
-        Frames are read one by one, so a generator over a long trajectory works. No periodic images: for a
-        periodic system use `rdf`.
-    bins, r_max
+    positions_frames : array or iterable
+        (n_frames, n_atoms, 3) array in Å, or an iterable of such frames or of `ase.Atoms`. Frames are read one by one,
+        so a generator over a long trajectory works. No periodic images: for a periodic system use `rdf`.
+    bins, r_max : int, float
         Number of equal bins on (0, r_max]; r_max in Å.
 
     Returns

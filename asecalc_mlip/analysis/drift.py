@@ -15,11 +15,16 @@ class EnergyDrift:
 
     Attributes
     ----------
-    slope_mev_per_atom_ps : slope of a straight line through E_total(t), meV/atom/ps
-    fluctuation_mev_per_atom : standard deviation of E_total about that line, meV/atom
-    relative_to_kinetic : |slope · T_run| / std(E_kin), without unit; None when E_kin was not given
-    duration_ps : T_run, ps
-    n_atoms : number of atoms
+    slope_mev_per_atom_ps : float
+        Slope of a straight line through E_total(t), meV/atom/ps.
+    fluctuation_mev_per_atom : float
+        Standard deviation of E_total about that line, meV/atom.
+    relative_to_kinetic : float or None
+        |slope · T_run| / std(E_kin), without unit; None when E_kin was not given.
+    duration_ps : float
+        T_run, ps.
+    n_atoms : int
+        Number of atoms.
     """
 
     slope_mev_per_atom_ps: float
@@ -49,10 +54,14 @@ def energy_drift(
 
     Parameters
     ----------
-    times_ps : (n,) array, ps
-    total_energy : (n,) array, eV, of the whole system
-    n_atoms : number of atoms
-    kinetic : (n,) array, eV, optional: sets the drift in relation to the fluctuation of the kinetic energy
+    times_ps : (n,) array
+        ps.
+    total_energy : (n,) array
+        eV, of the whole system.
+    n_atoms : int
+        Number of atoms.
+    kinetic : (n,) array
+        eV, optional: sets the drift in relation to the fluctuation of the kinetic energy.
 
     Raises
     ------

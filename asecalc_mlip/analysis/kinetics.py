@@ -31,9 +31,12 @@ class Equipartition:
 
     Attributes
     ----------
-    total : temperature of all atoms, K
-    by_element : temperature of each element, K
-    worst_deviation : largest |T_element − T| in units of its standard error
+    total : BlockAverage
+        Temperature of all atoms, K.
+    by_element : dict of str to BlockAverage
+        Temperature of each element, K.
+    worst_deviation : float
+        Largest |T_element − T| in units of its standard error.
     """
 
     total: BlockAverage
@@ -96,10 +99,13 @@ def temperatures(
 
     Parameters
     ----------
-    frames : `ase.Atoms` with momenta, read one by one
-    removed : motions the integrator leaves out: "translation" for crystals and Langevin dynamics, "translation and
-        rotation" for molecules under NVE, Nosé-Hoover or Bussi
-    select : an element
+    frames : Atoms or iterable of Atoms
+        `ase.Atoms` with momenta, read one by one.
+    removed : str
+        Motions the integrator leaves out: "translation" for crystals and Langevin dynamics, "translation and rotation"
+        for molecules under NVE, Nosé-Hoover or Bussi.
+    select : str, optional
+        An element.
 
     Raises
     ------

@@ -27,10 +27,14 @@ class Diffusion:
 
     Attributes
     ----------
-    D, error : Å²/ps; the error is that of the mean over blocks of time origins, NaN for fewer than two
-    fit_ps : range of times of the line
-    exponent : slope of log MSD against log t there; 1 for diffusion, 2 for free flight, 0 for a solid
-    n_blocks : number of blocks
+    D, error : float
+        Å²/ps; the error is that of the mean over blocks of time origins, NaN for fewer than two.
+    fit_ps : (float, float)
+        Range of times of the line.
+    exponent : float
+        Slope of log MSD against log t there; 1 for diffusion, 2 for free flight, 0 for a solid.
+    n_blocks : int
+        Number of blocks.
     """
 
     D: float
@@ -63,9 +67,12 @@ class MSD:
     Attributes
     ----------
     time_ps : (n_lags,) array
-    values : (n_lags,) array, Å²
-    blocks : (n_blocks, n_lags) array, Å²: the same from parts of the time origins; NaN where a part has none
-    n_frames, n_atoms : how much went into it
+    values : (n_lags,) array
+        Å².
+    blocks : (n_blocks, n_lags) array
+        Å²: the same from parts of the time origins; NaN where a part has none.
+    n_frames, n_atoms : int
+        How much went into it.
     """
 
     time_ps: np.ndarray
@@ -135,13 +142,19 @@ def msd(
 
     Parameters
     ----------
-    frames : (n_frames, n_atoms, 3) array in Å, or an iterable of such frames or of `ase.Atoms`
-        With `max_lag` given they are read one by one and only `max_lag` frames are kept; otherwise all.
-    dt_fs : time between two *frames* in fs (time step × interval)
-    select : atoms that count: an element ("O") or indices; None: all. The centre of mass is that of all atoms.
-    masses : (n_atoms,) array in u; default: those of the atoms, equal ones for plain arrays
-    cell : (3, 3) lattice vectors in Å, which makes plain arrays periodic
-    max_lag : longest time difference in frames; default: a quarter of the frames
+    frames : array or iterable
+        (n_frames, n_atoms, 3) array in Å, or an iterable of such frames or of `ase.Atoms`. With `max_lag` given they
+        are read one by one and only `max_lag` frames are kept; otherwise all.
+    dt_fs : float
+        Time between two *frames* in fs (time step × interval).
+    select : str or sequence of int, optional
+        Atoms that count: an element ("O") or indices; None: all. The centre of mass is that of all atoms.
+    masses : (n_atoms,) array
+        In u; default: those of the atoms, equal ones for plain arrays.
+    cell : (3, 3) array
+        Lattice vectors in Å, which makes plain arrays periodic.
+    max_lag : int, optional
+        Longest time difference in frames; default: a quarter of the frames.
 
     Raises
     ------

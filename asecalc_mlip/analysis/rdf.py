@@ -20,10 +20,14 @@ class RDF:
 
     Attributes
     ----------
-    edges : (bins + 1,) array, Å
-    g : (bins,) array, without unit; tends to 1 in a liquid
-    pair : the two chemical symbols, or None for all atoms
-    n_frames : number of frames
+    edges : (bins + 1,) array
+        Å.
+    g : (bins,) array
+        Without unit; tends to 1 in a liquid.
+    pair : (str, str) or None
+        The two chemical symbols, or None for all atoms.
+    n_frames : int
+        Number of frames.
     """
 
     edges: np.ndarray
@@ -92,10 +96,14 @@ def rdf(
 
     Parameters
     ----------
-    frames : one `ase.Atoms` or an iterable of them (read one by one), periodic in all three directions
-    pair : chemical symbols such as ("O", "H"), in either order; None for all atoms
-    r_max : Å
-    bins : number of equal bins on (0, r_max]
+    frames : Atoms or iterable of Atoms
+        One `ase.Atoms` or an iterable of them (read one by one), periodic in all three directions.
+    pair : (str, str), optional
+        Chemical symbols such as ("O", "H"), in either order; None for all atoms.
+    r_max : float
+        Å.
+    bins : int
+        Number of equal bins on (0, r_max].
 
     Raises
     ------
@@ -126,8 +134,10 @@ def partial_rdfs(
 
     Parameters
     ----------
-    frames, r_max, bins : as for `rdf`
-    total : whether the function of all atoms is among them, as "all"
+    frames, r_max, bins : Atoms or iterable of Atoms, float, int
+        As for `rdf`.
+    total : bool
+        Whether the function of all atoms is among them, as "all".
 
     Returns
     -------

@@ -21,14 +21,22 @@ class StabilityResult:
 
     Attributes
     ----------
-    stable : whether every frame kept every bond
-    stable_ps : time of the last frame before the first broken one (of the last frame, if none broke), ps
-    total_ps : time of the last frame, ps
-    unstable_frame : index of the first broken frame, or None
-    worst_bond : the bond that deviates most, in the broken frame or (stable) over all frames; None without bonds
-    worst_atoms : its two atoms, counted from 0
-    worst_length, reference_length : its length there and its mean length b_ij, Å
-    threshold : Å
+    stable : bool
+        Whether every frame kept every bond.
+    stable_ps : float
+        Time of the last frame before the first broken one (of the last frame, if none broke), ps.
+    total_ps : float
+        Time of the last frame, ps.
+    unstable_frame : int or None
+        Index of the first broken frame, or None.
+    worst_bond : str or None
+        The bond that deviates most, in the broken frame or (stable) over all frames; None without bonds.
+    worst_atoms : (int, int) or None
+        Its two atoms, counted from 0.
+    worst_length, reference_length : float
+        Its length there and its mean length b_ij, Å.
+    threshold : float
+        Å.
     """
 
     stable: bool
@@ -68,10 +76,14 @@ def stability(
 
     Parameters
     ----------
-    frames : (n_frames, n_atoms, 3) array in Å or iterable of such frames or of `ase.Atoms`; read one by one
-    reference : `MoleculeReference`, or a geometry whose bonds and bond lengths are the reference
-    dt_fs : time between two *frames* in fs (time step × interval)
-    threshold : Å
+    frames : array or iterable
+        (n_frames, n_atoms, 3) array in Å, or an iterable of such frames or of `ase.Atoms`; read one by one.
+    reference : MoleculeReference or Atoms
+        Or a geometry whose bonds and bond lengths are the reference.
+    dt_fs : float
+        Time between two *frames* in fs (time step × interval).
+    threshold : float
+        Å.
 
     Raises
     ------

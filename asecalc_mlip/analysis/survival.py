@@ -16,10 +16,14 @@ class Survival:
 
     Attributes
     ----------
-    time_ps : (n,) array, from 0; at each later time one or more runs broke, the last is the longest run
-    fraction : (n,) array, from that time on
-    low, high : (n,) arrays, 95 % confidence limits
-    n_runs, n_broken : counts
+    time_ps : (n,) array
+        From 0; at each later time one or more runs broke, the last is the longest run.
+    fraction : (n,) array
+        From that time on.
+    low, high : (n,) array
+        95 % confidence limits.
+    n_runs, n_broken : int
+        Counts.
     """
 
     time_ps: np.ndarray
@@ -58,8 +62,10 @@ def survival(stable_ps: Sequence[float], broken: Sequence[bool]) -> Survival:
 
     Parameters
     ----------
-    stable_ps : (n,) times, ps: of breaking, or of the end of a run that did not break
-    broken : (n,) whether it broke
+    stable_ps : sequence of float
+        (n,) times, ps: of breaking, or of the end of a run that did not break.
+    broken : sequence of bool
+        (n,) whether it broke.
 
     Raises
     ------

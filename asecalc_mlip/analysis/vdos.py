@@ -27,9 +27,12 @@ class VDOS:
 
     Attributes
     ----------
-    frequency_THz : (n,) array, equally spaced from 0
-    density : (n,) array, 1/THz; its integral is 1
-    n_windows : number of windows averaged over
+    frequency_THz : (n,) array
+        Equally spaced from 0.
+    density : (n,) array
+        1/THz; its integral is 1.
+    n_windows : int
+        Number of windows averaged over.
     """
 
     frequency_THz: np.ndarray
@@ -95,13 +98,18 @@ def vdos(
 
     Parameters
     ----------
-    frames : velocities, an (n_frames, n_atoms, 3) array in any unit, or an iterable of such frames or of `ase.Atoms`
-        with momenta. With `window` given they are read one by one and two windows are kept; otherwise all.
-    dt_fs : time between two *frames* in fs; vibrations faster than 1/(2 dt) appear at wrong frequencies, so at most
-        4 fs for hydrogen
-    masses : (n_atoms,) array in u; default: those of the atoms, equal ones for plain arrays
-    select : an element ("O") or indices of atoms; None: all
-    window : frames of a window, which decides the resolution 1/(window · dt); default: a quarter of the frames
+    frames : array or iterable
+        Velocities, an (n_frames, n_atoms, 3) array in any unit, or an iterable of such frames or of `ase.Atoms` with
+        momenta. With `window` given they are read one by one and two windows are kept; otherwise all.
+    dt_fs : float
+        Time between two *frames* in fs; vibrations faster than 1/(2 dt) appear at wrong frequencies, so at most 4 fs
+        for hydrogen.
+    masses : (n_atoms,) array
+        In u; default: those of the atoms, equal ones for plain arrays.
+    select : str or sequence of int, optional
+        An element ("O") or indices of atoms; None: all.
+    window : int, optional
+        Frames of a window, which decides the resolution 1/(window · dt); default: a quarter of the frames.
 
     Raises
     ------

@@ -157,9 +157,10 @@ class CommitteePrediction(Prediction):
 
     Attributes
     ----------
-    energy_std : (B,) eV
-    forces_std : (N,) eV/Å
-        Root mean square over the members of the distance to the mean force.
+    energy_std : (B,) array
+        eV.
+    forces_std : (N,) array
+        eV/Å. Root mean square over the members of the distance to the mean force.
     """
 
     energy_std: Tensor = torch.empty(0)

@@ -31,9 +31,11 @@ class PairCurve:
     Attributes
     ----------
     symbols : (str, str)
-    distances : (n,) Å
-    density, morse, zbl, offset, total : (n,) eV
-        Embedding of both atoms in each other's density, Morse pair, ZBL core, reference energies, and their sum.
+    distances : (n,) array
+        Å.
+    density, morse, zbl, offset, total : (n,) array
+        eV. Embedding of both atoms in each other's density, Morse pair, ZBL core, reference energies, and their
+        sum.
     """
 
     symbols: tuple[str, str]
@@ -116,7 +118,7 @@ class EAMCalculator(PIWSLCalculator):
         ----------
         a, b : str
             Symbols, e.g. "Si", "O".
-        distances : (n,)
+        distances : (n,) array
             Å, above 0.
 
         Raises

@@ -93,7 +93,7 @@ class PIWSLCalculator(StateCalculator):
 
         Parameters
         ----------
-        path_or_name : str or Path
+        path_or_name : path
         device : str
             "auto" takes a GPU if there is one; else "cpu", "cuda", "cuda:1".
         dtype : {"float32", "float64"}

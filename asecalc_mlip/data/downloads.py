@@ -46,10 +46,14 @@ class Source:
 
     Attributes
     ----------
-    url : what is fetched
-    file : its name in the folder
-    member : path of the .npz in it, if it is an archive
-    page : where people find it
+    url : str
+        What is fetched.
+    file : str
+        Its name in the folder.
+    member : str or None
+        Path of the .npz in it, if it is an archive.
+    page : str
+        Where people find it.
     """
 
     url: str
@@ -92,15 +96,15 @@ def fetch_molecule(
 
     Parameters
     ----------
-    molecule
+    molecule : str
         E.g. ``aspirin``; see `molecules`.
-    folder
+    folder : path
         For the two files and for what is downloaded; made if it does not exist.
-    data_set
+    data_set : {"rmd17", "md17"}
         ``rmd17`` (labels computed anew, without noise) or ``md17``.
-    n_frames
+    n_frames : int
         Frames of each file; 1000 is the custom, as more frames of one trajectory repeat each other.
-    seed
+    seed : int
         Of the random choice of frames.
 
     Returns
@@ -140,7 +144,7 @@ def download(
     Parameters
     ----------
     url : str
-    target : Path
+    target : path
     page : str
         Where people find the file.
     progress : bool

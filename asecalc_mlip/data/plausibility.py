@@ -49,11 +49,11 @@ class Problem:
 
     Attributes
     ----------
-    label
+    label : str
         ``energy``, ``forces``, ``stress`` or ``structure``.
-    text
+    text : str
         What is wrong, where, and what to do.
-    size_only
+    size_only : bool
         True if the value is usable and only its size is implausible.
     """
 

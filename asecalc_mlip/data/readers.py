@@ -71,20 +71,20 @@ def iter_frames(
 
     Parameters
     ----------
-    path
+    path : path
         ``.xyz``/``.extxyz`` (also ``.gz``), ``.db`` (ASE or SchNetPack), ``.npz`` (MD17, rMD17), or any other
         file ASE reads.
-    energy_key, forces_key, stress_key
+    energy_key, forces_key, stress_key : str, optional
         Where the labels are. By default the usual names are tried (``REF_energy``, ``energy``, …; see
         `asecalc_mlip.data.labels`), first in ``info``/``arrays``, then in stored calculator results.
         ``info["label_keys"]`` of every frame says which was used.
-    energy_unit, length_unit
+    energy_unit, length_unit : str, optional
         Units of the file, e.g. ``"Hartree"`` and ``"Bohr"``. None means the units that belong to the format: kcal/mol
         and Å for MD17 archives, those stored in a SchNetPack database, else eV and Å.
-    force_unit
+    force_unit : str, optional
         Unit of the forces, e.g. ``"Hartree/Bohr"``. None means that of the format where neither of the other units is
         given (those stored in a SchNetPack database), else ``energy_unit/length_unit``.
-    index
+    index : str or int
         Frames to read, as in ASE: ``":"``, ``"::10"``, ``":500"``, ``-1``.
 
     Yields

@@ -35,21 +35,21 @@ class XtbSettings:
 
     Attributes
     ----------
-    temperature_K
+    temperature_K : float
         Temperature of the dynamics, K.
-    spacing_fs
+    spacing_fs : float
         Time between two frames, fs. Frames closer than about 10 fs tell little new.
-    timestep_fs
+    timestep_fs : float
         Time step, fs.
-    equilibration_fs
+    equilibration_fs : float
         Time before the first frame, fs.
-    friction_per_fs
+    friction_per_fs : float
         Friction of the Langevin thermostat, 1/fs.
-    seed
+    seed : int
         Seed of all random numbers.
-    method
+    method : {"GFN2-xTB", "GFN1-xTB"}
         ``GFN2-xTB`` or ``GFN1-xTB``.
-    charge, multiplicity
+    charge, multiplicity : int
         Total charge (e) and spin multiplicity 2S+1.
     """
 
@@ -84,11 +84,11 @@ def make_dataset(
 
     Parameters
     ----------
-    molecule
+    molecule : path or Atoms
         Start structure, or a file of it that ASE reads; it is relaxed first.
-    output
+    output : path
         Extended XYZ with REF_energy (eV), REF_forces (eV/Å) and momenta; appended to if it exists.
-    n_frames
+    n_frames : int
         Frames the file has in the end.
 
     Returns

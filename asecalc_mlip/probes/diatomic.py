@@ -40,19 +40,31 @@ class DiatomicCurve:
     Attributes
     ----------
     symbols : (str, str)
-    distances_A : (n,) Å, ascending; points where the model gave no finite number are left out
-    energies_eV : (n,) relative to the farthest point
-    forces_eV_per_A : (n,) along the bond, positive where the atoms repel: −dE/dr of a conservative model
-    stray_forces_eV_per_A : (n,) the larger of what is left of the two atoms' forces without that part; 0 by symmetry
-    far_energy_eV : energy at the farthest point, which was subtracted
-    arena_range_A : (float, float), ends of the arena grid of this pair
-    cutoff_A : of the model, or None where it is unknown
-    model : name
-    grid : how the distances were chosen
-    n_not_finite : number of points left out
-    check_distances_A, check_forces_eV_per_A : (m,) some of the distances, with −dE/dr there by differences of the
-        energy over 0.0004 Å, which are good where the grid is too coarse for differences
-    components_eV : components of an EAM over `distances_A`: density, morse, zbl, offset
+    distances_A : (n,) array
+        Å, ascending; points where the model gave no finite number are left out.
+    energies_eV : (n,) array
+        Relative to the farthest point.
+    forces_eV_per_A : (n,) array
+        Along the bond, positive where the atoms repel: −dE/dr of a conservative model.
+    stray_forces_eV_per_A : (n,) array
+        The larger of what is left of the two atoms' forces without that part; 0 by symmetry.
+    far_energy_eV : float
+        Energy at the farthest point, which was subtracted.
+    arena_range_A : (float, float)
+        Ends of the arena grid of this pair.
+    cutoff_A : float or None
+        Of the model, or None where it is unknown.
+    model : str
+        Name.
+    grid : str
+        How the distances were chosen.
+    n_not_finite : int
+        Number of points left out.
+    check_distances_A, check_forces_eV_per_A : (m,) array
+        Some of the distances, with −dE/dr there by differences of the energy over 0.0004 Å, which are good where
+        the grid is too coarse for differences.
+    components_eV : mapping of str to array
+        Components of an EAM over `distances_A`: density, morse, zbl, offset.
     """
 
     symbols: tuple[str, str]

@@ -48,11 +48,16 @@ class Flag:
 
     Attributes
     ----------
-    name : see the module
-    distance_A : where it is
-    size : how large, in `unit`
-    unit : "eV" or "eV/Å", or "points"
-    text : the same as a sentence
+    name : str
+        See the module.
+    distance_A : float
+        Where it is.
+    size : float
+        How large, in `unit`.
+    unit : str
+        "eV" or "eV/Å", or "points".
+    text : str
+        The same as a sentence.
     """
 
     name: str
@@ -72,12 +77,18 @@ class Hole:
 
     Attributes
     ----------
-    pair : e.g. "Si-O"
-    below_A : it was looked for below this distance
-    top_A : from here inwards the energy falls
-    bottom_A : lowest point inside; the first point of the grid where it falls to the end
-    depth_eV : by how much it falls from top to bottom
-    barrier_eV : energy of the top over the lowest point outside of it, what atoms need to fall in
+    pair : str
+        For example "Si-O".
+    below_A : float
+        It was looked for below this distance.
+    top_A : float
+        From here inwards the energy falls.
+    bottom_A : float
+        Lowest point inside; the first point of the grid where it falls to the end.
+    depth_eV : float
+        By how much it falls from top to bottom.
+    barrier_eV : float
+        Energy of the top over the lowest point outside of it, what atoms need to fall in.
     """
 
     pair: str

@@ -36,11 +36,16 @@ class DiatomicMetrics:
 
     Attributes
     ----------
-    pair, model : names
-    tortuosity, force_flips, spearman_repulsive, spearman_attractive : without unit
-    conservation_deviation_eV_per_A, energy_jump_eV : see the module
-    minimum_A, well_depth_eV : the lowest point and how far it lies below the far end
-    grid : the distances these numbers belong to
+    pair, model : str
+        Names.
+    tortuosity, force_flips, spearman_repulsive, spearman_attractive : float, int, float or None, float or None
+        Without unit.
+    conservation_deviation_eV_per_A, energy_jump_eV : float
+        See the module.
+    minimum_A, well_depth_eV : float
+        The lowest point and how far it lies below the far end.
+    grid : str
+        The distances these numbers belong to.
     """
 
     pair: str
@@ -74,10 +79,14 @@ class WallError:
 
     Attributes
     ----------
-    mean_A : mean |Δr| over the levels that both curves reach, or None if there is none
-    levels_eV : those levels, above each curve's own minimum
-    shifts_A : Δr at each of them, positive where the wall of the curve is farther out
-    not_reached_eV : levels that one of the curves does not reach on its grid
+    mean_A : float or None
+        Mean |Δr| over the levels that both curves reach, or None if there is none.
+    levels_eV : tuple of float
+        Those levels, above each curve's own minimum.
+    shifts_A : tuple of float
+        Δr at each of them, positive where the wall of the curve is farther out.
+    not_reached_eV : tuple of float
+        Levels that one of the curves does not reach on its grid.
     """
 
     mean_A: float | None

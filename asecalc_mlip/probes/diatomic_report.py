@@ -25,10 +25,14 @@ class DiatomicReport:
 
     Attributes
     ----------
-    model : name
-    curves, metrics : one per pair
-    flags : list of unphysical features of each pair
-    below_A : distance of each pair below which attraction is a hole
+    model : str
+        Name.
+    curves, metrics : list of DiatomicCurve, list of DiatomicMetrics
+        One per pair.
+    flags : list of list of Flag
+        List of unphysical features of each pair.
+    below_A : list of float
+        Distance of each pair below which attraction is a hole.
     """
 
     model: str

@@ -30,12 +30,18 @@ class DisplacementReport:
 
     Attributes
     ----------
-    rise_eV_per_atom : (n,) energy at the end of the line above its start
-    roughness_eV_per_A : (n,) largest second difference of the force along the line
-    deviation_eV_per_A : (n,) largest difference between forces and energies along it
-    length_A : root mean square displacement at the end
-    step_A : between points
-    model : name
+    rise_eV_per_atom : list of float
+        (n,) energy at the end of the line above its start.
+    roughness_eV_per_A : list of float
+        (n,) largest second difference of the force along the line.
+    deviation_eV_per_A : list of float
+        (n,) largest difference between forces and energies along it.
+    length_A : float
+        Root mean square displacement at the end.
+    step_A : float
+        Between points.
+    model : str
+        Name.
     """
 
     rise_eV_per_atom: list[float]

@@ -32,15 +32,23 @@ class ElasticConstants:
 
     Attributes
     ----------
-    constants_GPa, errors_GPa : (6, 6), and their standard errors of the fit
-    bulk_modulus_GPa, shear_modulus_GPa, youngs_modulus_GPa : Hill means
-    poissons_ratio : Hill mean
-    eigenvalues_GPa : (6,) of the constants, ascending
-    symmetry : that was assumed
-    residual_stress_GPa : of the relaxed crystal, largest component
-    converged : whether the crystal was relaxed
+    constants_GPa, errors_GPa : (6, 6) array
+        And their standard errors of the fit.
+    bulk_modulus_GPa, shear_modulus_GPa, youngs_modulus_GPa : float
+        Hill means.
+    poissons_ratio : float
+        Hill mean.
+    eigenvalues_GPa : (6,) array
+        Of the constants, ascending.
+    symmetry : str
+        That was assumed.
+    residual_stress_GPa : float
+        Of the relaxed crystal, largest component.
+    converged : bool
+        Whether the crystal was relaxed.
     cell_A : (6,) lengths and angles of the relaxed crystal
-    formula, model : names
+    formula, model : str
+        Names.
     """
 
     constants_GPa: np.ndarray

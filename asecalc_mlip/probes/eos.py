@@ -27,14 +27,22 @@ class EquationOfState:
 
     Attributes
     ----------
-    volumes_A3, energies_eV : (n,) points computed
-    equilibrium_volume_A3, equilibrium_energy_eV : V0 and E0
-    bulk_modulus_GPa, bulk_modulus_derivative : B0 and B0'
-    residual_meV_per_atom : root mean square distance of the points to the curve
-    inside : whether V0 lies between the points; where it does not, nothing of this can be trusted
-    relaxed_positions : whether atoms moved at each volume
-    n_atoms : number of atoms
-    formula, model : names
+    volumes_A3, energies_eV : (n,) array
+        Points computed.
+    equilibrium_volume_A3, equilibrium_energy_eV : float
+        V0 and E0.
+    bulk_modulus_GPa, bulk_modulus_derivative : float
+        B0 and B0'.
+    residual_meV_per_atom : float
+        Root mean square distance of the points to the curve.
+    inside : bool
+        Whether V0 lies between the points; where it does not, nothing of this can be trusted.
+    relaxed_positions : bool
+        Whether atoms moved at each volume.
+    n_atoms : int
+        Number of atoms.
+    formula, model : str
+        Names.
     """
 
     volumes_A3: np.ndarray
@@ -99,7 +107,7 @@ def equation_of_state(
         5 or more.
     relax_positions : bool
         Let atoms relax in each cell.
-    fmax_eV_per_A, steps
+    fmax_eV_per_A, steps : float, int
         As for `relax`.
 
     Raises

@@ -32,22 +32,36 @@ class PhononResult:
 
     Attributes
     ----------
-    path_1_per_A : (n,) length along the path through the Brillouin zone, in 1/Å without 2π
-    frequencies_THz : (n, 3 N_prim) along the path
-    qpoints : (n, 3) the same points in reciprocal lattice vectors of the primitive cell
-    labels, label_positions_1_per_A : names of the special points, and where they are
-    dos_frequencies_THz, dos_per_THz : total density of states, whose integral is 3 N_prim
-    temperatures_K, free_energy_kJ_per_mol, entropy_J_per_K_mol, heat_capacity_J_per_K_mol : of the primitive cell;
-        imaginary modes are left out of these sums
-    lowest_THz, lowest_at : the lowest frequency on path and mesh, and where
-    imaginary_percent : of all modes on the mesh
-    max_force_eV_per_A, relaxed : of the crystal before it was displaced
-    primitive : primitive cell
-    supercell : (3,) repetitions
-    displacement_A, n_displacements : size and number of displaced cells
-    mesh : (3,) points
-    spacegroup, model : names
-    phonopy : the `phonopy.Phonopy` object, for everything else
+    path_1_per_A : (n,) array
+        Length along the path through the Brillouin zone, in 1/Å without 2π.
+    frequencies_THz : (n, 3 N_prim) array
+        Along the path.
+    qpoints : (n, 3) array
+        The same points in reciprocal lattice vectors of the primitive cell.
+    labels, label_positions_1_per_A : list of str, array
+        Names of the special points, and where they are.
+    dos_frequencies_THz, dos_per_THz : array
+        Total density of states, whose integral is 3 N_prim.
+    temperatures_K, free_energy_kJ_per_mol, entropy_J_per_K_mol, heat_capacity_J_per_K_mol : array
+        Of the primitive cell; imaginary modes are left out of these sums.
+    lowest_THz, lowest_at : float, str
+        The lowest frequency on path and mesh, and where.
+    imaginary_percent : float
+        Of all modes on the mesh.
+    max_force_eV_per_A, relaxed : float, bool
+        Of the crystal before it was displaced.
+    primitive : Atoms
+        Primitive cell.
+    supercell : (int, int, int)
+        (3,) repetitions.
+    displacement_A, n_displacements : float, int
+        Size and number of displaced cells.
+    mesh : (int, int, int)
+        (3,) points.
+    spacegroup, model : str
+        Names.
+    phonopy : Any
+        The `phonopy.Phonopy` object, for everything else.
     """
 
     path_1_per_A: np.ndarray
@@ -137,7 +151,7 @@ def phonons(
         Repetitions of the given cell; default: as many as make every height 12 Å.
     displacement_A : float
         Å.
-    mesh : (3,) int
+    mesh : (int, int, int)
         Of the density of states and thermal properties.
     points_per_segment : int
         Between special points of the path.
@@ -145,7 +159,7 @@ def phonons(
         Default: 0 to 1000 K in steps of 10.
     relax_first : bool
         Relax cell and atoms before; False takes the crystal as it is and says how large its forces are.
-    fmax_eV_per_A, steps
+    fmax_eV_per_A, steps : float, int
         Of that relaxation, which keeps the space group.
     symprec_A : float
         Å; for finding the symmetry.

@@ -28,16 +28,26 @@ class RelaxResult:
 
     Attributes
     ----------
-    atoms : the relaxed structure, with the calculator
-    converged : whether all forces (and the stress, if the cell moved) are below the limit
-    n_steps : steps taken
-    energy_start_eV, energy_eV : before and after
-    max_force_eV_per_A : largest force on an atom after
-    max_stress_GPa : largest component of the stress after, or None where there is none
-    largest_move_A : largest distance an atom moved, beyond what the cell carried it
-    volume_change_percent : of the cell, or None for molecules
-    cell : what the cell was allowed to do
-    model : name
+    atoms : Atoms
+        The relaxed structure, with the calculator.
+    converged : bool
+        Whether all forces (and the stress, if the cell moved) are below the limit.
+    n_steps : int
+        Steps taken.
+    energy_start_eV, energy_eV : float
+        Before and after.
+    max_force_eV_per_A : float
+        Largest force on an atom after.
+    max_stress_GPa : float or None
+        Largest component of the stress after, or None where there is none.
+    largest_move_A : float
+        Largest distance an atom moved, beyond what the cell carried it.
+    volume_change_percent : float or None
+        Of the cell, or None for molecules.
+    cell : str
+        What the cell was allowed to do.
+    model : str
+        Name.
     """
 
     atoms: Atoms
@@ -102,7 +112,8 @@ def relax(
         "volume" keeps the shape.
     keep_symmetry : bool
         Keep the space group of the start (needs spglib, which comes with phonopy).
-    optimizer : {"bfgs", "fire"}
+    optimizer : str
+        "bfgs" or "fire".
     tell : callable, optional
         Gets the number of the step and the largest force (eV/Å) after each; True ends the relaxation there.
 

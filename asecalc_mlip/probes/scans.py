@@ -29,14 +29,22 @@ class Scan:
 
     Attributes
     ----------
-    kind : "bond", "angle" or "dihedral"
-    atoms_indices : the two, three or four atoms that define it
-    symbols : of those atoms
-    values : (n,) Å or degrees, ascending
-    energies_eV : (n,) relative to the structure that was given
-    forces : (n,) generalised force, eV/Å or eV/degree
-    start : value in the structure that was given
-    model : name
+    kind : str
+        "bond", "angle" or "dihedral".
+    atoms_indices : tuple of int
+        The two, three or four atoms that define it.
+    symbols : tuple of str
+        Of those atoms.
+    values : (n,) array
+        Å or degrees, ascending.
+    energies_eV : (n,) array
+        Relative to the structure that was given.
+    forces : (n,) array
+        Generalised force, eV/Å or eV/degree.
+    start : float
+        Value in the structure that was given.
+    model : str
+        Name.
     """
 
     kind: Kind

@@ -32,13 +32,20 @@ class BondStretch:
 
     Attributes
     ----------
-    label : such as "C0–O3"
-    bond_A : its length in the structure
-    jumps : number of steps over which energy or force are not continuous
-    spurious_minima : minima besides the lowest
-    wrong_way_A : length of the scan over which the force has the wrong sign: attraction inside, repulsion outside
-    hole_eV : how far the energy falls on compression, 0 where it rises all the way
-    deviation_eV_per_A : mean |F + dE/dr|, differences of the grid among it
+    label : str
+        Such as "C0–O3".
+    bond_A : float
+        Its length in the structure.
+    jumps : int
+        Number of steps over which energy or force are not continuous.
+    spurious_minima : int
+        Minima besides the lowest.
+    wrong_way_A : float
+        Length of the scan over which the force has the wrong sign: attraction inside, repulsion outside.
+    hole_eV : float
+        How far the energy falls on compression, 0 where it rises all the way.
+    deviation_eV_per_A : float
+        Mean |F + dE/dr|, differences of the grid among it.
     """
 
     label: str
@@ -61,11 +68,16 @@ class SmoothnessReport:
 
     Attributes
     ----------
-    bonds : one `BondStretch` for each bond
-    scans : the curves themselves
-    stretch : (float, float), the range in bond lengths
-    score : share of bonds that are smooth, 1 for a good landscape
-    formula, model : names
+    bonds : list of BondStretch
+        One `BondStretch` for each bond.
+    scans : list of Scan
+        The curves themselves.
+    stretch : (float, float)
+        The range in bond lengths.
+    score : float
+        Share of bonds that are smooth, 1 for a good landscape.
+    formula, model : str
+        Names.
     """
 
     bonds: list[BondStretch]

@@ -33,15 +33,24 @@ class Vibrations:
 
     Attributes
     ----------
-    atoms : the structure
-    frequencies_cm1 : (3N − n_rigid,) ascending, imaginary ones negative
-    modes : (3N − n_rigid, N, 3) displacements of each, normalised in mass-weighted coordinates
-    rigid_cm1 : what came out for translations and rotations, which should be near zero
-    zero_point_energy_eV : half the sum of the real frequencies
-    max_force_eV_per_A : at the structure; frequencies are those of a minimum only where it is near zero
-    method : "exact", or "differences of 0.01 Å"
-    data : `ase.vibrations.VibrationsData` with all 3N modes, for animations, spectra and thermochemistry
-    model : name
+    atoms : Atoms
+        The structure.
+    frequencies_cm1 : (3N − n_rigid,) array
+        Ascending, imaginary ones negative.
+    modes : (3N − n_rigid, N, 3) array
+        Displacements of each, normalised in mass-weighted coordinates.
+    rigid_cm1 : array
+        What came out for translations and rotations, which should be near zero.
+    zero_point_energy_eV : float
+        Half the sum of the real frequencies.
+    max_force_eV_per_A : float
+        At the structure; frequencies are those of a minimum only where it is near zero.
+    method : str
+        "exact", or "differences of 0.01 Å".
+    data : VibrationsData
+        `ase.vibrations.VibrationsData` with all 3N modes, for animations, spectra and thermochemistry.
+    model : str
+        Name.
     """
 
     atoms: Atoms
