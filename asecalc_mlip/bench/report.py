@@ -20,6 +20,7 @@ from asecalc_mlip.bench.measure import (
 from asecalc_mlip.bench.structures import NAMES, enlarged, structure
 from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.logs import LOGGER
 
 if TYPE_CHECKING:
     from asecalc_mlip.calculators.piwsl import PIWSLCalculator
@@ -33,7 +34,7 @@ _THEIR_COLUMNS = f"{'SchNetPack':>12}{'ratio':>8}"
 
 @dataclass
 class BenchReport:
-    """What was measured.
+    """Numbers of a benchmark.
 
     Attributes
     ----------
@@ -56,7 +57,7 @@ class BenchReport:
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for a JSON file."""
+        """Return plain types, for a JSON file."""
         return dict(self.__dict__)
 
     def __repr__(self) -> str:
@@ -67,7 +68,7 @@ class BenchReport:
         return "\n".join(lines)
 
     def head(self) -> str:
-        """What runs where, and the names of the columns."""
+        """Tell what runs where, and name the columns."""
         compared = not self.schnetpack.startswith("not ")
         return "\n".join(
             [
@@ -92,9 +93,9 @@ def bench_file(
     scaling: bool = False,
     largest: int = 10_000,
     batches: bool = False,
-    echo: Callable[[str], None] = print,
+    echo: Callable[[str], None] = LOGGER.info,
 ) -> BenchReport:
-    """`bench` of a model file, with the options of the command line."""
+    """Measure a model file as `bench` does, with the options of the command line."""
     import torch
 
     from asecalc_mlip.calculators.piwsl import PIWSLCalculator
@@ -115,7 +116,7 @@ def bench(
     timestep_fs: float = 0.5,
     scaling_to: int = 0,
     batches: Sequence[int] = (),
-    echo: Callable[[str], None] = print,
+    echo: Callable[[str], None] = LOGGER.info,
 ) -> BenchReport:
     """Measure a model on structures, against SchNetPack where that can run it, and tell each row as it comes.
 
@@ -133,7 +134,7 @@ def bench(
     batches : sequence of int
         Also the first structure in batches of these sizes.
     echo : callable
-        Gets each line of the table.
+        Gets each line of the table; default: the log of the package.
 
     Raises
     ------

@@ -10,12 +10,12 @@ from ase.build import molecule
 from ase.geometry import complete_cell
 from ase.spacegroup import crystal
 
+from asecalc_mlip import zoo
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structure
 
 __all__ = ["NAMES", "enlarged", "quartz", "structure"]
 
-_MOLECULES = Path(__file__).parents[1] / "zoo"
 _QUARTZ = {"quartz-72": (2, 2, 2), "quartz-576": (4, 4, 4), "quartz-2025": (5, 5, 9)}
 NAMES = ("ethanol", "aspirin", "quartz-72", "water-192", "quartz-576", "quartz-2025")
 
@@ -32,7 +32,7 @@ def structure(name_or_file: str) -> Atoms:
         For a name that is unknown and no file, or a file that cannot be read.
     """
     if name_or_file in ("ethanol", "aspirin"):
-        return read_structure(_MOLECULES / f"{name_or_file}.xyz")
+        return zoo.structure(name_or_file)
     if name_or_file in _QUARTZ:
         return quartz() * _QUARTZ[name_or_file]
     if name_or_file == "water-192":
