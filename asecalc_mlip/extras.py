@@ -27,7 +27,7 @@ EXTRA_OF = {
 
 
 def needs(what: str, missing: ModuleNotFoundError | str) -> InputError:
-    """Error to raise in place of a failed import: what needs which package, and the command that installs it.
+    """Return the error in place of a failed import: what needs which package, and the command that installs it.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def needs(what: str, missing: ModuleNotFoundError | str) -> InputError:
     extra = EXTRA_OF.get(package)
     if extra is None:
         return InputError(f"{what} needs {package}, which is not installed: pip install {package}")
-    if package == "schnetpack" and sys.version_info < (3, 12):
+    if extra == "train" and sys.version_info < (3, 12):
         return InputError(
-            f"{what} needs schnetpack, which asks for Python 3.12 or newer, and this is "
+            f"{what} needs {package}, and SchNetPack asks for Python 3.12 or newer; this is "
             f"{sys.version_info.major}.{sys.version_info.minor}: make an environment with Python 3.12 and run "
             f"{install(extra)}; or run make, which brings SchNetPack to Python 3.11 too, {_where()}"
         )
@@ -58,7 +58,7 @@ def require(what: str, *packages: str) -> None:
 
 
 def install(extra: str) -> str:
-    """Command that installs an extra: from the checkout that this package comes from, or from an index."""
+    """Return the command that installs an extra: from the checkout that this package comes from, or from an index."""
     checkout = _checkout()
     if checkout is None:
         return f'pip install "asecalc-mlip[{extra}]"'
@@ -93,7 +93,7 @@ def _absent(package: str) -> bool:
 
 
 def _checkout() -> Path | None:
-    """Folder with the setup.py that this package was or is installed from, if it is there."""
+    """Return the folder with the setup.py that this package was or is installed from, if it is there."""
     from importlib.metadata import PackageNotFoundError, distribution  # 20 ms, only when something is missing
 
     if (ROOT / "setup.py").is_file():

@@ -60,7 +60,7 @@ class SoftStop:
         return self._count > 1
 
     def news(self) -> bool:
-        """True once after each signal."""
+        """Return True once after each signal."""
         news, self._seen = self._count > self._seen, self._count
         return news
 

@@ -1,5 +1,7 @@
 """A missing package is told with a command that installs it here; packages of the user's that hide ours are named."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -75,3 +77,14 @@ def test_a_folder_of_the_users_that_hides_ours_is_named(monkeypatch, tmp_path, h
     with pytest.raises(InputError, match="rename it") as told:
         extras.check_ours("training")
     assert str(tmp_path / "training") in str(told.value)
+
+
+def test_the_command_names_the_folder_that_hides_ours(tmp_path):
+    """Not a traceback of "No module named 'training.train'"."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").touch()
+    command = [sys.executable, "-m", "asecalc_mlip.cli", "train", "data.train=x.xyz"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(extras.ROOT)])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"Error: {tmp_path / 'training'} hides the package training of asecalc-mlip")

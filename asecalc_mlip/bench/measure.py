@@ -24,7 +24,7 @@ __all__ = ["batch_row", "compare", "n_edges", "ns_per_day", "our_walk", "schnetp
 def compare(
     ours: PIWSLCalculator, theirs: Any, atoms: Atoms, *, steps: int | None = None, seconds: float = 5.0
 ) -> dict[str, Any]:
-    """Milliseconds per step of a calculator, and of SchNetPack's on the same weights where there is one.
+    """Measure milliseconds per step of a calculator, and of SchNetPack's on the same weights where there is one.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def compare(
 
 
 def our_walk(calculator: PIWSLCalculator, atoms: Atoms) -> Walk:
-    """Walk that also takes the time of the neighbour lists."""
+    """Make a walk that also takes the time of the neighbour lists."""
     return Walk(calculator, atoms, lambda: calculator.stats()["seconds_neighbors"])
 
 
@@ -78,7 +78,7 @@ def size_row(calculator: PIWSLCalculator, atoms: Atoms, *, steps: int | None = N
 def batch_row(
     calculator: PIWSLCalculator, atoms: Atoms, size: int, *, structures: int = 256, repeats: int = 5
 ) -> dict[str, Any]:
-    """Structures per second when `size` are evaluated at once; `structures` displaced copies of `atoms`."""
+    """Measure structures per second when `size` are evaluated at once; `structures` displaced copies of `atoms`."""
     rng, images = np.random.default_rng(0), []
     for _ in range(structures):
         images.append(atoms.copy())
@@ -89,7 +89,7 @@ def batch_row(
 
 
 def schnetpack_calculator(calculator: PIWSLCalculator) -> Any:
-    """SchNetPack's SpkCalculator, with its matscipy neighbour list, on the weights of a calculator.
+    """Return SchNetPack's SpkCalculator, with its matscipy neighbour list, on the weights of a calculator.
 
     Without the ZBL core that a model may have, which costs SchNetPack nothing.
 
@@ -117,22 +117,22 @@ def schnetpack_calculator(calculator: PIWSLCalculator) -> Any:
 
 
 def ns_per_day(milliseconds: float, timestep_fs: float) -> float:
-    """Nanoseconds of dynamics in a day of steps; the integrator and the writing of files come on top."""
+    """Return nanoseconds of dynamics in a day of steps; the integrator and the writing of files come on top."""
     return 86_400_000.0 / milliseconds * timestep_fs * 1e-6
 
 
 def n_edges(atoms: Atoms, cutoff: float) -> int:
-    """Directed pairs shorter than `cutoff` (Å)."""
+    """Count directed pairs shorter than `cutoff` (Å)."""
     return len(neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)[0])
 
 
 def knows(calculator: PIWSLCalculator, atoms: Atoms) -> bool:
-    """Whether the model was trained on all elements of a structure."""
+    """Tell whether the model was trained on all elements of a structure."""
     return set(atoms.symbols) <= set(calculator.card["elements"])
 
 
 def sizes(atoms: Atoms, largest: int) -> Sequence[int]:
-    """Repeats for `enlarged`, each about twice the atoms of the one before, up to `largest` atoms."""
+    """Return repeats for `enlarged`, each about twice the atoms of the one before, up to `largest` atoms."""
     wanted = [round(2 ** (k / 3)) for k in range(64)]
     return sorted({n for n in wanted if n**3 * len(atoms) <= largest} | {1})
 

@@ -22,7 +22,7 @@ __all__ = ["from_schnetpack", "to_schnetpack"]
 
 
 def from_schnetpack(model: NeuralNetworkPotential, elements: Sequence[int]) -> Potential:
-    """The same energies and forces from a potential of this package, in the dtype of the model.
+    """Return the same energies and forces from a potential of this package, in the dtype of the model.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def from_schnetpack(model: NeuralNetworkPotential, elements: Sequence[int]) -> P
 
 
 def to_schnetpack(potential: Potential) -> NeuralNetworkPotential:
-    """SchNetPack's model with the weights of a potential: the same forces, in eV and Å.
+    """Return SchNetPack's model with the weights of a potential: the same forces, in eV and Å.
 
     Its energies are the interaction energies of the network times the scale; reference energies and the energies of
     lone atoms, constants of a composition, are not in it.

@@ -24,7 +24,7 @@ _GAP = 2.5
 
 
 def structure(name_or_file: str) -> Atoms:
-    """Structure by its name in `NAMES`, or from a file that ASE reads.
+    """Return a structure by its name in `NAMES`, or from a file that ASE reads.
 
     Raises
     ------
@@ -45,13 +45,13 @@ def structure(name_or_file: str) -> Atoms:
 
 
 def quartz() -> Atoms:
-    """α-quartz, 9 atoms, P3₂21 (Levien, Prewitt and Weidner, Am. Mineral. 65 (1980) 920)."""
+    """Return α-quartz, 9 atoms, P3₂21 (Levien, Prewitt and Weidner, Am. Mineral. 65 (1980) 920)."""
     sites = [(0.4697, 0, 2 / 3), (0.4135, 0.2669, 0.7858)]
     return crystal(["Si", "O"], sites, spacegroup=154, cellpar=[4.916, 4.916, 5.4054, 90, 90, 120])
 
 
 def enlarged(atoms: Atoms, repeats: int) -> Atoms:
-    """`repeats`³ copies: a supercell along the periodic directions, molecules side by side along the others."""
+    """Return `repeats`³ copies: a supercell along the periodic directions, molecules side by side along the others."""
     lattice = complete_cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0))
     for axis in np.flatnonzero(~atoms.pbc):
         # A unit vector across the others; a cell given for a free direction says nothing about the extent.
@@ -62,7 +62,7 @@ def enlarged(atoms: Atoms, repeats: int) -> Atoms:
 
 
 def _water() -> Atoms:
-    """64 molecules at the density of water, on a grid and turned at random."""
+    """Return 64 molecules at the density of water, on a grid and turned at random."""
     rng, box = np.random.default_rng(0), Atoms(cell=[12.43] * 3, pbc=True)
     for site in np.ndindex(4, 4, 4):
         water = molecule("H2O")

@@ -46,21 +46,21 @@ class Times:
         return self
 
     def without_list(self) -> float | None:
-        """Median of the steps less their lists."""
+        """Return the median of the steps less their lists."""
         return float(np.median(np.subtract(self.total_ms, self.list_ms))) if self.list_ms else None
 
     def list_alone(self) -> float | None:
-        """Mean over the steps, because a list that is kept costs much once and little in between."""
+        """Return the mean over the steps, because a list that is kept costs much once and little in between."""
         return float(np.mean(self.list_ms)) if self.list_ms else None
 
     def step(self) -> float:
-        """What a step costs in the long run: the median without the list, and the list's mean."""
+        """Estimate the cost of a step in the long run: the median without the list, and the list's mean."""
         if not self.list_ms:
             return float(np.median(self.total_ms))
         return (self.without_list() or 0.0) + (self.list_alone() or 0.0)
 
     def to_dict(self, prefix: str = "") -> dict[str, Any]:
-        """`ms`, `list_ms`, `without_list_ms`, `steps`; the two in the middle only where they are known."""
+        """Return `ms`, `list_ms`, `without_list_ms`, `steps`; the two in the middle only where they are known."""
         parts = {"ms": self.step(), "list_ms": self.list_alone(), "without_list_ms": self.without_list()}
         known = {f"{prefix}{name}": round(value, 4) for name, value in parts.items() if value is not None}
         return {**known, f"{prefix}steps": len(self.total_ms)}
@@ -131,7 +131,7 @@ def race(
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, and versions, for the record."""
+    """Return the processor, cores, and versions, for the record."""
     import torch
 
     return {

@@ -42,7 +42,7 @@ def existing(path: str) -> None:
 
 
 def settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Configuration files, which must exist, and KEY=VALUE pairs."""
+    """Return configuration files, which must exist, and KEY=VALUE pairs."""
     configs = [argument for argument in arguments if "=" not in argument]
     for config in configs:
         existing(config)
@@ -76,7 +76,7 @@ def written(path: str | None, result: Any) -> None:
 
 
 def reading_options(command: Callable) -> Callable:
-    """Options that say where a labelled file has its labels, and in which units."""
+    """Add options that say where a labelled file has its labels, and in which units."""
     options = (
         click.option("--energy-key", help="Name of the energies, if not a usual one."),
         click.option("--forces-key", help="Name of the forces."),

@@ -24,7 +24,7 @@ RESTART = "Continue what is in --output; settings come from there. The same comm
 
 
 def _run_command(ensemble: str, title: str, text: str) -> RunCommand:
-    """Command that runs one ensemble."""
+    """Make the command that runs one ensemble."""
     more = "The same command goes on with a run that was interrupted, and tells of one that is complete."
     return RunCommand(
         ensemble,
@@ -79,7 +79,7 @@ def _run(
 
 
 def _one(name: str, positional: str | None, option: str | None) -> str | None:
-    """What was given as an argument or as an option, but not as both."""
+    """Return the value of an argument or of its option, but not of both."""
     if positional and option and positional != option:
         raise InputError(f"{name} is given twice, as {positional!r} and as {option!r}: give it once")
     return positional or option
@@ -92,7 +92,7 @@ def _resolved(path: str | None) -> str | None:
 
 
 def _options(ensemble: str) -> list[click.Parameter]:
-    """Arguments and options; None everywhere means "not given", so that a protocol or the model can fill it in."""
+    """Make arguments and options; None means "not given": a protocol or the model fills it in."""
     from asecalc_mlip.md.ensembles import ENSEMBLES
     from asecalc_mlip.md.settings import DTYPES, make_settings
 
@@ -126,7 +126,7 @@ def _options(ensemble: str) -> list[click.Parameter]:
 
 
 def _common_options() -> list[click.Parameter]:
-    """Those that a campaign has too."""
+    """Make the options that a campaign has too."""
     watched = "JSON or frames for bonds and h(r) of a molecule, or for g(r); default: the one of the model."
     return [
         _option("--device", default="auto", show_default=True, help=DEVICE),

@@ -180,7 +180,7 @@ def bench(model: str, structures: tuple[str, ...], output: str | None, figure: s
 
 
 def _given(context: click.Context, arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Files and KEY=VALUE pairs, at least one, once the training package is known to be ours."""
+    """Return files and KEY=VALUE pairs, at least one, once the training package is known to be ours."""
     if not arguments:
         raise click.UsageError("name a CONFIG.yaml, or give at least data.train=FILE", context)
     found = settings(arguments)

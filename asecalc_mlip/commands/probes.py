@@ -362,7 +362,7 @@ def vibrations(
 
 
 def _subject(model: str, structure: str | None, *, device: str, dtype: Any, **files: str | None) -> tuple[Any, Any]:
-    """Calculator and structure; files that cannot be written are refused before anything is computed."""
+    """Return calculator and structure; files that cannot be written are refused before anything is computed."""
     from asecalc_mlip.calculators.loading import load_calculator, load_structure
 
     _check_files(**files)

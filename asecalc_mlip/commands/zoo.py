@@ -14,9 +14,11 @@ def zoo() -> None:
 
 @zoo.command("list")
 def list_() -> None:
-    """List shipped models, and published ones that can be converted, e.g.
+    """List shipped models, and published ones that can be converted.
 
-    asecalc zoo list
+    \b
+    Example:
+      asecalc zoo list
     """
     from asecalc_mlip import zoo as shipped
     from asecalc_mlip.zoo.catalogue import CATALOGUE, cached
@@ -38,9 +40,11 @@ def list_() -> None:
 @click.option("--from", "source", type=click.Path(), metavar="FOLDER", help="Take the files from here, load nothing.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def get(name: str, source: str | None, progress: bool) -> None:
-    """Get the published model NAME into the cache, e.g.
+    """Get the published model NAME into the cache.
 
-    asecalc zoo get TensorNet-MatPES-PBE
+    \b
+    Example:
+      asecalc zoo get TensorNet-MatPES-PBE
     """
     from asecalc_mlip.zoo.catalogue import published
     from asecalc_mlip.zoo.fetch import get as fetch
@@ -59,9 +63,11 @@ def convert() -> None:
 @click.argument("folder")
 @click.option("-o", "--output", required=True, metavar="FILE.pt", help="Model to write.")
 def matgl(folder: str, output: str) -> None:
-    """Convert a MatGL FOLDER with state.pt and model.json, e.g.
+    """Convert a MatGL FOLDER with state.pt and model.json.
 
-    asecalc convert matgl TensorNet-MatPES-PBE-v2025.1-PES -o tensornet.pt
+    \b
+    Example:
+      asecalc convert matgl TensorNet-MatPES-PBE-v2025.1-PES -o tensornet.pt
     """
     from asecalc_mlip.checkpoint import describe
     from asecalc_mlip.zoo.fetch import convert_matgl

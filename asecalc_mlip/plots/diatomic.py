@@ -37,7 +37,7 @@ LINEAR_eV, LINEAR_eV_PER_A = 2.0, 5.0
 
 
 def diatomic_figure(reports: Sequence[DiatomicReport], *, path: str | Path, title: str = "") -> None:
-    """One panel of energy over one of force for each pair; flags are marked where they are.
+    """Draw one panel of energy over one of force for each pair; flags are marked where they are.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def _components(axes: Axes, curve: DiatomicCurve) -> None:
 
 
 def _band(report: DiatomicReport) -> str:
-    """Meaning of the grey band: distances at which atoms must repel."""
+    """Name the grey band: distances at which atoms must repel."""
     from asecalc_mlip.probes.diatomic_flags import never_bound
 
     known = any(not np.isclose(b, never_bound(*c.symbols)) for c, b in zip(report.curves, report.below_A, strict=True))

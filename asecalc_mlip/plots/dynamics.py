@@ -20,7 +20,7 @@ def md_figure(
     error: float | None = None,
     broken_ps: float | None = None,
 ) -> Figure:
-    """Panels side by side: temperature, energy, the volume and pressure of a run that has them, structure.
+    """Draw panels side by side: temperature, energy, the volume and pressure of a run that has them, structure.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def _energy(axes, log, n_atoms) -> None:
 
 
 def _cell(axes, log) -> None:
-    """Volume, and the running mean of the pressure on an axis of its own."""
+    """Draw the volume, and the running mean of the pressure on an axis of its own."""
     time, volume, pressure = log["time_ps"], log["volume_A3"], log["pressure_GPa"]
     axes.plot(time, volume, color=GREEN, lw=0.7, alpha=0.45)
     axes.plot(time, running_mean(volume), color=GREEN, lw=2.0, label="volume")

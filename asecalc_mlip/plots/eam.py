@@ -23,7 +23,7 @@ ABOVE = 1.6
 
 
 def pair_curves_figure(curves: Sequence[PairCurve], *, path: str | Path, title: str = "") -> None:
-    """One panel per pair of elements: density, Morse, ZBL and their sum, relative to separated atoms.
+    """Draw one panel per pair of elements: density, Morse, ZBL and their sum, relative to separated atoms.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ class Panel:
 
 
 def curves_figure(panels: Sequence[Panel], *, title: str, path: str | Path | None = None) -> Figure:
-    """Panels side by side, both axes logarithmic, error bars for the spread over seeds."""
+    """Draw panels side by side, both axes logarithmic, error bars for the spread over seeds."""
     figure = _figure(len(panels), title)
     handles: dict[str, Any] = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -69,7 +69,7 @@ def survival_figure(
     title: str,
     path: str | Path | None = None,
 ) -> Figure:
-    """Share of trajectories that are still stable against time.
+    """Draw the share of trajectories that are still stable against time.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _style(label: str, place: int) -> int:
 
 
 def _plain_ticks(axes: Axes, panel: Panel) -> None:
-    """Numbers instead of powers of ten."""
+    """Write numbers instead of powers of ten."""
     ticks = sorted({float(x) for curve in panel.curves for x in curve.x})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -25,7 +25,7 @@ NAMES = {"G": "Γ", "GAMMA": "Γ"}
 
 
 def phonon_figure(results: Sequence[PhononResult], *, path: str | Path, title: str = "") -> None:
-    """Bands of one or several models over one another, density of states, heat capacity.
+    """Draw bands of one or several models over one another, density of states, heat capacity.
 
     Paths of several models are scaled to that of the first, whose cell may differ a little.
     """
@@ -67,7 +67,7 @@ def phonon_figure(results: Sequence[PhononResult], *, path: str | Path, title: s
 
 
 def eos_figure(results: Sequence[EquationOfState], *, path: str | Path, title: str = "") -> None:
-    """Energy per atom over volume per atom, relative to each model's own minimum."""
+    """Draw energy per atom over volume per atom, relative to each model's own minimum."""
     figure = new_figure(6.0, 4.4, title)
     axes = figure.subplots()
     for k, one in enumerate(results):
@@ -84,7 +84,7 @@ def eos_figure(results: Sequence[EquationOfState], *, path: str | Path, title: s
 
 
 def elastic_figure(result: ElasticConstants, *, path: str | Path, title: str = "") -> None:
-    """The matrix of elastic constants as numbers on colours."""
+    """Draw the matrix of elastic constants as numbers on colours."""
     figure = new_figure(5.6, 5.0, title)
     axes = figure.subplots()
     c = result.constants_GPa
@@ -102,7 +102,7 @@ def elastic_figure(result: ElasticConstants, *, path: str | Path, title: str = "
 
 
 def vibration_figure(results: Sequence[Vibrations], *, path: str | Path, title: str = "") -> None:
-    """A row of sticks for each model, imaginary frequencies in red below zero."""
+    """Draw a row of sticks for each model, imaginary frequencies in red below zero."""
     figure = new_figure(9.0, 1.4 + 1.3 * len(results), title)
     grid = figure.subplots(len(results), 1, squeeze=False, sharex=True)[:, 0]
     for k, (axes, one) in enumerate(zip(grid, results, strict=True)):
@@ -120,7 +120,7 @@ def vibration_figure(results: Sequence[Vibrations], *, path: str | Path, title: 
 
 
 def scan_figure(scans: Sequence[Scan], *, path: str | Path, title: str = "", columns: int = 4) -> None:
-    """Energy (left axis) and generalised force (right axis) of each scan in a panel of its own."""
+    """Draw energy (left axis) and generalised force (right axis) of each scan in a panel of its own."""
     columns = min(columns, len(scans))
     rows = -(-len(scans) // columns)
     figure = new_figure(3.6 * columns + 0.6, 2.9 * rows + 0.5, title)
@@ -146,7 +146,7 @@ def scan_figure(scans: Sequence[Scan], *, path: str | Path, title: str = "", col
 
 
 def _merged(positions: np.ndarray, labels: Sequence[str]) -> tuple[list[float], list[str]]:
-    """Special points at one place under one name, as K|U."""
+    """Merge special points at one place under one name, as K|U."""
     ticks: list[float] = []
     names: list[str] = []
     for at, label in zip(positions, labels, strict=True):

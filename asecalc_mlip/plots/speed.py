@@ -18,7 +18,7 @@ _OURS = "PIWSLCalculator, PaiNN"
 
 
 def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> None:
-    """Bars of ms per step, two threads, one panel per architecture; rows as in benchmarks/results/speed.json."""
+    """Draw bars of ms per step, two threads, one panel per architecture; rows as in benchmarks/results/speed.json."""
     figure = new_figure(10, 4.2)
     for k, architecture in enumerate(("painn", "schnet")):
         axes = figure.add_subplot(1, 2, k + 1)
@@ -59,7 +59,7 @@ def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> 
 
 
 def peers(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: int = 2) -> None:
-    """Bars of ms per step, one panel per structure, ours first; rows as in benchmarks/results/speed_peers.json."""
+    """Draw bars of ms per step, one panel per structure, ours first; rows as in benchmarks/results/speed_peers.json."""
     chosen = [
         (name.split(", ")[0], name.split(", ")[1], row) for name, row in rows.items() if row["threads"] == threads
     ]
@@ -82,7 +82,7 @@ def peers(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: i
 
 
 def bench_report(report: Mapping[str, Any], *, path: str | Path) -> None:
-    """What `asecalc bench` measured: structures, and scaling and batches where they are; a `BenchReport.to_dict()`."""
+    """Draw a `BenchReport.to_dict()`: structures, and scaling and batches where they are."""
     panels = [name for name in ("structures", "scaling", "batches") if report[name]]
     figure = new_figure(1.0 + 4.2 * len(panels), 3.8)
     draw = {"structures": _structure_panel, "scaling": _scaling_panel, "batches": _batch_panel}

@@ -44,7 +44,7 @@ def stability_figure(
     target_K: float,
     reference: DistanceHistogram | None = None,
 ) -> Figure:
-    """One panel for each thing there is to show: temperature and h(r) if there are `nvt` runs, energy if `nve` runs.
+    """Draw temperature and h(r) if there are `nvt` runs, the total energy if there are `nve` runs.
 
     Parameters
     ----------

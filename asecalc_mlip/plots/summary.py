@@ -49,7 +49,7 @@ def summary_figure(
     end_ps: float,
     reference: Any = None,
 ) -> Figure:
-    """Two by two panels.
+    """Draw two by two panels.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def summary_figure(
 
 
 def energy_figure(nvt: Sequence[Series], *, title: str) -> Figure:
-    """Potential energy (meV/atom) of each run at constant temperature."""
+    """Draw the potential energy (meV/atom) of each run at constant temperature."""
     figure = new_figure(7.6, 3.8, plain(title))
     axes = figure.subplots()
     for run in nvt:
@@ -116,7 +116,7 @@ def _temperature(axes: Axes, runs: Sequence[Series], target_K: float, end_ps: fl
 
 
 def _survival(axes: Axes, runs: Sequence[Series], end_ps: float) -> None:
-    """A bar for each run, as long as it was stable; of many runs the share that is."""
+    """Draw a bar for each run, as long as it was stable; of many runs the share that is."""
     if len(runs) > MOST_BARS:
         times = np.sort([end_ps if run.broken_ps is None else run.broken_ps for run in runs])
         left = [100 * np.mean([r.broken_ps is None or r.broken_ps > t for r in runs]) for t in times]

@@ -9,7 +9,7 @@ from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
 
 
 def survival_figure(curves: dict[str, Survival], *, title: str = "") -> Figure:
-    """One step curve for each of `curves`, by its label, with its 95 % limits shaded."""
+    """Draw one step curve for each of `curves`, by its label, with its 95 % limits shaded."""
     figure = new_figure(7.0, 4.2, title)
     axes = figure.subplots()
     for k, (label, curve) in enumerate(curves.items()):

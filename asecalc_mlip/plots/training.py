@@ -21,7 +21,7 @@ _UNITS = {quantity: unit.removeprefix("m") for quantity, unit in ERROR_UNITS.ite
 def parity(
     labels: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], *, path: str | Path, title: str = ""
 ) -> None:
-    """Predictions against labels, one panel per quantity, with the distribution of the errors inset.
+    """Draw predictions against labels, one panel per quantity, with the distribution of the errors inset.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def parity(
 
 
 def learning_curve(log: str | Path, *, path: str | Path) -> None:
-    """Validation errors and learning rate against epochs, from the log.csv of a run."""
+    """Draw validation errors and learning rate against epochs, from the log.csv of a run."""
     with Path(log).open(newline="") as file:
         rows = list(csv.DictReader(file))
     shown = [(q, u) for q, u in _UNITS.items() if rows and f"val_{q}_mae" in rows[0]]

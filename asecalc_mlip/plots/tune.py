@@ -67,7 +67,7 @@ def tune_figure(
     plain: float | None,
     path: str | Path,
 ) -> None:
-    """One panel per setting; later trials are darker, those that were pruned hollow, the best one ringed.
+    """Draw one panel per setting; later trials are darker, those that were pruned hollow, the best one ringed.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ class Report:
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, plain values with the unit in the name."""
+        """Return all numbers, plain values with the unit in the name."""
         return {"warnings": self.warnings, **self.found}
 
     def __repr__(self) -> str:
@@ -169,7 +169,7 @@ def _how(subject: Subject) -> dict[str, Any]:
 
 
 def _shortest(subject: Subject) -> dict[str, float]:
-    """Shortest distance in the data by pair, Å, where the reference or the labelled data tell."""
+    """Return the shortest distance in the data by pair, Å, where the reference or the labelled data tell."""
     known = dict(subject.reference.closest) if subject.reference is not None else {}
     if known or not subject.frames:
         return known

@@ -19,7 +19,7 @@ ADVICE = "make room, or give another folder with -o DIR; the same command goes o
 
 
 def key_of(value: Any) -> str:
-    """Short name of plain values; the same values have the same one on every machine."""
+    """Return a short name of plain values; the same values have the same one on every machine."""
     text = json.dumps(value, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -41,7 +41,7 @@ class Pieces:
             raise InputError(f"{folder} cannot be made: {error.strerror}; give another folder with -o DIR") from None
 
     def get(self, name: str, depends: Any, make: Callable[[], dict], what: str, *, files: Sequence[str] = ()) -> dict:
-        """The stored piece, if it was made from the same `depends`, else a new one.
+        """Return the stored piece, if it was made from the same `depends`, else a new one.
 
         Parameters
         ----------
@@ -63,12 +63,12 @@ class Pieces:
         return read_json(path)["piece"]  # the same types as when it is found again
 
     def quiet(self) -> Pieces:
-        """The same pieces, told to nobody."""
+        """Return the same pieces, told to nobody."""
         return Pieces(self.folder, lambda line: None)
 
     @staticmethod
     def _read(path: Path) -> dict | None:
-        """None for a file that is missing or damaged: it is made anew."""
+        """Read a piece; None for a file that is missing or damaged: it is made anew."""
         try:
             found = read_json(path)
         except InputError:

@@ -13,7 +13,7 @@ SHOWN = {"architecture", "hyperparameters", "elements", "cutoff", "units", "refe
 
 
 def card_rows(subject: Subject, found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Names and texts, in order; texts are as the file has them and must be escaped."""
+    """List names and texts, in order; texts are as the file has them and must be escaped."""
     card, model = subject.card, found["model"]
     shape = [f"{name} {value}" for name, value in card["hyperparameters"].items() if name != "cutoff"]
     rows = [(_words(name), _plain(card[name]) if card.get(name) else "not stated") for name in FIRST]

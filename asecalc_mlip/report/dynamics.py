@@ -45,7 +45,7 @@ def nve_runs(
 
 
 def run_folders(group: Path) -> list[Path]:
-    """Folders of the runs of a group, in the order of their seeds."""
+    """Return the folders of the runs of a group, in the order of their seeds."""
     return [group / name for name in read_json(group / "runs.json")]
 
 
@@ -96,7 +96,7 @@ def _advance(subject: Subject, group: Path, runs: Sequence[Run]) -> None:
 
 
 def _last_frame(run: Path, start: Atoms) -> Atoms:
-    """Where a run ended, or its start if it broke; what the start says of itself stays."""
+    """Return the end of a run, or its start if it broke; the start's own info stays."""
     from asecalc_mlip.md import files as names
 
     if not read_json(run / names.SUMMARY)["stable"]:
@@ -106,7 +106,7 @@ def _last_frame(run: Path, start: Atoms) -> Atoms:
 
 
 def _saved_reference(subject: Subject, folder: Path) -> str | None:
-    """Path of the reference as the runs take it; None leaves them to the start structure."""
+    """Return the path of the reference as the runs take it; None leaves them to the start structure."""
     if subject.reference is None:
         return None
     path = folder / "reference.json"

@@ -21,7 +21,7 @@ DPI = 130
 
 
 def summary(subject: Subject, found: dict[str, Any]) -> bytes:
-    """The four panels."""
+    """Draw the four panels."""
     nvt = found["nvt"]["runs"]
     settings = nvt[0]["settings"]
     figure = summary_figure(
@@ -39,13 +39,13 @@ def summary(subject: Subject, found: dict[str, Any]) -> bytes:
 
 
 def energies(found: dict[str, Any]) -> bytes:
-    """Potential energy of the runs at constant temperature."""
+    """Draw the potential energy of the runs at constant temperature."""
     runs = [_series(run, number, "epot_meV_per_atom") for number, run in enumerate(found["nvt"]["runs"])]
     return figure_bytes(energy_figure(runs, title="Potential energy, NVT"), DPI)
 
 
 def partial(subject: Subject, found: dict[str, Any]) -> bytes | None:
-    """g(r) by pair of elements, the mean of all runs; None for a molecule."""
+    """Draw g(r) by pair of elements, the mean of all runs; None for a molecule."""
     runs = [run["partial"] for run in found["nvt"]["runs"] if run.get("partial")]
     if not runs:
         return None
@@ -74,7 +74,7 @@ def _series(run: dict, number: int, values: str) -> Series:
 
 
 def _pairs(diatomic: dict[str, Any]) -> list[PairCurve]:
-    """Curves; where there are many, those with most flags and the most tortuous first."""
+    """Return curves; where there are many, those with most flags and the most tortuous first."""
     ordered = sorted(diatomic["pairs"], key=lambda p: (-len(p["flags"]), -p["metrics"]["tortuosity"]))
     shown = ordered if len(ordered) > 8 else diatomic["pairs"]
     curves = []

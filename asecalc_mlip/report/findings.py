@@ -23,7 +23,7 @@ STATED = ("level_of_theory", "licence", "training_data", "test_errors")
 
 
 def warnings_of(subject: Subject, found: dict[str, Any]) -> list[str]:
-    """Everything that a user should know before using the model, worst first; empty if there is nothing."""
+    """List all that a user should know before using the model, worst first."""
     return [
         *_unstable(found["nvt"], "NVT"),
         *_unstable(found["nve"], "NVE"),
@@ -39,7 +39,7 @@ def warnings_of(subject: Subject, found: dict[str, Any]) -> list[str]:
 
 
 def heads(found: dict[str, Any], target_K: float) -> list[str]:
-    """One line for each panel of the summary."""
+    """Return one line for each panel of the summary."""
     nvt, diatomic = found["nvt"]["runs"], found["diatomic"]
     stable, end = [run for run in nvt if run["stable"]], max(run["time_ps"] for run in nvt)
     planned = max(run["settings"]["steps"] * run["settings"]["timestep_fs"] * 1e-3 for run in nvt)
@@ -55,7 +55,7 @@ def heads(found: dict[str, Any], target_K: float) -> list[str]:
 
 
 def mean_std(values: list[float]) -> str:
-    """Mean ± standard deviation of runs, both to the second digit of the latter; one value alone."""
+    """Return mean ± standard deviation of runs, both to the second digit of the latter; one value alone."""
     if not values:
         return "not known"
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -66,12 +66,12 @@ def mean_std(values: list[float]) -> str:
 
 
 def slopes(group: dict[str, Any]) -> list[float]:
-    """Drift of each run, meV/atom/ps."""
+    """Return the drift of each run, meV/atom/ps."""
     return [run["energy_drift"]["slope_mev_per_atom_ps"] for run in group["runs"] if run["energy_drift"]]
 
 
 def structure_errors(nvt: list[dict], key: str = "error") -> list[float]:
-    """Error of h(r) or g(r) of each run."""
+    """Return the error of h(r) or g(r) of each run."""
     found = [(run.get("structure_errors") or {}).get("all", {}).get(key) for run in nvt]
     return [value for value in found if value is not None]
 
@@ -113,7 +113,7 @@ def _slope(run: dict) -> float:
 
 
 def _beyond_noise(run: dict) -> bool:
-    """The line through a run of a few vibrations has a slope of its own."""
+    """Tell a drift from the slope that the line through a run of a few vibrations has of its own."""
     drift = run["energy_drift"]
     return abs(_slope(run)) * drift["duration_ps"] > 3.0 * drift["fluctuation_mev_per_atom"]
 

@@ -44,12 +44,12 @@ table.card th { width: 11rem; } code { font-size: .9em; overflow-wrap: anywhere;
 
 
 def text(value: Any) -> Raw:
-    """Escaped text; what is HTML already stays as it is."""
+    """Escape text; HTML of these functions stays as it is."""
     return value if isinstance(value, Raw) else Raw(escape(str(value)))
 
 
 def document(title: str, parts: Iterable[Raw]) -> str:
-    """A whole page that asks for nothing from outside, and lets a browser neither."""
+    """Make a whole page that loads nothing from outside, and does not let a browser do so."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
@@ -59,28 +59,28 @@ def document(title: str, parts: Iterable[Raw]) -> str:
 
 
 def section(title: str, *parts: Raw | None) -> Raw:
-    """Heading and what stands under it."""
+    """Make a heading with its parts under it."""
     return Raw(f"<section><h2>{text(title)}</h2>" + "".join(part for part in parts if part) + "</section>")
 
 
 def paragraph(value: Any, kind: str = "") -> Raw:
-    """One paragraph; `kind` is "lead" or "note"."""
+    """Make one paragraph; `kind` is "lead" or "note"."""
     return Raw(f'<p class="{kind}">{text(value)}</p>' if kind else f"<p>{text(value)}</p>")
 
 
 def items(values: Iterable[Any], kind: str) -> Raw:
-    """A list in a frame."""
+    """Make a list in a frame."""
     return Raw(f'<div class="{kind}"><ul>' + "".join(f"<li>{text(value)}</li>" for value in values) + "</ul></div>")
 
 
 def tiles(values: Iterable[tuple[str, str]]) -> Raw:
-    """Key numbers, each a value over what it is."""
+    """Make key numbers, each a value over its name."""
     made = (f'<div class="tile"><b>{text(value)}</b><span>{text(name)}</span></div>' for value, name in values)
     return Raw('<div class="tiles">' + "".join(made) + "</div>")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, kind: str = "") -> Raw:
-    """Rows under a head; texts that begin like numbers stand to the right. kind="card": the first column names."""
+    """Make rows under a head; texts that begin like numbers stand to the right. kind="card": the first column names."""
     body = [list(map(text, row)) for row in rows]
     if kind == "card":
         lines = "".join(f'<tr><th scope="row">{row[0]}</th><td>{row[1]}</td></tr>' for row in body)
@@ -94,7 +94,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, kind: str = "")
 
 
 def figure(png: bytes | None, caption: str, alt: str) -> Raw | None:
-    """An image in the page itself."""
+    """Make an image in the page itself."""
     if png is None:
         return None
     data = base64.b64encode(png).decode()

@@ -27,7 +27,7 @@ PARITY, DIATOMIC = "parity.png", "diatomic.png"
 
 
 def errors_piece(subject: Subject, pieces: Pieces, most: int) -> dict | None:
-    """MAE and RMSE of energy, forces and stress on the labelled data, and the parity figure; None without data."""
+    """Measure MAE and RMSE on the labelled data, and draw the parity figure; None without data."""
     if subject.frames is None:
         return None
     frames, data = subject.frames, Path(str(subject.settings.data))
@@ -45,7 +45,7 @@ def errors_piece(subject: Subject, pieces: Pieces, most: int) -> dict | None:
 
 
 def diatomic_piece(subject: Subject, pieces: Pieces) -> dict:
-    """Curves, metrics and flags of pairs of elements, and their figure; in float64."""
+    """Compute curves, metrics and flags of pairs of elements, in float64, and draw them."""
     pairs, left_out = _pairs(subject)
 
     def make() -> dict:
@@ -60,7 +60,7 @@ def diatomic_piece(subject: Subject, pieces: Pieces) -> dict:
 
 
 def speed_piece(subject: Subject, pieces: Pieces, steps: int, timestep_fs: float) -> dict:
-    """Milliseconds per step of the start structure, as `asecalc bench` measures it."""
+    """Measure milliseconds per step of the start structure, as `asecalc bench` does."""
     here = machine()
 
     def make() -> dict:
@@ -89,7 +89,7 @@ def speed_piece(subject: Subject, pieces: Pieces, steps: int, timestep_fs: float
 
 
 def _processor_ms(subject: Subject, steps: int) -> float:
-    """Processor time of a step, all threads together: what others on the machine take does not count."""
+    """Measure the processor time of a step, all threads together, without that of other processes."""
     walk = our_walk(subject.calculator, subject.atoms)
     walk(2)
     start = time.process_time()
@@ -98,7 +98,7 @@ def _processor_ms(subject: Subject, steps: int) -> float:
 
 
 def _pairs(subject: Subject) -> tuple[list[str], int]:
-    """Pairs to be looked at, and how many are not: all of the model's, or where these are many, the structure's."""
+    """Choose pairs, and count those left out: all of the model's, or where these are many, the structure's."""
     known = list(subject.card["elements"])
     present = [symbol for symbol in known if symbol in set(subject.atoms.symbols)]
     every = _combined(known)
@@ -111,7 +111,7 @@ def _combined(symbols: list[str]) -> list[str]:
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:
-    """Without the arrays that neither page nor figure shows; three decimals of the others."""
+    """Leave out the arrays that neither page nor figure shows; round the others."""
     kept = ("pair", "cutoff_A", "grid", "n_not_finite", "below_A", "metrics", "flags")
     pairs = [
         {

@@ -16,7 +16,7 @@ __all__ = ["page"]
 
 
 def page(subject: Subject, found: dict[str, Any], summary: bytes, pieces: Path) -> str:
-    """HTML of a report.
+    """Make the HTML of a report.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class ReportSettings:
         return Path(self.output) if self.output else Path(f"{Path(self.model).stem}-report")
 
     def command(self) -> str:
-        """The command line that makes the same report again."""
+        """Return the command line that makes the same report again."""
         wanted = self.wanted()
         given = {
             "--data": self.data,
@@ -94,7 +94,7 @@ class ReportSettings:
         return shlex.join(words)
 
     def wanted(self) -> dict[str, Any]:
-        """Steps, seeds, frames and timed steps: as given, else by default."""
+        """Return steps, seeds, frames and timed steps: as given, else by default."""
         k = int(self.quick)
         return {
             "steps": self.steps or STEPS[k],

@@ -67,11 +67,11 @@ class Subject:
         return bool(self.atoms.pbc.any())
 
     def temperatures_K(self) -> tuple[float, float] | None:
-        """Lowest and highest temperature of the training data, where the card or the reference tells."""
+        """Return the lowest and highest temperature of the training data, where the card or the reference tells."""
         return known_temperatures(self.card, self.reference)
 
     def dynamics(self, ensemble: str, **given: Any) -> MDSettings:
-        """Settings of a run: as asked for, else as card or reference say, else by the kind of system."""
+        """Return the settings of a run: as asked for, else as card or reference say, else by the kind of system."""
         asked, named = self.settings, self.found.suggestions("nvt") if self.settings.temperature_K is None else {}
         options: dict[str, Any] = {
             "model": str(self.path), "protocol": named.get("protocol"), "temperature_K": asked.temperature_K,
@@ -148,7 +148,7 @@ def _checked(atoms: Atoms, source: str) -> Atoms:
 
 
 def _reference(settings: ReportSettings, resolved: Resolved, atoms: Atoms, frames: list[Atoms] | None):
-    """The reference, where it comes from or why there is none, and whether it is a rule."""
+    """Return the reference, where it comes from or why there is none, and whether it is a rule."""
     if atoms.pbc.any() and not atoms.pbc.all():
         return None, "none: a slab or a wire has no density, so no g(r)", False
     found = resolved.reference_for(atoms)
@@ -162,7 +162,7 @@ def _reference(settings: ReportSettings, resolved: Resolved, atoms: Atoms, frame
 
 
 def _alike(frame: Atoms, atoms: Atoms) -> bool:
-    """Whether h(r) or g(r) of a frame can be compared: the same molecule, or any cell of the same composition."""
+    """Tell whether h(r) or g(r) of a frame can be compared: the same molecule, or any cell of the same composition."""
     if frame.pbc.tolist() != atoms.pbc.tolist():
         return False
     if atoms.pbc.all():

@@ -30,7 +30,7 @@ LEAST_FRAMES = 10  # for a distribution
 
 
 def runs_piece(subject: Subject, pieces: Pieces, name: str, group: Path, *, structure: bool) -> dict:
-    """Numbers and curves of all runs of a group; `structure`: also their h(r) or g(r) and closest approaches."""
+    """Return numbers and curves of all runs of a group; `structure`: also their h(r) or g(r) and closest approaches."""
 
     def make() -> dict:
         rows = [_row(path, subject, structure) for path in run_folders(group)]
@@ -40,14 +40,14 @@ def runs_piece(subject: Subject, pieces: Pieces, name: str, group: Path, *, stru
 
 
 def reference_curve(subject: Subject, name: str = "all") -> DistanceHistogram | RDF | None:
-    """h(r) or a g(r) of the reference."""
+    """Return h(r) or a g(r) of the reference."""
     if isinstance(subject.reference, PeriodicReference):
         return subject.reference.rdfs_for(subject.atoms).get(name)
     return subject.reference.histogram if isinstance(subject.reference, MoleculeReference) else None
 
 
 def from_plain(data: dict | None) -> DistanceHistogram | RDF | None:
-    """h(r) or g(r) of a stored row."""
+    """Return h(r) or g(r) of a stored row."""
     if data is None:
         return None
     return RDF.from_dict(data) if "g" in data else DistanceHistogram.from_dict(data)
@@ -76,7 +76,7 @@ def _row(path: Path, subject: Subject, structure: bool) -> dict[str, Any]:
 
 
 def _curves(log: dict[str, np.ndarray], n_atoms: int) -> dict[str, list[float]]:
-    """Temperature and energies against time, thinned; energies in meV/atom from the first frame."""
+    """Return temperature and energies against time, thinned; energies in meV/atom from the first frame."""
     step = max(1, -(-len(log["time_ps"]) // POINTS))
     thin = {name: values[::step] for name, values in log.items()}
     return {
@@ -111,7 +111,7 @@ def _structure(path: Path, subject: Subject, frames: int) -> dict[str, Any]:
 
 
 def _distributions(path: Path, subject: Subject, frames: int) -> dict[str, Any]:
-    """h(r) of all stable frames of a molecule; g(r) of the second half of a periodic run, as runs take it."""
+    """Return h(r) of all stable frames of a molecule; g(r) of the second half of a periodic run, as runs take it."""
     trajectory = path / "trajectory.extxyz"
     if not subject.periodic:
         return {"all": distance_histogram(iread(trajectory, index=":", format="extxyz"))}
