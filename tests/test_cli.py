@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from ase.build import molecule
 from ase.io import write
 from click.testing import CliRunner
@@ -58,6 +59,20 @@ def test_train_separates_files_from_settings(call, stand_in, tmp_path):
     (tmp_path / "a.yaml").touch()
     assert call("train", "a.yaml", "training.epochs=3", "a=b=c").exit_code == 0
     assert calls == [((["a.yaml"], ["training.epochs=3", "a=b=c"]), {})]
+
+
+def test_train_prints_every_setting_with_its_sentence(call, monkeypatch):
+    """Also where nothing is installed that could train."""
+    monkeypatch.setitem(sys.modules, "schnetpack", None)
+    result = call("train", "--defaults")
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    for section, values in yaml.safe_load(result.output).items():
+        for name in values:
+            line = next(k for k in range(lines.index(f"{section}:"), len(lines)) if lines[k].startswith(f"  {name}:"))
+            assert lines[line - 1].startswith("  # "), f"{section}.{name} has no sentence"
+    assert {"max_epochs", "time"} <= set(yaml.safe_load(result.output)["run"])
+    assert "give at least data.train=FILE" in call("train").stderr
 
 
 def test_pretrain_and_finetune_separate_files_from_settings(call, stand_in, tmp_path):

@@ -26,8 +26,8 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool) ->
       asecalc train data.train=train.xyz run.output=runs/mine
       asecalc train aspirin.yaml run.max_epochs=100 run.time=30min
     """
-    own_training()
     if defaults:
+        own_training(stack=False)
         from training.settings import explain
 
         click.echo(explain())
