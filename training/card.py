@@ -26,7 +26,7 @@ from training.run_log import read_rows
 if TYPE_CHECKING:
     from training.prepare import Run
 
-__all__ = ["make_card", "rewrite", "save_model"]
+__all__ = ["conditions_of", "make_card", "rewrite", "save_model"]
 
 
 def save_model(run: Run, average: AveragedWeights, card: dict[str, Any] | None = None) -> None:
@@ -74,7 +74,7 @@ def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
             "validation": len(run.split.val),
         },
         # Perturbed copies have neither the temperature nor the forces of the dynamics they were taken from.
-        **({} if by_eam else _conditions(run.training)),
+        **({} if by_eam else run.conditions),
         "level_of_theory": level,
         "source": config.data.source,
         "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},
@@ -96,7 +96,7 @@ def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
     }
 
 
-def _conditions(frames: Sequence[Atoms]) -> dict[str, Any]:
+def conditions_of(frames: Sequence[Atoms]) -> dict[str, Any]:
     """Return what dynamics are warned by: the temperatures that frames state, and the size of their forces."""
     stated = [atoms.info.get("temperature_K", atoms.info.get("temperature")) for atoms in frames]
     known = [float(t) for t in stated if isinstance(t, (int, float, np.number))]

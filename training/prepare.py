@@ -19,6 +19,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import Potential, check_trainable, parts_of
+from training.card import conditions_of
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split
 from training.initial import Start, make_start
@@ -68,6 +69,11 @@ class Run:
     def training(self) -> list[Atoms]:
         """The frames to train on."""
         return [self.frames[i] for i in self.split.train]
+
+    @cached_property
+    def conditions(self) -> dict[str, Any]:
+        """Temperatures and forces of the training data, by which dynamics are warned."""
+        return conditions_of(self.training)
 
     @cached_property
     def reference(self) -> dict[str, Any]:
