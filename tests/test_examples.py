@@ -56,4 +56,4 @@ def test_from_zero_to_dynamics(tmp_path, monkeypatch):
     code = example("from_zero").main(str(tmp_path / "zero"), frames=16, steps=20, settings=settings)
     assert code in (0, 1)  # so small a model may well break the molecule
     summary = json.loads((tmp_path / "zero" / "nvt" / "summary.json").read_text())
-    assert summary["formula"] == "C2H6O" and summary["h_reference"] == "GFN2-xTB"
+    assert summary["formula"] == "C2H6O" and "GFN2-xTB" in summary["h_reference"]

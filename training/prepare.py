@@ -78,7 +78,10 @@ class Run:
     @cached_property
     def reference(self) -> dict[str, Any]:
         """How the training data look, by which runs are judged; for the model file."""
-        return make_reference(self.training, Path(self.config.data.train).name).to_dict()
+        data = self.config.data
+        level = "" if data.level_of_theory == "not stated" or self.pretraining else f", {data.level_of_theory}"
+        source = f"{Path(data.train).name}, {len(self.split.train)} training frames{level}"
+        return make_reference(self.training, source).to_dict()
 
     @property
     def test_device(self) -> str:

@@ -169,6 +169,7 @@ def test_the_model_carries_how_its_data_look(molecules, tmp_path):
     result = trained.train(config(tmp_path, molecules, "run.max_epochs=1"))
     reference = reference_from_dict(load(result.model).reference)
     assert isinstance(reference, MoleculeReference) and reference.n_frames == 50
+    assert reference.source == "train.xyz, 50 training frames"
     start = read(result.model.with_suffix(".xyz"))
     assert reference.matches(start) and not start.info.get("energy")
 
