@@ -8,8 +8,9 @@ import pytest
 from ase.data import chemical_symbols, covalent_radii
 from ase.io import read
 
-from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip import PIWSLCalculator, zoo
 from asecalc_mlip.analysis import load_reference
+from asecalc_mlip.analysis.references import temperature_doubt
 from asecalc_mlip.probes import attractive_holes, diatomic_curves, displacement_scan
 from asecalc_mlip.zoo import FOLDER as ZOO
 
@@ -66,3 +67,12 @@ def test_the_landscape_of_a_material_is_not_rough(name):
     # Rough ones have forces that jump by several eV/Å from point to point.
     assert report.roughness_eV_per_A[0] < 1.0 and report.deviation_eV_per_A[0] < 0.1
     assert report.rise_eV_per_atom[0] > 1.0
+
+
+@pytest.mark.parametrize("name", ["aspirin", "ethanol", "silica"])
+def test_shipped_references_know_the_closest_approach_and_the_temperature_of_their_data(name):
+    reference = load_reference(zoo.beside(f"{name}.pt", zoo.REFERENCE))
+    assert reference.temperatures_K is not None and temperature_doubt(reference, reference.temperatures_K[0]) is None
+    symbols = sorted(set(zoo.structure(name).get_chemical_symbols()))
+    pairs = {f"{a}-{b}" for k, a in enumerate(symbols) for b in symbols[k:]} - {"O-O"}
+    assert pairs <= set(reference.closest) and all(0.8 < d < 3.0 for d in reference.closest.values())
