@@ -180,7 +180,7 @@ def download(
 
 def _copy(answer: IO[bytes], file: IO[bytes], expected: int, name: str, progress: bool, most: int | None = None) -> int:
     done = 0
-    with tqdm(total=expected or None, unit="B", unit_scale=True, desc=name, disable=not progress) as bar:
+    with tqdm(total=expected or None, unit="B", unit_scale=True, desc=name, disable=None if progress else True) as bar:
         while chunk := answer.read(CHUNK):
             file.write(chunk)
             done += len(chunk)

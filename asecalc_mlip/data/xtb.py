@@ -110,7 +110,7 @@ def make_dataset(
     calculator = xtb_calculator(settings)
     done, atoms = _resume(output, start, settings)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=n_frames, initial=min(done, n_frames), unit="frame", disable=not progress) as bar:
+    with tqdm(total=n_frames, initial=min(done, n_frames), unit="frame", disable=None if progress else True) as bar:
         for number in range(done, n_frames):
             atoms = _next_frame(atoms, start, number, calculator, settings)
             append_text(output, _format(atoms, number, settings))
