@@ -95,17 +95,19 @@ def _options(ensemble: str) -> list[click.Parameter]:
     """Make arguments and options; None means "not given": a protocol or the model fills it in."""
     from asecalc_mlip.md.ensembles import ENSEMBLES
     from asecalc_mlip.md.settings import DTYPES, make_settings
+    from asecalc_mlip.md.thermostats import THERMOSTATS
 
     default, row = make_settings(ensemble), ENSEMBLES[ensemble]
+    heat = "Temperature of the thermostat and of the first velocities" if row.thermostats else "Of the first velocities"
+    if "temperature_end_K" in row.own:
+        heat = "Temperature at the start"
     made: list[click.Parameter] = [
         click.Argument(["model"], required=False),
         click.Argument(["structure"], required=False),
         _option("--model", "model_file", metavar="FILE", help="The same as MODEL."),
         _option("--structure", "structure_file", metavar="FILE", help="The same as STRUCTURE."),
-        _option(
-            "--protocol", metavar="NAME", help="Named settings, e.g. md17 or piwsl; those of the model by default."
-        ),
-        _number("--temperature", "temperature_K", float, "K", f"Default {default.temperature_K:g} K."),
+        _option("--protocol", metavar="NAME", help=_protocols_help(ensemble)),
+        _number("--temperature", "temperature_K", float, "K", f"{heat}; default {default.temperature_K:g} K."),
         *(_OWN[name]() for name in row.own),
         _number("--timestep", "timestep_fs", float, "FS", f"Time step; default {default.timestep_fs:g} fs."),
         _number("--steps", "steps", int, "N", f"Number of steps; default {default.steps}."),
@@ -114,7 +116,8 @@ def _options(ensemble: str) -> list[click.Parameter]:
         kinds = click.Choice(row.thermostats)
         made.append(_option("--thermostat", type=kinds, help=f"Default {default.thermostat}."))
     if row.thermostats:
-        made.append(_number("--tau", "tau_fs", float, "FS", "Relaxation time of the thermostat; default 50 or 100 fs."))
+        taus = ", ".join(f"{THERMOSTATS[name].default_tau_fs:g} ({name})" for name in row.thermostats)
+        made.append(_number("--tau", "tau_fs", float, "FS", f"Relaxation time of the thermostat; default, fs: {taus}."))
     return [
         *made,
         _number("--seed", "seed", int, "N", f"Seed of velocities and noise; default {default.seed}."),
@@ -125,11 +128,18 @@ def _options(ensemble: str) -> list[click.Parameter]:
     ]
 
 
+def _protocols_help(*ensembles: str) -> str:
+    from asecalc_mlip.md.settings import protocols
+
+    names = ", ".join(name for name, protocol in protocols().items() if protocol["ensemble"] in ensembles)
+    return f"Named settings: {names}; default: what the model asks for." if names else "Named settings."
+
+
 def _common_options() -> list[click.Parameter]:
     """Make the options that a campaign has too."""
     watched = "JSON or frames for bonds and h(r) of a molecule, or for g(r); default: the one of the model."
     return [
-        _option("--device", default="auto", show_default=True, help=DEVICE),
+        _option("--device", default="auto", show_default=True, metavar="DEVICE", help=DEVICE),
         _option("--reference", metavar="FILE", help=watched),
         _option("--no-bond-rule", "bond_rule", flag_value=False, help="Let bonds break (reactions)."),
         _option("--no-rdf-rule", "rdf_rule", flag_value=False, help="Let g(r) change (melting)."),
@@ -163,7 +173,7 @@ _OWN: Mapping[str, Callable[[], click.Option]] = {
     "ramp_steps": lambda: _number(
         "--ramp-steps", "ramp_steps", int, "N", "Steps of the ramp, then the temperature stays; default: all."
     ),
-    "pressure_GPa": lambda: _number("--pressure", "pressure_GPa", float, "GPA", "Default 0 GPa."),
+    "pressure_GPa": lambda: _number("--pressure", "pressure_GPa", float, "GPA", "Pressure; default 0 GPa."),
     "barostat": _barostat,
     "tau_p_fs": lambda: _number(
         "--tau-p", "tau_p_fs", float, "FS", "Relaxation time of the barostat; default 1000 steps, at least 500 fs."
@@ -190,11 +200,11 @@ def _campaign_options() -> list[click.Parameter]:
         _option("--seeds", metavar="N|A,B,C", help=seeds),
         _option("--temperature", "temperatures_K", type=float, multiple=True, metavar="K", help="May be repeated."),
         _option("--ensemble", type=click.Choice(("nvt", "nve")), help="Default: that of the protocol, else nvt."),
-        _option("--protocol", metavar="NAME", help="Named settings, e.g. eam-silica."),
+        _option("--protocol", metavar="NAME", help=_protocols_help("nvt", "nve")),
         _number("--timestep", "timestep_fs", float, "FS", "Time step."),
         _number("--steps", "steps", int, "N", "Steps of each run."),
         _number("--interval", "interval", int, "N", "Steps between frames."),
-        _option("--thermostat", type=click.Choice(CAMPAIGN_THERMOSTATS), help="Of all runs."),
+        _option("--thermostat", type=click.Choice(CAMPAIGN_THERMOSTATS), help="Thermostat of all runs."),
         _number("--tau", "tau_fs", float, "FS", "Relaxation time of the thermostat."),
         _option("--dtype", type=click.Choice(DTYPES), help="Precision of the models."),
         *_common_options(),

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import ase.io
 from ase import Atoms
 from tqdm import tqdm
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
+from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.batch_integrators import BATCHED
 from asecalc_mlip.md.campaign.report import CampaignReport, report_campaign
 from asecalc_mlip.md.campaign.runs import (
@@ -246,10 +246,4 @@ def _starts(structures: Sequence[str | Path], number: int | None, found: Sequenc
         if found[0].structure_file is None:
             raise InputError(f"the model {found[0].name} comes without a start structure: give --structure FILE")
         paths = [found[0].structure_file]
-    frames: list[Atoms] = []
-    for path in paths:
-        try:
-            frames += ase.io.read(path, index=":")
-        except Exception as error:  # ASE's readers raise anything
-            raise InputError(f"the structures {path} cannot be read: {error or type(error).__name__}") from None
-    return pick_frames(frames, number, ", ".join(map(str, paths)))
+    return pick_frames(read_structures(*paths), number, ", ".join(map(str, paths)))

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import read_json, replacing, sha256_of, write_json
+from asecalc_mlip.files import read_json, read_structures, replacing, sha256_of, write_json
 from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
@@ -159,7 +159,7 @@ def shares(directory: Path, runs: Sequence[Run], batch_size: int, processes: int
 
 def read_starts(directory: Path) -> list[Atoms]:
     """Read the start structures."""
-    return list(ase.io.iread(directory / STARTS, index=":", format="extxyz"))
+    return read_structures(directory / STARTS)
 
 
 def run_share(
