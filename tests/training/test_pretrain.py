@@ -60,7 +60,7 @@ def test_data_without_such_labels_are_refused(tmp_path):
         main.pretrain([str(tmp_path / "small.yaml")], [f"data.train={data}", f"run.output={tmp_path / 'run'}"])
     from tests.cases import model_file
 
-    with pytest.raises(InputError, match="is no EAM but painn"):
+    with pytest.raises(InputError, match="an EAM but painn"):
         train.prepare(tiny(tmp_path, data, f"pretrain.eam={model_file(tmp_path)}"))
 
 
