@@ -8,8 +8,6 @@ from functools import partial
 from typing import Literal
 
 import torch
-from scipy.optimize import brentq
-from scipy.special import spherical_jn
 from torch import Tensor, nn
 
 __all__ = [
@@ -149,6 +147,8 @@ class SphericalBesselBasis(nn.Module):
     """
 
     def __init__(self, n_rbf: int, n_angular: int, cutoff: float):
+        from scipy.special import spherical_jn  # 0.2 s that only this basis takes
+
         super().__init__()
         self.n_rbf, self.n_angular, self.cutoff = n_rbf, n_angular, cutoff
         roots = _bessel_roots(n_rbf, n_angular)
@@ -170,6 +170,9 @@ class SphericalBesselBasis(nn.Module):
 
 def _bessel_roots(n_roots: int, n_orders: int) -> list[list[float]]:
     """The first positive roots of j_0, j_1 …, which lie between those of the order before."""
+    from scipy.optimize import brentq
+    from scipy.special import spherical_jn
+
     rows = [[math.pi * k for k in range(1, n_roots + n_orders + 1)]]
     for order in range(1, n_orders):
         last = rows[-1]
