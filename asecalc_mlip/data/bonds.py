@@ -30,10 +30,10 @@ SOFT = 4.0  # eV/Å²; the bonds of hydrogen to C, N, O have 15 to 60, and in Ha
 def check_bonds(frames: Sequence[Atoms]) -> Found:
     """Look for positions in Bohr, and for forces that have another sign, another unit or another order of atoms."""
     several = [atoms for atoms in frames if len(atoms) > 2 and np.isfinite(atoms.positions).all()]
-    some = np.unique(np.linspace(0, len(several) - 1, MOST_FRAMES).round().astype(int)) if several else []
+    some = np.linspace(0, len(several) - 1, MOST_FRAMES).round().astype(int).tolist() if several else []
     ratios: list[np.ndarray] = []
     bonds: list[np.ndarray] = []
-    for atoms, i, j, d, vectors in _neighbours([several[k] for k in some]):
+    for atoms, i, j, d, vectors in _neighbours([several[k] for k in sorted(set(some))]):
         radii = covalent_radii[atoms.numbers]
         ratio = d / (radii[i] + radii[j])
         nearest = np.full(len(atoms), REACH)

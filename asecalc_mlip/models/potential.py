@@ -106,9 +106,8 @@ class Potential(nn.Module):
 
     def lone_atoms(self) -> Tensor:
         """What the network, without scale and E0, says of an atom alone, by atomic number, float64."""
-        return self._network_of_lone_atoms(
-            AtomGraph(*(torch.zeros(0, dtype=torch.int64) for _ in range(5)), torch.zeros(0, 3, 3))
-        )
+        none = torch.zeros(0, dtype=torch.int64)
+        return self._network_of_lone_atoms(AtomGraph(none, none, none, none, none, torch.zeros(0, 3, 3)))
 
     def train(self, mode: bool = True) -> Potential:
         """See `torch.nn.Module.train`; weights may change from here on, so everything derived from them is dropped."""

@@ -26,7 +26,7 @@ import copy
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -226,7 +226,7 @@ class TensorBlock(nn.Module):
         """(N, 9, F) after this block."""
         x = _bounded(x)
         y = _mixed(self.mix[:3], x)
-        weights = [tensor for layer in self.filters for tensor in (layer.weight, layer.bias)]
+        weights = _weights(self.filters)
         if self.own:
             m = _scaled(y, over_edges(partial(_summed_filters, weights), (*edges, *ends), (y[:, 0],)))
         else:
@@ -325,6 +325,11 @@ def _summed_filters(
     return _sum_at(centers, _filters(weights, basis, envelope), atoms.shape[0])
 
 
+def _weights(layers: nn.ModuleList) -> list[Tensor]:
+    """Weights and biases of linear layers, in turns."""
+    return [cast(Tensor, tensor) for layer in layers for tensor in (layer.weight, layer.bias)]
+
+
 def _filters(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tensor:
     for weight, bias in zip(weights[::2], weights[1::2], strict=True):
         basis = silu(nn.functional.linear(basis, weight, bias))
@@ -338,19 +343,20 @@ def _sum_at(centers: Tensor, values: Tensor, n_atoms: int) -> Tensor:
 def _packed(network: TensorNet) -> Packed:
     packer, dtype, F = Packer(), network.scalars.weight.dtype, network.n_features
     exact = copy.deepcopy(network).double().requires_grad_(False)
-    e, blocks, readout = exact.embedding, list(exact.blocks), exact.readout.mlp
+    e, blocks, readout = exact.embedding, cast("list[TensorBlock]", list(exact.blocks)), exact.readout.mlp
     functions = [partial(_projections, exact), *(partial(_filters_by_part, exact, block) for block in blocks)]
     tables, nodes = hermite_tables(functions, exact.cutoff, order=3, tolerance=_TABLE_TOLERANCE[dtype], first=65)
     fields: dict[str, Tensor] = {
         "table": tables[0],
         "of_neighbor": e.of_neighbor(e.element.weight),
         "of_center": e.of_center(e.element.weight),
-        **with_bias("s0", _after(e.norm, e.scales[0])),
-        **with_bias("s1", _by_rows(e.scales[2], F)),
+        **with_bias("s0", _after(e.norm, cast(nn.Linear, e.scales[0]))),
+        **with_bias("s1", _by_rows(cast(nn.Linear, e.scales[2]), F)),
         **_mixes("m", e.mix),
         **with_bias("h", _after(exact.norm, exact.scalars)),
     }
-    for name, stack in (("v", readout.value), ("g", readout.gate)):
+    value, gate = (cast("list[nn.Linear]", list(stack)) for stack in (readout.value, readout.gate))
+    for name, stack in (("v", value), ("g", gate)):
         for k in range(3):
             fields |= with_bias(f"{name}{k}", stack[2 * k])
         fields[f"{name}3"] = stack[6].weight[0]
@@ -359,11 +365,11 @@ def _packed(network: TensorNet) -> Packed:
         features=F,
         blocks=len(blocks),
         nodes=nodes,
-        own=int(network.blocks[0].own),
-        symmetric=int(network.blocks[0].symmetric),
+        own=int(blocks[0].own),
+        symmetric=int(blocks[0].symmetric),
         cutoff=float(network.cutoff),
-        v3b=float(readout.value[6].bias[0]),
-        g3b=float(readout.gate[6].bias[0]),
+        v3b=float(value[6].bias[0]),
+        g3b=float(gate[6].bias[0]),
         block=[
             packer.struct(
                 TensorNetBlock,
@@ -413,7 +419,6 @@ def _projections(network: TensorNet, distances: Tensor) -> Tensor:
 
 def _filters_by_part(network: TensorNet, block: TensorBlock, distances: Tensor) -> Tensor:
     """Filters of a block, those of a part side by side, (n, 3F)."""
-    weights = [tensor for layer in block.filters for tensor in (layer.weight, layer.bias)]
     envelope = network.envelope(distances, network.cutoff)[:, None]
-    filters = _filters(weights, network.radial_basis(distances), envelope)
+    filters = _filters(_weights(block.filters), network.radial_basis(distances), envelope)
     return filters.unflatten(-1, (-1, 3)).movedim(-1, 1).flatten(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -132,7 +133,9 @@ def _band(report: DiatomicReport) -> str:
 
 
 def _legend(reports: Sequence[DiatomicReport]) -> list:
-    handles = [Line2D([], [], color=COLOURS[k % len(COLOURS)], lw=2, label=r.model) for k, r in enumerate(reports)]
+    handles: list[Artist] = [
+        Line2D([], [], color=COLOURS[k % len(COLOURS)], lw=2, label=r.model) for k, r in enumerate(reports)
+    ]
     if len(reports) == 1:
         curves = reports[0].curves
         present = [n for n in PARTS if any(np.any(c.components_eV.get(n, 0.0)) for c in curves)]
