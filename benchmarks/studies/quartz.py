@@ -11,7 +11,6 @@ The sign of C14 depends on the axes, so its size is compared.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
+from asecalc_mlip.files import write_json  # noqa: E402
 from asecalc_mlip.plots.probes import phonon_figure  # noqa: E402
 from asecalc_mlip.probes import elastic_constants, phonons, relax  # noqa: E402
 from asecalc_mlip.probes.phonons import IMAGINARY_THz  # noqa: E402
@@ -54,7 +54,7 @@ def main(models: tuple[str, ...], output: Path) -> None:
         found[Path(model).stem] = result
         drawn.append(bands)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "quartz.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(output / "quartz.json", found)
     (output / "quartz.md").write_text(text := table(found))
     phonon_figure(drawn, path=output / "quartz_phonons.png", title="α-quartz")
     click.echo(text)

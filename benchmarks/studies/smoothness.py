@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
-from asecalc_mlip.files import read_structure  # noqa: E402
+from asecalc_mlip.files import read_structure, write_json  # noqa: E402
 from asecalc_mlip.plots.style import BLUE, GREEN, ORANGE  # noqa: E402
 from asecalc_mlip.probes import bond_smoothness, displacement_scan  # noqa: E402
 from asecalc_mlip.zoo import FOLDER as ZOO  # noqa: E402
@@ -68,7 +68,7 @@ def main() -> None:
         row["runs_ps"] = md[key]["stable_ps"]
     found = {"rows": rows, "spearman": correlations(list(rows.values()))}
     found |= silica(json.loads(path.read_text()).get("silica", {}) if path.exists() else {})
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(path, found)
     text = f"Aspirin\n\n{table(found['spearman'])}\nSilica\n\n{silica_table(found['silica_spearman'])}"
     (RESULTS / "smoothness.md").write_text(text)
     draw(list(rows.values()), list(found["silica"].values()))

@@ -13,7 +13,6 @@ written to benchmarks/results/stability_<model>.json, the figure beside it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -31,7 +30,7 @@ if str(ROOT) not in sys.path:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import zoo  # noqa: E402
-from asecalc_mlip.files import read_structure  # noqa: E402
+from asecalc_mlip.files import read_structure, sha256_of  # noqa: E402
 from asecalc_mlip.md.files import RESTART, SUMMARY, TRAJECTORY, RunFiles  # noqa: E402
 from benchmarks.studies.stability_report import report  # noqa: E402
 
@@ -82,7 +81,7 @@ def main(
 ) -> None:  # fmt: skip
     """Run what is missing, then report."""
     path = zoo.find(model).resolve()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     folder = runs.resolve() / f"{path.stem}-{digest[:8]}"
     numbers = [int(seed) for seed in seeds.split(",")]
     nve_ps = nve_picoseconds or min(10.0, picoseconds)
