@@ -1,5 +1,6 @@
 """The command line: options reach what they are for, and bad input is told without a traceback."""
 
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -157,3 +158,19 @@ def test_xtb(call, tmp_path):
     assert "energy 2/2, forces 2/2" in result.output
     assert "seed=3" in (tmp_path / "water_xtb_300K.xyz").read_text()
     assert call("data", "xtb", "absent.xyz").exit_code == 2
+
+
+def test_starts_load_only_what_they_need():
+    """Help in a tenth of a second; a calculator without SciPy's optimisers, figures and the training stack."""
+    code = """if True:
+        import sys
+        import asecalc_mlip.cli
+        heavy = {"torch", "numpy", "ase", "scipy", "matplotlib", "yaml"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        from asecalc_mlip import PIWSLCalculator
+        PIWSLCalculator.load("aspirin.pt", device="cpu")
+        heavy = {"scipy.optimize", "matplotlib", "schnetpack", "pytorch_lightning"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
