@@ -1,6 +1,9 @@
 """Pages keep their promises: short where they say so, links lead to files, equations stand where code cites them."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,15 @@ def text_of(page):
 
 def test_readme_fits_two_screens():
     assert len(text_of(ROOT / "README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/start.md"])
+def test_first_snippet_runs_from_any_folder(page, tmp_path):
+    snippet = re.search(r"```python\n(.*?)```", text_of(ROOT / page), re.S)[1]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", snippet]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "-17619.18" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "development").glob("add-*.md")), ids=lambda page: page.stem)
