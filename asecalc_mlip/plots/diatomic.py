@@ -44,8 +44,10 @@ def diatomic_figure(reports: Sequence[DiatomicReport], *, path: str | Path, titl
     ----------
     reports : sequence of DiatomicReport
         One per model; the pairs are those of the first. The components of a lone EAM are drawn too.
-    path : PNG to write
-    title : one line
+    path : str or Path
+        PNG to write.
+    title : str
+        One line.
     """
     pairs = [curve.pair for curve in reports[0].curves]
     columns = min(COLUMNS, len(pairs))

@@ -28,8 +28,10 @@ def pair_curves_figure(curves: Sequence[PairCurve], *, path: str | Path, title: 
     Parameters
     ----------
     curves : sequence of PairCurve
-    path : PNG to write
-    title : one line
+    path : str or Path
+        PNG to write.
+    title : str
+        One line.
     """
     columns = min(COLUMNS, len(curves))
     rows = -(-len(curves) // columns)

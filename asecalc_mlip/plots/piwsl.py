@@ -29,7 +29,8 @@ class Curve:
 
     Attributes
     ----------
-    label : for the legend
+    label : str
+        For the legend.
     x, mean, spread : sequences of the same length; spread is the standard deviation
     """
 
@@ -73,8 +74,10 @@ def survival_figure(
 
     Parameters
     ----------
-    times_ps : panel title → label → time to instability of each trajectory (ps); `length_ps` where it never came
-    length_ps : length of the trajectories
+    times_ps : mapping
+        Panel title → label → time to instability of each trajectory (ps); `length_ps` where it never came.
+    length_ps : float
+        Length of the trajectories.
     """
     figure = _figure(len(times_ps), title)
     places = {label: k for k, label in enumerate(dict.fromkeys(label for runs in times_ps.values() for label in runs))}

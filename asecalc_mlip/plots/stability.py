@@ -18,13 +18,18 @@ class Series:
 
     Attributes
     ----------
-    label : for the legend
+    label : str
+        For the legend.
     time_ps : (n,) array
     values : (n,) array, temperature (K) or total energy less its first value (meV/atom)
-    histogram : h(r) of the run, or None
-    broken_ps : time at which it broke, or None
-    style : line style
-    colour : index of the colour
+    histogram : DistanceHistogram or None
+        h(r) of the run, or None.
+    broken_ps : float or None
+        Time at which it broke, or None.
+    style : str
+        Line style.
+    colour : int
+        Index of the colour.
     """
 
     label: str
@@ -48,10 +53,14 @@ def stability_figure(
 
     Parameters
     ----------
-    nvt, nve : the runs
-    title : one line
-    target_K : temperature of the thermostat
-    reference : `DistanceHistogram` of the reference data, or None
+    nvt, nve : sequence of Series
+        The runs.
+    title : str
+        One line.
+    target_K : float
+        Temperature of the thermostat.
+    reference : DistanceHistogram or None
+        Of the reference data.
     """
     panels: list[tuple[Callable[..., None], tuple]] = []
     if nvt:

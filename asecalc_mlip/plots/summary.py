@@ -26,9 +26,11 @@ class PairCurve:
 
     Attributes
     ----------
-    label : for the legend
+    label : str
+        For the legend.
     distances_A, energies_eV : (n,) arrays
-    flags : places (Å, eV) of unphysical features
+    flags : sequence of (float, float)
+        Places (Å, eV) of unphysical features.
     """
 
     label: str
@@ -53,14 +55,22 @@ def summary_figure(
 
     Parameters
     ----------
-    nvt : runs with temperatures (K) and, as `histogram`, h(r) or g(r)
-    nve : runs with the total energy less its first value (meV/atom)
-    pairs : at most eight diatomic curves are drawn
-    title, footer : one line, and at most two
-    heads : what the four panels show, one line each
-    target_K : temperature of the thermostat
-    end_ps : time that the runs were to last
-    reference : h(r) or g(r) of the reference, or None
+    nvt : sequence of Series
+        Runs with temperatures (K) and, as `histogram`, h(r) or g(r).
+    nve : sequence of Series
+        Runs with the total energy less its first value (meV/atom).
+    pairs : sequence of PairCurve
+        At most eight diatomic curves are drawn.
+    title, footer : str
+        One line, and at most two.
+    heads : sequence of str
+        Verdicts of the four panels, one line each.
+    target_K : float
+        Temperature of the thermostat.
+    end_ps : float
+        Time that the runs were to last.
+    reference : object
+        h(r) or g(r) of the reference, or None.
     """
     figure = new_figure(13.0, 8.6)
     figure.suptitle(plain(title), fontsize=14, color=INK, fontweight="bold")

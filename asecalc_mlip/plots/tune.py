@@ -43,7 +43,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class _Trials:
-    """What all panels share: (n,) arrays of the trials, and the lines across."""
+    """Shared by all panels: (n,) arrays of the trials, and the lines across."""
 
     losses: np.ndarray
     complete: np.ndarray
@@ -72,12 +72,18 @@ def tune_figure(
     Parameters
     ----------
     panels : sequence of Panel
-    losses : lowest validation loss of each trial
-    complete : whether each ran to its end
-    numbers : of the trials, from 1
-    best : number of the best one, which may be that of the plain training, 0
-    plain : loss of the plain training, drawn as a line, or None
-    path : PNG to write
+    losses : sequence of float
+        Lowest validation loss of each trial.
+    complete : sequence of bool
+        Whether each ran to its end.
+    numbers : sequence of int
+        Of the trials, from 1.
+    best : int
+        Number of the best one, which may be that of the plain training, 0.
+    plain : float or None
+        Loss of the plain training, drawn as a line, or None.
+    path : str or Path
+        PNG to write.
     """
     trials = _Trials(np.asarray(losses), np.asarray(complete, dtype=bool), np.asarray(numbers), best, plain)
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))

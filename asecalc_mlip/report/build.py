@@ -43,13 +43,16 @@ PAGE, FIGURE, NUMBERS = "report.html", "summary.png", "report.json"
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What came of `make_report`.
+    """Result of `make_report`.
 
     Attributes
     ----------
-    folder : where everything lies
-    found : all numbers, plain values
-    warnings : in plain words
+    folder : Path
+        Where everything lies.
+    found : dict
+        All numbers, plain values.
+    warnings : list of str
+        In plain words.
     """
 
     folder: Path
@@ -86,8 +89,10 @@ def make_report(settings: ReportSettings, *, echo: Callable[[str], None] = lambd
 
     Parameters
     ----------
-    settings : what is asked for
-    echo : gets a line for each piece
+    settings : ReportSettings
+        Options.
+    echo : callable
+        Gets a line for each piece.
 
     Raises
     ------

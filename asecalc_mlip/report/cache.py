@@ -29,8 +29,10 @@ class Pieces:
 
     Parameters
     ----------
-    folder : made if it does not exist
-    tell : gets a line when a piece begins, ends or is found
+    folder : Path
+        Made if it does not exist.
+    tell : callable
+        Gets a line when a piece begins, ends or is found.
     """
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
@@ -45,11 +47,16 @@ class Pieces:
 
         Parameters
         ----------
-        name : of the piece, and of its file
-        depends : plain values that decide the result
-        make : makes it
-        what : what is done, for people
-        files : that `make` leaves in the folder besides
+        name : str
+            Of the piece, and of its file.
+        depends : object
+            Plain values that decide the result.
+        make : callable
+            Makes it.
+        what : str
+            Name of the work, for people.
+        files : sequence of str
+            Files that `make` leaves in the folder too.
         """
         path, key = self.folder / f"{name}.json", key_of(depends)
         found = self._read(path)

@@ -1,4 +1,4 @@
-"""What stands on top of a report: warnings in plain words, and the verdict of each panel."""
+"""The top of a report: warnings in plain words, and the verdict of each panel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report measures, piece by piece; each piece is plain values, kept by `Pieces`."""
+"""Measurements of a report, piece by piece; each piece is plain values, kept by `Pieces`."""
 
 from __future__ import annotations
 

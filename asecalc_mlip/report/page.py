@@ -20,10 +20,14 @@ def page(subject: Subject, found: dict[str, Any], summary: bytes, pieces: Path) 
 
     Parameters
     ----------
-    subject : what it is about
-    found : what was measured, with the warnings
-    summary : PNG of the four panels
-    pieces : folder of the figures that were drawn along with their pieces
+    subject : Subject
+        Model with what it is judged by.
+    found : dict
+        Measured values and warnings.
+    summary : bytes
+        PNG of the four panels.
+    pieces : Path
+        Folder of the figures that were drawn along with their pieces.
     """
     how, model = found["how"], found["model"]
     lead = (

@@ -1,4 +1,4 @@
-"""What a report is asked for: options with their defaults, checked before anything is computed."""
+"""Options of a report with their defaults, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -27,18 +27,30 @@ class ReportSettings:
 
     Attributes
     ----------
-    model : path of a .pt file, or name of a shipped model
-    data : labelled structures for parity plots, or None
-    output : folder of the page, the figure and the pieces; None: MODEL-report
-    structure : start of the dynamics; None: the structure that lies beside the model, else the first one of `data`
-    reference : reference file (JSON) of h(r) or g(r); None: the one beside the model, else made of `data`
-    temperature_K : of the dynamics
-    timestep_fs : of the dynamics
-    steps : of each run at constant temperature; the runs at constant energy have half as many
-    seeds : one run at constant temperature and one at constant energy each
-    frames : most structures of `data` that are compared, evenly spread
-    quick : smaller defaults, for a first look
-    device, dtype : as for `PIWSLCalculator.load`; diatomic curves are in float64 either way
+    model : str
+        Path of a .pt file, or name of a shipped model.
+    data : str or None
+        Labelled structures for parity plots, or None.
+    output : str or None
+        Folder of the page, the figure and the pieces; None: MODEL-report.
+    structure : str or None
+        Start of the dynamics; None: the structure that lies beside the model, else the first one of `data`.
+    reference : str or None
+        Reference file (JSON) of h(r) or g(r); None: the one beside the model, else made of `data`.
+    temperature_K : float or None
+        Of the dynamics.
+    timestep_fs : float or None
+        Of the dynamics.
+    steps : int or None
+        Of each run at constant temperature; the runs at constant energy have half as many.
+    seeds : tuple of int or None
+        One run at constant temperature and one at constant energy each.
+    frames : int or None
+        Most structures of `data` that are compared, evenly spread.
+    quick : bool
+        Smaller defaults, for a first look.
+    device, dtype : str, Dtype
+        As for `PIWSLCalculator.load`; diatomic curves are in float64 either way.
     """
 
     model: str

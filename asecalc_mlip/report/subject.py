@@ -1,4 +1,4 @@
-"""What a report is about: the model, the structure that moves, the reference it is compared with, labelled data."""
+"""The subject of a report: the model, the structure that moves, the reference it is compared with, labelled data."""
 
 from __future__ import annotations
 
@@ -34,14 +34,22 @@ class Subject:
 
     Attributes
     ----------
-    settings : as asked
-    path, sha256 : of the model file
-    calculator : of the model, in the device and dtype asked for
-    atoms, structure_source : start of the dynamics and where it comes from
-    reference, reference_source : or None and why there is none
-    rule : whether leaving the reference's g(r) counts as broken; not for one that was made of the data
-    frames : labelled structures, or None
-    found : model with structure and reference, as runs find them
+    settings : ReportSettings
+        As asked.
+    path, sha256 : Path, str
+        Of the model file.
+    calculator : PIWSLCalculator
+        Of the model, in the device and dtype asked for.
+    atoms, structure_source : Atoms, str
+        Start of the dynamics and where it comes from.
+    reference, reference_source : Reference or None, str
+        Reference and where it comes from, or None and why there is none.
+    rule : bool
+        Whether leaving the reference's g(r) counts as broken; not for one that was made of the data.
+    frames : list of Atoms or None
+        Labelled structures, or None.
+    found : Resolved
+        Model with structure and reference, as runs find them.
     """
 
     settings: ReportSettings

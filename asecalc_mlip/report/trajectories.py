@@ -1,4 +1,4 @@
-"""What the runs of a report say: one row of numbers and curves for each, plain values."""
+"""The runs of a report: one row of numbers and curves for each, plain values."""
 
 from __future__ import annotations
 
