@@ -11,7 +11,13 @@ __all__ = ["DEFAULTS_0_1", "completed"]
 # The defaults of version 0.1 that are others now. Settings that are newer are off.
 DEFAULTS_0_1: dict[str, dict[str, Any]] = {
     "model": {
-        "hyperparameters": {"cutoff": 5.0, "n_features": 128, "n_interactions": 3, "n_rbf": 20},
+        "hyperparameters": {
+            "cutoff": 5.0,
+            "n_features": 128,
+            "n_interactions": 3,
+            "n_rbf": 20,
+            "radial_basis": "gaussian",
+        },
         "prior": "none",
         "final_shift": False,
     },
