@@ -40,6 +40,7 @@ class Commands(click.Group):
     """Group of commands that shows them by what people do, and turns errors about the input into one message."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; warnings go to the log, bad input becomes a message."""
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_, **__: logs.LOGGER.warning(str(message))
@@ -52,6 +53,7 @@ class Commands(click.Group):
             raise BadInput(str(needs("this command", error))) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by what people do."""
         for title, commands in GROUPS.items():
             with formatter.section(title):
                 width = max(len(str(command.name)) for group in GROUPS.values() for command in group)

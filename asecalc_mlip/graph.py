@@ -54,18 +54,22 @@ class AtomGraph:
 
     @property
     def n_atoms(self) -> int:
+        """Number of atoms N."""
         return self.numbers.shape[0]
 
     @property
     def n_edges(self) -> int:
+        """Number of edges E."""
         return self.centers.shape[0]
 
     @property
     def n_structures(self) -> int:
+        """Number of structures B."""
         return self.cell.shape[0]
 
     @property
     def is_periodic(self) -> bool:
+        """Whether any structure is periodic."""
         return self.shifts is not None
 
     def vectors(self) -> Tensor:
@@ -84,11 +88,11 @@ class AtomGraph:
         return out.index_add(0, self.batch, values)
 
     def counts(self) -> Tensor:
-        """Number of atoms of each structure, (B,) int64."""
+        """Return the number of atoms of each structure, (B,) int64."""
         return self.sum_over_atoms(torch.ones_like(self.batch))
 
     def within(self, cutoff: float) -> AtomGraph:
-        """The same graph with only the edges shorter than `cutoff` (Å); what a Verlet skin adds is dropped here."""
+        """Return the graph with only the edges shorter than `cutoff` (Å), without those that a Verlet skin adds."""
         with torch.no_grad():
             keep = (self.vectors().square().sum(-1) < cutoff * cutoff).nonzero().squeeze(-1)
         if keep.shape[0] == self.n_edges:
@@ -104,7 +108,7 @@ class AtomGraph:
         )
 
     def to(self, device: torch.device | str) -> AtomGraph:
-        """The graph on another device."""
+        """Return the graph on another device."""
         moved: dict[str, Any] = {k: value.to(device) for k, value in self.__dict__.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
@@ -123,6 +127,7 @@ class EdgeGraph(AtomGraph):
     edge_vectors: Any = None
 
     def vectors(self) -> Tensor:
+        """Return the edge vectors (E, 3) in Å that were given."""
         return self.edge_vectors
 
 

@@ -81,7 +81,7 @@ class House:
         return sorted(sorted(circle) for circle in _strong_components(edges) if len(circle) > 1)
 
     def upward(self) -> list[Import]:
-        """Imports of training or md_protocols by the package, and of md_protocols by anyone; commands may when run."""
+        """Find imports of training by the package (commands may when run) and of md_protocols by anyone."""
         return [found for found in self.imports if not found.typing and _is_upward(found)]
 
     def backward(self) -> list[tuple[str, int]]:
@@ -95,7 +95,7 @@ class House:
         return self._calls_of({"importlib.import_module", "__import__"})
 
     def prints(self, packages: Sequence[str] = ("asecalc_mlip", "training")) -> list[tuple[str, int]]:
-        """Calls of print in library code, which logs: (module, line)."""
+        """Find calls of print in library code, which logs: (module, line)."""
         places = self._calls_of({"print"})
         return [place for place in places if _package(place[0]) in packages and not _is_command(place[0])]
 
@@ -155,7 +155,7 @@ def _is_backward(source: str, target: str) -> bool:
 
 
 def _has_module_string(node: ast.AST) -> TypeGuard[ast.Call]:
-    """A call such as import_module("training.train"), by whatever name."""
+    """Tell a call such as import_module("training.train"), by whatever name."""
     first = node.args[0] if isinstance(node, ast.Call) and node.args else None
     text = first.value if isinstance(first, ast.Constant) else None
     return isinstance(text, str) and re.fullmatch(r"(training|md_protocols)(\.\w+)+", text) is not None
@@ -243,7 +243,7 @@ def _strong_components(edges: dict[str, set[str]]) -> list[list[str]]:
 
 
 def counts(house: House) -> dict[str, int]:
-    """The numbers of one checkout, by what they count."""
+    """Return the numbers of one checkout, by what they count."""
     circles, upward = house.circles(), house.upward()
     found = {f"files at the top of {package}/": house.top_level(package) for package in PACKAGES}
     found |= {

@@ -128,7 +128,7 @@ def _asecalc(*arguments: str) -> None:
 
 
 def _without_times(log: str) -> str:
-    """The log without the column of seconds."""
+    """Return the log without the column of seconds."""
     rows = [line.split(",") for line in log.splitlines()]
     drop = {i for i, name in enumerate(rows[0]) if "second" in name or "time" in name} if rows else set()
     return "\n".join(",".join(v for i, v in enumerate(row) if i not in drop) for row in rows)

@@ -70,7 +70,7 @@ def plan() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def structures() -> dict[str, Atoms]:
-    """A molecule and a crystal whose cell is smaller than the cutoff, both without symmetry."""
+    """Return a molecule and a crystal whose cell is smaller than the cutoff, both without symmetry."""
     rng = np.random.default_rng(0)
     found = {"molecule": molecule("CH3CH2OH"), "crystal": bulk("SiO", "rocksalt", a=4.4)}
     for atoms in found.values():
@@ -89,7 +89,7 @@ def random_potential(architecture: str, hyperparameters: dict[str, Any]) -> Pote
 
 
 def write_model(file: Path, potential: Potential) -> None:
-    """The file with all its optional entries."""
+    """Return the file with all its optional entries."""
     file.parent.mkdir(parents=True, exist_ok=True)
     card = {"name": f"golden {file.stem}", "licence": "MIT", "training_data": {"file": "none: random weights"}}
     reference = make_reference([structures()["molecule"]] * 3, "one structure").to_dict()

@@ -64,7 +64,6 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
     Stopped
         After SIGINT or SIGTERM.
     """
-
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     with locked(Path(config.run.output)):

@@ -180,7 +180,7 @@ def msd(
 
 
 def _accumulate(frames, lags: np.ndarray, select, masses, cell) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Sums of squared displacements and numbers of origins, (n_segments, n_lags) each; frames and atoms counted."""
+    """Return sums of squared displacements and numbers of origins, (n_segments, n_lags) each, over frames and atoms."""
     frames, length = iter(frames), int(lags[-1]) + 1
     segment = max(1, length // 2)
     sums = counts = np.zeros((1, len(lags)))

@@ -21,6 +21,7 @@ class Repeating(click.Command):
     """Command whose repeatable options take several values at once: --pairs A-B B-C, or --pairs A-B --pairs B-C."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat an option before each of its values, which click expects."""
         many = {name for p in self.params if isinstance(p, click.Option) and p.multiple for name in p.opts}
         spread: list[str] = []
         option, values = "", 0

@@ -228,7 +228,7 @@ def _draw(arrays: dict[str, np.ndarray], n_frames: int, seed: int, name: str) ->
 
 
 def _frames(arrays: dict[str, np.ndarray], rows: np.ndarray) -> list[Atoms]:
-    """The chosen rows as frames, through the reader of .npz archives, which knows units and names."""
+    """Return the chosen rows as frames, through the reader of .npz archives, which knows units and names."""
     chosen: dict[str, Any] = {name: a[rows] if name in ARRAYS_BY_FRAME else a for name, a in arrays.items()}
     chosen.setdefault("old_indices", rows)  # rMD17 has them; MD17 is the trajectory itself
     with tempfile.TemporaryDirectory() as folder:
@@ -245,7 +245,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _schnetpack(data_set: DataSet) -> Any:
-    """The data set of SchNetPack, for its names and addresses; nothing is loaded by it."""
+    """Return the data set of SchNetPack, for its names and addresses; nothing is loaded by it."""
     from schnetpack.datasets import MD17, rMD17
 
     if data_set == "rmd17":

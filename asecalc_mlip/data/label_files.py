@@ -118,7 +118,7 @@ def _compare(path: Path, found: Mapping[str, Any], recipe: Mapping[str, Any]) ->
 
 
 def _whole_frames(path: Path) -> tuple[int, int]:
-    """Number of whole frames, and where the last one ends; read line by line, as only the end can be cut off."""
+    """Return the number of whole frames, and where the last one ends; read by lines, as only the end can be cut off."""
     number = end = 0
     with open(path, "rb") as file:
         while (header := file.readline()).strip().isdigit():
@@ -130,7 +130,7 @@ def _whole_frames(path: Path) -> tuple[int, int]:
 
 
 def _text(atoms: Atoms, recipe: Mapping[str, Any]) -> str:
-    """A frame as extended XYZ; 1e-10 Å and eV/Å are beyond what the labels mean."""
+    """Return a frame as extended XYZ; 1e-10 Å and eV/Å are beyond what the labels mean."""
     entries = {k: v for k, v in atoms.info.items() if k != "REF_stress"} | dict(recipe)
     comment = "Properties=species:S:1:pos:R:3:REF_forces:R:3 "
     comment += " ".join(f"{key}={value!r}" if isinstance(value, float) else f"{key}={_quoted(value)}"

@@ -195,8 +195,7 @@ def _not_finite(label: str, labelled: Sequence[tuple[int, Atoms, object]]) -> Pr
 
 
 def _energy_size(i: int, atoms: Atoms) -> Problem | None:
-    """Compare with the Thomas–Fermi energy of all electrons, 20.9 eV · Z^(7/3) for each atom, which lies lower than
-    any total energy."""
+    """Compare with the Thomas–Fermi energy of all electrons, 20.9 eV · Z^(7/3) for each atom: no total is lower."""
     energy = atoms.info["energy"]
     lowest = -1.3 * float(np.sum(20.9 * atoms.numbers ** (7 / 3) + 5.0))
     if lowest <= energy <= MAX_ENERGY * len(atoms):

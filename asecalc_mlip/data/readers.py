@@ -160,7 +160,7 @@ def _open(path: Path) -> tuple[Iterator[Atoms], _Units]:
 
 
 def _select(frames: Iterator[Atoms], index: str | int) -> Iterator[tuple[int, Atoms]]:
-    """Number the frames and pick those asked for, reading no further than needed."""
+    """Count the frames and pick those asked for, reading no further than needed."""
     try:
         wanted = string2index(index) if isinstance(index, str) else index
     except ValueError:

@@ -27,13 +27,16 @@ class Engine(Protocol):
     """
 
     @property
-    def potential(self) -> Potential: ...
+    def potential(self) -> Potential:
+        """Return the model; of several the first."""
 
     @property
-    def holds_edges(self) -> bool: ...
+    def holds_edges(self) -> bool:
+        """Return whether numbers are kept per edge and feature."""
 
     @property
-    def keeps_buffer(self) -> bool: ...
+    def keeps_buffer(self) -> bool:
+        """Return whether the memory is kept for the next call."""
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
         """Energy, and forces and stress where asked for, without a graph for further derivatives."""

@@ -29,7 +29,7 @@ class CacheError(RuntimeError):
 
 
 def machine() -> str:
-    """The processor that compiled code is for, as text: a home folder may be shared between processors that differ."""
+    """Name the processor that compiled code is for: a home folder may be shared between processors that differ."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         instructions = next(line for line in lines if line.startswith(("flags", "Features")))
@@ -39,7 +39,7 @@ def machine() -> str:
 
 
 def fetch(name: str, key: Mapping[str, Any]) -> Path | None:
-    """The stored file for a key, or None where there is none.
+    """Return the stored file for a key, or None where there is none.
 
     Raises
     ------

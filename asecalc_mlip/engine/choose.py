@@ -20,7 +20,7 @@ _WHY_NOT = {engine.name: engine.why_not for engine in (EagerEngine, NativeEngine
 
 
 def make_engine(potential: Potential, compile: Compile = "auto", *, precision: Precision = "float32") -> Engine:
-    """An engine for a potential, where it is; its weights must not change afterwards.
+    """Return an engine for a potential, where it is; its weights must not change afterwards.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ class CompiledEngine:
 
 
 def compiled_or_other(potential: Potential, otherwise: Callable[[Potential], Engine] | None) -> Engine:
-    """The compiled engine, or where it cannot be had another one, with a warning.
+    """Return the compiled engine, or where it cannot be had another one, with a warning.
 
     Warns
     -----
@@ -236,7 +236,7 @@ class _Module(torch.nn.Module):
 
 
 def _example(potential: Potential) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
-    """Inputs to trace with, of sizes that no weight has: equal sizes would be taken for the same variable."""
+    """Make inputs to trace with, of sizes that no weight has: equal sizes would be taken for the same variable."""
     device = potential.e0.device
     weights = [tensor.detach() for tensor in potential.network.state_dict().values()]
     taken = {multiple * size for tensor in weights for size in tensor.shape for multiple in (1, 2, 3)}

@@ -109,7 +109,7 @@ class CudaGraphEngine:
         return f"CUDA graphs up to {MOST_EDGES} edges, eager beyond{digits}"
 
     def _bucket(self, graph: AtomGraph, forces: bool, stress: bool) -> _Bucket | None:
-        """A kept bucket that fits, or a new one, or None for a size that may not come again or cannot be captured."""
+        """Return a kept bucket that fits, a new one, or None for a size that may not come again or is not captured."""
         key = (graph.n_structures, graph.is_periodic, forces, stress)
         for name, kept in self._buckets.items():
             if name[0] == key and kept.fits(graph):

@@ -31,7 +31,7 @@ __all__ = ["force_curl", "forces_of"]
 
 
 def forces_of(model: Callable[[AtomGraph], Tensor], graph: AtomGraph, positions: Tensor) -> Tensor:
-    """Forces (N, 3) in eV/Å as a differentiable function of positions (N, 3) in Å that require a gradient.
+    """Return forces (N, 3) in eV/Å as a differentiable function of positions (N, 3) in Å that require a gradient.
 
     The edges are those of `graph`. By the head of the model where it has direct forces, else −∂E/∂r.
     """

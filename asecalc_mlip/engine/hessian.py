@@ -46,7 +46,7 @@ _ROWS_ON_CPU, _ROWS_ON_GPU = 32, 4096
 
 
 def double(potential: Potential) -> Potential:
-    """A copy in float64 whose weights need no gradients."""
+    """Return a copy in float64 whose weights need no gradients."""
     return copy.deepcopy(potential).to(dtype=torch.float64).requires_grad_(False)
 
 
@@ -93,7 +93,7 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
 
 
 def _own_way(potential: Potential, graph: AtomGraph) -> OwnHessian | None:
-    """The faster way of the architecture, if it has one and that fits into memory."""
+    """Return the faster way of the architecture, if it has one and that fits into memory."""
     own = potential.network.traits.hessian
     fits = _SHARE * available_bytes(graph.positions.device)
     return own if own is not None and own.bytes_needed(potential.network, graph.n_atoms) < fits else None

@@ -45,7 +45,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def check_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
-    """Before a neighbour list is made: would that of as many atoms, spread evenly, fit into memory?
+    """Check before a neighbour list is made whether that of as many atoms, spread evenly, fits into memory.
 
     Parameters
     ----------

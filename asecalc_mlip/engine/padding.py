@@ -13,7 +13,7 @@ __all__ = ["bucket", "pad_graph"]
 
 
 def pad_graph(graph: AtomGraph, n_atoms: int, n_edges: int, *, far: float) -> AtomGraph:
-    """The same graph with more atoms and edges, which form one structure more at the end.
+    """Return the same graph with more atoms and edges, which form one structure more at the end.
 
     Padding atoms have edges only among themselves and of the length `far`, beyond the cutoff, where filters and their
     derivatives are exactly zero. Energies, forces and stress of the first atoms, edges and structures therefore stay
@@ -58,6 +58,6 @@ def pad_graph(graph: AtomGraph, n_atoms: int, n_edges: int, *, far: float) -> At
 
 
 def bucket(size: int, least: int) -> int:
-    """The next larger of a few sizes, 1/8 of a power of two apart, so that many sizes share one program."""
+    """Return the next larger of a few sizes, 1/8 of a power of two apart, so that many sizes share one program."""
     step = max(least, 1 << max(0, (size - 1).bit_length() - 4))
     return -(-size // step) * step

@@ -12,7 +12,7 @@ __all__ = ["to_host"]
 
 
 def to_host(prediction: Prediction) -> Prediction:
-    """The energies, forces and stress of a prediction on the CPU; other fields stay where they are."""
+    """Return the energies, forces and stress of a prediction on the CPU; other fields stay where they are."""
     if prediction.energy.device.type == "cpu":
         return prediction
     return _by_one_copy(prediction)

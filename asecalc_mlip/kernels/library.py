@@ -50,7 +50,7 @@ class Graph(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def native_library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they were not built, do not load, or are of another version.
+    """Return the compiled kernels, or None where they were not built, do not load, or are of another version.
 
     Warns
     -----

@@ -49,7 +49,7 @@ class NativeKernel:
         return None
 
     def functions(self, dtype: torch.dtype) -> tuple[Any, Any]:
-        """The functions `workspace` and `evaluate` of the library for a dtype."""
+        """Return the functions `workspace` and `evaluate` of the library for a dtype."""
         opened = library.native_library()
         workspace = getattr(opened, f"{self.name}_workspace")
         workspace.restype = ctypes.c_int64
@@ -83,14 +83,14 @@ class Packer:
         self.tensors: list[Tensor] = []
 
     def struct(self, cls: type[ctypes.Structure], **values: Any) -> ctypes.Structure:
-        """A struct from a value for each of its fields: a number, a tensor, or for the last a list of structs."""
+        """Make a struct from a value for each of its fields: a number, a tensor, or for the last a list of structs."""
         names = [field[0] for field in cls._fields_]
         if set(names) != set(values):
             raise TypeError(f"{cls.__name__} has the fields {names}, and got {sorted(values)}")
         return cls(**{name: self._field(value) for name, value in values.items()})
 
     def packed(self, cls: type[ctypes.Structure], **values: Any) -> Packed:
-        """The struct of the whole network; see `struct`."""
+        """Return the struct of the whole network; see `struct`."""
         return Packed(self.struct(cls, **values), self.tensors)
 
     def _field(self, value: Any) -> Any:

@@ -74,7 +74,7 @@ class Bridge:
             raise error
 
     def __call__(self, _: Any, step: int, n: int, tags: np.ndarray, x: np.ndarray, f: np.ndarray) -> None:
-        """Called by LAMMPS for the n atoms at `x`; writes forces (eV/Å) into `f` and sets energy and virial."""
+        """Write forces (eV/Å) of the n atoms at `x` into `f` and set energy and virial; LAMMPS calls this."""
         # An exception would be lost in C, and the run go on with the forces of the step before.
         try:
             energy, f[:], virial = self._evaluate(n, np.asarray(tags).reshape(-1), x)
@@ -254,7 +254,7 @@ def _failed(fix: str) -> str:
 
 @contextmanager
 def _soft_interrupt(lmp: Any) -> Iterator[None]:
-    """The first Ctrl-C ends the run after its step, so that what the script writes at its end is written.
+    """End the run after its step at the first Ctrl-C, so that what the script writes at its end is written.
 
     Python's own KeyboardInterrupt would be lost where it comes in LAMMPS, outside of the calculator.
     """

@@ -140,7 +140,7 @@ class BatchedNoseHoover:
         alone._q, alone._p = alone.atoms.get_positions(), alone.atoms.get_momenta()
 
     def _chain(self, delta: float) -> None:
-        """The chain scales all momenta of a replica alike, so its kinetic energy is summed once and scaled along."""
+        """Scale all momenta of a replica alike, so that its kinetic energy is summed once and scaled along."""
         flat, links = self.flat, len(self.eta)
         twice = flat.sum((flat.momenta**2 / flat.masses).sum(axis=1))
         scale = np.ones_like(twice)

@@ -77,7 +77,7 @@ def known_temperatures(card: Any, reference: Any = None) -> tuple[float, float] 
 
 
 def temperature_note(ends_K: tuple[float, float], known_K: tuple[float, float] | None) -> str | None:
-    """A sentence when a run from one temperature to another leaves those of the data, else None."""
+    """Return a sentence when a run from one temperature to another leaves those of the data, else None."""
     if known_K is None:
         return None
     (first, last), (low, high) = ends_K, known_K

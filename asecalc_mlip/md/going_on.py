@@ -54,7 +54,7 @@ def ended_before(directory: str | os.PathLike, settings: MDSettings, identity: d
 
 
 def settings_to_go_on(meta: dict, settings: MDSettings, identity: dict) -> MDSettings:
-    """Settings of the run in a folder, if these go on with it."""
+    """Return settings of the run in a folder, if these go on with it."""
     check_identity(meta["identity"], identity)
     given = {name: value for name, value in settings.to_dict().items() if name not in _NAMES}
     return continue_settings(meta["settings"], given)

@@ -131,13 +131,13 @@ def _inertia(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rotations(atoms: Atoms) -> int:
-    """Number of rotations that move the atoms: 3, or 2 for a linear molecule."""
+    """Return the number of rotations that move the atoms: 3, or 2 for a linear molecule."""
     moments = np.linalg.eigvalsh(_inertia(atoms)[1])
     return int(np.sum(moments > 1e-6 * moments[-1]))
 
 
 def _rigid_rotation(atoms: Atoms, velocities: np.ndarray) -> np.ndarray:
-    """The part of `velocities` that is a rigid rotation about the centre of mass, shape (n, 3)."""
+    """Return the part of `velocities` that is a rigid rotation about the centre of mass, shape (n, 3)."""
     r, inertia = _inertia(atoms)
     angular_momentum = np.cross(r, atoms.get_masses()[:, None] * velocities).sum(axis=0)
     omega = np.linalg.pinv(inertia, rcond=1e-6, hermitian=True) @ angular_momentum

@@ -147,7 +147,7 @@ class Batch:
 
     @torch.inference_mode(False)  # forces are derivatives, which a caller's inference mode forbids
     def _forces(self, refused: dict[int, str]) -> np.ndarray:
-        """Forces (N, 3); those of refused replicas are NaN, and their positions are out of the batch's way."""
+        """Return forces (N, 3); those of refused replicas are NaN, and their positions are out of the batch's way."""
         positions = torch.from_numpy(self.flat.positions).to(self.calculator.device)
         positions = self._without_lost(positions, refused)
         graph = self.neighbors.graph(

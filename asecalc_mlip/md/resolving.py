@@ -211,7 +211,7 @@ def _load(path: Path | None) -> LoadedModel | None:
 
 
 def _model_of(calculator: Any) -> LoadedModel | None:
-    """The model file that a calculator was made of, if it was made of one."""
+    """Return the model file that a calculator was made of, if it was made of one."""
     from asecalc_mlip.checkpoint import LoadedModel
 
     model = getattr(calculator, "model", None)

@@ -111,7 +111,7 @@ class MDSettings:
         require(tau_fs >= 2 * self.timestep_fs, f"tau_fs must be at least two time steps, not {tau_fs}")
 
     def _settle_own(self, own: Mapping[str, Any]) -> None:
-        """Settings of other ensembles are none here; those of this one get their defaults."""
+        """Take out settings of other ensembles, and give those of this one their defaults."""
         for name in {name for row in ENSEMBLES.values() for name in row.own}:
             default = own.get(name)
             if name not in own:

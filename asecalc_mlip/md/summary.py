@@ -204,7 +204,7 @@ def _averages(log: dict[str, np.ndarray], stable_step: int) -> dict:
 
 
 def _stable(log: dict[str, np.ndarray], stable_step: int) -> dict[str, np.ndarray]:
-    """The log of the stable frames."""
+    """Return the log of the stable frames."""
     return {name: values[log["step"] <= stable_step] for name, values in log.items()}
 
 

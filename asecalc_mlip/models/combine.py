@@ -39,7 +39,7 @@ def architecture_text(potential: Potential) -> str:
 
 
 def core_potential(elements: Iterable[int]) -> Potential:
-    """The ZBL core alone, for some atomic numbers."""
+    """Return the ZBL core alone, for some atomic numbers."""
     e0 = dict.fromkeys(elements, 0.0)
     return build_potential("zbl", {}, reference_energies=e0)
 
@@ -50,7 +50,7 @@ def has_core(potential: Potential) -> bool:
 
 
 def parts_of(potential: Potential) -> list[Potential]:
-    """The parts of a sum as potentials that share its weights; the reference energies go with the first.
+    """Return the parts of a sum as potentials that share its weights; the reference energies go with the first.
 
     A potential that is no sum is its own only part.
     """

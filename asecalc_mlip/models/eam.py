@@ -135,7 +135,7 @@ class EAM(Network):
         return self.embedding.index_select(0, species) * rho * (rho - 2.0 * self.rest.index_select(0, species))
 
     def embedding_slope(self, rho: Tensor, species: Tensor) -> Tensor:
-        """Derivative 2B (ρ − ρ0) of the embedding energy by the density, (N,) in eV."""
+        """Return the derivative 2B (ρ − ρ0) of the embedding energy by the density, (N,) in eV."""
         return 2.0 * self.embedding.index_select(0, species) * (rho - self.rest.index_select(0, species))
 
     def pair_terms(self, distances: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,7 +166,7 @@ class EAM(Network):
         return int(self.pairs[first * len(self.numbers) + second])
 
     def amplitudes(self) -> Tensor:
-        """A in ρ = Σ A exp(−β r), (pairs, K)."""
+        """Return the A in ρ = Σ A exp(−β r), (pairs, K)."""
         return softplus(self.share) * torch.exp(softplus(self.decay) * self.radii.to(self.share.dtype)[:, None])
 
     def species_of(self, numbers: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class EAM(Network):
         self.species_of(numbers)
 
     def packed(self) -> Packed:
-        """The parameters for kernels/eam.cpp, by pairs of elements in both orders."""
+        """Return the parameters for kernels/eam.cpp, by pairs of elements in both orders."""
         n, dtype, pairs, packer = len(self.numbers), self.bond.dtype, self.pairs, Packer()
         z = torch.tensor(self.numbers)
         bonds = [softplus(self.depth), softplus(self.stiffness), self.bond, self.radii.to(dtype)]

@@ -19,6 +19,7 @@ class ShiftedSoftplus(nn.Module):
     """ln(½ + ½ eˣ), zero at the origin (SchNet, Schütt et al., NeurIPS 2017)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
         return nn.functional.softplus(x) - 0.6931471805599453
 
 

@@ -145,7 +145,7 @@ class PaiNN(Network):
         return self._features(graph, scalars_only=False)
 
     def packed(self) -> Packed:
-        """The weights for kernels/painn.cpp."""
+        """Return the weights for kernels/painn.cpp."""
         packer, basis, size = Packer(), self.radial.basis, self.n_features
         filters = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
         blocks = []

@@ -27,6 +27,7 @@ class Edges:
 
     @classmethod
     def of(cls, network: Any, graph: AtomGraph) -> Edges:
+        """Compute distances, directions and filters, with their first two derivatives, of all edges."""
         d, u = edge_geometry(graph, network.filters.weight.dtype)
         full = torch.cat([network.filters.weight, network.filters.bias[:, None]], dim=1)
         filters = tuple(nn.functional.linear(basis, full) for basis in _basis(network, d))
@@ -96,7 +97,7 @@ def _basis(network: Any, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _slope(values: Tensor, d: Tensor) -> Tensor:
-    """Derivative of each column (E, R) by d (E,): that of the backward pass, which is linear, by its own input."""
+    """Return the derivative of each column (E, R) by d (E,): that of the linear backward pass by its own input."""
     seed = torch.zeros_like(values, requires_grad=True)
     (back,) = torch.autograd.grad(values, d, seed, create_graph=True)
     return torch.autograd.grad(back.sum(), seed, create_graph=True)[0]

@@ -77,6 +77,7 @@ class Potential(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
         # A part of a sum may have no weights, but a table.
         return next(chain(self.network.parameters(), self.network.buffers())).dtype
 
@@ -105,7 +106,7 @@ class Potential(nn.Module):
         return energies, vectors, scalars
 
     def lone_atoms(self) -> Tensor:
-        """What the network, without scale and E0, says of an atom alone, by atomic number, float64."""
+        """Return what the network, without scale and E0, says of an atom alone, by atomic number, float64."""
         none = torch.zeros(0, dtype=torch.int64)
         return self._network_of_lone_atoms(AtomGraph(none, none, none, none, none, torch.zeros(0, 3, 3)))
 
@@ -125,7 +126,7 @@ class Potential(nn.Module):
         return getattr(self.network, name)
 
     def _run(self, part: Callable[[AtomGraph], tuple[Tensor, ...]], graph: AtomGraph) -> tuple[Tensor, ...]:
-        """Outputs of a part of the network for each atom; the first is turned into its energy in eV."""
+        """Return the outputs of a part of the network for each atom; the first is turned into its energy in eV."""
         if self.training:
             # In the same pass: another one for isolated atoms, with its gradients, would take a tenth of a step.
             lone = self._lone_atoms(graph)

@@ -44,7 +44,7 @@ def polynomial_cutoff(distances: Tensor, cutoff: float) -> Tensor:
 
 
 def envelope_by_name(name: Envelope) -> Callable[[Tensor, float], Tensor]:
-    """Function of distances (Å) and cutoff (Å) that ends at the cutoff, by its name."""
+    """Return the function of distances (Å) and cutoff (Å) that ends at the cutoff, by its name."""
     known: dict[str, Callable[[Tensor, float], Tensor]] = {"smooth": polynomial_cutoff, "cosine": cosine_cutoff}
     if name not in known:
         raise ValueError(f"envelope {name!r} is unknown; choose one of {sorted(known)}")
@@ -169,7 +169,7 @@ class SphericalBesselBasis(nn.Module):
 
 
 def _bessel_roots(n_roots: int, n_orders: int) -> list[list[float]]:
-    """The first positive roots of j_0, j_1 …, which lie between those of the order before."""
+    """Return the first positive roots of j_0, j_1 …, which lie between those of the order before."""
     from scipy.optimize import brentq
     from scipy.special import spherical_jn
 

@@ -103,7 +103,7 @@ def build_potential(
 
 
 def hyperparameters_of(architecture: str) -> Mapping[str, inspect.Parameter]:
-    """The hyper-parameters of an architecture with their defaults.
+    """Return the hyper-parameters of an architecture with their defaults.
 
     Raises
     ------

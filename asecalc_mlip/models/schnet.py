@@ -110,7 +110,7 @@ class SchNet(Network):
         return cosine_cutoff(distances, self.cutoff)
 
     def packed(self) -> Packed:
-        """The weights for kernels/schnet.cpp."""
+        """Return the weights for kernels/schnet.cpp."""
         packer = Packer()
         tables, nodes = _filter_tables(self)
         blocks = []
@@ -153,7 +153,7 @@ class SchNetInteraction(nn.Module):
 
 
 def _filter_tables(network: SchNet) -> tuple[list[Tensor], int]:
-    """Filters and their slopes at evenly spaced distances, (nodes, 2, F) per block, as many as the dtype asks for."""
+    """Tabulate filters and their slopes at even distances, (nodes, 2, F) per block, as many as the dtype asks for."""
     filters = [_filter(network, k) for k in range(len(network.interactions))]
     tables, nodes = hermite_tables(filters, network.cutoff, order=2, tolerance=_TABLE_TOLERANCE)
     return [table.to(network.embedding.weight.dtype) for table in tables], nodes

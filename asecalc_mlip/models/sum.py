@@ -123,7 +123,7 @@ class Sum(Network):
         return scale * (_linearised(part, graph) if fixed else part(graph))
 
     def _near(self, graph: AtomGraph) -> list[AtomGraph]:
-        """The graph for each part. Every part is zero beyond its cutoff: to drop those edges saves time only.
+        """Return the graph for each part. Every part is zero beyond its cutoff: to drop those edges saves time only.
 
         It is not done for graphs of tracers and captured programs, whose sizes may not depend on values.
         """

@@ -174,7 +174,7 @@ class TensorNet(Network):
         return self.scalars(self.norm(torch.cat(squares(x), dim=-1))), x[:, 1:4]
 
     def packed(self) -> Packed:
-        """The weights for kernels/tensornet.cpp."""
+        """Return the weights for kernels/tensornet.cpp."""
         return _packed(self)
 
 
@@ -268,7 +268,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _rows_of(u: Tensor) -> Tensor:
-    """The nine numbers of 1 + [û]× + (ûûᵀ − 1/3) for unit vectors (E, 3)."""
+    """Return the nine numbers of 1 + [û]× + (ûûᵀ − 1/3) for unit vectors (E, 3)."""
     x, y, z = u.unbind(1)
     one = torch.ones_like(x)
     return torch.stack((one, x, y, z, x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z), dim=1)
@@ -281,7 +281,7 @@ def _bounded(x: Tensor) -> Tensor:
 
 
 def _mixed(layers: Sequence[nn.Module] | nn.ModuleList, x: Tensor) -> Tensor:
-    """The channels of each part, mixed by a matrix of its own."""
+    """Return the channels of each part, mixed by a matrix of its own."""
     return torch.cat([layer(part) for layer, part in zip(layers, x.split([1, 3, 5], dim=1), strict=True)], dim=1)
 
 
@@ -396,7 +396,7 @@ def _mixes(name: str, layers: Sequence[nn.Module] | nn.ModuleList) -> dict[str, 
 
 
 def _after(norm: nn.LayerNorm, layer: nn.Linear) -> nn.Linear:
-    """The layer with weight and bias of the norm before it taken in."""
+    """Return the layer with weight and bias of the norm before it taken in."""
     made = copy.deepcopy(layer)
     made.weight.data = layer.weight * norm.weight
     made.bias.data = layer.bias + layer.weight @ norm.bias
@@ -404,7 +404,7 @@ def _after(norm: nn.LayerNorm, layer: nn.Linear) -> nn.Linear:
 
 
 def _by_rows(layer: nn.Linear, n_features: int) -> nn.Linear:
-    """The layer with its outputs by part, where three of a channel lay side by side."""
+    """Return the layer with its outputs by part, where three of a channel lay side by side."""
     made = copy.deepcopy(layer)
     made.weight.data = layer.weight.unflatten(0, (n_features, 3)).movedim(1, 0).flatten(0, 1)
     made.bias.data = layer.bias.unflatten(0, (n_features, 3)).movedim(1, 0).flatten()
@@ -418,7 +418,7 @@ def _projections(network: TensorNet, distances: Tensor) -> Tensor:
 
 
 def _filters_by_part(network: TensorNet, block: TensorBlock, distances: Tensor) -> Tensor:
-    """Filters of a block, those of a part side by side, (n, 3F)."""
+    """Return the filters of a block, those of a part side by side, (n, 3F)."""
     envelope = network.envelope(distances, network.cutoff)[:, None]
     filters = _filters(_weights(block.filters), network.radial_basis(distances), envelope)
     return filters.unflatten(-1, (-1, 3)).movedim(-1, 1).flatten(1)

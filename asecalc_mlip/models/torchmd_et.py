@@ -170,7 +170,7 @@ class EquivariantAttention(nn.Module):
     def _gather(
         self, x: Tensor, v: Tensor | None, edges: Edges, at_zero: Tensor, over_edges: Callable, scalars_only: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The sums y (N, F) and w (N, 3, F) over neighbours and the atom itself, from features after the norm."""
+        """Sum y (N, F) and w (N, 3, F) over neighbours and the atom itself, from features after the norm."""
         v = None if scalars_only else v
         parts = 1 if scalars_only else 2 if v is None else 3
         q, k, values = self.queries(x), self.keys(x), _rows(self.values, x, parts * self.n_features)
@@ -200,7 +200,7 @@ class EquivariantAttention(nn.Module):
         return painn_message(filters, directions, values, v, centers, neighbors)
 
     def _attention(self, basis: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        """A for each head, (E, heads), from the basis and the q and k of both ends."""
+        """Return the A for each head, (E, heads), from the basis and the q and k of both ends."""
         return silu((silu(self.key_filters(basis)) * q * k).unflatten(-1, self.heads).sum(-1))
 
     def _value_filters(self, basis: Tensor, parts: int) -> Tensor:
@@ -209,7 +209,7 @@ class EquivariantAttention(nn.Module):
 
 
 def _rows(layer: nn.Linear, x: Tensor, width: int) -> Tensor:
-    """The first `width` outputs of a dense layer, without making the others."""
+    """Return the first `width` outputs of a dense layer, without making the others."""
     return linear(x, layer.weight[:width], layer.bias[:width])
 
 

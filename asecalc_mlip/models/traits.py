@@ -124,5 +124,5 @@ class Network(nn.Module):
         return self.n_features * self.n_blocks * (per_edge * kept + per_atom * n_atoms)
 
     def packed(self) -> Packed:
-        """The weights as its native kernel reads them."""
+        """Return the weights as its native kernel reads them."""
         raise NotImplementedError(f"{type(self).__name__} has no native kernel")

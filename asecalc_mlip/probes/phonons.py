@@ -233,7 +233,7 @@ def supercell_for(atoms: Atoms, shortest_A: float = SHORTEST_A) -> tuple[int, in
 
 
 def _start(atoms: Atoms, calc: Any, relax_first: bool, fmax: float, steps: int) -> tuple[Atoms, bool, float]:
-    """The crystal to displace, whether it is relaxed, and its largest force (eV/Å)."""
+    """Return the crystal to displace, whether it is relaxed, and its largest force (eV/Å)."""
     if relax_first:
         result = relax(atoms, calc, fmax_eV_per_A=fmax, steps=steps, cell="full", keep_symmetry=True)
         return result.atoms, result.converged, result.max_force_eV_per_A

@@ -173,7 +173,7 @@ def finite_difference_hessian(atoms: Atoms, calc: Any, *, delta_A: float = 0.01)
 
 
 def _rigid(atoms: Atoms, modes: np.ndarray) -> set[int]:
-    """The modes that are translations, and for molecules rotations, by their overlap with them."""
+    """Return the modes that are translations, and for molecules rotations, by their overlap with them."""
     roots = np.sqrt(atoms.get_masses())[:, None]
     motions = [np.broadcast_to(axis, (len(atoms), 3)) for axis in np.eye(3)]
     if not atoms.pbc.any():

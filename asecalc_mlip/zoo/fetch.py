@@ -17,7 +17,7 @@ __all__ = ["convert_matgl", "get"]
 
 
 def get(name: str, *, source: str | Path | None = None, progress: bool = True) -> Path:
-    """Converted model file of the catalogue in the user's cache; what is there already is not made again.
+    """Return the converted model file of the catalogue in the user's cache; what is there already is not made again.
 
     Parameters
     ----------

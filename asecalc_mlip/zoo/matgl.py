@@ -225,7 +225,7 @@ def _expect(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 def _card(folder: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What SOURCE.txt and LICENSE beside the weights say, and checksums of what was read."""
+    """Return what SOURCE.txt and LICENSE beside the weights say, and checksums of what was read."""
     source = _text(folder / "SOURCE.txt")
     card: dict[str, Any] = {"name": folder.name.removesuffix("-PES"), "converted_from": "MatGL"}
     for line in source.splitlines():

@@ -89,7 +89,7 @@ def rows(architecture: str, dtype: torch.dtype, n_features: int, steps: int) -> 
 
 
 def structures() -> dict[str, Atoms]:
-    """A molecule and two crystals, all without symmetry."""
+    """Return a molecule and two crystals, all without symmetry."""
     found = {"aspirin": read_structure(ZOO / "aspirin.xyz")}
     for repeat in (2, 4):
         crystal = bulk("C", "diamond", a=4.5, cubic=True) * (repeat, repeat, repeat)
@@ -111,7 +111,7 @@ def race(engines: dict[str, Engine], graph: AtomGraph, steps: int) -> dict[str, 
 
 
 def first_call() -> dict[str, Any]:
-    """Loading the shipped aspirin with its program in the cache and one evaluation, in a fresh process."""
+    """Time the load of the shipped aspirin, its program in the cache, and one evaluation, in a fresh process."""
     PIWSLCalculator.load("aspirin.pt", compile=True, device="cpu")
     command = [sys.executable, "-c", FIRST_CALL, str(ZOO / "aspirin.xyz")]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -114,7 +114,7 @@ def measure_memory(n_features: int, threads: int, side: str) -> float:
 
 
 def _status(name: str) -> int:
-    """A number of kB from /proc: VmRSS is memory now, VmHWM its peak."""
+    """Return a number of kB from /proc: VmRSS is memory now, VmHWM its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 

@@ -143,7 +143,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def pretrain_overrides(row: Row, shared: Path) -> dict[str, Any]:
-    """Settings of the training on the labels of the EAM, shared by the rows that are pretrained."""
+    """Return settings of the training on the labels of the EAM, shared by the rows that are pretrained."""
     folder = folder_of(row)
     return {
         **_common(row, shared, row.steps // 2),
@@ -156,7 +156,7 @@ def pretrain_overrides(row: Row, shared: Path) -> dict[str, Any]:
 
 
 def train_overrides(row: Row, shared: Path) -> dict[str, Any]:
-    """Settings of the training on the ab-initio labels."""
+    """Return settings of the training on the ab-initio labels."""
     folder = folder_of(row)
     weak: dict[str, dict[str, Any]] = {"EAM + PIWSL": PIWSL, "PIWSL": PIWSL, "SAM": {"method": "sam", "rho": 0.05}}
     # SAM takes two gradients for each step. PIWSL costs as much and is not halved: the times tell.

@@ -123,7 +123,7 @@ def _pretrain(row: Row) -> Path:
 
 
 def _seconds(folder: Path) -> float:
-    """What the epochs of a training took on its thread, from its log; the EAM and its labels are not counted."""
+    """Return what the epochs of a training took on its thread, from its log; the EAM and its labels are not counted."""
     with open(folder / "log.csv") as file:
         return float(list(csv.DictReader(file))[-1]["seconds"])
 

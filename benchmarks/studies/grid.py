@@ -108,7 +108,7 @@ def fit_model(settings: Mapping[str, Any], name: str) -> tuple[Path, Any, Any, f
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that the studies leave to the defaults of version 0.1; a base has its own sizes."""
+    """Return settings that the studies leave to the defaults of version 0.1; a base has its own sizes."""
     from training.older import DEFAULTS_0_1
 
     flat = {f"{section}.{name}": value for section, values in DEFAULTS_0_1.items() for name, value in values.items()}

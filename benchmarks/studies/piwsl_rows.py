@@ -66,7 +66,7 @@ class Row:
 
 
 def piwsl(order: str, pitc: float, pisc: float, epsilon: float = 0.05) -> dict[str, Any]:
-    """Settings of PITC + PISC."""
+    """Return settings of PITC + PISC."""
     return {"method": "piwsl", "order": order, "pitc": pitc, "pisc": pisc, "epsilon": epsilon}
 
 
@@ -143,7 +143,7 @@ def _epsilons(model: str, orders: dict[str, tuple[float, float]]) -> list[Row]:
 
 
 def _direct(data: str, n_train: int) -> list[Row]:
-    """The losses that aspirin left in question, where they did something: models with a force head."""
+    """Return the losses that aspirin left in question, where they did something: models with a force head."""
     return _grid(data, (n_train,), "painn-direct", _some(DIRECT, "plain", "first", "antithetic"))
 
 
@@ -196,7 +196,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def overrides(row: Row, data_folder: Path, output: Path) -> dict[str, Any]:
-    """Settings of a row as `asecalc train` takes them."""
+    """Return settings of a row as `asecalc train` takes them."""
     data = DATA[row.data]
     sizes = {**SIZES, "cutoff": data.get("cutoff", SIZES["cutoff"])}
     if MODELS[row.model].get("direct_forces"):

@@ -69,7 +69,7 @@ def run(model: str, protocol: str, folder: Path) -> None:
 
 
 def _finished(folder: Path) -> list[Run]:
-    """The runs of a protocol, by seed."""
+    """Return the runs of a protocol, by seed."""
     runs = []
     for path in folder.glob(f"*/{SUMMARY}"):
         settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
@@ -78,7 +78,7 @@ def _finished(folder: Path) -> list[Run]:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What `measure` leaves out."""
+    """Return what `measure` leaves out."""
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     settings = summary["settings"]
     names = ("temperature_K", "thermostat", "timestep_fs", "interval")

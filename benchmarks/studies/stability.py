@@ -157,7 +157,7 @@ def done(task: Task) -> bool:
 
 
 def machine() -> dict:
-    """What the times belong to."""
+    """Return what the times belong to."""
     import torch
 
     cpu = platform.processor() or platform.machine()

@@ -42,7 +42,7 @@ def report(study: dict, runs: Sequence[Run], output: Path) -> str:
 
 
 def measure(kind: str, seed: int, dtype: str, folder: Path) -> dict:
-    """The numbers of one run, each with its unit in the name."""
+    """Return the numbers of one run, each with its unit in the name."""
     files = RunFiles(folder)
     summary = json.loads(files.path(names.SUMMARY).read_text(encoding="utf-8"))
     row = {

@@ -61,7 +61,7 @@ class Executed(SphinxDirective):
         return folder
 
     def failed(self, text: str, why: str) -> ExtensionError:
-        """The error that stops the build."""
+        """Return the error that stops the build."""
         return ExtensionError(f"{self.env.docname}: this failed\n{text}\n{why}")
 
     def _figure(self, name: str) -> nodes.image:

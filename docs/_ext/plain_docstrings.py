@@ -64,7 +64,7 @@ def _with_inner_blanks(lines: list[str]) -> list[tuple[str, bool]]:
 
 
 def _escaped(line: str) -> str:
-    """The line with what reStructuredText takes for markup escaped, but for what stands between backticks."""
+    """Return the line with what reStructuredText takes for markup escaped, but for what stands between backticks."""
     parts = re.split(r"(`+[^`]*`+)", line)
     return "".join(part if k % 2 else MARKUP.sub(lambda found: "\\" + found[0], part) for k, part in enumerate(parts))
 

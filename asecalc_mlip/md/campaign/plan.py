@@ -190,7 +190,7 @@ def _here(directory: Path, todo: Sequence[Sequence[Run]], device: str, hidden: b
 
 
 def _written(runs: list[Run], starts: Sequence[Atoms], output: str | os.PathLike | None) -> Campaign:
-    """The plan in its folder: written there, or found there as it is."""
+    """Return the plan in its folder: written there, or found there as it is."""
     directory, number = Path(output or "campaign"), 1
     while (directory / PLAN).exists():
         difference = _difference(directory, runs, starts)

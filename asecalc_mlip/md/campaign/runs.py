@@ -206,7 +206,7 @@ def run_share(
 def _replica(
     directory: Path, run: Run, start: Atoms, found: Resolved, calculator: Any, locks: ExitStack
 ) -> tuple[Replica, bool]:
-    """A run as its restart file has it, or a new one, and whether it is new."""
+    """Return a run as its restart file has it, or a new one, and whether it is new."""
     files, identity = RunFiles(directory / run.name), {"model_sha256": run.sha256}
     slot = BatchedModel(getattr(calculator, "card", None))
     if files.begun:
