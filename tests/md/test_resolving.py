@@ -121,3 +121,12 @@ def test_asking_for_settings_changes_nothing():
     first = found.settings("nvt", **given)
     assert given == {"temperature_K": None, "protocol": None, "steps": 10}
     assert found.settings("nvt", **given) == first
+
+
+def test_the_example_of_the_package_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [line.strip().removeprefix(">>> ") for line in md.__doc__.splitlines() if line.strip().startswith(">>> ")]
+    assert len(lines) == 7
+    exec("\n".join(lines).replace("steps=2000", "steps=40"), {})
+    assert "Stable for all 0.02 ps" in capsys.readouterr().out
+    assert (tmp_path / "run" / "figure.png").exists()
