@@ -61,6 +61,9 @@ class DataConfig:
     force_unit: str | None = None
     """Unit of the forces in the file, e.g. Hartree/Bohr; None means what belongs to the format, else energy_unit over
     length_unit."""
+    stress_unit: str | None = None
+    """Unit of the stresses in the file, e.g. GPa or kbar, where compression is negative; None means what belongs to the
+    format, else energy_unit over length_unit cubed."""
     level_of_theory: str = "not stated"
     """Goes into the card."""
     source: str = "not stated"
@@ -71,7 +74,7 @@ class DataConfig:
 
     def reading(self) -> dict[str, Any]:
         """Return how files of this data set are read: options of `asecalc_mlip.data.readers.read_frames`."""
-        keys = ("energy_key", "forces_key", "stress_key", "energy_unit", "length_unit", "force_unit")
+        keys = ("energy_key", "forces_key", "stress_key", "energy_unit", "length_unit", "force_unit", "stress_unit")
         return {key: getattr(self, key) for key in keys}
 
 

@@ -85,6 +85,7 @@ def reading_options(command: Callable) -> Callable:
         click.option("--energy-unit", help="eV, kcal/mol, kJ/mol, Hartree, Rydberg; default: that of the format."),
         click.option("--length-unit", help="Ang, Bohr, nm."),
         click.option("--force-unit", help="Such as Hartree/Bohr, if not energy unit/length unit."),
+        click.option("--stress-unit", help="GPa, kbar, bar, or such as eV/Ang^3; compression is negative."),
     )
     for option in reversed(options):
         command = option(command)

@@ -150,8 +150,8 @@ def check_stresses(frames: Sequence[Atoms]) -> Found:
         if np.abs(stress).max() > MAX_STRESS:
             text = (
                 f"{frame_name(atoms, i)} has a stress of {np.abs(stress).max():.4g} eV/Å³ "
-                f"({np.abs(stress).max() * 160.2:.3g} GPa). Stresses in kbar or GPa have to be converted to eV/Å³ "
-                "(1 eV/Å³ = 160.2 GPa)"
+                f"({np.abs(stress).max() * 160.2:.3g} GPa). Stresses in kbar or GPa have a name for it: "
+                "--stress-unit kbar, for a training data.stress_unit=kbar"
             )
             return [Problem("stress", text)], []
     return [], []

@@ -65,6 +65,7 @@ def iter_frames(
     energy_unit: str | None = None,
     length_unit: str | None = None,
     force_unit: str | None = None,
+    stress_unit: str | None = None,
     index: str | int = ":",
 ) -> Iterator[Atoms]:
     """Read a file frame by frame.
@@ -84,6 +85,9 @@ def iter_frames(
     force_unit : str, optional
         Unit of the forces, e.g. ``"Hartree/Bohr"``. None means that of the format where neither of the other units is
         given (those stored in a SchNetPack database), else ``energy_unit/length_unit``.
+    stress_unit : str, optional
+        Unit of the stresses, e.g. ``"GPa"`` or ``"kbar"``, with ASE's sign (compression is negative); a virial has the
+        unit of the energies. None means that of the format, else ``energy_unit/length_unit^3``.
     index : str or int
         Frames to read, as in ASE: ``":"``, ``"::10"``, ``":500"``, ``-1``.
 
@@ -108,7 +112,8 @@ def iter_frames(
         own = _Units()
     named = force_unit or own.force
     force = parse_force_unit(named) if named else energy / length
-    stress = parse_stress_unit(own.stress) if own.stress else energy / length**3
+    named = stress_unit or own.stress
+    stress = parse_stress_unit(named) if named else energy / length**3
     empty = True
     for number, atoms in _select(frames, index):
         empty = False

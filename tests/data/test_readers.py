@@ -109,6 +109,17 @@ def test_force_unit():
         parse_force_unit("eV")
 
 
+@pytest.mark.parametrize(("name", "size"), [("GPa", units.GPa), ("kbar", 0.1 * units.GPa), ("eV/Ang^3", 1.0)])
+def test_stress_unit(tmp_path, crystal_frames, name, size):
+    atoms = as_reference(crystal_frames[:1])[0]
+    atoms.info["REF_stress"] = atoms.info["REF_stress"] / size
+    write(tmp_path / "s.xyz", atoms)
+    frame = read_frames(tmp_path / "s.xyz", stress_unit=name)[0]
+    same_labels(frame, crystal_frames[0], 1e-6)
+    with pytest.raises(InputError, match="stress unit 'Pa'"):
+        read_frames(tmp_path / "s.xyz", stress_unit="Pa")
+
+
 def test_unknown_unit_lists_the_known(tmp_path, ethanol_frames):
     write(tmp_path / "a.xyz", as_reference(ethanol_frames[:1]))
     with pytest.raises(InputError, match="'erg'; known are ev"):
