@@ -25,7 +25,7 @@ from asecalc_mlip.files import replacing
 from asecalc_mlip.models import ARCHITECTURES, Potential, architecture_text, build_potential, parts_of
 from asecalc_mlip.units import UNITS
 
-__all__ = ["CheckpointError", "LoadedModel", "describe", "load", "save"]
+__all__ = ["CheckpointError", "LoadedModel", "describe", "load", "save", "shape_text"]
 
 FORMAT = "asecalc-mlip"
 FORMAT_VERSION = 1
@@ -264,7 +264,7 @@ def _card_text(model: LoadedModel) -> str:
     e0 = model.reference_energies
     values = ", ".join(f"{s} {v:.3f}" for s, v in e0.get("values", {}).items())
     lines = [
-        ("model", f"{_shape_text(potential)}, {n_parameters} parameters"),
+        ("model", f"{shape_text(potential)}, {n_parameters} parameters"),
         ("elements", ", ".join(chemical_symbols[z] for z in potential.elements)),
         ("cutoff", f"{potential.cutoff:g} Å"),
         ("E0", f"{e0.get('method', 'not stated')}: {values} eV"),
@@ -281,11 +281,11 @@ def _card_text(model: LoadedModel) -> str:
     return "\n".join([model.path.name, *(f"  {key:<16} {value}" for key, value in lines)])
 
 
-def _shape_text(potential: Potential) -> str:
+def shape_text(potential: Potential) -> str:
     """Architecture and hyper-parameters; of each part, if it is a sum."""
     parts = parts_of(potential)
     if len(parts) > 1:
-        return " + ".join(f"{_shape_text(part)}, cutoff {part.cutoff:g} Å" for part in parts)
+        return " + ".join(f"{shape_text(part)}, cutoff {part.cutoff:g} Å" for part in parts)
     shape = [f"{k} {v}" for k, v in potential.hyperparameters.items() if k != "cutoff"]
     return ", ".join([potential.architecture, *shape])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from asecalc_mlip.checkpoint import shape_text
 from asecalc_mlip.report.subject import Subject
 
 __all__ = ["card_rows"]
@@ -15,12 +16,11 @@ SHOWN = {"architecture", "hyperparameters", "elements", "cutoff", "units", "refe
 def card_rows(subject: Subject, found: dict[str, Any]) -> list[tuple[str, str]]:
     """List names and texts, in order; texts are as the file has them and must be escaped."""
     card, model = subject.card, found["model"]
-    shape = [f"{name} {value}" for name, value in card["hyperparameters"].items() if name != "cutoff"]
     rows = [(_words(name), _plain(card[name]) if card.get(name) else "not stated") for name in FIRST]
     rows += [
         ("elements", ", ".join(card["elements"])),
         ("cutoff", f"{card['cutoff']:g} Å"),
-        ("architecture", ", ".join([card["architecture"], *map(str, shape), f"{model['n_parameters']} parameters"])),
+        ("architecture", f"{shape_text(subject.calculator.potential)}, {model['n_parameters']} parameters"),
         ("forces", "gradient of the energy" if model["conservative"] else "direct, not the gradient of the energy"),
         ("reference energies", _reference_energies(card["reference_energies"])),
         ("temperatures of the data", _temperatures(found["how"]["temperatures_K"])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from asecalc_mlip.models.combine import architecture_text
 from asecalc_mlip.report import figures, html
 from asecalc_mlip.report.card import card_rows
 from asecalc_mlip.report.findings import mean_std, slopes, structure_errors
@@ -31,8 +32,8 @@ def page(subject: Subject, found: dict[str, Any], summary: bytes, pieces: Path) 
     """
     how, model = found["how"], found["model"]
     lead = (
-        f"{model['architecture']}, {model['n_parameters']} parameters, elements {', '.join(model['elements'])}, cutoff "
-        f"{model['cutoff_A']:g} Å. Judged on {how['formula']} ({how['n_atoms']} atoms), {how['date']}, by asecalc-mlip "
+        f"{architecture_text(subject.calculator.potential)}, {model['n_parameters']} parameters, elements "
+        f"{', '.join(model['elements'])}, cutoff {model['cutoff_A']:g} Å. Judged on {how['formula']} ({how['n_atoms']} atoms), {how['date']}, by asecalc-mlip "
         f"{how['versions']['asecalc-mlip']}."
     )
     parts = [
