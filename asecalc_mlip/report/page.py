@@ -33,7 +33,8 @@ def page(subject: Subject, found: dict[str, Any], summary: bytes, pieces: Path) 
     how, model = found["how"], found["model"]
     lead = (
         f"{architecture_text(subject.calculator.potential)}, {model['n_parameters']} parameters, elements "
-        f"{', '.join(model['elements'])}, cutoff {model['cutoff_A']:g} Å. Judged on {how['formula']} ({how['n_atoms']} atoms), {how['date']}, by asecalc-mlip "
+        f"{', '.join(model['elements'])}, cutoff {model['cutoff_A']:g} Å. Judged on "
+        f"{how['formula']} ({how['n_atoms']} atoms), {how['date']}, by asecalc-mlip "
         f"{how['versions']['asecalc-mlip']}."
     )
     parts = [
