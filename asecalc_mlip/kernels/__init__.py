@@ -7,28 +7,13 @@ them differentiable to any order. The native library is optional (setup.py build
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 from torch import Tensor
 
 from asecalc_mlip.kernels import native, plain
 from asecalc_mlip.kernels.library import native_library
+from asecalc_mlip.kernels.only_plain import only_plain, plain_kernels
 
 __all__ = ["native_library", "painn_message", "plain_kernels", "schnet_message"]
-
-_only_plain = ContextVar("only_plain", default=False)
-
-
-@contextmanager
-def plain_kernels() -> Iterator[None]:
-    """Plain torch for every message in this block, for derivatives beyond the second; slower, and more memory."""
-    token = _only_plain.set(True)
-    try:
-        yield
-    finally:
-        _only_plain.reset(token)
 
 
 def painn_message(
@@ -50,11 +35,11 @@ def painn_message(
     -------
     q, mu : (N, F) and (N, 3, F)
     """
-    module = native if native.serves(filters) and not _only_plain.get() else plain
+    module = native if native.serves(filters) and not only_plain() else plain
     return module.painn_message(filters, directions, x, mu, centers, neighbors)
 
 
 def schnet_message(filters: Tensor, x: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
     """y_i = Σ_j W_ij x_j, the continuous-filter convolution of SchNet: (E, F) and (N, F) → (N, F)."""
-    module = native if native.serves(filters) and not _only_plain.get() else plain
+    module = native if native.serves(filters) and not only_plain() else plain
     return module.schnet_message(filters, x, centers, neighbors)

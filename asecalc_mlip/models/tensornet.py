@@ -36,6 +36,8 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, with_bias
+from asecalc_mlip.kernels.tensor import PARTS, bounded, spread_message, squares, tensor_message, tensor_product
+from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
 from asecalc_mlip.models.tabulated import hermite_tables
@@ -44,8 +46,8 @@ from asecalc_mlip.models.vector_head import VectorHead
 
 __all__ = ["TensorNet"]
 
-# Which of the three parts each of the nine numbers belongs to.
-PARTS = [0, 1, 1, 1, 2, 2, 2, 2, 2]
+# φ (n, n_rbf) and f_c (n, 1)
+Radial = tuple[Tensor, Tensor]
 # Largest error of the slope of a tabulated filter, relative to the largest slope.
 _TABLE_TOLERANCE = {torch.float32: 2e-7, torch.float64: 1e-10}
 
@@ -96,7 +98,7 @@ class TensorNet(Network):
 
     traits = Traits(
         native=NativeKernel("tensornet", LANES, TensorNetWeights),
-        native_messages=False,
+        native_messages=True,
         memory=Memory(native=(60.0, 200.0), plain=(60.0, 200.0)),
         hessian=None,
         compiling_pays=False,
@@ -166,11 +168,12 @@ class TensorNet(Network):
     def features(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
         """Scalars (N, F) and vectors (N, 3, F), the skew parts, after the last block."""
         distances, directions = edge_geometry(graph, self.scalars.weight.dtype)
-        edges = (self.radial_basis(distances), self.envelope(distances, self.cutoff)[:, None])
-        ends = (graph.centers, graph.neighbors)
-        x = self.embedding(graph.numbers, edges, directions, ends, self.over_edges)
+        knots = knots_for(distances, self.cutoff) if self.training else None
+        at = distances if knots is None else knots.distances
+        radial = (self.radial_basis(at), self.envelope(at, self.cutoff)[:, None])
+        x = self.embedding(graph, radial, knots, directions, self.over_edges)
         for block in self.blocks:
-            x = block(x, edges, ends, self.over_edges)
+            x = block(x, graph, radial, knots, self.over_edges)
         return self.scalars(self.norm(torch.cat(squares(x), dim=-1))), x[:, 1:4]
 
     def packed(self) -> Packed:
@@ -194,19 +197,15 @@ class TensorEmbedding(nn.Module):
         self.mix = nn.ModuleList(nn.Linear(n_features, n_features, bias=False) for _ in range(3))
 
     def forward(
-        self,
-        numbers: Tensor,
-        edges: tuple[Tensor, Tensor],
-        directions: Tensor,
-        ends: tuple[Tensor, Tensor],
-        over_edges: Callable,
+        self, graph: AtomGraph, radial: Radial, knots: Knots | None, directions: Tensor, over_edges: Callable
     ) -> Tensor:
-        """(N, 9, F) from atomic numbers (N,), φ (E, n_rbf) and f_c (E, 1), directions (E, 3), and both ends."""
-        elements = self.element(numbers)
-        message = partial(_embedding_message, self.projections.weight, self.projections.bias)
+        """(N, 9, F) from a graph, φ and f_c of its edges or of knots, and directions (E, 3)."""
+        elements = self.element(graph.numbers)
+        function = partial(_projected, [self.projections.weight, self.projections.bias])
         # The paper's directions point to the atom, those of a graph away from it.
-        terms = (self.of_neighbor(elements), self.of_center(elements))
-        u = over_edges(message, (*edges, _rows_of(-directions), *ends), terms)
+        rows = _rows_of(-directions)
+        edges, message = _passing(_embedding_message, function, radial, knots, (rows, graph.centers, graph.neighbors))
+        u = over_edges(message, edges, (self.of_neighbor(elements), self.of_center(elements)))
         return _scaled(_mixed(self.mix, u), self.scales(self.norm(sum(squares(u)))))
 
 
@@ -220,51 +219,22 @@ class TensorBlock(nn.Module):
         self.filters = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
         self.mix = nn.ModuleList(nn.Linear(n_features, n_features, bias=False) for _ in range(6))
 
-    def forward(
-        self, x: Tensor, edges: tuple[Tensor, Tensor], ends: tuple[Tensor, Tensor], over_edges: Callable
-    ) -> Tensor:
+    def forward(self, x: Tensor, graph: AtomGraph, radial: Radial, knots: Knots | None, over_edges: Callable) -> Tensor:
         """(N, 9, F) after this block."""
-        x = _bounded(x)
+        x = bounded(x)
         y = _mixed(self.mix[:3], x)
-        weights = _weights(self.filters)
-        if self.own:
-            m = _scaled(y, over_edges(partial(_summed_filters, weights), (*edges, *ends), (y[:, 0],)))
-        else:
-            m = over_edges(partial(_message, weights), (*edges, *ends), (y,))
-        y, m = to_matrices(y), to_matrices(m)
-        product = _product(y, m)
-        product = product + _product(m, y) if self.symmetric else 2.0 * product
-        d = _mixed(self.mix[3:], _bounded(from_matrices(product)))
-        full = to_matrices(d)
-        return x + d + from_matrices(_product(full, full))
+        kind = _own_message if self.own else _message
+        ends = (graph.centers, graph.neighbors)
+        edges, message = _passing(kind, partial(_filters, self.weights()), radial, knots, ends)
+        m = over_edges(message, edges, (y,))
+        product = tensor_product(y, m, symmetric=self.symmetric)
+        d = _mixed(self.mix[3:], bounded(product if self.symmetric else 2.0 * product))
+        return x + d + tensor_product(d, d, symmetric=False)
 
-
-def squares(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """‖I‖², ‖A‖², ‖S‖² of (N, 9, F), each (N, F)."""
-    xx, yy, xy, xz, yz = x[:, 4:].unbind(1)
-    diagonal = xx.square() + yy.square() + (xx + yy).square()
-    symmetric = diagonal + 2.0 * (xy.square() + xz.square() + yz.square())
-    return 3.0 * x[:, 0].square(), 2.0 * x[:, 1:4].square().sum(1), symmetric
-
-
-def to_matrices(x: Tensor) -> Tensor:
-    """(N, 9, F) as matrices (N, 3, 3, F)."""
-    i, ax, ay, az, xx, yy, xy, xz, yz = x.unbind(1)
-    rows = (i + xx, xy - az, xz + ay, xy + az, i + yy, yz - ax, xz - ay, yz + ax, i - xx - yy)
-    return torch.stack(rows, dim=1).unflatten(1, (3, 3))
-
-
-def from_matrices(m: Tensor) -> Tensor:
-    """(N, 3, 3, F) as nine numbers of I, A and S each, (N, 9, F)."""
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(1) for row in m.unbind(1))
-    i = (xx + yy + zz) / 3.0
-    skew = (0.5 * (zy - yz), 0.5 * (xz - zx), 0.5 * (yx - xy))
-    return torch.stack((i, *skew, xx - i, yy - i, 0.5 * (xy + yx), 0.5 * (xz + zx), 0.5 * (yz + zy)), dim=1)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix products for each atom and channel."""
-    return (a[:, :, :, None] * b[:, None]).sum(2)
+    def weights(self) -> list[Tensor]:
+        """Weights and biases of the filters, whose last layer gives those of a part side by side."""
+        found = [tensor for layer in self.filters for tensor in (layer.weight, layer.bias)]
+        return [*found[:-2], *(_by_part(tensor) for tensor in found[-2:])]
 
 
 def _rows_of(u: Tensor) -> Tensor:
@@ -274,12 +244,6 @@ def _rows_of(u: Tensor) -> Tensor:
     return torch.stack((one, x, y, z, x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z), dim=1)
 
 
-def _bounded(x: Tensor) -> Tensor:
-    """X / (‖X‖² + 1)."""
-    i, a, s = squares(x)
-    return x / (i + a + s + 1.0)[:, None]
-
-
 def _mixed(layers: Sequence[nn.Module] | nn.ModuleList, x: Tensor) -> Tensor:
     """Return the channels of each part, mixed by a matrix of its own."""
     return torch.cat([layer(part) for layer, part in zip(layers, x.split([1, 3, 5], dim=1), strict=True)], dim=1)
@@ -287,42 +251,37 @@ def _mixed(layers: Sequence[nn.Module] | nn.ModuleList, x: Tensor) -> Tensor:
 
 def _scaled(x: Tensor, factors: Tensor) -> Tensor:
     """(N, 9, F) with each part times its factor; factors (N, 3F) hold those of a channel side by side."""
-    return x * _by_part(factors)
+    return x * factors.unflatten(-1, (-1, 3)).movedim(-1, 1)[:, PARTS]
 
 
-def _by_part(factors: Tensor) -> Tensor:
-    """(E, 3F), three numbers for a channel side by side, as (E, 9, F)."""
-    return factors.unflatten(-1, (-1, 3)).movedim(-1, 1)[:, PARTS]
+def _by_part(rows: Tensor) -> Tensor:
+    """(3F, …), three for a channel side by side, as those of one part after another."""
+    return rows.unflatten(0, (-1, 3)).movedim(1, 0).flatten(0, 1)
 
 
-def _embedding_message(
-    weight: Tensor,
-    bias: Tensor,
-    basis: Tensor,
-    envelope: Tensor,
-    rows: Tensor,
-    centers: Tensor,
-    neighbors: Tensor,
-    of_neighbor: Tensor,
-    of_center: Tensor,
-) -> Tensor:
-    w = nn.functional.linear(basis, weight, bias) * envelope
-    z = of_neighbor.index_select(0, neighbors) + of_center.index_select(0, centers)
-    parts = w.unflatten(-1, (3, -1)) * z[:, None]
-    return _sum_at(centers, parts[:, PARTS] * rows[:, :, None], of_center.shape[0])
+def _passing(
+    message: Callable,
+    function: Callable[[Tensor, Tensor], Tensor],
+    radial: Radial,
+    knots: Knots | None,
+    more: tuple[Tensor, ...],
+) -> tuple[tuple[Tensor, ...], Callable]:
+    """Tensors of edges, and a function of them and of atoms, for `over_edges`.
+
+    `function` makes filters of φ and f_c: here on the knots, once for all edges, or on each edge when it is its turn.
+    """
+    if knots is None:
+        return (*radial, *more), partial(_on_edges, message, function)
+    values = knots.values(function(*radial))
+    return (values, *more), message
 
 
-def _message(
-    weights: Sequence[Tensor], basis: Tensor, envelope: Tensor, centers: Tensor, neighbors: Tensor, y: Tensor
-) -> Tensor:
-    filters = _by_part(_filters(weights, basis, envelope))
-    return _sum_at(centers, filters * y.index_select(0, neighbors), y.shape[0])
+def _on_edges(message: Callable, function: Callable, basis: Tensor, envelope: Tensor, *more: Tensor) -> Tensor:
+    return message(function(basis, envelope), *more)
 
 
-def _summed_filters(
-    weights: Sequence[Tensor], basis: Tensor, envelope: Tensor, centers: Tensor, neighbors: Tensor, atoms: Tensor
-) -> Tensor:
-    return _sum_at(centers, _filters(weights, basis, envelope), atoms.shape[0])
+def _projected(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tensor:
+    return nn.functional.linear(basis, weights[0], weights[1]) * envelope
 
 
 def _weights(layers: nn.ModuleList) -> list[Tensor]:
@@ -336,8 +295,21 @@ def _filters(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tens
     return basis * envelope
 
 
-def _sum_at(centers: Tensor, values: Tensor, n_atoms: int) -> Tensor:
-    return values.new_zeros(n_atoms, *values.shape[1:]).index_add(0, centers, values)
+def _embedding_message(
+    filters: Tensor, rows: Tensor, centers: Tensor, neighbors: Tensor, of_neighbor: Tensor, of_center: Tensor
+) -> Tensor:
+    z = of_neighbor.index_select(0, neighbors) + of_center.index_select(0, centers)
+    amounts = (filters.unflatten(-1, (3, -1)) * z[:, None]).flatten(1)
+    return spread_message(amounts, rows, centers, of_center.shape[0])
+
+
+def _message(filters: Tensor, centers: Tensor, neighbors: Tensor, y: Tensor) -> Tensor:
+    return tensor_message(filters, y, centers, neighbors)
+
+
+def _own_message(filters: Tensor, centers: Tensor, neighbors: Tensor, y: Tensor) -> Tensor:
+    # Every atom hears itself, once for each of its neighbours.
+    return tensor_message(filters, y, centers, centers)
 
 
 def _packed(network: TensorNet) -> Packed:
@@ -350,8 +322,8 @@ def _packed(network: TensorNet) -> Packed:
         "table": tables[0],
         "of_neighbor": e.of_neighbor(e.element.weight),
         "of_center": e.of_center(e.element.weight),
-        **with_bias("s0", _after(e.norm, cast(nn.Linear, e.scales[0]))),
-        **with_bias("s1", _by_rows(cast(nn.Linear, e.scales[2]), F)),
+        **with_bias("s0", _after(e.norm, e.scales[0])),
+        **with_bias("s1", _by_rows(e.scales[2])),
         **_mixes("m", e.mix),
         **with_bias("h", _after(exact.norm, exact.scalars)),
     }
@@ -403,11 +375,10 @@ def _after(norm: nn.LayerNorm, layer: nn.Linear) -> nn.Linear:
     return made
 
 
-def _by_rows(layer: nn.Linear, n_features: int) -> nn.Linear:
+def _by_rows(layer: nn.Linear) -> nn.Linear:
     """Return the layer with its outputs by part, where three of a channel lay side by side."""
     made = copy.deepcopy(layer)
-    made.weight.data = layer.weight.unflatten(0, (n_features, 3)).movedim(1, 0).flatten(0, 1)
-    made.bias.data = layer.bias.unflatten(0, (n_features, 3)).movedim(1, 0).flatten()
+    made.weight.data, made.bias.data = _by_part(layer.weight), _by_part(layer.bias)
     return made
 
 
@@ -420,5 +391,4 @@ def _projections(network: TensorNet, distances: Tensor) -> Tensor:
 def _filters_by_part(network: TensorNet, block: TensorBlock, distances: Tensor) -> Tensor:
     """Return the filters of a block, those of a part side by side, (n, 3F)."""
     envelope = network.envelope(distances, network.cutoff)[:, None]
-    filters = _filters(_weights(block.filters), network.radial_basis(distances), envelope)
-    return filters.unflatten(-1, (-1, 3)).movedim(-1, 1).flatten(1)
+    return _filters(block.weights(), network.radial_basis(distances), envelope)
