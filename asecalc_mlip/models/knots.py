@@ -17,7 +17,7 @@ from asecalc_mlip.kernels.tensor import TERMS, interpolate
 
 __all__ = ["Knots", "knots_for"]
 
-N_KNOTS = 320
+N_KNOTS = 384
 # Å; closer atoms are passed over the network itself.
 CLOSEST = 0.2
 

@@ -233,7 +233,7 @@ class TensorBlock(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """Weights and biases of the filters, whose last layer gives those of a part side by side."""
-        found = [tensor for layer in self.filters for tensor in (layer.weight, layer.bias)]
+        found = _weights(self.filters)
         return [*found[:-2], *(_by_part(tensor) for tensor in found[-2:])]
 
 
@@ -316,14 +316,16 @@ def _packed(network: TensorNet) -> Packed:
     packer, dtype, F = Packer(), network.scalars.weight.dtype, network.n_features
     exact = copy.deepcopy(network).double().requires_grad_(False)
     e, blocks, readout = exact.embedding, cast("list[TensorBlock]", list(exact.blocks)), exact.readout.mlp
+    first, last = e.scales[0], e.scales[2]
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
     functions = [partial(_projections, exact), *(partial(_filters_by_part, exact, block) for block in blocks)]
     tables, nodes = hermite_tables(functions, exact.cutoff, order=3, tolerance=_TABLE_TOLERANCE[dtype], first=65)
     fields: dict[str, Tensor] = {
         "table": tables[0],
         "of_neighbor": e.of_neighbor(e.element.weight),
         "of_center": e.of_center(e.element.weight),
-        **with_bias("s0", _after(e.norm, e.scales[0])),
-        **with_bias("s1", _by_rows(e.scales[2])),
+        **with_bias("s0", _after(e.norm, first)),
+        **with_bias("s1", _by_rows(last)),
         **_mixes("m", e.mix),
         **with_bias("h", _after(exact.norm, exact.scalars)),
     }
