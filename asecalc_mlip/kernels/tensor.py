@@ -36,7 +36,7 @@ TERMS = 6
 
 
 def tensor_message(filters: Tensor, y: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
-    """m_i = Σ_j W_ij Y_j with a filter for each part.
+    """Sum the tensors of neighbours, m_i = Σ_j W_ij Y_j, with a filter for each part.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def tensor_message(filters: Tensor, y: Tensor, centers: Tensor, neighbors: Tenso
 
 
 def spread_message(amounts: Tensor, rows: Tensor, centers: Tensor, n_atoms: int) -> Tensor:
-    """u_i = Σ_j s_ij a_ij: amounts a (E, 3F) for each part, rows s (E, 9) of the direction; returns (N, 9, F)."""
+    """Sum directions, u_i = Σ_j s_ij a_ij: amounts a (E, 3F) for each part, rows s (E, 9) of the direction; returns (N, 9, F)."""
     if _native(amounts):
         return _Spread.apply(amounts, rows, centers, n_atoms)
     values = amounts.unflatten(-1, (3, -1))[:, PARTS] * rows[:, :, None]
@@ -64,7 +64,7 @@ def spread_message(amounts: Tensor, rows: Tensor, centers: Tensor, n_atoms: int)
 
 
 def interpolate(weights: Tensor, table: Tensor, start: Tensor) -> Tensor:
-    """w_e = Σ_k c_ek t_(start + k): weights c (E, 6), table t (nodes, W), start (E,) int64; returns (E, W)."""
+    """Read a table between its nodes, w_e = Σ_k c_ek t_(start + k): weights c (E, 6), table t (nodes, W), start (E,) int64; returns (E, W)."""
     if _native(weights):
         return _Table.apply(weights, table, start)
     rows = table[start[:, None] + torch.arange(TERMS, device=start.device)]
@@ -72,7 +72,7 @@ def interpolate(weights: Tensor, table: Tensor, start: Tensor) -> Tensor:
 
 
 def tensor_product(a: Tensor, b: Tensor, *, symmetric: bool) -> Tensor:
-    """A B + B A, or A B, for each atom and channel: (N, 9, F)."""
+    """Multiply matrices of each atom and channel, (N, 9, F): A B + B A, or A B."""
     if _native(a):
         return _Product.apply(a, b, SYMMETRIC if symmetric else 0)
     a, b = to_matrices(a), to_matrices(b)
@@ -80,7 +80,7 @@ def tensor_product(a: Tensor, b: Tensor, *, symmetric: bool) -> Tensor:
 
 
 def bounded(x: Tensor) -> Tensor:
-    """X / (‖X‖² + 1) for each atom and channel, (N, 9, F)."""
+    """Divide matrices of each atom and channel by their size: X / (‖X‖² + 1), (N, 9, F)."""
     if _native(x):
         return _Bound.apply(x)
     i, a, s = squares(x)
@@ -88,7 +88,7 @@ def bounded(x: Tensor) -> Tensor:
 
 
 def squares(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """‖I‖², ‖A‖², ‖S‖² of (N, 9, F), each (N, F)."""
+    """Return ‖I‖², ‖A‖², ‖S‖² of (N, 9, F), each (N, F)."""
     xx, yy, xy, xz, yz = x[:, 4:].unbind(1)
     diagonal = xx.square() + yy.square() + (xx + yy).square()
     symmetric = diagonal + 2.0 * (xy.square() + xz.square() + yz.square())
@@ -96,14 +96,14 @@ def squares(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def to_matrices(x: Tensor) -> Tensor:
-    """(N, 9, F) as matrices (N, 3, 3, F)."""
+    """Return (N, 9, F) as matrices (N, 3, 3, F)."""
     i, ax, ay, az, xx, yy, xy, xz, yz = x.unbind(1)
     rows = (i + xx, xy - az, xz + ay, xy + az, i + yy, yz - ax, xz - ay, yz + ax, i - xx - yy)
     return torch.stack(rows, dim=1).unflatten(1, (3, 3))
 
 
 def from_matrices(m: Tensor) -> Tensor:
-    """(N, 3, 3, F) as nine numbers of I, A and S each, (N, 9, F)."""
+    """Return (N, 3, 3, F) as nine numbers of I, A and S each, (N, 9, F)."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(1) for row in m.unbind(1))
     i = (xx + yy + zz) / 3.0
     skew = (0.5 * (zy - yz), 0.5 * (xz - zx), 0.5 * (yx - xy))
