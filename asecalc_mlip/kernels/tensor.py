@@ -56,7 +56,7 @@ def tensor_message(filters: Tensor, y: Tensor, centers: Tensor, neighbors: Tenso
 
 
 def spread_message(amounts: Tensor, rows: Tensor, centers: Tensor, n_atoms: int) -> Tensor:
-    """Sum directions, u_i = Σ_j s_ij a_ij: amounts a (E, 3F) for each part, rows s (E, 9) of the direction; returns (N, 9, F)."""
+    """Sum directions, u_i = Σ_j s_ij a_ij: amounts a (E, 3F) for each part, rows s (E, 9) → (N, 9, F)."""
     if _native(amounts):
         return _Spread.apply(amounts, rows, centers, n_atoms)
     values = amounts.unflatten(-1, (3, -1))[:, PARTS] * rows[:, :, None]
@@ -64,7 +64,18 @@ def spread_message(amounts: Tensor, rows: Tensor, centers: Tensor, n_atoms: int)
 
 
 def interpolate(weights: Tensor, table: Tensor, start: Tensor) -> Tensor:
-    """Read a table between its nodes, w_e = Σ_k c_ek t_(start + k): weights c (E, 6), table t (nodes, W), start (E,) int64; returns (E, W)."""
+    """Read a table between its nodes, w_e = Σ_k c_ek t_(start + k).
+
+    Parameters
+    ----------
+    weights : (E, 6)
+    table : (nodes, W)
+    start : (E,) int64
+
+    Returns
+    -------
+    (E, W)
+    """
     if _native(weights):
         return _Table.apply(weights, table, start)
     rows = table[start[:, None] + torch.arange(TERMS, device=start.device)]
