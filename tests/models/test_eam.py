@@ -196,7 +196,7 @@ def test_bad_input(calculator, tmp_path):
         calculator.pair_curve("Si", "O", [0.0, 2.0])
     with pytest.raises(InputError, match="0.05"):
         calculator.components(Atoms("SiO", [[0, 0, 0], [0, 0, 0.05]]))
-    with pytest.raises(InputError, match="is no EAM but painn; load it with PIWSLCalculator.load"):
+    with pytest.raises(InputError, match="is not an EAM but painn; load it with PIWSLCalculator.load"):
         EAMCalculator.load(model_file(tmp_path, "painn"))
 
 
