@@ -143,7 +143,7 @@ def evaluate_file(
     if figure is not None:
         from asecalc_mlip.plots.training import parity
 
-        parity(errors.labels, errors.predictions, path=figure, title=f"{errors.model} on {name}".replace("$", r"\$"))
+        parity(errors.labels, errors.predictions, path=figure, title=f"{errors.model} on {name}")
     return errors
 
 

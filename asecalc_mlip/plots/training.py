@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.style import BLUE, GREEN, GREY, LEGEND, ORANGE, new_figure, tidy
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, plain, tidy
 from asecalc_mlip.units import ERROR_UNITS
 
 __all__ = ["learning_curve", "parity"]
@@ -30,11 +30,12 @@ def parity(
     path : str or Path
         PNG to write.
     """
-    figure = new_figure(4.6 * len(labels), 4.6)
+    if "energy_per_atom" in labels:  # structures of several sizes, whose total energies tell the sizes
+        labels = {name: values for name, values in labels.items() if name != "energy"}
+    figure = new_figure(4.3 * len(labels), 4.7, plain(title))
     for k, (name, values) in enumerate(labels.items()):
         axes = figure.add_subplot(1, len(labels), k + 1)
         _parity_panel(axes, name, np.asarray(values).ravel(), np.asarray(predictions[name]).ravel())
-    figure.suptitle(title, fontsize=11)
     save_figure(figure, path)
 
 
@@ -71,13 +72,16 @@ def _parity_panel(axes: Axes, name: str, truth: np.ndarray, guess: np.ndarray) -
     axes.plot(ends, ends, color=GREY, lw=1.0, zorder=0)
     axes.plot(x, y, ".", ms=3 if len(x) < 5000 else 1.5, color=BLUE, alpha=0.5, rasterized=True)
     relative = " − mean" if shift else ""
-    axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"reference{relative} / {unit}", ylabel=f"model / {unit}")
+    axes.set(xlim=ends, ylim=ends, xlabel=f"reference{relative} ({unit})", ylabel=f"model{relative} ({unit})")
+    axes.set_box_aspect(1)
+    axes.locator_params(nbins=6)
+    tidy(axes)
     error = 1000 * (guess - truth)
     mae, rmse = np.abs(error).mean(), np.sqrt((error**2).mean())
-    axes.set_title(f"{name.replace('_', ' ')}: MAE {mae:.1f}, RMSE {rmse:.1f} m{unit}", fontsize=10)
+    axes.set_title(f"{name.replace('_', ' ')}: MAE {mae:.1f}, RMSE {rmse:.1f} m{unit}", fontsize=10, color=INK)
     inset = axes.inset_axes((0.62, 0.1, 0.34, 0.26))
     bound = np.quantile(np.abs(error), 0.995) or 1.0
     inset.hist(error, bins=61, range=(-bound, bound), color=ORANGE)
     inset.set_yticks([])
     inset.tick_params(labelsize=7)
-    inset.set_xlabel(f"error / m{unit}", fontsize=7)
+    inset.set_xlabel(f"error (m{unit})", fontsize=7)

@@ -36,7 +36,7 @@ def errors_piece(subject: Subject, pieces: Pieces, most: int) -> dict | None:
     def make() -> dict:
         errors = evaluate_frames(subject.calculator, [frames[k] for k in chosen], name=data.name)
         path = pieces.folder / PARITY
-        parity(errors.labels, errors.predictions, path=path, title=f"{errors.model} on {data.name}".replace("$", r"\$"))
+        parity(errors.labels, errors.predictions, path=path, title=f"{errors.model} on {data.name}")
         return {**errors.to_dict(), "of_structures": len(frames), "machine": machine()}
 
     depends = [subject.sha256, sha256_of(data), len(chosen), subject.settings.dtype]
