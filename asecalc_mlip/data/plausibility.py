@@ -15,7 +15,7 @@ from ase.data import covalent_radii
 from scipy.spatial.distance import cdist
 from vesin import ase_neighbor_list
 
-from asecalc_mlip.data.labels import frame_name
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 
 MAX_FORCE = 500.0  # eV/Å; the hardest real set seen, compressed TiO2, has 191
 MANY_FORCE = 100.0  # eV/Å; worth a word
@@ -98,9 +98,8 @@ def check_energies(frames: Sequence[Atoms]) -> Found:
         return [], []
     problems = [problem for i, atoms in labelled if (problem := _energy_size(i, atoms))][:5]
     problems += _energy_clusters(labelled)
-    if problems:
-        return problems, []
-    return _energy_outliers(labelled)
+    structures = [(i, atoms) for i, atoms in labelled if not is_isolated_atom(atoms)]
+    return (problems, []) if problems or not structures else _energy_outliers(structures)
 
 
 def check_forces(frames: Sequence[Atoms]) -> Found:

@@ -55,6 +55,16 @@ def test_single_energies_far_off_are_told():
     assert "2 energies are far from the rest" in text and "frame 3 (+55.5), frame 7 (-3.25)" in text
 
 
+def test_isolated_atoms_are_not_far_from_the_rest():
+    frames = molecule_frames(30, seed=1)
+    for symbol, energy in (("H", -13.6), ("C", -1027.0), ("O", -2041.0)):
+        atom = Atoms(symbol, info={"energy": energy + 3.0, "config_type": "IsolatedAtom"})
+        atom.arrays["forces"] = np.zeros((1, 3))
+        frames.append(atom)
+    found = census(frames)
+    assert found.n_isolated == 3 and not found.problems and not found.warnings
+
+
 def test_what_has_no_bonds_passes():
     gas = [bulk("Ar", cubic=True) * 2 for _ in range(5)]
     dimers = [Atoms("H2", [[0, 0, 0], [0, 0, d]]) for d in np.linspace(2.0, 6.0, 10)]
