@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from asecalc_mlip.files import save_figure
 from asecalc_mlip.plots.style import BLUE, GREY, INK, LINE, SMALL, new_figure, tidy
@@ -143,6 +144,9 @@ def _structure_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
 def _scaling_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
     axes.plot([r["atoms"] for r in rows.values()], [r["ours_ms"] for r in rows.values()], "o-", color=COLOURS["ours"])
     axes.set(xscale="log", yscale="log", xlabel="atoms", ylabel="ms per energy + forces")
+    atoms = sorted({row["atoms"] for row in rows.values()})
+    axes.set_xticks(atoms, [f"{n}" for n in atoms])
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _batch_panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:

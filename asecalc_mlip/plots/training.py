@@ -57,6 +57,7 @@ def learning_curve(log: str | Path, *, path: str | Path) -> None:
     rate.set_ylabel("learning rate", color=GREY)
     rate.tick_params(colors=GREY)
     rate.set_ylim(bottom=0)
+    rate.spines[["top"]].set_visible(False)
     axes.legend(**LEGEND, loc="lower left")
     save_figure(figure, path)
 
