@@ -99,7 +99,7 @@ class TensorNet(Network):
     traits = Traits(
         native=NativeKernel("tensornet", LANES, TensorNetWeights),
         native_messages=True,
-        memory=Memory(native=(60.0, 200.0), plain=(60.0, 200.0)),
+        memory=Memory(native=(14.0, 70.0), plain=(40.0, 70.0)),
         hessian=None,
         compiling_pays=False,
         trims_edges=True,
