@@ -1,0 +1,131 @@
+"""Cost of every architecture in one run: milliseconds per energy-and-forces call and per training step.
+
+    python benchmarks/speed/architectures.py --threads 1
+    python benchmarks/speed/architectures.py --threads 2  # each writes its rows into architectures.json
+
+Random weights, cutoff 5 Å, float32. A call is that of the calculator on a structure that moves as in dynamics, by the
+engine that it chooses and by autograd; a training step is on energies and forces of 10 aspirins. All architectures take
+turns, so that whatever else the machine does hurts them alike; medians. Rows that are there are skipped.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from asecalc_mlip.bench.structures import structure  # noqa: E402
+from asecalc_mlip.bench.timing import Walk, machine, race  # noqa: E402
+from asecalc_mlip.files import read_json, write_json  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "architectures.json"
+SYSTEMS = ("aspirin", "quartz-72", "quartz-576")
+E0 = dict.fromkeys((1, 6, 7, 8, 14), 0.0)
+# Name of a row → architecture, and what differs from the defaults of its class.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "painn 64x3": ("painn", {"n_features": 64}),
+    "painn 128x3": ("painn", {"n_features": 128}),
+    "schnet 128x3": ("schnet", {"n_features": 128}),
+    "tensornet 64x2": ("tensornet", {"n_features": 64}),
+    "tensornet 128x2": ("tensornet", {"n_features": 128}),
+    "m3gnet 64x3": ("m3gnet", {"n_features": 64}),
+    "torchmd_et 128x8": ("torchmd_et", {}),
+    "cgcnn 100x4": ("cgcnn", {}),
+}
+
+
+@click.command(help=(__doc__ or "").partition("\n\n")[0])
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the CPU.")
+@click.option("--seconds", default=3.0, show_default=True, help="For each side of each row.")
+def main(threads: int, seconds: float) -> None:
+    """Measure what is missing."""
+    import torch
+
+    torch.set_num_threads(threads)
+    found: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
+    plan = {f"{system}, {threads} threads": system for system in SYSTEMS}
+    for key, system in plan.items():
+        if key not in found:
+            found[key] = {"machine": machine(), **calls(system, seconds)}
+            write_json(RESULTS, found)
+        click.echo(f"{key}\n{table(found[key])}")
+    key = f"training step, {threads} threads"
+    if key not in found:
+        found[key] = {"machine": machine(), **training_steps(seconds)}
+        write_json(RESULTS, found)
+    click.echo(f"{key}\n{table(found[key])}")
+
+
+def calls(system: str, seconds: float) -> dict[str, Any]:
+    """Milliseconds of a call by the engine of "auto" and by autograd."""
+    from asecalc_mlip import PIWSLCalculator
+
+    atoms, walks = structure(system), {}
+    for name in MODELS:
+        for engine in ("auto", "eager"):
+            walks[f"{name}, {engine}"] = Walk(PIWSLCalculator(_loaded(name), device="cpu", compile=engine), atoms)
+    times = race(walks, seconds=seconds)
+    return {name: {"ms": round(t.step(), 3), "steps": len(t.total_ms)} for name, t in times.items()}
+
+
+def training_steps(seconds: float) -> dict[str, Any]:
+    """Milliseconds of a step on energies and forces."""
+    from train_step import _batch
+
+    steps: dict[str, Callable[[], None]] = {name: _training_step(name, _batch()) for name in MODELS}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    end = time.perf_counter() + seconds * len(steps)
+    while time.perf_counter() < end or min(map(len, times.values())) < 5:
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: {"ms": round(float(np.median(t)), 2), "steps": len(t)} for name, t in times.items()}
+
+
+def table(rows: dict[str, Any]) -> str:
+    """Return the rows as text, with the ratio to PaiNN 128 × 3."""
+    first = next((rows[name]["ms"] for name in ("painn 128x3, auto", "painn 128x3") if name in rows), None)
+    lines = [f"  {n:<26} {r['ms']:9.2f} ms   {r['ms'] / first:6.2f} x" for n, r in rows.items() if n != "machine"]
+    return "\n".join(lines)
+
+
+def _loaded(name: str) -> Any:
+    from asecalc_mlip.checkpoint import LoadedModel
+
+    return LoadedModel(_potential(name).eval().requires_grad_(False), {"name": name}, Path(f"{name}.pt"))
+
+
+def _potential(name: str) -> Any:
+    import torch
+
+    from asecalc_mlip.models import build_potential
+
+    architecture, changes = MODELS[name]
+    torch.manual_seed(0)
+    return build_potential(architecture, {"cutoff": 5.0, **changes}, reference_energies=E0)
+
+
+def _training_step(name: str, batch: dict[str, Any]) -> Callable[[], None]:
+    from train_step import _stepper
+
+    from training.config import LossConfig, OptimizerConfig
+    from training.task import PotentialAdapter, TrainingTask, make_outputs
+
+    adapter = PotentialAdapter(_potential(name), forces=True, stress=False, weak=None, reach=5.0)
+    task = TrainingTask(adapter, make_outputs(LossConfig(), None), OptimizerConfig(), max_epochs=1)
+    return _stepper(task, batch)
+
+
+if __name__ == "__main__":
+    main()
