@@ -25,7 +25,7 @@ from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
 @click.command(cls=RunCommand, help="Run molecular dynamics at constant energy.", epilog=EXIT_CODES)
 @click.option("--model", metavar="FILE", help="Model file or shipped model; default aspirin.pt.")
 @click.option("--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own.")
-@click.option("--temperature", type=float, metavar="K", help="Of the first velocities; default 300 K.")
+@click.option("--temperature", type=float, metavar="K", help="Temperature of the first velocities; default 300 K.")
 @click.option("--steps", type=int, metavar="N", help="Number of steps; default: 20000, 10 ps.")
 @click.option("--seed", type=int, metavar="N", help="Seed of velocities and noise; default 0.")
 @click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings.")

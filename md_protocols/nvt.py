@@ -27,7 +27,7 @@ from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
 @click.command(cls=RunCommand, help="Run molecular dynamics at constant temperature.", epilog=EXIT_CODES)
 @click.option("--model", metavar="FILE", help="Model file or shipped model; default aspirin.pt.")
 @click.option("--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own.")
-@click.option("--temperature", type=float, metavar="K", help="Default: what the model asks for, else 500 K.")
+@click.option("--temperature", type=float, metavar="K", help="Temperature; default: that of the model, else 500 K.")
 @click.option("--steps", type=int, metavar="N", help="Number of steps; default: 20000, 10 ps.")
 @click.option("--seed", type=int, metavar="N", help="Seed of velocities and noise; default 0.")
 @click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings.")
@@ -49,10 +49,10 @@ def main(
         click.echo(result.report())
         return result.exit_code
 
-    # The model file is opened once. With it come its start structure and the reference that the run is compared with.
+    # Load the model, its start structure, and the reference with which the monitor compares the run.
     found = md.resolve(model, structure)
 
-    # All that decides the trajectory. What is not given is what the model asks for, or a default: print(settings).
+    # The settings fix the trajectory. Those that are not given come from the model, or are defaults: print(settings).
     settings = found.settings("nvt", temperature_K=temperature, steps=steps, seed=seed)
 
     # Any ase.Atoms with any ASE calculator will do.
@@ -63,15 +63,15 @@ def main(
     rng = np.random.default_rng(settings.seed)
     md.maxwell_boltzmann(atoms, settings.temperature_K, rng)
 
-    # The thermostat that the settings name. By hand: md.NoseHoover(atoms, timestep_fs=0.5, temperature_K=500.0).
+    # The thermostat of the settings. To make one directly: md.NoseHoover(atoms, timestep_fs=0.5, temperature_K=500.0).
     thermostat = md.make_integrator(atoms, settings, rng)
 
     # The monitor looks at every frame: broken bonds, atoms too close, g(r), temperature.
     monitor = md.Monitor.for_run(atoms, settings, found.reference)
     md.warn_of(atoms, settings, found.reference)
 
-    # The run writes trajectory, log, restart file, summary and figure. If its folder has a run with the same settings,
-    # it goes on with that.
+    # The run writes trajectory, log, restart file, summary and figure. It continues a run with the same settings that
+    # is already in its folder.
     run = md.MDRun(
         atoms,
         settings,

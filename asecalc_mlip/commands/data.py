@@ -19,8 +19,8 @@ def data() -> None:
 @click.argument("molecule")
 @click.option("-n", "--frames", type=click.IntRange(1), default=500, show_default=True, help="Frames in the end.")
 @click.option("-T", "--temperature", type=float, default=500.0, show_default=True, help="Temperature, K.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Default: MOLECULE_xtb_500K.xyz, here.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the start and the noise.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write; default: MOLECULE_xtb_500K.xyz.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of velocities and noise.")
 @click.option("--spacing", type=float, default=10.0, show_default=True, help="Time between frames, fs.")
 @click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step, fs.")
 @click.option("--equilibration", type=float, default=500.0, show_default=True, help="Time before frame 0, fs.")
@@ -31,7 +31,7 @@ def data() -> None:
 def xtb(molecule: str, frames: int, temperature: float, output: str | None, progress: bool, **options: Any) -> None:
     """Make a data set of MOLECULE by GFN2-xTB dynamics.
 
-    The same command goes on with a run that was interrupted, and extends it when -n is larger.
+    Give the same command again to continue an interrupted run. A larger -n extends a complete one.
 
     \b
     Example:
@@ -69,7 +69,9 @@ def convert_command(source: str, target: str, **options: Any) -> None:
 @click.argument("molecule")
 @click.option("-o", "--output", default=".", show_default=True, metavar="DIR", help="Folder, also of the download.")
 @click.option("--n", "n_frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames of each file.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of frames.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the random choice of frames."
+)
 @click.option("--original", is_flag=True, help="The original MD17 in place of the revised.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:

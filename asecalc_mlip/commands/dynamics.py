@@ -20,12 +20,12 @@ CAMPAIGN_EXIT_CODES = (
 )
 DEVICE = "cpu, cuda, cuda:1, or auto: a GPU if there is one."
 PROGRESS = "Show a progress bar even if this is not a terminal."
-RESTART = "Continue what is in --output; settings come from there. The same command does so too."
+RESTART = "Continue the run in --output with its own settings. Giving the same command again does so, too."
 
 
 def _run_command(ensemble: str, title: str, text: str) -> RunCommand:
     """Make the command that runs one ensemble."""
-    more = "The same command goes on with a run that was interrupted, and tells of one that is complete."
+    more = "Give the same command again to continue an interrupted run, or to print a complete one."
     return RunCommand(
         ensemble,
         later=partial(_options, ensemble),
@@ -41,7 +41,7 @@ _EXAMPLES = {
     "npt": "  asecalc npt silica.pt --pressure 5 --barostat full -o squeezed",
     "anneal": "  asecalc anneal aspirin.pt --protocol ramp -o ramp",
 }
-_WITH = "MODEL is a .pt file or a shipped one (default aspirin.pt); STRUCTURE is any file that ASE reads."
+_WITH = "MODEL is a .pt file or the name of a shipped model (default aspirin.pt); STRUCTURE is any file that ASE reads."
 
 
 def _run(
@@ -98,7 +98,11 @@ def _options(ensemble: str) -> list[click.Parameter]:
     from asecalc_mlip.md.thermostats import THERMOSTATS
 
     default, row = make_settings(ensemble), ENSEMBLES[ensemble]
-    heat = "Temperature of the thermostat and of the first velocities" if row.thermostats else "Of the first velocities"
+    heat = (
+        "Temperature of the thermostat and of the first velocities"
+        if row.thermostats
+        else "Temperature of the first velocities"
+    )
     if "temperature_end_K" in row.own:
         heat = "Temperature at the start"
     made: list[click.Parameter] = [
@@ -132,17 +136,17 @@ def _protocols_help(*ensembles: str) -> str:
     from asecalc_mlip.md.settings import protocols
 
     names = ", ".join(name for name, protocol in protocols().items() if protocol["ensemble"] in ensembles)
-    return f"Named settings: {names}; default: what the model asks for." if names else "Named settings."
+    return f"Named settings: {names}; default: those of the model, if it names some." if names else "Named settings."
 
 
 def _common_options() -> list[click.Parameter]:
     """Make the options that a campaign has too."""
-    watched = "JSON or frames for bonds and h(r) of a molecule, or for g(r); default: the one of the model."
+    watched = "Reference of the monitor: JSON, or frames to make one from; default: that of the model."
     return [
         _option("--device", default="auto", show_default=True, metavar="DEVICE", help=DEVICE),
         _option("--reference", metavar="FILE", help=watched),
-        _option("--no-bond-rule", "bond_rule", flag_value=False, help="Let bonds break (reactions)."),
-        _option("--no-rdf-rule", "rdf_rule", flag_value=False, help="Let g(r) change (melting)."),
+        _option("--no-bond-rule", "bond_rule", flag_value=False, help="Do not stop when a bond breaks (reactions)."),
+        _option("--no-rdf-rule", "rdf_rule", flag_value=False, help="Do not stop when g(r) changes (melting)."),
         _option("--restart", is_flag=True, help=RESTART),
         _option("--progress", flag_value=True, help=PROGRESS),
     ]
@@ -171,7 +175,11 @@ _OWN: Mapping[str, Callable[[], click.Option]] = {
         "--end-temperature", "temperature_end_K", float, "K", "End of the ramp; default 3000 K."
     ),
     "ramp_steps": lambda: _number(
-        "--ramp-steps", "ramp_steps", int, "N", "Steps of the ramp, then the temperature stays; default: all."
+        "--ramp-steps",
+        "ramp_steps",
+        int,
+        "N",
+        "Steps of the ramp; afterwards the temperature stays constant; default: all steps.",
     ),
     "pressure_GPa": lambda: _number("--pressure", "pressure_GPa", float, "GPA", "Pressure; default 0 GPa."),
     "barostat": _barostat,
@@ -191,14 +199,15 @@ def _campaign_options() -> list[click.Parameter]:
     from asecalc_mlip.md.settings import DTYPES
 
     seeds = "Number of seeds from 0 on, or the seeds; default: those of the protocol, else 3."
-    dask = "Address of a Dask scheduler; its workers must see the same --output and models."
+    dask = "Address of a Dask scheduler; its workers must have access to --output and to the models."
     return [
         click.Argument(["models"], nargs=-1, metavar="[MODEL]..."),
         _option("--model", "model_files", multiple=True, metavar="FILE", help="The same as MODEL; may be repeated."),
         _option("--structure", "structures", multiple=True, metavar="FILE", help="Start structures; may be repeated."),
-        _number("--starts", "starts", int, "N", "Take N structures, evenly spread; default: all."),
+        _number("--starts", "starts", int, "N", "Take N structures, evenly spread over the files; default: all."),
         _option("--seeds", metavar="N|A,B,C", help=seeds),
-        _option("--temperature", "temperatures_K", type=float, multiple=True, metavar="K", help="May be repeated."),
+        _option("--temperature", "temperatures_K", type=float, multiple=True, metavar="K",
+                help="Temperature; may be repeated."),
         _option("--ensemble", type=click.Choice(("nvt", "nve")), help="Default: that of the protocol, else nvt."),
         _option("--protocol", metavar="NAME", help=_protocols_help("nvt", "nve")),
         _number("--timestep", "timestep_fs", float, "FS", "Time step."),
@@ -209,9 +218,9 @@ def _campaign_options() -> list[click.Parameter]:
         _option("--dtype", type=click.Choice(DTYPES), help="Precision of the models."),
         *_common_options(),
         _option("--batch-size", type=int, default=64, show_default=True, metavar="N",
-                help="Most replicas that advance together."),
+                help="Largest number of replicas in one batch."),
         _option("--processes", type=int, default=1, show_default=True, metavar="N",
-                help="Processes; several use one thread each."),
+                help="Number of processes; if several, each has one thread."),
         _option("--dask", metavar="ADDRESS", help=dask),
         _option("--output", "-o", metavar="DIR", help="Folder; default campaign, or the next free name."),
     ]  # fmt: skip
@@ -223,8 +232,8 @@ def _run_campaign(
 ) -> int:  # fmt: skip
     """Run many simulations: models × starts × temperatures × seeds.
 
-    Each MODEL is a .pt file or a shipped one (default aspirin.pt). Replicas of a model advance together. The same
-    command goes on with a campaign that was interrupted.
+    Each MODEL is a .pt file or the name of a shipped model (default aspirin.pt). Replicas of a model run in one batch.
+    Give the same command again to continue an interrupted campaign.
 
     \b
     Example:
@@ -257,12 +266,16 @@ campaign = RunCommand(
 @click.argument("model")
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--elements", metavar="A,B", help="Of the atom types, in order. Default: those with LAMMPS' masses.")
-@click.option("--beside-pair-style", is_flag=True, help="Add the model to the script's pair_style; else refused.")
+@click.option("--elements", metavar="A,B", help="Elements of the atom types, in order; default: from their masses.")
+@click.option(
+    "--beside-pair-style",
+    is_flag=True,
+    help="Add the model to the pair_style of the script, which is an error otherwise.",
+)
 def lammps(model: str, script: str, arguments: tuple[str, ...], elements: str | None, beside_pair_style: bool) -> None:
     """Run the LAMMPS input SCRIPT with the forces of MODEL; further ARGUMENTS go to LAMMPS.
 
-    The script has 'units metal' and, where other scripts have their pair_style, after the atoms are made:
+    The script must use 'units metal'. Instead of a pair_style it has this line, after the atoms are created:
 
     \b
         fix mlip all external pf/callback 1 1

@@ -17,29 +17,41 @@ def eam() -> None:
 @eam.command()
 @click.argument("data")
 @click.option("-o", "--output", default="eam.pt", show_default=True, metavar="FILE.pt", help="Model to write.")
-@click.option("--n-train", type=click.IntRange(1), help="Use so many frames, drawn by the seed; test on the others.")
+@click.option(
+    "--n-train", type=click.IntRange(1), help="Number of frames to fit, drawn at random; the others are the test."
+)
 @click.option("--test", type=click.Path(), help="Test on the frames of this file.")
 @click.option("--isolated", type=click.Path(), help="File of isolated atoms for E0; default: fitted with the rest.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the data; default: what makes 12 000 steps.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the data; default: as many as make 12 000 steps.")
 @click.option("--lr", type=float, default=2e-3, show_default=True, help="Learning rate.")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Structures in a step.")
 @click.option("--core", type=click.Choice(["none", "zbl"]), default="none", show_default=True,
               help="Repulsion inside the shortest bonds.")  # fmt: skip
-@click.option("--cutoff", type=float, default=8.0, show_default=True, help="Å.")
+@click.option("--cutoff", type=float, default=8.0, show_default=True, help="Cutoff, Å.")
 @click.option("--exponentials", "n_exponentials", type=click.IntRange(1), default=10, show_default=True,
               help="Exponentials in the density of each pair of elements.")  # fmt: skip
-@click.option("--energy-weight", type=float, default=0.01, show_default=True, help="Per eV/atom.")
-@click.option("--forces-weight", type=float, default=50.0, show_default=True, help="Per eV/Å.")
-@click.option("--stress-weight", type=float, default=50.0, show_default=True, help="Per eV/Å³, where labelled.")
-@click.option("--density/--morse-only", default=True, help="Embedded atoms, or Morse pairs alone.")
+@click.option(
+    "--energy-weight", type=float, default=0.01, show_default=True, help="Weight of energy errors, per eV/atom."
+)
+@click.option("--forces-weight", type=float, default=50.0, show_default=True, help="Weight of force errors, per eV/Å.")
+@click.option(
+    "--stress-weight", type=float, default=50.0, show_default=True, help="Weight of stress errors, per eV/Å³."
+)
+@click.option("--density/--morse-only", default=True, help="Fit the full EAM, or Morse pairs alone.")
 @click.option("--compare", is_flag=True, help="Fit Morse pairs alone too and report their errors.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split and the start.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the split and of the first parameters.",
+)
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def fit(data: str, output: str, core: str, **options: Any) -> None:
     """Fit an EAM to labelled DATA.
 
-    Leaves the model, a figure and JSON of every pair curve with its components, and a checkpoint, from which the same
-    command goes on.
+    This writes the model, the curve of each pair of elements as a figure and as JSON, and a checkpoint. Give the same
+    command again to continue an interrupted fit.
 
     \b
     Example:
@@ -60,16 +72,27 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Extended XYZ, or .db for an ASE database.")
 @click.option("--rounds", type=click.IntRange(0), default=5, show_default=True, help="Copies of each structure.")
-@click.option("--strength", type=float, default=0.5, show_default=True, help="Å, of the last round.")
-@click.option("--pairs", "n_pairs", type=click.IntRange(0), default=4, show_default=True, help="Closest pairs pulled.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the perturbations.")
-@click.option("--dimers", type=click.IntRange(0), default=0, show_default=True, help="Isolated dimers of each pair.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--strength", type=float, default=0.5, show_default=True, help="Largest displacement in the last copy, Å."
+)
+@click.option(
+    "--pairs",
+    "n_pairs",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="Number of closest pairs that are pulled together.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the perturbations.")
+@click.option(
+    "--dimers", type=click.IntRange(0), default=0, show_default=True, help="Isolated dimers of each pair of elements."
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def label(data: str, model: str, output: str, **options: Any) -> None:
     """Perturb the structures of DATA and label them with the EAM in MODEL.
 
-    The same command goes on with a file that was interrupted.
+    Give the same command again to continue an interrupted file.
 
     \b
     Example:

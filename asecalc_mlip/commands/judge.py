@@ -38,18 +38,23 @@ def evaluate(model: str, data: str, batch_size: int | None, **options: Any) -> N
 @click.command()
 @click.argument("data")
 @click.option("-o", "--output", required=True, metavar="FILE.json", help="Reference to write.")
-@click.option("--kind", type=KINDS, help="Of periodic DATA: unstable above 1.0 or 3.0 Å.")
-@click.option("--group-by", metavar="KEY", help="Entry of info that parts periodic DATA, e.g. topology.")
-@click.option("--temperature", "temperature_K", type=float, help="Temperature of runs with it, K (periodic).")
-@click.option("--protocol", help="Protocol of runs with it, e.g. eam-silica (periodic).")
+@click.option(
+    "--kind", type=KINDS, help="Kind of periodic DATA; a run is unstable above a g(r) difference of 1.0 or 3.0 Å."
+)
+@click.option("--group-by", metavar="KEY", help="Entry of info by which periodic DATA are grouped, e.g. topology.")
+@click.option(
+    "--temperature", "temperature_K", type=float, help="Temperature of runs with this reference, K (periodic)."
+)
+@click.option("--protocol", help="Protocol of runs with this reference, e.g. eam-silica (periodic).")
 @click.option("--range", "temperatures_K", type=(float, float), metavar="LOW HIGH",
               help="Temperatures of DATA, K; default: as its frames say (temperature_K).")  # fmt: skip
 @click.option("--index", default=":", show_default=True, metavar="START:STOP:STEP", help="Frames to take.")
 @click.option("--source", help="Where the frames come from; default: the name of the file.")
 def reference(data: str, output: str, source: str | None, index: str, **options: Any) -> None:
-    """Make a reference of DATA, to judge runs by: a trajectory, or a data set, of a molecule or a periodic system.
+    """Make a reference from DATA, a trajectory or a data set, with which runs are compared.
 
-    A molecule gets mean bond lengths and h(r), a periodic system g(r), both the closest approach of each two elements.
+    It holds mean bond lengths and h(r) of a molecule, or g(r) of a periodic system, and the closest approach of each
+    pair of elements.
 
     A file NAME.reference.json beside NAME.pt is found without being named.
 
@@ -75,18 +80,22 @@ def reference(data: str, output: str, source: str | None, index: str, **options:
 
 @click.command()
 @click.argument("frames")
-@click.option("--pair", "pairs", multiple=True, metavar="A-B", help="E.g. O-Si; may be repeated. Default: all.")
+@click.option(
+    "--pair", "pairs", multiple=True, metavar="A-B", help="Pair of elements, e.g. O-Si; may be repeated; default: all."
+)
 @click.option("--reference", metavar="FILE", help="Reference (JSON) or frames to compare with.")
 @click.option("--group", help="Part of the reference to compare with, e.g. a zeolite's topology.")
-@click.option("--r-max", type=float, help="Å; default: 6, of a molecule 10.")
-@click.option("--bins", type=click.IntRange(1), help="Default: 120, of a molecule 500.")
+@click.option("--r-max", type=float, help="Largest distance, Å; default: 6, for a molecule 10.")
+@click.option("--bins", type=click.IntRange(1), help="Number of bins; default: 120, for a molecule 500.")
 @click.option("--index", default=":", show_default=True, metavar="START:STOP:STEP", help="Frames to take.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the functions to this JSON file.")
 @click.option("--figure", type=click.Path(dir_okay=False), help="Draw them into this file.")
 @click.option("--save-reference", type=click.Path(dir_okay=False), help="Write a reference for runs made of FRAMES.")
-@click.option("--kind", type=KINDS, help="Of the saved reference: unstable above 1.0 or 3.0 Å.")
-@click.option("--group-by", metavar="KEY", help="Entry of info that parts the saved reference, e.g. topology.")
-@click.option("--temperature", "temperature_K", type=float, help="K; that of runs with the saved reference.")
+@click.option(
+    "--kind", type=KINDS, help="Kind of the saved reference; unstable above a g(r) difference of 1.0 or 3.0 Å."
+)
+@click.option("--group-by", metavar="KEY", help="Entry of info by which the saved reference is grouped, e.g. topology.")
+@click.option("--temperature", "temperature_K", type=float, help="Temperature of runs with the saved reference, K.")
 @click.option("--protocol", help="Protocol of runs with the saved reference, e.g. eam-silica.")
 @click.option("--source", default="", help="Where the frames of the saved reference come from.")
 def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> None:

@@ -13,13 +13,13 @@ SETTINGS = "[CONFIG.yaml...] [KEY=VALUE...]"
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
-@click.option("--defaults", is_flag=True, help="Print every setting with its default and its sentence, and end.")
+@click.option("--defaults", is_flag=True, help="Print every setting with its default and its meaning.")
 @click.pass_context
 def train(context: click.Context, arguments: tuple[str, ...], defaults: bool) -> None:
     """Train a model.
 
     CONFIG files and KEY=VALUE pairs are merged from left to right over the defaults, which --defaults prints. Only
-    data.train has to be given. The same command goes on with a training that was interrupted.
+    data.train has to be given. Give the same command again to continue an interrupted training.
 
     \b
     Examples:
@@ -44,9 +44,9 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool) ->
 def pretrain(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Train a model first on structures that an embedded-atom potential has labelled.
 
-    data.train is a file made by `asecalc eam label`. With pretrain.eam, it is the data to fine-tune on later: the
-    structures that a training would see are perturbed in two steps and labelled first. Labels stay in the folder of
-    the run; the same command goes on with a run that was interrupted.
+    With pretrain.eam, data.train is the data set to fine-tune on later: the command perturbs its structures and labels
+    them with this potential first. The labels stay in the folder of the run. Without pretrain.eam, data.train is a file
+    made by `asecalc eam label`. Give the same command again to continue an interrupted run.
 
     \b
     Example:
@@ -66,8 +66,8 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...]) -> N
     """Train a MODEL (.pt) further on other data.
 
     All weights are trained. Reference energies are shifted to the level of the new data. finetune.replay keeps a share
-    of old structures in the batches, finetune.layer_decay lowers the rate from the head down, finetune.delta adds the
-    model to another potential. A table at the end shows how much of the old data is forgotten.
+    of old structures in the batches, finetune.layer_decay lowers the learning rate of the first layers, finetune.delta
+    adds the model to another potential. A table at the end shows the errors on old data before and after.
 
     \b
     Example:
@@ -83,15 +83,20 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...]) -> N
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
 @click.option("--space", multiple=True, metavar="KEY=LOW:HIGH[:log]|KEY=A,B,C",
               help="Setting to vary; may be repeated. Default: epsilon and coefficients of weak.method.")  # fmt: skip
-@click.option("--trials", type=int, default=20, show_default=True, help="Trainings in all, the plain one included.")
-@click.option("--timeout", type=float, metavar="MIN", help="End after so many minutes; run again to continue.")
+@click.option("--trials", type=int, default=20, show_default=True, help="Number of trainings, with trial 0.")
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="MIN",
+    help="Stop after this many minutes; give the same command again to continue.",
+)
 @click.option("-o", "--output", default="runs/tune", show_default=True, metavar="DIR", help="Folder of the search.")
-@click.option("--prune/--no-prune", default=True, help="End trials early that are worse than most.")
+@click.option("--prune/--no-prune", default=True, help="Stop trials early that are worse than most.")
 @click.pass_context
 def tune(context: click.Context, arguments: tuple[str, ...], **options: Any) -> None:
     """Search for the settings with the lowest validation loss.
 
-    Trial 0 is the plain training, to compare with. The same command goes on with a search that was interrupted.
+    Trial 0 uses the given settings unchanged. Give the same command again to continue an interrupted search.
 
     \b
     Example:
@@ -120,12 +125,14 @@ def info(model: str) -> None:
 @click.command()
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="FILE.pt", help="Model to write.")
-@click.option("--data", metavar="FILE", help="Structures of its training, to check that they stay as they are.")
+@click.option(
+    "--data", metavar="FILE", help="Training structures, to check that the core does not change their forces."
+)
 def core(model: str, output: str, data: str | None) -> None:
     """Add a ZBL core to a MODEL that is trained already.
 
-    It keeps atoms apart where the model has seen nothing, and ends at 0.8 of the sum of their covalent radii, inside
-    the shortest bonds. Trainings have one in place unless model.prior=none.
+    The core keeps atoms apart at distances shorter than in the training data. It ends at 0.8 of the sum of their
+    covalent radii, inside the shortest bonds. Trained models have one already unless model.prior=none.
 
     \b
     Example:
@@ -147,20 +154,26 @@ def core(model: str, output: str, data: str | None) -> None:
 @click.argument("model", default="aspirin.pt")
 @click.option("-s", "--structure", "structures", multiple=True, metavar="FILE|NAME", help="Structure; may be repeated.")
 @click.option("--steps", type=click.IntRange(1), help="Timed steps; default: as five seconds allow, 3 to 100.")
-@click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step, fs, of the ns/day.")
+@click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step for ns/day, fs.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: torch's choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
-@click.option("--scaling", is_flag=True, help="Also larger and larger copies of the first structure.")
-@click.option("--largest", type=click.IntRange(1), default=10_000, show_default=True, help="Atoms, for --scaling.")
-@click.option("--batches", is_flag=True, help="Also the first structure in batches of 1 to 256.")
+@click.option("--scaling", is_flag=True, help="Also measure larger and larger copies of the first structure.")
+@click.option(
+    "--largest",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Largest number of atoms for --scaling.",
+)
+@click.option("--batches", is_flag=True, help="Also measure the first structure in batches of 1 to 256.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the numbers to this JSON file.")
 @click.option("--figure", type=click.Path(dir_okay=False), help="Draw them into this file.")
 def bench(model: str, structures: tuple[str, ...], output: str | None, figure: str | None, **options: Any) -> None:
     """Measure how fast a MODEL (default: aspirin.pt) runs on this machine.
 
     Structures are files, or names: ethanol, aspirin, quartz-72, water-192, quartz-576, quartz-2025; default: all
-    names whose elements the model knows. SchNetPack's calculator with the same weights runs beside it where that is
+    names whose elements the model has. SchNetPack's calculator with the same weights runs beside it where that is
     installed.
 
     \b

@@ -70,7 +70,8 @@ def diatomic(
 ) -> None:
     """Draw and judge the energy of two isolated atoms over their distance.
 
-    The table has the metrics of MLIP Arena, and names what is unphysical: where do atoms attract that should repel?
+    The table has the metrics of the benchmark MLIP Arena and lists unphysical features, such as attraction between
+    atoms that are too close.
 
     \b
     Examples:
@@ -105,9 +106,9 @@ def diatomic(
 @click.command()
 @_probe(figure=False, output="Write the numbers to this file; the structure, if it does not end with .json.")
 @_fmax
-@click.option("--steps", type=int, default=500, show_default=True, metavar="N", help="Most steps.")
+@click.option("--steps", type=int, default=500, show_default=True, metavar="N", help="Largest number of steps.")
 @click.option("--cell", type=click.Choice(["fixed", "full", "volume"]), default="fixed", show_default=True,
-              help="What of the cell may relax; volume keeps its shape.")  # fmt: skip
+              help="How the cell may relax; volume keeps its shape.")  # fmt: skip
 @click.option("--keep-symmetry", is_flag=True, help="Keep the space group.")
 @click.option("--optimizer", type=click.Choice(["bfgs", "fire"]), default="bfgs", show_default=True)
 @click.option("--write", metavar="FILE", help="Write the structure to this file, beside -o. "
@@ -168,7 +169,7 @@ def relax(
 @click.option("--angle", "angles", multiple=True, metavar="0,1,2", help="Three atoms; may be repeated.")
 @click.option("--dihedral", "dihedrals", multiple=True, metavar="0,1,2,3", help="Four atoms; may be repeated.")
 @click.option("--stretch", type=float, nargs=2, default=(0.6, 1.6), show_default=True, metavar="X X",
-              help="Range of the bonds, in their lengths.")  # fmt: skip
+              help="Shortest and longest bond, in units of its length.")  # fmt: skip
 def scan(
     model: str,
     structure: str | None,
@@ -180,7 +181,7 @@ def scan(
 ) -> None:
     """Scan bonds, angles and dihedrals of a rigid molecule.
 
-    Without any chosen, all bonds are stretched, and judged by how smooth their energy is.
+    Without --bond, --angle or --dihedral, all bonds are stretched, and the table tells whether their energy is smooth.
 
     \b
     Examples:
@@ -291,7 +292,9 @@ def elastic(
 
 @click.command()
 @_probe()
-@click.option("--supercell", type=int, nargs=3, metavar="N N N", help="Default: heights of 12 Å and more.")
+@click.option(
+    "--supercell", type=int, nargs=3, metavar="N N N", help="Supercell; default: at least 12 Å high in each direction."
+)
 @click.option("--displacement", type=float, default=0.01, show_default=True, metavar="A", help="Displacement, Å.")
 @click.option("--mesh", type=int, nargs=3, default=(12, 12, 12), show_default=True, metavar="N N N",
               help="Mesh of wave vectors of the density of states.")  # fmt: skip
@@ -332,7 +335,14 @@ def phonons(
 @_probe()
 @click.option("--method", type=click.Choice(["auto", "exact", "differences"]), default="auto", show_default=True,
               help="Hessian: the exact one, or differences of forces.")  # fmt: skip
-@click.option("--delta", type=float, default=0.01, show_default=True, metavar="A", help="Of differences, Å.")
+@click.option(
+    "--delta",
+    type=float,
+    default=0.01,
+    show_default=True,
+    metavar="A",
+    help="Displacement for differences of forces, Å.",
+)
 @_tight
 @_as_is
 def vibrations(

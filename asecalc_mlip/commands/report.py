@@ -16,19 +16,29 @@ __all__ = ["report"]
 @click.option("-o", "--output", metavar="DIR", help="Folder of page, figure and runs; default: MODEL-report.")
 @click.option("--structure", metavar="FILE", help="Start of the dynamics; default: the one beside MODEL.")
 @click.option("--reference", metavar="FILE", help="Reference of h(r) or g(r); default: that of MODEL, else of --data.")
-@click.option("--temperature", "temperature_K", type=float, metavar="K", help="Default: as card or reference say.")
-@click.option("--timestep", "timestep_fs", type=float, metavar="FS", help="Default: 0.5 with hydrogen, else 1.")
-@click.option("--steps", type=int, metavar="N", help="Of each NVT run, twice those of NVE; default 10000.")
+@click.option(
+    "--temperature",
+    "temperature_K",
+    type=float,
+    metavar="K",
+    help="Temperature; default: that of the card or the reference.",
+)
+@click.option(
+    "--timestep", "timestep_fs", type=float, metavar="FS", help="Time step; default: 0.5 with hydrogen, else 1."
+)
+@click.option(
+    "--steps", type=int, metavar="N", help="Steps of each NVT run; NVE runs have half as many; default 10000."
+)
 @click.option("--seeds", metavar="N|A,B,C", help="Number of seeds from 0 on, or the seeds; default 3.")
-@click.option("--frames", type=int, metavar="N", help="Most structures of the data; default 1000.")
+@click.option("--frames", type=int, metavar="N", help="Largest number of structures taken from --data; default 1000.")
 @click.option("--quick", is_flag=True, help="A first look: 600 steps, 2 seeds, 50 structures.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 def report(model: str, seeds: str | None, **options: Any) -> None:
     """Write one HTML page and one figure of how a MODEL (.pt) behaves.
 
-    Card, errors on labelled data, stability over seeds, h(r) or g(r) against the reference, diatomic curves, energy
-    conservation, speed, and warnings on top. The same command goes on where it was interrupted.
+    The page has warnings at the top, then the card, errors on labelled data, stability over seeds, h(r) or g(r) against
+    the reference, diatomic curves, energy conservation and speed. Give the same command again to continue.
 
     \b
     Example:

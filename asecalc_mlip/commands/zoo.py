@@ -37,7 +37,13 @@ def list_() -> None:
 
 @zoo.command()
 @click.argument("name")
-@click.option("--from", "source", type=click.Path(), metavar="FOLDER", help="Take the files from here, load nothing.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Take the files from this folder and download nothing.",
+)
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def get(name: str, source: str | None, progress: bool) -> None:
     """Get the published model NAME into the cache.
