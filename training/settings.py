@@ -39,11 +39,11 @@ class DataConfig:
     train: str = ""
     """Labelled structures: extended XYZ, ASE database or rMD17/MD17 .npz. Relative to where the run starts."""
     test: str | None = None
-    """Held-back file for the errors in the card; None takes what the split leaves over, if anything."""
+    """File of test frames, for the errors in the card; None takes the frames that the split leaves over, if any."""
     n_train: int | None = None
-    """Structures to train on; None takes all that validation leaves."""
+    """Number of training frames; None takes all that are not for validation, which leaves none for a test."""
     n_val: int = 50
-    """Structures to validate on, for the schedule, early stopping and the choice of the best weights."""
+    """Number of validation frames, for the schedule, early stopping and the choice of the best weights."""
     split_seed: int = 0
     """Seed of the random split."""
     split_file: str | None = None
@@ -65,9 +65,9 @@ class DataConfig:
     """Unit of the stresses in the file, e.g. GPa or kbar, where compression is negative; None means what belongs to the
     format, else energy_unit over length_unit cubed."""
     level_of_theory: str = "not stated"
-    """Goes into the card."""
+    """Level of theory of the labels, for the card."""
     source: str = "not stated"
-    """Origin, citation and licence of the data; goes into the card."""
+    """Origin, citation and licence of the data, for the card."""
     weights: dict[str, float] = field(default_factory=dict)
     """Factor on the loss of frames by their `config_type`, e.g. {liquid: 2, default: 1}; `default` is for all others,
     1 if not given."""
@@ -92,14 +92,14 @@ class ModelConfig:
     """Repulsion of nuclei that the network adds to. It ends inside the shortest bond and keeps atoms apart where there
     are no data. Networks with direct forces and models with a base have none."""
     reference_energies: Literal["fit", "isolated", "given", "zero"] = "fit"
-    """E0 per element: least squares on the training set, isolated atoms, given numbers, or none. Frames of one
-    isolated atom in the data give the E0 of its element with `fit` and with `isolated`."""
+    """E0 per element: fit (least squares on the training set), isolated (atoms in a file), given (numbers) or zero.
+    Frames of one isolated atom in the data give the E0 of its element with `fit` and with `isolated`."""
     final_shift: bool = True
     """At the end, shift fitted E0 by least squares on the training set, which leaves no constant error of energies."""
     isolated_atoms: str | None = None
     """File with one structure per isolated atom, for `isolated`."""
     given: dict[str, float] = field(default_factory=dict)
-    """Element → eV, for `given`."""
+    """E0 of each element, eV, for `given`, e.g. {H: -13.6}."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,13 @@ class WeakConfig:
     order: Literal["first", "trapezoid", "antithetic"] = "first"
     """first is the published form, which also penalises curvature; the others are unbiased to third order."""
     epsilon: float = 0.05
-    """Å; largest displacement along each axis."""
+    """Largest displacement along each axis, Å."""
     normalisation: Literal["total", "per_atom"] = "total"
     """Residual of the whole structure, as published, or per atom."""
     distance: Literal["mse", "mae", "huber"] = "mse"
-    """Of the residual to zero."""
+    """Distance of the residual from zero."""
     perturbation: Literal["uniform", "adversarial"] = "uniform"
-    """Of the first displacement."""
+    """Distribution of the first displacement."""
     remove_translation: bool = False
     """Take the mean displacement off each structure."""
     skin: float | None = None
@@ -199,7 +199,7 @@ class RunConfig:
     """Gradient steps between validations; None means one pass over the training set. The order of frames is that of
     passes one after another either way."""
     early_stop: int | None = None
-    """Stop after so many epochs without improvement; None never does."""
+    """Stop after this many epochs without improvement; None does not stop early."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
     device: str = "auto"
@@ -242,7 +242,7 @@ class PretrainConfig:
     rounds: int = 5
     """Copies of each structure, the first of which is itself."""
     strength: float = 0.5
-    """Å; perturbation of the last round."""
+    """Largest displacement in the last copy, Å."""
     n_pairs: int = 4
     """Closest pairs that are pulled together."""
     max_atoms: int = 5
