@@ -56,7 +56,7 @@ def test_what_is_refused(tmp_path):
         add_core(model, close)
     cored, found = add_core(model)
     assert found is None and cored.card["core"]["checked"] == "against no data"
-    with pytest.raises(InputError, match="has a core already"):
+    with pytest.raises(InputError, match="has a ZBL core already"):
         add_core(cored)
     direct = load(model_file(tmp_path, "painn", direct_forces=True))
     with pytest.raises(InputError, match="direct forces"):

@@ -163,7 +163,10 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"configuration file {str(path)!r} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise InputError(f"configuration file {str(path)!r} must hold sections like 'data:' and 'model:'")
+        raise InputError(
+            f"configuration file {str(path)!r} must hold sections like 'data:' and 'model:'. If it holds structures to "
+            f"train on: data.train={path}"
+        )
     return content
 
 

@@ -77,7 +77,9 @@ def add_core(model: LoadedModel, frames: Sequence[Atoms] = ()) -> tuple[LoadedMo
     """
     potential = model.potential
     if has_core(potential):
-        raise InputError(f"{model.path.name} has a core already")
+        raise InputError(
+            f"{model.path.name} has a ZBL core already, as every training adds one (model.prior): nothing to do"
+        )
     found = check_core(frames) if len(frames) else None
     if found is not None and found.largest_force_mev_per_A > 1e3 * MOST:
         raise InputError(

@@ -84,8 +84,9 @@ def temperature_note(ends_K: tuple[float, float], known_K: tuple[float, float] |
     if max(ends_K) <= (1 + TEMPERATURE_MARGIN) * high and min(ends_K) >= (1 - TEMPERATURE_MARGIN) * low:
         return None
     where = f"goes from {first:g} to {last:g} K" if first != last else f"is at {first:g} K"
+    data = f"from {low:g} to {high:g} K" if low != high else f"at {low:g} K"
     return (
-        f"the data of this model are from {low:g} to {high:g} K and the run {where}: forces there are extrapolated, "
+        f"the data of this model are {data} and the run {where}: forces there are extrapolated, "
         "and heat alone changes g(r) and h(r)"
     )
 
