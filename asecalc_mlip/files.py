@@ -34,6 +34,7 @@ __all__ = [
     "append_text",
     "cache_folder",
     "check_figure",
+    "check_other",
     "check_structure",
     "check_writable",
     "locked",
@@ -295,6 +296,13 @@ def check_writable(*paths: PathName | None) -> None:
             raise InputError(f"{path} is a folder; name a file in it")
         if not os.access(Path(path) if Path(path).exists() else folder, os.W_OK):
             raise InputError(f"{path} cannot be written: no permission in {folder}; name a file elsewhere")
+
+
+def check_other(source: PathName, *paths: PathName | None) -> None:
+    """Raise InputError where a file to write is the one that is read; None is no file."""
+    for path in paths:
+        if path and Path(path).resolve() == Path(source).resolve():
+            raise InputError(f"{path} is the file that is read, and would be lost: name another one to write")
 
 
 def check_figure(path: PathName | None) -> None:

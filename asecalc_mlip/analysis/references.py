@@ -151,7 +151,9 @@ def make_reference(
     frames = [frames] if isinstance(frames, Atoms) else list(frames)
     if not frames:
         raise InputError("a reference needs at least one frame")
-    frames = [atoms for atoms in frames if not is_isolated_atom(atoms)] or frames
+    frames = [atoms for atoms in frames if not is_isolated_atom(atoms)]
+    if not frames:
+        raise InputError("all frames are isolated atoms, which have no distances: a reference needs structures")
     some, span = _spread(frames, most), temperatures_K or stated_temperatures(frames)
     made: Reference
     if all(atoms.pbc.all() and atoms.cell.rank == 3 for atoms in frames):
@@ -216,8 +218,8 @@ def temperature_doubt(reference: Reference, temperature_K: float | None = None) 
     known = reference.temperatures_K
     if known is None:
         return (
-            f"the {reference.n_frames} frames of the reference state no temperature; where they are no dynamics at the "
-            "temperature of a run, g(r) and h(r) of a sound run differ from theirs"
+            "the frames of the reference state no temperature; where they are no dynamics at the temperature of a run, "
+            "g(r) and h(r) of a sound run differ from theirs"
         )
     low, high = known
     span = f"{low:g} K" if low == high else f"{low:g} to {high:g} K"
@@ -244,7 +246,7 @@ def describe_reference(data: Mapping[str, Any]) -> str:
     closest = ", ".join(f"{pair} {distance:.2f}" for pair, distance in shortest)
     closest += ", …" if len(reference.closest) > len(shortest) else ""
     what = ", ".join(filter(None, [has, f"closest approach ({closest} Å)" if closest else None]))
-    return f"{what} of {reference.n_frames} frames, {heat}"
+    return f"{what} of {reference.n_frames} frame{'' if reference.n_frames == 1 else 's'}, {heat}"
 
 
 def _spread(frames: Sequence[Atoms], most: int | None) -> list[Atoms]:

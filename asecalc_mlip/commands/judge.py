@@ -27,8 +27,10 @@ def evaluate(model: str, data: str, batch_size: int | None, **options: Any) -> N
       asecalc evaluate aspirin.pt test.xyz -o errors.json --predictions predicted.xyz --figure parity.png
     """
     from asecalc_mlip.data.errors import evaluate_file
+    from asecalc_mlip.files import check_other
 
     existing(data)
+    check_other(data, options["output"], options["predictions"], options["figure"])
     click.echo(str(evaluate_file(model, data, batch_size=batch_size or "auto", **options)))
     for name in ("output", "predictions", "figure"):
         if options[name]:
@@ -67,10 +69,11 @@ def reference(data: str, output: str, source: str | None, index: str, **options:
 
     from asecalc_mlip.analysis.references import describe_reference, make_reference, temperature_doubt
     from asecalc_mlip.data.readers import read_frames
-    from asecalc_mlip.files import check_writable
+    from asecalc_mlip.files import check_other, check_writable
 
     existing(data)
     check_writable(output)
+    check_other(data, output)
     made = make_reference(read_frames(data, index=index), source or Path(data).name, **options)
     made.save(output)
     click.echo(f"{output}: {describe_reference(made.to_dict())}")

@@ -125,7 +125,8 @@ class Census:
             raise DataError(
                 f"the loss gives weight to {label}, but {absent} of {self.n_frames} frames have no {label}: "
                 f"{', '.join(self.missing[label])}{', …' if absent > len(self.missing[label]) else ''}. "
-                f"{self._other_name(label)}, leave these frames out, or set the weight of {label} to 0"
+                f"{self._other_name(label)}, leave these frames out, or set the weight of {label} to 0 "
+                f"(loss.{label}_weight=0)"
             )
 
     def _other_name(self, label: str) -> str:

@@ -64,6 +64,8 @@ def test_each_kind_of_frames_has_its_reference_which_survives_files(kind, tmp_pa
 def test_isolated_atoms_are_no_structures():
     frames = [Atoms("H"), Atoms("C", cell=[15, 15, 15], pbc=True), *molecules()]
     assert make_reference(frames).n_frames == 30
+    with pytest.raises(InputError, match="all frames are isolated atoms"):
+        make_reference(frames[:2])
 
 
 def test_slabs_and_mixtures_have_contacts_only():
@@ -173,7 +175,12 @@ def test_the_command_makes_one_of_a_molecule_or_a_crystal(tmp_path, monkeypatch)
     assert result.exit_code == 0 and "note" not in result.output
     made = load_reference("c.json")
     assert (made.kind, made.temperature_K, made.protocol, made.n_frames) == ("solid", 300.0, "eam-mptrj", 4)
-    for wrong in (["nowhere.xyz", "-o", "x.json"], ["train.xyz", "-o", "no/x.json"], ["train.xyz"]):
+    for wrong in (
+        ["nowhere.xyz", "-o", "x.json"],
+        ["train.xyz", "-o", "train.xyz"],
+        ["train.xyz", "-o", "no/x.json"],
+        ["train.xyz"],
+    ):
         assert CliRunner().invoke(main, ["reference", *wrong]).exit_code == 2
 
 

@@ -176,3 +176,13 @@ def test_files_that_cannot_be_written_are_refused_first(calculator, tmp_path):
     for option in ({"predictions": "no/p.xyz"}, {"output": "no/e.json"}, {"figure": "parity.txt"}):
         with pytest.raises(ValueError, match=next(iter(option.values())).replace("/", ".*")):
             evaluate_file(str(calculator.model.path), str(tmp_path / "data.xyz"), **option)
+
+
+@pytest.mark.parametrize("option", ["--predictions", "--output", "--figure"])
+def test_the_data_are_not_overwritten(option, calculator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("data.xyz", labelled(calculator, n=2), format="extxyz")
+    before = (tmp_path / "data.xyz").read_bytes()
+    result = CliRunner().invoke(main, ["evaluate", str(calculator.model.path), "data.xyz", option, "./data.xyz"])
+    assert result.exit_code == 2 and "is the file that is read" in result.output
+    assert (tmp_path / "data.xyz").read_bytes() == before
