@@ -50,8 +50,9 @@ def _run(
     progress: bool | None, **options: Any,
 ) -> int:  # fmt: skip
     """Run or go on; returns the exit code. `calculator` stands in for that of the model file."""
+    from asecalc_mlip.analysis.references import load_reference
     from asecalc_mlip.md.conditions import conditions, warn_of, warn_once
-    from asecalc_mlip.md.going_on import ended_before
+    from asecalc_mlip.md.going_on import check_reference, ended_before
     from asecalc_mlip.md.lifecycle import continue_run, folder_for, run_md
     from asecalc_mlip.md.resolving import resolve
 
@@ -60,6 +61,7 @@ def _run(
     if restart:
         if output is None:
             raise InputError("--restart needs the folder of the run: --output DIR")
+        check_reference(output, load_reference(reference) if reference else None)
         given = {**options, "ensemble": ensemble, "structure": _resolved(structure)}
         result = continue_run(output, calculator, model=model, device=device, progress=progress, **given)
         click.echo(result.report())
@@ -67,6 +69,7 @@ def _run(
     found = resolve(model, structure, reference, calculator=calculator)
     settings = found.settings(ensemble, **options)
     folder = output or folder_for(settings, found.identity)
+    check_reference(folder, found.known_reference if found.reference_given else None)
     ended = ended_before(folder, settings, found.identity)
     if ended is None:
         atoms, fitting = found.atoms, found.reference

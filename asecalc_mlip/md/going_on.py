@@ -7,12 +7,14 @@ import os
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.files import to_json
+from asecalc_mlip.md.files import REFERENCE, RunFiles
 from asecalc_mlip.md.settings import MDSettings, continue_settings
 from asecalc_mlip.md.summary import MDResult
 
-__all__ = ["check_identity", "check_start", "ended_before", "ended_run", "settings_to_go_on"]
+__all__ = ["check_identity", "check_reference", "check_start", "ended_before", "ended_run", "settings_to_go_on"]
 
 # What a run that goes on need not be given again as it was: its content decides, see `check_identity`, `check_start`.
 _NAMES = ("model", "structure")
@@ -26,6 +28,19 @@ def check_identity(stored: dict, now: dict) -> None:
                 f"the {name.replace('_', ' ')} is not the one this run was begun with: give the same file, or another "
                 "--output for a new run"
             )
+
+
+def check_reference(directory: str | os.PathLike, given: Reference | None) -> None:
+    """Refuse to go on with another reference than the run in a folder was begun with; None: none was given."""
+    files = RunFiles(directory)
+    if given is None or not files.begun:
+        return
+    path = files.directory / REFERENCE
+    if not path.exists() or to_json(load_reference(path).to_dict()) != to_json(given.to_dict()):
+        raise InputError(
+            f"the reference is not the one that the run in {directory} was begun with: leave --reference out, or give "
+            "another --output for a new run"
+        )
 
 
 def ended_run(files: RunFiles, steps: int) -> dict | None:

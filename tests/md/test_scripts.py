@@ -210,6 +210,17 @@ def test_reference_gives_an_error_of_h(start):
     assert 0.0 < summary["h_error"] < 2.0 and summary["h_reference"] == "made up"
 
 
+def test_another_reference_than_the_run_began_with_is_refused(start):
+    """Also where the run is complete: its result was judged by the first."""
+    MoleculeReference.from_frames(toys.ethanol(), "one").save("one.json")
+    MoleculeReference.from_frames(toys.ethanol(), "two").save("two.json")
+    assert run("nvt", "--reference", "one.json", "--steps", 20, "--output", "run").exit_code == 0
+    for more in (("--steps", 20), ("--steps", 30), ("--restart",)):
+        other = run("nvt", "--reference", "two.json", *more, "--output", "run")
+        assert other.exit_code == 2 and "the reference is not the one" in other.stderr
+        assert run("nvt", "--reference", "one.json", *more, "--output", "run").exit_code == 0
+
+
 def test_periodic_run_draws_its_rdf(start):
     write("copper.xyz", toys.copper())
     arguments = ["--structure", "copper.xyz", "--thermostat", "bussi", "--steps", "100", "--interval", "10"]
