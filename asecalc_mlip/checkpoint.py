@@ -285,9 +285,14 @@ def shape_text(potential: Potential) -> str:
     """Architecture and hyper-parameters; of each part, if it is a sum."""
     parts = parts_of(potential)
     if len(parts) > 1:
-        return " + ".join(f"{shape_text(part)}, cutoff {part.cutoff:g} Å" for part in parts)
+        return " + ".join(_part_text(part) for part in parts)
     shape = [f"{k} {v}" for k, v in potential.hyperparameters.items() if k != "cutoff"]
     return ", ".join([potential.architecture, *shape])
+
+
+def _part_text(part: Potential) -> str:
+    # A core has no cutoff of its own: it ends inside the bond of each two elements.
+    return f"{shape_text(part)}, cutoff {part.cutoff:g} Å" if "cutoff" in part.hyperparameters else shape_text(part)
 
 
 def _plain_text(value: Any) -> str:
