@@ -193,7 +193,7 @@ def frame_weight(atoms: Atoms, weights: Mapping[str, float]) -> float:
 
 
 def check_weights(frames: Sequence[Atoms], weights: Mapping[str, float]) -> None:
-    """Refuse factors that are no numbers of 0 or more, and those of a `config_type` that no frame has.
+    """Refuse factors that are no numbers of 0 or more, those of a `config_type` that no frame has, and only zeros.
 
     Raises
     ------
@@ -206,6 +206,8 @@ def check_weights(frames: Sequence[Atoms], weights: Mapping[str, float]) -> None
     if unknown := sorted(set(weights) - types - {"default"}):
         known = f"they have {', '.join(sorted(types))}" if types else "they have none"
         raise InputError(f"data.weights: no frame has the config_type {', '.join(unknown)}; {known}, or name 'default'")
+    if frames and not any(frame_weight(atoms, weights) for atoms in frames):
+        raise InputError("data.weights are 0 for every frame, so that there is nothing to train on")
 
 
 @dataclass(frozen=True)

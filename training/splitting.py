@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import load
-from asecalc_mlip.data.census import census
+from asecalc_mlip.data.census import census, has_label
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
@@ -46,6 +46,8 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     structures = _structures(frames)
     counts = census(structures)
     LOGGER.info(f"{name}: {counts}")
+    for text in counts.warnings:
+        LOGGER.warning(text)
     counts.require(label_weights(config.loss), allow_implausible=large_labels(name, structures))
     check_weights(structures, data.weights)
     hint_of_stress(counts, structures, config.loss)
@@ -90,8 +92,10 @@ def isolated_atoms(frames: Sequence[Atoms], split: Split) -> list[Atoms]:
     found = {i for i, atoms in enumerate(frames) if is_isolated_atom(atoms)}
     if not found or found.intersection([*split.train, *split.val, *split.test]):
         return []
-    symbols = sorted({frames[i].get_chemical_formula() for i in found})
-    LOGGER.info(f"isolated atoms: {len(found)} frames ({', '.join(symbols)}) are E0s, not structures to train on")
+    symbols = ", ".join(sorted({frames[i].get_chemical_formula() for i in found}))
+    LOGGER.info(f"isolated atoms: {len(found)} frames ({symbols}) are E0s, not structures to train on")
+    if silent := sorted({frames[i].get_chemical_formula() for i in found if not has_label(frames[i], "energy")}):
+        LOGGER.warning(f"the isolated atoms {', '.join(silent)} have no energy and give no E0")
     return [frames[i] for i in sorted(found)]
 
 

@@ -216,3 +216,16 @@ def test_stress_labels_that_are_not_used_are_told(tmp_path, capsys):
     weight = told.partition("loss.stress_weight=")[2].split()[0]
     trained.prepare(config(tmp_path, path, *small, f"loss.stress_weight={weight}", output="other"))
     assert "not trained on" not in capsys.readouterr().out
+
+
+def test_a_shift_that_few_far_energies_spoil_is_left_out(tmp_path, capsys):
+    frames = teacher.as_reference(teacher.molecule_frames(60))
+    for atoms in frames[:4]:
+        atoms.info["REF_energy"] += 100.0
+    write(tmp_path / "far.xyz", frames, format="extxyz")
+    e0 = ("model.reference_energies=fit", "run.max_epochs=20", "loss.energy=mae", "model.final_shift=true")
+    trained.train(config(tmp_path, tmp_path / "far.xyz", *e0))
+    told = capsys.readouterr()
+    assert "energies are far from the rest" in told.out + told.err
+    assert "E0 stay as they are" in told.out
+    assert "final_e0_shift_eV" not in load(tmp_path / "run" / "model.pt").card

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.io import write
+from ase.io import read, write
 
+from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
 from tests import teacher
@@ -49,6 +50,18 @@ def test_isolated_atoms_are_e0s_and_no_structures(molecules, tmp_path, capsys):
     trained.train(config(tmp_path, molecules, "run.max_epochs=1", output="plain"))
     plain = Split.load(tmp_path / "plain" / "split.json", 60)
     assert [i if i < 7 else i + 3 for i in plain.train] == split.train
+
+
+def test_isolated_atoms_without_an_energy_are_named(tmp_path, capsys):
+    path = with_atoms(tmp_path / "mace.xyz", "HC")
+    frames = read(path, ":")
+    for atoms in frames:
+        if len(atoms) == 1 and atoms.symbols[0] == "C":
+            del atoms.info["REF_energy"]
+    write(path, frames, format="extxyz")
+    run = trained.prepare(config(tmp_path, path))
+    told = capsys.readouterr()
+    assert "the isolated atoms C have no energy" in told.out + told.err and run.e0.fitted == [6, 8]
 
 
 def test_what_isolated_atoms_leave_open_is_fitted(tmp_path, capsys):
@@ -101,6 +114,23 @@ def test_weights_of_one_change_nothing_and_others_do(tmp_path):
         torch.allclose(a, b, atol=1e-4) for a, b in zip(found["none"], found["ones"], strict=True)
     )
     assert not all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found["none"], found["hot"], strict=True))
+
+
+def test_the_last_shift_is_that_of_the_frames_with_a_weight(tmp_path):
+    found = []
+    for spoiled in (False, True):
+        frames = read_frames(kinds(tmp_path / "kinds.xyz"))
+        for atoms in frames[1::2]:
+            atoms.info["energy"] += 0.3 * spoiled
+        path, output = tmp_path / "spoiled.xyz", f"run{spoiled}"
+        write(path, teacher.as_reference(frames), format="extxyz")
+        settings = ("data.weights={hot: 0}", "run.max_epochs=1", "model.final_shift=true")
+        result = trained.train(config(tmp_path, path, *settings, output=output))
+        left = PIWSLCalculator.load(result.model, device="cpu").evaluate(frames[::2])
+        chosen = set(Split.load(tmp_path / output / "split.json", 60).train)
+        errors = [a.info["energy"] - r["energy"] for a, r in zip(frames[::2], left, strict=True)]
+        found.append(np.mean([e for k, e in enumerate(errors) if 2 * k in chosen]))
+    assert np.allclose(found, 0.0, atol=1e-5)
 
 
 def test_frames_of_weight_zero_are_not_learned(tmp_path):
