@@ -41,6 +41,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "cgcnn 100x4": ("cgcnn", {}),
 }
 
+# By autograd the largest structure takes seconds a call, so it is for those that have a kernel.
+LARGE, WITH_KERNELS = 500, ("painn 128x3", "schnet 128x3", "tensornet 64x2", "tensornet 128x2")
+
 
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the CPU.")
@@ -69,7 +72,7 @@ def calls(system: str, seconds: float) -> dict[str, Any]:
     from asecalc_mlip import PIWSLCalculator
 
     atoms, walks = structure(system), {}
-    for name in MODELS:
+    for name in MODELS if len(atoms) < LARGE else WITH_KERNELS:
         for engine in ("auto", "eager"):
             walks[f"{name}, {engine}"] = Walk(PIWSLCalculator(_loaded(name), device="cpu", compile=engine), atoms)
     times = race(walks, seconds=seconds)
