@@ -78,6 +78,13 @@ class Split:
 
 def make_split(n_frames: int, n_train: int | None, n_val: int, *, seed: int) -> Split:
     """Draw a split of `n_frames` frames; what training and validation leave over is for testing."""
+    if n_frames < 2:
+        raise DataError(f"a training needs 2 frames or more, one of them to validate on; the data have {n_frames}")
+    if n_train is None and n_val >= n_frames:
+        raise DataError(
+            f"{n_frames} frames do not fit n_val {n_val}, which leaves none to train on: "
+            f"data.n_val={max(1, n_frames // 10)}, for example"
+        )
     n_train = n_frames - n_val if n_train is None else n_train
     if n_train < 1 or n_val < 1 or n_train + n_val > n_frames:
         raise DataError(

@@ -97,6 +97,12 @@ def test_one_composition_says_that_its_e0_describe_no_atom(molecules, tmp_path, 
     assert run.e0.undetermined and run.e0.to_dict()["undetermined"] is True
 
 
+def test_one_frame_is_too_few(tmp_path):
+    write(tmp_path / "one.xyz", teacher.as_reference(teacher.molecule_frames(1)), format="extxyz")
+    with pytest.raises(DataError, match="a training needs 2 frames or more"):
+        trained.prepare(config(tmp_path, tmp_path / "one.xyz"))
+
+
 def kinds(path):
     frames = teacher.as_reference(teacher.molecule_frames(60))
     for number, atoms in enumerate(frames):

@@ -147,6 +147,7 @@ def test_missing_label_is_named_before_anything_is_written(tmp_path):
         (["loss.energy_weight=0", "loss.forces_weight=0"], "at least one"),
         (["data.train=''"], "data.train is empty"),
         (["data.n_train=55"], "do not fit 60 frames"),
+        (["data.n_val=70"], "60 frames do not fit n_val 70, which leaves none to train on: data.n_val=6"),
         (["model.architecture=gpt"], "architecture 'gpt' is unknown"),
         (["model.architecture=eam"], "'eam' is not trained from scratch: fit one with: asecalc eam fit"),
         (["model.architecture=sum"], "'sum' is not trained from scratch"),
