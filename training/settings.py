@@ -95,7 +95,8 @@ class ModelConfig:
     """E0 per element: fit (least squares on the training set), isolated (atoms in a file), given (numbers) or zero.
     Frames of one isolated atom in the data give the E0 of its element with `fit` and with `isolated`."""
     final_shift: bool = True
-    """At the end, shift fitted E0 by least squares on the training set, which leaves no constant error of energies."""
+    """At the end, shift fitted E0 by least squares on the training set, which leaves no constant error of energies;
+    not where that makes validation worse."""
     isolated_atoms: str | None = None
     """File with one structure per isolated atom, for `isolated`."""
     given: dict[str, float] = field(default_factory=dict)
