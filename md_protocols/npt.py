@@ -19,17 +19,11 @@ except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from asecalc_mlip import md
 
-from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
+from asecalc_mlip.commands.running import EXIT_CODES, RunCommand, script_options
 
 
 @click.command(cls=RunCommand, help="Run molecular dynamics at constant temperature and pressure.", epilog=EXIT_CODES)
-@click.option("--model", metavar="FILE", help="Model file or shipped model; default aspirin.pt.")
-@click.option("--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own.")
-@click.option("--temperature", type=float, metavar="K", help="Temperature; default 300 K.")
-@click.option("--steps", type=int, metavar="N", help="Number of steps; default: 20000, 10 ps.")
-@click.option("--seed", type=int, metavar="N", help="Seed of velocities and noise; default 0.")
-@click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings.")
-@click.option("--restart", is_flag=True, help="Continue what is in --output; other settings come from there.")
+@script_options("Temperature; default 300 K.")
 def main(
     model: str | None,
     structure: str | None,

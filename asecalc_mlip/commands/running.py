@@ -1,4 +1,4 @@
-"""What commands and scripts of runs share: exit codes, and options that are made when they are looked at."""
+"""Exit codes and options of the commands and scripts that run dynamics."""
 
 from __future__ import annotations
 
@@ -12,10 +12,32 @@ from asecalc_mlip import logs
 from asecalc_mlip.commands.common import BadInput
 from asecalc_mlip.errors import InputError
 
-__all__ = ["EXIT_CODES", "RunCommand"]
+__all__ = ["EXIT_CODES", "RunCommand", "script_options"]
 
 CRASH, INTERRUPTED = 3, 130
 EXIT_CODES = "Exit code: 0 stable, 1 unstable, 2 bad input, 3 another error, 128 + signal if stopped."
+
+
+def script_options(temperature: str) -> Callable[[Callable], Callable]:
+    """Add the options that the scripts of `md_protocols` have in common; `temperature` is the help of that option."""
+    options = (
+        click.option("--model", metavar="FILE", help="Model file or shipped model; default aspirin.pt."),
+        click.option(
+            "--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own."
+        ),
+        click.option("--temperature", type=float, metavar="K", help=temperature),
+        click.option("--steps", type=int, metavar="N", help="Number of steps; default: 20000, 10 ps."),
+        click.option("--seed", type=int, metavar="N", help="Seed of velocities and noise; default 0."),
+        click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings."),
+        click.option("--restart", is_flag=True, help="Continue what is in --output; other settings come from there."),
+    )
+
+    def add(function: Callable) -> Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
 
 
 class RunCommand(click.Command):

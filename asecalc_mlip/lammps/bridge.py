@@ -140,7 +140,8 @@ def attach(
     fix : str
         ID of the `fix external`; made if it is not there.
     beside_pair_style : bool
-        Add the calculator to the forces of a pair_style, which is refused else, as they would count twice.
+        Allow a pair_style, whose forces are then added to those of the calculator. By default a pair_style is an error,
+        so that no interaction counts twice.
 
     Raises
     ------

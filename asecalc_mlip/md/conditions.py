@@ -1,4 +1,4 @@
-"""What is told of a run before it starts: its conditions, and the rules of temperature and time step."""
+"""Messages before a run starts: its conditions, and warnings about temperature and time step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows while it runs, and what its calculator says of itself."""
+"""Progress of a run in the terminal, and the statistics of its calculator."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Resolved:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a run that goes on must find unchanged."""
+        """Marks of the model that must be the same when a run goes on."""
         return {"model_sha256": self.sha256} if self.sha256 else {}
 
     @cached_property

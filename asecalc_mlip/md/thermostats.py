@@ -8,6 +8,7 @@ which the integrator handles exactly.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -41,8 +42,8 @@ class NVE(Integrator, VelocityVerlet):
         self.ndof = degrees_of_freedom(atoms)
 
 
-class Thermostat(Integrator):
-    """What the thermostats share, all of which are made with the same arguments.
+class Thermostat(Integrator, ABC):
+    """Base of the thermostats, all of which are made with the same arguments.
 
     Parameters
     ----------
@@ -74,11 +75,11 @@ class Thermostat(Integrator):
         tau = (self.default_tau_fs if tau_fs is None else tau_fs) * units.fs
         self._begin(atoms, timestep_fs * units.fs, temperature_K, tau, rng)
 
+    @abstractmethod
     def _begin(
         self, atoms: Atoms, dt: float, temperature_K: float, tau: float, rng: np.random.Generator | None
     ) -> None:
         """Set up ASE's class, whose times are in its own unit."""
-        raise NotImplementedError
 
     def set_target(self, temperature_K: float) -> None:
         """Hold another temperature (K) from now on."""

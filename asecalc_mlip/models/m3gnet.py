@@ -137,7 +137,7 @@ class M3GNetBlock(nn.Module):
 
 
 class ThreeBody(nn.Module):
-    """What the angles at its first atom tell a pair."""
+    """Change of the pair features by the angles at the first atom of each pair."""
 
     def __init__(self, n_features: int, n_angular: int):
         super().__init__()

@@ -124,5 +124,8 @@ class Network(nn.Module):
         return self.n_features * self.n_blocks * (per_edge * kept + per_atom * n_atoms)
 
     def packed(self) -> Packed:
-        """Return the weights as its native kernel reads them."""
-        raise NotImplementedError(f"{type(self).__name__} has no native kernel")
+        """Return the weights as its native kernel reads them.
+
+        A network without a kernel has none; `register` refuses a class that declares a kernel and does not define this.
+        """
+        raise TypeError(f"{type(self).__name__} has no native kernel, so its weights are not packed")

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 
-class Executed(SphinxDirective):
-    """What both directives share: the folder, the printed text, the figure."""
+class Executed(SphinxDirective, ABC):
+    """Base of both directives: the folder, the printed text, the figure."""
 
     has_content = True
     option_spec = {"figure": directives.unchanged, "alt": directives.unchanged, "hide-output": directives.flag}
@@ -46,9 +47,9 @@ class Executed(SphinxDirective):
             shown.append(self._figure(self.options["figure"]))
         return shown
 
+    @abstractmethod
     def execute(self, text: str) -> str:
         """Run the text; return what it prints."""
-        raise NotImplementedError
 
     @property
     def folder(self) -> Path:

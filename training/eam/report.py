@@ -1,4 +1,4 @@
-"""What a fitted EAM says of itself: errors before and after, pair curves with their components, its file and card."""
+"""Report of a fitted EAM: errors before and after, pair curves with their components, its file and card."""
 
 from __future__ import annotations
 

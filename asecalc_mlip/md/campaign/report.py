@@ -1,4 +1,4 @@
-"""What came of a campaign: a row for each model and temperature, and survival curves."""
+"""Results of a campaign: a row for each model and temperature, and survival curves."""
 
 from __future__ import annotations
 
