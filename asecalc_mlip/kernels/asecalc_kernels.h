@@ -31,8 +31,9 @@ struct Graph {
   index_t atoms, edges, threads;
   const index_t *rows;       // (atoms + 1): the edges of atom i are rows[i] … rows[i + 1] − 1
   const index_t *neighbors;  // (edges): atom at the other end
-  const index_t *numbers;    // (atoms): atomic numbers
+  const index_t *numbers;    // (atoms + ghosts): atomic numbers
   const double *vectors;     // (edges, 3): from the atom to its neighbour, Å
+  index_t ghosts;            // copies of atoms of other domains, after the own ones; see asecalc_layers.h
 };
 
 // The functions of a kernel NAME, which defines template <typename T> struct Network, workspace and evaluate:

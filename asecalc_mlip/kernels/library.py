@@ -52,7 +52,12 @@ def pointers(*names: str) -> list[tuple[str, Any]]:
 class Graph(ctypes.Structure):
     """`Graph` of asecalc_kernels.h."""
 
-    _fields_ = [*integers("atoms", "edges", "threads"), *pointers("rows", "neighbors", "numbers", "vectors")]
+    _fields_ = [
+        *integers("atoms", "edges", "threads"),
+        *pointers("rows", "neighbors", "numbers", "vectors"),
+        # Last and zero unless given, so that it did not need a new ABI.
+        *integers("ghosts"),
+    ]
 
 
 @lru_cache(maxsize=1)
