@@ -3,6 +3,7 @@
 #   make nvt                            10 ps of aspirin at 500 K with the shipped potential
 #   make nvt ARGS="--temperature 300"   the same with options
 #   make test                           all tests; ARGS="-k rdf" for some, COVERAGE=1 for the share of lines that ran
+#   make attack                         the attacks of tests/attack, large: about an hour; goes on where it stopped
 #   make lint                           ruff, its format, and mypy
 #   make docs                           the documentation, into docs/_build/html; its tutorials run
 #   make PYTHON=python3.12 test         with another Python
@@ -18,7 +19,7 @@ STAMP := $(VENV)/.installed
 SCHNETPACK := schnetpack==2.2.0
 
 .DELETE_ON_ERROR:
-.PHONY: help venv nvt test docs lint clean
+.PHONY: help venv nvt test attack docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,6 +51,9 @@ nvt: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_JOBS) $(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(ARGS)
+
+attack: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m tests.attack $(ARGS)
 
 docs: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html

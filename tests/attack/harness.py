@@ -1,0 +1,321 @@
+"""Attacks: families of random attempts, each of which ends in one of six outcomes, counted.
+
+To add a family, write a function in a file of this folder, and name the file in `catalogue.py` if it is new:
+
+    @family("flipped bits", small=40, large=4000)
+    def flipped_bits(arena: Arena) -> Attack:
+        path = arena.folder / "model.pt"
+        ...                                      # make the bad thing, from arena.rng alone; this is not measured
+        return f"bit {bit}", lambda: same(path)  # what it is, for the report, and the attempt, which is measured
+
+The attempt
+  - raises an InputError (or a click.ClickException, or `Refused`): refused, which is well;
+  - returns True: taken, and the numbers are equal to those expected, which is well;
+  - returns text (or False): taken in silence, and wrong; the text says how;
+  - raises anything else: a raw traceback. A refusal without a message, or with one that cannot be printed, counts too;
+  - makes the file `arena.trap`: executed. `Trap(arena.trap)` is a pickle that does;
+  - takes more CPU time or memory than the family allows (default: 5 s and 2 GB), also if it is refused afterwards.
+    Memory that the system did not grant counts, whatever the error became.
+`asecalc(…)` runs a command line and raises `Refused` for exit code 2 with a message.
+
+Each case has a process of its own (where there is fork: Linux) and a folder of its own, and depends only on the seed,
+the name of the family and its number, so any of them can be run again alone:
+
+    python -m tests.attack --only "flipped bits" --seed 7 --case 123
+
+`make test` runs the small number of cases with seed 0 (or ASECALC_ATTACK_SEED), `make attack` the large one with a new
+seed; it goes on where it stopped, and writes benchmarks/results/attack.json.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import select
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from click.testing import CliRunner
+
+from asecalc_mlip import cli
+from asecalc_mlip.errors import InputError
+
+__all__ = ["FAMILIES", "OUTCOMES", "Arena", "Attack", "Family", "Refused", "Tally", "Trap", "asecalc", "family"]
+
+# The first two are well.
+OUTCOMES = ("refused", "equal", "silent_wrong", "raw_traceback", "executed", "beyond_limits")
+WELL = OUTCOMES[:2]
+LONGEST_MESSAGE = 4000  # characters
+KEPT_FAILURES = 20  # of a family, in the report
+ISOLATED = sys.platform == "linux"  # elsewhere fork and limits of memory are not to be relied on
+
+Attack = tuple[str, Callable[[], bool | str]]
+
+
+class Refused(Exception):
+    """An attempt that was refused in another way than by an InputError."""
+
+
+@dataclass
+class Arena:
+    """Where one case takes place.
+
+    Attributes
+    ----------
+    rng : numpy.random.Generator
+        The only source of chance.
+    folder : Path
+        Empty, and removed afterwards.
+    """
+
+    rng: np.random.Generator
+    folder: Path
+
+    @property
+    def trap(self) -> Path:
+        """File whose presence tells that code was run."""
+        return self.folder / "executed"
+
+    def choice(self, options: Any) -> Any:
+        """One of a list, as it is."""
+        options = list(options)
+        return options[int(self.rng.integers(len(options)))]
+
+
+class Trap:
+    """Makes a file when a pickle of it is opened."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@dataclass
+class Family:
+    """One kind of attack; see the docstring of this file.
+
+    Attributes
+    ----------
+    small, large : int
+        Number of cases in `make test` and `make attack`.
+    seconds, gigabytes : float
+        CPU time and memory that an attempt may take.
+    """
+
+    name: str
+    prepare: Callable[[Arena], Attack]
+    small: int
+    large: int
+    seconds: float = 5.0
+    gigabytes: float = 2.0
+
+    def run(self, seed: int, case: int) -> Result:
+        """Run one case, in a process of its own where that can be had."""
+        with tempfile.TemporaryDirectory(prefix="attack-", ignore_cleanup_errors=True) as folder:
+            arena = Arena(np.random.default_rng([seed, zlib.crc32(self.name.encode()), case]), Path(folder))
+            return _in_child(self, arena) if ISOLATED else self.attempt(arena)
+
+    def attempt(self, arena: Arena) -> Result:
+        """Run one case in this process."""
+        what, attempt = self.prepare(arena)
+        memory, start = _peak_bytes(), time.process_time()
+        outcome, told = _outcome(attempt)
+        seconds, used = time.process_time() - start, _peak_bytes() - memory
+        if arena.trap.exists():
+            outcome, told = "executed", f"code was run; then: {told}"
+        elif outcome != "beyond_limits" and (seconds > self.seconds or used > self.gigabytes * 1e9):
+            outcome, told = "beyond_limits", f"{outcome} after {seconds:.1f} s and {used / 1e9:.1f} GB: {told}"
+        return Result(outcome, what, told, seconds, used / 1e6)
+
+
+@dataclass
+class Result:
+    """How one case ended."""
+
+    outcome: str
+    what: str
+    told: str
+    seconds: float = 0.0
+    megabytes: float = 0.0
+
+    @property
+    def well(self) -> bool:
+        """Whether it ended as it must."""
+        return self.outcome in WELL
+
+
+@dataclass
+class Tally:
+    """Counts of a family, with its first failures; plain types, so that it can be written and read again."""
+
+    cases: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+    slowest_s: float = 0.0
+    most_MB: float = 0.0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, case: int, result: Result) -> None:
+        """Count a case."""
+        self.cases = case + 1
+        self.counts[result.outcome] += 1
+        self.slowest_s = max(self.slowest_s, round(result.seconds, 3))
+        self.most_MB = max(self.most_MB, round(result.megabytes, 1))
+        if not result.well and len(self.failures) < KEPT_FAILURES:
+            self.failures.append({"case": case, **{k: getattr(result, k) for k in ("outcome", "what", "told")}})
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self.counts.items() if number)
+        return f"{self.cases} cases: {found}; slowest {self.slowest_s:.2f} s, most {self.most_MB:.0f} MB"
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+def family(name: str, *, small: int, large: int, **limits: float) -> Callable[[Callable[[Arena], Attack]], Any]:
+    """Enter a function into the table of families; it stays what it is."""
+
+    def enter(prepare: Callable[[Arena], Attack]) -> Callable[[Arena], Attack]:
+        if name in FAMILIES:
+            raise ValueError(f"there are two families {name!r}")
+        FAMILIES[name] = Family(name, prepare, small, large, **limits)
+        return prepare
+
+    return enter
+
+
+def attack(family: Family, seed: int, cases: range) -> Iterator[tuple[int, Result]]:
+    """Run some cases of a family."""
+    for case in cases:
+        yield case, family.run(seed, case)
+
+
+def asecalc(*arguments: Any) -> str:
+    """Run a command line in this process and return its stdout; Refused for exit code 2 with a message."""
+    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    if result.exit_code == 2:
+        raise Refused(result.stderr)
+    return result.stdout
+
+
+def _outcome(attempt: Callable[[], bool | str]) -> tuple[str, str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = attempt()
+    except (InputError, click.ClickException, Refused) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        return _refusal(error, message)
+    except BaseException as error:  # noqa: BLE001  this is what is looked for
+        if _starved(error):
+            return "beyond_limits", f"memory ran out: {type(error).__name__}: {error!s:.200}"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        return "raw_traceback", f"{type(error).__name__} in {place}: {_printable(str(error))[:300]}"
+    return ("equal", "") if found is True else ("silent_wrong", str(found or "wrong"))
+
+
+def _refusal(error: BaseException, message: str) -> tuple[str, str]:
+    if _starved(error):
+        return "beyond_limits", f"memory ran out before: {message:.300}"
+    if not message.strip() or len(message) > LONGEST_MESSAGE or "Traceback (most recent" in message:
+        return "raw_traceback", f"refused with a message of {len(message)} characters: {_printable(message)[:300]}"
+    if _printable(message) != message:
+        return "raw_traceback", f"refused with a message that cannot be printed: {_printable(message)[:300]}"
+    return "refused", message[:300]
+
+
+def _starved(error: BaseException | None) -> bool:
+    """Whether memory that was not granted is at the root of an error."""
+    while error is not None:
+        raw = isinstance(error, MemoryError) and not isinstance(error, InputError)
+        if raw or "allocate memory" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _in_child(family: Family, arena: Arena) -> Result:
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, of which the child has one
+        child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _child(family, arena, writer)
+    os.close(writer)
+    try:
+        return _received(family, child, reader)
+    finally:
+        os.close(reader)
+
+
+def _child(family: Family, arena: Arena, writer: int) -> None:
+    """Run the case with limits, send the result, and end without a word."""
+    try:
+        # What other processes may write to the terminal is of no interest, and their group is ended with this one.
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + int((2 * family.gigabytes + 1) * 1e9)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        most = int(time.process_time() + 2 * family.seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))  # ends what burns with SIGXCPU
+        os.chdir(arena.folder)
+        try:
+            result = family.attempt(arena)
+        except BaseException as error:  # noqa: BLE001  the family itself is at fault
+            lines = "".join(traceback.format_exception(error)[-3:])
+            result = Result("raw_traceback", "the family could not prepare the case", lines)
+        os.write(writer, pickle.dumps(result))
+    finally:
+        os._exit(0)
+
+
+def _received(family: Family, child: int, reader: int) -> Result:
+    # The child measures CPU time; here only one that waits is ended.
+    limit, content = time.monotonic() + 6 * family.seconds + 10, b""
+    while True:
+        ready, _, _ = select.select([reader], [], [], max(0.0, limit - time.monotonic()))
+        piece = os.read(reader, 1 << 16) if ready else None
+        if not piece:
+            break
+        content += piece
+    ended = piece == b""
+    if not ended:
+        os.killpg(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if not ended:
+        return Result("beyond_limits", "", f"did not end within {6 * family.seconds + 10:.0f} s", 6 * family.seconds)
+    if not content and status & 127 == signal.SIGXCPU:
+        return Result("beyond_limits", "", f"took more than {2 * family.seconds:g} s of CPU time", 2 * family.seconds)
+    if not content:
+        return Result("raw_traceback", "", f"the process ended with status {status} (signal {status & 127})")
+    return pickle.loads(content)

@@ -1,0 +1,72 @@
+"""The small form of every attack: a few cases of each family; the large form is `make attack`."""
+
+import os
+
+import pytest
+
+from tests.attack.catalogue import FAMILIES
+from tests.attack.harness import Arena, Family, Refused, Tally, Trap, attack
+
+SEED = int(os.environ.get("ASECALC_ATTACK_SEED", "0"))
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_attack(name):
+    family, tally = FAMILIES[name], Tally()
+    for case, result in attack(family, SEED, range(family.small)):
+        tally.add(case, result)
+    print(f"seed {SEED}, {name}: {tally}")
+    assert tally.failures == [], f"seed {SEED}, {tally}"
+
+
+def _made(attempt, **limits):
+    return Family("made up", lambda arena: ("x", lambda: attempt(arena)), 1, 1, **limits).run(0, 0)
+
+
+def _spring(arena: Arena):
+    Trap(arena.trap).__reduce__()[0](str(arena.trap))
+    raise Refused("too late")
+
+
+def _burn(arena: Arena):
+    while True:
+        pass
+
+
+def _swallow(arena: Arena):
+    from asecalc_mlip.errors import InputError
+
+    try:
+        bytearray(1 << 44)
+    except MemoryError as error:
+        raise InputError("the file is damaged") from error
+
+
+@pytest.mark.parametrize(
+    ("attempt", "outcome"),
+    [
+        (lambda arena: True, "equal"),
+        (lambda arena: "3 eV off", "silent_wrong"),
+        (lambda arena: 1 / 0, "raw_traceback"),
+        (lambda arena: os.kill(os.getpid(), 9), "raw_traceback"),
+        (_spring, "executed"),
+        (_swallow, "beyond_limits"),
+        (lambda arena: bool(bytearray(300_000_000)), "beyond_limits"),
+        (_burn, "beyond_limits"),
+    ],
+)
+def test_the_harness_tells_outcomes_apart(attempt, outcome):
+    from tests.attack.harness import ISOLATED
+
+    if not ISOLATED:
+        pytest.skip("cases have no process of their own here")
+    assert _made(attempt, gigabytes=0.2, seconds=0.02).outcome == outcome
+
+
+def test_a_refusal_has_a_message():
+    def refuse(text):
+        raise Refused(text)
+
+    assert _made(lambda arena: refuse("file x is damaged")).outcome == "refused"
+    for message in ("", "x" * 5000, "name \udcff"):
+        assert _made(lambda arena, message=message: refuse(message)).outcome == "raw_traceback"
