@@ -1,14 +1,12 @@
 """The .pt file: write, read, upgrade, describe.
 
-A torch zip archive of plain types and tensors, read with `weights_only=True`; nothing in it is ever executed. Each
+A zip archive of plain types and tensors as torch writes it (`asecalc_mlip.archive`); nothing in it is ever executed,
+and sizes are checked before memory is taken. A checksum of weights and metadata turns a flipped bit into an error. Each
 change of the layout gets a new `FORMAT_VERSION` and an entry in `UPGRADES`, so that old files keep loading.
 """
 
 from __future__ import annotations
 
-import math
-import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,33 +16,27 @@ import torch
 from ase.data import atomic_numbers as numbers_of
 from ase.data import chemical_symbols
 
-from asecalc_mlip import zoo
+from asecalc_mlip import archive, zoo
 from asecalc_mlip._version import __version__
+from asecalc_mlip.content import ENTRIES, check_entries, check_plain, check_weights, checksum
 from asecalc_mlip.errors import CheckpointError, InputError
 from asecalc_mlip.files import replacing
-from asecalc_mlip.models import ARCHITECTURES, Potential, architecture_text, build_potential, parts_of
+from asecalc_mlip.models import Potential, architecture_text, build_potential, parts_of
+from asecalc_mlip.models.budget import Budget
 from asecalc_mlip.units import UNITS
 
-__all__ = ["CheckpointError", "LoadedModel", "describe", "load", "save", "shape_text"]
+__all__ = ["CheckpointError", "LoadedModel", "checksum", "describe", "load", "save", "shape_text"]
 
 FORMAT = "asecalc-mlip"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # version n → function that turns the content of version n into that of n + 1
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-
-_ENTRIES: dict[str, type | tuple[type, ...]] = {
-    "architecture": str,
-    "hyperparameters": dict,
-    "state_dict": dict,
-    "elements": list,
-    "cutoff": (int, float),
-    "scale": (int, float),
-    "units": dict,
-    "reference_energies": dict,
-    "dtype": str,
-    "card": dict,
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda content: {**content, "version": 2, "checksum": None},
 }
+
+# What a description that is none can raise in the constructor of a network.
+_MISFIT = (ValueError, RuntimeError, LookupError, AttributeError, TypeError, ArithmeticError, AssertionError)
 
 
 @dataclass
@@ -62,6 +54,8 @@ class LoadedModel:
     reference : dict or None
         How the training data look, for the monitor of a run: bond lengths, h(r) or g(r), closest approaches; see
         `asecalc_mlip.analysis.references.reference_from_dict`. None in files that have none.
+    checksum : str or None
+        SHA-256 of weights and metadata, which the file states and its content has. None in files of version 1.
     """
 
     potential: Potential
@@ -69,6 +63,7 @@ class LoadedModel:
     path: Path
     reference_energies: dict[str, Any] = field(default_factory=dict)
     reference: dict[str, Any] | None = None
+    checksum: str | None = None
 
     def __repr__(self) -> str:
         elements = ", ".join(chemical_symbols[z] for z in self.potential.elements)
@@ -110,7 +105,9 @@ def save(
         "version": FORMAT_VERSION,
         "architecture": potential.architecture,
         "hyperparameters": _without_defaults(potential.hyperparameters),
-        "state_dict": {name: value.detach().cpu().clone() for name, value in potential.network.state_dict().items()},
+        "state_dict": {
+            name: value.detach().cpu().contiguous().clone() for name, value in potential.network.state_dict().items()
+        },
         "elements": list(e0),
         "cutoff": potential.cutoff,
         "scale": potential.scale,
@@ -121,11 +118,11 @@ def save(
     }
     if reference is not None:
         content["reference"] = dict(reference)
-        _check_plain(content["reference"], "reference")
-    _check_plain(content["card"], "card")
-    _check_plain(content["reference_energies"], "reference_energies")
-    _check_weights(content["state_dict"], Path(path))
-    _write(content, Path(path))
+        check_plain(content["reference"], "reference")
+    check_plain(content["card"], "card")
+    check_plain(content["reference_energies"], "reference_energies")
+    check_weights(content, Path(path))
+    _write({**content, "checksum": checksum(content)}, Path(path))
 
 
 @torch.inference_mode(False)  # forces are derivatives, which tensors made in a caller's inference mode forbid
@@ -139,27 +136,14 @@ def load(path: str | Path) -> LoadedModel:
         weights that are not finite. The message says what was found and what to do.
     """
     path = zoo.find(path)
-    content = _upgraded(_read(path), path)
-    _check_entries(content, path)
-    _check_weights(content["state_dict"], path)
-    e0 = content["reference_energies"].get("values", {})
-    try:
-        potential = build_potential(
-            content["architecture"],
-            content["hyperparameters"],
-            reference_energies={numbers_of[symbol]: energy for symbol, energy in e0.items()},
-            scale=content["scale"],
-        )
-        potential.to(getattr(torch, content["dtype"]))
-        potential.network.load_state_dict(content["state_dict"])
-    except (InputError, RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: the model does not fit its own description: {error}") from None
-    if not e0 or len(potential.elements) != len(e0) or not all(map(math.isfinite, (potential.scale, *e0.values()))):
-        raise CheckpointError(f"{path}: scale {content['scale']} or reference energies {e0} are missing or not finite")
-    if potential.cutoff != content["cutoff"] or sorted(content["elements"]) != sorted(e0):
-        raise CheckpointError(f"{path}: cutoff or elements do not fit its network and reference energies")
-    potential.eval().requires_grad_(False)
-    return LoadedModel(potential, content["card"], path, content["reference_energies"], content.get("reference"))
+    content = _read(path)
+    found = _check_sum(content, path)
+    content = _upgraded(content, path)
+    check_entries(content, path)
+    check_weights(content, path)
+    potential = _potential(content, path)
+    e0 = content["reference_energies"]
+    return LoadedModel(potential, content["card"], path, e0, content.get("reference"), found)
 
 
 def describe(path: str | Path) -> str:
@@ -174,8 +158,8 @@ def _without_defaults(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write(content: dict[str, Any], path: Path) -> None:
     try:
-        with replacing(path) as temporary:
-            torch.save(content, temporary)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            archive.write(content, file)
     except InputError as error:
         raise CheckpointError(str(error)) from None
     except RuntimeError as error:  # of torch, which has no other for a full disk
@@ -183,31 +167,45 @@ def _write(content: dict[str, Any], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path} is not a model file of this package: it is no zip archive ({path.stat().st_size} bytes). It may "
-            "be cut off by a broken copy or download, or come from another program; nothing in it was executed"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds Python objects instead of plain tensors ({str(error).splitlines()[0][:120]}). Nothing was "
-            "executed. Models of other packages, and whole modules written by torch.save(model), cannot be used here"
-        ) from None
-    except Exception as error:  # noqa: BLE001  torch raises many kinds for damaged archives
-        raise CheckpointError(f"{path} is damaged ({error!s:.160}); copy or download it again") from None
+    content = archive.read(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path} is a torch file, but not of {FORMAT}: it holds {found}")
+        raise CheckpointError(f"{path} is a torch file, but not of {FORMAT}: it holds {found!s:.200}")
+    if not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} has no entry 'state_dict'; a model file has {', '.join(ENTRIES)}")
+    for name, value in content["state_dict"].items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{path}: weight {name!r:.120} is a {type(value).__name__}; {archive.ALLOWED}")
+    for name, value in content.items():
+        if name != "state_dict":
+            check_plain(value, f"{path}: {name}")
     return content
+
+
+def _check_sum(content: dict[str, Any], path: Path) -> str | None:
+    """Return the checksum of the content, which must be the stated one; files of version 1 state none."""
+    stated = content.get("checksum")
+    if stated is None and content.get("version") == 1:
+        return None
+    found = checksum(content)
+    # A later version may be checked in another way; that it is later is then the better message.
+    if found != stated and not _later(content.get("version")):
+        raise CheckpointError(
+            f"{path} is damaged: its weights and metadata have the checksum {found[:16]}…, the file states "
+            f"{stated!s:.16}…. Copy or download it again"
+        )
+    return found
+
+
+def _later(version: Any) -> bool:
+    return isinstance(version, int) and version > FORMAT_VERSION
 
 
 def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
     version = content.get("version")
-    if not isinstance(version, int) or version < 1:
-        raise CheckpointError(f"{path} has format version {version!r}; expected 1 to {FORMAT_VERSION}")
-    if version > FORMAT_VERSION:
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"{path} has format version {version!r:.40}; expected 1 to {FORMAT_VERSION}")
+    if _later(version):
         raise CheckpointError(
             f"{path} has format version {version}; this asecalc-mlip {__version__} reads up to {FORMAT_VERSION}. "
             "Upgrade the package: pip install -U asecalc-mlip"
@@ -218,44 +216,37 @@ def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_entries(content: dict[str, Any], path: Path) -> None:
-    for name, kind in _ENTRIES.items():
-        if name not in content:
-            raise CheckpointError(f"{path} has no entry {name!r}; a model file has {', '.join(_ENTRIES)}")
-        if not isinstance(content[name], kind):
-            raise CheckpointError(f"{path}: entry {name!r} is a {type(content[name]).__name__}, expected {kind}")
-    if not isinstance(content.get("reference"), (dict, type(None))):  # optional: files before 0.2 have none
-        raise CheckpointError(f"{path}: entry 'reference' is a {type(content['reference']).__name__}, expected a dict")
-    if content["architecture"] not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise CheckpointError(
-            f"{path} has the architecture {content['architecture']!r}; this version has {known}. Upgrade the package?"
-        )
-    if content["dtype"] not in ("float32", "float64"):
-        raise CheckpointError(f"{path} has the dtype {content['dtype']!r}; expected float32 or float64")
-    if content["units"] != UNITS:
-        raise CheckpointError(f"{path} is in the units {content['units']}; expected {UNITS}")
+def _potential(content: dict[str, Any], path: Path) -> Potential:
+    """Model of the content, which is checked; its shapes are compared with those stored before memory is taken."""
+    state = content["state_dict"]
+    try:
+        with Budget(sum(value.numel() for value in state.values())):
+            potential = build_potential(
+                content["architecture"],
+                content["hyperparameters"],
+                reference_energies={
+                    numbers_of[s]: energy for s, energy in content["reference_energies"]["values"].items()
+                },
+                scale=content["scale"],
+            )
+        potential.to(getattr(torch, content["dtype"]))
+        _check_kinds(potential.network.state_dict(), state)
+        potential.network.load_state_dict(state)
+        potential.eval().requires_grad_(False)
+        alone = potential.lone_atoms()
+    except _MISFIT as error:
+        raise CheckpointError(f"{path}: the model does not fit its own description: {error!s:.400}") from None
+    if potential.cutoff != content["cutoff"]:
+        raise CheckpointError(f"{path}: cutoff or elements do not fit its network and reference energies")
+    if not bool(torch.isfinite(alone).all()):
+        raise CheckpointError(f"{path}: the energy of a single atom is not finite; the training has diverged")
+    return potential
 
 
-def _check_weights(state: Mapping[str, Any], path: Path) -> None:
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{path}: weight {name!r} is a {type(value).__name__}, expected a tensor")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(f"{path}: weight {name!r} is not finite (NaN or inf); the training has diverged")
-
-
-def _check_plain(value: Any, name: str) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, (str, int)):
-                raise CheckpointError(f"{name} has the key {key!r}, a {type(key).__name__}; expected text")
-            _check_plain(item, f"{name}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_plain(item, f"{name}[{index}]")
-    elif type(value) not in (str, int, float, bool, type(None)):
-        raise CheckpointError(f"{name} is a {type(value).__name__}; only plain numbers, text, lists and dicts are kept")
+def _check_kinds(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+    for name, value in expected.items():
+        if name in state and state[name].dtype != value.dtype:
+            raise InputError(f"{name!r} is of {state[name].dtype}; expected {value.dtype}")
 
 
 def _card_text(model: LoadedModel) -> str:
@@ -270,6 +261,7 @@ def _card_text(model: LoadedModel) -> str:
         ("E0", f"{e0.get('method', 'not stated')}: {values} eV"),
         # Where they come from decides whether they describe single atoms.
         ("E0 source", str(e0.get("source", "not stated"))),
+        ("checksum", f"SHA-256 {model.checksum}" if model.checksum else "none: a file of format version 1"),
     ]
     if potential.direct_forces:
         lines.insert(1, ("forces", "direct (not the derivative of the energy)"))

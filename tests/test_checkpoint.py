@@ -70,11 +70,9 @@ def test_a_reference_that_is_none_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"reference\.a is a set"):
         save(tmp_path / "m.pt", make_potential("painn"), reference={"a": {1}})
     path = model_file(tmp_path)
-    content = torch.load(path, weights_only=True)
-    torch.save({**content, "reference": [1]}, path)
     with pytest.raises(CheckpointError, match="entry 'reference' is a list"):
-        load(path)
-    torch.save({**content, "reference": {"format": "later"}}, path)
+        load(changed(path, reference=[1]))
+    changed(path, reference={"format": "later"})
     assert "no reference" in describe(path)  # of a later version: the model itself is whole
 
 
@@ -131,12 +129,15 @@ def test_older_formats_pass_through_every_upgrade(tmp_path, monkeypatch):
 
 
 def changed(path, **entries):
+    """Change entries of a file, and its checksum with them."""
     content = torch.load(path, weights_only=True)
     for name, value in entries.items():
         if value is None:
             del content[name]
         else:
             content[name] = value
+    if "state_dict" in content:
+        content["checksum"] = checkpoint.checksum(content)
     torch.save(content, path)
     return path
 
@@ -174,11 +175,18 @@ def test_nan_weights_are_refused(tmp_path):
         next(potential.parameters())[0] = torch.nan
     with pytest.raises(CheckpointError, match="not finite"):
         save(tmp_path / "m.pt", potential)
-    content = torch.load(model_file(tmp_path), weights_only=True)
-    content["state_dict"]["embedding.weight"][3, 1] = torch.inf
-    torch.save(content, tmp_path / "m.pt")
+    state = torch.load(model_file(tmp_path), weights_only=True)["state_dict"]
+    state["embedding.weight"][3, 1] = torch.inf
     with pytest.raises(CheckpointError, match="'embedding.weight' is not finite"):
-        load(tmp_path / "m.pt")
+        load(changed(model_file(tmp_path), state_dict=state))
+
+
+def test_weights_beyond_all_measure_are_refused(tmp_path):
+    potential = make_potential("painn")
+    with torch.no_grad():
+        next(potential.parameters())[0] = 1e30
+    with pytest.raises(CheckpointError, match=r"reaches 1e\+30; energies of weights beyond 1e\+06 overflow"):
+        save(tmp_path / "m.pt", potential)
 
 
 class Bomb:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +29,11 @@ __all__ = [
     "trainable",
 ]
 
+# Å; and largest sizes, beyond those of any known model: a file or a slip of the pen must not take all memory or time.
+CUTOFFS = (0.1, 100.0)
+LARGEST = {"n_interactions": 64, "n_rbf": 512, "n_heads": 128, "n_exponentials": 512, "n_angular": 8}
+LARGEST_OTHER = 2048
+MOST_PARTS = 16
 # Those that a potential is made of, by name.
 ARCHITECTURES: dict[str, type[Network]] = {}
 # Allowed among the parts of a sum, but not alone: these have no weights.
@@ -151,8 +155,8 @@ _KEYS = {"architecture", "hyperparameters", "scale"}
 
 
 def _check_parts(parts: Any) -> None:
-    if not isinstance(parts, (list, tuple)) or len(parts) < 2:
-        raise InputError(f"a sum needs a list of two parts or more; there is {parts!r:.80}")
+    if not isinstance(parts, (list, tuple)) or not 2 <= len(parts) <= MOST_PARTS:
+        raise InputError(f"a sum needs a list of two parts or more, at most {MOST_PARTS}; there is {parts!r:.80}")
     for number, part in enumerate(parts):
         if not isinstance(part, Mapping) or "architecture" not in part or set(part) - _KEYS:
             raise InputError(f"part {number} of a sum is {part!r:.80}; expected {', '.join(sorted(_KEYS))}")
@@ -171,12 +175,14 @@ def _owners(names: Sequence[str]) -> str:
 
 def _check_size(what: str, name: str, value: Any) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if name == "cutoff" and not (number and 0 < value < math.inf):
-        raise InputError(f"{what} is {value!r}; expected a length above 0 Å, usually 4 to 7")
-    if name.startswith("n_") and not (number and isinstance(value, int) and value >= 1):
-        raise InputError(f"{what} is {value!r}; expected a whole number of at least 1")
+    shortest, longest = CUTOFFS
+    if name.endswith("cutoff") and not (number and shortest <= value <= longest):
+        raise InputError(f"{what} is {value!r:.40}; expected {shortest} to {longest} Å, usually 4 to 7")
+    most = LARGEST.get(name, LARGEST_OTHER)
+    if name.startswith("n_") and not (number and isinstance(value, int) and 1 <= value <= most):
+        raise InputError(f"{what} is {value!r:.40}; expected a whole number of 1 to {most}")
     if name == "direct_forces" and not isinstance(value, bool):
-        raise InputError(f"{what} is {value!r}; expected true or false")
+        raise InputError(f"{what} is {value!r:.40}; expected true or false")
 
 
 _MAKERS[Sum] = _sum_of
