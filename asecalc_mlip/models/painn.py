@@ -18,6 +18,7 @@ cheaper, but then they are the derivative of no energy.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from functools import partial
 from typing import Any
@@ -33,10 +34,14 @@ from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, re
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
 from asecalc_mlip.models.painn_hessian import painn_bytes, painn_hessian
 from asecalc_mlip.models.radial import BesselBasis, EnvelopedBasis, RadialBasisName, make_radial_basis
+from asecalc_mlip.models.tabulated import hermite_tables
 from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
 from asecalc_mlip.models.vector_head import VectorHead, norms
 
 __all__ = ["PaiNN"]
+
+# Largest error of a tabulated filter's derivative, relative to its largest value.
+_TABLE_TOLERANCE = 2e-7
 
 
 class PaiNNBlock(ctypes.Structure):
@@ -52,9 +57,9 @@ class PaiNNWeights(ctypes.Structure):
     """`Network` of kernels/painn.cpp."""
 
     _fields_ = [
-        *integers("features", "blocks", "radial", "basis", "hidden"),
+        *integers("features", "blocks", "radial", "basis", "nodes", "hidden"),
         *reals("cutoff"),
-        *pointers("embedding", "r1", "r1t", "r1b", "r2"),
+        *pointers("embedding", "first", "r1", "r1t", "r1b", "r2"),
         *reals("r2b"),
         ("block", ctypes.POINTER(PaiNNBlock)),
     ]
@@ -146,29 +151,7 @@ class PaiNN(Network):
 
     def packed(self) -> Packed:
         """Return the weights for kernels/painn.cpp."""
-        packer, basis, size = Packer(), self.radial.basis, self.n_features
-        filters = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
-        blocks = []
-        pairs: Any = zip(self.messages, self.mixings, strict=True)
-        for k, (message, mixing) in enumerate(pairs):
-            # The vectors are zero before the first block, so their third of filters and messages is not there.
-            rows, start = (3 if k else 2) * size, 3 * size * k
-            channels = mixing.channels.weight
-            fields = {"filters": filters[start : start + rows].t(), "c": channels.t(), "ct": channels}
-            fields |= with_bias("a1", message[0]) | with_bias("a2", message[2], rows)
-            fields |= with_bias("m1", mixing.context[0]) | with_bias("m2", mixing.context[2])
-            blocks.append(packer.struct(PaiNNBlock, **fields))
-        return packer.packed(
-            PaiNNWeights,
-            features=size,
-            blocks=len(blocks),
-            radial=basis.n_rbf + 1,
-            basis=int(isinstance(basis, BesselBasis)),
-            cutoff=float(self.cutoff),
-            embedding=self.embedding.weight,
-            block=blocks,
-            **readout_fields(self.readout),
-        )
+        return _packed(self)
 
     def _features(self, graph: AtomGraph, *, scalars_only: bool) -> tuple[Tensor, Tensor]:
         """With `scalars_only` the last block does not mix the vectors, which the energy does not need."""
@@ -212,3 +195,68 @@ class PaiNNMixing(nn.Module):
         a, b, c = self.context(torch.cat([q, norms(v)], dim=-1)).chunk(3, dim=-1)
         q = q + a + c * (v * u).sum(dim=1)
         return q, mu if scalars_only else mu + b[:, None, :] * u
+
+
+def _packed(network: PaiNN) -> Packed:
+    packer, basis, F = Packer(), network.radial.basis, network.n_features
+    numbers, nodes = _filter_numbers(network)
+    pairs: Any = list(zip(network.messages, network.mixings, strict=True))
+    blocks = []
+    for k, (message, mixing) in enumerate(pairs):
+        channels, last = mixing.channels.weight, k + 1 == len(pairs)
+        fields: dict[str, Any] = {"filters": numbers[k], "c": channels.t(), "ct": channels}
+        # x of the first block is a table; nobody reads the vectors after the last, so their factor b is not there.
+        fields |= dict.fromkeys(("a1", "a1t", "a1b", "a2", "a2t", "a2b"), 0)
+        if k:
+            fields |= with_bias("a1", message[0]) | with_bias("a2", message[2])
+        fields |= with_bias("m1", mixing.context[0]) | with_bias("m2", _scalars_first(mixing.context[2], last))
+        blocks.append(packer.struct(PaiNNBlock, **fields))
+    return packer.packed(
+        PaiNNWeights,
+        features=F,
+        blocks=len(blocks),
+        radial=basis.n_rbf + 1,
+        basis=int(isinstance(basis, BesselBasis)),
+        nodes=nodes,
+        cutoff=float(network.cutoff),
+        embedding=network.embedding.weight,
+        # The vectors are zero before the first block, so their third of filters and messages is not there.
+        first=pairs[0][0](network.embedding.weight)[:, : 2 * F],
+        block=blocks,
+        **readout_fields(network.readout),
+    )
+
+
+def _scalars_first(layer: nn.Linear, last: bool) -> nn.Linear:
+    """Return the layer that makes (a, b, c) as one that makes (a, c, b), in the last block (a, c)."""
+    made = copy.deepcopy(layer)
+    for name in ("weight", "bias"):
+        a, b, c = getattr(layer, name).detach().chunk(3)
+        setattr(made, name, nn.Parameter(torch.cat([a, c] if last else [a, c, b]), requires_grad=False))
+    return made
+
+
+def _filter_numbers(network: PaiNN) -> tuple[list[Tensor], int]:
+    """Numbers of which the kernel makes the filters of each block, by registers of features, and nodes of the tables.
+
+    In float32 tables, in float64, where they would take hundreds of megabytes, the weights of the radial functions.
+    """
+    dtype, F = network.filters.weight.dtype, network.n_features
+    exact = copy.deepcopy(network.filters).double().requires_grad_(False)
+    weights = torch.cat([exact.weight, exact.bias[:, None]], dim=1)
+    # The first block has no third part.
+    parts = [weights[3 * F * k : 3 * F * k + (3 if k else 2) * F] for k in range(network.n_blocks)]
+    if dtype == torch.float64:
+        return [_by_registers(part.t(), F, LANES[dtype]) for part in parts], 0
+    functions = [partial(_filters_of, network, part) for part in parts]
+    tables, nodes = hermite_tables(functions, network.cutoff, order=3, tolerance=_TABLE_TOLERANCE, first=65)
+    return [_by_registers(table.flatten(0, 1), F, LANES[dtype]).to(dtype) for table in tables], nodes
+
+
+def _filters_of(network: PaiNN, weights: Tensor, distances: Tensor) -> Tensor:
+    return nn.functional.linear(network.radial(distances), weights)
+
+
+def _by_registers(rows: Tensor, n_features: int, lanes: int) -> Tensor:
+    """(n, P F) → (F / lanes, n, P, lanes), so that numbers that are used together lie together."""
+    return rows.reshape(len(rows), -1, n_features // lanes, lanes).permute(2, 0, 1, 3)
