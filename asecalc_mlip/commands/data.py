@@ -46,6 +46,33 @@ def xtb(molecule: str, frames: int, temperature: float, output: str | None, prog
     echo_census(path)
 
 
+@data.command("atoms")
+@click.argument("elements", nargs=-1, required=True)
+@click.option("--level", default="PBE/def2-SVP", show_default=True, help="Functional and basis set, for PySCF.")
+@click.option("--dimers", type=click.IntRange(0, 200), default=0, show_default=True, help="Distances of each dimer.")
+@click.option("--longest", type=click.FloatRange(1, 20), default=6.0, show_default=True, help="Longest dimer, Å.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write; default: atoms_LEVEL.xyz.")
+@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+def atoms_command(
+    elements: tuple[str, ...], level: str, dimers: int, longest: float, output: str | None, progress: bool
+) -> None:
+    """Compute isolated atoms of ELEMENTS by PySCF, and with --dimers isolated dimers of each two.
+
+    Their energies are the E0 of a training at that level (model.isolated_atoms=FILE), and dimers show a model what two
+    atoms do alone. What was computed once is taken from a cache. Give the same command again to continue.
+
+    \b
+    Example:
+      asecalc data atoms H C O --level PBE/def2-SVP
+      asecalc data atoms H C O --dimers 30 -o far.xyz
+    """
+    from asecalc_mlip.teachers.atoms import write_atoms
+
+    target = output or f"atoms_{level.replace('/', '_')}.xyz"
+    write_atoms(elements, level, target, dimers=dimers, longest=longest, progress=progress)
+    click.echo(f"{target}: use it with model.isolated_atoms={target}")
+
+
 @data.command("convert")
 @click.argument("source")
 @click.argument("target")

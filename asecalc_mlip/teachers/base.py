@@ -1,0 +1,155 @@
+"""What a teacher is, and what it says of a structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from asecalc_mlip.errors import InputError
+
+__all__ = ["AseTeacher", "Failed", "Labels", "Teacher", "TeacherOptions", "labelled"]
+
+# eV/Å; a larger force is of nuclei on top of each other, or of a calculation that went wrong.
+LARGEST_FORCE = 1e4
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Electronic state of the structures, for teachers that have electrons.
+
+    Attributes
+    ----------
+    charge : int
+        Total charge, e.
+    multiplicity : int, optional
+        2S+1; None takes the lowest that the number of electrons allows.
+    """
+
+    charge: int = 0
+    multiplicity: int | None = None
+
+    def unpaired(self, atoms: Atoms) -> int:
+        """Return the number of unpaired electrons of a structure, 2S.
+
+        Raises
+        ------
+        InputError
+            For a multiplicity that the number of electrons does not allow.
+        """
+        electrons = int(atoms.numbers.sum()) - self.charge
+        if self.multiplicity is None:
+            return electrons % 2
+        if self.multiplicity < 1 or (electrons - self.multiplicity) % 2 == 0 or self.multiplicity > electrons + 1:
+            raise InputError(
+                f"{atoms.get_chemical_formula()} with charge {self.charge} has {electrons} electrons, which does not "
+                f"go with multiplicity {self.multiplicity}; check the charge, or give the multiplicity (2S+1)"
+            )
+        return self.multiplicity - 1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one structure.
+
+    Attributes
+    ----------
+    energy : float
+        eV.
+    forces : ndarray
+        (N, 3), eV/Å.
+    stress : ndarray or None
+        (3, 3), eV/Å³, ASE's sign; of structures that are periodic in three directions.
+    """
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a structure has no labels."""
+
+    reason: str
+
+
+class Teacher(Protocol):
+    """Something that labels structures."""
+
+    name: str
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what made the labels: name, settings, version; plain values for files and cards."""
+
+    def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
+        """Yield the labels of each structure, in order, as soon as they are there."""
+
+
+class AseTeacher:
+    """A teacher made of an ASE calculator, asked for one structure at a time.
+
+    Parameters
+    ----------
+    name : str
+    calculator : ase.calculators.calculator.Calculator
+    recipe : dict
+        Plain values; `name` is added.
+    """
+
+    def __init__(self, name: str, calculator: Calculator, recipe: dict[str, Any] | None = None):
+        self.name, self.calculator, self._recipe = name, calculator, recipe or {}
+
+    def recipe(self) -> dict[str, Any]:
+        """Return name, settings and version."""
+        return {"teacher": self.name, **self._recipe}
+
+    def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
+        """Yield the labels of each structure, in order."""
+        for atoms in structures:
+            yield self._one(atoms)
+
+    def _one(self, atoms: Atoms) -> Labels | Failed:
+        # A copy without constraints and old results; with no memory of the structure before, a label depends on its
+        # structure alone.
+        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        try:
+            self.calculator.reset()
+            bare.calc = self.calculator
+            energy = float(bare.get_potential_energy())
+            forces = np.array(bare.get_forces(), dtype=float)
+            stress = self._stress(bare)
+        except InputError:
+            raise
+        except Exception as error:  # programs raise their own kinds
+            return Failed(f"{type(error).__name__}: {error}")
+        return checked(Labels(energy, forces, stress))
+
+    def _stress(self, atoms: Atoms) -> np.ndarray | None:
+        if not (atoms.pbc.all() and "stress" in self.calculator.implemented_properties):
+            return None
+        return np.array(voigt_6_to_full_3x3_stress(atoms.get_stress()), dtype=float)
+
+
+def checked(labels: Labels) -> Labels | Failed:
+    """Return the labels, or why they cannot be meant."""
+    if not (np.isfinite(labels.energy) and np.isfinite(labels.forces).all()):
+        return Failed("energy or forces are not finite")
+    largest = float(np.abs(labels.forces).max(initial=0.0))
+    return Failed(f"a force of {largest:.3g} eV/Å") if largest > LARGEST_FORCE else labels
+
+
+def labelled(atoms: Atoms, labels: Labels) -> Atoms:
+    """Return a copy with labels in the names that readers look for: REF_energy, REF_forces, REF_stress."""
+    frame = atoms.copy()
+    frame.calc = None
+    frame.info["REF_energy"] = labels.energy
+    frame.arrays["REF_forces"] = labels.forces
+    if labels.stress is not None:
+        frame.info["REF_stress"] = labels.stress
+    return frame

@@ -1,0 +1,88 @@
+"""Label a list of structures by a teacher into a file that grows: resumable, with the failures beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from tqdm import tqdm
+
+from asecalc_mlip.data.label_files import open_label_file
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import append_text
+from asecalc_mlip.teachers.base import Failed, Labels, Teacher, labelled
+
+__all__ = ["failures_of", "label_structures"]
+
+
+def label_structures(
+    structures: Sequence[Atoms],
+    teacher: Teacher,
+    output: str | Path,
+    *,
+    recipe: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write structures with energies, forces and stress of a teacher, or continue such a file.
+
+    Each label is on the disk before the next begins. A structure that the teacher cannot label is left out; its number
+    and the reason are in ``NAME.failed.jsonl`` beside the file, and it is not tried again.
+
+    Parameters
+    ----------
+    structures : sequence of Atoms
+        The same ones, in the same order, when a file is continued.
+    teacher : Teacher
+    output : path
+        ``.xyz``, ``.extxyz`` or ``.db``; REF_energy (eV), REF_forces (eV/Å) and REF_stress (3×3, eV/Å³).
+    recipe : dict, optional
+        Plain values about the structures, written into each frame with what the teacher is.
+
+    Raises
+    ------
+    InputError
+        For a file of another recipe, and a disk that is full: the frames before are kept.
+    """
+    path = Path(output)
+    file = open_label_file(path, {**teacher.recipe(), **(recipe or {})})
+    failed = failures_of(path)
+    done = file.count() + len(failed)
+    if done > len(structures):
+        raise InputError(
+            f"{path} has {done} structures, more than the {len(structures)} to label; choose another output"
+        )
+    with tqdm(total=len(structures), initial=done, unit="label", disable=None if progress else True) as bar:
+        for number, (atoms, result) in _labels(structures, done, teacher):
+            if isinstance(result, Failed):
+                _record(path, number, atoms, result)
+            else:
+                file.append([labelled(atoms, result)])
+            bar.update()
+    return path
+
+
+def failures_of(path: str | Path) -> list[dict[str, Any]]:
+    """Return the structures that a file of labels lacks: ``number``, ``formula`` and ``reason`` of each."""
+    beside = _beside(Path(path))
+    if not beside.is_file():
+        return []
+    return [json.loads(line) for line in beside.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def _labels(
+    structures: Sequence[Atoms], done: int, teacher: Teacher
+) -> Iterator[tuple[int, tuple[Atoms, Labels | Failed]]]:
+    left = structures[done:]
+    return enumerate(zip(left, teacher.label(left), strict=True), start=done)
+
+
+def _record(path: Path, number: int, atoms: Atoms, failed: Failed) -> None:
+    entry = {"number": number, "formula": atoms.get_chemical_formula(), "reason": failed.reason}
+    append_text(_beside(path), json.dumps(entry) + "\n")
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.failed.jsonl")

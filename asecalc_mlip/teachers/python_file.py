@@ -1,0 +1,54 @@
+"""An ASE calculator from a user's Python file as a teacher."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from ase.calculators.calculator import BaseCalculator
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import sha256_of
+from asecalc_mlip.teachers.base import AseTeacher
+
+__all__ = ["from_python_file"]
+
+
+def from_python_file(path: Path, name: str = "calculator") -> AseTeacher:
+    """Run a Python file and take the calculator of that name from it.
+
+    Parameters
+    ----------
+    path : Path
+        Python source. It is executed: take files only of people you trust.
+    name : str
+        A calculator, or a function without arguments that returns one.
+
+    Raises
+    ------
+    InputError
+        Where the file is not there, fails, or has no such calculator.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the teacher FILE.py:NAME takes an ASE calculator from a Python file")
+    spec = importlib.util.spec_from_file_location(f"_teacher_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, name, None)
+        calculator = found if found is None or isinstance(found, BaseCalculator) else found()
+    except Exception as error:
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(calculator, BaseCalculator):
+        there = ", ".join(k for k, v in vars(module).items() if isinstance(v, BaseCalculator)) or "none"
+        raise InputError(
+            f"{path} has no ASE calculator {name!r} (calculators there: {there}); define {name} = SomeCalculator(…), "
+            f"or a function {name}() that returns one"
+        )
+    recipe = {"teacher_sha256": f"x{sha256_of(path)[:16]}", "calculator": type(calculator).__name__}
+    return AseTeacher(f"{path.name}:{name}", calculator, recipe)

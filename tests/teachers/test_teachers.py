@@ -1,0 +1,147 @@
+"""Teachers: what they say of a structure, what they are called, and files that go on."""
+
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+
+from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.teachers import Failed, Labels, TeacherOptions, open_teacher
+from asecalc_mlip.teachers.base import AseTeacher
+from asecalc_mlip.teachers.labelling import failures_of, label_structures
+from asecalc_mlip.teachers.structures import isolated_atoms, isolated_dimers
+
+
+def _argon(distance: float = 3.8) -> Atoms:
+    return Atoms("Ar2", [[0, 0, 0], [0, 0, distance]])
+
+
+def _teacher(**settings) -> AseTeacher:
+    return AseTeacher("lj", LennardJones(epsilon=0.01, sigma=3.4, rc=12.0, **settings), {"version": 1})
+
+
+def test_labels_of_an_ase_calculator_are_its_own():
+    atoms = _argon()
+    (found,) = _teacher().label([atoms])
+    atoms.calc = LennardJones(epsilon=0.01, sigma=3.4, rc=12.0)
+    assert found.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-14)
+    np.testing.assert_allclose(found.forces, atoms.get_forces(), atol=1e-14)
+    assert found.stress is None
+
+
+def test_stress_of_a_crystal_is_a_symmetric_matrix():
+    crystal = bulk("Cu", cubic=True)
+    crystal.rattle(0.05, seed=0)
+    (found,) = AseTeacher("emt", EMT()).label([crystal])
+    crystal.calc = EMT()
+    np.testing.assert_allclose(found.stress, crystal.get_stress(voigt=False), atol=1e-12)
+
+
+def test_a_label_that_fails_is_recorded_and_not_tried_again(tmp_path):
+    class Picky(LennardJones):
+        asked = 0
+
+        def calculate(self, atoms=None, properties=None, system_changes=()):
+            Picky.asked += 1
+            if atoms.get_distance(0, 1) < 1.0:
+                raise RuntimeError("no convergence")
+            super().calculate(atoms, properties, system_changes)
+
+    teacher = AseTeacher("picky", Picky(epsilon=0.01, sigma=3.4, rc=12.0))
+    path = tmp_path / "labels.xyz"
+    structures = [_argon(d) for d in (3.6, 0.5, 4.0)]
+    for _ in range(2):
+        label_structures(structures, teacher, path, progress=False)
+        assert [len(a) for a in read_frames(path)] == [2, 2]
+        assert failures_of(path) == [{"number": 1, "formula": "Ar2", "reason": "RuntimeError: no convergence"}]
+    assert Picky.asked == 3
+
+
+def test_a_file_that_was_cut_off_goes_on_to_the_same_bytes(tmp_path):
+    structures = [_argon(d) for d in np.linspace(3.3, 6.0, 6)]
+    whole = label_structures(structures, _teacher(), tmp_path / "whole.xyz", progress=False).read_bytes()
+    cut = tmp_path / "cut.xyz"
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert label_structures(structures, _teacher(), cut, progress=False).read_bytes() == whole
+
+
+def test_a_file_of_another_teacher_is_refused(tmp_path):
+    path = label_structures([_argon()], _teacher(), tmp_path / "labels.xyz", progress=False)
+    other = AseTeacher("lj", LennardJones(), {"version": 2})
+    with pytest.raises(InputError, match="another recipe"):
+        label_structures([_argon(), _argon()], other, path, progress=False)
+
+
+def test_absurd_forces_and_no_numbers_are_failures():
+    (hot,) = _teacher().label([_argon(0.05)])
+    assert isinstance(hot, Failed) and "eV/Å" in hot.reason
+
+
+@pytest.mark.parametrize("name", ["xtb:GFN9", "nothing:here", "missing.pt", "missing.py:calculator", "pyscf:PBE"])
+def test_names_that_say_nothing_are_refused_with_advice(name):
+    with pytest.raises(InputError):
+        open_teacher(name)
+
+
+def test_a_calculator_of_a_python_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from ase.calculators.lj import LennardJones\n"
+        "calculator = LennardJones(epsilon=0.01, sigma=3.4, rc=12.0)\n"
+        "def made():\n    return LennardJones(epsilon=0.02, sigma=3.4, rc=12.0)\n"
+    )
+    one, two = (next(iter(open_teacher(f"{file}{name}").label([_argon()]))) for name in ("", ":made"))
+    assert two.energy == pytest.approx(2 * one.energy)
+    with pytest.raises(InputError, match="no ASE calculator 'other'"):
+        open_teacher(f"{file}:other")
+
+
+def test_a_model_file_labels_in_batches_and_names_its_checksum():
+    teacher = open_teacher("aspirin.pt")
+    atoms = [molecule("CH3COOH"), molecule("CH3CH2OH")]
+    found = list(teacher.label(atoms))
+    assert all(isinstance(labels, Labels) for labels in found)
+    atoms[0].calc = teacher.calculator
+    assert found[0].energy == pytest.approx(atoms[0].get_potential_energy(), abs=1e-3)
+    assert teacher.recipe()["teacher_sha256"].startswith("x")
+    with pytest.raises(InputError):
+        list(teacher.label([bulk("Cu")]))
+
+
+def test_spin_that_the_electrons_do_not_allow_is_refused():
+    with pytest.raises(InputError, match="multiplicity 2"):
+        TeacherOptions(multiplicity=2).unpaired(molecule("H2O"))
+    assert TeacherOptions().unpaired(molecule("OH")) == 1
+
+
+def test_xtb_labels_molecules_and_radicals_of_one_file():
+    pytest.importorskip("tblite")
+    found = list(open_teacher("xtb").label([molecule("H2O"), molecule("OH"), molecule("H2O")]))
+    assert found[0].energy == found[2].energy and found[1].energy > found[0].energy
+
+
+def test_isolated_structures_reach_from_overlap_to_the_cutoff():
+    assert [len(a) for a in isolated_atoms([8, 1])] == [1, 1]
+    frames = isolated_dimers([1, 8], 7, 5.0)
+    assert len(frames) == 21
+    distances = [a.get_distance(0, 1) for a in frames[:7]]
+    assert distances[0] == pytest.approx(0.2 * 0.62, abs=1e-3) and distances[-1] == 5.0
+    assert {a.info["config_type"] for a in frames} == {"IsolatedDimer"}
+
+
+def test_pyscf_dimer_of_hydrogen(tmp_path, monkeypatch):
+    pytest.importorskip("pyscf")
+    from asecalc_mlip.teachers import atoms as module
+
+    monkeypatch.setattr(module, "cache_folder", lambda: tmp_path)
+    path = module.write_atoms(["H"], "PBE/def2-SVP", tmp_path / "h.xyz", dimers=4, longest=1.5, progress=False)
+    atom, *pairs = read_frames(path)
+    energies = [p.info["energy"] - 2 * atom.info["energy"] for p in pairs]
+    # PBE/def2-SVP: H-H -4.4 eV at 0.75 Å; a wall inside, a bound pair outside.
+    assert energies[0] > 30 and -4.5 < min(energies) < -1.0
+    assert len(json.loads(next((tmp_path / "atoms").iterdir()).read_text())) == 5
