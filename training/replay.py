@@ -22,8 +22,8 @@ from ase.data import chemical_symbols
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import census, has_label
 from asecalc_mlip.data.errors import Errors, evaluate_frames
-from asecalc_mlip.data.plausibility import CLOSE, closest_contact
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.data.structure_checks import CLOSE, closest_contact
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.zoo import find

@@ -14,10 +14,16 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.data.bonds import check_bonds
+from asecalc_mlip.data.consistency import check_agreement
+from asecalc_mlip.data.label_checks import check_constants, check_extensive, check_rivals
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom, unused_names
-from asecalc_mlip.data.plausibility import Problem, check_energies, check_forces, check_stresses, check_structures
+from asecalc_mlip.data.plausibility import Problem, check_energies, check_forces, check_stresses
+from asecalc_mlip.data.structure_checks import check_structures
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.units import LABELS
+
+CHECKS = (check_structures, check_energies, check_forces, check_stresses, check_constants, check_rivals)
+PHYSICS = (check_bonds, check_extensive, check_agreement)
 
 
 @dataclass(frozen=True)
@@ -155,10 +161,15 @@ def census(frames: Sequence[Atoms]) -> Census:
     numbers = Counter(int(z) for atoms in frames for z in atoms.numbers)
     problems: list[Problem] = []
     warnings = _mixed_keys(frames)
-    for check in (check_structures, check_energies, check_forces, check_stresses, check_bonds):
+    for check in CHECKS:
         found, told = check(frames)
         problems += found
         warnings += told
+    if not any(problem.size_only is False for problem in problems):  # else there is nothing to compare
+        for check in PHYSICS:
+            found, told = check(frames)
+            problems += found
+            warnings += told
     return Census(
         n_frames=len(frames),
         counts={label: len(frames) - len(absent[label]) for label in LABELS},

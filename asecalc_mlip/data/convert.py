@@ -16,7 +16,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import replacing
 
-BOOKKEEPING = ("frame_file", "frame_index", "label_keys")
+BOOKKEEPING = ("frame_file", "frame_index", "label_keys", "label_rivals")
 
 
 def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, **options: Any) -> Census:

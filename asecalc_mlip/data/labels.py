@@ -28,6 +28,7 @@ NAMES = {"energy": ENERGY_NAMES, "forces": FORCES_NAMES, "stress": STRESS_NAMES 
 NO_LABELS = ("temperature", "time", "frame", "md17", "weight", "charge", "spin", "lattice")
 # Å between an atom and its images; no crystal has its nearest neighbours that far.
 ISOLATED = 8.0
+FLAT = 0.3  # Å
 
 
 def canonical(
@@ -52,6 +53,11 @@ def canonical(
     stores = _stores(atoms)
     atoms.calc = None
     found: dict[str, Hit | None] = {label: _find(stores, keys.get(label), NAMES[label]) for label in LABELS}
+    rivals = {
+        label: name
+        for label in ("energy", "forces")
+        if not keys.get(label) and (name := _rival(stores, found[label], NAMES[label]))
+    }
     _detach(atoms, stores, found)
     if length != 1.0:
         atoms.set_cell(atoms.cell * length, scale_atoms=False)
@@ -64,6 +70,8 @@ def canonical(
     if (hit := found["stress"]) is not None:
         atoms.info["stress"] = _stress(atoms, hit[1], hit[2], energy, stress)
     atoms.info["label_keys"] = used
+    if rivals:
+        atoms.info["label_rivals"] = rivals
     return atoms
 
 
@@ -100,6 +108,21 @@ def is_isolated_atom(atoms: Atoms) -> bool:
     return not bool(((lengths > 0) & (lengths <= ISOLATED)).any())  # a missing lattice vector is no image
 
 
+def broken_cell(atoms: Atoms) -> str | None:
+    """Say what is wrong with the cell of a periodic frame; None: nothing, or it is an isolated atom."""
+    if not atoms.pbc.any() or is_isolated_atom(atoms):
+        return None
+    vectors = atoms.cell.array[atoms.pbc]
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not lengths.all():
+        return "is periodic without a lattice vector there: complete its cell"
+    # The planes of a lattice are further apart than this in any crystal.
+    heights = np.linalg.svd(vectors, compute_uv=False)[-1]
+    if heights < FLAT or np.linalg.svd(vectors / lengths[:, None], compute_uv=False)[-1] < 1e-3:
+        return f"has a cell without volume (its flattest direction is {heights:.2g} Å thick): correct its lattice"
+    return None
+
+
 def _numbers(value: Any) -> int:
     """How many real numbers with fractions a value has; integers and words are no labels."""
     array = np.asarray(value) if isinstance(value, (float, list, tuple, np.ndarray, np.generic)) else np.zeros(0)
@@ -124,6 +147,23 @@ def _find(stores: dict[str, dict[str, Any]], key: str | None, names: tuple[str, 
                 if value is not None and (candidate == name or (not key and candidate.lower() == name)):
                     return store, candidate, value
     return None
+
+
+def _rival(stores: dict[str, dict[str, Any]], taken: Hit | None, names: tuple[str, ...]) -> str | None:
+    """Return another usual name under which a frame has other values than those that are taken."""
+    if taken is None:
+        return None
+    for store, content in stores.items():
+        for name, value in content.items():
+            usual = name.lower() in names and name.lower() != "free_energy"
+            if usual and (store, name) != taken[:2] and _numbers(value) and _unlike(value, taken[2]):
+                return name if store != "calculator" else f"{name} of the calculator"
+    return None
+
+
+def _unlike(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    return a.size != b.size or not np.allclose(a.reshape(-1), b.reshape(-1), rtol=1e-6, atol=1e-3)
 
 
 def _detach(atoms: Atoms, stores: dict[str, dict[str, Any]], found: dict[str, Hit | None]) -> None:

@@ -1,0 +1,103 @@
+"""Checks of labels that need no physics: all the same, two that disagree, energies per atom, lopsided stresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom
+from asecalc_mlip.data.plausibility import Found, Problem, robust_fit
+from asecalc_mlip.units import LABELS, Label
+
+__all__ = ["check_constants", "check_extensive", "check_rivals"]
+
+LEAST_FRAMES = 10
+# How much better, relative to their size, energies fit the composition when they are taken for energies per atom.
+BETTER = 5.0
+ASYMMETRY = 0.02
+
+
+def check_constants(frames: Sequence[Atoms]) -> Found:
+    """Look for labels that are the same in every frame, and stresses that are no symmetric tensors."""
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    several = [(i, atoms) for i, atoms in enumerate(frames) if len(atoms) > 1]
+    for label in LABELS:
+        values = [(i, a, _value(a, label)) for i, a in several if _value(a, label) is not None]
+        if len(values) >= 3 and _same(values):
+            text = f"the {label} of all {len(values)} frames {'is' if label != 'forces' else 'are'} the same, "
+            size = float(np.abs(values[0][2]).max())
+            problems.append(Problem(label, f"{text}{size:g}: the file holds no real {label}", size_only=False))
+    for i, atoms in several:
+        stress = atoms.info.get("stress")
+        if stress is not None and np.abs(stress - stress.T).max() > ASYMMETRY * np.abs(stress).max() + 1e-5:
+            text = f"the stress of {frame_name(atoms, i)} is not symmetric: nine numbers in another order?"
+            problems.append(Problem("stress", text))
+            break
+    silent = [(i, a) for i, a in several if "forces" in a.arrays and not a.pbc.any() and not a.arrays["forces"].any()]
+    if silent and len(silent) < len(several):
+        names = ", ".join(frame_name(a, i) for i, a in silent[:5])
+        warnings.append(f"{len(silent)} molecules have forces that are exactly zero: {names}")
+    return problems, warnings
+
+
+def check_rivals(frames: Sequence[Atoms]) -> Found:
+    """Tell frames that have a label under two names with unlike values, of which one was taken."""
+    warnings: list[str] = []
+    for label in ("energy", "forces"):
+        found = [(i, a, a.info["label_rivals"][label]) for i, a in enumerate(frames) if _rival(a, label)]
+        if found:
+            i, atoms, name = found[0]
+            taken = atoms.info.get("label_keys", {}).get(label, label)
+            warnings.append(
+                f"{len(found)} frames have another {label} as {name}, which differs from {taken}, e.g. "
+                f"{frame_name(atoms, i)}: {taken} is taken; to choose, name it with {label}_key"
+            )
+    return [], warnings
+
+
+def check_extensive(frames: Sequence[Atoms]) -> Found:
+    """Look for energies that are per atom: they follow the composition without the number of atoms."""
+    some = [a for a in frames if "energy" in a.info and np.isfinite(a.info["energy"]) and not is_isolated_atom(a)]
+    sizes = np.array([len(atoms) for atoms in some], dtype=float)
+    if len(some) < LEAST_FRAMES or sizes.max() < 1.5 * sizes.min():
+        return [], []
+    energies = np.array([atoms.info["energy"] for atoms in some])
+    total = _relative(some, energies, energies / sizes)
+    each = _relative(some, energies * sizes, energies)
+    if each * BETTER > total:
+        return [], []
+    text = (
+        "energies do not grow with the number of atoms: they seem to be per atom. Multiply each by its number of atoms"
+    )
+    return [Problem("energy", text)], []
+
+
+def _relative(frames: Sequence[Atoms], energies: np.ndarray, per_atom: np.ndarray) -> float:
+    """Typical distance from the fit by composition, relative to the typical energy per atom."""
+    scale = float(np.median(np.abs(per_atom)))
+    return float(np.median(np.abs(robust_fit(frames, energies)))) / max(scale, 1e-12)
+
+
+def _value(atoms: Atoms, label: Label) -> np.ndarray | None:
+    value = atoms.arrays.get("forces") if label == "forces" else atoms.info.get(label)
+    return None if value is None else np.asarray(value, dtype=float)
+
+
+def _same(values: Sequence[tuple[int, Atoms, np.ndarray]]) -> bool:
+    first = values[0][2]
+    if not all(value.shape == first.shape and np.array_equal(value, first) for _, _, value in values[1:]):
+        return False
+    positions = [atoms.positions for _, atoms, _ in values]
+    cells = [atoms.cell.array for _, atoms, _ in values]
+    # One structure many times has one label.
+    return not (
+        all(np.array_equal(positions[0], other) if positions[0].shape == other.shape else False for other in positions)
+        and all(np.array_equal(cells[0], other) for other in cells)
+    )
+
+
+def _rival(atoms: Atoms, label: str) -> bool:
+    return label in atoms.info.get("label_rivals", {})
