@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Subset
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_json
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import Potential
 from asecalc_mlip.neighbors.lists import neighbor_list
 from training.samplers import EpochSampler, MixedSampler
@@ -36,6 +37,7 @@ __all__ = [
     "graph_from_batch",
     "make_sample",
     "make_split",
+    "validation_frames",
     "weights_digest",
 ]
 
@@ -76,20 +78,30 @@ class Split:
         return split
 
 
-def make_split(n_frames: int, n_train: int | None, n_val: int, *, seed: int) -> Split:
+def validation_frames(n_frames: int, n_train: int | None = None) -> int:
+    """Return how many frames to validate on where nobody says so.
+
+    A tenth, at least 10 (a quarter of fewer than 40), at most 50 and what `n_train` leaves.
+    """
+    found = min(50, max(n_frames // 10, min(10, n_frames // 4), 1))
+    return found if n_train is None else max(1, min(found, n_frames - n_train))
+
+
+def make_split(n_frames: int, n_train: int | None, n_val: int | None, *, seed: int) -> Split:
     """Draw a split of `n_frames` frames; what training and validation leave over is for testing."""
     if n_frames < 2:
         raise DataError(f"a training needs 2 frames or more, one of them to validate on; the data have {n_frames}")
+    if n_val is None:
+        n_val = validation_frames(n_frames, n_train)
+        LOGGER.info(f"data.n_val is not given: {n_val} of {n_frames} frames are to validate on")
+    advice = f"data.n_val={max(1, n_frames // 10)}, for example"
     if n_train is None and n_val >= n_frames:
-        raise DataError(
-            f"{n_frames} frames do not fit n_val {n_val}, which leaves none to train on: "
-            f"data.n_val={max(1, n_frames // 10)}, for example"
-        )
+        raise DataError(f"{n_frames} frames do not fit n_val {n_val}, which leaves none to train on: {advice}")
     n_train = n_frames - n_val if n_train is None else n_train
     if n_train < 1 or n_val < 1 or n_train + n_val > n_frames:
         raise DataError(
             f"n_train {n_train} and n_val {n_val} do not fit {n_frames} frames; both must be at least 1 and together "
-            f"at most the number of frames: data.n_val={max(1, n_frames // 10)}, for example"
+            f"at most the number of frames: {advice}"
         )
     order = np.random.default_rng(seed).permutation(n_frames).tolist()
     return Split(sorted(order[:n_train]), sorted(order[n_train : n_train + n_val]), sorted(order[n_train + n_val :]))

@@ -36,6 +36,7 @@ from asecalc_mlip.models import (
 from asecalc_mlip.models.sum import Sum
 from training.base_model import check_base
 from training.config import LossConfig, ModelConfig, TrainConfig
+from training.data import frame_weight
 from training.reference_energies import ReferenceEnergies, reference_energies
 
 __all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
@@ -96,13 +97,20 @@ def make_start(config: TrainConfig, frames: Sequence[Atoms], atoms: Sequence[Ato
     if prior:
         known.append(core_potential(elements))
     rest = without_energies_of(known, frames, config.run.device)
-    e0, shift = _reference_energies(config, rest, base, atoms)
+    e0, shift = _reference_energies(config, _with_weight(config, rest), base, atoms)
     # Weights must not depend on what was drawn before.
     pl.seed_everything(config.run.seed, verbose=False)
     potential = _build(config, known, e0.values, has_base=base is not None, scale=_scale(rest, config.loss))
     if settings.delta_frozen and isinstance(potential.network, Sum):
         potential.network.parts[1:].requires_grad_(False)
     return Start(potential, e0, base, known, shift, prior)
+
+
+def _with_weight(config: TrainConfig, frames: list[Atoms]) -> list[Atoms]:
+    """Leave out frames that have no weight in the loss, where every element is in the others too."""
+    some = [atoms for atoms in frames if frame_weight(atoms, config.data.weights) > 0]
+    elements = {int(z) for atoms in some for z in atoms.numbers}
+    return some if all(elements.issuperset(atoms.numbers.tolist()) for atoms in frames) else frames
 
 
 def energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str = "cpu") -> list[dict[str, Any]]:

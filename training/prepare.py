@@ -179,7 +179,7 @@ _FREE = {
     "run.name",
     "run.licence",
 }
-_FREE |= {"run.early_stop", "data.test", "data.source", "data.level_of_theory"}
+_FREE |= {"run.early_stop", "data.test", "data.trust", "data.source", "data.level_of_theory"}
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from asecalc_mlip.data.plausibility import far_energies
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 
@@ -192,8 +193,17 @@ def least_squares(
     return dict(zip(elements, solution.tolist(), strict=True)), int(rank)
 
 
-def _fit(frames: Sequence[Atoms], known: Mapping[int, float]) -> ReferenceEnergies:
+def _without_outliers(frames: Sequence[Atoms]) -> list[Atoms]:
+    """Leave out frames whose energies are far from the rest, where every element is in the others too."""
+    odd = set(far_energies(frames))
+    rest = [atoms for k, atoms in enumerate(frames) if k not in odd]
+    kept = {int(z) for atoms in rest for z in atoms.numbers}
+    return rest + [frames[k] for k in sorted(odd) if not kept.issuperset(frames[k].numbers.tolist())]
+
+
+def _fit(every: Sequence[Atoms], known: Mapping[int, float]) -> ReferenceEnergies:
     """Fit the elements without an isolated atom by least squares."""
+    frames = _without_outliers(every)
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     free = [z for z in elements if z not in known]
     energies = np.array([atoms.info["energy"] for atoms in frames])
@@ -203,7 +213,8 @@ def _fit(frames: Sequence[Atoms], known: Mapping[int, float]) -> ReferenceEnergi
     fitted, rank = least_squares(frames, energies, free) if free else ({}, 0)
     if free:
         of = f" for {_symbols(free)}" if known else ""
-        parts.append(f"least squares on {len(frames)} energies{of}")
+        left = f", without {len(every) - len(frames)} that are far from the rest" if len(every) > len(frames) else ""
+        parts.append(f"least squares on {len(frames)} energies{of}{left}")
     if rank < len(free):
         parts.append(
             f"the compositions fix only {rank} of {len(free)} values, of which the smallest were taken: "

@@ -106,7 +106,9 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
 
 def _check(config: TrainConfig, frames: Sequence[Atoms], path: Path, start: Start) -> None:
     if config.finetune.replay > 0:
-        census(frames).require(label_weights(config.loss), allow_implausible=large_labels(path, frames))
+        census(frames).require(
+            label_weights(config.loss), allow_implausible=config.data.trust or large_labels(path, frames)
+        )
     known = start.potential.elements
     if absent := sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known}):
         allowed = ", ".join(chemical_symbols[z] for z in known)

@@ -42,8 +42,9 @@ class DataConfig:
     """File of test frames, for the errors in the card; None takes the frames that the split leaves over, if any."""
     n_train: int | None = None
     """Number of training frames; None takes all that are not for validation, which leaves none for a test."""
-    n_val: int = 50
-    """Number of validation frames, for the schedule, early stopping and the choice of the best weights."""
+    n_val: int | None = None
+    """Number of validation frames, for the schedule, early stopping and the choice of the best weights; None takes a
+    tenth, at least 10 (a quarter of fewer than 40) and at most 50."""
     split_seed: int = 0
     """Seed of the random split."""
     split_file: str | None = None
@@ -68,6 +69,8 @@ class DataConfig:
     """Level of theory of the labels, for the card."""
     source: str = "not stated"
     """Origin, citation and licence of the data, for the card."""
+    trust: bool = False
+    """Train on labels of implausible size and on labels that contradict each other; they are told all the same."""
     weights: dict[str, float] = field(default_factory=dict)
     """Factor on the loss of frames by their `config_type`, e.g. {liquid: 2, default: 1}; `default` is for all others,
     1 if not given."""
@@ -266,7 +269,7 @@ SECTIONS: dict[str, type] = {
 # What a value must be; sections other than these hold what any number or text may be.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.n_train": (lambda v: v >= 1, "at least 1"),
-    "data.n_val": (lambda v: v >= 1, "at least 1"),
+    "data.n_val": (lambda v: v >= 1, "at least 1, or null for a tenth of the frames"),
     "data.split_seed": (lambda v: v >= 0, "0 or more"),
     "optimizer.lr": (lambda v: v > 0, "above 0"),
     "optimizer.weight_decay": (lambda v: v >= 0, "0 or more"),

@@ -5,7 +5,7 @@ Frames of one isolated atom are E0s and have no part in the division.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import load
-from asecalc_mlip.data.census import census, has_label
-from asecalc_mlip.data.labels import is_isolated_atom
+from asecalc_mlip.data.census import Census, census, has_label
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.data.structure_checks import shared_structures
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
 from training.config import DataConfig, TrainConfig, label_weights
@@ -26,6 +27,8 @@ from training.pretrain import LABELLED, label_sources, large_labels
 from training.replay import find_old_data
 
 __all__ = ["check_test", "isolated_atoms", "read_structures", "split_frames"]
+
+MOST_SHARED = 0.5  # of a test file, in the training set
 
 
 def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
@@ -48,7 +51,11 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     LOGGER.info(f"{name}: {counts}")
     for text in counts.warnings:
         LOGGER.warning(text)
-    counts.require(label_weights(config.loss), allow_implausible=large_labels(name, structures))
+    allowed = data.trust or large_labels(name, structures)
+    if allowed is True:
+        for problem in counts.problems:
+            LOGGER.warning(f"{problem.text} (data.trust is set)")
+    _require(counts, label_weights(config.loss), allowed)
     check_weights(structures, data.weights)
     hint_of_stress(counts, structures, config.loss)
     return frames, split
@@ -109,10 +116,36 @@ def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
         keys = {key: name for key, name in config.data.reading().items() if key.endswith("_key") and name}
         looked = f"looked for under {', '.join(f'{k} {v}' for k, v in keys.items())}" if keys else "of any usual name"
         raise DataError(f"{config.data.test} has no labels {looked} ({found}); data.test is read as data.train is")
+    _check_shared(config, training, frames)
     known = {int(z) for atoms in training for z in atoms.numbers}
     absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})
     if absent:
         raise DataError(f"{config.data.test} has {', '.join(absent)}, which no training frame has; leave them out")
+
+
+def _require(counts: Census, weights: Mapping[str, float], allowed: bool | tuple[str, ...]) -> None:
+    """Refuse what cannot be right, with the way to go on all the same where there is one."""
+    try:
+        counts.require(weights, allow_implausible=allowed)
+    except DataError as error:
+        if any(problem.text == str(error) and problem.size_only for problem in counts.problems):
+            raise DataError(f"{error}. If the labels are right as they are: data.trust=true (--trust-data)") from None
+        raise
+
+
+def _check_shared(config: TrainConfig, training: Sequence[Atoms], frames: Sequence[Atoms]) -> None:
+    """Tell a test file that holds structures of the training set, and refuse one that holds little else."""
+    shared = shared_structures(training, frames)
+    if not shared:
+        return
+    i, j = shared[0]
+    text = (
+        f"{len(shared)} of {len(frames)} frames of {config.data.test} are in the training set too, e.g. "
+        f"{frame_name(frames[j], j)} is {frame_name(training[i], i)}: errors on them say nothing about other structures"
+    )
+    if len(shared) > MOST_SHARED * len(frames) and not config.data.trust:
+        raise DataError(f"{text}. Name another data.test, or none; to go on all the same: data.trust=true")
+    LOGGER.warning(text)
 
 
 def _structures(frames: Sequence[Atoms]) -> list[Atoms]:

@@ -39,6 +39,8 @@ __all__ = [
 CONTACTS = "asecalc-mlip contact reference"
 # A mean over more frames is no better for a comparison with a run, and takes long.
 MOST_FRAMES = 2000
+# Mean g(r) over matter of more elements than these are those of no system, and there are thousands of them.
+MOST_ELEMENTS = 12
 # Temperatures that differ by more than this share are no longer one temperature.
 ONE_TEMPERATURE = 0.05
 
@@ -156,14 +158,17 @@ def make_reference(
         raise InputError("all frames are isolated atoms, which have no distances: a reference needs structures")
     some, span = _spread(frames, most), temperatures_K or stated_temperatures(frames)
     made: Reference
-    if all(atoms.pbc.all() and atoms.cell.rank == 3 for atoms in frames):
+    elements = {int(z) for atoms in frames for z in atoms.numbers}
+    if len(elements) <= MOST_ELEMENTS and all(atoms.pbc.all() and atoms.cell.rank == 3 for atoms in frames):
         kind = kind or ("solid" if span and span[1] <= (1 + ONE_TEMPERATURE) * span[0] else "liquid")
         options: dict[str, Any] = {"group_by": group_by, "temperature_K": temperature_K, "protocol": protocol}
         made = PeriodicReference.from_frames(some, source, kind=kind, **options, **bins)
     else:
         given = {"kind": kind, "group_by": group_by, "temperature_K": temperature_K, "protocol": protocol}
         if named := [name for name, value in given.items() if value is not None]:
-            raise InputError(f"{', '.join(named)}: for periodic frames only, which these are not; leave it out")
+            raise InputError(
+                f"{', '.join(named)}: for periodic frames of at most {MOST_ELEMENTS} elements only; leave it out"
+            )
         one = len({(atoms.numbers.tobytes(), atoms.pbc.any()) for atoms in frames}) == 1 and not frames[0].pbc.any()
         made = MoleculeReference.from_frames(some, source, **bins) if one else ContactReference(n_frames=len(frames))
     closest = made.closest if made.closest and len(some) == len(frames) else shortest_by_pair(frames)

@@ -9,13 +9,17 @@ import click
 from asecalc_mlip.commands.common import existing, own_training, settings, written
 
 SETTINGS = "[CONFIG.yaml...] [KEY=VALUE...]"
+trust_option = click.option(
+    "--trust-data", is_flag=True, help="Train on labels that seem wrong; the same as data.trust=true."
+)
 
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
 @click.option("--defaults", is_flag=True, help="Print every setting with its default and its meaning.")
+@trust_option
 @click.pass_context
-def train(context: click.Context, arguments: tuple[str, ...], defaults: bool) -> None:
+def train(context: click.Context, arguments: tuple[str, ...], defaults: bool, trust_data: bool) -> None:
     """Train a model.
 
     CONFIG files and KEY=VALUE pairs are merged from left to right over the defaults, which --defaults prints. Only
@@ -32,7 +36,7 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool) ->
 
         click.echo(explain())
         return
-    configs, overrides = _given(context, arguments)
+    configs, overrides = _given(context, arguments, trust_data)
     from training.main import train as run
 
     run(configs, overrides)
@@ -40,8 +44,9 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool) ->
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
+@trust_option
 @click.pass_context
-def pretrain(context: click.Context, arguments: tuple[str, ...]) -> None:
+def pretrain(context: click.Context, arguments: tuple[str, ...], trust_data: bool) -> None:
     """Train a model first on structures that an embedded-atom potential has labelled.
 
     With pretrain.eam, data.train is the data set to fine-tune on later: the command perturbs its structures and labels
@@ -52,7 +57,7 @@ def pretrain(context: click.Context, arguments: tuple[str, ...]) -> None:
     Example:
       asecalc pretrain silica.yaml pretrain.eam=silica_eam.pt run.output=runs/pretrained
     """
-    configs, overrides = _given(context, arguments)
+    configs, overrides = _given(context, arguments, trust_data)
     from training.main import pretrain as run
 
     run(configs, overrides)
@@ -61,8 +66,9 @@ def pretrain(context: click.Context, arguments: tuple[str, ...]) -> None:
 @click.command()
 @click.argument("base", metavar="MODEL")
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
+@trust_option
 @click.pass_context
-def finetune(context: click.Context, base: str, arguments: tuple[str, ...]) -> None:
+def finetune(context: click.Context, base: str, arguments: tuple[str, ...], trust_data: bool) -> None:
     """Train a MODEL (.pt) further on other data.
 
     All weights are trained. Reference energies are shifted to the level of the new data. finetune.replay keeps a share
@@ -73,7 +79,7 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...]) -> N
     Example:
       asecalc finetune runs/pretrained/model.pt silica.yaml run.output=runs/silica finetune.replay=0.2
     """
-    configs, overrides = _given(context, arguments)
+    configs, overrides = _given(context, arguments, trust_data)
     from training.main import finetune as run
 
     run(base, configs, overrides)
@@ -92,8 +98,9 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...]) -> N
 )
 @click.option("-o", "--output", default="runs/tune", show_default=True, metavar="DIR", help="Folder of the search.")
 @click.option("--prune/--no-prune", default=True, help="Stop trials early that are worse than most.")
+@trust_option
 @click.pass_context
-def tune(context: click.Context, arguments: tuple[str, ...], **options: Any) -> None:
+def tune(context: click.Context, arguments: tuple[str, ...], trust_data: bool, **options: Any) -> None:
     """Search for the settings with the lowest validation loss.
 
     Trial 0 uses the given settings unchanged. Give the same command again to continue an interrupted search.
@@ -102,7 +109,7 @@ def tune(context: click.Context, arguments: tuple[str, ...], **options: Any) -> 
     Example:
       asecalc tune aspirin.yaml --trials 30 --space weak.pitc=0.1:100:log --space weak.order=first,trapezoid
     """
-    configs, overrides = _given(context, arguments)
+    configs, overrides = _given(context, arguments, trust_data)
     from training.tune import main
 
     main(configs, overrides, **options)
@@ -192,10 +199,10 @@ def bench(model: str, structures: tuple[str, ...], output: str | None, figure: s
         click.echo(figure)
 
 
-def _given(context: click.Context, arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
+def _given(context: click.Context, arguments: tuple[str, ...], trust_data: bool) -> tuple[list[str], list[str]]:
     """Return files and KEY=VALUE pairs, at least one, once the training package is known to be ours."""
     if not arguments:
         raise click.UsageError("name a CONFIG.yaml, or give at least data.train=FILE", context)
-    found = settings(arguments)
+    configs, overrides = settings(arguments)
     own_training()
-    return found
+    return configs, [*overrides, "data.trust=true"] if trust_data else overrides

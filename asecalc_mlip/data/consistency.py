@@ -98,12 +98,9 @@ def _unrelated(pairs: ClosePairs, some: np.ndarray, related: float) -> Found:
     )
     if np.mean(pairs.stiffness[some] > 0) >= FOLLOWS:
         text = f"{how}, while the forces follow the structures: are the energies those of other frames?"
-        return [Problem("energy", f"{text} {TRUST}")], []
+        return [Problem("energy", text)], []
     text = f"{how}, nor do the forces follow the structures: are they those of other frames, or of atoms in another "
-    return [Problem("forces", f"{text}order? {TRUST}")], []
-
-
-TRUST = "If the labels are right all the same, give data.trust=true (--trust-data)"
+    return [Problem("forces", f"{text}order?")], []
 
 
 def _doubtful(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray, related: float) -> str:
@@ -147,10 +144,10 @@ def _odd(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray) -> list[s
     odd = some[off > limit]
     if len(odd) == 0:
         return []
+    first, second = ([frame_name(frames[i], int(i)) for i in places[odd[:3]]] for places in (pairs.first, pairs.second))
     names = "; ".join(
-        f"{frame_name(frames[pairs.first[k]], int(pairs.first[k]))} and "
-        f"{frame_name(frames[pairs.second[k]], int(pairs.second[k]))} (ΔE {pairs.energies[k]:+.3g} eV, work {pairs.work[k]:+.3g} eV)"
-        for k in odd[:3]
+        f"{a} and {b} (ΔE {pairs.energies[k]:+.3g} eV, work {pairs.work[k]:+.3g} eV)"
+        for k, a, b in zip(odd, first, second, strict=False)
     )
     return [
         f"energies and forces of {len(odd)} of {len(some)} pairs of close frames disagree: {names}"

@@ -20,6 +20,7 @@ MAX_TYPICAL_FORCE = 10.0  # eV/Å, median over frames of the rms force; real set
 MAX_ENERGY_SPREAD = 60.0  # eV per atom off the fit by composition; TiO2: 29
 # eV per atom, and times the typical distance from that fit; compressed TiO2 has 118, other real sets below 21.
 OUTLIER, OUTLIER_RATIO, LEAST_ENERGIES = 0.3, 50.0, 10
+TWO_LEVELS = 0.3  # eV per atom between two groups of energies of one composition
 MAX_ENERGY = 100.0  # eV per atom above zero
 MAX_STRESS = 20.0  # eV/Å³ (3200 GPa)
 UNIT_RATIOS = {
@@ -65,9 +66,13 @@ def check_energies(frames: Sequence[Atoms]) -> Found:
     if not labelled:
         return [], []
     problems = [problem for i, atoms in labelled if (problem := _energy_size(i, atoms))][:5]
-    problems += _energy_clusters(labelled)
+    found, warnings = _energy_clusters(labelled)
+    problems += found
     structures = [(i, atoms) for i, atoms in labelled if not is_isolated_atom(atoms)]
-    return (problems, []) if problems or not structures else _energy_outliers(structures)
+    if problems or not structures:
+        return problems, warnings
+    found, told = _energy_outliers(structures)
+    return found, warnings or told
 
 
 def check_forces(frames: Sequence[Atoms]) -> Found:
@@ -127,9 +132,8 @@ def check_stresses(frames: Sequence[Atoms]) -> Found:
 def robust_fit(frames: Sequence[Atoms], energies: np.ndarray) -> np.ndarray:
     """Return energies per atom (eV) minus a fit linear in the composition that few bad frames cannot bend."""
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    counts = np.array(
-        [np.bincount(atoms.numbers, minlength=elements[-1] + 1)[elements] for atoms in frames], dtype=float
-    )
+    most = elements[-1] + 1
+    counts = np.array([np.bincount(atoms.numbers, minlength=most)[elements] for atoms in frames], dtype=float)
     fractions = counts / counts.sum(axis=1, keepdims=True)
     target = energies / counts.sum(axis=1)
     weights = np.ones(len(frames))
@@ -166,8 +170,8 @@ def _energy_size(i: int, atoms: Atoms) -> Problem | None:
     )
 
 
-def _energy_clusters(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
-    """Find one composition whose energies fall into two groups that differ by the ratio of two units."""
+def _energy_clusters(labelled: Sequence[tuple[int, Atoms]]) -> Found:
+    """Find one composition whose energies fall into two groups: two units, or two levels of theory."""
     groups = defaultdict(list)
     for i, atoms in labelled:
         groups[atoms.symbols.formula.reduce()[0].format("hill")].append((atoms.info["energy"] / len(atoms), i, atoms))
@@ -179,15 +183,17 @@ def _energy_clusters(labelled: Sequence[tuple[int, Atoms]]) -> list[Problem]:
         low, high = values[:cut], values[cut:]
         gap, spread = high[0] - low[-1], max(np.ptp(low), np.ptp(high))
         name = _unit_ratio(float(np.median(low)), float(np.median(high)))
-        if name and gap > 5 * spread:
+        if gap > 5 * spread and (name or (gap > TWO_LEVELS and min(len(low), len(high)) >= 3)):
             border, minority = 0.5 * (low[-1] + high[0]), len(low) < len(high)
             _, i, atoms = next(m for m in members if (m[0] < border) == minority)
             text = (
                 f"energies of {formula} come in two groups, around {np.median(low):.6g} and {np.median(high):.6g} "
-                f"eV per atom: a mixture of {name}? The smaller group begins with {frame_name(atoms, i)}; {ADVICE}"
+                f"eV per atom; the smaller begins with {frame_name(atoms, i)}: "
             )
-            return [Problem("energy", text)]
-    return []
+            if name:
+                return [Problem("energy", f"{text}a mixture of {name}? {ADVICE}")], []
+            return [], [f"{text}two levels of theory?"]
+    return [], []
 
 
 def _unit_ratio(a: float, b: float) -> str | None:
@@ -203,8 +209,8 @@ def _energy_outliers(labelled: Sequence[tuple[int, Atoms]]) -> Found:
     size = np.abs(residual)
     worst, typical = int(size.argmax()), float(np.median(size))
     if size[worst] <= MAX_ENERGY_SPREAD:
-        odd = [k for k in np.argsort(-size) if size[k] > max(OUTLIER, OUTLIER_RATIO * typical)]
-        if not odd or len(labelled) < LEAST_ENERGIES:
+        odd = _far(residual)
+        if not odd:
             return [], []
         names = ", ".join(f"{frame_name(labelled[k][1], labelled[k][0])} ({residual[k]:+.3g})" for k in odd[:5])
         return [], [
@@ -219,6 +225,17 @@ def _energy_outliers(labelled: Sequence[tuple[int, Atoms]]) -> Found:
         f"theory, or a failed calculation; {ADVICE}"
     )
     return [Problem("energy", text)], []
+
+
+def far_energies(frames: Sequence[Atoms]) -> list[int]:
+    """Return the places of frames whose energies are far from what their compositions let expect, furthest first."""
+    return _far(robust_fit(frames, np.array([atoms.info["energy"] for atoms in frames])))
+
+
+def _far(residual: np.ndarray) -> list[int]:
+    size = np.abs(residual)
+    limit = max(OUTLIER, OUTLIER_RATIO * float(np.median(size)))
+    return [int(k) for k in np.argsort(-size) if size[k] > limit] if len(residual) >= LEAST_ENERGIES else []
 
 
 def _force_groups(labelled: Sequence[tuple[int, Atoms, np.ndarray]], rms: np.ndarray) -> list[str]:

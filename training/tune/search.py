@@ -27,6 +27,7 @@ from asecalc_mlip.files import locked
 from asecalc_mlip.logs import LOGGER, into
 from training.callbacks import StopSignals
 from training.config import TrainConfig, load_config, replace_values
+from training.data import validation_frames
 from training.length import with_length
 from training.train import Stopped, train
 from training.tune.space import Parameter, make_space
@@ -126,7 +127,8 @@ def _with_length(config: TrainConfig) -> TrainConfig:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     frames = read_frames(config.data.train, **config.data.reading())
     structures = sum(not is_isolated_atom(atoms) for atoms in frames)
-    run = with_length(config.run, config.data.n_train or max(1, structures - config.data.n_val))
+    n_val = config.data.n_val or validation_frames(structures)
+    run = with_length(config.run, config.data.n_train or max(1, structures - n_val))
     return replace_values(config, {"run.max_epochs": run.max_epochs, "run.steps_per_epoch": run.steps_per_epoch})
 
 

@@ -91,8 +91,9 @@ class TuneResult:
         if best.number != 0:
             verdict = f"trial {best.number} is the best, its validation loss {change:+.1f} % of the plain training's"
         settings = shlex.quote(str(self.folder / "best.yaml"))
+        number = self.config.data.n_val or "the"
         return (
-            f"{self._table()}\n{verdict}\nIt was chosen on {self.config.data.n_val} validation frames and one seed: "
+            f"{self._table()}\n{verdict}\nIt was chosen on {number} validation frames and one seed: "
             f"train it with others before you trust a small difference\n"
             f"its settings:  asecalc train {settings}\ntable and figure in {self.folder}"
         )
