@@ -21,7 +21,8 @@ from asecalc_mlip._version import __version__
 from asecalc_mlip.content import ENTRIES, check_entries, check_plain, check_weights, checksum
 from asecalc_mlip.errors import CheckpointError, InputError
 from asecalc_mlip.files import replacing
-from asecalc_mlip.models import Potential, architecture_text, build_potential, parts_of
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models import Potential, architecture_text, build_potential, parts_of, predict
 from asecalc_mlip.models.budget import Budget
 from asecalc_mlip.units import UNITS
 
@@ -29,6 +30,9 @@ __all__ = ["CheckpointError", "LoadedModel", "checksum", "describe", "load", "sa
 
 FORMAT = "asecalc-mlip"
 FORMAT_VERSION = 2
+
+# Å; of two atoms that a model is looked at with when it is loaded.
+CLOSE = 1.0
 
 # version n → function that turns the content of version n into that of n + 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -233,14 +237,37 @@ def _potential(content: dict[str, Any], path: Path) -> Potential:
         _check_kinds(potential.network.state_dict(), state)
         potential.network.load_state_dict(state)
         potential.eval().requires_grad_(False)
-        alone = potential.lone_atoms()
+        numbers = _numbers_close_together(potential)
     except _MISFIT as error:
         raise CheckpointError(f"{path}: the model does not fit its own description: {error!s:.400}") from None
     if potential.cutoff != content["cutoff"]:
         raise CheckpointError(f"{path}: cutoff or elements do not fit its network and reference energies")
-    if not bool(torch.isfinite(alone).all()):
-        raise CheckpointError(f"{path}: the energy of a single atom is not finite; the training has diverged")
+    if not bool(torch.isfinite(numbers).all()):
+        raise CheckpointError(
+            f"{path}: energy or forces of its elements, {CLOSE} Å apart, are not finite; its weights overflow, "
+            "so the training has diverged or the file is not what it says"
+        )
     return potential
+
+
+def _numbers_close_together(potential: Potential) -> torch.Tensor:
+    """Energy and forces of a zigzag chain of all elements, for a look at whether they are numbers at all."""
+    elements = (potential.elements * 3)[: max(3, len(potential.elements))]
+    place = torch.arange(len(elements), dtype=torch.float64)
+    positions = CLOSE * torch.stack([0.866 * place, 0.5 * (place % 2), 0.01 * place], dim=1)
+    distances = torch.cdist(positions, positions)
+    near = (distances < min(potential.cutoff, 3 * CLOSE)) & (distances > 0)
+    centers, neighbors = near.nonzero().T
+    graph = AtomGraph(
+        torch.tensor(elements),
+        positions,
+        torch.zeros(len(elements), dtype=torch.int64),
+        centers,
+        neighbors,
+        torch.zeros(1, 3, 3, dtype=torch.float64),
+    )
+    found = predict(potential, graph)
+    return torch.cat([found.energy, torch.zeros(0) if found.forces is None else found.forces.flatten()])
 
 
 def _check_kinds(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:

@@ -38,10 +38,16 @@ class ElementCheck:
         Raises
         ------
         InputError
-            For an empty structure, and for elements that do not exist or that the model does not know.
+            For an empty structure, for atomic numbers that are not whole, and for elements that do not exist or that
+            the model does not know.
         """
         if len(numbers) == 0:
             raise InputError("the structure has no atoms; an energy needs at least one")
+        if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+            raise InputError(
+                f"atomic numbers are an array of {numbers.dtype} and shape {numbers.shape}; expected one whole number "
+                "per atom: atoms.numbers = atoms.numbers.astype(int)"
+            )
         if numbers.min() < 0 or numbers.max() >= len(self._known):
             raise InputError(f"atomic numbers {numbers.min()} to {numbers.max()}: the elements have 1 to 118")
         known = self._known[numbers]

@@ -114,6 +114,8 @@ class Family:
         Number of cases in `make test` and `make attack`.
     seconds, gigabytes : float
         CPU time and memory that an attempt may take.
+    warm : callable, optional
+        Called once before the first case, in this process: loads what all cases share.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Family:
     large: int
     seconds: float = 5.0
     gigabytes: float = 2.0
+    warm: Callable[[], Any] | None = None
 
     def run(self, seed: int, case: int) -> Result:
         """Run one case, in a process of its own where that can be had."""
@@ -185,13 +188,13 @@ class Tally:
 FAMILIES: dict[str, Family] = {}
 
 
-def family(name: str, *, small: int, large: int, **limits: float) -> Callable[[Callable[[Arena], Attack]], Any]:
+def family(name: str, *, small: int, large: int, **options: Any) -> Callable[[Callable[[Arena], Attack]], Any]:
     """Enter a function into the table of families; it stays what it is."""
 
     def enter(prepare: Callable[[Arena], Attack]) -> Callable[[Arena], Attack]:
         if name in FAMILIES:
             raise ValueError(f"there are two families {name!r}")
-        FAMILIES[name] = Family(name, prepare, small, large, **limits)
+        FAMILIES[name] = Family(name, prepare, small, large, **options)
         return prepare
 
     return enter
@@ -199,6 +202,8 @@ def family(name: str, *, small: int, large: int, **limits: float) -> Callable[[C
 
 def attack(family: Family, seed: int, cases: range) -> Iterator[tuple[int, Result]]:
     """Run some cases of a family."""
+    if family.warm is not None:
+        family.warm()
     for case in cases:
         yield case, family.run(seed, case)
 
