@@ -29,6 +29,7 @@ NO_LABELS = ("temperature", "time", "frame", "md17", "weight", "charge", "spin",
 # Å between an atom and its images; no crystal has its nearest neighbours that far.
 ISOLATED = 8.0
 FLAT = 0.3  # Å
+LAST_ELEMENT = 99  # as far as the models have a place for an element
 
 
 def canonical(
@@ -73,6 +74,18 @@ def canonical(
     if rivals:
         atoms.info["label_rivals"] = rivals
     return atoms
+
+
+def check_frame(atoms: Atoms) -> None:
+    """Raise DataError for a frame of which nothing can be computed: unknown elements, a cell without volume."""
+    name = frame_name(atoms)
+    if len(atoms) == 0:
+        raise DataError(f"{name} has no atoms: leave it out")
+    unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= LAST_ELEMENT})
+    if unknown:
+        raise DataError(f"{name} has the atomic numbers {unknown[:5]}; elements from 1 to {LAST_ELEMENT} are known")
+    if np.isfinite(atoms.cell.array).all() and np.isfinite(atoms.positions).all() and (text := broken_cell(atoms)):
+        raise DataError(f"{name} {text}")
 
 
 def frame_name(atoms: Atoms, position: int | None = None) -> str:

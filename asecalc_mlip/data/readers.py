@@ -8,10 +8,7 @@ source has it. No calculator stays attached, so that nothing is ever computed or
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
-from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +18,11 @@ import numpy as np
 from ase import Atoms, units
 from ase.db.core import Database
 from ase.io import iread
-from ase.io.extxyz import read_xyz
-from ase.io.formats import open_with_compression, string2index
+from ase.io.formats import string2index
 
-from asecalc_mlip.data.labels import canonical
+from asecalc_mlip.data.labels import canonical, check_frame
+from asecalc_mlip.data.md17_files import read_npz_frames
+from asecalc_mlip.data.xyz_files import read_xyz_frames
 from asecalc_mlip.errors import DataError, InputError
 
 ENERGY_UNITS = {
@@ -118,6 +116,7 @@ def iter_frames(
     for number, atoms in _select(frames, index):
         empty = False
         atoms.info.update(frame_file=path.name, frame_index=number)
+        check_frame(atoms)
         yield canonical(atoms, keys, energy=energy, length=length, force=force, stress=stress)
     if empty:
         raise DataError(f"{path}: no frames{'' if index == ':' else f' at index {index!r}'}. Is the file complete?")
@@ -156,11 +155,11 @@ def _open(path: Path) -> tuple[Iterator[Atoms], _Units]:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
     if path.suffix == ".npz":
-        return _read_npz(path), _Units("kcal/mol")
+        return read_npz_frames(path), _Units("kcal/mol")
     if path.suffix == ".db":
         return _read_db(path)
     if re.search(r"\.(ext)?xyz(\.\w+)?$", path.name):
-        return _read_xyz(path), _Units()
+        return read_xyz_frames(path), _Units()
     return _read_other(path), _Units()
 
 
@@ -183,90 +182,6 @@ def _select(frames: Iterator[Atoms], index: str | int) -> Iterator[tuple[int, At
     return islice(numbered, *parts)
 
 
-def _read_xyz(path: Path) -> Iterator[Atoms]:
-    """Split the file into frames here and let ASE parse each.
-
-    ASE's own reader stops without a word at a blank line and cannot say which frame is damaged.
-    """
-    line_number = 0
-    good = 0
-    with open_with_compression(str(path), "r") as file:
-        while True:
-            try:
-                header = file.readline()
-                line_number += 1
-                if not header:
-                    return
-                if not header.strip():
-                    continue
-                lines = [header, *islice(file, int(header) + 1)]
-                atoms = _parse_xyz_frame(lines)
-            except UnicodeDecodeError as error:
-                what = ValueError(f"it is no text ({error.reason})")
-                raise DataError(_damaged(path, good, line_number, what)) from error
-            # Compressed files that are cut off or damaged raise EOFError and zlib.error.
-            except (ValueError, TypeError, LookupError, OSError, EOFError, zlib.error, AssertionError) as error:
-                raise DataError(_damaged(path, good, line_number, error)) from error
-            yield atoms
-            line_number += len(lines) - 1
-            good += 1
-
-
-def _parse_xyz_frame(lines: list[str]) -> Atoms:
-    """Parse one frame: count line, comment line and one line per atom."""
-    expected = int(lines[0])
-    if expected < 1:
-        raise ValueError(f"a frame of {expected} atoms")
-    if len(lines) < expected + 2:
-        raise ValueError(f"it has {max(len(lines) - 2, 0)} of {expected} atoms, the file is cut off")
-    # An atom line that was cut in the middle has fewer columns than the one before it.
-    columns = {len(line.split()) for line in lines[2:]}
-    if len(columns) > 1:
-        raise ValueError(f"its atom lines have unequal numbers of columns ({sorted(columns)})")
-    return next(read_xyz(StringIO("".join(lines)), 0))
-
-
-def _damaged(path: Path, good: int, line_number: int, error: Exception) -> str:
-    """Say where a file is damaged and how to read what is good."""
-    advice = f" The {good} frames before it are good: read them with index ':{good}'." if good else ""
-    what = str(error)
-    if "int()" in what:
-        what = "expected the number of atoms; is this an XYZ file, or is an atom line missing before it?"
-    return f"{path}: frame {good} (line {line_number}) cannot be read: {what}.{advice}"
-
-
-def _read_npz(path: Path) -> Iterator[Atoms]:
-    """Read an MD17 (z, R, E, F) or rMD17 (nuclear_charges, coords, energies, forces) archive."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if archive[name].dtype.kind in "iuf"}
-    except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a complete .npz archive of plain arrays ({error}). Download it again") from error
-    for names in (("nuclear_charges", "coords", "energies", "forces"), ("z", "R", "E", "F")):
-        if set(names) <= set(arrays):
-            numbers, positions, energies, forces = (arrays[name] for name in names)
-            break
-    else:
-        raise InputError(
-            f"{path}: has the arrays {sorted(arrays)}, but an MD17 archive has z, R, E, F and an rMD17 archive "
-            "nuclear_charges, coords, energies, forces. Convert other archives to extended XYZ"
-        )
-    shape = (len(positions), len(numbers), 3)
-    if positions.shape != shape or forces.shape != shape or energies.size != shape[0]:
-        raise DataError(
-            f"{path}: shapes do not fit: coordinates {positions.shape}, forces {forces.shape}, "
-            f"energies {energies.shape} for {len(numbers)} atoms"
-        )
-    origin = arrays.get("old_indices", np.arange(len(positions))).reshape(-1)
-    if len(origin) != len(positions):
-        raise DataError(f"{path}: {len(origin)} old_indices for {len(positions)} frames")
-    for frame, energy in enumerate(energies.reshape(-1)):
-        atoms = Atoms(numbers=numbers, positions=positions[frame], info={"md17_index": int(origin[frame])})
-        atoms.info["energy"] = float(energy)
-        atoms.new_array("forces", np.asarray(forces[frame], dtype=float))
-        yield atoms
-
-
 def _read_db(path: Path) -> tuple[Iterator[Atoms], _Units]:
     """Read an ASE database; SchNetPack keeps labels in ``row.data`` and their units in the metadata."""
     try:
@@ -282,7 +197,14 @@ def _read_db(path: Path) -> tuple[Iterator[Atoms], _Units]:
 
 
 def _db_rows(path: Path, database: Database) -> Iterator[Atoms]:
-    for good, row in enumerate(database.select()):
+    rows, good = database.select(), 0
+    while True:
+        try:
+            row = next(rows, None)
+        except Exception as error:
+            raise DataError(f"{path}: frame {good} cannot be read ({error!r:.300}): the database is damaged") from error
+        if row is None:
+            return
         try:
             atoms = row.toatoms()
             atoms.info.update(row.key_value_pairs)
@@ -293,8 +215,10 @@ def _db_rows(path: Path, database: Database) -> Iterator[Atoms]:
                 else:
                     atoms.info[name] = value.reshape(-1)[0] if value.size == 1 else np.squeeze(value)
         except Exception as error:
-            raise DataError(f"{path}: row {row.id} cannot be read: {error}. {good} rows before it are good") from error
+            text = f"{path}: frame {good} (row {row.id}) cannot be read: {error!s:.300}"
+            raise DataError(f"{text}. {good} rows before it are good") from error
         yield atoms
+        good += 1
 
 
 def _read_other(path: Path) -> Iterator[Atoms]:

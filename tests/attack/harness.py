@@ -78,10 +78,13 @@ class Arena:
         The only source of chance.
     folder : Path
         Empty, and removed afterwards.
+    case : int
+        Number of the case, for families that are tables.
     """
 
     rng: np.random.Generator
     folder: Path
+    case: int = 0
 
     @property
     def trap(self) -> Path:
@@ -129,7 +132,7 @@ class Family:
     def run(self, seed: int, case: int) -> Result:
         """Run one case, in a process of its own where that can be had."""
         with tempfile.TemporaryDirectory(prefix="attack-", ignore_cleanup_errors=True) as folder:
-            arena = Arena(np.random.default_rng([seed, zlib.crc32(self.name.encode()), case]), Path(folder))
+            arena = Arena(np.random.default_rng([seed, zlib.crc32(self.name.encode()), case]), Path(folder), case)
             return _in_child(self, arena) if ISOLATED else self.attempt(arena)
 
     def attempt(self, arena: Arena) -> Result:
