@@ -1,16 +1,23 @@
-"""Bonds of a reference geometry, and their lengths in other frames."""
+"""Bonds of a reference geometry, and their lengths in other frames, also through the faces of a periodic box."""
 
 from __future__ import annotations
 
 import numpy as np
 from ase import Atoms
+from ase.geometry import find_mic
 from ase.neighborlist import natural_cutoffs
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order
+
+from asecalc_mlip.analysis.frames import pairs_within
+
+__all__ = ["BOND_MARGIN", "bond_lengths", "bond_limits", "find_bonds", "is_boxed_molecule", "whole"]
 
 BOND_MARGIN = 0.6  # Å, added to the sum of the covalent radii
 
 
 def find_bonds(atoms: Atoms, margin: float = BOND_MARGIN) -> np.ndarray:
-    """Find the pairs i < j closer than R_cov,i + R_cov,j + margin, without periodic images.
+    """Find the pairs i < j closer than R_cov,i + R_cov,j + margin, in a periodic box by their nearest images.
 
     Parameters
     ----------
@@ -23,8 +30,8 @@ def find_bonds(atoms: Atoms, margin: float = BOND_MARGIN) -> np.ndarray:
     -------
     (n_bonds, 2) integer array, sorted; shape (0, 2) when there is none.
     """
-    pairs = np.array(np.triu_indices(len(atoms), 1)).T.astype(np.int64)
-    return pairs[bond_lengths(atoms.positions, pairs) < bond_limits(atoms, pairs, margin)]
+    pairs, _ = _bonded_images(atoms, margin)
+    return np.unique(pairs, axis=0)
 
 
 def bond_limits(atoms: Atoms, pairs: np.ndarray, margin: float = BOND_MARGIN) -> np.ndarray:
@@ -33,9 +40,88 @@ def bond_limits(atoms: Atoms, pairs: np.ndarray, margin: float = BOND_MARGIN) ->
     return radii[pairs[:, 0]] + radii[pairs[:, 1]] + margin
 
 
-def bond_lengths(positions: np.ndarray, bonds: np.ndarray) -> np.ndarray:
+def bond_lengths(positions: np.ndarray, bonds: np.ndarray, box: Atoms | None = None) -> np.ndarray:
     """Measure the lengths in Å of `bonds` (n_bonds, 2) in one frame (n_atoms, 3) or many (n_frames, n_atoms, 3).
 
-    Returns an array of shape (n_bonds,) or (n_frames, n_bonds).
+    Parameters
+    ----------
+    positions, bonds : arrays
+    box : Atoms, optional
+        Its cell and periodicity give the nearest image of each neighbour; for one frame only. None: no images.
+
+    Returns
+    -------
+    Array of shape (n_bonds,) or (n_frames, n_bonds).
     """
-    return np.linalg.norm(positions[..., bonds[:, 0], :] - positions[..., bonds[:, 1], :], axis=-1)
+    vectors = positions[..., bonds[:, 0], :] - positions[..., bonds[:, 1], :]
+    if box is not None and box.pbc.any():
+        return _nearest(vectors, box)[1]
+    return np.linalg.norm(vectors, axis=-1)
+
+
+def is_boxed_molecule(atoms: Atoms) -> bool:
+    """Return whether a periodic structure is one molecule: all atoms bonded to each other, and none to an image.
+
+    A crystal or a slab is none, because its bonds run through the cell without an end; nor are several molecules.
+    """
+    if not atoms.pbc.any() or len(atoms) < 2:
+        return False
+    pairs, lengths = _bonded_images(atoms, BOND_MARGIN)
+    bonds = np.unique(pairs, axis=0)
+    if len(bonds) != len(pairs) or (bonds[:, 0] == bonds[:, 1]).any() or not np.isfinite(lengths).all():
+        return False  # bonded twice, to two images, or to an image of its own
+    order, _ = _tree(len(atoms), bonds)
+    if len(order) < len(atoms):
+        return False
+    found = whole(atoms.positions, bonds, atoms)
+    # A ring of bonds that does not close runs through the cell.
+    return bool(np.allclose(bond_lengths(found, bonds), lengths[np.lexsort(pairs.T[::-1])], atol=1e-6))
+
+
+def whole(positions: np.ndarray, bonds: np.ndarray, box: Atoms) -> np.ndarray:
+    """Put the atoms of a molecule that a periodic box has cut together again.
+
+    Parameters
+    ----------
+    positions : (n_atoms, 3) array
+        Å.
+    bonds : (n_bonds, 2) array of int
+        They hold all atoms together; what they do not reach stays where it is.
+    box : Atoms
+        Its cell and periodicity count.
+
+    Returns
+    -------
+    (n_atoms, 3) array, Å: positions without jumps by lattice vectors; the first atom stays.
+    """
+    if not box.pbc.any() or len(bonds) == 0:
+        return positions
+    order, parents = _tree(len(positions), bonds)
+    children = order[1:]
+    steps = _nearest(positions[children] - positions[parents[children]], box)[0]
+    found = positions.copy()
+    for child, step in zip(children, steps, strict=True):
+        found[child] = found[parents[child]] + step
+    return found
+
+
+def _bonded_images(atoms: Atoms, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bonded pairs (n, 2) with i ≤ j, each image by itself, and their lengths in Å."""
+    radii = np.array(natural_cutoffs(atoms, mult=1))
+    i, j, d = pairs_within(atoms, 2.0 * float(radii.max(initial=0.0)) + margin)
+    keep = (d < radii[i] + radii[j] + margin) & (i <= j)
+    pairs = np.array([i[keep], j[keep]]).T.astype(np.int64).reshape(-1, 2)
+    return pairs, d[keep]
+
+
+def _tree(n_atoms: int, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms in the order in which bonds reach them from the first on, and the atom from which each is reached."""
+    graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n_atoms, n_atoms))
+    return breadth_first_order(graph.tocsr(), 0, directed=False)
+
+
+def _nearest(vectors: np.ndarray, box: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors (n, 3) to the nearest images, and their lengths."""
+    if len(vectors) == 0:
+        return vectors, np.zeros(0)
+    return find_mic(vectors, box.cell.complete(), box.pbc)

@@ -14,6 +14,7 @@ from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.frames import stated_temperatures
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.analysis.reference import read_reference
+from asecalc_mlip.analysis.shells import shells_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_json
 
@@ -54,6 +55,13 @@ class PeriodicReference:
         Shortest distance in the data by pair, Å, periodic images included.
     forces : dict of str to float
         mean, std and max of |F| over all atoms, and their number, eV/Å; empty if the frames have no forces.
+    shells : dict of dict
+        Of each pair with a clear first shell its `cutoff`, Å, and the `low` and `high` of the mean number of
+        neighbours in a frame, see `shells_of`; empty in files of older versions.
+    composition : str or None
+        Empirical formula of all frames; None: they differ, or the file is older.
+    density : (float, float) or None
+        Lowest and highest number of atoms per Å³; None in files of older versions.
     """
 
     rdfs: dict[str, RDF]
@@ -67,6 +75,9 @@ class PeriodicReference:
     threshold_A: float | None = None
     closest: dict[str, float] = field(default_factory=dict)
     forces: dict[str, float] = field(default_factory=dict)
+    shells: dict[str, dict[str, float]] = field(default_factory=dict)
+    composition: str | None = None
+    density: tuple[float, float] | None = None
 
     @property
     def n_frames(self) -> int:
@@ -152,8 +163,11 @@ class PeriodicReference:
             raise InputError(f"kind is {kind!r}; allowed: {', '.join(get_args(Kind))}")
         frames = [frames] if isinstance(frames, Atoms) else list(frames)
         parts = _parts(frames, group_by)
+        rdfs = partial_rdfs(frames, r_max=r_max, bins=bins)
+        formulas = {composition_of(atoms) for atoms in frames}
+        densities = [density_of(atoms) for atoms in frames]
         return cls(
-            rdfs=partial_rdfs(frames, r_max=r_max, bins=bins),
+            rdfs=rdfs,
             source=source,
             kind=kind,
             groups={name: partial_rdfs(part, r_max=r_max, bins=bins) for name, part in parts.items()},
@@ -164,6 +178,9 @@ class PeriodicReference:
             threshold_A=threshold_A,
             closest=shortest_by_pair(frames),
             forces=force_statistics(frames),
+            shells=shells_of(frames, rdfs),
+            composition=formulas.pop() if len(formulas) == 1 else None,
+            density=(min(densities), max(densities)),
         )
 
     def to_dict(self) -> dict:
@@ -180,6 +197,9 @@ class PeriodicReference:
             "closest": self.closest,
             "forces": self.forces,
             "group_by": self.group_by,
+            "shells": self.shells,
+            "composition": self.composition,
+            "density": list(self.density) if self.density else None,
             "rdfs": {name: g.to_dict() for name, g in self.rdfs.items()},
             "groups": {k: {name: g.to_dict() for name, g in part.items()} for k, part in self.groups.items()},
         }
@@ -189,12 +209,15 @@ class PeriodicReference:
         """Invert `to_dict`; floats come back exactly."""
         if data.get("format") != FORMAT or data.get("version") != 1:
             raise InputError(f"this is no '{FORMAT}' of version 1; make one with 'asecalc reference'")
-        span = data["temperatures_K"]
+        span, density = data["temperatures_K"], data.get("density")  # as the next two, not in files before 0.2
         plain = ("threshold_A", "source", "kind", "temperature_K", "protocol", "closest", "forces", "group_by")
         return cls(
             rdfs=_read(data["rdfs"]),
             groups={name: _read(part) for name, part in data["groups"].items()},
             temperatures_K=(float(span[0]), float(span[1])) if span else None,
+            shells={str(pair): {k: float(v) for k, v in one.items()} for pair, one in data.get("shells", {}).items()},
+            composition=data.get("composition"),
+            density=(float(density[0]), float(density[1])) if density else None,
             **{name: data[name] for name in plain},
         )
 
@@ -215,6 +238,16 @@ class PeriodicReference:
             f"PeriodicReference({self.kind}: unstable above {self.threshold:g} Å; {pairs}; {self.n_frames} frames"
             f"{parts}{limit}, source: {self.source or 'not given'})"
         )
+
+
+def composition_of(atoms: Atoms) -> str:
+    """Return the empirical formula of a structure, whatever the order of its atoms: "O2Si"."""
+    return atoms.get_chemical_formula(mode="hill", empirical=True)
+
+
+def density_of(atoms: Atoms) -> float:
+    """Return the number of atoms per Å³."""
+    return len(atoms) / float(atoms.get_volume())
 
 
 def force_statistics(frames: Iterable[Atoms]) -> dict[str, float]:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.analysis.bonds import is_boxed_molecule
 from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.frames import stated_temperatures
 from asecalc_mlip.analysis.periodic import FORMAT as PERIODIC
-from asecalc_mlip.analysis.periodic import Kind, PeriodicReference
+from asecalc_mlip.analysis.periodic import Kind, PeriodicReference, composition_of, density_of
 from asecalc_mlip.analysis.reference import FORMAT as MOLECULE
 from asecalc_mlip.analysis.reference import MoleculeReference, read_reference
 from asecalc_mlip.data.labels import is_isolated_atom
@@ -34,6 +35,7 @@ __all__ = [
     "make_reference",
     "reference_from_dict",
     "temperature_doubt",
+    "unlike",
 ]
 
 CONTACTS = "asecalc-mlip contact reference"
@@ -43,6 +45,8 @@ MOST_FRAMES = 2000
 MOST_ELEMENTS = 12
 # Temperatures that differ by more than this share are no longer one temperature.
 ONE_TEMPERATURE = 0.05
+# So may densities: g(r) has the density as a factor.
+ONE_DENSITY = 0.05
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,6 +68,11 @@ class ContactReference:
     n_frames: int = 0
     source: str = ""
     temperatures_K: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, reference: Reference) -> ContactReference:
+        """Take the closest approaches of another reference alone."""
+        return cls(dict(reference.closest), reference.n_frames, reference.source, reference.temperatures_K)
 
     def matches(self, atoms: Atoms) -> bool:
         """Return whether the data have a pair with each element of `atoms`."""
@@ -158,8 +167,9 @@ def make_reference(
         raise InputError("all frames are isolated atoms, which have no distances: a reference needs structures")
     some, span = _spread(frames, most), temperatures_K or stated_temperatures(frames)
     made: Reference
-    elements = {int(z) for atoms in frames for z in atoms.numbers}
-    if len(elements) <= MOST_ELEMENTS and all(atoms.pbc.all() and atoms.cell.rank == 3 for atoms in frames):
+    molecule = _is_one_molecule(frames)
+    few = len({int(z) for atoms in frames for z in atoms.numbers}) <= MOST_ELEMENTS
+    if not molecule and few and all(atoms.pbc.all() and atoms.cell.rank == 3 for atoms in frames):
         kind = kind or ("solid" if span and span[1] <= (1 + ONE_TEMPERATURE) * span[0] else "liquid")
         options: dict[str, Any] = {"group_by": group_by, "temperature_K": temperature_K, "protocol": protocol}
         made = PeriodicReference.from_frames(some, source, kind=kind, **options, **bins)
@@ -169,8 +179,8 @@ def make_reference(
             raise InputError(
                 f"{', '.join(named)}: for periodic frames of at most {MOST_ELEMENTS} elements only; leave it out"
             )
-        one = len({(atoms.numbers.tobytes(), atoms.pbc.any()) for atoms in frames}) == 1 and not frames[0].pbc.any()
-        made = MoleculeReference.from_frames(some, source, **bins) if one else ContactReference(n_frames=len(frames))
+        contacts = ContactReference(n_frames=len(frames))
+        made = MoleculeReference.from_frames(some, source, **bins) if molecule else contacts
     closest = made.closest if made.closest and len(some) == len(frames) else shortest_by_pair(frames)
     return replace(made, closest=closest, temperatures_K=span, source=source)
 
@@ -236,6 +246,34 @@ def temperature_doubt(reference: Reference, temperature_K: float | None = None) 
     return f"the reference is of {span} and the run at {temperature_K:g} K: heat alone changes g(r) and h(r)"
 
 
+def unlike(reference: PeriodicReference, atoms: Atoms, temperature_K: float) -> str | None:
+    """Say why g(r) of a sound run may differ from a reference, so that it is no rule; None: the conditions are alike.
+
+    Parameters
+    ----------
+    reference : PeriodicReference
+    atoms : Atoms
+        Start structure of the run.
+    temperature_K : float
+        Of the run, K.
+    """
+    span = reference.temperatures_K
+    if span is None:
+        return "the frames of the reference state no temperature"
+    if span[1] > (1 + ONE_TEMPERATURE) * span[0] or temperature_doubt(reference, temperature_K):
+        text = f"{span[0]:g} K" if span[0] == span[1] else f"{span[0]:g} to {span[1]:g} K"
+        return f"the frames of the reference are of {text} and the run is at {temperature_K:g} K"
+    if reference.density is None:
+        return "the reference does not say its composition and density; make it again with 'asecalc reference'"
+    if reference.composition != composition_of(atoms):
+        known = reference.composition or "several compositions"
+        return f"the frames of the reference are of {known} and the run is of {composition_of(atoms)}"
+    (low, high), density = reference.density, density_of(atoms)
+    if not (1 - ONE_DENSITY) * low <= density <= (1 + ONE_DENSITY) * high:
+        return f"the reference has {low:.4f} to {high:.4f} atoms per Å³ and the run {density:.4f}"
+    return None
+
+
 def describe_reference(data: Mapping[str, Any]) -> str:
     """Describe a stored reference in one line: what it has, of how many frames, and the closest approach."""
     try:
@@ -244,7 +282,7 @@ def describe_reference(data: Mapping[str, Any]) -> str:
         return str(error)
     has = "bond lengths, h(r)" if isinstance(reference, MoleculeReference) else None
     if isinstance(reference, PeriodicReference):
-        has = f"g(r) (unstable beyond {reference.threshold:g} Å)"
+        has = f"g(r) (unstable beyond {reference.threshold:g} Å)" + (", coordination" if reference.shells else "")
     span = reference.temperatures_K
     heat = "temperature not stated" if span is None else "–".join(f"{t:g}" for t in dict.fromkeys(span)) + " K"
     shortest = sorted(reference.closest.items(), key=lambda item: item[1])[:4]
@@ -252,6 +290,14 @@ def describe_reference(data: Mapping[str, Any]) -> str:
     closest += ", …" if len(reference.closest) > len(shortest) else ""
     what = ", ".join(filter(None, [has, f"closest approach ({closest} Å)" if closest else None]))
     return f"{what} of {reference.n_frames} frame{'' if reference.n_frames == 1 else 's'}, {heat}"
+
+
+def _is_one_molecule(frames: Sequence[Atoms]) -> bool:
+    """Whether all frames are the same molecule, each open or alone in a periodic box."""
+    if len({(atoms.numbers.tobytes(), bool(atoms.pbc.any())) for atoms in frames}) != 1:
+        return False
+    # Of the others, some may have just dissociated.
+    return not frames[0].pbc.any() or is_boxed_molecule(frames[0])
 
 
 def _spread(frames: Sequence[Atoms], most: int | None) -> list[Atoms]:

@@ -98,7 +98,8 @@ def stability(
         raise InputError(f"dt_fs is the time between two frames in fs and must be positive, not {dt_fs}")
     worst, broken, number = (-1.0, 0, 0.0), None, -1
     for number, frame in enumerate(frames):
-        deviation, index, length = worst_deviation(_positions(frame, reference), reference)
+        box = frame if isinstance(frame, Atoms) else None
+        deviation, index, length = worst_deviation(_positions(frame, reference), reference, box)
         if not deviation <= threshold and broken is None:  # NaN counts as broken
             broken, worst = number, (deviation, index, length)
         if broken is None and deviation > worst[0]:
@@ -108,11 +109,16 @@ def stability(
     return _result(reference, worst, broken, number, dt_fs * 1e-3, threshold)
 
 
-def worst_deviation(positions: np.ndarray, reference: MoleculeReference) -> tuple[float, int, float]:
-    """Find the largest | |r_i − r_j| − b_ij | of a frame (n_atoms, 3) in Å, the index of that bond, and its length."""
+def worst_deviation(
+    positions: np.ndarray, reference: MoleculeReference, box: Atoms | None = None
+) -> tuple[float, int, float]:
+    """Find the largest | |r_i − r_j| − b_ij | of a frame (n_atoms, 3) in Å, the index of that bond, and its length.
+
+    The cell of `box` gives the nearest images; None: no images.
+    """
     if len(reference.bonds) == 0:
         return (0.0 if np.isfinite(positions).all() else np.nan), -1, np.nan
-    lengths = bond_lengths(positions, reference.bonds)
+    lengths = bond_lengths(positions, reference.bonds, box)
     deviations = np.abs(lengths - reference.mean_lengths)
     index = int(np.argmax(deviations))  # NumPy counts NaN as the largest
     return float(deviations[index]), index, float(lengths[index])

@@ -47,7 +47,7 @@ def to_draw(
     run: MDRun, found: dict[str, RDF], h: float | None
 ) -> tuple[RDF | DistanceHistogram | None, RDF | DistanceHistogram | None, float | None]:
     """Return what the figure shows: the function of the run, that of the reference and the error between them."""
-    if not run.atoms.pbc.any():
+    if not run.atoms.pbc.any() or isinstance(run.reference, MoleculeReference):
         known = run.reference.histogram if isinstance(run.reference, MoleculeReference) else None
         return run.histogram, known if h is not None else None, h
     if isinstance(run.reference, PeriodicReference) and "all" in found:

@@ -6,11 +6,11 @@ import logging
 from functools import cache
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.analysis.bonds import is_boxed_molecule
 from asecalc_mlip.analysis.periodic import PeriodicReference
-from asecalc_mlip.analysis.references import temperature_doubt
+from asecalc_mlip.analysis.references import unlike
 from asecalc_mlip.card import temperatures_of
 from asecalc_mlip.md.settings import MDSettings
 
@@ -48,8 +48,6 @@ def warn_of(atoms: Atoms, settings: MDSettings, reference: Any = None) -> None:
         temperature_note(_ends(settings), known_temperatures(getattr(atoms.calc, "card", None), reference)),
         _watch_note(atoms, settings, reference),
     ]
-    if isinstance(reference, PeriodicReference) and settings.rdf_rule and notes[1] is None:
-        notes.append(temperature_doubt(reference, settings.temperature_K))
     for note in filter(None, notes):
         warn_once(note)
 
@@ -110,10 +108,13 @@ def _warn_direct_forces(ensemble: str, calculator: Any) -> None:
 
 
 def _watch_note(atoms: Atoms, settings: MDSettings, reference: Any) -> str | None:
-    """Molecules in a periodic box, and crystals without a reference, are watched by the coarse limits alone."""
-    if not atoms.pbc.any() or reference is not None or not np.any([settings.bond_rule, settings.rdf_rule]):
+    """Crystals and liquids without a reference, or with one of other conditions, are watched by fewer rules."""
+    if not atoms.pbc.any() or is_boxed_molecule(atoms) or not settings.rdf_rule:
         return None
-    return (
-        "the structure is periodic and has no reference, so neither bonds nor g(r) are watched: only contacts, atoms "
-        "that leave, volume and temperature are; give --reference to watch g(r)"
-    )
+    if not isinstance(reference, PeriodicReference):
+        return (
+            "the structure is periodic and has no reference that fits, so neither coordination nor g(r) are watched: "
+            "only contacts, atoms that leave, volume and temperature are; give --reference to watch them"
+        )
+    reason = next(filter(None, (unlike(reference, atoms, end) for end in _ends(settings))), None)
+    return None if reason is None else f"g(r) is not watched: {reason}, and that alone changes g(r)"

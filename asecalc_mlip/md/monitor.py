@@ -5,91 +5,34 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
 
+from asecalc_mlip.analysis.bonds import is_boxed_molecule
 from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.analysis.periodic import PeriodicReference
-from asecalc_mlip.analysis.rdf import frame_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
-from asecalc_mlip.analysis.references import Reference
-from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
+from asecalc_mlip.analysis.references import Reference, unlike
 from asecalc_mlip.card import force_statistics
+from asecalc_mlip.md.failures import Extremes, Failure
 from asecalc_mlip.md.integrators import degrees_of_freedom
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.md.thermostats import THERMOSTATS
+from asecalc_mlip.md.watch import BondRule, ContactRule, RDFRule, ShellRule, Window
 
-__all__ = ["Extremes", "Failure", "Monitor", "force_limit"]
+__all__ = ["Extremes", "Failure", "Monitor", "force_limit", "start_bonds"]
 
-COLLAPSE = 0.6  # of R_cov,i + R_cov,j
-EVAPORATION = 2.5  # of R_cov,i + R_cov,j: an atom with no neighbour closer than this has left
 TEMPERATURE_FACTOR = 10.0
 # One reading of the temperature of a few degrees of freedom may leave [T/10, 10 T] by chance; averages over at
 # least this many samples do not (probability below 1e-9 a frame).
 TEMPERATURE_SAMPLES = 30
-RDF_WINDOW_FS = 1000.0
+WINDOW_FS = 1000.0
 # g(r) of a few frames of a small cell differs by the threshold itself from the mean; ten frames bring that to 0.4 Å.
-RDF_MIN_FRAMES = 10
+MIN_FRAMES = 10
 VOLUME_FACTOR = 3.0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What broke.
-
-    Attributes
-    ----------
-    kind : str
-        "not finite", "volume", "bond break", "collapse", "evaporation", "temperature" or "rdf".
-    message : str
-        A sentence with atoms, values and limits.
-    atoms : tuple of int
-        The atoms concerned, counted from 0.
-    value, limit : float
-        The number that was out of bounds, and the bound.
-    """
-
-    kind: str
-    message: str
-    atoms: tuple[int, ...] = ()
-    value: float = math.nan
-    limit: float = math.nan
-
-    def to_dict(self) -> dict:
-        """Return plain values, for JSON."""
-        return asdict(self)
-
-
-@dataclass
-class Extremes:
-    """The worst that was seen in any frame so far, the broken one included.
-
-    Attributes
-    ----------
-    closest_ratio : float or None
-        Smallest distance over the sum of the covalent radii, periodic images included.
-    closest_A : float or None
-        That distance, Å.
-    closest_pair : str or None
-        Its atoms, such as "O7-C10".
-    largest_force : float
-        Largest |F| of an atom, eV/Å.
-    force_frames : int
-        Frames with |F| above `force_limit` on any atom.
-    force_limit : float or None
-        Mean + 5 std of |F| in the training data, eV/Å; None if it is not known.
-    """
-
-    closest_ratio: float | None = None
-    closest_A: float | None = None
-    closest_pair: str | None = None
-    largest_force: float = 0.0
-    force_frames: int = 0
-    force_limit: float | None = None
 
 
 class Monitor:
@@ -104,14 +47,23 @@ class Monitor:
     ndof : int
         Degrees of freedom.
     reference : Reference, optional
-        Of a molecule: bonds must hold to 0.5 Å. Of a periodic system: g(r), averaged over a sliding window of 1 ps (ten
-        frames if these are more), must stay within its threshold. Else neither is a rule.
+        Its closest approaches give the limits of contacts; without it they are 0.6 of the sums of covalent radii. Of a
+        molecule: bonds must hold to 0.5 Å. Of a periodic system: numbers of neighbours must stay near those of the
+        data, and g(r) within its threshold if the data are of like temperature, composition and density; both are
+        averaged over a sliding window of 1 ps (ten frames if these are more).
     frame_fs : float
         Time between two frames, fs, which decides the number of frames in the window.
     force_limit : float, optional
         |F| in eV/Å above which a frame is counted in `extremes`; it is no failure.
+    bonds : MoleculeReference, optional
+        Whose bonds count where the reference has none.
+    temperature_end_K : float, optional
+        Of a run that changes its temperature, K: g(r) is no rule of a run that leaves the temperature of the data.
+    bond_rule, rdf_rule : bool
+        Whether bonds are a rule; whether coordination and g(r) are.
 
-    Source of the limits: Fu et al., TMLR 2023 (bonds, g(r)); the others are this project's, see `Failure`.
+    Source of the limits: Fu et al., TMLR 2023 (bonds, g(r)); the others are this project's, see
+    `asecalc_mlip.analysis.limits`, `asecalc_mlip.md.watch` and `Failure`.
     """
 
     def __init__(
@@ -123,36 +75,58 @@ class Monitor:
         reference: Reference | None = None,
         frame_fs: float = 50.0,
         force_limit: float | None = None,
+        bonds: MoleculeReference | None = None,
+        temperature_end_K: float | None = None,
+        bond_rule: bool = True,
+        rdf_rule: bool = True,
     ) -> None:
         self.temperature_K = temperature_K
-        self.reference = reference if isinstance(reference, MoleculeReference) else None
-        self.periodic = reference if isinstance(reference, PeriodicReference) else None
         self.extremes = Extremes(force_limit=force_limit)
         self.volume = atoms.get_volume() if atoms.pbc.all() else None
-        self.window_frames = max(RDF_MIN_FRAMES, round(RDF_WINDOW_FS / frame_fs))
-        self._window: deque[np.ndarray] = deque(maxlen=self.window_frames)
-        if self.periodic:
-            self._target = self.periodic.rdfs_for(atoms)["all"]
-        self._radius = max(_search_radius(atoms), self.periodic.edges[-1] if self.periodic else 0.0)
-        self._alone_at_start = self._alone(atoms, *pairs_within(atoms, self._radius))
+        self.window_frames = max(MIN_FRAMES, round(WINDOW_FS / frame_fs))
+        self.not_used: dict[str, str] = {}
+        self.contacts = ContactRule(atoms, reference, temperature_K)
+        if not self.contacts.limits.closest:
+            self.not_used["limits from the data"] = "no reference with closest approaches"
+        self.bonds = self._bond_rule(reference if isinstance(reference, MoleculeReference) else bonds, bond_rule)
+        ends_K = (temperature_K, temperature_end_K or temperature_K)
+        self.shells, self.rdf = self._window_rules(atoms, reference, ends_K, rdf_rule)
+        self._radius = max(rule.radius for rule in (self.contacts, *(w.rule for w in self._windows)))
+        pairs = pairs_within(atoms, self._radius)
+        self.contacts.start(atoms, *pairs)
+        if self.shells is not None:
+            self.shells.rule.start(atoms, *pairs)
         self._samples = math.ceil(TEMPERATURE_SAMPLES / ndof)
         self._temperatures: deque[float] = deque(maxlen=self._samples)
+
+    @property
+    def reference(self) -> MoleculeReference | None:
+        """The molecule whose bonds are a rule."""
+        return None if self.bonds is None else self.bonds.reference
+
+    @property
+    def _windows(self) -> list[Window]:
+        return [window for window in (self.shells, self.rdf) if window is not None]
 
     @classmethod
     def for_run(cls, atoms: Atoms, settings: MDSettings, reference: Reference | None = None) -> Monitor:
         """Make the monitor of a run of `atoms`, whose calculator may know the forces of its training data.
 
-        `settings` say whether the bonds or the g(r) of the reference are a rule.
+        `settings` say whether bonds, and whether coordination and g(r), are a rule. Where the reference has no bonds,
+        those of the start structure count, if that is one molecule, open or in a periodic box.
         """
-        rule = settings.bond_rule if isinstance(reference, MoleculeReference) else settings.rdf_rule
         thermostat = THERMOSTATS.get(str(settings.thermostat))
         return cls(
             atoms,
             temperature_K=settings.temperature_K,
             ndof=degrees_of_freedom(atoms, spins=thermostat is not None and thermostat.spins),
-            reference=reference if rule else None,
+            reference=reference,
             frame_fs=settings.interval * settings.timestep_fs,
             force_limit=force_limit(atoms.calc, reference),
+            bonds=None if isinstance(reference, MoleculeReference) else start_bonds(atoms),
+            temperature_end_K=settings.temperature_end_K,
+            bond_rule=settings.bond_rule,
+            rdf_rule=settings.rdf_rule,
         )
 
     def check(
@@ -177,34 +151,81 @@ class Monitor:
         self._note_forces(forces)
         pairs = pairs_within(atoms, self._radius)
         return (
-            self._bonds(atoms)
-            or self._contacts(atoms, *pairs)
+            (self.bonds.check(atoms) if self.bonds is not None else None)
+            or self.contacts.check(atoms, *pairs, self.temperature_K, self.extremes)
             or self._temperature(temperature)
             or self._structure(atoms, *pairs)
         )
 
+    def rules(self) -> dict[str, Any]:
+        """Return what is watched, with limits and where they come from, and what is not and why; plain values."""
+        return {
+            "contacts": self.contacts.describe(self.temperature_K),
+            "bonds": None if self.bonds is None else self.bonds.describe(),
+            "coordination": None if self.shells is None else self.shells.rule.describe(),
+            "rdf": None if self.rdf is None else self.rdf.rule.describe(),
+            "not_used": dict(self.not_used),
+        }
+
     def get_state(self) -> dict:
         """Return what the next check depends on, apart from `get_window`."""
-        return {"temperatures": list(self._temperatures), "extremes": asdict(self.extremes)}
+        shells = [] if self.shells is None else self.shells.array().tolist()
+        return {"temperatures": list(self._temperatures), "extremes": asdict(self.extremes), "shells": shells}
 
     def get_window(self) -> np.ndarray:
         """Return g(r) of the frames in the window, (n_frames, bins)."""
-        return np.array(self._window) if self._window else np.zeros((0, 0))
+        return np.zeros((0, 0)) if self.rdf is None else self.rdf.array()
 
     def set_state(self, state: Mapping, window: Iterable[np.ndarray]) -> None:
         """Continue from `get_state` and `get_window`."""
         self._temperatures.clear()
         self._temperatures.extend(state["temperatures"])
         self.extremes = Extremes(**state.get("extremes", {}))
-        self._window.clear()
-        self._window.extend(window)
+        if self.shells is not None:
+            self.shells.restore(state.get("shells", []))
+        if self.rdf is not None:
+            self.rdf.restore(window)
 
     def rdf_error(self) -> float | None:
         """Return ∫|g − g_ref| dr of the window in Å; None before the window is full or without a reference."""
-        if len(self._window) < self.window_frames:
+        if self.rdf is None or not self.rdf.full:
             return None
-        mean = np.mean(self._window, axis=0)
-        return float(np.sum(np.abs(mean - self._target.g) * np.diff(self._target.edges)))
+        return self.rdf.rule.error(np.mean(self.rdf.values, axis=0))
+
+    def _bond_rule(self, known: MoleculeReference | None, wanted: bool) -> BondRule | None:
+        if not wanted:
+            self.not_used["bonds"] = "switched off"
+        elif known is None and self.volume is None:
+            self.not_used["bonds"] = "no molecule whose bonds are known"
+        return BondRule(known) if wanted and known is not None else None
+
+    def _window_rules(
+        self, atoms: Atoms, reference: Reference | None, ends_K: tuple[float, float], wanted: bool
+    ) -> tuple[Window[ShellRule] | None, Window[RDFRule] | None]:
+        if not atoms.pbc.all():
+            return None, None
+        if not isinstance(reference, PeriodicReference):
+            if self.bonds is None:
+                self.not_used["coordination and g(r)"] = "no reference of a periodic system that fits"
+            return None, None
+        if not wanted:
+            self.not_used["coordination and g(r)"] = "switched off"
+            return None, None
+        shells = ShellRule(atoms, reference)
+        reason = next(filter(None, (unlike(reference, atoms, end) for end in ends_K)), None)
+        if not shells.cutoffs:
+            self.not_used["coordination"] = "the reference has no shells of neighbours"
+        if reason:
+            self.not_used["g(r)"] = reason
+        return (
+            Window(shells, self.window_frames) if shells.cutoffs else None,
+            None if reason else Window(RDFRule(atoms, reference), self.window_frames),
+        )
+
+    def _structure(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> Failure | None:
+        """Take each window on, also where the first one fails."""
+        found = [window.check(atoms, i, j, d) for window in self._windows]
+        return next(filter(None, found), None)
 
     def _finite(self, atoms: Atoms, energy: float, forces: np.ndarray | None) -> Failure | None:
         if not math.isfinite(energy):
@@ -218,19 +239,6 @@ class Monitor:
                 names = ", ".join(_name(atoms, i) for i in bad[:5]) + (" ..." if len(bad) > 5 else "")
                 return Failure("not finite", f"the {name} of {names} is not finite", tuple(int(i) for i in bad[:5]))
         return None
-
-    def _bonds(self, atoms: Atoms) -> Failure | None:
-        if self.reference is None:
-            return None
-        deviation, index, length = worst_deviation(atoms.positions, self.reference)
-        if deviation <= THRESHOLD:
-            return None
-        message = (
-            f"bond {self.reference.bond_name(index)} is {length:.3f} Å long, its mean is "
-            f"{self.reference.mean_lengths[index]:.3f} Å (limit ±{THRESHOLD} Å)"
-        )
-        bond = tuple(int(k) for k in self.reference.bonds[index])
-        return Failure("bond break", message, bond, deviation, THRESHOLD)
 
     def _volume(self, atoms: Atoms) -> Failure | None:
         """Before neighbours are looked for: in a cell that collapsed there are too many to hold."""
@@ -250,43 +258,6 @@ class Monitor:
         if self.extremes.force_limit is not None and largest > self.extremes.force_limit:
             self.extremes.force_frames += 1
 
-    def _structure(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> Failure | None:
-        if self.periodic is None:
-            return None
-        self._window.append(frame_rdfs(atoms, i, j, d, self._target.edges)["all"])
-        error, limit = self.rdf_error(), self.periodic.threshold
-        if error is None or error <= limit:
-            return None
-        message = (
-            f"g(r), averaged over the last {len(self._window)} frames, deviates from the reference by ∫|Δg| dr = "
-            f"{error:.2f} Å below {self._target.edges[-1]:g} Å (limit for a {self.periodic.kind} {limit:g} Å)"
-        )
-        return Failure("rdf", message, value=error, limit=limit)
-
-    def _contacts(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> Failure | None:
-        ratio = d / _radii_sum(atoms, i, j)
-        self._note_closest(atoms, i, j, d, ratio)
-        if len(ratio) and ratio.min() < COLLAPSE:
-            k = int(np.argmin(ratio))
-            message = (
-                f"{_name(atoms, i[k])} and {_name(atoms, j[k])} are {d[k]:.3f} Å apart, {ratio[k]:.2f} of the sum "
-                f"of their covalent radii (limit {COLLAPSE})"
-            )
-            return Failure("collapse", message, (int(i[k]), int(j[k])), float(ratio[k]), COLLAPSE)
-        gone = np.flatnonzero(self._alone(atoms, i, j, d) & ~self._alone_at_start)
-        if len(gone) == 0:
-            return None
-        message = f"{_name(atoms, gone[0])} has no neighbour within {EVAPORATION} × the sum of covalent radii any more"
-        return Failure("evaporation", message, (int(gone[0]),), limit=EVAPORATION)
-
-    def _note_closest(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray, ratio: np.ndarray) -> None:
-        extremes = self.extremes
-        if len(ratio) == 0 or ratio.min() >= (extremes.closest_ratio or math.inf):
-            return
-        k = int(np.argmin(ratio))
-        extremes.closest_ratio, extremes.closest_A = float(ratio[k]), float(d[k])
-        extremes.closest_pair = f"{_name(atoms, i[k])}-{_name(atoms, j[k])}"
-
     def _temperature(self, temperature: float | None) -> Failure | None:
         if temperature is None:
             return None
@@ -301,22 +272,13 @@ class Monitor:
         message = f"the temperature is {mean:.4g} K{frames}, outside {low:g} to {high:g} K"
         return Failure("temperature", message, value=mean, limit=high if mean > high else low)
 
-    @staticmethod
-    def _alone(atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> np.ndarray:
-        """Which atoms have no neighbour but their own images, (n,) booleans."""
-        near = (d < EVAPORATION * _radii_sum(atoms, i, j)) & (i != j)
-        alone = np.ones(len(atoms), dtype=bool)
-        alone[i[near]] = alone[j[near]] = False
-        return alone
 
-
-def _search_radius(atoms: Atoms) -> float:
-    return 2.0 * EVAPORATION * float(covalent_radii[atoms.numbers].max())
-
-
-def _radii_sum(atoms: Atoms, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    radii = covalent_radii[atoms.numbers]
-    return radii[i] + radii[j]
+def start_bonds(atoms: Atoms) -> MoleculeReference | None:
+    """Return the bonds of a start structure that is open or one molecule in a periodic box; None of anything else."""
+    if atoms.pbc.any() and not is_boxed_molecule(atoms):
+        return None
+    # Its distances are those of one frame, which say nothing about how close atoms may come.
+    return replace(MoleculeReference.from_frames(atoms, "start structure"), closest={})
 
 
 def _name(atoms: Atoms, index: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 
 from asecalc_mlip import zoo
+from asecalc_mlip.analysis.bonds import is_boxed_molecule
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import (
@@ -141,8 +142,9 @@ class Resolved:
     def reference_for(self, atoms: Atoms) -> Reference | None:
         """Return the reference for a structure, or None where there is none that fits.
 
-        One that comes with the model is used only if it fits: the same molecule, whole by its bonds, or a periodic
-        system of elements that the reference data have.
+        One that comes with the model is used whole only if it fits: the same molecule, whole by its bonds, or a
+        periodic system of elements that the reference data have. Of one that does not fit, the closest approaches of
+        pairs of elements still count.
 
         Raises
         ------
@@ -150,16 +152,16 @@ class Resolved:
             For a reference that was given and does not fit.
         """
         reference = self.known_reference
-        if isinstance(reference, ContactReference):  # it has neither bonds nor g(r), which the start structure may have
-            return None
-        problem = None if reference is None else _misfit(atoms, reference)
+        if reference is None or isinstance(reference, ContactReference):
+            return reference
+        problem = _misfit(atoms, reference)
         if problem is None:
             return reference
         if self.reference_given:
             raise InputError(f"the reference {self.reference_name} does not fit the structure: {problem}")
-        instead = "g(r) is not watched" if atoms.pbc.any() else "the start structure is used instead"
+        instead = "g(r) is not watched" if _periodic(atoms) else "the bonds of the start structure are used instead"
         warn_once(f"the reference {self.reference_name} does not fit the structure ({problem}); {instead}")
-        return None
+        return ContactReference.of(reference)
 
 
 def resolve(
@@ -241,10 +243,15 @@ def _misfit(atoms: Atoms, reference: MoleculeReference | PeriodicReference) -> s
             return None
         pairs = ", ".join(name for name in reference.rdfs if name != "all")
         return f"it is for systems periodic in three directions with the pairs {pairs}"
-    if atoms.pbc.any():
-        return "it is for a molecule, and the structure is periodic"
+    if _periodic(atoms):
+        return "it is for a molecule, and the structure is periodic and not one molecule in a box"
     if not reference.matches(atoms):
         return f"it has {len(reference.symbols)} atoms in another order or of other elements"
-    if worst_deviation(atoms.positions, reference)[0] > THRESHOLD:
+    if worst_deviation(atoms.positions, reference, atoms)[0] > THRESHOLD:
         return "the start structure breaks its bonds (another order of atoms?)"
     return None
+
+
+def _periodic(atoms: Atoms) -> bool:
+    """Whether a structure is periodic, and not one molecule in a periodic box."""
+    return bool(atoms.pbc.any()) and not is_boxed_molecule(atoms)

@@ -10,6 +10,7 @@ A run is a pure function of its settings, start structure and model, also when i
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -17,22 +18,26 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 
+from asecalc_mlip.analysis.bonds import whole
 from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names
 from asecalc_mlip.md.ensembles import make_integrator
+from asecalc_mlip.md.failures import Failure
 from asecalc_mlip.md.files import RunFiles, extra_arrays, frame, stored_atoms
 from asecalc_mlip.md.going_on import check_start, ended_before, settings_to_go_on
 from asecalc_mlip.md.integrators import Integrator, maxwell_boltzmann, refuse_constraints
-from asecalc_mlip.md.monitor import Failure, Monitor
+from asecalc_mlip.md.monitor import Monitor, start_bonds
 from asecalc_mlip.md.progress import Progress
 from asecalc_mlip.md.settings import MDSettings
-from asecalc_mlip.md.summary import MDResult, write_report
+from asecalc_mlip.md.summary import MDResult, rules_text, write_report
 from asecalc_mlip.stopping import SoftStop
 
 __all__ = ["MDRun", "RunState"]
+
+_LOG = logging.getLogger("asecalc_mlip")
 
 
 @dataclass
@@ -152,6 +157,8 @@ class MDRun:
         self.files.start(self.columns)
         if self.reference is not None:
             self.files.write_json(names.REFERENCE, self.reference.to_dict())
+        for line in rules_text(self.monitor.rules()):
+            _LOG.info(line)
         self.take_frame()
         self.restart_point()
 
@@ -198,8 +205,8 @@ class MDRun:
         self.files.append_frame(self._frame(energy, forces))
         self.state.stable_step = self.state.step
         self.state.frames += 1
-        if not self.atoms.pbc.any():
-            self.counts += count_distances(self.atoms.positions, self.edges)
+        if isinstance(self.reference, MoleculeReference) or not self.atoms.pbc.any():
+            self.counts += count_distances(self._molecule(), self.edges)
 
     def restart_point(self) -> None:
         """Write the restart file and start the calculator afresh, as a restarted run will."""
@@ -298,6 +305,11 @@ class MDRun:
     def _frame(self, energy: float, forces: np.ndarray) -> Atoms:
         return frame(self.atoms, energy, forces, step=self.state.step, time_ps=self._time_ps())
 
+    def _molecule(self) -> np.ndarray:
+        """Positions of a molecule that a periodic box may have cut, Å."""
+        bonds = self.reference.bonds if isinstance(self.reference, MoleculeReference) else np.zeros((0, 2), dtype=int)
+        return whole(self.atoms.positions, bonds, self.atoms)
+
     def _time_ps(self) -> float:
         return self.state.step * self.settings.timestep_fs * 1e-3
 
@@ -317,6 +329,4 @@ def _new_integrator(atoms: Atoms, settings: MDSettings) -> Integrator:
 
 
 def _usual(reference: Reference | None, start: Atoms) -> Reference | None:
-    if reference is None and not start.pbc.any():
-        return MoleculeReference.from_frames(start, "start structure")
-    return reference
+    return start_bonds(start) if reference is None else reference

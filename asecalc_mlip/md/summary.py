@@ -23,7 +23,7 @@ from asecalc_mlip.md.progress import calculator_stats, rates, time_shares
 if TYPE_CHECKING:
     from asecalc_mlip.md.run import MDRun
 
-__all__ = ["MDResult", "summarise", "summary_text", "write_report"]
+__all__ = ["MDResult", "rules_text", "summarise", "summary_text", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> d
         "energy_drift": _drift(run, log),
         "energy_range_eV_per_atom": _energy_range(log, state.stable_step, len(run.atoms)),
         "extremes": asdict(run.monitor.extremes),
+        "rules": run.monitor.rules(),
         "h_error": structure.h_error(run),
         "h_reference": run.reference.source if run.reference else None,
         "h_reference_frames": run.reference.n_frames if run.reference else None,
@@ -149,6 +150,7 @@ def summary_text(summary: dict, directory: str) -> str:
         group = f" ({summary['rdf_group']})" if summary["rdf_group"] else ""
         lines.append(f"g(r) error {errors} against {summary['h_reference']}{group}")
     lines += _extremes_text(summary["extremes"], summary["frames"])
+    lines += rules_text(summary["rules"]) if "rules" in summary else []  # a run of an older version has none
     if summary["energy_drift"]:
         slope = summary["energy_drift"]["slope_mev_per_atom_ps"]
         lines.append(f"Drift of the conserved energy {slope:+.3g} meV/atom/ps")
@@ -161,10 +163,36 @@ def summary_text(summary: dict, directory: str) -> str:
     return "\n".join([*lines, f"Files: {directory}"])
 
 
+def rules_text(rules: dict[str, Any]) -> list[str]:
+    """Tell what the monitor watches and with which limits, and what it does not and why; `rules` as `Monitor.rules`."""
+    contacts, bonds, shells, rdf = (rules[name] for name in ("contacts", "bonds", "coordination", "rdf"))
+    limits = ", ".join(f"{pair} {limit:.2f}" for pair, limit in contacts["limits_A"].items())
+    known = contacts["data_temperature_K"]
+    data = "unknown temperature" if known is None else f"up to {known:g} K"
+    basis = f"{contacts['factor']:.2f} of the closest approach in the training data, {data}"
+    if not contacts["closest_in_data_A"]:
+        basis = f"{contacts['factor']:g} of the sum of covalent radii"
+    watched = [f"contacts ({basis}: {limits} Å)"]
+    if bonds:
+        watched.append(f"{bonds['number']} bonds (±{bonds['limit_A']} Å)")
+    if shells:
+        ranges = ", ".join(f"{pair} {s['lowest']:.1f}–{s['highest']:.1f}" for pair, s in shells.items())
+        watched.append(f"coordination ({ranges})")
+    if rdf:
+        watched.append(f"g(r) (within {rdf['limit_A']:g} Å)")
+    lines = [f"Watched: {', '.join(watched)}"]
+    if rules["not_used"]:
+        lines.append("Not watched: " + "; ".join(f"{name} ({why})" for name, why in rules["not_used"].items()))
+    return lines
+
+
 def _extremes_text(extremes: dict, frames: int) -> list[str]:
     if extremes["closest_A"] is None:
         return []
     text = f"Closest approach {extremes['closest_A']:.2f} Å ({extremes['closest_pair']})"
+    if extremes.get("margin_A") is not None:
+        text += f"; nearest to its limit {extremes['margin_pair']}, {extremes['margin_A']:.2f} Å"
+        text += f" (limit {extremes['margin_limit_A']:.2f} Å)"
     text += f", largest force {extremes['largest_force']:.1f} eV/Å"
     if extremes["force_limit"] is not None:
         text += f", above {extremes['force_limit']:.1f} eV/Å (mean + 5 std of training) in "
@@ -246,14 +274,23 @@ def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict, rdfs: dict[st
         reference_name=run.reference.source if run.reference else "",
         error=error,
         broken_ps=summary["failure"]["time_ps"] if summary["failure"] else None,
+        broken_by=_broken_by(summary["failure"]),
     )
     return figure_bytes(figure)
+
+
+def _broken_by(failure: dict | None) -> str:
+    """Rule, pair, value, limit and time, for the figure."""
+    if failure is None:
+        return ""
+    rule = f"\nlimit: {failure['rule']}" if failure["rule"] else ""
+    return f"{failure['brief']}, at {failure['time_ps']:g} ps{rule}"
 
 
 def _title(summary: dict) -> str:
     settings, failure = summary["settings"], summary["failure"]
     how = settings["thermostat"] or "velocity Verlet"
-    verdict = f"broke after {summary['stable_ps']:g} ps ({failure['kind']})" if failure else "stable"
+    verdict = f"broke at {failure['time_ps']:g} ps" if failure else "stable"
     return (
         f"{summary['formula']}  {settings['ensemble'].upper()} {_span(settings)}, {how}, "
         f"{settings['timestep_fs']:g} fs, {summary['time_ps']:g} ps: {verdict}"

@@ -19,6 +19,7 @@ def md_figure(
     reference_name: str = "",
     error: float | None = None,
     broken_ps: float | None = None,
+    broken_by: str = "",
 ) -> Figure:
     """Draw panels side by side: temperature, energy, the volume and pressure of a run that has them, structure.
 
@@ -40,6 +41,8 @@ def md_figure(
         For the legend.
     broken_ps : float, optional
         Time at which the run broke, drawn as a vertical line.
+    broken_by : str
+        The rule that fired, with its pair, value, limit and time, written below the panels.
     """
     cell = "volume_A3" in log
     figure = new_figure(17.0 if cell else 13.0, 4.1, title)
@@ -57,6 +60,8 @@ def md_figure(
     _structure(panels[-1], structure, reference, reference_name, error)
     for axes in panels:
         tidy(axes)
+    if broken_by:
+        figure.supxlabel(broken_by, color=RED, fontsize=9, x=0.01, ha="left")
     return figure
 
 

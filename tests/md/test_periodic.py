@@ -41,9 +41,9 @@ def rattled(spread=0.08, n=30):
 
 
 def melt(atoms, forces):
-    """Draw every second layer a quarter cell aside, gently: order is lost, but no two atoms come too close."""
+    """Draw every second layer aside, gently: order is lost, but no two atoms come too close."""
     goal = cell().positions
-    goal[np.round(goal[:, 2] / 1.805) % 2 == 1, 0] += 0.9
+    goal[np.round(goal[:, 2] / 1.805) % 2 == 1, 0] += 0.6
     return 0.3 * (goal - atoms.positions) - 0.02 * atoms.get_momenta()
 
 
@@ -61,17 +61,21 @@ class Planted(EMT):
             self.results["forces"] = self.change(self.atoms, self.results["forces"])
 
 
+def reference_at_300K(**options):
+    """Of conditions like those of a run at 300 K."""
+    return PeriodicReference.from_frames(rattled(), temperatures_K=(300.0, 300.0), **options)
+
+
 def monitor(reference, frame_fs=50.0):
     return Monitor(cell(), temperature_K=300.0, ndof=93, reference=reference, frame_fs=frame_fs)
 
 
 def test_g_of_r_is_judged_when_the_window_is_full_and_not_before():
-    reference = PeriodicReference.from_frames(rattled())
-    watch = monitor(reference)
-    assert watch.window_frames == 20
+    watch = monitor(reference_at_300K()).rdf
+    assert watch.frames == 20
     broken = rattled(0.6, 20)
-    assert all(watch._structure(frame, *pairs(frame)) is None for frame in broken[:19])
-    failure = watch._structure(broken[19], *pairs(broken[19]))
+    assert all(watch.check(frame, *pairs(frame)) is None for frame in broken[:19])
+    failure = watch.check(broken[19], *pairs(broken[19]))
     assert failure.kind == "rdf" and failure.value > failure.limit == 1.0 and "20 frames" in failure.message
 
 
@@ -82,11 +86,11 @@ def pairs(atoms):
 
 
 def test_a_vibrating_crystal_stays_and_the_window_slides():
-    watch = monitor(PeriodicReference.from_frames(rattled()), frame_fs=100.0)
+    watch = monitor(reference_at_300K(), frame_fs=100.0)
     frames = rattled()
     assert [watch.check(frame) for frame in frames] == [None] * 30
     assert 0.0 < watch.rdf_error() < 0.5
-    late = [watch._structure(frame, *pairs(frame)) for frame in rattled(0.6, 10)]
+    late = [watch.rdf.check(frame, *pairs(frame)) for frame in rattled(0.6, 10)]
     assert late[0] is None and late[-1].kind == "rdf"  # the old frames hold it below the limit for a while
 
 
@@ -99,7 +103,7 @@ def test_a_liquid_may_differ_more_and_rare_frames_are_not_judged_alone():
 def test_a_melting_run_stops_within_a_window_and_keeps_the_frame(tmp_path):
     atoms = cell()
     atoms.calc = Planted(205, melt)
-    reference = PeriodicReference.from_frames(rattled())
+    reference = reference_at_300K()
     settings = MDSettings(ensemble="nve", temperature_K=300.0, timestep_fs=2.0, steps=1500, interval=10, seed=1)
     summary = run_md(atoms, settings, tmp_path / "run", reference=reference).summary
     failure = summary["failure"]
@@ -114,7 +118,7 @@ def test_a_melting_run_stops_within_a_window_and_keeps_the_frame(tmp_path):
 
 
 def test_restart_keeps_the_window(tmp_path, monkeypatch):
-    reference = PeriodicReference.from_frames(rattled())
+    reference = reference_at_300K()
     settings = MDSettings(ensemble="nve", temperature_K=300.0, steps=400, interval=20)
 
     def start(directory):
@@ -205,13 +209,13 @@ def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, m
 def test_a_temperature_outside_the_data_is_warned_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("copper.xyz", cell(), format="extxyz")
-    PeriodicReference.from_frames(rattled(), temperatures_K=(300.0, 700.0), threshold_A=1.7).save("r.json")
+    PeriodicReference.from_frames(rattled(), temperatures_K=(490.0, 510.0), threshold_A=1.7).save("r.json")
     common = ["--structure", "copper.xyz", "--reference", "r.json", "--steps", "0"]
     assert PeriodicReference.load("r.json").threshold == 1.7
     result = call("nvt", *common, "--temperature", "500", "--output", "a", calculator=EMT())
     assert result.exit_code == 0 and "Warning" not in result.stderr
     result = call("nvt", *common, "--temperature", "2000", "--output", "b", calculator=EMT())
-    assert result.exit_code == 0 and "from 300 to 700 K and the run is at 2000 K" in result.stderr
+    assert result.exit_code == 0 and "of 490 to 510 K and the run is at 2000 K" in result.stderr
 
 
 def test_frames_that_state_no_temperature_are_doubted_as_a_reference(tmp_path, monkeypatch):
@@ -225,18 +229,23 @@ def test_frames_that_state_no_temperature_are_doubted_as_a_reference(tmp_path, m
     assert result.exit_code == 0 and "state no temperature" not in result.stderr
 
 
-def test_a_molecule_in_a_box_is_told_that_its_bonds_are_not_watched(tmp_path, monkeypatch):
+def test_what_a_box_of_molecules_lacks_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     boxed = toys.ethanol()
+    second = toys.ethanol()
+    second.positions += [0.0, 0.0, 8.0]
+    boxed += second
     boxed.set_cell([20.0, 20.0, 20.0])
     boxed.pbc = True
     write("boxed.xyz", boxed, format="extxyz")
     springs = toys.Springs(boxed)
     result = call("nvt", "--structure", "boxed.xyz", "--steps", "10", "--output", "a", calculator=springs)
-    assert result.exit_code == 0 and "neither bonds nor g(r) are watched" in result.stderr
+    assert result.exit_code == 0 and "neither coordination nor g(r) are watched" in result.stderr
+    assert "Not watched: " in result.stdout and "coordination and g(r) (no reference" in result.stdout
     loose = ["--no-bond-rule", "--no-rdf-rule"]
     result = call("nvt", "--structure", "boxed.xyz", "--steps", "10", "--output", "b", *loose, calculator=springs)
     assert result.exit_code == 0 and "watched" not in result.stderr
+    assert "bonds (switched off)" in result.stdout
 
 
 def test_a_reference_of_another_kind_is_refused(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from ase.io import write
 
 from asecalc_mlip import checkpoint, md
-from asecalc_mlip.analysis import MoleculeReference, PeriodicReference
+from asecalc_mlip.analysis import ContactReference, MoleculeReference, PeriodicReference
 from asecalc_mlip.errors import CheckpointError, InputError
 from tests.md import toys
 from tests.md.commands import call
@@ -72,7 +72,8 @@ def test_the_reference_is_the_given_one_else_that_in_the_model_else_the_one_besi
 def test_a_reference_that_does_not_fit_is_left_out_unless_it_was_given(own, caplog):
     with_reference(MoleculeReference.from_frames(molecule("C6H6"), "benzene"))
     md.resolve("own.pt").settings()
-    assert md.resolve("own.pt").reference is None
+    left = md.resolve("own.pt").reference
+    assert isinstance(left, ContactReference) and left.closest["C-H"] == pytest.approx(1.09, abs=0.01)
     assert "reference in own.pt does not fit the structure" in caplog.text
     MoleculeReference.from_frames(molecule("C6H6"), "benzene").save("benzene.json")
     with pytest.raises(InputError, match="reference benzene.json does not fit"):
