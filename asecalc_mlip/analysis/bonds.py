@@ -64,7 +64,8 @@ def is_boxed_molecule(atoms: Atoms) -> bool:
 
     A crystal or a slab is none, because its bonds run through the cell without an end; nor are several molecules.
     """
-    if not atoms.pbc.any() or len(atoms) < 2:
+    vectors = atoms.cell.array[atoms.pbc]
+    if len(vectors) == 0 or len(atoms) < 2 or np.linalg.matrix_rank(vectors) < len(vectors):
         return False
     pairs, lengths = _bonded_images(atoms, BOND_MARGIN)
     bonds = np.unique(pairs, axis=0)

@@ -149,7 +149,7 @@ def _common_options() -> list[click.Parameter]:
         _option("--device", default="auto", show_default=True, metavar="DEVICE", help=DEVICE),
         _option("--reference", metavar="FILE", help=watched),
         _option("--no-bond-rule", "bond_rule", flag_value=False, help="Do not stop when a bond breaks (reactions)."),
-        _option("--no-rdf-rule", "rdf_rule", flag_value=False, help="Do not stop when g(r) changes (melting)."),
+        _option("--no-rdf-rule", "rdf_rule", flag_value=False, help="Do not stop when order is lost (melting)."),
         _option("--restart", is_flag=True, help=RESTART),
         _option("--progress", flag_value=True, help=PROGRESS),
     ]

@@ -62,7 +62,7 @@ class MDSettings:
     bond_rule: bool = True
     """Whether a molecule counts as broken when a bond deviates by more than 0.5 Å."""
     rdf_rule: bool = True
-    """Whether a periodic system counts as broken when its g(r) leaves the reference."""
+    """Whether a periodic system counts as broken when numbers of neighbours or g(r) leave the reference."""
     temperature_end_K: float | None = None
     """Temperature at the end of the ramp; only in anneal."""
     ramp_steps: int | None = None

@@ -226,7 +226,7 @@ def test_periodic_run_draws_its_rdf(start):
     arguments = ["--structure", "copper.xyz", "--thermostat", "bussi", "--steps", "100", "--interval", "10"]
     result = call("nvt", *arguments, "--output", "run", calculator=EMT())
     assert result.exit_code == 0
-    assert "neither bonds nor g(r) are watched" in result.stderr
+    assert "neither coordination nor g(r) are watched" in result.stderr
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["h_error"] is None and summary["degrees_of_freedom"] == 21
     assert Path("run/figure.png").stat().st_size > 10_000 and not Path("run/reference.json").exists()
