@@ -54,7 +54,7 @@ def bond_lengths(positions: np.ndarray, bonds: np.ndarray, box: Atoms | None = N
     Array of shape (n_bonds,) or (n_frames, n_bonds).
     """
     vectors = positions[..., bonds[:, 0], :] - positions[..., bonds[:, 1], :]
-    if box is not None and box.pbc.any():
+    if box is not None and _has_images(box):
         return _nearest(vectors, box)[1]
     return np.linalg.norm(vectors, axis=-1)
 
@@ -64,8 +64,7 @@ def is_boxed_molecule(atoms: Atoms) -> bool:
 
     A crystal or a slab is none, because its bonds run through the cell without an end; nor are several molecules.
     """
-    vectors = atoms.cell.array[atoms.pbc]
-    if len(vectors) == 0 or len(atoms) < 2 or np.linalg.matrix_rank(vectors) < len(vectors):
+    if not _has_images(atoms) or len(atoms) < 2:
         return False
     pairs, lengths = _bonded_images(atoms, BOND_MARGIN)
     bonds = np.unique(pairs, axis=0)
@@ -95,7 +94,7 @@ def whole(positions: np.ndarray, bonds: np.ndarray, box: Atoms) -> np.ndarray:
     -------
     (n_atoms, 3) array, Å: positions without jumps by lattice vectors; the first atom stays.
     """
-    if not box.pbc.any() or len(bonds) == 0:
+    if not _has_images(box) or len(bonds) == 0:
         return positions
     order, parents = _tree(len(positions), bonds)
     children = order[1:]
@@ -109,10 +108,18 @@ def whole(positions: np.ndarray, bonds: np.ndarray, box: Atoms) -> np.ndarray:
 def _bonded_images(atoms: Atoms, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Bonded pairs (n, 2) with i ≤ j, each image by itself, and their lengths in Å."""
     radii = np.array(natural_cutoffs(atoms, mult=1))
+    if not _has_images(atoms):
+        atoms = Atoms(atoms.numbers, atoms.positions)
     i, j, d = pairs_within(atoms, 2.0 * float(radii.max(initial=0.0)) + margin)
     keep = (d < radii[i] + radii[j] + margin) & (i <= j)
     pairs = np.array([i[keep], j[keep]]).T.astype(np.int64).reshape(-1, 2)
     return pairs, d[keep]
+
+
+def _has_images(atoms: Atoms) -> bool:
+    """Whether a structure is periodic, by vectors that span its directions."""
+    vectors = atoms.cell.array[atoms.pbc]
+    return len(vectors) > 0 and bool(np.linalg.matrix_rank(vectors) == len(vectors))
 
 
 def _tree(n_atoms: int, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,16 +52,15 @@ def closest_of(atoms, first, second):
 
 @pytest.mark.parametrize(("pair", "distance"), [(("Si", "Si"), 1.47), (("O", "O"), 1.3), (("O", "Si"), 1.1)])
 def test_a_collapse_that_covalent_radii_allow_is_caught_by_the_data(pair, distance):
-    atoms, reference = silica()
+    _, reference = silica()
+    atoms = Atoms(pair, [[0, 0, 0], [3.0, 0, 0]])
     old, new = watch(atoms, None), watch(atoms, reference)
-    i, j = closest_of(atoms, *pair)
-    atoms.set_distance(i, j, distance, fix=1, mic=True)
+    atoms.positions[1, 0] = distance
     failure = new.check(atoms)
-    assert failure.kind == "collapse" and failure.value <= distance + 1e-9 < failure.limit
+    assert failure.kind == "collapse" and failure.value == pytest.approx(distance) and distance < failure.limit
     assert "closest approach in the training data" in failure.rule and failure.rule in failure.message
     assert all(part in failure.brief for part in ("collapse", pair[0], f"{failure.limit:.3g}", "Å"))
-    alone = Atoms(pair, [[0, 0, 0], [distance, 0, 0]])
-    assert watch(alone, None).check(alone) is None and old.contacts.describe(2000.0)["rule"] == "covalent radii"
+    assert old.check(atoms) is None and old.contacts.describe(2000.0)["rule"] == "covalent radii"
 
 
 def test_limits_fall_with_temperature_and_never_below_the_covalent_ones():
@@ -136,7 +135,7 @@ def test_a_network_that_comes_apart_without_any_contact_is_caught_by_coordinatio
     sound = [monitor.check(_thermal(atoms, k)) for k in range(30)]
     assert sound == [None] * 30
     opened = atoms.copy()
-    for oxygen in np.flatnonzero(atoms.symbols == "O")[::3]:  # each leaves one of its two silicon atoms
+    for oxygen in np.flatnonzero(atoms.symbols == "O")[::2]:  # each leaves one of its two silicon atoms
         silicon = closest_of(atoms[[oxygen, *np.flatnonzero(atoms.symbols == "Si")]], "O", "Si")[1]
         partner = np.flatnonzero(atoms.symbols == "Si")[silicon - 1]
         away = atoms.get_distance(partner, oxygen, mic=True, vector=True)
@@ -247,20 +246,23 @@ def test_a_molecule_in_a_box_that_dissociates_is_stopped_as_an_open_one(shift, t
     moved = atoms.copy()
     moved.positions[0] += [12.0, 0, 0]
     assert monitor.check(moved) is None  # an image is the same atom
-    moved.positions[8] += [0.9, 0.9, 0.0]
+    i, j = monitor.reference.bonds[2]
+    vector = moved.get_distance(i, j, mic=True, vector=True)
+    moved.positions[j] += 0.6 * vector / np.linalg.norm(vector)
+    moved.wrap()
     assert monitor.check(moved).kind == "bond break"
 
 
 def test_a_run_in_a_box_compares_its_distances(tmp_path, monkeypatch):
     monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
-    frames = [boxed([5.8, 11.9, 0.3]) for _ in range(60)]
-    for k, atoms in enumerate(frames):
-        atoms.rattle(0.02, seed=k)
-    atoms = boxed([5.8, 11.9, 0.3])
-    atoms.calc = toys.Free()
-    settings = MDSettings(ensemble="nve", temperature_K=1.0, steps=20, interval=10)
-    summary = run_md(atoms, settings, tmp_path / "run", reference=make_reference(frames)).summary
-    assert summary["stable"] and 0.0 < summary["h_error"] < 0.6
+    settings, errors = MDSettings(ensemble="nve", temperature_K=1.0, steps=20, interval=10), {}
+    for name, start in {"open": toys.ethanol(), "box": boxed([5.8, 11.9, 0.3])}.items():
+        frames = [start.copy() for _ in range(60)]
+        for k, atoms in enumerate(frames):
+            atoms.rattle(0.02, seed=k)
+        start.calc = toys.Free()
+        errors[name] = run_md(start, settings, tmp_path / name, reference=make_reference(frames)).summary["h_error"]
+    assert errors["box"] == pytest.approx(errors["open"], abs=0.05) and errors["open"] > 0.0
 
 
 # --- what people read ---
@@ -275,13 +277,13 @@ def test_summary_log_and_figure_say_which_rule_fired(tmp_path, caplog):
             self.results["forces"][i], self.results["forces"][j] = 3.0 * vector, -3.0 * vector
 
     atoms, reference = silica()
-    pair = closest_of(atoms, "Si", "Si")
+    pair = closest_of(atoms, "O", "O")
     atoms.calc = Squeeze()
-    settings = MDSettings(ensemble="nve", temperature_K=1.0, steps=400, interval=2)
+    settings = MDSettings(ensemble="nve", temperature_K=300.0, steps=400, interval=2)
     with caplog.at_level(logging.INFO, "asecalc_mlip"):
         summary = run_md(atoms, settings, tmp_path / "run", reference=reference).summary
     failure, text = summary["failure"], summary_text(summary, "run")
-    assert failure["kind"] == "collapse" and failure["pair"] == "Si{}-Si{}".format(*sorted(pair))
+    assert failure["kind"] == "collapse" and failure["pair"] == "O{}-O{}".format(*sorted(pair))
     for told in (failure["message"], f"{failure['time_ps']:g} ps", "Watched: contacts (0.85 of the closest approach"):
         assert told in text
     assert "Not watched: g(r) (the frames of the reference are of 298 to 1000 K" in text
