@@ -177,7 +177,7 @@ def make_reference(
         given = {"kind": kind, "group_by": group_by, "temperature_K": temperature_K, "protocol": protocol}
         if named := [name for name, value in given.items() if value is not None]:
             raise InputError(
-                f"{', '.join(named)}: for periodic frames of at most {MOST_ELEMENTS} elements only; leave it out"
+                f"{', '.join(named)}: for periodic frames only, of at most {MOST_ELEMENTS} elements; leave it out"
             )
         contacts = ContactReference(n_frames=len(frames))
         made = MoleculeReference.from_frames(some, source, **bins) if molecule else contacts
