@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 
-from asecalc_mlip import PIWSLCalculator, checkpoint
+from asecalc_mlip import PIWSLCalculator, archive, checkpoint
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.analysis.references import reference_from_dict
 from asecalc_mlip.calculators.zbl import add_core
@@ -262,3 +262,86 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         save(path, make_potential("painn"))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_checksum_is_in_the_file_and_shown(tmp_path):
+    path = model_file(tmp_path)
+    content = torch.load(path, weights_only=True)
+    assert load(path).checksum == content["checksum"] == checkpoint.checksum(content)
+    assert f"SHA-256 {content['checksum']}" in describe(path)
+    assert load(GOLDEN / "v1" / "painn.pt").checksum is None and "format version 1" in describe(
+        GOLDEN / "v1" / "painn.pt"
+    )
+
+
+@pytest.mark.parametrize("entry", ["state_dict", "card", "scale", "reference_energies", "checksum"])
+def test_a_change_without_its_checksum_is_refused(entry, tmp_path):
+    path = model_file(tmp_path)
+    content = torch.load(path, weights_only=True)
+    if entry == "state_dict":
+        content[entry]["embedding.weight"][1, 2] += 1e-6
+    elif entry == "card":
+        content[entry]["licence"] = "mit"
+    else:
+        content[entry] = {"scale": 1.31, "reference_energies": {"values": {"H": -13.6}}, "checksum": None}[entry]
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="is damaged: its weights and metadata have the checksum"):
+        load(path)
+
+
+def test_equal_models_make_equal_files(tmp_path):
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+    assert model_file(tmp_path / "a").read_bytes() == model_file(tmp_path / "b").read_bytes()
+
+
+def test_files_of_torch_are_read_as_torch_reads_them():
+    for path in sorted(GOLDEN.glob("v*/*.pt")):
+        ours, theirs = archive.read(path), torch.load(path, weights_only=True)
+        weights, expected = ours.pop("state_dict"), theirs.pop("state_dict")
+        assert repr(ours) == repr(theirs) and list(weights) == list(expected)
+        assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.half(), r"'state_dict.readout.2.bias' is a tensor of 'torch.HalfStorage'; a weight is a dense"),
+        (lambda w: w.long(), "is of torch.int64; expected torch.float32"),
+        (lambda w: w.double(), "is of torch.float64; the file declares float32"),
+        (lambda w: w.to_sparse(), "made by 'torch._utils._rebuild_sparse_tensor'"),
+        (lambda w: torch.zeros(1).expand(10**12), "is a view of a tensor"),
+        (lambda w: torch.zeros(2, 3).t(), "is a view of a tensor"),
+        (lambda w: torch.zeros(3), "size mismatch"),
+    ],
+)
+def test_weights_of_other_kinds_are_named(change, message, tmp_path):
+    path = model_file(tmp_path)
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["readout.2.bias"] = change(content["state_dict"]["readout.2.bias"])
+    if not message.startswith(("made by", "is a view")):  # those have no checksum
+        content["checksum"] = checkpoint.checksum(content)
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=message):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "message"),
+    [
+        ({"n_interactions": 10**6}, "n_interactions is 1000000; expected a whole number of 1 to 64"),
+        ({"n_features": 2048, "n_interactions": 60}, "ask for more weights than the file holds"),
+        ({"cutoff": 1e30}, r"cutoff is 1e\+30; expected 0.1 to 100.0 Å"),
+    ],
+)
+def test_absurd_sizes_are_refused_before_memory_is_taken(hyperparameters, message, tmp_path):
+    path = model_file(tmp_path)
+    before = torch.load(path, weights_only=True)["hyperparameters"]
+    with pytest.raises(CheckpointError, match=message):
+        load(changed(path, hyperparameters={**before, **hyperparameters}))
+
+
+def test_loading_draws_no_random_numbers(tmp_path):
+    path, state = model_file(tmp_path), torch.get_rng_state()
+    load(path)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,4 +1,4 @@
-"""States and settings of strangers: what would run code is an error, and nothing runs (models: test_checkpoint.py)."""
+"""States and settings of strangers: what would run code is an error, and nothing runs (models: tests/attack)."""
 
 import os
 
@@ -31,6 +31,31 @@ def test_the_bomb_works(tmp_path):
     torch.save(Bomb(tmp_path / "executed"), tmp_path / "file")
     torch.load(tmp_path / "file", weights_only=False)
     assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_model(bomb, protocol, tmp_path):
+    from asecalc_mlip.checkpoint import CheckpointError, load
+
+    torch.save({"format": "asecalc-mlip", "version": 2, "card": bomb}, tmp_path / "m.pt", pickle_protocol=protocol)
+    with pytest.raises(CheckpointError, match="othing was executed|damaged"):
+        load(tmp_path / "m.pt")
+
+
+def test_the_reader_of_models_knows_no_way_to_a_python_object():
+    """Neither imports nor calls by name; what a pickle asks for is only noted."""
+    import ast
+    import inspect
+
+    from asecalc_mlip import unpickling
+
+    forbidden = {"eval", "exec", "getattr", "__import__", "import_module", "loads", "load", "find_class"}
+    tree = ast.parse(inspect.getsource(unpickling))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not names & forbidden
+    found = unpickling.interpreted(b"\x80\x02cposix\nsystem\nX\x02\x00\x00\x00ls\x85R.")
+    assert (found.name, found.arguments) == ("posix.system", ("ls",))
 
 
 def test_state_of_a_run(bomb, tmp_path):

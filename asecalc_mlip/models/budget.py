@@ -42,8 +42,9 @@ class Budget(TorchFunctionMode):
         self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Count new tensors and leave out random values. Called by torch."""
-        if func in _RANDOM:
-            return args[0]
+        # Functions of torch.nn.init as a whole: inside of them this is not called.
+        if func in _RANDOM or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
         made = func(*args, **(kwargs or {}))
         if func in _MAKERS:
             self.left -= made.numel()

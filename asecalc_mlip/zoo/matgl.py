@@ -17,9 +17,11 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
+from asecalc_mlip.archive import ALLOWED
 from asecalc_mlip.errors import CheckpointError
 from asecalc_mlip.files import read_json, sha256_of
 from asecalc_mlip.models import Potential, build_potential
+from asecalc_mlip.models.budget import Budget
 
 __all__ = ["read_matgl"]
 
@@ -90,6 +92,10 @@ def _state(folder: Path) -> State:
         raise CheckpointError(f"{path} is damaged ({error!s:.160}); copy or download it again") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} is no dictionary of tensors")
+    for entry, value in state.items():
+        odd = value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu"
+        if odd or value.nbytes > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: entry {entry!r:.80} is no dense tensor; {ALLOWED}")
     return {str(name).removeprefix("model."): value for name, value in state.items()}
 
 
@@ -103,7 +109,8 @@ def _potential(
     offsets: Tensor,
 ) -> Potential:
     zeros = dict.fromkeys(numbers, 0.0)
-    potential = build_potential(architecture, hyperparameters, reference_energies=zeros, scale=scale)
+    with Budget(sum(value.numel() for value in weights.values())):
+        potential = build_potential(architecture, hyperparameters, reference_energies=zeros, scale=scale)
     try:
         potential.network.load_state_dict(weights)
     except RuntimeError as error:

@@ -119,6 +119,8 @@ class Evil:
         ([1, 2], None, "no dictionary of tensors"),
         (None, None, "no such file"),
         ({"data_std": torch.ones(())}, None, "is missing or unknown"),
+        ({"x": torch.zeros(1).expand(10**12)}, None, "entry 'x' is no dense tensor"),
+        ({"x": torch.ones(2, 2).to_sparse()}, None, "entry 'x' is no dense tensor"),
     ],
 )
 def test_what_is_no_model_is_refused(tmp_path, monkeypatch, state, model, told):
