@@ -28,8 +28,6 @@ from training.replay import find_old_data
 
 __all__ = ["check_test", "isolated_atoms", "read_structures", "split_frames"]
 
-MOST_SHARED = 0.5  # of a test file, in the training set
-
 
 def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
     """Read the labelled frames, and their split where that follows from how they were made.
@@ -116,7 +114,7 @@ def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
         keys = {key: name for key, name in config.data.reading().items() if key.endswith("_key") and name}
         looked = f"looked for under {', '.join(f'{k} {v}' for k, v in keys.items())}" if keys else "of any usual name"
         raise DataError(f"{config.data.test} has no labels {looked} ({found}); data.test is read as data.train is")
-    _check_shared(config, training, frames)
+    _warn_of_shared(config.data.test, training, frames)
     known = {int(z) for atoms in training for z in atoms.numbers}
     absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})
     if absent:
@@ -133,19 +131,15 @@ def _require(counts: Census, weights: Mapping[str, float], allowed: bool | tuple
         raise
 
 
-def _check_shared(config: TrainConfig, training: Sequence[Atoms], frames: Sequence[Atoms]) -> None:
-    """Tell a test file that holds structures of the training set, and refuse one that holds little else."""
-    shared = shared_structures(training, frames)
-    if not shared:
-        return
-    i, j = shared[0]
-    text = (
-        f"{len(shared)} of {len(frames)} frames of {config.data.test} are in the training set too, e.g. "
-        f"{frame_name(frames[j], j)} is {frame_name(training[i], i)}: errors on them say nothing about other structures"
-    )
-    if len(shared) > MOST_SHARED * len(frames) and not config.data.trust:
-        raise DataError(f"{text}. Name another data.test, or none; to go on all the same: data.trust=true")
-    LOGGER.warning(text)
+def _warn_of_shared(name: str, training: Sequence[Atoms], frames: Sequence[Atoms]) -> None:
+    """Tell a test file that holds structures of the training set."""
+    if shared := shared_structures(training, frames):
+        i, j = shared[0]
+        LOGGER.warning(
+            f"{len(shared)} of {len(frames)} frames of {name} are in the training set too, e.g. "
+            f"{frame_name(frames[j], j)} is {frame_name(training[i], i)}: errors on them say nothing about other "
+            "structures. Name another data.test, or none"
+        )
 
 
 def _structures(frames: Sequence[Atoms]) -> list[Atoms]:

@@ -46,6 +46,7 @@ def eam() -> None:
     show_default=True,
     help="Seed of the split and of the first parameters.",
 )
+@click.option("--trust-data", "trust", is_flag=True, help="Fit labels that seem wrong too.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def fit(data: str, output: str, core: str, **options: Any) -> None:
     """Fit an EAM to labelled DATA.
@@ -57,7 +58,7 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
     Example:
       asecalc eam fit silica.xyz -o silica_eam.pt --n-train 120 --core zbl
     """
-    files = {name: options.pop(name) for name in ("n_train", "test", "isolated", "compare", "progress")}
+    files = {name: options.pop(name) for name in ("n_train", "test", "isolated", "compare", "progress", "trust")}
     own_training(stack=False)
     from training.eam import FitSettings
     from training.eam.files import fit_file

@@ -21,7 +21,7 @@ MOST_PAIRS, MOST_FRAMES, LEAST_FRAMES = 300_000, 300, 16
 # Of a pair function, in sums of covalent radii; Å at most; powers of the density.
 BUMPS, INNER, OUTER, REACH, POWERS = 14, 0.5, 2.6, 6.0, (0.5, 1.5, 2.0)
 MOST_KINDS = 15  # of pairs of elements; a set of more is too rich for this
-RIDGE = 1e-4
+RIDGE, LEAST_SCALE = 1e-4, 1e-3
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -169,7 +169,9 @@ class _Features:
 
 def _solve(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
     normal = rows.T @ rows
-    scale = np.sqrt(np.diag(normal)) + 1e-12
+    # Columns that hardly act on any atom, as by symmetry, must not take part by rounding.
+    scale = np.sqrt(np.diag(normal))
+    scale = np.maximum(scale, LEAST_SCALE * scale.max(initial=1e-12))
     normal = normal / scale / scale[:, None]
     normal[np.diag_indices(len(normal))] += RIDGE
     return np.linalg.solve(normal, rows.T @ values / scale) / scale

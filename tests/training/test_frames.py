@@ -16,7 +16,7 @@ pytest.importorskip("schnetpack")
 from asecalc_mlip.data.labels import is_isolated_atom  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import train as trained  # noqa: E402
-from training.data import Split  # noqa: E402
+from training.data import Split, make_split  # noqa: E402
 from training.losses.supervised import DISTANCES, distance  # noqa: E402
 
 ATOMS = {"H": -13.6, "C": -1027.0, "O": -2041.0}
@@ -177,3 +177,50 @@ def test_weighted_distances(name):
 def test_weights_that_cannot_be(factors, message, tmp_path):
     with pytest.raises(InputError, match=message):
         trained.prepare(config(tmp_path, kinds(tmp_path / "kinds.xyz"), f"data.weights={factors}"))
+
+
+@pytest.mark.parametrize(("frames", "n_train", "expected"), [(2, None, 1), (30, None, 7), (100, None, 10),
+                         (300, None, 30), (5000, None, 50), (60, 55, 5)])  # fmt: skip
+def test_validation_frames_follow_the_size_of_the_set(frames, n_train, expected):
+    split = make_split(frames, n_train, None, seed=0)
+    assert len(split.val) == expected and len(split.train) == (n_train or frames - expected)
+
+
+def test_frames_without_weight_have_no_part_in_the_reference_energies(molecules, tmp_path):
+    frames = read(molecules, index=":")
+    for atoms in frames[::2]:
+        atoms.info.update(config_type="bad", REF_energy=atoms.info["REF_energy"] + 2.0)
+    write(tmp_path / "mixed.xyz", frames)
+    runs = [
+        trained_run(tmp_path / name, tmp_path / "mixed.xyz", *more)
+        for name, more in (("all", ()), ("good", ("data.weights={bad: 0}",)))
+    ]
+    means = [np.mean([run.e0.total(a.numbers) for a in run.training]) for run in runs]
+    assert means[0] - means[1] == pytest.approx(1.0, abs=0.5)
+
+
+def trained_run(folder, data, *more):
+    from training.prepare import prepare
+
+    folder.mkdir()
+    return prepare(config(folder, data, "data.trust=true", *more))
+
+
+def test_labels_that_contradict_each_other_need_trust(molecules, tmp_path, caplog):
+    from training.prepare import prepare
+
+    frames = read(molecules, index=":")
+    for atoms in frames:
+        atoms.arrays["REF_forces"] = -atoms.arrays["REF_forces"]
+    write(tmp_path / "gradients.xyz", frames)
+    with pytest.raises(DataError, match=r"opposite sign.*data\.trust=true \(--trust-data\)"):
+        prepare(config(tmp_path, tmp_path / "gradients.xyz"))
+    prepare(config(tmp_path, tmp_path / "gradients.xyz", "data.trust=true"))
+    assert "opposite sign" in caplog.text
+
+
+def test_a_test_file_of_training_frames_is_told(molecules, tmp_path, caplog):
+    from training.prepare import prepare
+
+    prepare(config(tmp_path, molecules, f"data.test={molecules}"))
+    assert "are in the training set too" in caplog.text

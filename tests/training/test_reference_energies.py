@@ -112,3 +112,13 @@ def test_real_isolated_atoms(data_file):
     with pytest.raises(DataError, match="another level"):
         reference_energies(relative, "isolated", isolated=data_file("isolated_atoms_ethanol.xyz"))
     assert np.isfinite(reference_energies(relative, "zero").residual_rms)
+
+
+def test_outliers_have_no_part_in_the_fit(frames):
+    shifted = [atoms.copy() for atoms in frames]
+    for atoms in shifted:
+        atoms.info["energy"] = sum({1: -15.0, 6: -1030.5, 8: -2045.25}[z] for z in atoms.numbers)
+    shifted[4].info["energy"] += 200.0
+    found = reference_energies(shifted, "fit")
+    assert found.values == pytest.approx({1: -15.0, 6: -1030.5, 8: -2045.25}, abs=1e-6)
+    assert "without 1 that are far from the rest" in found.source

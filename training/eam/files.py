@@ -39,6 +39,7 @@ def fit_file(
     isolated: str | None = None,
     compare: bool = False,
     progress: bool = True,
+    trust: bool = False,
 ) -> EAMFit:
     """Fit an EAM to a data file; leaves the model, its pair curves as figure and JSON, and a checkpoint beside it.
 
@@ -57,6 +58,8 @@ def fit_file(
         File of isolated atoms; without, the E0 are fitted.
     compare : bool
         Fit a Morse potential to the same frames too, and report its errors.
+    trust : bool
+        As for `fit_eam`.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def fit_file(
     frames, held = _drawn(read_frames(data), n_train, settings.seed)
     others = read_frames(test) if test else held
     LOGGER.info(f"{data}: {census(frames)} of the fit, {len(others)} to test on")
-    options: dict[str, Any] = {"test": others, "progress": progress, "data_name": Path(data).name}
+    options: dict[str, Any] = {"test": others, "progress": progress, "data_name": Path(data).name, "trust": trust}
     options |= {"test_name": Path(test).name if test else None}
     options |= {"e0": "isolated" if isolated else "fit", "isolated": isolated}
     try:

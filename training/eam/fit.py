@@ -55,6 +55,7 @@ def fit_eam(
     progress: bool = True,
     data_name: str = "data",
     test_name: str | None = None,
+    trust: bool = False,
 ) -> EAMFit:
     """Fit an EAM to labelled frames.
 
@@ -73,6 +74,8 @@ def fit_eam(
     progress : bool
     data_name, test_name : str
         For the card; without the second, the test frames are said to be held out of the first.
+    trust : bool
+        Fit labels of implausible size and labels that contradict each other.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def fit_eam(
     atoms = [frame for frame in frames if is_isolated_atom(frame)]
     frames = [frame for frame in frames if not is_isolated_atom(frame)] or list(frames)
     settings = (settings or FitSettings()).with_epochs(len(frames))
-    _check_frames(frames, settings)
+    _check_frames(frames, settings, trust)
     fit = _Fit(frames, settings, _solver(frames, e0, isolated, given, atoms), progress)
     start = None if checkpoint is None else Path(checkpoint)
     if start is not None and start.exists():
@@ -274,13 +277,14 @@ def _solver(
     return solve
 
 
-def _check_frames(frames: Sequence[Atoms], settings: FitSettings) -> None:
+def _check_frames(frames: Sequence[Atoms], settings: FitSettings, trust: bool) -> None:
     if not frames:
         raise DataError("there are no frames to fit an EAM to")
     if all(len(atoms) == 1 and not atoms.pbc.any() for atoms in frames):
         raise DataError("every frame is a single atom, which tells nothing of pairs; give structures with neighbours")
     found = census(frames)
-    found.require({"energy": settings.energy_weight or 1.0, "forces": settings.forces_weight})
+    weights = {"energy": settings.energy_weight or 1.0, "forces": settings.forces_weight}
+    found.require(weights, allow_implausible=trust)
 
 
 def _labelled(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
