@@ -19,15 +19,24 @@ except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from asecalc_mlip import md
 
+from asecalc_mlip import quantities as q
+from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.commands.running import RunCommand
-from asecalc_mlip.units import parse_seeds
+from asecalc_mlip.quantities import parse_seeds
 
 
 @click.command(cls=RunCommand, help="Run many simulations: models × starts × temperatures × seeds.")
 @click.option("--model", "models", multiple=True, metavar="FILE", help="May be repeated; default aspirin.pt.")
 @click.option("--structure", "structures", multiple=True, metavar="FILE", help="Start structures; may be repeated.")
-@click.option("--temperature", "temperatures_K", type=float, multiple=True, metavar="K", help="May be repeated.")
-@click.option("--steps", type=int, metavar="N", help="Steps of each run.")
+@click.option(
+    "--temperature",
+    "temperatures_K",
+    type=Number(q.TEMPERATURE),
+    multiple=True,
+    metavar="K",
+    help="May be repeated.",
+)
+@click.option("--steps", type=Number(q.STEPS), metavar="N", help="Steps of each run.")
 @click.option("--seeds", metavar="N|A,B,C", help="Number of seeds from 0 on, or the seeds; default 3.")
 @click.option("--output", metavar="DIR", help="Folder; default campaign, or the next free name.")
 @click.option("--restart", is_flag=True, help="Continue what is in --output; other settings come from there.")

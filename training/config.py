@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
+import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.quantities import REAL, WHOLE, Quantity, shortened
 from training.older import completed
 from training.settings import (
     OF_BASE,
@@ -45,9 +48,13 @@ __all__ = [
     "WeakConfig",
     "label_weights",
     "load_config",
+    "parse_value",
     "replace_values",
     "setting_types",
 ]
+
+# Of any number in a file, where no other bound is known.
+LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -142,25 +149,65 @@ def _check_values(config: Mapping[str, Any]) -> None:
     for section, values in config.items():
         for key, value in values.items():
             name = f"{section}.{key}"
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"{name} is {value}; expected a finite number")
-            holds, expected = RULES.get(name, (None, ""))
-            if holds is not None and value is not None and not holds(value):
-                raise InputError(f"{name} is {value!r}; expected {expected}")
+            _check_finite(value, name)
+            rule = RULES.get(name)
+            if value is None or rule is None:
+                continue
+            if isinstance(rule, Quantity):
+                rule.check(value, name)
+            elif not rule[0](value):
+                raise InputError(f"{name} is {shortened(value)}; expected {rule[1]}")
     # Here, because the methods bring torch, which who only asks for the settings need not wait for.
     from training.losses.methods import check_method
 
     check_method(config["weak"]["method"])
 
 
+def _check_finite(value: Any, name: str) -> None:
+    """Raise InputError for numbers that are none, also deep in groups of them."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_finite(item, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_finite(item, name)
+    elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
+        raise InputError(f"{name} is {shortened(value)}; expected a number of at most {LARGEST:g}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of `asecalc_mlip.quantities`; otherwise 1:30 is 90, 010 is 8, and 1e-3 is text."""
+
+
+def _make_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float | int:
+    kind = node.tag.rpartition(":")[2]
+    return Quantity(-math.inf, math.inf, whole=kind == "int").read(loader.construct_scalar(node), "a value")
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in {"int", "float", "timestamp"}]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in (("int", WHOLE), ("float", REAL)):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern.pattern})\Z"), list("-+.0123456789")
+    )
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _make_number)
+
+
+def parse_value(text: str) -> Any:
+    """Read YAML with the numbers of `asecalc_mlip.quantities`; yaml.YAMLError or InputError for other text."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = parse_value(path.read_text(encoding="utf-8")) or {}
     except UnicodeDecodeError as error:
         raise InputError(f"configuration file {str(path)!r} is not UTF-8 text: {error}") from None
     except OSError as error:
         raise InputError(f"configuration file {str(path)!r} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"configuration file {str(path)!r} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(
@@ -181,11 +228,15 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise InputError(f"override {text!r} is not of the form section.key=value, for example run.seed=1")
+        raise InputError(f"override {shortened(text)} is not of the form section.key=value, for example run.seed=1")
+    if value.strip() in ("", "~"):  # what a shell leaves of a variable that is not set, or of a home folder
+        raise InputError(f"override {shortened(text)} has no value; to leave {shortened(key)[1:-1]} unset, write null")
     try:
-        content = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"override {text!r}: the value is not valid YAML; put it in quotes, {key}='\"…\"'") from None
+        content = parse_value(value)
+    except (yaml.YAMLError, RecursionError):
+        raise InputError(
+            f"override {shortened(text)}: the value is not valid YAML; put it in quotes, {key}='\"…\"'"
+        ) from None
     return _nested(key, content)
 
 
@@ -197,7 +248,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 def _build(cls: type, values: Any, prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise InputError(f"section {prefix.rstrip('.')!r} must hold key: value pairs, not {values!r}")
+        raise InputError(f"section {prefix.rstrip('.')!r} must hold key: value pairs, not {shortened(values)}")
     hints = get_type_hints(cls)
     for key in values:
         if key not in hints:
@@ -208,7 +259,7 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
 def _unknown(key: Any, allowed: Iterable[str], prefix: str) -> str:
     near = difflib.get_close_matches(str(key), list(allowed), n=1)
     hint = f"; did you mean {prefix}{near[0]}?" if near else "."
-    return f"unknown setting {prefix}{key}{hint} Allowed: {', '.join(allowed)}"
+    return f"unknown setting {prefix}{shortened(key)[1:-1]}{hint} Allowed: {', '.join(allowed)}"
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
@@ -220,13 +271,15 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if get_origin(option) is Literal:
             if value in get_args(option):
                 return value
-            raise InputError(f"{name} is {value!r}; allowed: {', '.join(map(str, get_args(option)))}")
+            raise InputError(f"{name} is {shortened(value)}; allowed: {', '.join(map(str, get_args(option)))}")
         if option is float and _is_number(value):
             return float(value)
         plain = get_origin(option) or option
         if isinstance(value, plain) and not (isinstance(value, bool) and plain is not bool):
             return value
-    raise InputError(f"{name} is {value!r}, of type {type(value).__name__}; expected {getattr(hint, '__name__', hint)}")
+    raise InputError(
+        f"{name} is {shortened(value)}, of type {type(value).__name__}; expected {getattr(hint, '__name__', hint)}"
+    )
 
 
 def _alternatives(hint: Any) -> list[Any]:
@@ -236,8 +289,4 @@ def _alternatives(hint: Any) -> list[Any]:
 
 
 def _is_number(value: Any) -> bool:
-    # YAML reads 1e-3 as text: its floats need a dot.
-    try:
-        return not isinstance(value, bool) and float(value) == float(value)
-    except (TypeError, ValueError):
-        return False
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -12,6 +12,21 @@ from typing import Any, Literal
 
 import yaml
 
+from asecalc_mlip.quantities import (
+    BATCH,
+    COPIES,
+    EPOCHS,
+    FRAMES,
+    PROCESSES,
+    RATE,
+    SEED,
+    SHIFT,
+    STEPS,
+    WEIGHT,
+    Quantity,
+    count,
+)
+
 __all__ = [
     "OF_BASE",
     "RULES",
@@ -255,6 +270,10 @@ class PretrainConfig:
     """Seed of the perturbations."""
 
 
+def _is_name(value: str) -> bool:
+    return value.strip() != "" and not set(value) & set("/\\\0") and len(value.encode("utf-8", "replace")) <= 200
+
+
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
@@ -266,40 +285,43 @@ SECTIONS: dict[str, type] = {
     "run": RunConfig,
 }
 
-# What a value must be; sections other than these hold what any number or text may be.
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "data.n_train": (lambda v: v >= 1, "at least 1"),
-    "data.n_val": (lambda v: v >= 1, "at least 1, or null for a tenth of the frames"),
-    "data.split_seed": (lambda v: v >= 0, "0 or more"),
-    "optimizer.lr": (lambda v: v > 0, "above 0"),
-    "optimizer.weight_decay": (lambda v: v >= 0, "0 or more"),
-    "optimizer.warmup_steps": (lambda v: v >= 0, "0 or more"),
+# What a value must be: a number within bounds, or a test and what it expects. Others hold what any number may be.
+RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
+    "data.n_train": FRAMES,
+    "data.n_val": FRAMES,
+    "data.split_seed": SEED,
+    "loss.energy_weight": WEIGHT,
+    "loss.forces_weight": WEIGHT,
+    "loss.stress_weight": WEIGHT,
+    "optimizer.lr": RATE,
+    "optimizer.weight_decay": WEIGHT,
+    "optimizer.warmup_steps": STEPS,
     "optimizer.plateau_factor": (lambda v: 0 < v < 1, "between 0 and 1"),
-    "optimizer.plateau_patience": (lambda v: v >= 0, "0 or more"),
-    "optimizer.min_lr": (lambda v: v >= 0, "0 or more"),
+    "optimizer.plateau_patience": count(1e7, 0),
+    "optimizer.min_lr": Quantity(0, 1e3),
     "optimizer.ema_decay": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    "optimizer.gradient_clip": (lambda v: v > 0, "above 0"),
-    "run.name": (lambda v: v.strip() != "" and not set(v) & set("/\\\0"), "a file name without a folder"),
-    "run.seed": (lambda v: 0 <= v < 2**32, "0 to 2³² − 1"),
-    "run.batch_size": (lambda v: v >= 1, "at least 1"),
-    "run.max_epochs": (lambda v: v >= 1, "at least 1, or null for a length by the number of frames"),
-    "run.steps_per_epoch": (lambda v: v >= 1, "at least 1, or null for one pass over the training set"),
-    "finetune.layer_decay": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
+    "optimizer.gradient_clip": Quantity(0, 1e9, above=True),
+    "run.name": (_is_name, "a file name without a folder, of at most 200 letters"),
+    "run.seed": SEED,
+    "run.batch_size": BATCH,
+    "run.max_epochs": EPOCHS,
+    "run.steps_per_epoch": count(1e9),
+    "run.early_stop": EPOCHS,
+    "run.threads": PROCESSES,
+    "finetune.layer_decay": Quantity(0, 1, above=True),
     "finetune.replay": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    "finetune.n_old": (lambda v: v >= 0, "0 or more"),
-    "pretrain.rounds": (lambda v: v >= 1, "at least 1"),
-    "pretrain.strength": (lambda v: v >= 0, "0 Å or more, usually 0.5 to 1"),
-    "pretrain.n_pairs": (lambda v: v >= 0, "0 or more"),
-    "pretrain.max_atoms": (lambda v: v >= 0, "0 or more"),
-    "pretrain.seed": (lambda v: v >= 0, "0 or more"),
-    "weak.pitc": (lambda v: v >= 0, "0 (off) or more"),
-    "weak.pisc": (lambda v: v >= 0, "0 (off) or more"),
-    "weak.coefficient": (lambda v: v >= 0, "0 (off) or more"),
-    "weak.epsilon": (lambda v: v > 0, "a length above 0 Å, usually 0.005 to 0.1"),
-    "weak.skin": (lambda v: v >= 0, "0 Å or more, or null"),
-    "weak.rho": (lambda v: v > 0, "above 0"),
-    "run.early_stop": (lambda v: v >= 1, "at least 1, or null"),
-    "run.threads": (lambda v: v >= 1, "at least 1, or null"),
+    "finetune.n_old": count(1e8, 0),
+    "pretrain.rounds": count(1e5),
+    "pretrain.strength": SHIFT,
+    "pretrain.n_pairs": COPIES,
+    "pretrain.max_atoms": COPIES,
+    "pretrain.seed": SEED,
+    "weak.pitc": WEIGHT,
+    "weak.pisc": WEIGHT,
+    "weak.coefficient": WEIGHT,
+    "weak.epsilon": Quantity(0, 10, "Å", above=True),
+    "weak.skin": Quantity(0, 100, "Å"),
+    "weak.rho": Quantity(0, 1e6, above=True),
 }
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import echo_census, reading_options
+from asecalc_mlip.commands.numbers import Number
 
 
 @click.group()
@@ -17,15 +19,17 @@ def data() -> None:
 
 @data.command()
 @click.argument("molecule")
-@click.option("-n", "--frames", type=click.IntRange(1), default=500, show_default=True, help="Frames in the end.")
-@click.option("-T", "--temperature", type=float, default=500.0, show_default=True, help="Temperature, K.")
+@click.option("-n", "--frames", type=Number(q.FRAMES), default=500, show_default=True, help="Frames in the end.")
+@click.option(
+    "-T", "--temperature", type=Number(q.TEMPERATURE), default=500.0, show_default=True, help="Temperature, K."
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write; default: MOLECULE_xtb_500K.xyz.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of velocities and noise.")
-@click.option("--spacing", type=float, default=10.0, show_default=True, help="Time between frames, fs.")
-@click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step, fs.")
-@click.option("--equilibration", type=float, default=500.0, show_default=True, help="Time before frame 0, fs.")
-@click.option("--charge", type=int, default=0, show_default=True, help="Total charge, e.")
-@click.option("--multiplicity", type=click.IntRange(1), default=1, show_default=True, help="2S+1.")
+@click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of velocities and noise.")
+@click.option("--spacing", type=Number(q.SPACING), default=10.0, show_default=True, help="Time between frames, fs.")
+@click.option("--timestep", type=Number(q.TIMESTEP), default=0.5, show_default=True, help="Time step, fs.")
+@click.option("--equilibration", type=Number(q.TIME), default=500.0, show_default=True, help="Time before frame 0, fs.")
+@click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True, help="Total charge, e.")
+@click.option("--multiplicity", type=Number(q.MULTIPLICITY), default=1, show_default=True, help="2S+1.")
 @click.option("--method", type=click.Choice(["GFN2-xTB", "GFN1-xTB"]), default="GFN2-xTB", show_default=True)
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def xtb(molecule: str, frames: int, temperature: float, output: str | None, progress: bool, **options: Any) -> None:
@@ -95,10 +99,8 @@ def convert_command(source: str, target: str, **options: Any) -> None:
 @data.command()
 @click.argument("molecule")
 @click.option("-o", "--output", default=".", show_default=True, metavar="DIR", help="Folder, also of the download.")
-@click.option("--n", "n_frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames of each file.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the random choice of frames."
-)
+@click.option("--n", "n_frames", type=Number(q.FRAMES), default=1000, show_default=True, help="Frames of each file.")
+@click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of the random choice of frames.")
 @click.option("--original", is_flag=True, help="The original MD17 in place of the revised.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import existing
+from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.units import parse_seeds
+from asecalc_mlip.quantities import Quantity, parse_seeds
 
 __all__ = ["anneal", "campaign", "lammps", "npt", "nve", "nvt"]
 
@@ -114,21 +116,27 @@ def _options(ensemble: str) -> list[click.Parameter]:
         _option("--model", "model_file", metavar="FILE", help="The same as MODEL."),
         _option("--structure", "structure_file", metavar="FILE", help="The same as STRUCTURE."),
         _option("--protocol", metavar="NAME", help=_protocols_help(ensemble)),
-        _number("--temperature", "temperature_K", float, "K", f"{heat}; default {default.temperature_K:g} K."),
+        _number(
+            "--temperature",
+            "temperature_K",
+            q.TEMPERATURE,
+            "K",
+            f"{heat}; default {default.temperature_K:g} K.",
+        ),
         *(_OWN[name]() for name in row.own),
-        _number("--timestep", "timestep_fs", float, "FS", f"Time step; default {default.timestep_fs:g} fs."),
-        _number("--steps", "steps", int, "N", f"Number of steps; default {default.steps}."),
+        _number("--timestep", "timestep_fs", q.TIMESTEP, "FS", f"Time step; default {default.timestep_fs:g} fs."),
+        _number("--steps", "steps", q.STEPS, "N", f"Number of steps; default {default.steps}."),
     ]
     if len(row.thermostats) > 1:
         kinds = click.Choice(row.thermostats)
         made.append(_option("--thermostat", type=kinds, help=f"Default {default.thermostat}."))
     if row.thermostats:
         taus = ", ".join(f"{THERMOSTATS[name].default_tau_fs:g} ({name})" for name in row.thermostats)
-        made.append(_number("--tau", "tau_fs", float, "FS", f"Relaxation time of the thermostat; default, fs: {taus}."))
+        made.append(_number("--tau", "tau_fs", q.TAU, "FS", f"Relaxation time of the thermostat; default, fs: {taus}."))
     return [
         *made,
-        _number("--seed", "seed", int, "N", f"Seed of velocities and noise; default {default.seed}."),
-        _number("--interval", "interval", int, "N", f"Steps between frames; default {default.interval}."),
+        _number("--seed", "seed", q.SEED, "N", f"Seed of velocities and noise; default {default.seed}."),
+        _number("--interval", "interval", q.INTERVAL, "N", f"Steps between frames; default {default.interval}."),
         _option("--dtype", type=click.Choice(DTYPES), help=f"Precision of the model; default {default.dtype}."),
         *_common_options(),
         _option("--output", "-o", metavar="DIR", help="Folder of the run; default: a name made from the settings."),
@@ -161,8 +169,8 @@ def _option(*names: str, **attributes: Any) -> click.Option:
     return click.Option([*names], **attributes)
 
 
-def _number(flag: str, name: str, kind: type, metavar: str, text: str) -> click.Option:
-    return click.Option([flag, name], type=kind, metavar=metavar, help=text)
+def _number(flag: str, name: str, quantity: Quantity, metavar: str, text: str) -> click.Option:
+    return click.Option([flag, name], type=Number(quantity), metavar=metavar, help=text)
 
 
 def _barostat() -> click.Option:
@@ -175,7 +183,7 @@ def _barostat() -> click.Option:
 # Of the settings that only one ensemble reads.
 _OWN: Mapping[str, Callable[[], click.Option]] = {
     "temperature_end_K": lambda: _number(
-        "--end-temperature", "temperature_end_K", float, "K", "End of the ramp; default 3000 K."
+        "--end-temperature", "temperature_end_K", q.TEMPERATURE, "K", "End of the ramp; default 3000 K."
     ),
     "ramp_steps": lambda: _number(
         "--ramp-steps",
@@ -184,10 +192,14 @@ _OWN: Mapping[str, Callable[[], click.Option]] = {
         "N",
         "Steps of the ramp; afterwards the temperature stays constant; default: all steps.",
     ),
-    "pressure_GPa": lambda: _number("--pressure", "pressure_GPa", float, "GPA", "Pressure; default 0 GPa."),
+    "pressure_GPa": lambda: _number("--pressure", "pressure_GPa", q.PRESSURE, "GPA", "Pressure; default 0 GPa."),
     "barostat": _barostat,
     "tau_p_fs": lambda: _number(
-        "--tau-p", "tau_p_fs", float, "FS", "Relaxation time of the barostat; default 1000 steps, at least 500 fs."
+        "--tau-p",
+        "tau_p_fs",
+        q.TAU,
+        "FS",
+        "Relaxation time of the barostat; default 1000 steps, at least 500 fs.",
     ),
 }
 
@@ -207,22 +219,22 @@ def _campaign_options() -> list[click.Parameter]:
         click.Argument(["models"], nargs=-1, metavar="[MODEL]..."),
         _option("--model", "model_files", multiple=True, metavar="FILE", help="The same as MODEL; may be repeated."),
         _option("--structure", "structures", multiple=True, metavar="FILE", help="Start structures; may be repeated."),
-        _number("--starts", "starts", int, "N", "Take N structures, evenly spread over the files; default: all."),
+        _number("--starts", "starts", q.RUNS, "N", "Take N structures, evenly spread over the files; default: all."),
         _option("--seeds", metavar="N|A,B,C", help=seeds),
-        _option("--temperature", "temperatures_K", type=float, multiple=True, metavar="K",
+        _option("--temperature", "temperatures_K", type=Number(q.TEMPERATURE), multiple=True, metavar="K",
                 help="Temperature; may be repeated."),
         _option("--ensemble", type=click.Choice(("nvt", "nve")), help="Default: that of the protocol, else nvt."),
         _option("--protocol", metavar="NAME", help=_protocols_help("nvt", "nve")),
-        _number("--timestep", "timestep_fs", float, "FS", "Time step."),
-        _number("--steps", "steps", int, "N", "Steps of each run."),
-        _number("--interval", "interval", int, "N", "Steps between frames."),
+        _number("--timestep", "timestep_fs", q.TIMESTEP, "FS", "Time step."),
+        _number("--steps", "steps", q.STEPS, "N", "Steps of each run."),
+        _number("--interval", "interval", q.INTERVAL, "N", "Steps between frames."),
         _option("--thermostat", type=click.Choice(CAMPAIGN_THERMOSTATS), help="Thermostat of all runs."),
-        _number("--tau", "tau_fs", float, "FS", "Relaxation time of the thermostat."),
+        _number("--tau", "tau_fs", q.TAU, "FS", "Relaxation time of the thermostat."),
         _option("--dtype", type=click.Choice(DTYPES), help="Precision of the models."),
         *_common_options(),
-        _option("--batch-size", type=int, default=64, show_default=True, metavar="N",
+        _option("--batch-size", type=Number(q.BATCH), default=64, show_default=True, metavar="N",
                 help="Largest number of replicas in one batch."),
-        _option("--processes", type=int, default=1, show_default=True, metavar="N",
+        _option("--processes", type=Number(q.PROCESSES), default=1, show_default=True, metavar="N",
                 help="Number of processes; if several, each has one thread."),
         _option("--dask", metavar="ADDRESS", help=dask),
         _option("--output", "-o", metavar="DIR", help="Folder; default campaign, or the next free name."),

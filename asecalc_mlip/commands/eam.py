@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import echo_census, own_training
+from asecalc_mlip.commands.numbers import Number
 
 
 @click.group()
@@ -18,30 +20,46 @@ def eam() -> None:
 @click.argument("data")
 @click.option("-o", "--output", default="eam.pt", show_default=True, metavar="FILE.pt", help="Model to write.")
 @click.option(
-    "--n-train", type=click.IntRange(1), help="Number of frames to fit, drawn at random; the others are the test."
+    "--n-train",
+    type=Number(q.FRAMES),
+    help="Number of frames to fit, drawn at random; the others are the test.",
 )
 @click.option("--test", type=click.Path(), help="Test on the frames of this file.")
 @click.option("--isolated", type=click.Path(), help="File of isolated atoms for E0; default: fitted with the rest.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the data; default: as many as make 12 000 steps.")
-@click.option("--lr", type=float, default=2e-3, show_default=True, help="Learning rate.")
-@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Structures in a step.")
+@click.option("--epochs", type=Number(q.EPOCHS), help="Passes over the data; default: as many as make 12 000 steps.")
+@click.option("--lr", type=Number(q.RATE), default=2e-3, show_default=True, help="Learning rate.")
+@click.option("--batch-size", type=Number(q.BATCH), default=4, show_default=True, help="Structures in a step.")
 @click.option("--core", type=click.Choice(["none", "zbl"]), default="none", show_default=True,
               help="Repulsion inside the shortest bonds.")  # fmt: skip
-@click.option("--cutoff", type=float, default=8.0, show_default=True, help="Cutoff, Å.")
-@click.option("--exponentials", "n_exponentials", type=click.IntRange(1), default=10, show_default=True,
+@click.option("--cutoff", type=Number(q.CUTOFF), default=8.0, show_default=True, help="Cutoff, Å.")
+@click.option("--exponentials", "n_exponentials", type=Number(q.EXPONENTIALS), default=10, show_default=True,
               help="Exponentials in the density of each pair of elements.")  # fmt: skip
 @click.option(
-    "--energy-weight", type=float, default=0.01, show_default=True, help="Weight of energy errors, per eV/atom."
+    "--energy-weight",
+    type=Number(q.WEIGHT),
+    default=0.01,
+    show_default=True,
+    help="Weight of energy errors, per eV/atom.",
 )
-@click.option("--forces-weight", type=float, default=50.0, show_default=True, help="Weight of force errors, per eV/Å.")
 @click.option(
-    "--stress-weight", type=float, default=50.0, show_default=True, help="Weight of stress errors, per eV/Å³."
+    "--forces-weight",
+    type=Number(q.WEIGHT),
+    default=50.0,
+    show_default=True,
+    help="Weight of force errors, per eV/Å.",
+)
+@click.option(
+    "--stress-weight",
+    type=Number(q.WEIGHT),
+    default=50.0,
+    show_default=True,
+    help="Weight of stress errors, per eV/Å³.",
 )
 @click.option("--density/--morse-only", default=True, help="Fit the full EAM, or Morse pairs alone.")
 @click.option("--compare", is_flag=True, help="Fit Morse pairs alone too and report their errors.")
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=Number(q.SEED),
     default=0,
     show_default=True,
     help="Seed of the split and of the first parameters.",
@@ -72,23 +90,31 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
 @click.argument("data")
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Extended XYZ, or .db for an ASE database.")
-@click.option("--rounds", type=click.IntRange(0), default=5, show_default=True, help="Copies of each structure.")
+@click.option("--rounds", type=Number(q.COPIES), default=5, show_default=True, help="Copies of each structure.")
 @click.option(
-    "--strength", type=float, default=0.5, show_default=True, help="Largest displacement in the last copy, Å."
+    "--strength",
+    type=Number(q.SHIFT),
+    default=0.5,
+    show_default=True,
+    help="Largest displacement in the last copy, Å.",
 )
 @click.option(
     "--pairs",
     "n_pairs",
-    type=click.IntRange(0),
+    type=Number(q.COPIES),
     default=4,
     show_default=True,
     help="Number of closest pairs that are pulled together.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the perturbations.")
+@click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of the perturbations.")
 @click.option(
-    "--dimers", type=click.IntRange(0), default=0, show_default=True, help="Isolated dimers of each pair of elements."
+    "--dimers",
+    type=Number(q.COPIES),
+    default=0,
+    show_default=True,
+    help="Isolated dimers of each pair of elements.",
 )
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes.")
+@click.option("--workers", type=Number(q.PROCESSES), default=1, show_default=True, help="Number of processes.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def label(data: str, model: str, output: str, **options: Any) -> None:
     """Perturb the structures of DATA and label them with the EAM in MODEL.

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import existing, reading_options, written
+from asecalc_mlip.commands.numbers import Number
 
 KINDS = click.Choice(["solid", "liquid"])
 
@@ -17,7 +19,7 @@ KINDS = click.Choice(["solid", "liquid"])
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
 @click.option("--predictions", metavar="FILE.xyz", help="Write frames with labels and predictions to this file.")
 @click.option("--figure", metavar="FILE.png", help="Draw predictions against labels into this file.")
-@click.option("--batch-size", type=click.IntRange(1), help="Structures at once; default: as memory and caches allow.")
+@click.option("--batch-size", type=Number(q.BATCH), help="Structures at once; default: as memory and caches allow.")
 @reading_options
 def evaluate(model: str, data: str, batch_size: int | None, **options: Any) -> None:
     """Print the errors of a MODEL (.pt) on labelled DATA.
@@ -45,10 +47,13 @@ def evaluate(model: str, data: str, batch_size: int | None, **options: Any) -> N
 )
 @click.option("--group-by", metavar="KEY", help="Entry of info by which periodic DATA are grouped, e.g. topology.")
 @click.option(
-    "--temperature", "temperature_K", type=float, help="Temperature of runs with this reference, K (periodic)."
+    "--temperature",
+    "temperature_K",
+    type=Number(q.TEMPERATURE),
+    help="Temperature of runs with this reference, K (periodic).",
 )
 @click.option("--protocol", help="Protocol of runs with this reference, e.g. eam-silica (periodic).")
-@click.option("--range", "temperatures_K", type=(float, float), metavar="LOW HIGH",
+@click.option("--range", "temperatures_K", type=(Number(q.TEMPERATURE),) * 2, metavar="LOW HIGH",
               help="Temperatures of DATA, K; default: as its frames say (temperature_K).")  # fmt: skip
 @click.option("--index", default=":", show_default=True, metavar="START:STOP:STEP", help="Frames to take.")
 @click.option("--source", help="Where the frames come from; default: the name of the file.")
@@ -88,8 +93,8 @@ def reference(data: str, output: str, source: str | None, index: str, **options:
 )
 @click.option("--reference", metavar="FILE", help="Reference (JSON) or frames to compare with.")
 @click.option("--group", help="Part of the reference to compare with, e.g. a zeolite's topology.")
-@click.option("--r-max", type=float, help="Largest distance, Å; default: 6, for a molecule 10.")
-@click.option("--bins", type=click.IntRange(1), help="Number of bins; default: 120, for a molecule 500.")
+@click.option("--r-max", type=Number(q.DISTANCE), help="Largest distance, Å; default: 6, for a molecule 10.")
+@click.option("--bins", type=Number(q.BINS), help="Number of bins; default: 120, for a molecule 500.")
 @click.option("--index", default=":", show_default=True, metavar="START:STOP:STEP", help="Frames to take.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the functions to this JSON file.")
 @click.option("--figure", type=click.Path(dir_okay=False), help="Draw them into this file.")
@@ -98,7 +103,12 @@ def reference(data: str, output: str, source: str | None, index: str, **options:
     "--kind", type=KINDS, help="Kind of the saved reference; unstable above a g(r) difference of 1.0 or 3.0 Å."
 )
 @click.option("--group-by", metavar="KEY", help="Entry of info by which the saved reference is grouped, e.g. topology.")
-@click.option("--temperature", "temperature_K", type=float, help="Temperature of runs with the saved reference, K.")
+@click.option(
+    "--temperature",
+    "temperature_K",
+    type=Number(q.TEMPERATURE),
+    help="Temperature of runs with the saved reference, K.",
+)
 @click.option("--protocol", help="Protocol of runs with the saved reference, e.g. eam-silica.")
 @click.option("--source", default="", help="Where the frames of the saved reference come from.")
 def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import existing, own_training, settings, written
+from asecalc_mlip.commands.numbers import Number
 
 SETTINGS = "[CONFIG.yaml...] [KEY=VALUE...]"
 trust_option = click.option(
@@ -89,10 +91,12 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...], trus
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
 @click.option("--space", multiple=True, metavar="KEY=LOW:HIGH[:log]|KEY=A,B,C",
               help="Setting to vary; may be repeated. Default: epsilon and coefficients of weak.method.")  # fmt: skip
-@click.option("--trials", type=int, default=20, show_default=True, help="Number of trainings, with trial 0.")
+@click.option(
+    "--trials", type=Number(q.TRIALS), default=20, show_default=True, help="Number of trainings, with trial 0."
+)
 @click.option(
     "--timeout",
-    type=float,
+    type=Number(q.MINUTES),
     metavar="MIN",
     help="Stop after this many minutes; give the same command again to continue.",
 )
@@ -160,15 +164,15 @@ def core(model: str, output: str, data: str | None) -> None:
 @click.command()
 @click.argument("model", default="aspirin.pt")
 @click.option("-s", "--structure", "structures", multiple=True, metavar="FILE|NAME", help="Structure; may be repeated.")
-@click.option("--steps", type=click.IntRange(1), help="Timed steps; default: as five seconds allow, 3 to 100.")
-@click.option("--timestep", type=float, default=0.5, show_default=True, help="Time step for ns/day, fs.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: torch's choice.")
+@click.option("--steps", type=Number(q.OPTIMIZER_STEPS), help="Timed steps; default: as five seconds allow, 3 to 100.")
+@click.option("--timestep", type=Number(q.TIMESTEP), default=0.5, show_default=True, help="Time step for ns/day, fs.")
+@click.option("--threads", type=Number(q.PROCESSES), help="Threads of the CPU; default: torch's choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--scaling", is_flag=True, help="Also measure larger and larger copies of the first structure.")
 @click.option(
     "--largest",
-    type=click.IntRange(1),
+    type=Number(q.ATOMS),
     default=10_000,
     show_default=True,
     help="Largest number of atoms for --scaling.",

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import Repeating, written
+from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.errors import InputError
 
 __all__ = ["COMMANDS"]
@@ -38,9 +40,9 @@ def _probe(
     return decorate
 
 
-_fmax = click.option("--fmax", type=float, default=1e-3, show_default=True, metavar="EV/A",
+_fmax = click.option("--fmax", type=Number(q.FORCE), default=1e-3, show_default=True, metavar="EV/A",
                      help="Largest force after relaxations, eV/Å.")  # fmt: skip
-_tight = click.option("--fmax", type=float, default=1e-4, show_default=True, metavar="EV/A",
+_tight = click.option("--fmax", type=Number(q.FORCE), default=1e-4, show_default=True, metavar="EV/A",
                       help="Largest force after the relaxation, eV/Å.")  # fmt: skip
 _as_is = click.option("--as-is", is_flag=True, help="Take the structure as it is: do not relax it first.")
 
@@ -106,7 +108,14 @@ def diatomic(
 @click.command()
 @_probe(figure=False, output="Write the numbers to this file; the structure, if it does not end with .json.")
 @_fmax
-@click.option("--steps", type=int, default=500, show_default=True, metavar="N", help="Largest number of steps.")
+@click.option(
+    "--steps",
+    type=Number(q.OPTIMIZER_STEPS),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="Largest number of steps.",
+)
 @click.option("--cell", type=click.Choice(["fixed", "full", "volume"]), default="fixed", show_default=True,
               help="How the cell may relax; volume keeps its shape.")  # fmt: skip
 @click.option("--keep-symmetry", is_flag=True, help="Keep the space group.")
@@ -168,7 +177,7 @@ def relax(
 @click.option("--bond", "bonds", multiple=True, metavar="0,1", help="Two atoms, counted from 0; may be repeated.")
 @click.option("--angle", "angles", multiple=True, metavar="0,1,2", help="Three atoms; may be repeated.")
 @click.option("--dihedral", "dihedrals", multiple=True, metavar="0,1,2,3", help="Four atoms; may be repeated.")
-@click.option("--stretch", type=float, nargs=2, default=(0.6, 1.6), show_default=True, metavar="X X",
+@click.option("--stretch", type=Number(q.STRETCH), nargs=2, default=(0.6, 1.6), show_default=True, metavar="X X",
               help="Shortest and longest bond, in units of its length.")  # fmt: skip
 def scan(
     model: str,
@@ -212,9 +221,9 @@ def scan(
 
 @click.command()
 @_probe()
-@click.option("--range", "volume_range", type=float, default=6.0, show_default=True, metavar="%",
+@click.option("--range", "volume_range", type=Number(q.RANGE), default=6.0, show_default=True, metavar="%",
               help="Range of the volume to either side.")  # fmt: skip
-@click.option("--volumes", type=int, default=9, show_default=True, metavar="N", help="Number of volumes.")
+@click.option("--volumes", type=Number(q.POINTS), default=9, show_default=True, metavar="N", help="Number of volumes.")
 @_fmax
 @_as_is
 @click.option("--rigid", is_flag=True, help="Scale positions only: do not relax the atoms in each cell.")
@@ -256,8 +265,15 @@ def eos(
 @_probe()
 @click.option("--symmetry", default="triclinic", show_default=True,
               help="cubic, hexagonal, trigonal_high, ..., as matscipy names them; triclinic assumes none.")  # fmt: skip
-@click.option("--strain", type=float, default=0.004, show_default=True, help="Largest strain.")
-@click.option("--strains", type=int, default=5, show_default=True, metavar="N", help="Number of strains of each kind.")
+@click.option("--strain", type=Number(q.STRAIN), default=0.004, show_default=True, help="Largest strain.")
+@click.option(
+    "--strains",
+    type=Number(q.POINTS),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Number of strains of each kind.",
+)
 @_fmax
 @_as_is
 def elastic(
@@ -293,10 +309,21 @@ def elastic(
 @click.command()
 @_probe()
 @click.option(
-    "--supercell", type=int, nargs=3, metavar="N N N", help="Supercell; default: at least 12 Å high in each direction."
+    "--supercell",
+    type=Number(q.REPEATS),
+    nargs=3,
+    metavar="N N N",
+    help="Supercell; default: at least 12 Å high in each direction.",
 )
-@click.option("--displacement", type=float, default=0.01, show_default=True, metavar="A", help="Displacement, Å.")
-@click.option("--mesh", type=int, nargs=3, default=(12, 12, 12), show_default=True, metavar="N N N",
+@click.option(
+    "--displacement",
+    type=Number(q.DISPLACEMENT),
+    default=0.01,
+    show_default=True,
+    metavar="A",
+    help="Displacement, Å.",
+)
+@click.option("--mesh", type=Number(q.MESH), nargs=3, default=(12, 12, 12), show_default=True, metavar="N N N",
               help="Mesh of wave vectors of the density of states.")  # fmt: skip
 @_tight
 @_as_is
@@ -337,7 +364,7 @@ def phonons(
               help="Hessian: the exact one, or differences of forces.")  # fmt: skip
 @click.option(
     "--delta",
-    type=float,
+    type=Number(q.DISPLACEMENT),
     default=0.01,
     show_default=True,
     metavar="A",
@@ -388,11 +415,13 @@ def _check_files(*, output: str | None = None, figure: str | None = None) -> Non
 
 def _indices(text: str, n: int) -> list[int]:
     try:
-        indices = [int(part) for part in text.split(",")]
-    except ValueError:
+        indices = [q.INDEX.read(part, "an atom") for part in text.split(",")]
+    except InputError:
         indices = []
     if len(indices) != n:
-        raise InputError(f"{text!r} is not {n} atoms: write their numbers, counted from 0, as {','.join('0123'[:n])}")
+        raise InputError(
+            f"{q.shortened(text)} is not {n} atoms: write their numbers, counted from 0, as {','.join('0123'[:n])}"
+        )
     return indices
 
 

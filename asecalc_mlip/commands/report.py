@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from asecalc_mlip import quantities as q
+from asecalc_mlip.commands.numbers import Number
+
 __all__ = ["report"]
 
 
@@ -19,18 +22,30 @@ __all__ = ["report"]
 @click.option(
     "--temperature",
     "temperature_K",
-    type=float,
+    type=Number(q.TEMPERATURE),
     metavar="K",
     help="Temperature; default: that of the card or the reference.",
 )
 @click.option(
-    "--timestep", "timestep_fs", type=float, metavar="FS", help="Time step; default: 0.5 with hydrogen, else 1."
+    "--timestep",
+    "timestep_fs",
+    type=Number(q.TIMESTEP),
+    metavar="FS",
+    help="Time step; default: 0.5 with hydrogen, else 1.",
 )
 @click.option(
-    "--steps", type=int, metavar="N", help="Steps of each NVT run; NVE runs have half as many; default 10000."
+    "--steps",
+    type=Number(q.count(1e8, 200)),
+    metavar="N",
+    help="Steps of each NVT run; NVE runs have half as many; default 10000.",
 )
 @click.option("--seeds", metavar="N|A,B,C", help="Number of seeds from 0 on, or the seeds; default 3.")
-@click.option("--frames", type=int, metavar="N", help="Largest number of structures taken from --data; default 1000.")
+@click.option(
+    "--frames",
+    type=Number(q.FRAMES),
+    metavar="N",
+    help="Largest number of structures taken from --data; default 1000.",
+)
 @click.option("--quick", is_flag=True, help="A first look: 600 steps, 2 seeds, 50 structures.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
@@ -44,10 +59,10 @@ def report(model: str, seeds: str | None, **options: Any) -> None:
     Example:
       asecalc report aspirin.pt --data rmd17_aspirin_test.xyz -o aspirin-report
     """
+    from asecalc_mlip.quantities import parse_seeds
     from asecalc_mlip.report import ReportSettings, make_report
     from asecalc_mlip.report.dynamics import Stopped
     from asecalc_mlip.report.settings import MOST_SEEDS
-    from asecalc_mlip.units import parse_seeds
 
     settings = ReportSettings(model, seeds=parse_seeds(seeds, most=MOST_SEEDS), **options)
     try:

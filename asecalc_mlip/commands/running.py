@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from asecalc_mlip import logs
+from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import BadInput
+from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.errors import InputError
 
 __all__ = ["EXIT_CODES", "RunCommand", "script_options"]
@@ -25,9 +27,9 @@ def script_options(temperature: str) -> Callable[[Callable], Callable]:
         click.option(
             "--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own."
         ),
-        click.option("--temperature", type=float, metavar="K", help=temperature),
-        click.option("--steps", type=int, metavar="N", help="Number of steps; default: 20000, 10 ps."),
-        click.option("--seed", type=int, metavar="N", help="Seed of velocities and noise; default 0."),
+        click.option("--temperature", type=Number(q.TEMPERATURE), metavar="K", help=temperature),
+        click.option("--steps", type=Number(q.STEPS), metavar="N", help="Number of steps; default: 20000, 10 ps."),
+        click.option("--seed", type=Number(q.SEED), metavar="N", help="Seed of velocities and noise; default 0."),
         click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings."),
         click.option("--restart", is_flag=True, help="Continue what is in --output; other settings come from there."),
     )

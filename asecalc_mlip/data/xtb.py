@@ -21,12 +21,23 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import BFGS
 from tqdm import tqdm
 
+from asecalc_mlip import quantities
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.files import append_text, read_structure
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
+QUANTITIES = {
+    "temperature_K": quantities.TEMPERATURE,
+    "spacing_fs": quantities.SPACING,
+    "timestep_fs": quantities.TIMESTEP,
+    "equilibration_fs": quantities.TIME,
+    "friction_per_fs": quantities.WEIGHT,
+    "seed": quantities.SEED,
+    "charge": quantities.CHARGE,
+    "multiplicity": quantities.MULTIPLICITY,
+}
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,16 @@ class XtbSettings:
     multiplicity: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature_K < 20000:
+        for name, quantity in QUANTITIES.items():
+            quantity.check(getattr(self, name), name)
+        if self.temperature_K >= 20000:
             raise InputError(f"a temperature of {self.temperature_K} K is not possible here; give 1 to 20000")
-        if not 0 < self.timestep_fs <= 2:
+        if self.timestep_fs > 2:
             raise InputError(f"a time step of {self.timestep_fs} fs; give 0.1 to 2, with hydrogen 0.5")
-        if self.spacing_fs < self.timestep_fs or self.equilibration_fs < 0:
-            raise InputError("the spacing of frames has to be at least one time step, the equilibration at least 0")
+        if self.spacing_fs < self.timestep_fs:
+            raise InputError(
+                f"spacing_fs is {self.spacing_fs:g}; expected at least a time step of {self.timestep_fs:g} fs"
+            )
 
 
 def make_dataset(

@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from asecalc_mlip import quantities
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md.ensembles import ENSEMBLES, require, require_positive
+from asecalc_mlip.md.ensembles import ENSEMBLES, require
 from asecalc_mlip.md.thermostats import THERMOSTATS
 
 __all__ = [
@@ -29,6 +30,18 @@ Dtype = Literal["float32", "float64"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
 # Restart points are at least this many steps apart: each costs one extra force call.
 RESTART_STEPS = 200
+QUANTITIES = {
+    "temperature_K": quantities.TEMPERATURE,
+    "timestep_fs": quantities.TIMESTEP,
+    "steps": quantities.STEPS,
+    "tau_fs": quantities.TAU,
+    "seed": quantities.SEED,
+    "interval": quantities.INTERVAL,
+    "temperature_end_K": quantities.TEMPERATURE,
+    "ramp_steps": quantities.STEPS,
+    "pressure_GPa": quantities.PRESSURE,
+    "tau_p_fs": quantities.TAU,
+}
 
 
 @dataclass(frozen=True)
@@ -77,11 +90,9 @@ class MDSettings:
     def __post_init__(self) -> None:
         require(self.ensemble in ENSEMBLES, f"ensemble is one of {', '.join(ENSEMBLES)}, not {self.ensemble!r}")
         require(self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        for name in ("temperature_K", "timestep_fs"):
-            require_positive(name, getattr(self, name))
-        require(self.steps >= 0, f"steps must not be negative ({self.steps})")
-        require(self.interval >= 1, f"interval must be at least 1 step, not {self.interval}")
-        require(self.seed >= 0, f"seed must not be negative ({self.seed})")
+        for name, quantity in QUANTITIES.items():
+            if (value := getattr(self, name)) is not None:
+                quantity.check(value, name)
         row = ENSEMBLES[self.ensemble]
         self._settle_thermostat(row.thermostats)
         self._settle_own(row.own)

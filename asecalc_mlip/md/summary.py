@@ -77,9 +77,10 @@ def write_report(run: MDRun, *, figure: bool = True) -> dict:
     log = run.files.read_log()
     rdfs = structure.rdfs_of_run(run)
     summary = summarise(run, log, rdfs)
-    run.files.write_json(names.SUMMARY, summary)
     if figure:
         run.files.write_bytes(names.FIGURE, _figure(run, log, summary, rdfs))
+    # Last: a run with a summary is complete, and would not draw a figure that a kill has kept from it.
+    run.files.write_json(names.SUMMARY, summary)
     return summary
 
 

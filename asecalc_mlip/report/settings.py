@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from asecalc_mlip import quantities
 from asecalc_mlip.errors import InputError
 
 __all__ = ["Dtype", "ReportSettings"]
@@ -19,6 +19,12 @@ N_SEEDS = (3, 2)
 FRAMES = (1000, 50)
 BENCH_STEPS = (100, 20)
 MOST_SEEDS = 64
+QUANTITIES = {
+    "temperature_K": quantities.TEMPERATURE,
+    "timestep_fs": quantities.TIMESTEP,
+    "steps": quantities.count(1e8, 200),
+    "frames": quantities.FRAMES,
+}
 
 
 @dataclass(frozen=True)
@@ -68,14 +74,11 @@ class ReportSettings:
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("temperature_K", "timestep_fs"):
-            _positive(name, getattr(self, name))
+        for name, quantity in QUANTITIES.items():
+            if (value := getattr(self, name)) is not None:
+                quantity.check(value, name)
         if self.dtype not in get_args(Dtype):
             raise InputError(f"dtype is {self.dtype!r}; allowed: {', '.join(get_args(Dtype))}")
-        for name, least in (("steps", 200), ("frames", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"--{name} is {value}; it must be at least {least}, or be left out")
         for name in ("data", "structure", "reference"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
@@ -121,8 +124,3 @@ _ADVICE = {
     "structure": "give any file that ASE reads, or leave --structure out to take the one beside the model",
     "reference": "give one that asecalc reference made, or leave it out",
 }
-
-
-def _positive(name: str, value: float | None) -> None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise InputError(f"{name} is {value}; it must be a positive number, or be left out")

@@ -135,9 +135,9 @@ def test_unstable_run_exits_with_one_also_when_restarted(start):
     "arguments, message",
     [
         (["--structure", "missing.xyz"], "missing.xyz"),
-        (["--temperature", "-5"], "temperature_K must be a positive number"),
-        (["--temperature", "nan"], "temperature_K"),
-        (["--interval", "0"], "interval"),
+        (["--temperature", "-5"], "--temperature is '-5'; expected a number above 0, at most 10⁶ K"),
+        (["--temperature", "nan"], "--temperature is 'nan'"),
+        (["--interval", "0"], "--interval is '0'"),
         (["--protocol", "nonsense"], "md17"),
         (["--protocol", "piwsl"], "asecalc nve"),
         (["--restart"], "--output DIR"),

@@ -15,11 +15,11 @@ import asecalc_mlip.report as package
 from asecalc_mlip import cli
 from asecalc_mlip.analysis import PeriodicReference
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.quantities import parse_seeds
 from asecalc_mlip.report import ReportSettings, build, findings, make_report
 from asecalc_mlip.report.dynamics import Stopped
 from asecalc_mlip.report.findings import mean_std
 from asecalc_mlip.report.subject import subject_of
-from asecalc_mlip.units import parse_seeds
 from tests.teacher import as_reference, labelled
 
 SHORT = {"steps": 200, "seeds": (0, 1), "quick": True, "device": "cpu"}
@@ -134,7 +134,7 @@ def test_bad_input_is_named(model, tmp_path, monkeypatch):
     assert "--data absent.xyz: no such file" in missing.stderr and "leave --data out" in missing.stderr
     for arguments, words in (
         (("absent.pt",), "shipped models"),
-        ((model, "--steps", 3), "at least 200"),
+        ((model, "--steps", 3), "--steps is '3'; expected a whole number from 200 to 10⁸"),
         ((model, "--seeds", "x"), "such as 1234,2345,3456"),
         ((model, "--temperature", -1), "temperature_K is -1"),
     ):

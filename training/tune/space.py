@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -12,7 +11,8 @@ import yaml
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import ARCHITECTURES, build_potential
-from training.config import TrainConfig, replace_values, setting_types
+from asecalc_mlip.quantities import Quantity, shortened
+from training.config import LARGEST, TrainConfig, parse_value, replace_values, setting_types
 from training.losses.methods import METHODS, list_skin, make_weak
 
 __all__ = ["Parameter", "make_space"]
@@ -85,46 +85,43 @@ def make_space(texts: Sequence[str], config: TrainConfig) -> tuple[list[Paramete
 def _parse(text: str, config: TrainConfig) -> Parameter:
     key, separator, values = (part.strip() for part in text.partition("="))
     if not (separator and key and values):
-        raise InputError(f"--space {text!r} is not of the form {FORM}")
+        raise InputError(f"--space {shortened(text)} is not of the form {FORM}")
     options = _types(key, config)
     if ":" in values:
         return _range(text, key, values.split(":"), options)
     choices = tuple(_value(part, options) for part in values.split(","))
     if len(set(map(repr, choices))) < max(2, len(choices)):
-        raise InputError(f"--space {text!r} needs two different values or more, or a range: {FORM}")
+        raise InputError(f"--space {shortened(text)} needs two different values or more, or a range: {FORM}")
     return Parameter(key, "choice", choices=choices)
 
 
 def _range(text: str, key: str, parts: list[str], options: list[Any]) -> Parameter:
     kind: Literal["float", "int"] = "float" if float in options else "int"
     if not {float, int}.intersection(options):
-        raise InputError(f"--space {text!r}: {key} is no number; name its values, {key}=A,B,C")
+        raise InputError(f"--space {shortened(text)}: {key} is no number; name its values, {key}=A,B,C")
     if len(parts) not in (2, 3) or parts[2:] not in ([], ["log"]):
-        raise InputError(f"--space {text!r} is not of the form {FORM}")
+        raise InputError(f"--space {shortened(text)} is not of the form {FORM}")
     low, high = (_number(text, part, kind) for part in parts[:2])
     log = len(parts) == 3
     if not low < high:
-        raise InputError(f"--space {text!r} is an empty range: {low:g} is not below {high:g}")
+        raise InputError(f"--space {shortened(text)} is an empty range: {low:g} is not below {high:g}")
     if log and low <= 0:
-        raise InputError(f"--space {text!r}: a logarithmic range cannot begin at {low:g}; give a small number above 0")
+        raise InputError(
+            f"--space {shortened(text)}: a logarithmic range cannot begin at {low:g}; give a small number above 0"
+        )
     return Parameter(key, kind, low, high, log)
 
 
 def _number(text: str, part: str, kind: str) -> float | int:
-    try:
-        number = int(part) if kind == "int" else float(part)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"--space {text!r}: {part!r} is no {'whole ' * (kind == 'int')}number")
-    return number
+    quantity = Quantity(-LARGEST, LARGEST, whole=kind == "int")
+    return quantity.read(part, f"--space {shortened(text)}: an end")
 
 
 def _value(part: str, options: list[Any]) -> Any:
     try:
-        value = yaml.safe_load(part)
+        value = parse_value(part)
         return float(value) if float in options and not isinstance(value, bool | None) else value
-    except (yaml.YAMLError, TypeError, ValueError):
+    except (yaml.YAMLError, RecursionError, InputError, TypeError, ValueError):
         return part
 
 
