@@ -14,7 +14,8 @@ import click
 from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
 from asecalc_mlip.commands import data, dynamics, eam, judge, models, probes, report, zoo
-from asecalc_mlip.commands.common import BadInput
+from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told
+from asecalc_mlip.commands.running import INTERRUPTED
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import EXTRA_OF, needs
 
@@ -42,15 +43,31 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; warnings go to the log, bad input becomes a message."""
         try:
+            return self._invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What was written is kept; the same command goes on, or begins anew.", err=True)
+            ctx.exit(INTERRUPTED)
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_, **__: logs.LOGGER.warning(str(message))
                 return super().invoke(ctx)
         except InputError as error:
             raise BadInput(str(error)) from None
+        except OSError as error:
+            if not is_of_file(error):
+                raise
+            raise BadInput(told(error)) from None
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in EXTRA_OF:
                 raise
             raise BadInput(str(needs("this command", error))) from None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse arguments that are no text before anything is read."""
+        check_text(args)
+        return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by what people do."""

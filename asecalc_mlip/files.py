@@ -38,6 +38,7 @@ __all__ = [
     "check_structure",
     "check_writable",
     "locked",
+    "locked_file",
     "read_json",
     "read_structure",
     "read_structures",
@@ -98,7 +99,7 @@ def write_bytes(path: PathName, content: bytes, *, advice: str = ADVICE) -> None
 
 def write_text(path: PathName, text: str, *, advice: str = ADVICE) -> None:
     """Write a text file in one piece, as UTF-8; InputError where it cannot be."""
-    write_bytes(path, text.encode("utf-8"), advice=advice)
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), advice=advice)
 
 
 def write_json(path: PathName, value: Any, *, advice: str = ADVICE, indent: int | None = 1) -> None:
@@ -115,7 +116,7 @@ def to_json(value: Any, *, indent: int | None = 1) -> str:
 def append_text(path: PathName, text: str, *, advice: str = ADVICE) -> None:
     """Add to a text file, UTF-8, and see it to the disk; InputError where it cannot be written."""
     try:
-        with open(path, "a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -186,18 +187,45 @@ def _lock(folder: Path, setting: str, make: bool, wait: bool) -> int:
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{setting} {str(folder)!r} cannot be made: {error.strerror}") from None
+    _hold(handle, folder, setting, wait)
+    return handle
+
+
+@contextmanager
+def locked_file(path: PathName, setting: str = "output") -> Iterator[None]:
+    """Keep a file that grows to this process; a hidden file beside it holds the lock, and goes at the end.
+
+    Raises
+    ------
+    InputError
+        For a file that another process writes, or that cannot be written.
+    """
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; choose another {setting}") from None
+    _hold(handle, path, setting)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _hold(handle: int, path: Path, setting: str, wait: bool = False) -> None:
     if fcntl is None:
-        return handle
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(handle)
         raise InputError(
-            f"{folder} is in use by another running process: wait for it or stop it, or choose another {setting}"
+            f"{path} is in use by another running process: wait for it or stop it, or choose another {setting}"
         ) from None
     except OSError:  # a file system without locks
         pass
-    return handle
 
 
 def read_structure(path: PathName, *, index: int = -1, what: str = "structure") -> Atoms:

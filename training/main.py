@@ -51,5 +51,5 @@ def _run(config: TrainConfig) -> None:
         LOGGER.warning(str(stop))
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
-        LOGGER.warning("interrupted; run the same command again to continue from the last checkpoint")
+        LOGGER.warning("interrupted; run the same command again to continue from the last checkpoint, if there is one")
         sys.exit(130)

@@ -117,7 +117,7 @@ def prepare(config: TrainConfig) -> Run:
     weak = make_weak(config.weak, config.loss, start.potential)
     folder.mkdir(parents=True, exist_ok=True)
     split.save(folder / "split.json")
-    write_text(folder / "config.yaml", yaml.safe_dump(asked.to_dict(), sort_keys=False))
+    write_text(folder / "config.yaml", yaml.safe_dump(_placed(asked.to_dict()), sort_keys=False))
     data = FramesDataModule(
         frames,
         split,
@@ -153,7 +153,7 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
         raise InputError(f"{folder} holds a model but no config.yaml to say of which run; choose another run.output")
     # Through load_config, so that settings which are newer than the run have their defaults.
     before = load_config([saved]).to_dict()
-    changed = _differences(before, config.to_dict())
+    changed = _differences(_placed(before), _placed(config.to_dict()))
     if changed:
         raise InputError(
             f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or continue "
@@ -180,6 +180,21 @@ _FREE = {
     "run.licence",
 }
 _FREE |= {"run.early_stop", "data.test", "data.trust", "data.source", "data.level_of_theory"}
+
+
+# Files by name: from another folder the same file has another name.
+_PATHS = ("data.train", "data.test", "data.split_file", "model.isolated_atoms", "finetune.base", "finetune.delta")
+_PATHS += ("finetune.old_data", "pretrain.eam")
+
+
+def _placed(config: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the whole paths of files that are there."""
+    placed = {name: dict(section) for name, section in config.items()}
+    for section, _, key in (path.partition(".") for path in _PATHS):
+        name = placed[section][key]
+        if name and Path(name).is_file():
+            placed[section][key] = str(Path(name).resolve())
+    return placed
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:

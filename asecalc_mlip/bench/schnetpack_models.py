@@ -54,7 +54,7 @@ def from_schnetpack(model: NeuralNetworkPotential, elements: Sequence[int]) -> P
     except RuntimeError as error:
         raise InputError(f"this SchNetPack model has other layers than ours: {error}") from None
     with torch.no_grad():
-        # SchNetPack does not take lone atoms off; as their reference energies they come back.
+        # SchNetPack does not take isolated atoms off; as their reference energies they come back.
         lone = potential.network(_lone_atoms(sorted(zeros))).double()
         potential.e0[sorted(zeros)] = lone
     return potential.eval()
@@ -64,7 +64,7 @@ def to_schnetpack(potential: Potential) -> NeuralNetworkPotential:
     """Return SchNetPack's model with the weights of a potential: the same forces, in eV and Å.
 
     Its energies are the interaction energies of the network times the scale; reference energies and the energies of
-    lone atoms, constants of a composition, are not in it.
+    isolated atoms, constants of a composition, are not in it.
 
     Raises
     ------

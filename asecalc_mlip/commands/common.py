@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.quantities import shortened
 
 
 class BadInput(click.ClickException):
@@ -34,6 +36,36 @@ class Repeating(click.Command):
                     spread.append(option)
             spread.append(word)
         return super().parse_args(ctx, spread)
+
+
+def check_text(arguments: Sequence[str]) -> None:
+    """Raise BadInput for arguments that are no text: names in another encoding, which files and figures cannot show."""
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadInput(f"{shortened(argument)} is not UTF-8 text: rename the file, or make a link to it") from None
+
+
+def is_of_file(error: OSError) -> bool:
+    """Tell whether an error is about a file or folder that the user can choose otherwise."""
+    return error.errno in _OF_FILES
+
+
+def told(error: OSError) -> str:
+    """Return in one line what is wrong with a file, and what to do."""
+    name = "" if error.filename is None else f"{shortened(str(error.filename))}: "
+    return f"{name}{(error.strerror or str(error)).lower()}; {_OF_FILES[error.errno or 0]}"
+
+
+_ELSEWHERE = "name another file or folder"
+_OF_FILES = {
+    errno.ENAMETOOLONG: "name it in fewer letters",
+    errno.ENOSPC: "make room, and run the same command again",
+    errno.EFBIG: "make room, and run the same command again",
+    errno.EDQUOT: "make room, and run the same command again",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP), _ELSEWHERE),
+}
 
 
 def existing(path: str) -> None:

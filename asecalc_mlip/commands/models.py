@@ -152,9 +152,11 @@ def core(model: str, output: str, data: str | None) -> None:
     from asecalc_mlip import checkpoint
     from asecalc_mlip.calculators.zbl import add_core
     from asecalc_mlip.data.readers import read_frames
+    from asecalc_mlip.files import check_writable
 
     if data:
         existing(data)
+    check_writable(output)
     added, found = add_core(checkpoint.load(model), read_frames(data) if data else [])
     e0, reference = added.reference_energies, added.reference
     checkpoint.save(output, added.potential, card=added.card, reference_energies=e0, reference=reference)

@@ -10,11 +10,11 @@ import click
 
 from asecalc_mlip import logs
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import BadInput
+from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.errors import InputError
 
-__all__ = ["EXIT_CODES", "RunCommand", "script_options"]
+__all__ = ["EXIT_CODES", "INTERRUPTED", "RunCommand", "script_options"]
 
 CRASH, INTERRUPTED = 3, 130
 EXIT_CODES = "Exit code: 0 stable, 1 unstable, 2 bad input, 3 another error, 128 + signal if stopped."
@@ -67,6 +67,11 @@ class RunCommand(click.Command):
     def params(self, params: list[click.Parameter]) -> None:
         self._params = params
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse arguments that are no text before anything is read."""
+        check_text(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exits with its code."""
         logs.show()
@@ -79,12 +84,20 @@ class RunCommand(click.Command):
             return super().invoke(ctx) or 0
         except InputError as error:
             raise BadInput(str(error)) from None
+        except OSError as error:
+            if not is_of_file(error):
+                return self._crashed(again)
+            raise BadInput(told(error)) from None
         except KeyboardInterrupt:  # before or after the dynamics, which has its own way to stop
             click.echo(f"Interrupted; {again}.", err=True)
             return INTERRUPTED
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:  # Python would exit with 1, which here means unstable
-            traceback.print_exc()
-            click.echo(f"The run stopped by an error that is not its physics; {again}.", err=True)
-            return CRASH
+            return self._crashed(again)
+
+    @staticmethod
+    def _crashed(again: str) -> int:
+        traceback.print_exc()
+        click.echo(f"The run stopped by an error that is not its physics; {again}.", err=True)
+        return CRASH

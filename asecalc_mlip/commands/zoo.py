@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from asecalc_mlip.errors import InputError
+
 __all__ = ["convert", "zoo"]
 
 
@@ -52,9 +54,13 @@ def get(name: str, source: str | None, progress: bool) -> None:
     Example:
       asecalc zoo get TensorNet-MatPES-PBE
     """
+    from asecalc_mlip import zoo as shipped
     from asecalc_mlip.zoo.catalogue import published
     from asecalc_mlip.zoo.fetch import get as fetch
 
+    file = f"{name.removesuffix('.pt')}.pt"
+    if file in shipped.models():
+        raise InputError(f'{file} is shipped with this package, load it at once: PIWSLCalculator.load("{file}")')
     model = published(name)
     click.echo(f"{fetch(name, source=source, progress=progress)}\n{model.licence}; cite {model.cite}")
     click.echo(f'use it:  atoms.calc = PIWSLCalculator.load("{model.name}")')
@@ -76,6 +82,8 @@ def matgl(folder: str, output: str) -> None:
       asecalc convert matgl TensorNet-MatPES-PBE-v2025.1-PES -o tensornet.pt
     """
     from asecalc_mlip.checkpoint import describe
+    from asecalc_mlip.files import check_writable
     from asecalc_mlip.zoo.fetch import convert_matgl
 
+    check_writable(output)
     click.echo(f"{convert_matgl(folder, output)}\n{describe(output)}")

@@ -25,7 +25,7 @@ from asecalc_mlip import quantities
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.extras import needs
-from asecalc_mlip.files import append_text, read_structure
+from asecalc_mlip.files import append_text, locked_file, read_structure
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 QUANTITIES = {
@@ -123,14 +123,15 @@ def make_dataset(
     start = molecule.copy() if isinstance(molecule, Atoms) else read_structure(molecule)
     _check_electrons(start, settings)
     calculator = xtb_calculator(settings)
-    done, atoms = _resume(output, start, settings)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=n_frames, initial=min(done, n_frames), unit="frame", disable=None if progress else True) as bar:
-        for number in range(done, n_frames):
-            atoms = _next_frame(atoms, start, number, calculator, settings)
-            append_text(output, _format(atoms, number, settings))
-            bar.set_postfix(T=f"{atoms.get_temperature():.0f} K", E=f"{atoms.info['energy']:.3f} eV")
-            bar.update()
+    with locked_file(output):
+        done, atoms = _resume(output, start, settings)
+        with tqdm(total=n_frames, initial=min(done, n_frames), unit="frame", disable=None if progress else True) as bar:
+            for number in range(done, n_frames):
+                atoms = _next_frame(atoms, start, number, calculator, settings)
+                append_text(output, _format(atoms, number, settings))
+                bar.set_postfix(T=f"{atoms.get_temperature():.0f} K", E=f"{atoms.info['energy']:.3f} eV")
+                bar.update()
     return output
 
 

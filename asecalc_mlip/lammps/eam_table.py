@@ -2,9 +2,9 @@ r"""An EAM as a table for LAMMPS: `pair_style eam/fs`, the setfl format in Finni
 
     E = Σ_i F_a(Σ_j ρ_ab(r_ij)) + ½ Σ_{i≠j} φ_ab(r_ij)
 
-That form is the one where the density an atom feels depends on both elements. F is B ρ (ρ − 2ρ0), which is zero for a
-lone atom as the format wants it, φ the Morse pair with its ZBL core, as r·φ in the file. The reference energies E0 have
-no place in it: energies are those relative to lone atoms, and the comment lines say which E0 were left out.
+That form is the one where the density an atom feels depends on both elements. F is B ρ (ρ − 2ρ0), which is zero for an
+isolated atom as the format wants it, φ the Morse pair with its ZBL core, as r·φ in the file. The reference energies E0
+have no place in it: energies are those relative to isolated atoms, and the comment lines say which E0 were left out.
 
 Source: https://docs.lammps.org/pair_eam.html
 """

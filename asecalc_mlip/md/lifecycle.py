@@ -119,7 +119,8 @@ def stored_run(
 
 def folder_for(settings: MDSettings, identity: dict | None = None) -> Path:
     """Name the folder of a run by its settings: the one that has a run with the same settings, or the next free one."""
-    stem = f"{settings.ensemble}-{Path(settings.model).stem}-{settings.temperature_K:g}K-seed{settings.seed}"
+    names = [Path(name).stem[:60] for name in (settings.model, settings.structure) if name]
+    stem = f"{settings.ensemble}-{'-'.join(names)}-{settings.temperature_K:g}K-seed{settings.seed}"
     number, folder = 1, Path(stem)
     while folder.exists() and not _is_same(RunFiles(folder), settings, identity or {}):
         number += 1

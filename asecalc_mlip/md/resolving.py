@@ -84,7 +84,7 @@ class Resolved:
         """Start structure; InputError where there is none or it cannot be read."""
         if self.structure_file is None:
             raise InputError(
-                f"the model {self.name} comes without a start structure: give one, asecalc nvt {self.name} FILE"
+                f"the model {self.name} comes without a start structure: name a file with one after the model"
             )
         return read_structure(self.structure_file, what="the structure")
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.style import BLUE, COLOURS, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, tidy
+from asecalc_mlip.plots.style import BLUE, COLOURS, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, plain, tidy
 
 if TYPE_CHECKING:
     from asecalc_mlip.probes.diatomic import DiatomicCurve
@@ -136,7 +136,7 @@ def _band(report: DiatomicReport) -> str:
 
 def _legend(reports: Sequence[DiatomicReport]) -> list:
     handles: list[Artist] = [
-        Line2D([], [], color=COLOURS[k % len(COLOURS)], lw=2, label=r.model) for k, r in enumerate(reports)
+        Line2D([], [], color=COLOURS[k % len(COLOURS)], lw=2, label=plain(r.model)) for k, r in enumerate(reports)
     ]
     if len(reports) == 1:
         curves = reports[0].curves

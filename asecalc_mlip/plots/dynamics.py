@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, SMALL, new_figure, running_mean, tidy
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, SMALL, new_figure, plain, running_mean, tidy
 
 
 def md_figure(
@@ -114,7 +114,7 @@ def _structure(axes, structure, reference, reference_name, error) -> None:
     values = structure.g if is_rdf else structure.density
     if reference is not None:
         other = reference.g if is_rdf else reference.density
-        axes.fill_between(reference.r, other, color=GREY, alpha=0.35, lw=0, label=_short(reference_name))
+        axes.fill_between(reference.r, other, color=GREY, alpha=0.35, lw=0, label=plain(_short(reference_name)))
     label = "this run" if error is None else f"this run, error {error:.3f}"
     axes.plot(structure.r, values, color=RED, lw=1.3, label=label)
     axes.set_xlabel("Distance r (Å)")

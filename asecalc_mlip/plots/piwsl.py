@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, ORANGE, PINK, RED, SKY, new_figure, tidy
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, ORANGE, PINK, RED, SKY, new_figure, plain, tidy
 
 __all__ = ["Curve", "Panel", "curves_figure", "survival_figure"]
 
@@ -91,7 +91,9 @@ def survival_figure(
             # Dashed where the colours come round again.
             look = {"color": COLOURS[index % len(COLOURS)], "ls": "--" if index >= len(COLOURS) else "-", "lw": 2}
             (handles[f"{label} ({len(times)})"],) = axes.plot(x, np.repeat(left, 2), **look)
-        axes.set(title=name, xlabel="time (ps)", ylabel="share still stable", ylim=(-0.03, 1.05), xlim=(0, length_ps))
+        axes.set(
+            title=plain(name), xlabel="time (ps)", ylabel="share still stable", ylim=(-0.03, 1.05), xlim=(0, length_ps)
+        )
         tidy(axes)
     # Below, where no curve can run through it.
     columns = min(5, 2 * len(times_ps))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.style import BLUE, GREY, INK, LINE, SMALL, new_figure, tidy
+from asecalc_mlip.plots.style import BLUE, GREY, INK, LINE, SMALL, new_figure, plain, tidy
 
 __all__ = ["bench_report", "comparison", "peers", "size_scaling"]
 
@@ -91,7 +91,7 @@ def bench_report(report: Mapping[str, Any], *, path: str | Path) -> None:
         draw[name](axes, report[name])
         tidy(axes)
     model, machine = report["model"], report["machine"]
-    figure.suptitle(f"{model['name']}: {model['engine']}, {model['dtype']}; {machine['processor']}", fontsize=10)
+    figure.suptitle(plain(f"{model['name']}: {model['engine']}, {model['dtype']}; {machine['processor']}"), fontsize=10)
     save_figure(figure, path)
 
 

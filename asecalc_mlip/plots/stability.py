@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis import DistanceHistogram
-from asecalc_mlip.plots.style import COLOURS, GREY, INK, LEGEND, SMALL, new_figure, running_mean, tidy
+from asecalc_mlip.plots.style import COLOURS, GREY, INK, LEGEND, SMALL, new_figure, plain, running_mean, tidy
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _temperature(axes, runs: Sequence[Series], target_K: float) -> None:
     for run in runs:
         colour = _colour(run)
         axes.plot(run.time_ps, run.values, color=colour, lw=0.4, alpha=0.25)
-        axes.plot(run.time_ps, running_mean(run.values), color=colour, lw=1.8, label=run.label)
+        axes.plot(run.time_ps, running_mean(run.values), color=colour, lw=1.8, label=plain(run.label))
         if run.broken_ps is not None:
             axes.axvline(run.broken_ps, color=colour, lw=2.0, ls=":")
     axes.axhline(target_K, color=INK, lw=1.2, ls="--", label=f"thermostat {target_K:g} K")
@@ -96,7 +96,7 @@ def _structure(axes, runs: Sequence[Series], reference: DistanceHistogram | None
     for run, histogram in shown:
         # Runs that agree lie on one another: the later ones thinner, so that all can be seen.
         axes.plot(histogram.r, histogram.density, color=_colour(run), lw=1.6 - 0.4 * min(run.colour, 2),
-                  label=run.label.partition(":")[0])  # fmt: skip
+                  label=plain(run.label.partition(":")[0]))  # fmt: skip
     curves = [histogram for _, histogram in shown] + ([reference] if reference is not None else [])
     present = [curve.r[curve.density > 0] for curve in curves]
     if any(len(r) for r in present):
@@ -115,7 +115,7 @@ def _energy(axes, runs: Sequence[Series]) -> None:
         axes.plot(run.time_ps, run.values, color=colour, lw=0.5, alpha=0.25)
         line = np.polyfit(run.time_ps, run.values, 1)
         ends = run.time_ps[[0, -1]]
-        axes.plot(ends, np.polyval(line, ends), color=colour, lw=1.8, ls=run.style, label=run.label)
+        axes.plot(ends, np.polyval(line, ends), color=colour, lw=1.8, ls=run.style, label=plain(run.label))
     _time_axis(axes, runs)
     axes.set_ylabel("Total energy − start (meV/atom)")
     largest = max((float(np.abs(run.values).max()) for run in runs if len(run.values)), default=0.0) or 1.0

@@ -38,6 +38,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BROWN, INK)
 LEGEND = {"frameon": False, "fontsize": 9}
 SMALL = {"frameon": False, "fontsize": 8.5}
 TITLE = 12
+LONGEST = 120  # characters of a title or a name
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
@@ -45,7 +46,7 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, fontsize=TITLE, color=INK)
+        figure.suptitle(plain(title), fontsize=TITLE, color=INK)
     return figure
 
 
@@ -66,7 +67,8 @@ def figure_bytes(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def plain(text: str) -> str:
-    """Return text without mathematics: a name with dollar signs is no formula."""
+    """Return text without mathematics, of a length that fits: a name with dollar signs is no formula."""
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     return text.replace("$", r"\$")
 
 

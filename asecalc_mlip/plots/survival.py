@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from asecalc_mlip.analysis.survival import Survival
-from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
+from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, plain, tidy
 
 
 def survival_figure(curves: dict[str, Survival], *, title: str = "") -> Figure:
@@ -15,7 +15,7 @@ def survival_figure(curves: dict[str, Survival], *, title: str = "") -> Figure:
     for k, (label, curve) in enumerate(curves.items()):
         colour = COLOURS[k % len(COLOURS)]
         text = f"{label}: {curve.n_runs - curve.n_broken} of {curve.n_runs} stable"
-        axes.step(curve.time_ps, 100 * curve.fraction, where="post", color=colour, lw=1.8, label=text)
+        axes.step(curve.time_ps, 100 * curve.fraction, where="post", color=colour, lw=1.8, label=plain(text))
         axes.fill_between(curve.time_ps, 100 * curve.low, 100 * curve.high, step="post", color=colour, alpha=0.15, lw=0)
     axes.set_xlabel("Time (ps)")
     axes.set_ylabel("Runs still stable (%)")

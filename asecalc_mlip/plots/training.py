@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from asecalc_mlip.files import save_figure
-from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, plain, tidy
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, tidy
 from asecalc_mlip.units import ERROR_UNITS
 
 __all__ = ["learning_curve", "parity"]
@@ -32,7 +32,7 @@ def parity(
     """
     if "energy_per_atom" in labels:  # structures of several sizes, whose total energies tell the sizes
         labels = {name: values for name, values in labels.items() if name != "energy"}
-    figure = new_figure(4.3 * len(labels), 4.7, plain(title))
+    figure = new_figure(4.3 * len(labels), 4.7, title)
     for k, (name, values) in enumerate(labels.items()):
         axes = figure.add_subplot(1, len(labels), k + 1)
         _parity_panel(axes, name, np.asarray(values).ravel(), np.asarray(predictions[name]).ravel())

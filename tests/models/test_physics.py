@@ -149,7 +149,7 @@ def test_lone_atoms_follow_the_weights(architecture):
 
 @every_model
 def test_training_mode_says_the_same(architecture):
-    """There lone atoms pass through the network together with the structures."""
+    """There isolated atoms pass through the network together with the structures."""
     potential = make_potential(architecture, trainable=True)
     graph = graph_from_atoms([make_structure(name) for name in STRUCTURES], potential.cutoff)
     stress = architecture in PHYSICAL
@@ -159,7 +159,7 @@ def test_training_mode_says_the_same(architecture):
     assert torch.allclose(trained.forces, served.forces, atol=1e-10)
     if stress:
         assert torch.allclose(trained.stress, served.stress, atol=1e-10, equal_nan=True)
-    # A lone atom keeps its reference energy whatever is learned.
+    # An isolated atom keeps its reference energy whatever is learned.
     lone = predict(potential, graph_from_atoms(Atoms("C"), potential.cutoff), create_graph=True)
     assert lone.energy.item() == pytest.approx(E0[6], abs=1e-12, rel=0)
     gradients = torch.autograd.grad(lone.energy.sum(), list(potential.parameters()), allow_unused=True)

@@ -15,6 +15,7 @@ from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import check_other, check_writable, locked_file
 from asecalc_mlip.lammps.eam_table import TableCheck, check_eam_fs, export_eam_fs
 from asecalc_mlip.logs import LOGGER
 from training.eam.fit import FitSettings, fit_eam
@@ -69,6 +70,7 @@ def fit_file(
     settings, path = settings or FitSettings(), Path(output)
     if path.suffix != ".pt" or not path.parent.is_dir():
         raise InputError(f"output {output!r}: expected a file that ends with .pt, in a folder that exists")
+    check_writable(path)
     frames, held = _drawn(read_frames(data), n_train, settings.seed)
     others = read_frames(test) if test else held
     LOGGER.info(f"{data}: {census(frames)} of the fit, {len(others)} to test on")
@@ -76,23 +78,25 @@ def fit_file(
     options |= {"test_name": Path(test).name if test else None}
     options |= {"e0": "isolated" if isolated else "fit", "isolated": isolated}
     try:
-        fit = fit_eam(frames, settings, checkpoint=path.with_suffix(".ckpt"), **options)
-        if compare and settings.density:
-            LOGGER.info("the same with a Morse potential, to compare")
-            plain = replace(settings, density=False)
-            fit.compare(fit_eam(frames, plain, checkpoint=path.with_suffix(".morse.ckpt"), **options))
+        with locked_file(path):
+            fit = fit_eam(frames, settings, checkpoint=path.with_suffix(".ckpt"), **options)
+            if compare and settings.density:
+                LOGGER.info("the same with a Morse potential, to compare")
+                plain = replace(settings, density=False)
+                fit.compare(fit_eam(frames, plain, checkpoint=path.with_suffix(".morse.ckpt"), **options))
+            fit.save(path)
     except KeyboardInterrupt:
         LOGGER.warning(f"interrupted; the same command goes on from {path.with_suffix('.ckpt')}")
         sys.exit(130)
-    fit.save(path)
     return fit
 
 
 def label_file(data: str, model: str, output: str, **options: Any) -> Path:
     """Label perturbed copies of the structures of a file; options as for `label`."""
-    frames = read_frames(data)
-    path = label(frames, EAMCalculator.load(model), output, **options)
-    return path
+    check_writable(output)
+    check_other(data, output)
+    with locked_file(output):
+        return label(read_frames(data), EAMCalculator.load(model), output, **options)
 
 
 def export_file(model: str, output: str, *, check: str | None = None) -> TableCheck | None:
@@ -103,6 +107,7 @@ def export_file(model: str, output: str, *, check: str | None = None) -> TableCh
     InputError
         For a table that differs from the model by more than 1e-4 eV/atom.
     """
+    check_writable(output)
     calculator = EAMCalculator.load(model, device="cpu", dtype="float64")
     path = export_eam_fs(calculator, output)
     if check is None:

@@ -1,0 +1,114 @@
+"""Whether two folders hold the same, apart from times and from where they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+import zipfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["compare"]
+
+# What tells of time and of how often a run was begun.
+OF_TIME = {"seconds", "wall_s", "restarts", "ms_per_step", "ms_per_replica_step", "ns_per_day", "time_shares"}
+OF_TIME |= {"calculator", "TimeBudget"}
+# What shows measured times.
+TIMINGS = {"speed.json", "report.html", "report.json", "summary.png"}
+
+
+def compare(whole: Path, cut: Path) -> str:
+    """Return which files of two folders differ in more than times; an empty text if none."""
+    names = [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in (whole, cut)]
+    unlike = [f"only one has {name}" for name in sorted(names[0] ^ names[1]) if "tfevents" not in name]
+    for name in sorted(names[0] & names[1]):
+        if Path(name).name not in TIMINGS and "tfevents" not in name and (told := _differ(whole / name, cut / name)):
+            unlike.append(f"{name}: {told}")
+    return "; ".join(unlike)
+
+
+def _differ(first: Path, second: Path) -> str:
+    if first.read_bytes() == second.read_bytes():
+        return ""
+    try:
+        a, b = (_content(path) for path in (first, second))
+    except KeyError:
+        return "other bytes"
+    return "" if repr(a) == repr(b) else _where(a, b)
+
+
+def _where(a: Any, b: Any, path: str = "") -> str:
+    """Return the first place where two contents differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}, key=str):
+            if repr(a.get(key)) != repr(b.get(key)):
+                return _where(a.get(key), b.get(key), f"{path}.{key}")
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for k, (left, right) in enumerate(zip(a, b, strict=True)):
+            if repr(left) != repr(right):
+                return _where(left, right, f"{path}[{k}]")
+    return f"{path} is {a!r:.120} and {b!r:.120}"
+
+
+def _content(path: Path) -> Any:
+    """Return what is in a file, apart from times and folders, as plain values."""
+    raw, ending = path.read_bytes(), path.suffix
+    if ending in {".json", ".jsonl"}:
+        return [_timeless(json.loads(part)) for part in ([raw] if ending == ".json" else raw.splitlines())]
+    if ending == ".csv":
+        rows = csv.DictReader(io.StringIO(raw.decode()))
+        return [_timeless(dict(row)) for row in rows]
+    if ending == ".npz":
+        with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+            return {name: _array(arrays[name]) for name in arrays.files}
+    if ending in {".pt", ".ckpt"} and zipfile.is_zipfile(path):
+        import torch
+
+        return _timeless(torch.load(path, map_location="cpu", weights_only=True))
+    if ending in {".yaml", ".log", ".html"}:
+        return _timeless(raw.decode())
+    if ending == ".db":
+        return _tables(path)
+    raise KeyError(ending)
+
+
+def _tables(path: Path) -> Any:
+    """Return the rows of an SQLite file, without when they were written."""
+    with closing(sqlite3.connect(path)) as base:
+        names = [row[0] for row in base.execute("select name from sqlite_master where type = 'table' order by name")]
+        columns = {n: [row[1] for row in base.execute(f"pragma table_info({n})")] for n in names}
+        keep = {
+            n: [c for c in columns[n] if "datetime" not in c and c not in {"ctime", "mtime", "unique_id"}]
+            for n in names
+        }
+        return {
+            n: [_timeless(list(row)) for row in base.execute(f"select {','.join(keep[n])} from {n}")] for n in names
+        }
+
+
+def _array(value: np.ndarray) -> Any:
+    if value.dtype.kind in "US" and value.ndim == 0:
+        return _timeless(json.loads(str(value)))
+    if value.dtype == np.uint8:
+        try:
+            return _timeless(json.loads(value.tobytes()))
+        except ValueError:
+            pass
+    return value.tobytes().hex()
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _timeless(item) for key, item in value.items() if str(key) not in OF_TIME}
+    if isinstance(value, (list, tuple)):
+        return [_timeless(item) for item in value]
+    if hasattr(value, "numpy"):
+        return value.detach().cpu().numpy().tobytes().hex()
+    if isinstance(value, str):
+        return value.replace("/a/run", "/run").replace("/b/run", "/run").replace("/a/", "/").replace("/b/", "/")
+    return value

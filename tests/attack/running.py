@@ -1,0 +1,189 @@
+"""Long commands in their smallest form, each in a process of its own that can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+
+from tests import teacher
+
+__all__ = ["COMMANDS", "Make", "finished", "forked", "run"]
+
+Make = Callable[[Path], list[str]]
+
+
+def _dynamics(command: str, model: str, *options: str) -> Make:
+    return lambda folder: [command, model, "--steps", "440", "--interval", "20", *options, "--output", str(folder)]
+
+
+def _molecules(folder: Path, n: int = 30) -> Path:
+    path = folder.parent / "molecules.xyz"
+    if not path.exists():
+        ase.io.write(path, teacher.as_reference(teacher.molecule_frames(n)))
+    return path
+
+
+def _crystals(folder: Path) -> Path:
+    path = folder.parent / "crystals.xyz"
+    if not path.exists():
+        ase.io.write(path, teacher.as_reference(teacher.crystal_frames(8)))
+    return path
+
+
+SIZES = ("cutoff=4.0", "n_features=8", "n_interactions=1", "n_rbf=8")
+
+
+def _settings(folder: Path, epochs: int) -> list[str]:
+    given = [f"data.train={_molecules(folder)}", "data.n_train=16", "data.n_val=4", "optimizer.warmup_steps=3"]
+    given += [f"run.max_epochs={epochs}", "run.threads=1", "run.device=cpu", "run.progress=false"]
+    return given
+
+
+def _train(folder: Path) -> list[str]:
+    sizes = [f"model.hyperparameters.{size}" for size in SIZES]
+    return ["train", *_settings(folder, 12), *sizes, f"run.output={folder}"]
+
+
+def _finetune(folder: Path) -> list[str]:
+    given = [*_settings(folder, 8), f"finetune.old_data={_molecules(folder)}", "finetune.n_old=4"]
+    return ["finetune", "ethanol.pt", *given, "finetune.replay=0.25", f"run.output={folder}"]
+
+
+def _tune(folder: Path) -> list[str]:
+    sizes = [f"model.hyperparameters.{size}" for size in SIZES]
+    search = ["--trials", "4", "--space", "optimizer.lr=0.001:0.01:log", "-o", str(folder)]
+    return ["tune", *_settings(folder, 3), *sizes, *search]
+
+
+def _fit(folder: Path) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    options = ["--epochs", "8", "--cutoff", "5", "--exponentials", "3", "--no-progress", "--compare"]
+    return ["eam", "fit", str(_crystals(folder)), "-o", str(folder / "eam.pt"), *options]
+
+
+def _label(ending: str) -> Make:
+    def make(folder: Path) -> list[str]:
+        folder.mkdir(exist_ok=True)
+        options = ["-o", str(folder / f"labels{ending}"), "--rounds", "60", "--dimers", "4", "--no-progress"]
+        return ["eam", "label", str(_crystals(folder)), str(_potential(folder)), *options]
+
+    return make
+
+
+def _potential(folder: Path) -> Path:
+    path = folder.parent / "given.pt"
+    if not path.exists():
+        from asecalc_mlip.checkpoint import save
+        from asecalc_mlip.models import build_potential
+
+        sizes = {"elements": ["Na", "Cl"], "cutoff": 5.0, "n_exponentials": 3}
+        save(path, build_potential("eam", sizes, reference_energies={11: -1.0, 17: -2.0}))
+    return path
+
+
+def _xtb(folder: Path) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    start = folder.parent / "water.xyz"
+    start.write_text("3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n")
+    options = ["-n", "8", "--equilibration", "5", "--spacing", "2", "--no-progress"]
+    return ["data", "xtb", str(start), "-o", str(folder / "water_xtb.xyz"), *options]
+
+
+def _report(folder: Path) -> list[str]:
+    return ["report", "aspirin.pt", "--quick", "--steps", "200", "--seeds", "1", "--output", str(folder)]
+
+
+COMMANDS: dict[str, Make] = {
+    "nvt langevin": _dynamics("nvt", "aspirin.pt", "--thermostat", "langevin"),
+    "nvt nose-hoover": _dynamics("nvt", "aspirin.pt", "--thermostat", "nose-hoover"),
+    "nvt bussi": _dynamics("nvt", "aspirin.pt", "--thermostat", "bussi"),
+    "nve": _dynamics("nve", "ethanol.pt"),
+    "npt": _dynamics("npt", "silica.pt", "--barostat", "full", "--steps", "300"),
+    "anneal": _dynamics("anneal", "aspirin.pt", "--end-temperature", "600"),
+    "campaign": _dynamics("campaign", "ethanol.pt", "--seeds", "3"),
+    "train": _train,
+    "finetune": _finetune,
+    "tune": _tune,
+    "eam fit": _fit,
+    "eam label": _label(".xyz"),
+    "eam label to .db": _label(".db"),
+    "data xtb": _xtb,
+    "report": _report,
+}
+
+
+def forked(arguments: list[str], log: Path, before: Callable[[], None] = lambda: None) -> int:
+    """Start a command in a process of its own, and return its number; what it prints goes to `log`.
+
+    `before` is called in that process.
+    """
+    _preload(arguments[0])
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _save_often()
+        before()
+        from asecalc_mlip.cli import main
+
+        main(arguments)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _preload(command: str) -> None:
+    """Import what takes longer than the run itself, so that the kills fall into the run."""
+    import asecalc_mlip.calculators.piwsl
+    import asecalc_mlip.cli
+    import asecalc_mlip.md.lifecycle
+    import asecalc_mlip.md.summary  # noqa: F401
+
+    if command in {"train", "finetune", "tune", "pretrain"}:
+        import training.results
+        import training.train
+        import training.tune  # noqa: F401
+    if command in {"eam"}:
+        import training.eam.files  # noqa: F401
+
+
+def _save_often() -> None:
+    """Save every epoch of a training, where the default is every 30 seconds."""
+    if "training.callbacks" in sys.modules:
+        sys.modules["training.callbacks"].LastCheckpoint.__init__.__kwdefaults__["seconds"] = 0.0
+
+
+def finished(child: int, seconds: float = 300.0) -> int | None:
+    """Wait for a process, and return its exit code; None if it is still at work after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.002)
+
+
+def run(arguments: list[str], log: Path) -> int | None:
+    """Run a command to its end, and return its exit code."""
+    return finished(forked(arguments, log))
