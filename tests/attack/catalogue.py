@@ -1,6 +1,27 @@
 """The files whose families make up the suite; importing them enters the families into the table."""
 
-from tests.attack import crafted_files, data_files, faults, model_files, structures, wrong_data
+from tests.attack import (
+    crafted_files,
+    data_files,
+    faults,
+    load,
+    model_files,
+    names,
+    structures,
+    values,
+    wrong_data,
+)
 from tests.attack.harness import FAMILIES
 
-__all__ = ["FAMILIES", "crafted_files", "data_files", "faults", "model_files", "structures", "wrong_data"]
+__all__ = [
+    "FAMILIES",
+    "crafted_files",
+    "data_files",
+    "faults",
+    "load",
+    "model_files",
+    "names",
+    "structures",
+    "values",
+    "wrong_data",
+]
