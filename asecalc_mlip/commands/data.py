@@ -53,8 +53,10 @@ def xtb(molecule: str, frames: int, temperature: float, output: str | None, prog
 @data.command("atoms")
 @click.argument("elements", nargs=-1, required=True)
 @click.option("--level", default="PBE/def2-SVP", show_default=True, help="Functional and basis set, for PySCF.")
-@click.option("--dimers", type=click.IntRange(0, 200), default=0, show_default=True, help="Distances of each dimer.")
-@click.option("--longest", type=click.FloatRange(1, 20), default=6.0, show_default=True, help="Longest dimer, Å.")
+@click.option("--dimers", type=Number(q.count(200, 0)), default=0, show_default=True, help="Distances of each dimer.")
+@click.option(
+    "--longest", type=Number(q.Quantity(1, 20, "Å")), default=6.0, show_default=True, help="Longest dimer, Å."
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write; default: atoms_LEVEL.xyz.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def atoms_command(

@@ -188,7 +188,7 @@ _OWN: Mapping[str, Callable[[], click.Option]] = {
     "ramp_steps": lambda: _number(
         "--ramp-steps",
         "ramp_steps",
-        int,
+        q.STEPS,
         "N",
         "Steps of the ramp; afterwards the temperature stays constant; default: all steps.",
     ),
