@@ -198,7 +198,8 @@ class Window(Generic[Rule]):
     """Measures of the last frames of a rule, judged by their mean once there are enough."""
 
     def __init__(self, rule: Rule, frames: int) -> None:
-        self.rule, self.frames = rule, frames
+        self.rule: Rule = rule
+        self.frames = frames
         self.values: deque[np.ndarray] = deque(maxlen=frames)
 
     def check(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> Failure | None:
