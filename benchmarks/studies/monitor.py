@@ -24,6 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import covalent_radii
-from ase.io import read, write
+from ase.io import write
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -42,7 +43,7 @@ from asecalc_mlip.analysis import make_reference, shortest_by_pair  # noqa: E402
 from asecalc_mlip.analysis.limits import ContactLimits  # noqa: E402
 from asecalc_mlip.checkpoint import load, save  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
-from asecalc_mlip.files import write_json  # noqa: E402
+from asecalc_mlip.files import read_structure, read_structures, write_json  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "monitor.json"
 RUNS = ROOT / "runs" / "monitor"
@@ -113,7 +114,7 @@ def planted() -> dict[str, Any]:
     rows = []
     for name in ("ethanol", "silica"):
         for folder in sorted((RUNS / "sound" / name).glob("*-seed*"))[:6]:
-            frames = read(folder / "trajectory.extxyz", index=":")
+            frames = read_structures(folder / "trajectory.extxyz")
             for kind, edit in _EDITS[name].items():
                 settings = md.resolve(f"{name}.pt").settings("nvt", **PROTOCOLS[name])
                 boxed = kind.endswith("box")
@@ -137,8 +138,8 @@ def attracted() -> dict[str, Any]:
                 calculator = Attracted(PIWSLCalculator.load(f"{name}.pt", device="cpu"), pair, depth)
                 rows.append({"fault": f"{pair} {depth:g} eV", **_one(name, calculator, settings, f"{pair}-{depth:g}")})
         for factor in (0.8, 1.2, 1.5):
-            calculator = PIWSLCalculator.load(_scaled(name, factor), device="cpu")
-            rows.append({"fault": f"weights × {factor}", **_one(name, calculator, settings, f"scaled-{factor}")})
+            scaled = PIWSLCalculator.load(_scaled(name, factor), device="cpu")
+            rows.append({"fault": f"weights × {factor}", **_one(name, scaled, settings, f"scaled-{factor}")})
     return _judged(rows)
 
 
@@ -156,9 +157,8 @@ def real(models: Path) -> dict[str, Any]:
 def cost() -> dict[str, Any]:
     """Time the monitor beside a step, on aspirin and on quartz of 576 atoms."""
     found = md.resolve("aspirin.pt")
-    quartz = read(DATA / "silica_zeo22_test.xyz") if not (ROOT / "examples").exists() else _quartz()
     rows = {}
-    for name, atoms in {"aspirin": found.atoms, "quartz 576": quartz}.items():
+    for name, atoms in {"aspirin": found.atoms, "quartz 576": _quartz()}.items():
         model = "aspirin.pt" if name == "aspirin" else "silica.pt"
         resolved = md.resolve(model, atoms)
         settings = resolved.settings("nvt", **PROTOCOLS[Path(model).stem])
@@ -166,7 +166,7 @@ def cost() -> dict[str, Any]:
         watch = md.Monitor.for_run(atoms, settings, resolved.reference)
         md.maxwell_boltzmann(atoms, settings.temperature_K, rng := np.random.default_rng(0))
         integrator = md.make_integrator(atoms, settings, rng)
-        step, check = _timed(integrator.step, 20), _timed(lambda a=atoms, w=watch: w.check(a, temperature=1.0e3), 10)
+        step, check = _timed(integrator.step, 20), _timed(partial(watch.check, atoms, temperature=1.0e3), 10)
         rows[name] = {"ms_per_step": step, "ms_per_check": check, "share": check / (check + settings.interval * step)}
     return {"runs": rows}
 
@@ -289,7 +289,7 @@ def _judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
         name = "ethanol" if row["model"] == "ethanol" else "silica"
         heat = 1.5 * units.kB * PROTOCOLS[name]["temperature_K"]
         folder = RUNS / row["folder"]
-        frames = read(folder / "trajectory.extxyz", index=":")
+        frames = read_structures(folder / "trajectory.extxyz")
         energies = np.array([one["energy"] for one in judges[name].evaluate(frames)]) / len(frames[0])
         above = energies - energies[0] - (heat if np.ptp(energies) else 0.0)
         last = above[-max(1, len(above) // 10) :]
@@ -306,7 +306,7 @@ def _judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _energy_above(judge: PIWSLCalculator, path: Path, start: float, heat: float) -> float | None:
-    frame = read(path)
+    frame = read_structure(path)
     try:
         (found,) = judge.evaluate([Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)])
     except ValueError:
