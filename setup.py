@@ -98,6 +98,7 @@ setup(
             "zoo/*.json",
             "kernels/*.cpp",
             "kernels/*.h",
+            "lammps/pair/*",
             "md/*.yaml",
             "py.typed",
         ],
@@ -128,7 +129,10 @@ setup(
             "torch-geometric>=2.6",
         ],
     },
-    entry_points={"console_scripts": ["asecalc = asecalc_mlip.cli:main"]},
+    entry_points={
+        "console_scripts": ["asecalc = asecalc_mlip.cli:main"],
+        "lammps.plugins": ["asecalc = asecalc_mlip.lammps.plugin:folder"],
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

@@ -13,7 +13,7 @@ import click
 
 from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
-from asecalc_mlip.commands import data, dynamics, eam, judge, models, probes, report, zoo
+from asecalc_mlip.commands import data, dynamics, eam, judge, lammps, models, probes, report, zoo
 from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told
 from asecalc_mlip.commands.running import INTERRUPTED
 from asecalc_mlip.errors import InputError
@@ -21,7 +21,7 @@ from asecalc_mlip.extras import EXTRA_OF, needs
 
 # Commands by what people do, in the order in which they are shown.
 GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Run": (dynamics.nvt, dynamics.nve, dynamics.npt, dynamics.anneal, dynamics.campaign, dynamics.lammps),
+    "Run": (dynamics.nvt, dynamics.nve, dynamics.npt, dynamics.anneal, dynamics.campaign, lammps.lammps),
     "Judge": (
         judge.evaluate,
         report.report,

@@ -34,6 +34,7 @@ __all__ = [
     "append_text",
     "cache_folder",
     "check_figure",
+    "check_owner",
     "check_other",
     "check_structure",
     "check_writable",
@@ -310,6 +311,14 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "asecalc_mlip"
+
+
+def check_owner(folder: PathName) -> None:
+    """Raise InputError for a cache folder that others may write to: files from there are run."""
+    if os.name == "posix":
+        status = os.stat(folder)
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise InputError(f"the cache folder {folder} belongs to or can be written by others; set ASECALC_CACHE")
 
 
 def check_writable(*paths: PathName | None) -> None:

@@ -1,4 +1,4 @@
-"""Molecular dynamics: one run, many runs, and LAMMPS."""
+"""Molecular dynamics: one run and many runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import existing
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.quantities import Quantity, parse_seeds
 
-__all__ = ["anneal", "campaign", "lammps", "npt", "nve", "nvt"]
+__all__ = ["anneal", "campaign", "npt", "nve", "nvt"]
 
 CAMPAIGN_EXIT_CODES = (
     "Exit code: 0 all runs ended (stable or not), 2 bad input, 3 another error, 128 + signal if stopped."
@@ -275,32 +274,3 @@ def _run_campaign(
 campaign = RunCommand(
     "campaign", later=_campaign_options, callback=_run_campaign, help=_run_campaign.__doc__, epilog=CAMPAIGN_EXIT_CODES
 )
-
-
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("model")
-@click.argument("script")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--elements", metavar="A,B", help="Elements of the atom types, in order; default: from their masses.")
-@click.option(
-    "--beside-pair-style",
-    is_flag=True,
-    help="Add the model to the pair_style of the script, which is an error otherwise.",
-)
-def lammps(model: str, script: str, arguments: tuple[str, ...], elements: str | None, beside_pair_style: bool) -> None:
-    """Run the LAMMPS input SCRIPT with the forces of MODEL; further ARGUMENTS go to LAMMPS.
-
-    The script must use 'units metal'. Instead of a pair_style it has this line, after the atoms are created:
-
-    \b
-        fix mlip all external pf/callback 1 1
-
-    \b
-    Example:
-      asecalc lammps silica.pt in.silica --elements Si,O -var T 2000
-    """
-    from asecalc_mlip.lammps import run_script
-
-    existing(script)
-    symbols = [symbol.strip() for symbol in elements.split(",")] if elements else None
-    run_script(model, script, symbols, arguments=arguments, beside_pair_style=beside_pair_style)

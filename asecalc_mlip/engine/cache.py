@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from asecalc_mlip.files import cache_folder
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import cache_folder, check_owner
 
 __all__ = ["CacheError", "cache_folder", "fetch", "machine", "store"]
 
@@ -89,11 +90,10 @@ def store(name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> P
 
 
 def _check_owner(folder: Path) -> None:
-    # Files here are run, so nobody else may put any here.
-    if os.name == "posix":
-        status = folder.stat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise CacheError(f"the cache folder {folder} belongs to or can be written by others; set ASECALC_CACHE")
+    try:
+        check_owner(folder)
+    except InputError as error:
+        raise CacheError(str(error)) from None
 
 
 def _stem(name: str, key: Mapping[str, Any]) -> str:
