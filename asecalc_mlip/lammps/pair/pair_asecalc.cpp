@@ -298,6 +298,9 @@ void PairAsecalc::init_style() {
     for (int k = 1; k < 4; ++k)
       if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
         error->all(FLERR, "bonded neighbours are left out of the lists; write special_bonds lj/coul 1 1 1");
+  // A hybrid asked for these before pair_coeff, when no model was read; LAMMPS makes its buffers after this.
+  force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
+  force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
