@@ -21,7 +21,7 @@ from asecalc_mlip.extras import EXTRA_OF, needs
 
 # Commands by what people do, in the order in which they are shown.
 GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Run": (dynamics.nvt, dynamics.nve, dynamics.npt, dynamics.anneal, dynamics.campaign, lammps.lammps),
+    "Run": (dynamics.nvt, dynamics.nve, dynamics.npt, dynamics.anneal, dynamics.campaign, lammps.lammps, lammps.ipi),
     "Judge": (
         judge.evaluate,
         report.report,

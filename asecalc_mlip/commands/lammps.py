@@ -1,13 +1,15 @@
-"""LAMMPS: a model as its pair style, over MPI, or any model as the forces of a run on one process."""
+"""Other programs that move the atoms: LAMMPS by its pair style or a fix external, and i-PI over a socket."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
 from asecalc_mlip.commands.common import existing
 from asecalc_mlip.errors import InputError
 
-__all__ = ["lammps"]
+__all__ = ["ipi", "lammps"]
 
 DTYPE = "Precision of the arithmetic."
 
@@ -132,3 +134,27 @@ def monitor(output: str, temperature: float | None, every: int) -> None:
 
     write_text(output, monitor_block(temperature_K=temperature, every=every))
     click.echo(f"{output}: put 'include {output}' into the script, after pair_coeff and before the run")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("structure", required=False)
+@click.option("--unix", metavar="NAME", help="Local socket of the server, the address in its input.")
+@click.option("--host", default="localhost", show_default=True, help="Computer of the server.")
+@click.option("--port", type=click.IntRange(1, 65535), default=31415, show_default=True, help="Port of the server.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help=DTYPE)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU if there is one.")
+@click.option("--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait for the server.")
+def ipi(model: str, structure: str | None, **options: Any) -> None:
+    """Compute energy, forces and stress of MODEL for an i-PI server, which moves the atoms.
+
+    STRUCTURE has the elements in the order of the server's file. The command ends when the server does.
+
+    \b
+    Example:
+      asecalc ipi silica.pt start.xyz --unix silica
+    """
+    from asecalc_mlip.ipi import serve
+
+    calls = serve(model, structure, **options)
+    click.echo(f"the server ended after {calls} structures")

@@ -3,6 +3,7 @@
 // Names as in models/eam.py and models/zbl.py. Nothing passes between atoms but distances, so one visit to each atom
 // is enough: its density first, then its edges with the slope of the embedding. The exponentials of an edge are the
 // lanes of a register.
+#include "asecalc_layers.h"
 #include "lanes.h"
 
 namespace {
@@ -115,16 +116,32 @@ DISPATCH void visit_of(const Network<double>& net, const Work<double>& w, index_
   visit<double>(net, w, first, last);
 }
 
+// One step, after which nothing is exchanged: an atom sees nothing of others but where they are.
 template <typename T>
-void evaluate(const Network<T>& net, const Graph& graph, T*, double* energies, double* gradient) {
+index_t steps(const Network<T>&, bool) {
+  return 1;
+}
+
+template <typename T>
+index_t exchanged(const Network<T>&) {
+  return 0;
+}
+
+template <typename T>
+void step(const Network<T>& net, const Graph& graph, T*, double* energies, double* gradient, index_t, Exchange&) {
   const Work<T> w{graph.rows, graph.neighbors, graph.numbers, graph.vectors, energies, gradient};
   share(graph.rows, graph.atoms, graph.threads, [&](index_t first, index_t last) { visit_of(net, w, first, last); });
 }
 
 index_t workspace(const Network<float>&, const Graph&) { return 0; }
 
+ASECALC_RUN_STEPS
+
 }  // namespace
 
 ASECALC_KERNEL(eam)
 ASECALC_EVALUATE(eam, float, f32)
 ASECALC_EVALUATE(eam, double, f64)
+ASECALC_LAYERS(eam)
+ASECALC_STEP(eam, float, f32)
+ASECALC_STEP(eam, double, f64)

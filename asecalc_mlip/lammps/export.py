@@ -104,7 +104,7 @@ def plain_bytes(potential: Potential, *, name: str, digest: str = "") -> bytes:
 
     parts = parts_of(potential)
     for part in parts:
-        reason = NativeEngine.why_not(part)
+        reason = NativeEngine.why_not(part) or _without_steps(part)
         if reason is not None:
             raise InputError(
                 f"{name}: pair_style asecalc cannot run {part.architecture}: {reason}. On one process, any model runs "
@@ -127,6 +127,14 @@ def plain_bytes(potential: Potential, *, name: str, digest: str = "") -> bytes:
         out.network(part.network.packed())
     payload = bytes(out.content)
     return _HEADER.pack(MAGIC, EXPORT_VERSION, ABI, len(payload), _fnv1a(payload)) + payload
+
+
+def _without_steps(part: Potential) -> str | None:
+    from asecalc_mlip.kernels.library import native_library
+
+    kernel = part.network.traits.native
+    assert kernel is not None
+    return None if hasattr(native_library(), f"{kernel.name}_steps") else "its kernel does not run layer by layer"
 
 
 class _Writer:

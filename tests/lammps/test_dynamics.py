@@ -12,6 +12,7 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.lammps.monitor import monitor_block
 from asecalc_mlip.zoo import FOLDER as ZOO
+from tests.commands import asecalc
 from tests.lammps.runs import built, header, lmp
 from tests.lammps.test_pair_style import ELEMENTS, turned
 
@@ -89,6 +90,7 @@ def test_the_monitor_ends_a_run_in_which_atoms_meet(tmp_path):
     assert 1 < len(frames) < 50 and set(frames[-1].symbols) == {"Si", "O"}
     radii = 0.66 + 1.11
     assert frames[-1].get_distance(0, j, mic=True) < 0.6 * radii < frames[-2].get_distance(0, j, mic=True) + 0.05
+    assert "O-Si" in asecalc("rdf", tmp_path / "x.dump").stdout
     assert "asecalc_hot" in lmp(script + "run 50", tmp_path).text
 
 
