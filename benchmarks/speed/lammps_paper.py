@@ -4,7 +4,7 @@ python benchmarks/speed/lammps_paper.py --ping            # measure latency and 
 python benchmarks/speed/lammps_paper.py                   # tables for docs/howto/lammps-mpi.md
 python benchmarks/speed/lammps_paper.py --latency 1.5 --bandwidth 12     # of a network: µs and GB/s
 
-A rank is a cube of N atoms with a side a = (N/ρ)^⅓. Its ghosts fill a shell of thickness h around it, ρ((a + 2h)³ − a³),
+A rank is a cube of N atoms, of side a = (N/ρ)^⅓. Its ghosts fill a shell of thickness h around it, ρ((a + 2h)³ − a³),
 with h one cutoff and the skin of the neighbour lists. A step takes
 
     c N + messages · latency + ghosts · bytes / bandwidth
@@ -82,7 +82,7 @@ class Network:
         return SWAPS * (self.exchanges + 2)
 
 
-# x and μ, 6 F, before each block but the first, gq and gm, 4 F, behind each but the first; Y and gm, 9 F, for each block.
+# x and μ, 6 F, before each block but the first, gq and gm, 4 F, behind each but the first; Y and gm, 9 F, each block.
 NETWORKS = [Network("painn-64", 3, 4, 2 * 6 * 64 + 2 * 4 * 64), Network("tensornet-64", 2, 4, 4 * 9 * 64)]
 
 
