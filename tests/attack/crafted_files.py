@@ -8,6 +8,7 @@ import pickle
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -298,12 +299,10 @@ def _overlapping(data: bytes, arena: Arena) -> bytes:
     """Many entries that all are the same large piece of the file."""
     body = bytes(int(10 ** arena.rng.uniform(4, 7.3)))
     header = struct.pack("<4s5H3L2H", b"PK\x03\x04", 0, 0, 0, 0, 0, 0, len(body), len(body), 0, 0)
-    line, number = b"", int(10 ** arena.rng.uniform(1, 4.8))
+    crc, line, number = zlib.crc32(body), bytearray(), int(10 ** arena.rng.uniform(1, 4.8))
     for i in range(number):
         name = f"archive/data/{i}".encode()
-        line += struct.pack(
-            "<4s6H3L5H2L", b"PK\x01\x02", 0, 0, 0, 0, 0, 0, 0, len(body), len(body), len(name), *[0] * 6
-        )
+        line += struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *[0] * 6, crc, len(body), len(body), len(name), *[0] * 6)
         line += name
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, number, number, len(line), len(header) + len(body), 0)
     return header + body + line + end
