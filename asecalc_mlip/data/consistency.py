@@ -63,7 +63,8 @@ def check_agreement(frames: Sequence[Atoms]) -> Found:
     if fit is None or fit.forces < FIT_FORCES:
         return problems, warnings
     found, told = _judge_fit(frames, fit)
-    return problems + found, warnings + told
+    known_labels = {problem.label for problem in problems}
+    return problems + [problem for problem in found if problem.label not in known_labels], warnings + told
 
 
 def _closest(pairs: ClosePairs, known: np.ndarray) -> np.ndarray:

@@ -80,9 +80,10 @@ def _by_units(
     for energy, of_force, length in product(ENERGIES, ENERGIES, LENGTHS):
         force = ENERGIES[of_force] / LENGTHS[length]
         off = abs(np.log(slope * ENERGIES[energy] / force))
-        if (energy, of_force, length) == ("eV", "eV", "Ang") or off > tolerance:
+        exotic = energy != of_force and "eV" not in (energy, of_force)
+        if (energy, of_force, length) == ("eV", "eV", "Ang") or off > tolerance or exotic:
             continue
-        odd = (energy != "eV") + ((of_force, length) != ("eV", "Ang")) + (energy != of_force != "eV") + off
+        odd = (energy != "eV") + ((of_force, length) != ("eV", "Ang")) + off
         if stiffness is not None and not USUAL[0] < stiffness * force < USUAL[1]:
             if together:
                 continue
