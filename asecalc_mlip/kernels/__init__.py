@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from asecalc_mlip.kernels import native, plain
+from asecalc_mlip.kernels import plain
 from asecalc_mlip.kernels.library import native_library
-from asecalc_mlip.kernels.only_plain import only_plain, plain_kernels
+from asecalc_mlip.kernels.only_plain import plain_kernels
+from asecalc_mlip.kernels.operations import Operation, serves
 
 __all__ = ["native_library", "painn_message", "plain_kernels", "schnet_message"]
+
+_PAINN = Operation("painn", ("edges", "features", "sum", "sum"))
+_PAINN_FIRST = Operation("painn_first", ("edges", "features", "sum"))
+_SCHNET = Operation("schnet", ("edges", "sum"))
 
 
 def painn_message(
@@ -35,11 +40,17 @@ def painn_message(
     -------
     q, mu : (N, F) and (N, 3, F)
     """
-    module = native if native.serves(filters) and not only_plain() else plain
-    return module.painn_message(filters, directions, x, mu, centers, neighbors)
+    if not serves(filters):
+        return plain.painn_message(filters, directions, x, mu, centers, neighbors)
+    n, f = len(x), filters.shape[1] // (2 if mu is None else 3)
+    given = (filters, directions, x) if mu is None else (filters, directions, x, mu)
+    # The features are the last number of the first shape.
+    q, made = (_PAINN_FIRST if mu is None else _PAINN)(given, [(n, f), (n, 3, f)], centers, neighbors)
+    return q, made
 
 
 def schnet_message(filters: Tensor, x: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
     """y_i = Σ_j W_ij x_j, the continuous-filter convolution of SchNet: (E, F) and (N, F) → (N, F)."""
-    module = native if native.serves(filters) and not only_plain() else plain
-    return module.schnet_message(filters, x, centers, neighbors)
+    if not serves(filters):
+        return plain.schnet_message(filters, x, centers, neighbors)
+    return _SCHNET((filters, x), [x.shape], centers, neighbors)[0]

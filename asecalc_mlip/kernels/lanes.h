@@ -158,11 +158,11 @@ INLINE void product_panels(index_t M, index_t N, index_t K, const T* a, index_t 
 // C = A B (+ bias per column), or C += A B with `add`; N is a whole number of registers. Column panels go outside, so
 // that a panel of B stays in the first cache while all rows of A pass. Functions of their own: inlined at every call
 // they would make the build take minutes.
-DISPATCH void product(index_t M, index_t N, index_t K, const float* a, index_t lda, const float* b, index_t ldb,
+[[maybe_unused]] DISPATCH void product(index_t M, index_t N, index_t K, const float* a, index_t lda, const float* b, index_t ldb,
                       float* c, index_t ldc, const float* bias = nullptr, bool add = false) {
   product_panels(M, N, K, a, lda, b, ldb, c, ldc, bias, add);
 }
-DISPATCH void product(index_t M, index_t N, index_t K, const double* a, index_t lda, const double* b, index_t ldb,
+[[maybe_unused]] DISPATCH void product(index_t M, index_t N, index_t K, const double* a, index_t lda, const double* b, index_t ldb,
                       double* c, index_t ldc, const double* bias = nullptr, bool add = false) {
   product_panels(M, N, K, a, lda, b, ldb, c, ldc, bias, add);
 }

@@ -13,25 +13,14 @@ import torch
 __all__ = ["ABI", "SUFFIX", "Graph", "integers", "native_library", "pointers", "reals"]
 
 # Of asecalc_kernels.h; a library with another number is not used.
-ABI = 3
+ABI = 4
 # Of the names of functions that exist for both dtypes.
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
-# Of message.cpp: number of arrays beside edges' centres and neighbours.
-_OPERATIONS = {
-    "painn_forward": 6,
-    "painn_backward": 10,
-    "painn_second": 16,
-    "schnet_forward": 3,
-    "schnet_backward": 5,
-    "schnet_second": 8,
-}
-
-
-# Of tensor_message.cpp.
-_TENSOR = [
-    f"{kind}_{order}" for kind in ("tensor", "spread", "table", "bound") for order in ("forward", "backward", "second")
+# Those of message.cpp and tensor_message.cpp, each with a forward, a first and a second derivative.
+_OPERATIONS = [
+    *("painn", "painn_first", "schnet"),
+    *("tensor", "spread", "table", "product", "symmetric", "bound", "squares"),
 ]
-_TENSOR += ["product_forward"]
 
 
 def integers(*names: str) -> list[tuple[str, Any]]:
@@ -105,15 +94,11 @@ def _abi(library: ctypes.CDLL) -> int | None:
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    """With the types of the arguments of message.cpp and tensor_message.cpp, without which ctypes would guess them."""
-    for name in _TENSOR:
-        for suffix in SUFFIX.values():
-            function = getattr(library, f"{name}_{suffix}")
-            function.restype = None
-            function.argtypes = [ctypes.c_int64] * 3 + [ctypes.c_void_p] * 5
-    for name, arrays in _OPERATIONS.items():
-        for suffix in SUFFIX.values():
-            function = getattr(library, f"{name}_{suffix}")
-            function.restype = None
-            function.argtypes = [ctypes.c_int64] * 2 + [ctypes.c_void_p] * (2 + arrays)
+    """With the types of the arguments of the operations, without which ctypes would guess them."""
+    for name in _OPERATIONS:
+        for order in ("forward", "backward", "second"):
+            for suffix in SUFFIX.values():
+                function = getattr(library, f"{name}_{order}_{suffix}")
+                function.restype = None
+                function.argtypes = [ctypes.c_int64] * 3 + [ctypes.c_void_p] * 5
     return library

@@ -1,215 +1,196 @@
-// Message passing of SchNet and PaiNN on the CPU: forward, first and second derivative.
-//
-// Plain C interface on data pointers, called through ctypes: the build needs no torch and the library outlives torch
-// releases. Edges are sorted by centre, so the sums over neighbours of an atom are kept in a row that stays in cache.
-// Every operation is linear in each argument; the second derivative is therefore the derivative of the first along
-// a direction, written h… below, and one edge loop yields all of it.
-#include "asecalc_kernels.h"
+// Message passing of SchNet and PaiNN in training: forward, first and second derivative, as operations.h says.
+#include "operations.h"
 
 namespace {
 
-// SchNet: y_i = Σ_e w_e x_j
-template <typename T>
-INLINE void schnet_forward(index_t E, index_t F, const index_t* ci, const index_t* nj,
-                                                          const T* w, const T* x, T* y) {
-  for (index_t e = 0; e < E; ++e) {
-    const T *we = w + e * F, *xj = x + nj[e] * F;
-    T* yi = y + ci[e] * F;
-#pragma omp simd
-    for (index_t f = 0; f < F; ++f) yi[f] += we[f] * xj[f];
-  }
-}
+// --- SchNet: y_i = Σ_e w_e x_j; inputs w (E, F), x (N, F) ------------------------------------------------------------
 
 template <typename T>
-INLINE void schnet_backward(index_t E, index_t F, const index_t* ci, const index_t* nj,
-                                                           const T* w, const T* x, const T* gy, T* gw, T* gx) {
-  for (index_t e = 0; e < E; ++e) {
-    const T *we = w + e * F, *xj = x + nj[e] * F, *gi = gy + ci[e] * F;
-    T *gwe = gw + e * F, *gxj = gx + nj[e] * F;
-#pragma omp simd
-    for (index_t f = 0; f < F; ++f) {
-      gwe[f] = xj[f] * gi[f];
-      gxj[f] += we[f] * gi[f];
-    }
-  }
+INLINE void schnet_forward(const Call<T>& c, T*, index_t f0, index_t f1) {
+  const index_t F = c.features;
+  over_centers(c, ROW(first, end) {
+    over_features<T>(f0, f1, BLOCK(f) {
+      using V = decltype(zero);
+      V y = zero;
+      for (index_t e = first; e < end; ++e) y += get<V>(c.in[0] + e * F + f) * get<V>(c.in[1] + c.others[e] * F + f);
+      add(c.out[0] + c.centers[first] * F + f, y);
+    });
+  });
 }
 
+// in: w, x, gy; out: gw, gx
 template <typename T>
-INLINE void schnet_second(index_t E, index_t F, const index_t* ci, const index_t* nj,
-                                                         const T* w, const T* x, const T* gy, const T* hw, const T* hx,
-                                                         T* dgy, T* dw, T* dx) {
-  for (index_t e = 0; e < E; ++e) {
-    const index_t i = ci[e] * F, j = nj[e] * F, k = e * F;
-#pragma omp simd
-    for (index_t f = 0; f < F; ++f) {
-      dgy[i + f] += hw[k + f] * x[j + f] + w[k + f] * hx[j + f];
-      dw[k + f] = hx[j + f] * gy[i + f];
-      dx[j + f] += hw[k + f] * gy[i + f];
-    }
-  }
+INLINE void schnet_backward(const Call<T>& c, T*, index_t f0, index_t f1) {
+  const index_t F = c.features;
+  for (index_t e = 0; e < c.edges; ++e)
+    over_features<T>(f0, f1, BLOCK(f) {
+      using V = decltype(zero);
+      const index_t j = c.others[e] * F + f;
+      const V g = get<V>(c.in[2] + c.centers[e] * F + f);
+      put(c.out[0] + e * F + f, V(get<V>(c.in[1] + j) * g));
+      add(c.out[1] + j, V(get<V>(c.in[0] + e * F + f) * g));
+    });
 }
 
-// PaiNN: q_i = Σ_e w1 x1_j;  μ_i = Σ_e w2 x2_j u_e + w3 x3_j μ_j.  Rows of w and x hold the parts 1, 2 (and 3) in turn;
-// rows of vectors hold the x, y and z components. Without MU the third part and μ are absent (they are zero).
-template <typename T, bool MU>
-INLINE void painn_forward(index_t E, index_t F, const index_t* ci, const index_t* nj,
-                                                         const T* w, const T* u, const T* x, const T* mu, T* q, T* m) {
+// in: w, x, gy, hw, hx; out: dgy, dw, dx
+template <typename T>
+INLINE void schnet_second(const Call<T>& c, T*, index_t f0, index_t f1) {
+  const index_t F = c.features;
+  for (index_t e = 0; e < c.edges; ++e)
+    over_features<T>(f0, f1, BLOCK(f) {
+      using V = decltype(zero);
+      const index_t i = c.centers[e] * F + f, j = c.others[e] * F + f, k = e * F + f;
+      const V g = get<V>(c.in[2] + i), hw = get<V>(c.in[3] + k), hx = get<V>(c.in[4] + j);
+      add(c.out[0] + i, V(hw * get<V>(c.in[1] + j) + get<V>(c.in[0] + k) * hx));
+      put(c.out[1] + k, V(hx * g));
+      add(c.out[2] + j, V(hw * g));
+    });
+}
+
+// --- PaiNN: q_i = Σ_e w1 x1_j; μ_i = Σ_e w2 x2_j u_e + w3 x3_j μ_j ------------------------------------------------------
+// Inputs w (E, 3F), u (E, 3), x (N, 3F), μ (N, 3, F). Without MU the third parts and μ are absent: they are zero.
+
+template <bool MU, typename T>
+INLINE void pass_forward(const Call<T>& c, index_t f0, index_t f1) {
   constexpr index_t P = MU ? 3 : 2;
-  for (index_t e = 0; e < E; ++e) {
-    const T *w1 = w + e * P * F, *w2 = w1 + F, *w3 = w1 + 2 * F;
-    const T *x1 = x + nj[e] * P * F, *x2 = x1 + F, *x3 = x1 + 2 * F;
-    const T *mx = MU ? mu + nj[e] * 3 * F : nullptr, *my = MU ? mx + F : nullptr, *mz = MU ? my + F : nullptr;
-    T *qi = q + ci[e] * F, *ox = m + ci[e] * 3 * F, *oy = ox + F, *oz = oy + F;
-    const T ux = u[3 * e], uy = u[3 * e + 1], uz = u[3 * e + 2];
-#pragma omp simd
-    for (index_t f = 0; f < F; ++f) {
-      const T a = w2[f] * x2[f];
-      const T b = MU ? w3[f] * x3[f] : T(0);
-      qi[f] += w1[f] * x1[f];
-      ox[f] += a * ux + (MU ? b * mx[f] : T(0));
-      oy[f] += a * uy + (MU ? b * my[f] : T(0));
-      oz[f] += a * uz + (MU ? b * mz[f] : T(0));
-    }
-  }
-}
-
-template <typename T, bool MU>
-INLINE void painn_backward(index_t E, index_t F, const index_t* ci, const index_t* nj,
-                                                          const T* w, const T* u, const T* x, const T* mu, const T* gq,
-                                                          const T* gm, T* gw, T* gu, T* gx, T* gmu) {
-  constexpr index_t P = MU ? 3 : 2;
-  for (index_t e = 0; e < E; ++e) {
-    const T *w1 = w + e * P * F, *w2 = w1 + F, *w3 = w1 + 2 * F;
-    const T *x1 = x + nj[e] * P * F, *x2 = x1 + F, *x3 = x1 + 2 * F;
-    const T *mx = MU ? mu + nj[e] * 3 * F : nullptr, *my = MU ? mx + F : nullptr, *mz = MU ? my + F : nullptr;
-    const T *gi = gq + ci[e] * F, *ax = gm + ci[e] * 3 * F, *ay = ax + F, *az = ay + F;
-    T *gw1 = gw + e * P * F, *gw2 = gw1 + F, *gw3 = gw1 + 2 * F;
-    T *gx1 = gx + nj[e] * P * F, *gx2 = gx1 + F, *gx3 = gx1 + 2 * F;
-    T *bx = MU ? gmu + nj[e] * 3 * F : nullptr, *by = MU ? bx + F : nullptr, *bz = MU ? by + F : nullptr;
-    const T ux = u[3 * e], uy = u[3 * e + 1], uz = u[3 * e + 2];
-    T sx = 0, sy = 0, sz = 0;
-#pragma omp simd reduction(+ : sx, sy, sz)
-    for (index_t f = 0; f < F; ++f) {
-      const T ug = ux * ax[f] + uy * ay[f] + uz * az[f];
-      const T a = w2[f] * x2[f];
-      gw1[f] = x1[f] * gi[f];
-      gx1[f] += w1[f] * gi[f];
-      gw2[f] = x2[f] * ug;
-      gx2[f] += w2[f] * ug;
-      sx += a * ax[f];
-      sy += a * ay[f];
-      sz += a * az[f];
-      if (MU) {
-        const T mg = mx[f] * ax[f] + my[f] * ay[f] + mz[f] * az[f];
-        const T b = w3[f] * x3[f];
-        gw3[f] = x3[f] * mg;
-        gx3[f] += w3[f] * mg;
-        bx[f] += b * ax[f];
-        by[f] += b * ay[f];
-        bz[f] += b * az[f];
+  const index_t F = c.features;
+  over_centers(c, ROW(first, end) {
+    over_features<T>(f0, f1, BLOCK(f) {
+      using V = decltype(zero);
+      V q = zero, m[3] = {zero, zero, zero};
+      for (index_t e = first; e < end; ++e) {
+        const index_t j = c.others[e];
+        const T *w = c.in[0] + e * P * F + f, *u = c.in[1] + 3 * e, *x = c.in[2] + j * P * F + f;
+        q += get<V>(w) * get<V>(x);
+        const V a = get<V>(w + F) * get<V>(x + F);
+        for (int d = 0; d < 3; ++d) m[d] += u[d] * a;
+        if (MU) {
+          const V b = get<V>(w + 2 * F) * get<V>(x + 2 * F);
+          for (int d = 0; d < 3; ++d) m[d] += b * get<V>(c.in[3] + (3 * j + d) * F + f);
+        }
       }
-    }
-    gu[3 * e] = sx;
-    gu[3 * e + 1] = sy;
-    gu[3 * e + 2] = sz;
+      add(c.out[0] + c.centers[first] * F + f, q);
+      for (int d = 0; d < 3; ++d) add(c.out[1] + (3 * c.centers[first] + d) * F + f, m[d]);
+    });
+  });
+}
+
+// in: w, u, x, (μ,) gq, gm; out: gw, gx, (gμ,) and the sums over features gu (E, 3)
+template <bool MU, typename T>
+INLINE void pass_backward(const Call<T>& c, T* to, index_t f0, index_t f1) {
+  constexpr index_t P = MU ? 3 : 2;
+  const index_t F = c.features;
+  const T *gq = c.in[P + 1], *gm = c.in[P + 2];
+  for (index_t e = 0; e < c.edges; ++e) {
+    const index_t i = c.centers[e], j = c.others[e];
+    const T* u = c.in[1] + 3 * e;
+    Sums<T, 3> sums;
+    over_features<T>(f0, f1, BLOCK(f) {
+      using V = decltype(zero);
+      const T *w = c.in[0] + e * P * F + f, *x = c.in[2] + j * P * F + f;
+      T *gw = c.out[0] + e * P * F + f, *gx = c.out[1] + j * P * F + f;
+      const V gi = get<V>(gq + i * F + f), a = get<V>(w + F) * get<V>(x + F);
+      V g[3], along = zero;
+      for (int d = 0; d < 3; ++d) {
+        g[d] = get<V>(gm + (3 * i + d) * F + f);
+        along += u[d] * g[d];
+        sums.add(d, V(a * g[d]));
+      }
+      put(gw, V(get<V>(x) * gi));
+      add(gx, V(get<V>(w) * gi));
+      put(gw + F, V(get<V>(x + F) * along));
+      add(gx + F, V(get<V>(w + F) * along));
+      if (MU) {
+        const V b = get<V>(w + 2 * F) * get<V>(x + 2 * F);
+        V mg = zero;
+        for (int d = 0; d < 3; ++d) {
+          mg += get<V>(c.in[3] + (3 * j + d) * F + f) * g[d];
+          add(c.out[P - 1] + (3 * j + d) * F + f, V(b * g[d]));
+        }
+        put(gw + 2 * F, V(get<V>(x + 2 * F) * mg));
+        add(gx + 2 * F, V(get<V>(w + 2 * F) * mg));
+      }
+    });
+    sums.write(to + 3 * e);
   }
 }
 
-template <typename T, bool MU>
-INLINE void painn_second(index_t E, index_t F, const index_t* ci, const index_t* nj,
-                                                        const T* w, const T* u, const T* x, const T* mu, const T* gq,
-                                                        const T* gm, const T* hw, const T* hu, const T* hx,
-                                                        const T* hmu, T* dgq, T* dgm, T* dw, T* du, T* dx, T* dmu) {
+// in: w, u, x, (μ,) gq, gm, hw, hu, hx, (hμ); out: dgq, dgm, dw, dx, (dμ,) and the sums over features du (E, 3)
+template <bool MU, typename T>
+INLINE void pass_second(const Call<T>& c, T* to, index_t f0, index_t f1) {
   constexpr index_t P = MU ? 3 : 2;
-  for (index_t e = 0; e < E; ++e) {
-    const index_t k = e * P * F, j = nj[e] * P * F, i = ci[e] * F;
-    const T *w1 = w + k, *w2 = w1 + F, *w3 = w2 + F, *hw1 = hw + k, *hw2 = hw1 + F, *hw3 = hw2 + F;
-    const T *x1 = x + j, *x2 = x1 + F, *x3 = x2 + F, *hx1 = hx + j, *hx2 = hx1 + F, *hx3 = hx2 + F;
-    const T *mx = MU ? mu + nj[e] * 3 * F : nullptr, *my = MU ? mx + F : nullptr, *mz = MU ? my + F : nullptr;
-    const T *nx = MU ? hmu + nj[e] * 3 * F : nullptr, *ny = MU ? nx + F : nullptr, *nz = MU ? ny + F : nullptr;
-    const T *gi = gq + i, *ax = gm + 3 * i, *ay = ax + F, *az = ay + F;
-    T *oq = dgq + i, *ox = dgm + 3 * i, *oy = ox + F, *oz = oy + F;
-    T *dw1 = dw + k, *dw2 = dw1 + F, *dw3 = dw2 + F, *dx1 = dx + j, *dx2 = dx1 + F, *dx3 = dx2 + F;
-    T *bx = MU ? dmu + nj[e] * 3 * F : nullptr, *by = MU ? bx + F : nullptr, *bz = MU ? by + F : nullptr;
-    const T ux = u[3 * e], uy = u[3 * e + 1], uz = u[3 * e + 2];
-    const T vx = hu[3 * e], vy = hu[3 * e + 1], vz = hu[3 * e + 2];
-    T sx = 0, sy = 0, sz = 0;
-#pragma omp simd reduction(+ : sx, sy, sz)
-    for (index_t f = 0; f < F; ++f) {
-      const T ug = ux * ax[f] + uy * ay[f] + uz * az[f];
-      const T vg = vx * ax[f] + vy * ay[f] + vz * az[f];
-      const T a = w2[f] * x2[f];
-      const T ha = hw2[f] * x2[f] + w2[f] * hx2[f];
-      oq[f] += hw1[f] * x1[f] + w1[f] * hx1[f];
-      dw1[f] = hx1[f] * gi[f];
-      dx1[f] += hw1[f] * gi[f];
-      dw2[f] = hx2[f] * ug + x2[f] * vg;
-      dx2[f] += hw2[f] * ug + w2[f] * vg;
-      sx += ha * ax[f];
-      sy += ha * ay[f];
-      sz += ha * az[f];
-      T px = ha * ux + a * vx, py = ha * uy + a * vy, pz = ha * uz + a * vz;
-      if (MU) {
-        const T mg = mx[f] * ax[f] + my[f] * ay[f] + mz[f] * az[f];
-        const T ng = nx[f] * ax[f] + ny[f] * ay[f] + nz[f] * az[f];
-        const T b = w3[f] * x3[f];
-        const T hb = hw3[f] * x3[f] + w3[f] * hx3[f];
-        dw3[f] = hx3[f] * mg + x3[f] * ng;
-        dx3[f] += hw3[f] * mg + w3[f] * ng;
-        bx[f] += hb * ax[f];
-        by[f] += hb * ay[f];
-        bz[f] += hb * az[f];
-        px += hb * mx[f] + b * nx[f];
-        py += hb * my[f] + b * ny[f];
-        pz += hb * mz[f] + b * nz[f];
+  const index_t F = c.features;
+  const T *gq = c.in[P + 1], *gm = c.in[P + 2];
+  for (index_t e = 0; e < c.edges; ++e) {
+    const index_t i = c.centers[e], j = c.others[e];
+    const T *u = c.in[1] + 3 * e, *hu = c.in[P + 4] + 3 * e;
+    Sums<T, 3> sums;
+    over_features<T>(f0, f1, BLOCK(f) {
+      using V = decltype(zero);
+      const index_t k = e * P * F + f, l = j * P * F + f;
+      const T *w = c.in[0] + k, *x = c.in[2] + l, *hw = c.in[P + 3] + k, *hx = c.in[P + 5] + l;
+      T *dw = c.out[2] + k, *dx = c.out[3] + l;
+      const V gi = get<V>(gq + i * F + f);
+      const V a = get<V>(w + F) * get<V>(x + F);
+      const V ha = get<V>(hw + F) * get<V>(x + F) + get<V>(w + F) * get<V>(hx + F);
+      V g[3], p[3], along = zero, turned = zero;
+      for (int d = 0; d < 3; ++d) {
+        g[d] = get<V>(gm + (3 * i + d) * F + f);
+        along += u[d] * g[d];
+        turned += hu[d] * g[d];
+        p[d] = u[d] * ha + hu[d] * a;
+        sums.add(d, V(ha * g[d]));
       }
-      ox[f] += px;
-      oy[f] += py;
-      oz[f] += pz;
-    }
-    du[3 * e] = sx;
-    du[3 * e + 1] = sy;
-    du[3 * e + 2] = sz;
+      add(c.out[0] + i * F + f, V(get<V>(hw) * get<V>(x) + get<V>(w) * get<V>(hx)));
+      put(dw, V(get<V>(hx) * gi));
+      add(dx, V(get<V>(hw) * gi));
+      put(dw + F, V(get<V>(hx + F) * along + get<V>(x + F) * turned));
+      add(dx + F, V(get<V>(hw + F) * along + get<V>(w + F) * turned));
+      if (MU) {
+        const V w3 = get<V>(w + 2 * F), x3 = get<V>(x + 2 * F), hw3 = get<V>(hw + 2 * F), hx3 = get<V>(hx + 2 * F);
+        const V b = w3 * x3, hb = hw3 * x3 + w3 * hx3;
+        V mg = zero, hg = zero;
+        for (int d = 0; d < 3; ++d) {
+          const index_t at = (3 * j + d) * F + f;
+          const V m = get<V>(c.in[3] + at), h = get<V>(c.in[9] + at);
+          mg += m * g[d];
+          hg += h * g[d];
+          p[d] += hb * m + b * h;
+          add(c.out[4] + at, V(hb * g[d]));
+        }
+        put(dw + 2 * F, V(hx3 * mg + x3 * hg));
+        add(dx + 2 * F, V(hw3 * mg + w3 * hg));
+      }
+      for (int d = 0; d < 3; ++d) add(c.out[1] + (3 * i + d) * F + f, p[d]);
+    });
+    sums.write(to + 3 * e);
   }
 }
+
+#define PASSING(NAME, MU)                                                                                              \
+  template <typename T> INLINE void NAME##_forward(const Call<T>& c, T*, index_t f0, index_t f1) {                     \
+    pass_forward<MU>(c, f0, f1);                                                                                       \
+  }                                                                                                                    \
+  template <typename T> INLINE void NAME##_backward(const Call<T>& c, T* sums, index_t f0, index_t f1) {               \
+    pass_backward<MU>(c, sums, f0, f1);                                                                                \
+  }                                                                                                                    \
+  template <typename T> INLINE void NAME##_second(const Call<T>& c, T* sums, index_t f0, index_t f1) {                 \
+    pass_second<MU>(c, sums, f0, f1);                                                                                  \
+  }
+PASSING(painn, true)
+PASSING(painn_first, false)
 
 }  // namespace
 
-#define EXPORT(T, S)                                                                                                  \
-  extern "C" DISPATCH void schnet_forward_##S(index_t E, index_t F, const index_t* ci, const index_t* nj, const T* w, \
-                                              const T* x, T* y) {                                                     \
-    schnet_forward<T>(E, F, ci, nj, w, x, y);                                                                         \
-  }                                                                                                                   \
-  extern "C" DISPATCH void schnet_backward_##S(index_t E, index_t F, const index_t* ci, const index_t* nj,            \
-                                               const T* w, const T* x, const T* gy, T* gw, T* gx) {                   \
-    schnet_backward<T>(E, F, ci, nj, w, x, gy, gw, gx);                                                               \
-  }                                                                                                                   \
-  extern "C" DISPATCH void schnet_second_##S(index_t E, index_t F, const index_t* ci, const index_t* nj, const T* w,  \
-                                             const T* x, const T* gy, const T* hw, const T* hx, T* dgy, T* dw,        \
-                                             T* dx) {                                                                 \
-    schnet_second<T>(E, F, ci, nj, w, x, gy, hw, hx, dgy, dw, dx);                                                    \
-  }                                                                                                                   \
-  extern "C" DISPATCH void painn_forward_##S(index_t E, index_t F, const index_t* ci, const index_t* nj, const T* w,  \
-                                             const T* u, const T* x, const T* mu, T* q, T* m) {                       \
-    if (mu) painn_forward<T, true>(E, F, ci, nj, w, u, x, mu, q, m);                                                  \
-    else painn_forward<T, false>(E, F, ci, nj, w, u, x, mu, q, m);                                                    \
-  }                                                                                                                   \
-  extern "C" DISPATCH void painn_backward_##S(index_t E, index_t F, const index_t* ci, const index_t* nj, const T* w, \
-                                              const T* u, const T* x, const T* mu, const T* gq, const T* gm, T* gw,   \
-                                              T* gu, T* gx, T* gmu) {                                                 \
-    if (mu) painn_backward<T, true>(E, F, ci, nj, w, u, x, mu, gq, gm, gw, gu, gx, gmu);                              \
-    else painn_backward<T, false>(E, F, ci, nj, w, u, x, mu, gq, gm, gw, gu, gx, gmu);                                \
-  }                                                                                                                   \
-  extern "C" DISPATCH void painn_second_##S(index_t E, index_t F, const index_t* ci, const index_t* nj, const T* w,   \
-                                            const T* u, const T* x, const T* mu, const T* gq, const T* gm,            \
-                                            const T* hw, const T* hu, const T* hx, const T* hmu, T* dgq, T* dgm,      \
-                                            T* dw, T* du, T* dx, T* dmu) {                                            \
-    if (mu) painn_second<T, true>(E, F, ci, nj, w, u, x, mu, gq, gm, hw, hu, hx, hmu, dgq, dgm, dw, du, dx, dmu);     \
-    else painn_second<T, false>(E, F, ci, nj, w, u, x, mu, gq, gm, hw, hu, hx, hmu, dgq, dgm, dw, du, dx, dmu);       \
-  }
-
-EXPORT(float, f32)
-EXPORT(double, f64)
+OPERATION(schnet_forward, 0)
+OPERATION(schnet_backward, 0)
+OPERATION(schnet_second, 0)
+OPERATION(painn_forward, 0)
+OPERATION(painn_backward, 3)
+OPERATION(painn_second, 3)
+OPERATION(painn_first_forward, 0)
+OPERATION(painn_first_backward, 3)
+OPERATION(painn_first_second, 3)
 
 ASECALC_EXPORT index_t asecalc_abi() { return ASECALC_ABI; }
 

@@ -36,7 +36,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, with_bias
-from asecalc_mlip.kernels.tensor import PARTS, bounded, spread_message, squares, tensor_message, tensor_product
+from asecalc_mlip.kernels.tensor import bounded, spread_message, squares, tensor_message, tensor_product
 from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
@@ -174,7 +174,7 @@ class TensorNet(Network):
         x = self.embedding(graph, radial, knots, directions, self.over_edges)
         for block in self.blocks:
             x = block(x, graph, radial, knots, self.over_edges)
-        return self.scalars(self.norm(torch.cat(squares(x), dim=-1))), x[:, 1:4]
+        return self.scalars(self.norm(squares(x).flatten(1))), x[:, 1:4]
 
     def packed(self) -> Packed:
         """Return the weights for kernels/tensornet.cpp."""
@@ -206,7 +206,8 @@ class TensorEmbedding(nn.Module):
         rows = _rows_of(-directions)
         edges, message = _passing(_embedding_message, function, radial, knots, (rows, graph.centers, graph.neighbors))
         u = over_edges(message, edges, (self.of_neighbor(elements), self.of_center(elements)))
-        return _scaled(_mixed(self.mix, u), self.scales(self.norm(sum(squares(u)))))
+        scales = self.scales(self.norm(squares(u).sum(1))).unflatten(-1, (-1, 3))
+        return _mixed(self.mix, u, scales.unbind(-1))
 
 
 class TensorBlock(nn.Module):
@@ -244,14 +245,12 @@ def _rows_of(u: Tensor) -> Tensor:
     return torch.stack((one, x, y, z, x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z), dim=1)
 
 
-def _mixed(layers: Sequence[nn.Module] | nn.ModuleList, x: Tensor) -> Tensor:
-    """Return the channels of each part, mixed by a matrix of its own."""
-    return torch.cat([layer(part) for layer, part in zip(layers, x.split([1, 3, 5], dim=1), strict=True)], dim=1)
-
-
-def _scaled(x: Tensor, factors: Tensor) -> Tensor:
-    """(N, 9, F) with each part times its factor; factors (N, 3F) hold those of a channel side by side."""
-    return x * factors.unflatten(-1, (-1, 3)).movedim(-1, 1)[:, PARTS]
+def _mixed(layers: Sequence[nn.Module] | nn.ModuleList, x: Tensor, factors: Sequence[Tensor] | None = None) -> Tensor:
+    """Return the channels of each part, mixed by a matrix of its own, and times its factor (N, F)."""
+    parts = [layer(part) for layer, part in zip(layers, x.split([1, 3, 5], dim=1), strict=True)]
+    if factors is not None:
+        parts = [part * factor[:, None] for part, factor in zip(parts, factors, strict=True)]
+    return torch.cat(parts, dim=1)
 
 
 def _by_part(rows: Tensor) -> Tensor:
@@ -298,9 +297,7 @@ def _filters(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tens
 def _embedding_message(
     filters: Tensor, rows: Tensor, centers: Tensor, neighbors: Tensor, of_neighbor: Tensor, of_center: Tensor
 ) -> Tensor:
-    z = of_neighbor.index_select(0, neighbors) + of_center.index_select(0, centers)
-    amounts = (filters.unflatten(-1, (3, -1)) * z[:, None]).flatten(1)
-    return spread_message(amounts, rows, centers, of_center.shape[0])
+    return spread_message(filters, rows, of_neighbor, of_center, centers, neighbors)
 
 
 def _message(filters: Tensor, centers: Tensor, neighbors: Tensor, y: Tensor) -> Tensor:

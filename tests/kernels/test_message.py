@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asecalc_mlip.kernels import native, native_library, plain
+from asecalc_mlip.kernels import native_library, painn_message, plain_kernels, schnet_message
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="the native kernels were not built")
 
@@ -17,48 +17,59 @@ def inputs(with_mu, dtype=torch.float64, n=5, e=14, f=3):
     return tensors, centers, neighbors
 
 
-def call(module, tensors, centers, neighbors):
+def call(tensors, centers, neighbors):
     mu = tensors[3] if len(tensors) == 4 else None
-    return module.painn_message(*tensors[:3], mu, centers, neighbors)
+    return painn_message(*tensors[:3], mu, centers, neighbors)
 
 
 @pytest.mark.parametrize("with_mu", [True, False])
 def test_painn_derivatives(with_mu):
     tensors, centers, neighbors = inputs(with_mu)
-    function = lambda *t: call(native, t, centers, neighbors)  # noqa: E731
+    function = lambda *t: call(t, centers, neighbors)  # noqa: E731
     assert torch.autograd.gradcheck(function, tensors)
     assert torch.autograd.gradgradcheck(function, tensors)
 
 
 def test_schnet_derivatives():
     (w, _, x), centers, neighbors = inputs(False)
-    function = lambda w, x: native.schnet_message(w, x, centers, neighbors)  # noqa: E731
+    function = lambda w, x: schnet_message(w, x, centers, neighbors)  # noqa: E731
     assert torch.autograd.gradcheck(function, (w, x))
     assert torch.autograd.gradgradcheck(function, (w, x))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n_features", [1, 7, 16, 65])
-@pytest.mark.parametrize("with_mu", [True, False])
-def test_same_as_plain(with_mu, n_features, dtype):
-    tensors, centers, neighbors = inputs(with_mu, dtype, n=9, e=40, f=n_features)
-    results = []
-    for module in (native, plain):
-        q, mu = call(module, tensors, centers, neighbors)
-        # Weights of the force loss see the second derivative of both outputs through all inputs.
-        first = torch.autograd.grad(q.square().sum() + (mu * mu.cos()).sum(), tensors, create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), tensors)
-        results.append([q, mu, *first, *second])
-    for ours, theirs in zip(*results, strict=True):
-        tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+@pytest.mark.parametrize(("f", "threads"), [(1, 1), (7, 2), (16, 1), (65, 1), (65, 3), (128, 2)])
+@pytest.mark.parametrize("kind", ["painn", "painn first", "schnet"])
+def test_same_as_plain_on_any_number_of_threads(kind, f, threads, dtype):
+    (w, *more), centers, neighbors = inputs(kind == "painn", dtype, n=200, e=1000, f=f)
+    tensors = (w, *more) if kind != "schnet" else (w, more[1])
+
+    def results():
+        if kind == "schnet":
+            outputs = (schnet_message(*tensors, centers, neighbors),)
+        else:
+            outputs = call(tensors, centers, neighbors)
+        # Weights of the force loss see the second derivative of all outputs through all inputs.
+        first = torch.autograd.grad(sum((out * out.cos()).sum() for out in outputs), tensors, create_graph=True)
+        return [*outputs, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), tensors)]
+
+    try:
+        torch.set_num_threads(threads)
+        ours = results()
+    finally:
+        torch.set_num_threads(1)
+    with plain_kernels():
+        theirs = results()
+    tolerance = 3e-5 if dtype == torch.float32 else 1e-13
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() <= tolerance * b.abs().max()
 
 
 def test_no_edges_and_strided_inputs():
     tensors, centers, neighbors = inputs(True)
     none = torch.empty(0, dtype=torch.int64)
     empty = (tensors[0][:0], tensors[1][:0], tensors[2], tensors[3])
-    q, mu = call(native, empty, none, none)
+    q, mu = call(empty, none, none)
     assert not q.any() and not mu.any()
     strided = (tensors[0].T.contiguous().T, *tensors[1:])
-    assert torch.equal(call(native, strided, centers, neighbors)[1], call(native, tensors, centers, neighbors)[1])
+    assert torch.equal(call(strided, centers, neighbors)[1], call(tensors, centers, neighbors)[1])

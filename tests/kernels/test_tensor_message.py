@@ -5,14 +5,14 @@ import torch
 
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.kernels import native_library, plain_kernels
-from asecalc_mlip.kernels.tensor import bounded, interpolate, spread_message, tensor_message, tensor_product
+from asecalc_mlip.kernels.tensor import bounded, interpolate, spread_message, squares, tensor_message, tensor_product
 from asecalc_mlip.models import predict, tensornet
 from asecalc_mlip.models.knots import knots_for
 from tests.cases import make_potential, make_structure
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="the native kernels were not built")
 
-NAMES = ["tensor", "own", "spread", "table", "bound", "symmetric", "product"]
+NAMES = ["tensor", "own", "spread", "table", "bound", "squares", "symmetric", "product"]
 
 
 def operations(dtype=torch.float64, n=5, e=14, f=3, nodes=11):
@@ -23,8 +23,12 @@ def operations(dtype=torch.float64, n=5, e=14, f=3, nodes=11):
     return {
         "tensor": (lambda w, y: tensor_message(w, y, centers, neighbors), (make(e, 3 * f), make(n, 9, f))),
         "own": (lambda w, y: tensor_message(w, y, centers, centers), (make(e, 3 * f), make(n, 9, f))),
-        "spread": (lambda a, s: spread_message(a, s, centers, n), (make(e, 3 * f), make(e, 9))),
+        "spread": (
+            lambda *tensors: spread_message(*tensors, centers, neighbors),
+            (make(e, 3 * f), make(e, 9), make(n, f), make(n, f)),
+        ),
         "bound": (bounded, (make(n, 9, f),)),
+        "squares": (squares, (make(n, 9, f),)),
         "symmetric": (lambda a, b: tensor_product(a, b, symmetric=True), (make(n, 9, f), make(n, 9, f))),
         "product": (lambda a, b: tensor_product(a, b, symmetric=False), (make(n, 9, f), make(n, 9, f))),
         "table": (lambda c, t: interpolate(c, t, start), (make(e, 6), make(nodes, f))),
