@@ -7,8 +7,11 @@ gated networks, and at first v = E(z), e = silu(W β + w), each block does, for 
     e_p ← e_p + φ_e(v_a, v_b, e_p) R_e β(r_p);                  v_b ← v_b + Σ_p φ_v(v_a, v_b, e_p) R_v β(r_p)
 
 Φ are products of a radial function and a Legendre polynomial of the angle at a; c ends at `three_body_cutoff`. Energies
-are read from v. β and its slope and curvature end at the cutoff with `radial_basis="smooth_bessel"`; with
-"spherical_bessel", as the first published weights have it, the slope does not: forces jump there.
+are read from v. No list of angles is made: P_l(cos θ_pq) = Σ_m H_lm(û_p) H_lm(û_q) with harmonic polynomials H, so that
+the sum over q is one over the pairs of atom a, taken once for all its p, less the term q = p.
+
+β and its slope and curvature end at the cutoff with `radial_basis="smooth_bessel"`; with "spherical_bessel", as the first
+published weights have it, the slope does not: forces jump there.
 
     symbol   variable            symbol   variable             symbol     variable
     E        embedding           A, α     three_body.atoms     φ_e, R_e   pairs, pair_weights
@@ -18,9 +21,11 @@ are read from v. β and its slope and curvature end at the cutoff with `radial_b
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
@@ -96,22 +101,40 @@ class M3GNet(Network):
         distances = vectors.square().sum(-1).sqrt()
         beta = self.angular.radial(distances)
         ends = (graph.centers, graph.neighbors)
-        angles = self._angles(vectors, distances, graph)
+        near = self._near(vectors, distances, graph)
         v, e = self.embedding(graph.numbers), silu(self.pair_embedding(beta))
         for block in self.blocks:
-            v, e = block(v, e, beta, ends, angles)
+            v, e = block(v, e, beta, ends, near)
         return self.readout(v)
 
-    def _angles(self, vectors: Tensor, distances: Tensor, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs p and q of each angle, (T,), and c(r_p) c(r_q) Φ(r_q, cos θ), (T, n)."""
+    def _near(self, vectors: Tensor, distances: Tensor, graph: AtomGraph) -> Near:
         with torch.no_grad():
-            near = (distances <= self.three_body_cutoff).nonzero().squeeze(-1)
-            first, second = _combinations(graph.centers.index_select(0, near), graph.n_atoms)
-            p, q = near.index_select(0, first), near.index_select(0, second)
-        r_p, r_q = distances.index_select(0, p), distances.index_select(0, q)
-        cosine = (vectors.index_select(0, p) * vectors.index_select(0, q)).sum(-1) / (r_p * r_q)
-        ends = [polynomial_cutoff(r, self.three_body_cutoff) for r in (r_p, r_q)]
-        return p, q, self.angular(r_q, cosine) * (ends[0] * ends[1])[:, None]
+            index = (distances <= self.three_body_cutoff).nonzero().squeeze(-1)
+        r = distances.index_select(0, index)
+        directions = vectors.index_select(0, index) / r[:, None]
+        envelope = polynomial_cutoff(r, self.three_body_cutoff)[:, None]
+        return Near(
+            index,
+            graph.centers.index_select(0, index),
+            graph.neighbors.index_select(0, index),
+            self.angular.all(r) * envelope,
+            envelope,
+            self.angular.harmonics(directions),
+            self.angular.owners(r),
+        )
+
+
+@dataclass(frozen=True)
+class Near:
+    """The n pairs that form angles: which they are, and their ends (n,), c R(r) (n, K), c (n, 1), H and its owners."""
+
+    index: Tensor
+    centers: Tensor
+    neighbors: Tensor
+    radial: Tensor
+    envelope: Tensor
+    harmonics: Tensor
+    owners: Tensor
 
 
 class M3GNetBlock(nn.Module):
@@ -126,14 +149,24 @@ class M3GNetBlock(nn.Module):
         self.atom_weights = nn.Linear(n_radial, n_features, bias=False)
 
     def forward(
-        self, v: Tensor, e: Tensor, beta: Tensor, ends: tuple[Tensor, Tensor], angles: tuple[Tensor, Tensor, Tensor]
+        self, v: Tensor, e: Tensor, beta: Tensor, ends: tuple[Tensor, Tensor], near: Near
     ) -> tuple[Tensor, Tensor]:
-        """Features of atoms (N, F) and pairs (E, F) after this block; β (E, n_radial), both ends, angles."""
-        e = self.three_body(v, e, ends[1], angles)
-        both = [v.index_select(0, end) for end in ends]
-        e = e + self.pairs(torch.cat([*both, e], dim=-1)) * self.pair_weights(beta)
-        messages = self.atoms(torch.cat([*both, e], dim=-1)) * self.atom_weights(beta)
-        return v.index_add(0, ends[1], messages), e
+        """Features of atoms (N, F) and pairs (E, F) after this block; β (E, n_radial), both ends, pairs with angles."""
+        e = self.three_body(v, e, near)
+        e = e + _gated(self.pairs, v, e, ends) * self.pair_weights(beta)
+        return v.index_add(0, ends[1], _gated(self.atoms, v, e, ends) * self.atom_weights(beta)), e
+
+
+def _gated(network: GatedMLP, v: Tensor, e: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+    """φ(v_a, v_b, e_p), (E, F): the part of the first layers that the atoms decide is computed once for each atom."""
+    value, gate = cast("tuple[nn.Sequential, nn.Sequential]", (network.value, network.gate))
+    first = cast("list[nn.Linear]", [value[0], gate[0]])
+    weights, bias = torch.cat([layer.weight for layer in first]), torch.cat([layer.bias for layer in first])
+    of_first, of_second, of_pair = weights.split(v.shape[1], dim=1)
+    h = nn.functional.linear(e, of_pair, bias)
+    h = h + (v @ of_first.T).index_select(0, ends[0]) + (v @ of_second.T).index_select(0, ends[1])
+    for_value, for_gate = silu(h).chunk(2, dim=-1)
+    return value[2:](for_value) * gate[2:](for_gate)
 
 
 class ThreeBody(nn.Module):
@@ -145,16 +178,19 @@ class ThreeBody(nn.Module):
         self.value = nn.Linear(n_angular, n_features, bias=False)
         self.gate = nn.Linear(n_angular, n_features, bias=False)
 
-    def forward(self, v: Tensor, e: Tensor, neighbors: Tensor, angles: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def forward(self, v: Tensor, e: Tensor, near: Near) -> Tensor:
         """Features of pairs (E, F)."""
-        p, q, basis = angles
-        third = torch.sigmoid(self.atoms(v)).index_select(0, neighbors.index_select(0, q))
-        t = basis.new_zeros(e.shape[0], basis.shape[1]).index_add(0, p, basis * third)
-        return e + silu(self.value(t)) * torch.sigmoid(self.gate(t))
+        amounts = near.radial * torch.sigmoid(self.atoms(v)).index_select(0, near.neighbors)
+        terms = (amounts @ near.owners) * near.harmonics
+        sums = terms.new_zeros(v.shape[0], terms.shape[1]).index_add(0, near.centers, terms)
+        # Of all pairs of the atom but this one
+        others = sums.index_select(0, near.centers) - terms
+        t = near.envelope * ((others * near.harmonics) @ near.owners.T)
+        return e.index_add(0, near.index, silu(self.value(t)) * torch.sigmoid(self.gate(t)))
 
 
 class AngularBasis(nn.Module):
-    """β(r), and Φ(r, cos θ): functions of the distance times Y_l(cos θ) = √((2l + 1)/4π) P_l(cos θ).
+    """β(r); and the two factors of Φ, functions of the distance and Y_l(cos θ) = √((2l + 1)/4π) P_l(cos θ).
 
     With "smooth_bessel" β are the first `n_rbf` functions and Φ takes `n_rbf` more of them for every further l.
     """
@@ -164,31 +200,49 @@ class AngularBasis(nn.Module):
         known = {"smooth_bessel": SmoothBesselBasis, "spherical_bessel": SphericalBesselBasis}
         if radial_basis not in known:
             raise ValueError(f"radial_basis {radial_basis!r} is unknown here; choose one of {sorted(known)}")
-        self.smooth = radial_basis == "smooth_bessel"
-        self.n_rbf, self.n_angular = n_rbf, n_angular
+        smooth = radial_basis == "smooth_bessel"
         total = n_rbf * n_angular
-        self.n_radial = n_rbf if self.smooth else total
+        self.n_radial = n_rbf if smooth else total
         self.all: nn.Module = (
-            SmoothBesselBasis(total, cutoff) if self.smooth else SphericalBesselBasis(n_rbf, n_angular, cutoff)
+            SmoothBesselBasis(total, cutoff) if smooth else SphericalBesselBasis(n_rbf, n_angular, cutoff)
         )
-        self.radial: nn.Module = SmoothBesselBasis(n_rbf, cutoff) if self.smooth else self.all
+        self.radial: nn.Module = SmoothBesselBasis(n_rbf, cutoff) if smooth else self.all
+        # l of each of the functions of the distance; it has 2l + 1 harmonics.
+        orders = [n for n in range(n_angular) for _ in range(n_rbf)]
+        self._owner = torch.repeat_interleave(torch.arange(total), torch.tensor([2 * n + 1 for n in orders]))
+        self._harmonics = [_harmonics(n).repeat(1, n_rbf) for n in range(n_angular)]
 
-    def forward(self, distances: Tensor, cosine: Tensor) -> Tensor:
-        """Φ for distances and cosines (T,): (T, n_angular · n_rbf), l the slower index."""
-        polynomials = [torch.ones_like(cosine), cosine]
-        for n in range(1, self.n_angular - 1):  # Bonnet's recursion
-            polynomials.append(((2 * n + 1) * cosine * polynomials[n] - n * polynomials[n - 1]) / (n + 1))
-        y = [math.sqrt((2 * n + 1) / (4 * math.pi)) * polynomials[n] for n in range(self.n_angular)]
-        return self.all(distances) * torch.stack(y, dim=-1).repeat_interleave(self.n_rbf, dim=-1)
+    def owners(self, like: Tensor) -> Tensor:
+        """Return which function of the distance each harmonic belongs to: ones and zeros (K, Σ_k (2l_k + 1))."""
+        rows = torch.arange(int(self._owner[-1]) + 1)[:, None]
+        return (rows == self._owner).to(like)
+
+    def harmonics(self, directions: Tensor) -> Tensor:
+        """H of unit vectors (n, 3), those of each function of the distance side by side: (n, Σ_k (2l_k + 1))."""
+        x, found = directions.unbind(1), []
+        powers = {(0, 0, 0): torch.ones_like(x[0])}
+        for n, coefficients in enumerate(self._harmonics):
+            for exponents in _exponents(n) if n else []:
+                axis = next(k for k in range(3) if exponents[k])
+                below = tuple(m - (k == axis) for k, m in enumerate(exponents))
+                powers[exponents] = powers[below] * x[axis]
+            rows = torch.stack([powers[exponents] for exponents in _exponents(n)], dim=1)
+            found.append(rows @ coefficients.to(directions))
+        return torch.cat(found, dim=1)
 
 
-def _combinations(centers: Tensor, n_atoms: int) -> tuple[Tensor, Tensor]:
-    """All ordered pairs of different entries that have the same centre; `centers` (n,) is sorted."""
-    count = torch.bincount(centers, minlength=n_atoms)
-    start = count.cumsum(0) - count
-    partners = count.index_select(0, centers)
-    first = torch.repeat_interleave(torch.arange(len(centers), device=centers.device), partners)
-    before = (partners.cumsum(0) - partners).index_select(0, first)
-    second = torch.arange(len(first), device=centers.device) - before + start.index_select(0, centers)[first]
-    keep = first != second
-    return first[keep], second[keep]
+def _exponents(n: int) -> list[tuple[int, int, int]]:
+    """Those of x, y and z in the monomials of degree n."""
+    return [(a, b, n - a - b) for a in range(n, -1, -1) for b in range(n - a, -1, -1)]
+
+
+@cache
+def _harmonics(n: int) -> Tensor:
+    """Coefficients of 2n + 1 polynomials of unit vectors, (monomials, 2n + 1), with Σ_m H_m(û) H_m(ŵ) = Y_n(û · ŵ)."""
+    points = np.random.default_rng(0).normal(size=(6 * (n + 1) ** 2, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    inverse = np.linalg.pinv(np.stack([np.prod(points**exponents, axis=1) for exponents in _exponents(n)], axis=1))
+    values = np.sqrt((2 * n + 1) / (4 * np.pi)) * np.polynomial.legendre.Legendre.basis(n)(points @ points.T)
+    sizes, vectors = np.linalg.eigh(inverse @ values @ inverse.T)
+    last = slice(-2 * n - 1, None)
+    return torch.from_numpy(vectors[:, last] * np.sqrt(sizes[last]))

@@ -6,22 +6,38 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from scipy.special import spherical_jn
+from scipy.special import eval_legendre, spherical_jn
 
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import build_network
-from asecalc_mlip.models.m3gnet import _combinations
-from asecalc_mlip.models.radial import SmoothBesselBasis, SphericalBesselBasis
+from asecalc_mlip.models.radial import SmoothBesselBasis, SphericalBesselBasis, polynomial_cutoff
 from tests.cases import make_structure
 
 
-def test_all_pairs_of_pairs_at_an_atom():
-    graph = graph_from_atoms(make_structure("crystal"), 4.0)
-    first, second = _combinations(graph.centers, graph.n_atoms)
-    wanted = {
-        (p, q) for p, q in itertools.permutations(range(graph.n_edges), 2) if graph.centers[p] == graph.centers[q]
-    }
-    assert set(zip(first.tolist(), second.tolist(), strict=True)) == wanted and len(first) == len(wanted)
+@pytest.mark.parametrize("n_angular", [1, 3, 5])
+def test_sums_over_angles_are_those_of_a_list_of_them(n_angular):
+    """T_p = Σ_q c_p c_q Φ(r_q, cos θ_pq) σ_k over all other pairs q of the same atom."""
+    torch.manual_seed(0)
+    network = build_network("m3gnet", {"n_features": 8, "n_angular": n_angular, "cutoff": 4.5}).double()
+    graph = graph_from_atoms(make_structure("crystal"), 4.5)
+    vectors = graph.vectors()
+    near = network._near(vectors, vectors.norm(dim=1), graph)
+    three_body, v = network.blocks[0].three_body, torch.randn(graph.n_atoms, 8, dtype=torch.float64)
+    e = torch.zeros(graph.n_edges, 8, dtype=torch.float64)
+    found = three_body(v, e, near)
+
+    third = torch.sigmoid(three_body.atoms(v))
+    t = torch.zeros(graph.n_edges, 3 * n_angular, dtype=torch.float64)
+    orders = np.repeat(np.arange(n_angular), 3)
+    for p, q in itertools.permutations(range(graph.n_edges), 2):
+        r = vectors[[p, q]].norm(dim=1)
+        if graph.centers[p] == graph.centers[q] and (r <= 4.0).all():
+            cosine = float(vectors[p] @ vectors[q] / r.prod())
+            y = torch.from_numpy(np.sqrt((2 * orders + 1) / (4 * np.pi)) * eval_legendre(orders, cosine))
+            c = polynomial_cutoff(r, 4.0).prod()
+            t[p] += c * network.angular.all(r[1:])[0] * y * third[graph.neighbors[q]]
+    wanted = torch.nn.functional.silu(three_body.value(t)) * torch.sigmoid(three_body.gate(t))
+    assert wanted.abs().max() > 1e-3 and (found - wanted).abs().max() < 1e-13
 
 
 def test_angles_matter():
