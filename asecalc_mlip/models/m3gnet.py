@@ -10,8 +10,8 @@ gated networks, and at first v = E(z), e = silu(W β + w), each block does, for 
 are read from v. No list of angles is made: P_l(cos θ_pq) = Σ_m H_lm(û_p) H_lm(û_q) with harmonic polynomials H, so that
 the sum over q is one over the pairs of atom a, taken once for all its p, less the term q = p.
 
-β and its slope and curvature end at the cutoff with `radial_basis="smooth_bessel"`; with "spherical_bessel", as the first
-published weights have it, the slope does not: forces jump there.
+β and its slope and curvature end at the cutoff with `radial_basis="smooth_bessel"`; with "spherical_bessel", as the
+first published weights have it, the slope does not: forces jump there.
 
     symbol   variable            symbol   variable             symbol     variable
     E        embedding           A, α     three_body.atoms     φ_e, R_e   pairs, pair_weights
