@@ -255,9 +255,9 @@ def _numbers_close_together(potential: Potential) -> torch.Tensor:
     elements = (potential.elements * 3)[: max(3, len(potential.elements))]
     place = torch.arange(len(elements), dtype=torch.float64)
     positions = CLOSE * torch.stack([0.866 * place, 0.5 * (place % 2), 0.01 * place], dim=1)
-    distances = torch.cdist(positions, positions)
-    near = (distances < min(potential.cutoff, 3 * CLOSE)) & (distances > 0)
-    centers, neighbors = near.nonzero().T
+    near = torch.cdist(positions, positions) < min(potential.cutoff, 3 * CLOSE)
+    # Not by a distance of 0, which cdist rounds to something else where there are many points.
+    centers, neighbors = near.fill_diagonal_(False).nonzero().T
     graph = AtomGraph(
         torch.tensor(elements),
         positions,

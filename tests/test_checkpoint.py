@@ -17,7 +17,7 @@ from asecalc_mlip.calculators.zbl import add_core
 from asecalc_mlip.checkpoint import FORMAT_VERSION, CheckpointError, describe, load, save
 from asecalc_mlip.files import read_json
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.models import ARCHITECTURES, predict
+from asecalc_mlip.models import ARCHITECTURES, build_potential, predict
 from tests.cases import MODELS, make_potential, make_structure, model_file
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -345,3 +345,14 @@ def test_loading_draws_no_random_numbers(tmp_path):
     path, state = model_file(tmp_path), torch.get_rng_state()
     load(path)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_model_of_many_elements_loads(tmp_path):
+    """Of more than 25 points torch.cdist rounds distances of 0, which were taken for pairs."""
+    potential = build_potential(
+        "painn",
+        {"cutoff": 3.0, "n_features": 4, "n_interactions": 1, "n_rbf": 4},
+        reference_energies={z: -1.0 * z for z in range(1, 90)},
+    )
+    save(tmp_path / "all.pt", potential, card={})
+    assert len(load(tmp_path / "all.pt").potential.elements) == 89
