@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from asecalc_mlip.kernels import library
 from asecalc_mlip.kernels.library import SUFFIX, Graph
 
-__all__ = ["LANES", "NativeKernel", "Packed", "Packer", "readout_fields", "with_bias"]
+__all__ = ["LANES", "NativeKernel", "Packed", "Packer", "by_registers", "readout_fields", "with_bias"]
 
 # Numbers of a dtype in the 64 bytes that the kernels treat at once.
 LANES = {torch.float32: 16, torch.float64: 8}
@@ -100,6 +100,11 @@ class Packer:
             return value
         self.tensors.append(value.detach().contiguous().clone())
         return self.tensors[-1].data_ptr()
+
+
+def by_registers(rows: Tensor, n_features: int, lanes: int) -> Tensor:
+    """(n, P F) as (F / lanes, n, P, lanes), so that numbers that are used together lie together."""
+    return rows.reshape(len(rows), -1, n_features // lanes, lanes).permute(2, 0, 1, 3)
 
 
 def with_bias(name: str, layer: nn.Module, rows: int | None = None) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@
 // (a, c, b) = M2 silu(M1 (q, |V|)), q += a + c ⟨V, U⟩, μ += b U. Before the first block q, so x, depends on the element
 // alone and μ is zero; after the last one nobody reads μ, so it has no b.
 #include "asecalc_layers.h"
-#include "tables.h"
+#include "spline.h"
 
 #include <type_traits>
 
@@ -20,7 +20,7 @@ constexpr index_t TILE = 32;  // atoms that pass through the atom-wise networks 
 
 template <typename T>
 struct Block {  // weights as (in, out); those with a trailing t are the transposes, for the backward pass, b is a bias
-  const T *filters;  // (F / L, nodes, 3, P, L) of a table, (F / L, K, P, L) without; L numbers fill a register
+  const T *filters;  // (F / L, nodes + 4, P, L) of splines, (F / L, K, P, L) without; L numbers fill a register
   const T *a1, *a1t, *a1b, *a2, *a2t, *a2b;  // not of the first block
   const T *c, *ct;
   const T *m1, *m1t, *m1b, *m2, *m2t, *m2b;
@@ -30,7 +30,7 @@ template <typename T>
 struct Network {  // the other side is PaiNNWeights in models/painn.py
   index_t features, blocks, radial, basis, nodes;  // F, number of blocks, K = n_rbf + 1, 0 Gaussian or 1 Bessel
   index_t hidden;                                  // width of the readout, padded to whole registers
-  double cutoff;
+  double cutoff, bend;
   const T *embedding, *first, *r1, *r1t, *r1b, *r2;  // first: x of the first block by element, (elements, 2 F)
   double r2b;
   const Block<T>* block;
@@ -57,11 +57,10 @@ struct Work {
 
 template <typename T>
 struct Row {  // the edges of an atom that are shorter than the cutoff
-  index_t count = 0;
-  std::vector<index_t> edge, start;  // which they are, and where their numbers begin in a table
-  std::vector<T> values, slopes, u;  // TERMS or K for each, 3 for each
-  std::vector<double> inverse;       // 1/Å
-  std::vector<T> sums;               // 4 registers for each: what becomes their gradient
+  std::vector<Place<T>> places;
+  std::vector<T> values, slopes;  // in float64, K for each
+  std::vector<T> sums;            // 4 registers for each: what becomes their gradient
+  index_t count() const { return index_t(places.size()); }
 };
 
 template <typename T>
@@ -100,40 +99,17 @@ INLINE void radial_edge(const Network<T>& net, double d, T* values, T* slopes) {
   slopes[R] = bend;
 }
 
-// Numbers of an edge that weigh the rows of `filters`
 template <typename T>
-INLINE index_t terms(const Network<T>& net) {
-  return EXACT<T> ? net.radial : TERMS;
-}
-
-template <typename T>
-INLINE void look_up(const Network<T>& net, const Graph& graph, index_t parts, index_t i, Row<T>& row) {
-  const index_t most = graph.rows[i + 1] - graph.rows[i], K = terms(net);
-  if (index_t(row.edge.size()) < most) {
-    row.edge.resize(most), row.start.resize(most), row.inverse.resize(most), row.u.resize(3 * most);
-    row.values.resize(K * most), row.slopes.resize(K * most), row.sums.resize(4 * Lanes<T>::count * most);
+INLINE void look_up(const Network<T>& net, const Graph& graph, index_t i, Row<T>& row) {
+  row.places.clear();
+  find_places({net.cutoff, net.bend, net.nodes}, graph.vectors, graph.neighbors, graph.rows[i], graph.rows[i + 1],
+              row.places);
+  if constexpr (EXACT<T>) {
+    const index_t K = net.radial;
+    row.values.resize(K * row.count()), row.slopes.resize(K * row.count());
+    for (index_t e = 0; e < row.count(); ++e)
+      radial_edge(net, 1.0 / row.places[e].over, row.values.data() + e * K, row.slopes.data() + e * K);
   }
-  const double step = net.cutoff / double(net.nodes - 1);
-  index_t n = 0;
-  for (index_t e = graph.rows[i]; e < graph.rows[i + 1]; ++e) {
-    const double* v = graph.vectors + 3 * e;
-    const double square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
-    // Those that a Verlet skin adds. What is not a number goes on, so that it shows.
-    if (square >= net.cutoff * net.cutoff) continue;
-    const double d = std::sqrt(square), inverse = 1.0 / d;
-    row.edge[n] = e, row.inverse[n] = inverse;
-    for (int a = 0; a < 3; ++a) row.u[3 * n + a] = T(v[a] * inverse);
-    if constexpr (EXACT<T>) {
-      radial_edge(net, d, row.values.data() + n * K, row.slopes.data() + n * K);
-    } else {
-      const double place = d / step;
-      const index_t node = place < double(net.nodes - 2) ? index_t(place) : net.nodes - 2;
-      row.start[n] = node * (TERMS / 2) * parts * Lanes<T>::count;
-      hermite(place - double(node), step, row.values.data() + n * K, row.slopes.data() + n * K);
-    }
-    ++n;
-  }
-  row.count = n;
 }
 
 // w_p = Σ_k c_k row_k, and s with the slopes, of B edges and C registers of features
@@ -141,12 +117,12 @@ template <typename T, int P, int B, int C, bool SLOPES>
 INLINE void filters(const Network<T>& net, const T* numbers, index_t stride, const Row<T>& row, index_t e,
                     Vec<T> (&w)[B][C][P], Vec<T> (&s)[B][C][P]) {
   constexpr index_t L = Lanes<T>::count;
-  const T *values = row.values.data() + e * terms(net), *slopes = row.slopes.data() + e * terms(net);
   for (int b = 0; b < B; ++b)
     for (int c = 0; c < C; ++c)
       for (int p = 0; p < P; ++p) w[b][c][p] = s[b][c][p] = Vec<T>{};
   if constexpr (EXACT<T>) {
     const index_t K = net.radial;
+    const T *values = row.values.data() + e * K, *slopes = row.slopes.data() + e * K;
     for (index_t k = 0; k < K; ++k)
       for (int c = 0; c < C; ++c)
         for (int p = 0; p < P; ++p) {
@@ -158,14 +134,15 @@ INLINE void filters(const Network<T>& net, const T* numbers, index_t stride, con
         }
   } else {
     for (int b = 0; b < B; ++b) {
-      const T* begin = numbers + row.start[e + b];
+      const Place<T>& place = row.places[e + b];
+      const T* begin = numbers + place.row * P * L;
 #pragma GCC unroll 6
       for (int k = 0; k < TERMS; ++k)
         for (int c = 0; c < C; ++c)
           for (int p = 0; p < P; ++p) {
             const Vec<T> number = load(begin + c * stride + (k * P + p) * L);
-            w[b][c][p] += values[b * TERMS + k] * number;
-            if (SLOPES) s[b][c][p] += slopes[b * TERMS + k] * number;
+            w[b][c][p] += place.value[k] * number;
+            if (SLOPES) s[b][c][p] += place.slope[k] * number;
           }
     }
   }
@@ -174,7 +151,7 @@ INLINE void filters(const Network<T>& net, const T* numbers, index_t stride, con
 // From one register of features of a block's filters to the next
 template <typename T>
 INLINE index_t stride_of(const Network<T>& net, index_t parts) {
-  return (EXACT<T> ? net.radial : net.nodes * (TERMS / 2)) * parts * Lanes<T>::count;
+  return (EXACT<T> ? net.radial : Spline{net.cutoff, net.bend, net.nodes}.rows()) * parts * Lanes<T>::count;
 }
 
 // --- convolution ----------------------------------------------------------------------------------------------------
@@ -187,8 +164,8 @@ INLINE void convolve_edges(const Network<T>& net, const Graph& graph, const T* n
   Vec<T> w[B][C][P], none[B][C][P];
   filters<T, P, B, C, false>(net, numbers, stride_of(net, P), row, e, w, none);
   for (int b = 0; b < B; ++b) {
-    const index_t j = graph.neighbors[row.edge[e + b]];
-    const T *x = MU ? s.x + 3 * j * F : net.first + 2 * graph.numbers[j] * F, *u = row.u.data() + 3 * (e + b);
+    const index_t j = row.places[e + b].neighbor;
+    const T *x = MU ? s.x + 3 * j * F : net.first + 2 * graph.numbers[j] * F, *u = row.places[e + b].u;
     for (int c = 0; c < C; ++c) {
       const index_t at = f + c * L;
       const Vec<T> t = w[b][c][1] * load(x + F + at);
@@ -217,9 +194,9 @@ INLINE void convolve_features(const Network<T>& net, const Graph& graph, const T
       for (int a = 0; a < 3; ++a) sum[c][a + 1] = load(s.mu + (3 * i + a) * F + f + c * L);
   }
   index_t e = 0;
-  for (; e + B <= row.count; e += B) convolve_edges<T, MU, B, C>(net, graph, numbers, s, row, e, f, sum);
+  for (; e + B <= row.count(); e += B) convolve_edges<T, MU, B, C>(net, graph, numbers, s, row, e, f, sum);
   if constexpr (B > 1)
-    for (; e < row.count; ++e) convolve_edges<T, MU, 1, C>(net, graph, numbers, s, row, e, f, sum);
+    for (; e < row.count(); ++e) convolve_edges<T, MU, 1, C>(net, graph, numbers, s, row, e, f, sum);
   for (int c = 0; c < C; ++c) {
     store(q + f + c * L, sum[c][0]);
     for (int a = 0; a < 3; ++a) store(m + a * F + f + c * L, sum[c][a + 1]);
@@ -231,7 +208,7 @@ template <typename T, bool MU>
 INLINE void convolve(const Network<T>& net, const Graph& graph, const T* weights, const State<T>& s, index_t i,
                      Row<T>& row, T* q, T* m) {
   constexpr index_t L = Lanes<T>::count;
-  look_up(net, graph, MU ? 3 : 2, i, row);
+  look_up(net, graph, i, row);
   index_t f = 0;
   if constexpr (!EXACT<T>)
     for (; f + 2 * L <= net.features; f += 2 * L) convolve_features<T, MU, 2>(net, graph, weights, s, i, row, f, q, m);
@@ -247,8 +224,8 @@ INLINE void convolve_back_edges(const Network<T>& net, const Graph& graph, const
   Vec<T> w[B][1][3], s[B][1][3];
   filters<T, 3, B, 1, true>(net, numbers, stride_of(net, 3), row, e, w, s);
   for (int b = 0; b < B; ++b) {
-    const index_t i = graph.neighbors[row.edge[e + b]];  // the centre of the edge turned round
-    const T *u = row.u.data() + 3 * (e + b), *g = gm + 3 * i * F + f;
+    const index_t i = row.places[e + b].neighbor;  // the centre of the edge turned round
+    const T *u = row.places[e + b].u, *g = gm + 3 * i * F + f;
     T* sums = row.sums.data() + 4 * L * (e + b);
     const Vec<T> q = load(gq + i * F + f), ax = load(g), ay = load(g + F), az = load(g + 2 * F);
     const Vec<T> ug = -(u[0] * ax + u[1] * ay + u[2] * az), mg = mu[0] * ax + mu[1] * ay + mu[2] * az;
@@ -268,14 +245,15 @@ INLINE void convolve_back_edges(const Network<T>& net, const Graph& graph, const
 template <typename T, bool ADD>
 INLINE void edge_gradient(const Row<T>& row, double* gradient) {
   constexpr index_t L = Lanes<T>::count;
-  for (index_t e = 0; e < row.count; ++e) {
-    const T *sums = row.sums.data() + 4 * L * e, *u = row.u.data() + 3 * e;
+  for (index_t e = 0; e < row.count(); ++e) {
+    const Place<T>& place = row.places[e];
+    const T *sums = row.sums.data() + 4 * L * e, *u = place.u;
     double g[4];
     for (int k = 0; k < 4; ++k) g[k] = double(sum<T>(load(sums + k * L)));
-    const double along = g[1] * u[0] + g[2] * u[1] + g[3] * u[2], radial = g[0] - along * row.inverse[e];
-    double* out = gradient + 3 * row.edge[e];
+    const double along = g[1] * u[0] + g[2] * u[1] + g[3] * u[2], radial = g[0] - along * place.over;
+    double* out = gradient + 3 * place.edge;
     for (int a = 0; a < 3; ++a) {
-      const double value = radial * u[a] + g[a + 1] * row.inverse[e];
+      const double value = radial * u[a] + g[a + 1] * place.over;
       out[a] = ADD ? out[a] + value : value;
     }
   }
@@ -284,14 +262,14 @@ INLINE void edge_gradient(const Row<T>& row, double* gradient) {
 template <typename T>
 INLINE void finish_row(const Graph& graph, const Row<T>& row, bool add, index_t i, double* gradient) {
   if (add) return edge_gradient<T, true>(row, gradient);
-  if (row.count < graph.rows[i + 1] - graph.rows[i])
+  if (row.count() < graph.rows[i + 1] - graph.rows[i])
     for (index_t k = 3 * graph.rows[i]; k < 3 * graph.rows[i + 1]; ++k) gradient[k] = 0.0;
   edge_gradient<T, false>(row, gradient);
 }
 
 template <typename T>
 INLINE void clear_sums(Row<T>& row) {
-  for (index_t k = 0; k < 4 * Lanes<T>::count * row.count; ++k) row.sums[k] = T(0);
+  row.sums.assign(4 * Lanes<T>::count * row.count(), T(0));
 }
 
 // gx (3, F) of one atom and its gμ, which takes the place of μ, from those that neighbours pass back
@@ -301,7 +279,7 @@ INLINE void convolve_back(const Network<T>& net, const Graph& graph, const T* we
   constexpr index_t L = Lanes<T>::count;
   constexpr int B = EXACT<T> ? 2 : 1;
   const index_t F = net.features;
-  look_up(net, graph, 3, i, row);
+  look_up(net, graph, i, row);
   clear_sums(row);
   for (index_t f = 0; f < F; f += L) {
     const T *numbers = weights + f / L * stride_of(net, 3), *own = s.x + 3 * i * F + f;
@@ -311,10 +289,10 @@ INLINE void convolve_back(const Network<T>& net, const Graph& graph, const T* we
     Vec<T> gx[3] = {}, gmu[3];
     for (int a = 0; a < 3; ++a) gmu[a] = load(gm + (3 * i + a) * F + f);
     index_t e = 0;
-    for (; e + B <= row.count; e += B)
+    for (; e + B <= row.count(); e += B)
       convolve_back_edges<T, B>(net, graph, numbers, row, e, f, gq, gm, x, mu, gx, gmu);
     if constexpr (B > 1)
-      for (; e < row.count; ++e) convolve_back_edges<T, 1>(net, graph, numbers, row, e, f, gq, gm, x, mu, gx, gmu);
+      for (; e < row.count(); ++e) convolve_back_edges<T, 1>(net, graph, numbers, row, e, f, gq, gm, x, mu, gx, gmu);
     for (int a = 0; a < 3; ++a) store(out + a * F + f, gx[a]), store(place + a * F, gmu[a]);
   }
 }
@@ -324,13 +302,13 @@ template <typename T>
 INLINE void first_back(const Network<T>& net, const Graph& graph, index_t i, Row<T>& row, const T* gq, const T* gm) {
   constexpr index_t L = Lanes<T>::count;
   const index_t F = net.features;
-  look_up(net, graph, 2, i, row);
+  look_up(net, graph, i, row);
   clear_sums(row);
   for (index_t f = 0; f < F; f += L) {
     const T *numbers = net.block[0].filters + f / L * stride_of(net, 2), *g = gm + 3 * i * F + f;
     const Vec<T> q = load(gq + i * F + f), ax = load(g), ay = load(g + F), az = load(g + 2 * F);
-    for (index_t e = 0; e < row.count; ++e) {
-      const T *x = net.first + 2 * graph.numbers[graph.neighbors[row.edge[e]]] * F + f, *u = row.u.data() + 3 * e;
+    for (index_t e = 0; e < row.count(); ++e) {
+      const T *x = net.first + 2 * graph.numbers[row.places[e].neighbor] * F + f, *u = row.places[e].u;
       T* sums = row.sums.data() + 4 * L * e;
       Vec<T> w[1][1][2], s[1][1][2];
       filters<T, 2, 1, 1, true>(net, numbers, stride_of(net, 2), row, e, w, s);

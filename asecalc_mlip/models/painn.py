@@ -30,18 +30,18 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
 from asecalc_mlip.kernels.library import integers, pointers, reals
-from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, readout_fields, with_bias
+from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by_registers, readout_fields, with_bias
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
 from asecalc_mlip.models.painn_hessian import painn_bytes, painn_hessian
 from asecalc_mlip.models.radial import BesselBasis, EnvelopedBasis, RadialBasisName, make_radial_basis
-from asecalc_mlip.models.tabulated import hermite_tables
+from asecalc_mlip.models.tabulated import spline_tables
 from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
 from asecalc_mlip.models.vector_head import VectorHead, norms
 
 __all__ = ["PaiNN"]
 
 # Largest error of a tabulated filter's derivative, relative to its largest value.
-_TABLE_TOLERANCE = 2e-7
+_TABLE_TOLERANCE = 5e-8
 
 
 class PaiNNBlock(ctypes.Structure):
@@ -58,7 +58,7 @@ class PaiNNWeights(ctypes.Structure):
 
     _fields_ = [
         *integers("features", "blocks", "radial", "basis", "nodes", "hidden"),
-        *reals("cutoff"),
+        *reals("cutoff", "bend"),
         *pointers("embedding", "first", "r1", "r1t", "r1b", "r2"),
         *reals("r2b"),
         ("block", ctypes.POINTER(PaiNNBlock)),
@@ -199,7 +199,7 @@ class PaiNNMixing(nn.Module):
 
 def _packed(network: PaiNN) -> Packed:
     packer, basis, F = Packer(), network.radial.basis, network.n_features
-    numbers, nodes = _filter_numbers(network)
+    numbers, nodes, bend = _filter_numbers(network)
     pairs: Any = list(zip(network.messages, network.mixings, strict=True))
     blocks = []
     for k, (message, mixing) in enumerate(pairs):
@@ -219,6 +219,7 @@ def _packed(network: PaiNN) -> Packed:
         basis=int(isinstance(basis, BesselBasis)),
         nodes=nodes,
         cutoff=float(network.cutoff),
+        bend=bend,
         embedding=network.embedding.weight,
         # The vectors are zero before the first block, so their third of filters and messages is not there.
         first=pairs[0][0](network.embedding.weight)[:, : 2 * F],
@@ -236,10 +237,10 @@ def _scalars_first(layer: nn.Linear, last: bool) -> nn.Linear:
     return made
 
 
-def _filter_numbers(network: PaiNN) -> tuple[list[Tensor], int]:
-    """Numbers of which the kernel makes the filters of each block, by registers of features, and nodes of the tables.
+def _filter_numbers(network: PaiNN) -> tuple[list[Tensor], int, float]:
+    """Numbers that the kernel makes the filters of each block of, by registers of features; nodes and bend of splines.
 
-    In float32 tables, in float64, where they would take hundreds of megabytes, the weights of the radial functions.
+    In float32 splines, in float64, where they would take hundreds of megabytes, the weights of the radial functions.
     """
     dtype, F = network.filters.weight.dtype, network.n_features
     exact = copy.deepcopy(network.filters).double().requires_grad_(False)
@@ -247,16 +248,11 @@ def _filter_numbers(network: PaiNN) -> tuple[list[Tensor], int]:
     # The first block has no third part.
     parts = [weights[3 * F * k : 3 * F * k + (3 if k else 2) * F] for k in range(network.n_blocks)]
     if dtype == torch.float64:
-        return [_by_registers(part.t(), F, LANES[dtype]) for part in parts], 0
+        return [by_registers(part.t(), F, LANES[dtype]) for part in parts], 8, 1.0
     functions = [partial(_filters_of, network, part) for part in parts]
-    tables, nodes = hermite_tables(functions, network.cutoff, order=3, tolerance=_TABLE_TOLERANCE, first=65)
-    return [_by_registers(table.flatten(0, 1), F, LANES[dtype]).to(dtype) for table in tables], nodes
+    tables, nodes, bend = spline_tables(functions, network.cutoff, tolerance=_TABLE_TOLERANCE)
+    return [by_registers(table, F, LANES[dtype]).to(dtype) for table in tables], nodes, bend
 
 
 def _filters_of(network: PaiNN, weights: Tensor, distances: Tensor) -> Tensor:
     return nn.functional.linear(network.radial(distances), weights)
-
-
-def _by_registers(rows: Tensor, n_features: int, lanes: int) -> Tensor:
-    """(n, P F) → (F / lanes, n, P, lanes), so that numbers that are used together lie together."""
-    return rows.reshape(len(rows), -1, n_features // lanes, lanes).permute(2, 0, 1, 3)

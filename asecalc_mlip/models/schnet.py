@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import ctypes
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import schnet_message
 from asecalc_mlip.kernels.library import integers, pointers, reals
-from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, readout_fields, with_bias
+from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by_registers, readout_fields, with_bias
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, ShiftedSoftplus, at_once, edge_geometry, mlp
 from asecalc_mlip.models.radial import RadialBasisName, cosine_cutoff, make_radial_basis
-from asecalc_mlip.models.tabulated import hermite_tables
+from asecalc_mlip.models.tabulated import spline_tables
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["SchNet"]
@@ -30,7 +31,7 @@ __all__ = ["SchNet"]
 
 # Largest error of a tabulated filter's derivative, relative to its largest value. Float64, asked for to see small
 # differences, would need tables of hundreds of megabytes and is left to the eager engine.
-_TABLE_TOLERANCE = 2e-6
+_TABLE_TOLERANCE = 5e-8
 
 
 class SchNetBlock(ctypes.Structure):
@@ -44,8 +45,8 @@ class SchNetWeights(ctypes.Structure):
 
     _fields_ = [
         *integers("features", "blocks", "nodes", "hidden"),
-        *reals("cutoff"),
-        *pointers("embedding", "r1", "r1t", "r1b", "r2"),
+        *reals("cutoff", "bend"),
+        *pointers("embedding", "first", "r1", "r1t", "r1b", "r2"),
         *reals("r2b"),
         ("block", ctypes.POINTER(SchNetBlock)),
     ]
@@ -112,11 +113,13 @@ class SchNet(Network):
     def packed(self) -> Packed:
         """Return the weights for kernels/schnet.cpp."""
         packer = Packer()
-        tables, nodes = _filter_tables(self)
+        tables, nodes, bend = _filter_tables(self)
         blocks = []
-        for table, block in zip(tables, self.interactions, strict=True):
-            assert isinstance(block, SchNetInteraction)
-            fields = {"table": table, "w": block.in2f.weight.t(), "wt": block.in2f.weight}
+        pairs: Any = list(zip(tables, self.interactions, strict=True))
+        for k, (table, block) in enumerate(pairs):
+            weights = block.in2f.weight
+            # x of the first block is a table.
+            fields = {"table": table, "w": weights.t() if k else 0, "wt": weights if k else 0}
             fields |= with_bias("b1", block.f2out[0]) | with_bias("b2", block.f2out[2])
             blocks.append(packer.struct(SchNetBlock, **fields))
         return packer.packed(
@@ -125,7 +128,9 @@ class SchNet(Network):
             blocks=len(blocks),
             nodes=nodes,
             cutoff=float(self.cutoff),
+            bend=bend,
             embedding=self.embedding.weight,
+            first=pairs[0][1].in2f(self.embedding.weight),
             block=blocks,
             **readout_fields(self.readout),
         )
@@ -152,11 +157,11 @@ class SchNetInteraction(nn.Module):
         return schnet_message(self.filter_network(basis) * envelope, x, centers, neighbors)
 
 
-def _filter_tables(network: SchNet) -> tuple[list[Tensor], int]:
-    """Tabulate filters and their slopes at even distances, (nodes, 2, F) per block, as many as the dtype asks for."""
-    filters = [_filter(network, k) for k in range(len(network.interactions))]
-    tables, nodes = hermite_tables(filters, network.cutoff, order=2, tolerance=_TABLE_TOLERANCE)
-    return [table.to(network.embedding.weight.dtype) for table in tables], nodes
+def _filter_tables(network: SchNet) -> tuple[list[Tensor], int, float]:
+    """Splines of the filters of each block, (F / lanes, nodes + 4, lanes), by registers; their nodes and bend."""
+    filters, dtype = [_filter(network, k) for k in range(len(network.interactions))], network.embedding.weight.dtype
+    tables, nodes, bend = spline_tables(filters, network.cutoff, tolerance=_TABLE_TOLERANCE)
+    return [by_registers(table, network.n_features, LANES[dtype]).to(dtype) for table in tables], nodes, bend
 
 
 def _filter(network: SchNet, block: int) -> Callable[[Tensor], Tensor]:

@@ -1,23 +1,34 @@
-"""Functions of the distance as tables for the native kernels: derivatives at nodes, between them Hermite polynomials.
+"""Functions of the distance as tables for the native kernels: Hermite polynomials, or quintic B-splines.
 
-With values and slopes at both ends of an interval (order 2) the polynomial is cubic, with curvatures too (order 3)
-quintic. Its own derivative gives the forces, so energies and forces fit each other whatever the table's errors.
+Hermite: derivatives are stored at nodes; with values and slopes at both ends of an interval (order 2) the polynomial is
+cubic, with curvatures too (order 3) quintic. Splines: one number a node makes a quintic, so that tables are a third as
+large, and the nodes lie densest where atoms are close and functions steep:
+
+    x = (c + r_c) r / (r_c (c + r)),     f(r) = Σ_k a_k B(x (nodes − 1) − k)
+
+Their own derivative gives the forces, so energies and forces fit each other whatever the table's errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from scipy.linalg import solve_banded
 from torch import Tensor
 
-__all__ = ["derivatives", "hermite_tables", "hermite_weights"]
+__all__ = ["derivatives", "hermite_tables", "hermite_weights", "spline_tables", "spline_weights"]
 
 # (n,) distances in Å, float64 → (n, W), differentiable
 Tabulated = Callable[[Tensor], Tensor]
 # Å; no structure has atoms closer than this, so the table need not be exact there.
 _CLOSEST = 0.1
 _MOST_NODES = 65_537
+# Å; a smaller one for functions that are steepest where atoms are close.
+_BENDS = (2.0, 4.0, 1.0)
+# Numbers of nodes to try, each a third more than the one before.
+_SPLINE_NODES = tuple(int(64 * (4 / 3) ** k) + 1 for k in range(24))
 
 
 def hermite_tables(
@@ -55,6 +66,39 @@ def hermite_tables(
         nodes = 2 * nodes - 1
 
 
+def spline_tables(
+    functions: Sequence[Tabulated], cutoff: float, *, tolerance: float
+) -> tuple[list[Tensor], int, float]:
+    """Coefficients of quintic B-splines over 0 … cutoff on the same nodes, as few as `tolerance` allows.
+
+    Parameters
+    ----------
+    functions : sequence of callable
+    cutoff : float
+        Å.
+    tolerance : float
+        Largest error of the derivative, relative to its largest value, beyond 0.1 Å.
+
+    Returns
+    -------
+    tables : list of (nodes + 4, W) float64
+    nodes : int
+    bend : float
+        The c of the coordinate, Å.
+    """
+    for nodes in _SPLINE_NODES:
+        for bend in _BENDS:
+            places = _Places(cutoff, nodes, bend)
+            tables: list[Tensor] = []
+            for function in functions:
+                tables.append(_spline(function, places))
+                if _spline_error(tables[-1], function, places) > tolerance and nodes != _SPLINE_NODES[-1]:
+                    break
+            else:
+                return tables, nodes, bend
+    raise AssertionError("the last number of nodes is taken whatever its error")
+
+
 def derivatives(function: Tabulated, distances: Tensor, order: int) -> list[Tensor]:
     """Values and the first `order` − 1 derivatives at distances (n,), each (n, W)."""
     with torch.enable_grad():
@@ -78,6 +122,84 @@ def hermite_weights(t: float, order: int) -> list[float]:
     q = t * t
     first = [q * (-30 + t * (60 - 30 * t)), 1 + q * (-18 + t * (32 - 15 * t)), t + q * (-4.5 + t * (6 - 2.5 * t))]
     return [*first, -first[0], q * (-12 + t * (28 - 15 * t)), q * (1.5 - t * (4 - 2.5 * t))]
+
+
+def spline_weights(t: float, derivative: int) -> list[float]:
+    """Weights of the six coefficients for the value, or a derivative by t, at 0 ≤ t ≤ 1 between two nodes."""
+    pieces = [
+        [1, -5, 10, -10, 5, -1],
+        [26, -50, 20, 20, -20, 5],
+        [66, 0, -60, 0, 30, -10],
+        [26, 50, 20, -20, -20, 10],
+        [1, 5, 10, 10, 5, -5],
+        [0, 0, 0, 0, 0, 1],
+    ]
+    return [float(np.polynomial.Polynomial(piece).deriv(derivative)(t)) / 120.0 for piece in pieces]
+
+
+class _Places:
+    """Nodes of splines, and the coordinate in which they are evenly spaced."""
+
+    def __init__(self, cutoff: float, nodes: int, bend: float):
+        self.cutoff, self.nodes, self.bend = cutoff, nodes, bend
+        self.scale = (nodes - 1) * (cutoff + bend) / cutoff
+
+    def distances(self, x: Tensor) -> Tensor:
+        """Å, of places counted in nodes; not zero itself, where a Bessel function is 0/0, nor quite the cutoff."""
+        return (self.bend * x / (self.scale - x)).clamp(1e-3, self.cutoff * (1.0 - 1e-12))
+
+    def slopes(self, distances: Tensor) -> Tensor:
+        """dx/dr."""
+        return self.scale * self.bend / (distances + self.bend) ** 2
+
+
+def _spline(function: Tabulated, places: _Places) -> Tensor:
+    """Coefficients of the spline with the values of a function at nodes, and two derivatives of it at both ends."""
+    distances = places.distances(torch.arange(places.nodes, dtype=torch.float64))
+    values = derivatives(function, distances, 1)[0].numpy()
+    ends = distances[[0, -1]]
+    at_ends, first, second = (d.numpy() for d in derivatives(function, ends, 3))
+    # To zero itself, from where the function was evaluated.
+    off = float(ends[0])
+    values[0] = at_ends[0] - off * first[0] + 0.5 * off**2 * second[0]
+    first[0] -= off * second[0]
+    # By x: dr/dx = 1/x', d²r/dx² = −x''/x'³ with x'' = −2 x'/(r + c).
+    r = np.array([0.0, places.cutoff])[:, None]
+    by_x = (r + places.bend) ** 2 / (places.scale * places.bend)
+    second = second * by_x**2 + first * 2.0 * by_x**2 / (r + places.bend)
+    first = first * by_x
+    rows = np.concatenate([first[:1], second[:1], values, second[1:], first[1:]])
+    return torch.from_numpy(solve_banded((4, 4), _collocation(places.nodes), rows))
+
+
+def _collocation(nodes: int) -> np.ndarray:
+    """Weights of coefficients in the equations of `_spline`, as the diagonals of a matrix; row 4 is the main one."""
+    n = nodes + 4
+    value, first, second = (spline_weights(0.0, k)[:5] for k in range(3))
+    bands = np.zeros((9, n))
+
+    def put(row: int, start: int, weights: list[float]) -> None:
+        for k, weight in enumerate(weights):
+            bands[4 + row - (start + k), start + k] = weight
+
+    put(0, 0, first)
+    put(1, 0, second)
+    for node in range(nodes):
+        put(2 + node, node, value)
+    put(n - 2, n - 5, second)
+    put(n - 1, n - 5, first)
+    return bands
+
+
+def _spline_error(table: Tensor, function: Tabulated, places: _Places) -> float:
+    """Largest error of the derivative near where it is largest, as `_slope_error`."""
+    at = torch.arange(places.nodes - 1, dtype=torch.float64) + 0.25
+    distances = places.distances(at)
+    exact = derivatives(function, distances, 2)[1]
+    rows = table.unfold(0, 6, 1)
+    found = rows @ torch.tensor(spline_weights(0.25, 1), dtype=table.dtype) * places.slopes(distances)[:, None]
+    error = (found - exact).abs()[distances > _CLOSEST]
+    return float(error.max() / exact.abs().max().clamp(min=1e-30))
 
 
 def _table(function: Tabulated, distances: Tensor, step: float, order: int) -> Tensor:

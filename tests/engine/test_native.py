@@ -140,3 +140,20 @@ def test_without_the_library(architecture, dtype, monkeypatch, tmp_path):
     slow = PIWSLCalculator.load(path, dtype=name)
     assert "plain torch" in str(slow)
     assert np.allclose(slow.get_forces(atoms), forces, atol=1e-4)
+
+
+def test_tables_add_nothing_to_the_rounding_of_float32(architecture, dtype):
+    """Filters from tables: as far from float64 as autograd in float32 is, where filters are made on every edge."""
+    if dtype != torch.float32:
+        pytest.skip("nothing to compare float64 with")
+    structures = [make_structure("crystal", seed=k) for k in range(3)]
+    for atoms in structures:
+        atoms.rattle(0.15, seed=1)
+    graph = batch_graphs([graph_from_atoms(atoms, 4.0) for atoms in structures])
+    for basis in ("gaussian", "bessel"):
+        sizes = {"n_features": 64, "n_interactions": 3}
+        potential = make_potential(architecture, dtype=dtype, radial_basis=basis, **sizes)
+        exact = EagerEngine(copy.deepcopy(potential).double())(graph).forces
+        ours, rounded = ((E(potential)(graph).forces - exact).abs() for E in (NativeEngine, EagerEngine))
+        assert ours.square().mean().sqrt() <= 3.0 * rounded.square().mean().sqrt()
+        assert ours.max() <= 4.0 * rounded.max()
