@@ -82,11 +82,11 @@ def test_the_same_command_goes_on_and_nothing_is_overwritten(start):
 
 
 def test_without_output_the_name_is_made_from_the_settings(start):
-    for steps, folder in ((20, "nvt-aspirin-500K-seed0"), (30, "nvt-aspirin-500K-seed0-2")):
+    for steps, folder in ((20, "nvt-aspirin-start-500K-seed0"), (30, "nvt-aspirin-start-500K-seed0-2")):
         for told in ("output in", "complete already"):
             result = run("nvt", "--steps", steps)
             assert result.exit_code == 0 and told in result.output and f"Files: {folder}\n" in result.stdout
-    assert not Path("nvt-aspirin-500K-seed0-3").exists()
+    assert not Path("nvt-aspirin-start-500K-seed0-3").exists()
 
 
 def test_an_unfinished_run_goes_on_by_the_same_command(start, monkeypatch):
@@ -99,7 +99,7 @@ def test_an_unfinished_run_goes_on_by_the_same_command(start, monkeypatch):
             killed = kill_at(patch, 290)
             with pytest.raises(killed):
                 run("nvt", *arguments, *named)
-        folder = Path("cut" if named else "nvt-aspirin-500K-seed0")
+        folder = Path("cut" if named else "nvt-aspirin-start-500K-seed0")
         assert not (folder / "summary.json").exists()
         assert run("nvt", *arguments, *named).exit_code == 0
         assert_same_run(Path("whole"), folder)
