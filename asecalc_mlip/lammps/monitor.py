@@ -36,7 +36,8 @@ def monitor_block(*, temperature_K: float | None = None, every: int = 100) -> st
     InputError
         For a temperature that is not above 0, and fewer than one step.
     """
-    from asecalc_mlip.md.monitor import COLLAPSE, TEMPERATURE_FACTOR
+    from asecalc_mlip.analysis.limits import COLLAPSE
+    from asecalc_mlip.md.monitor import TEMPERATURE_FACTOR
 
     if (temperature_K is not None and not temperature_K > 0.0) or every < 1:
         raise InputError(f"temperature {temperature_K} K, every {every} steps: both must be above 0")

@@ -17,6 +17,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.lammps import plugin
 
 PRESSURES = ["pxx", "pyy", "pzz", "pyz", "pxz", "pxy"]
+ROOT = Path(__file__).resolve().parents[2]
 MPIRUN = Path(sys.prefix) / "bin" / "mpirun"
 
 
@@ -54,14 +55,18 @@ def lmp(script: str, folder: Path, *, ranks: int = 1, fails: bool = False) -> Ru
     launcher = [str(MPIRUN), "-n", str(ranks)] if ranks > 1 else []
     # The program itself: its Python wrapper looks for plugins first, which other tests do.
     program = str(plugin._lammps_package() / "lmp")
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(Path(sys.prefix) / "lib"), "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(plugin.__file__).parents[2])
     done = subprocess.run(
         [*launcher, program, "-in", str(path), "-log", "none"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (done.returncode != 0) == fails, done.stdout[-3000:] + done.stderr[-3000:]
     return Run(done.stdout + done.stderr, _thermo(done.stdout), folder)
+
+
+def environment() -> dict[str, str]:
+    """Return that of a process that finds this package and the MPI of pip."""
+    found = {"LD_LIBRARY_PATH": str(Path(sys.prefix) / "lib"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **found}
 
 
 def _thermo(text: str) -> list[dict[str, float]]:

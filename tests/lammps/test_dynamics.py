@@ -10,6 +10,7 @@ from ase.md.verlet import VelocityVerlet
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.lammps.export import write_plain
 from asecalc_mlip.lammps.monitor import monitor_block
 from asecalc_mlip.zoo import FOLDER as ZOO
 from tests.commands import asecalc
@@ -17,12 +18,16 @@ from tests.lammps.runs import built, header, lmp
 from tests.lammps.test_pair_style import ELEMENTS, turned
 
 SPEED = 20.0  # Å/ps: an atom crosses the 3 Å that are left to the wall in 150 steps of 1 fs
-STYLE = "pair_style asecalc float64\npair_coeff * * silica.pt Si O\n"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def needs_plugin():
+@pytest.fixture(scope="module")
+def style(tmp_path_factory):
+    """Function that returns the lines of the shipped silica in a dtype, exported once."""
     built()
+    folder = tmp_path_factory.mktemp("exported")
+    for dtype in ("float32", "float64"):
+        write_plain("silica.pt", folder / f"{dtype}.asecalc", dtype=dtype)
+    return lambda dtype: f"pair_style asecalc {dtype}\npair_coeff * * {folder / dtype}.asecalc Si O\n"
 
 
 def silica():
@@ -40,13 +45,19 @@ def dumped(run, name):
 DUMP = "dump {0} all custom {1} {0}.dump id xu yu zu vx vy vz\ndump_modify {0} sort id format float %.12g\n"
 
 
-def test_nve_on_two_ranks_is_that_of_ase_and_goes_on_from_a_restart_on_one(tmp_path):
+def test_nve_on_two_ranks_is_that_of_ase_and_goes_on_from_a_restart_on_one(tmp_path, style):
     """All atoms fly through the walls between the ranks and of the box together."""
     atoms = silica()
     start = header(atoms, tmp_path, ELEMENTS).replace("atom_modify sort 0 0.0\n", "atom_modify sort 5 2.0\n")
     move = f"velocity all set {SPEED} {SPEED} {SPEED}\ntimestep 0.001\nneighbor 0.6 bin\n"
     output = "thermo_style custom step pe\nthermo_modify format float %.12g\n" + DUMP
-    first = start + STYLE + move + output.format("two", 60) + "fix 1 all nve\nrun 30\nwrite_restart half.bin\nrun 30"
+    first = (
+        start
+        + style("float64")
+        + move
+        + output.format("two", 60)
+        + "fix 1 all nve\nrun 30\nwrite_restart half.bin\nrun 30"
+    )
     run = lmp(first, tmp_path, ranks=2)
     atoms.set_velocities(np.full((len(atoms), 3), SPEED / 1000 / units.fs))
     atoms.calc = PIWSLCalculator.load("silica.pt", dtype="float64")
@@ -55,13 +66,15 @@ def test_nve_on_two_ranks_is_that_of_ase_and_goes_on_from_a_restart_on_one(tmp_p
     np.testing.assert_allclose(found[:, :3], atoms.positions, atol=1e-7)
     np.testing.assert_allclose(found[:, 3:], atoms.get_velocities() * 1000 * units.fs, atol=1e-5)
     assert run.thermo[-1]["PotEng"] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
-    second = "read_restart half.bin\n" + STYLE + DUMP.format("one", 60) + "timestep 0.001\nfix 1 all nve\nrun 30"
+    second = (
+        "read_restart half.bin\n" + style("float64") + DUMP.format("one", 60) + "timestep 0.001\nfix 1 all nve\nrun 30"
+    )
     again = dumped(lmp(second, tmp_path), "one.dump")
     np.testing.assert_allclose(again, found, atol=1e-7)
 
 
-def test_barostats_move_the_cell_by_the_stress(tmp_path):
-    script = header(silica(), tmp_path, ELEMENTS) + STYLE.replace(" float64", "")
+def test_barostats_move_the_cell_by_the_stress(tmp_path, style):
+    script = header(silica(), tmp_path, ELEMENTS) + style("float32")
     script += "velocity all create 300 1\ntimestep 0.001\nfix 1 all npt temp 300 300 0.1 tri 0 0 1\n"
     script += "thermo_style custom step temp pe etotal vol press\nrun 40"
     thermo = lmp(script, tmp_path, ranks=2).thermo[0]
@@ -70,11 +83,11 @@ def test_barostats_move_the_cell_by_the_stress(tmp_path):
     assert 50.0 < thermo["Temp"] < 600.0
 
 
-def test_the_monitor_ends_a_run_in_which_atoms_meet(tmp_path):
+def test_the_monitor_ends_a_run_in_which_atoms_meet(tmp_path, style):
     """Two atoms are thrown at each other; the script goes on after the run, and the trajectory is read by ASE."""
     atoms = silica()
     (tmp_path / "monitor.in").write_text(monitor_block(temperature_K=300.0, every=1))
-    script = header(atoms, tmp_path, ELEMENTS) + STYLE.replace(" float64", "")
+    script = header(atoms, tmp_path, ELEMENTS) + style("float32")
     # The nearest neighbour of the first atom comes at 1 Å/fs.
     j = int(np.argsort(atoms.get_distances(0, range(len(atoms)), mic=True))[1])
     way = atoms.get_distance(j, 0, mic=True, vector=True)

@@ -178,12 +178,12 @@ def test_types_of_another_style_are_not_there(tmp_path):
         (("Si O\n", "Si C\n"), "the model does not know C; it knows"),
         (("Si O\n", "Si\n"), "the element of each of the 2 atom types"),
         (("atom_style atomic", "newton off\natom_style atomic"), "needs newton on"),
-        (("silica.pt", "nowhere.pt"), "model file 'nowhere.pt' does not exist"),
-        (("silica.pt", "x.data"), "x.data"),
+        (("silica.asecalc", "nowhere.pt"), "model file 'nowhere.pt' does not exist"),
     ],
 )
 def test_errors_name_the_next_step(tmp_path, change, message):
-    script = header(skewed(), tmp_path, ELEMENTS) + single_point("silica.pt", ELEMENTS)
+    write_plain("silica.pt", tmp_path / "silica.asecalc", dtype="float64")
+    script = header(skewed(), tmp_path, ELEMENTS) + single_point("silica.asecalc", ELEMENTS)
     assert change[0] in script
     run = lmp(script.replace(*change), tmp_path, fails=True)
     assert message in " ".join(run.text.split())
