@@ -7,7 +7,9 @@ peer in a process of its own and ours is timed here, in turns of a few steps.
     python -m venv /tmp/venv-mace && /tmp/venv-mace/bin/pip install torch==2.13.0 mace-torch==0.3.16
     … chgnet==0.4.2
     … sevenn==0.13.0
-    … torch_geometric lightning warp-lang h5py, then: pip install --no-build-isolation --no-deps torchmd-net==3.1.0
+    … torch_geometric lightning warp-lang h5py "setuptools>=77" setuptools_scm, then:
+      pip install --no-build-isolation --no-deps torchmd-net==3.1.0
+    … matgl==4.1.2
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ PEERS = {
     "MACE 128x1o": "mace",
     "TorchMD-NET ET": "torchmdnet",
     "TorchMD-NET TensorNet": "torchmdnet",
+    "matgl TensorNet": "matgl",
+    "matgl M3GNet": "matgl",
     "CHGNet 0.3.0": "chgnet",
     "SevenNet-0": "sevenn",
 }
@@ -44,7 +48,7 @@ PEERS = {
 
 def peer_rows(systems: Sequence[str], pythons: Sequence[str]) -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
     """Rows of the study, each with arguments and environment; what is not installed says so."""
-    found = _interpreters(pythons)
+    found = interpreters(pythons)
     rows: dict[str, tuple[dict[str, Any], dict[str, str]]] = {}
     for peer, package in PEERS.items():
         for threads in (1, 2):
@@ -128,8 +132,8 @@ def _ours(calculator: Any) -> dict[str, Any]:
     }
 
 
-def _interpreters(pythons: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Package → {"python": interpreter}, or {"not_installed": why}."""
+def interpreters(pythons: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return by package {"python": interpreter}, or {"not_installed": why}."""
     given = dict(entry.partition("=")[::2] for entry in pythons)
     unknown = set(given) - set(PEERS.values())
     if unknown:

@@ -1,7 +1,8 @@
 """Times one calculator of another package in that package's interpreter; started by peers.py.
 
-Needs ASE, NumPy and the peer. Answers on standard output, one JSON line each: first what the peer is, then, for every
-number of steps read from standard input, the times of these steps.
+Needs ASE, NumPy and the peer. The structure "training step, 10 aspirins" stands for training steps in place of calls.
+Answers on standard output, one JSON line each: first what the peer is, then, for every number of steps read from
+standard input, the times of these steps.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.bench.structures import structure
-from asecalc_mlip.bench.timing import Walk
+from asecalc_mlip.bench.timing import Times, Walk
 
 ELEMENTS = [1, 6, 7, 8, 14]
 CUTOFF = 5.0
+TRAINING = "training step, 10 aspirins"
 
 
 def main(peer: str, system: str) -> None:
@@ -33,13 +35,55 @@ def main(peer: str, system: str) -> None:
     os.dup2(2, 1)
     _limit_memory()
     _limit_threads()
-    atoms = structure(system)
-    atoms.info["charge"] = 0.0  # TorchMD-NET wants one
-    calculator, info, lists = MAKERS[peer](atoms)
-    walk = Walk(calculator, atoms, lists)
+    walk, info = (trainer if system == TRAINING else walker)(peer, system)
     _answer(answers, info)
     for line in sys.stdin:
         _answer(answers, walk(int(line)).__dict__)
+
+
+def walker(peer: str, system: str) -> tuple[Callable[[int], Times], dict[str, Any]]:
+    """Return calls of a calculator on a structure that moves."""
+    atoms = structure(system)
+    atoms.info["charge"] = 0.0  # TorchMD-NET wants one
+    calculator, info, lists = MAKERS[peer](atoms)
+    return Walk(calculator, atoms, lists), info
+
+
+def trainer(peer: str, _: str) -> tuple[Callable[[int], Times], dict[str, Any]]:
+    """Training steps on a batch: loss of energies and forces, clipping and AdamW as in train_step.py."""
+    import torch
+
+    rng, start, batch = np.random.default_rng(0), structure("aspirin"), []
+    for _ in range(10):
+        batch.append(start.copy())
+        batch[-1].positions += rng.normal(0, 0.05, start.positions.shape)
+    model, predict, info = TRAINERS[peer](batch)
+    forces = torch.from_numpy(rng.normal(0, 1, (10 * len(start), 3))).float()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        energy, found = predict()
+        loss = energy.abs().mean() + 100.0 * (found - forces).square().sum(-1).add(1e-24).sqrt().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+
+    return timed(step), info
+
+
+def timed(step: Callable[[], None]) -> Callable[[int], Times]:
+    """Return a function of a number of steps that times each."""
+
+    def run(steps: int) -> Times:
+        times = Times()
+        for _ in range(steps):
+            start = time.perf_counter()
+            step()
+            times.total_ms.append(1000 * (time.perf_counter() - start))
+        return times
+
+    return run
 
 
 def mace(hidden: str) -> Callable[[Atoms], tuple]:
@@ -105,6 +149,72 @@ def torchmdnet(kind: str, **sizes: Any) -> Callable[[Atoms], tuple]:
     return make
 
 
+def torchmdnet_training(kind: str, **sizes: Any) -> Callable[[list[Atoms]], tuple]:
+    """Make the same models with energies and forces of a batch; lists are made in the model."""
+
+    def make(batch: list[Atoms]) -> tuple:
+        import torch
+        from torchmdnet.models.model import create_model
+
+        torch.manual_seed(0)
+        model = create_model({**_TORCHMDNET, "model": kind, **sizes, "derivative": True}).train()
+        numbers = torch.tensor(np.concatenate([atoms.numbers for atoms in batch]))
+        positions = torch.tensor(np.concatenate([atoms.positions for atoms in batch])).float()
+        owner = torch.arange(len(batch)).repeat_interleave(torch.tensor([len(atoms) for atoms in batch]))
+
+        def predict() -> tuple:
+            energy, forces = model(numbers, positions.clone(), owner)
+            return energy.squeeze(-1), forces
+
+        size = f"random weights, {kind}, {sizes['embedding_dimension']} channels, {sizes['num_layers']} layers"
+        return model, predict, _info("torchmd-net", size, CUTOFF, model)
+
+    return make
+
+
+def matgl(kind: str, size: str, **sizes: Any) -> Callable[[Atoms], tuple]:
+    """TensorNet or M3GNet (Chen, Ong, Nat. Comput. Sci. 2022) of MatGL, random weights."""
+
+    def make(atoms: Atoms) -> tuple:
+        from matgl.ext.ase import PESCalculator
+
+        calculator = PESCalculator(_matgl_potential(kind, sizes), stress_unit="eV/A3")
+        lists = _timed(calculator._atoms2graph, "get_graph")
+        return calculator, _info("matgl", f"random weights, {size}", CUTOFF, calculator.potential.model), lists
+
+    return make
+
+
+def matgl_training(kind: str, size: str, **sizes: Any) -> Callable[[list[Atoms]], tuple]:
+    """Make the same models with energies and forces of a batch."""
+
+    def make(batch: list[Atoms]) -> tuple:
+        import torch
+        from matgl.ext.ase import Atoms2Graph
+        from torch_geometric.data import Batch
+
+        potential = _matgl_potential(kind, sizes).train()
+        convert = Atoms2Graph(potential.model.element_types, CUTOFF)
+        graphs, lattices, _ = zip(*(convert.get_graph(atoms) for atoms in batch), strict=True)
+        graph, lattice = Batch.from_data_list(list(graphs)), torch.stack([x.reshape(3, 3) for x in lattices])
+        info = _info("matgl", f"random weights, {size}", CUTOFF, potential.model)
+        return potential, lambda: potential(graph, lattice)[:2], info
+
+    return make
+
+
+def _matgl_potential(kind: str, sizes: dict[str, Any]) -> Any:
+    import matgl.models
+    import torch
+    from ase.data import chemical_symbols
+    from matgl.apps.pes import Potential
+
+    torch.manual_seed(0)
+    elements = tuple(chemical_symbols[number] for number in ELEMENTS)
+    common = {"element_types": elements, "is_intensive": False, "cutoff": CUTOFF}
+    return Potential(getattr(matgl.models, kind)(**common, **sizes), calc_stresses=False).eval()
+
+
 def chgnet(atoms: Atoms) -> tuple:
     """CHGNet (Deng et al., Nat. Mach. Intell. 2023) with its shipped weights; energy, forces, stress and moments."""
     from chgnet.model.dynamics import CHGNetCalculator
@@ -152,13 +262,25 @@ _TORCHMDNET = {
     "remove_ref_energy": True,
 }
 
+_TENSORNET = ("tensornet", {"embedding_dimension": 128, "num_layers": 2})
+_MATGL_TENSORNET = ("TensorNet", "128 channels, 2 layers, 32 Gaussians", {"units": 128, "nblocks": 2, "num_rbf": 32})
+_MATGL_M3GNET = ("M3GNet", "64 features, 3 blocks, smooth basis", {"units": 64, "nblocks": 3, "use_smooth": True})
+
 MAKERS: dict[str, Callable[[Atoms], tuple]] = {
     "MACE 64x0e": mace("64x0e"),
     "MACE 128x1o": mace("128x0e + 128x1o"),
     "TorchMD-NET ET": torchmdnet("equivariant-transformer", embedding_dimension=128, num_layers=6),
-    "TorchMD-NET TensorNet": torchmdnet("tensornet", embedding_dimension=128, num_layers=2),
+    "TorchMD-NET TensorNet": torchmdnet(_TENSORNET[0], **_TENSORNET[1]),
+    "matgl TensorNet": matgl(*_MATGL_TENSORNET[:2], **_MATGL_TENSORNET[2]),
+    "matgl M3GNet": matgl(*_MATGL_M3GNET[:2], **_MATGL_M3GNET[2]),
     "CHGNet 0.3.0": chgnet,
     "SevenNet-0": sevennet,
+}
+
+TRAINERS: dict[str, Callable[[list[Atoms]], tuple]] = {
+    "TorchMD-NET TensorNet": torchmdnet_training(_TENSORNET[0], **_TENSORNET[1]),
+    "matgl TensorNet": matgl_training(*_MATGL_TENSORNET[:2], **_MATGL_TENSORNET[2]),
+    "matgl M3GNet": matgl_training(*_MATGL_M3GNET[:2], **_MATGL_M3GNET[2]),
 }
 
 
