@@ -10,9 +10,11 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,7 @@ def replacing(path: PathName, *, advice: str = ADVICE) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.writing{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent.resolve())
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # where some file systems notice that there is no room
@@ -90,6 +93,27 @@ def replacing(path: PathName, *, advice: str = ADVICE) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@lru_cache(maxsize=1000)
+def _sweep(folder: Path) -> None:
+    """Remove, once in each folder, what processes that were killed had begun to write."""
+    for name in os.listdir(folder):
+        found = re.fullmatch(r"\..*\.(\d+)\.writing(\..*)?", name, flags=re.DOTALL)
+        if found and not _is_alive(int(found[1])):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
 
 
 def write_bytes(path: PathName, content: bytes, *, advice: str = ADVICE) -> None:

@@ -107,6 +107,15 @@ def test_damaged_checkpoint(molecules, tmp_path):
         training.train(config(tmp_path, molecules, "run.max_epochs=2"))
 
 
+def test_a_run_goes_on_from_another_folder(molecules, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    training.train(config(tmp_path, molecules.name, "run.max_epochs=1"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    training.train(config(tmp_path, f"../{molecules.name}", "run.max_epochs=2"))
+    assert len(rows(tmp_path / "run")) == 2
+
+
 def test_one_run_per_folder(molecules, tmp_path):
     with locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another running process"):
         training.train(config(tmp_path, molecules))

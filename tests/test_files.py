@@ -1,0 +1,83 @@
+"""Files that are written, their locks and their names."""
+
+import subprocess
+import sys
+
+import pytest
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import locked_file, write_json, write_text
+from asecalc_mlip.plots.style import LONGEST, figure_bytes, new_figure, plain
+from tests.commands import asecalc
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another meaning of signal 0")
+def test_what_a_killed_process_had_begun_is_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".old.{dead.pid}.writing.png").touch()
+    (tmp_path / ".other.1.writing.png").touch()
+    write_json(tmp_path / "new.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1.writing.png", "new.json"]
+
+
+def test_one_process_for_a_file_that_grows(tmp_path):
+    path = tmp_path / "labels.xyz"
+    with locked_file(path):
+        with pytest.raises(InputError, match=r"labels\.xyz is in use by another running process"), locked_file(path):
+            pass
+    with locked_file(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_that_is_none_can_be_written(tmp_path):
+    write_text(tmp_path / "a.txt", "a\udcffb")
+    assert (tmp_path / "a.txt").read_text() == "a\\udcffb"
+
+
+@pytest.mark.parametrize("title", ["a$x$", "$", r"$\frac{", "a" * 5000])
+def test_a_name_is_no_formula(title):
+    assert figure_bytes(new_figure(3, 2, title), dpi=30)[:4] == b"\x89PNG"
+    assert len(plain("a" * 5000)) == LONGEST
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "b" * 5000])
+@pytest.mark.parametrize("command", [["info"], ["rdf"], ["nvt", "aspirin.pt"], ["evaluate", "aspirin.pt"]])
+def test_names_that_are_too_long(command, name):
+    result = asecalc(*command, name)
+    line = result.stderr.splitlines()[-1]  # before it may stand that no kernels are built
+    assert result.exit_code == 2 and "in fewer letters" in line and len(line) < 300
+
+
+@pytest.mark.parametrize("command", ["info", "nvt"])
+def test_names_that_are_no_text(command):
+    result = asecalc(command, "a\udcff.pt")
+    assert result.exit_code == 2 and result.stderr.startswith(r"Error: 'a\udcff.pt' is not UTF-8 text")
+
+
+def test_a_folder_as_output(tmp_path):
+    for command in (["eam", "label", "x.xyz", "x.pt"], ["eam", "export", "x.pt"], ["core", "aspirin.pt"]):
+        result = asecalc(*command, "-o", tmp_path)
+        assert result.exit_code == 2 and "is a folder; name a file in it" in result.stderr
+
+
+def test_an_interruption_is_told(monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asecalc_mlip.checkpoint.describe", interrupt)
+    result = asecalc("info", "aspirin.pt")
+    assert result.exit_code == 130 and result.stderr.startswith("Interrupted.") and "Aborted" not in result.stderr
+
+
+def test_a_shipped_model_need_not_be_fetched():
+    result = asecalc("zoo", "get", "aspirin.pt")
+    assert result.exit_code == 2 and "aspirin.pt is shipped with this package" in result.stderr
+
+
+def test_values_that_are_none():
+    pytest.importorskip("schnetpack")
+    for value in ("", "~"):
+        result = asecalc("train", f"data.test={value}")
+        assert result.exit_code == 2 and "has no value; to leave data.test unset, write null" in result.stderr
