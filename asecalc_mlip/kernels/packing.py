@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from asecalc_mlip.kernels import library
 from asecalc_mlip.kernels.library import SUFFIX, Graph
 
-__all__ = ["LANES", "NativeKernel", "Packed", "Packer", "by_registers", "readout_fields", "with_bias"]
+__all__ = ["LANES", "NativeKernel", "Packed", "Packer", "by_registers", "panels", "readout_fields", "with_bias"]
 
 # Numbers of a dtype in the 64 bytes that the kernels treat at once.
 LANES = {torch.float32: 16, torch.float64: 8}
@@ -111,6 +111,11 @@ def with_bias(name: str, layer: nn.Module, rows: int | None = None) -> dict[str,
     """Fields of the first `rows` outputs of a dense layer: as (in, out), its transpose (t) and its bias (b)."""
     assert isinstance(layer, nn.Linear)
     return {name: layer.weight[:rows].t(), f"{name}t": layer.weight[:rows], f"{name}b": layer.bias[:rows]}
+
+
+def panels(weights: Tensor, lanes: int) -> Tensor:
+    """Weights (in, out) as panels.h reads them: two registers of columns after two, the rows of each one after another."""
+    return torch.cat([panel.flatten() for panel in weights.split(2 * lanes, dim=1)])
 
 
 def readout_fields(readout: nn.Sequential) -> dict[str, Any]:

@@ -1,22 +1,29 @@
-// A trained TensorNet on the CPU in one call: energies of all atoms and the gradient along every edge.
+// A trained TensorNet on the CPU: energies of all atoms and the gradient along every edge, in the steps of
+// asecalc_layers.h.
 //
-// Filters see nothing but the distance, so they are read from tables of values, slopes and curvatures, whose quintic
-// Hermite polynomials between nodes give the forces too. What a pass needs of an edge is made where it is used; an edge
-// keeps one number, its slope. Directions enter once, in the embedding. As in painn.cpp the edges that end in atom a are
-// the edges of row a turned round, so every sum is owned by one atom.
+// Filters see nothing but the distance, so they are read from tables (spline.h). What a pass needs of an edge is made
+// where it is used; an edge keeps one number, its slope. Directions enter once, in the embedding. As in painn.cpp the
+// edges that end in atom a are the edges of row a turned round, so every sum is owned by one atom.
 //
-// Names as in models/tensornet.py. A 3 × 3 matrix is nine numbers, one of I, three of A, five of S (xx, yy, xy, xz, yz),
-// and each part lies in an array of its own: (N, F), (N, 3, F), (N, 5, F). Gradients are matrices too, G = ∂E/∂X, kept
-// in the same way, so that a change of X changes E by ⟨G, ΔX⟩ = Σ G_xy ΔX_xy.
-#include "lanes.h"
+// TILE atoms go through a step together. Their edges are taken register by register of the channels, so that a sum stays
+// in registers, and the part of the table for these channels in the first caches.
+//
+// Names as in models/tensornet.py. With few atoms all that the way back needs is kept; with many, to save memory, X_0, M
+// and little else, from which the rest is made once more (Keep).
+#include "asecalc_layers.h"
+#include "spline.h"
+#include "tensors.h"
+
+#include <algorithm>
 
 namespace {
 
-constexpr index_t TILE = 16;  // atoms that pass through the atom-wise networks together
+constexpr index_t TILE = 16, GROUP = 4;
+constexpr index_t ROOMY = index_t(1) << 28;  // numbers up to which all is kept: 1 GB in float32
 
 template <typename T>
-struct Block {  // weights as (in, out); those with a trailing t are the transposes, for the backward pass
-  const T* table;                                // (nodes, 3, 3 F): derivatives times powers of the step
+struct Block {  // weights in panels, (in, out); those with a trailing t are the transposes, for the backward pass
+  const T* table;                                // (F / L, rows, 3, L)
   const T *y0, *y0t, *y1, *y1t, *y2, *y2t;       // mixes of X for the messages
   const T *d0, *d0t, *d1, *d1t, *d2, *d2t;       // mixes of the product
 };
@@ -24,7 +31,7 @@ struct Block {  // weights as (in, out); those with a trailing t are the transpo
 template <typename T>
 struct Network {  // the other side is TensorNetWeights in models/tensornet.py
   index_t features, blocks, nodes, own, symmetric;
-  double cutoff;
+  double cutoff, bend;
   const T *table, *of_neighbor, *of_center;      // as that of a block; (elements, F) twice
   const T *s0, *s0t, *s0b, *s1, *s1t, *s1b;      // scales, the norm before them taken in
   const T *m0, *m0t, *m1, *m1t, *m2, *m2t;       // mixes of the embedding
@@ -35,159 +42,109 @@ struct Network {  // the other side is TensorNetWeights in models/tensornet.py
   const Block<T>* block;
 };
 
-// --- matrices -------------------------------------------------------------------------------------------------------
+// --- memory ---------------------------------------------------------------------------------------------------------
 
 template <typename T>
-struct Tensor {
-  T *i, *a, *s;
-  Tensor() = default;
-  Tensor(T* base, index_t count) : i(base), a(base ? base + count : base), s(base ? base + 4 * count : base) {}
-  Tensor at(index_t atom, index_t F) const {
-    Tensor t;
-    t.i = i + atom * F, t.a = a + 3 * atom * F, t.s = s + 5 * atom * F;
-    return t;
-  }
+struct State {  // of one block: its X, Y and M, in whose place the gradient by M comes, and D
+  T *x, *y, *m, *d;
 };
 
+// What a tile of the embedding makes on its way to X: (n, 9 F) twice, (n, F), (n, 2 F), (n, 3 F), (n)
 template <typename T>
-INLINE void load9(const Tensor<T>& t, index_t F, index_t f, Vec<T> n[9]) {
-  n[0] = load(t.i + f);
-  for (int k = 0; k < 3; ++k) n[1 + k] = load(t.a + k * F + f);
-  for (int k = 0; k < 5; ++k) n[4 + k] = load(t.s + k * F + f);
-}
-
-template <typename T>
-INLINE void store9(const Tensor<T>& t, index_t F, index_t f, const Vec<T> n[9]) {
-  store(t.i + f, n[0]);
-  for (int k = 0; k < 3; ++k) store(t.a + k * F + f, n[1 + k]);
-  for (int k = 0; k < 5; ++k) store(t.s + k * F + f, n[4 + k]);
-}
-
-template <typename T>
-INLINE void to_matrix(const Vec<T> n[9], Vec<T> m[9]) {
-  m[0] = n[0] + n[4], m[1] = n[6] - n[3], m[2] = n[7] + n[2];
-  m[3] = n[6] + n[3], m[4] = n[0] + n[5], m[5] = n[8] - n[1];
-  m[6] = n[7] - n[2], m[7] = n[8] + n[1], m[8] = n[0] - n[4] - n[5];
-}
-
-template <typename T>
-INLINE void from_matrix(const Vec<T> m[9], Vec<T> n[9]) {
-  const T half = T(0.5);
-  n[0] = (m[0] + m[4] + m[8]) * T(1.0 / 3.0);
-  n[1] = half * (m[7] - m[5]), n[2] = half * (m[2] - m[6]), n[3] = half * (m[3] - m[1]);
-  n[4] = m[0] - n[0], n[5] = m[4] - n[0];
-  n[6] = half * (m[1] + m[3]), n[7] = half * (m[2] + m[6]), n[8] = half * (m[5] + m[7]);
-}
-
-// c += a b, with either of them turned over
-template <typename T, bool TA, bool TB>
-INLINE void multiply(const Vec<T> a[9], const Vec<T> b[9], Vec<T> c[9]) {
-  for (int x = 0; x < 3; ++x)
-    for (int y = 0; y < 3; ++y)
-      for (int k = 0; k < 3; ++k) c[3 * x + y] += a[TA ? 3 * k + x : 3 * x + k] * b[TB ? 3 * y + k : 3 * k + y];
-}
-
-template <typename T> INLINE Vec<T> inner_i(const Vec<T> a[9], const Vec<T> b[9]) { return T(3) * a[0] * b[0]; }
-template <typename T> INLINE Vec<T> inner_a(const Vec<T> a[9], const Vec<T> b[9]) {
-  return T(2) * (a[1] * b[1] + a[2] * b[2] + a[3] * b[3]);
-}
-template <typename T> INLINE Vec<T> inner_s(const Vec<T> a[9], const Vec<T> b[9]) {
-  return a[4] * b[4] + a[5] * b[5] + (a[4] + a[5]) * (b[4] + b[5]) + T(2) * (a[6] * b[6] + a[7] * b[7] + a[8] * b[8]);
-}
-template <typename T> INLINE Vec<T> inner(const Vec<T> a[9], const Vec<T> b[9]) {
-  return inner_i<T>(a, b) + inner_a<T>(a, b) + inner_s<T>(a, b);
-}
-
-// The channels of each part of n atoms, mixed
-template <typename T>
-INLINE void mix(index_t n, index_t F, const Tensor<T>& in, const T* w0, const T* w1, const T* w2, const Tensor<T>& out,
-                bool add = false) {
-  product(n, F, F, in.i, F, w0, F, out.i, F, nullptr, add);
-  product(3 * n, F, F, in.a, F, w1, F, out.a, F, nullptr, add);
-  product(5 * n, F, F, in.s, F, w2, F, out.s, F, nullptr, add);
-}
-
-// --- what the passes share ------------------------------------------------------------------------------------------
-
-template <typename T>
-struct State {  // what the backward pass needs of one block
-  Tensor<T> x, y, m, d;
-  T* sums;  // (N, 3, F), of filters, for own-feature messages
+struct Embedding {
+  T *u, *v, *normed, *h1, *h2, *inverse;
+  INLINE Embedding at(index_t i, index_t F) const {
+    return {u + 9 * i * F, v + 9 * i * F, normed + i * F, h1 + 2 * i * F, h2 + 3 * i * F, inverse + i};
+  }
 };
 
 template <typename T>
 struct Work {
-  index_t atoms, edges;
-  const index_t *rows, *neighbors, *numbers;
-  const double* vectors;
-  Tensor<T> u, v, gx, gy, gm;
-  T *normed, *h1, *h2, *inverse, *gd;  // (N, F), (N, 2 F), (N, 3 F), (N), (E)
-  double *energies, *gradient;         // (N), (E, 3)
-};
-
-constexpr int TERMS = 6;  // numbers that a table holds at the two ends of an interval
-
-// A place in the tables: where the interval begins, and the weights of its numbers for the value and its derivative
-template <typename T>
-struct Place {
-  index_t start;
-  T value[TERMS], slope[TERMS], u[3];
-  double distance;
+  Graph graph;
+  bool keep;  // all that the way back needs
+  std::vector<State<T>> blocks;
+  Embedding<T> embedding;
+  T *g, *gy, *slopes;           // gradient by X, (N, 9 F); by Y, where kept; by the length of edges, (E)
+  double *energies, *gradient;  // (N), (E, 3)
 };
 
 template <typename T>
-INLINE void hermite(double t, double step, T* weights, T* slopes) {
-  double value[TERMS], slope[TERMS];
-  const double c = t * t * t;
-  value[0] = 1 + c * (-10 + t * (15 - 6 * t)), value[3] = c * (10 - t * (15 - 6 * t));
-  value[1] = t + c * (-6 + t * (8 - 3 * t)), value[4] = c * (-4 + t * (7 - 3 * t));
-  value[2] = 0.5 * t * t + c * (-1.5 + t * (1.5 - 0.5 * t)), value[5] = c * (0.5 - t * (1 - 0.5 * t));
-  const double q = t * t;
-  slope[0] = q * (-30 + t * (60 - 30 * t)) / step, slope[3] = -slope[0];
-  slope[1] = (1 + q * (-18 + t * (32 - 15 * t))) / step, slope[4] = q * (-12 + t * (28 - 15 * t)) / step;
-  slope[2] = (t + q * (-4.5 + t * (6 - 2.5 * t))) / step, slope[5] = q * (1.5 - t * (4 - 2.5 * t)) / step;
-  for (int k = 0; k < TERMS; ++k) weights[k] = T(value[k]), slopes[k] = T(slope[k]);
+Embedding<T> take_embedding(Arena<T>& arena, index_t n, index_t F) {
+  Embedding<T> e;
+  e.u = arena.take(9 * n * F), e.v = arena.take(9 * n * F), e.normed = arena.take(n * F);
+  e.h1 = arena.take(2 * n * F), e.h2 = arena.take(3 * n * F), e.inverse = arena.take(n);
+  return e;
 }
 
+// Y and M are exchanged, so they have rows for ghosts
 template <typename T>
-INLINE Place<T> place_of(const Network<T>& net, const double* v) {
-  Place<T> p;
-  const double step = net.cutoff / double(net.nodes - 1);
-  p.distance = std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
-  const double place = p.distance / step;
-  const index_t node = place < double(net.nodes - 2) ? index_t(place) : net.nodes - 2;
-  p.start = node * (TERMS / 2) * 3 * net.features;
-  if (place < double(net.nodes - 1)) hermite(place - double(node), step, p.value, p.slope);
-  else for (int k = 0; k < TERMS; ++k) p.value[k] = p.slope[k] = T(0);
-  for (int a = 0; a < 3; ++a) p.u[a] = T(v[a] / p.distance);
-  return p;
-}
-
-template <typename T>
-INLINE void find_places(const Network<T>& net, const Work<T>& w, index_t i, std::vector<Place<T>>& places) {
-  places.resize(w.rows[i + 1] - w.rows[i]);
-  for (index_t e = w.rows[i]; e < w.rows[i + 1]; ++e) places[e - w.rows[i]] = place_of(net, w.vectors + 3 * e);
-}
-
-// Filters of the three parts, and their slopes
-template <typename T>
-INLINE void filters(const T* row, index_t F, const T* c, Vec<T> w[3]) {
-  for (int k = 0; k < 3; ++k, row += F) {
-    w[k] = c[0] * load(row);
-    for (int n = 1; n < TERMS; ++n) w[k] += c[n] * load(row + 3 * n * F);
+void lay_out(const Network<T>& net, const Graph& graph, bool keep, Arena<T>& arena, Work<T>& w) {
+  const index_t F = net.features, own = 9 * graph.atoms * F, all = 9 * (graph.atoms + graph.ghosts) * F;
+  w.graph = graph, w.keep = keep;
+  w.blocks.resize(net.blocks);
+  w.slopes = arena.take(graph.edges);
+  w.g = arena.take(own);
+  w.gy = keep ? arena.take(own) : nullptr;
+  if (keep) w.embedding = take_embedding(arena, graph.atoms, F);
+  T* y = keep ? nullptr : arena.take(all);
+  for (State<T>& s : w.blocks) {
+    // The last X makes room for the gradient by what comes after it.
+    s.x = keep || &s != &w.blocks.back() ? arena.take(own) : w.g;
+    s.y = keep ? arena.take(all) : y;
+    s.m = arena.take(all);
+    s.d = keep ? arena.take(own) : nullptr;
   }
 }
+
 template <typename T>
-INLINE void filters_and_slopes(const T* row, index_t F, const Place<T>& p, Vec<T> w[3], Vec<T> s[3]) {
-  for (int k = 0; k < 3; ++k, row += F) {
-    const Vec<T> first = load(row);
-    w[k] = p.value[0] * first, s[k] = p.slope[0] * first;
-    for (int n = 1; n < TERMS; ++n) {
-      const Vec<T> number = load(row + 3 * n * F);
-      w[k] += p.value[n] * number, s[k] += p.slope[n] * number;
+index_t lay_out(const Network<T>& net, const Graph& graph, T* buffer, Work<T>& w) {
+  Arena<T> count{nullptr}, arena{buffer};
+  lay_out(net, graph, true, count, w);
+  lay_out(net, graph, count.used <= ROOMY, arena, w);
+  return arena.used;
+}
+
+// What a thread needs for the tile at hand
+template <typename T>
+struct Scratch {
+  std::vector<T> space;
+  T *x, *y, *m, *d, *p, *q, *rest;  // (TILE, 9 F) each, the last (TILE, 14 F)
+  Embedding<T> embedding;
+  std::vector<Place<T>> places;
+  std::vector<T> sums, lines;  // (places, 4 L), (places, 5)
+  index_t begin[TILE + 1];     // places of atom j are begin[j] … begin[j + 1] − 1
+
+  explicit Scratch(index_t F) {
+    Arena<T> count{nullptr};
+    lay_out(count, F);
+    space.resize(count.used + 16);
+    // On a cache line, as vectors are.
+    const auto address = reinterpret_cast<std::uintptr_t>(space.data());
+    Arena<T> arena{reinterpret_cast<T*>((address + 63) / 64 * 64)};
+    lay_out(arena, F);
+  }
+  void lay_out(Arena<T>& arena, index_t F) {
+    for (T** part : {&x, &y, &m, &d, &p, &q}) *part = arena.take(9 * TILE * F);
+    rest = arena.take(14 * TILE * F);
+    embedding = take_embedding(arena, TILE, F);
+  }
+  void place(const Network<T>& net, const Graph& graph, index_t i, index_t n) {
+    const Spline spline{net.cutoff, net.bend, net.nodes};
+    places.clear();
+    begin[0] = 0;
+    for (index_t j = 0; j < n; ++j) {
+      find_places(spline, graph.vectors, graph.neighbors, graph.rows[i + j], graph.rows[i + j + 1], places);
+      begin[j + 1] = index_t(places.size());
     }
   }
+};
+
+template <typename T>
+INLINE index_t table_size(const Network<T>& net) {
+  return (net.nodes + TERMS - 2) * 3 * Lanes<T>::count;
 }
+
+// --- norms and activations ------------------------------------------------------------------------------------------
 
 // x̂ = (x − mean)/σ of a row, in place; returns 1/σ
 template <typename T>
@@ -230,236 +187,194 @@ INLINE void activate_back(const T* h, T* g, index_t count) {
 
 // --- embedding ------------------------------------------------------------------------------------------------------
 
-// The five numbers of ûûᵀ − 1/3
+// U of a tile from its edges
 template <typename T>
-INLINE void traceless(const T u[3], T s[5]) {
-  s[0] = u[0] * u[0] - T(1.0 / 3.0), s[1] = u[1] * u[1] - T(1.0 / 3.0);
-  s[2] = u[0] * u[1], s[3] = u[0] * u[2], s[4] = u[1] * u[2];
-}
-
-template <typename T>
-INLINE void embed_edges(const Network<T>& net, const Work<T>& w, index_t i) {
+INLINE void embed_edges(const Network<T>& net, const Graph& graph, Scratch<T>& s, index_t i, index_t n, T* u) {
   constexpr index_t L = Lanes<T>::count;
   const index_t F = net.features;
-  const Tensor<T> u = w.u.at(i, F);
-  const T* own = net.of_center + w.numbers[i] * F;
-  Vec<T> zero[9] = {};
-  for (index_t f = 0; f < F; f += L) store9(u, F, f, zero);
-  for (index_t e = w.rows[i]; e < w.rows[i + 1]; ++e) {
-    const Place<T> p = place_of(net, w.vectors + 3 * e);
-    const T *row = net.table + p.start, *other = net.of_neighbor + w.numbers[w.neighbors[e]] * F;
-    T s[5];
-    traceless(p.u, s);
-    for (index_t f = 0; f < F; f += L) {
-      Vec<T> t[3], n[9];
-      filters(row + f, F, p.value, t);
-      const Vec<T> z = load(other + f) + load(own + f);
-      load9(u, F, f, n);
-      n[0] += t[0] * z;
-      const Vec<T> skew = t[1] * z, rest = t[2] * z;
-      for (int k = 0; k < 3; ++k) n[1 + k] -= skew * p.u[k];  // directions point to the atom
-      for (int k = 0; k < 5; ++k) n[4 + k] += rest * s[k];
-      store9(u, F, f, n);
-    }
+  s.lines.resize(5 * s.places.size());
+  for (index_t e = 0; e < s.begin[n]; ++e) {  // the five numbers of ûûᵀ − 1/3
+    const T *v = s.places[e].u, third = T(1.0 / 3.0);
+    const T line[5] = {v[0] * v[0] - third, v[1] * v[1] - third, v[0] * v[1], v[0] * v[2], v[1] * v[2]};
+    std::copy(line, line + 5, s.lines.data() + 5 * e);
   }
-}
-
-template <typename T>
-INLINE void embed(const Network<T>& net, const Work<T>& w, const Tensor<T>& x, index_t first, index_t last) {
-  constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features;
-  std::vector<T> activated(TILE * 2 * F);
-  for (index_t i = first; i < last; i += TILE) {
-    const index_t n = i + TILE < last ? TILE : last - i;
-    for (index_t j = i; j < i + n; ++j) {
-      embed_edges(net, w, j);
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> u[9];
-        load9(w.u.at(j, F), F, f, u);
-        store(w.normed + j * F + f, inner<T>(u, u));
-      }
-      w.inverse[j] = normalise(w.normed + j * F, F);
-    }
-    product(n, 2 * F, F, w.normed + i * F, F, net.s0, 2 * F, w.h1 + 2 * i * F, 2 * F, net.s0b);
-    activate(w.h1 + 2 * i * F, activated.data(), 2 * n * F);
-    product(n, 3 * F, 2 * F, activated.data(), 2 * F, net.s1, 3 * F, w.h2 + 3 * i * F, 3 * F, net.s1b);
-    mix(n, F, w.u.at(i, F), net.m0, net.m1, net.m2, w.v.at(i, F));
-    for (index_t j = i; j < i + n; ++j) {
-      const T* h = w.h2 + 3 * j * F;
-      for (index_t f = 0; f < F; f += L) {
-        const Vec<T> q[3] = {silu<T>(load(h + f)), silu<T>(load(h + F + f)), silu<T>(load(h + 2 * F + f))};
-        Vec<T> v[9];
-        load9(w.v.at(j, F), F, f, v);
-        for (int k = 0; k < 9; ++k) v[k] *= q[k == 0 ? 0 : k < 4 ? 1 : 2];
-        store9(x.at(j, F), F, f, v);
-      }
-    }
-  }
-}
-
-// gradient of the edges of an atom from that of its U
-template <typename T>
-INLINE void embed_edges_back(const Network<T>& net, const Work<T>& w, index_t i, const Tensor<T>& g) {
-  constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features;
-  const T* own = net.of_center + w.numbers[i] * F;
-  for (index_t e = w.rows[i]; e < w.rows[i + 1]; ++e) {
-    const Place<T> p = place_of(net, w.vectors + 3 * e);
-    const T *row = net.table + p.start, *other = net.of_neighbor + w.numbers[w.neighbors[e]] * F;
-    const T u[3] = {-p.u[0], -p.u[1], -p.u[2]};
-    Vec<T> slope = {}, turn[3] = {};
-    for (index_t f = 0; f < F; f += L) {
-      Vec<T> t[3], s[3], n[9];
-      filters_and_slopes(row + f, F, p, t, s);
-      load9(g, F, f, n);
-      const Vec<T> z = load(other + f) + load(own + f);
-      const Vec<T> su[3] = {n[4] * u[0] + n[6] * u[1] + n[7] * u[2], n[6] * u[0] + n[5] * u[1] + n[8] * u[2],
-                            n[7] * u[0] + n[8] * u[1] - (n[4] + n[5]) * u[2]};
-      const Vec<T> au = n[1] * u[0] + n[2] * u[1] + n[3] * u[2], uu = su[0] * u[0] + su[1] * u[1] + su[2] * u[2];
-      slope += z * (T(3) * s[0] * n[0] + T(2) * s[1] * au + s[2] * uu);
-      const Vec<T> skew = t[1] * z, rest = t[2] * z;
-      for (int a = 0; a < 3; ++a) turn[a] += skew * n[1 + a] + rest * su[a];
-    }
-    const double gd = double(w.gd[e]) + double(sum<T>(slope));
-    double gu[3], along = 0;
-    for (int a = 0; a < 3; ++a) gu[a] = 2.0 * double(sum<T>(turn[a])), along += gu[a] * double(p.u[a]);
-    for (int a = 0; a < 3; ++a)
-      w.gradient[3 * e + a] = gd * double(p.u[a]) - (gu[a] - along * double(p.u[a])) / p.distance;
-  }
-}
-
-template <typename T>
-INLINE void embed_back(const Network<T>& net, const Work<T>& w, index_t first, index_t last) {
-  constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features;
-  std::vector<T> gq(TILE * 3 * F), gh(TILE * 2 * F), gn(TILE * F), mixed(TILE * 9 * F), gu(TILE * 9 * F);
-  const Tensor<T> gv(mixed.data(), TILE * F), g(gu.data(), TILE * F);
-  for (index_t i = first; i < last; i += TILE) {
-    const index_t n = i + TILE < last ? TILE : last - i;
+  for (index_t c = 0; c < F / L; ++c) {
+    const T* table = net.table + c * table_size(net);
     for (index_t j = 0; j < n; ++j) {
-      const T* h = w.h2 + 3 * (i + j) * F;
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> v[9], x[9];
-        load9(w.v.at(i + j, F), F, f, v);
-        load9(w.gx.at(i + j, F), F, f, x);
-        const Vec<T> by[3] = {inner_i<T>(v, x), inner_a<T>(v, x), inner_s<T>(v, x)};
-        for (int k = 0; k < 3; ++k) store(gq.data() + (3 * j + k) * F + f, by[k] * silu_slope<T>(load(h + k * F + f)));
-        for (int k = 0; k < 9; ++k) x[k] *= silu<T>(load(h + (k == 0 ? 0 : k < 4 ? F : 2 * F) + f));
-        store9(gv.at(j, F), F, f, x);
+      const Vec<T> own = load(net.of_center + graph.numbers[i + j] * F + c * L);
+      Vec<T> total[9] = {};
+      for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+        const Place<T>& p = s.places[e];
+        const T* line = s.lines.data() + 5 * e;
+        Vec<T> t[3];
+        spline_values(table + p.row * 3 * L, p.value, t);
+        const Vec<T> z = load(net.of_neighbor + graph.numbers[p.neighbor] * F + c * L) + own;
+        const Vec<T> skew = t[1] * z, rest = t[2] * z;
+        total[0] += t[0] * z;
+        for (int k = 0; k < 3; ++k) total[1 + k] -= skew * p.u[k];  // directions point to the atom
+        for (int k = 0; k < 5; ++k) total[4 + k] += rest * line[k];
       }
+      store9(u + (9 * j) * F + 9 * c * L, total);
     }
-    product(n, 2 * F, 3 * F, gq.data(), 3 * F, net.s1t, 2 * F, gh.data(), 2 * F);
-    activate_back(w.h1 + 2 * i * F, gh.data(), 2 * n * F);
-    product(n, F, 2 * F, gh.data(), 2 * F, net.s0t, F, gn.data(), F);
-    mix(n, F, gv, net.m0t, net.m1t, net.m2t, g);
+  }
+}
+
+template <typename T>
+INLINE void embed(const Network<T>& net, const Graph& graph, Scratch<T>& s, index_t i, index_t n,
+                  const Embedding<T>& e, T* x) {
+  constexpr index_t L = Lanes<T>::count;
+  const index_t F = net.features;
+  embed_edges(net, graph, s, i, n, e.u);
+  for (index_t j = 0; j < n; ++j) {
+    for (index_t c = 0; c < F / L; ++c) {
+      Vec<T> u[9], metric_u[9];
+      load9(e.u + 9 * (j * F + c * L), u);
+      metric<T>(u, metric_u);
+      store(e.normed + j * F + c * L, inner<T>(metric_u, u));
+    }
+    e.inverse[j] = normalise(e.normed + j * F, F);
+  }
+  dense(n, F, 2 * F, e.normed, net.s0, e.h1, net.s0b);
+  activate(e.h1, s.rest, 2 * n * F);
+  dense(n, 2 * F, 3 * F, s.rest, net.s1, e.h2, net.s1b);
+  mix(n, F, e.u, net.m0, net.m1, net.m2, e.v);
+  for (index_t j = 0; j < n; ++j)
+    for (index_t c = 0; c < F / L; ++c) {
+      const T* h = e.h2 + 3 * j * F + c * L;
+      const Vec<T> q[3] = {silu<T>(load(h)), silu<T>(load(h + F)), silu<T>(load(h + 2 * F))};
+      Vec<T> v[9];
+      load9(e.v + 9 * (j * F + c * L), v);
+      for (int k = 0; k < 9; ++k) v[k] *= q[part_of(k)];
+      store9(x + 9 * (j * F + c * L), v);
+    }
+}
+
+// Gradient of the edges of a tile from that of its U
+template <typename T>
+INLINE void embed_edges_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t i, index_t n, const T* g) {
+  constexpr index_t L = Lanes<T>::count;
+  const index_t F = net.features;
+  s.sums.assign(4 * L * s.places.size(), T(0));
+  for (index_t c = 0; c < F / L; ++c) {
+    const T* table = net.table + c * table_size(net);
     for (index_t j = 0; j < n; ++j) {
-      normalise_back(gn.data() + j * F, w.normed + (i + j) * F, w.inverse[i + j], F);
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> u[9], d[9];
-        load9(w.u.at(i + j, F), F, f, u);
-        load9(g.at(j, F), F, f, d);
-        const Vec<T> twice = T(2) * load(gn.data() + j * F + f);
-        for (int k = 0; k < 9; ++k) d[k] += twice * u[k];
-        store9(g.at(j, F), F, f, d);
+      const Vec<T> own = load(net.of_center + w.graph.numbers[i + j] * F + c * L);
+      Vec<T> a[9];
+      load9(g + 9 * (j * F + c * L), a);
+      const Vec<T> last = a[4] + a[5];
+      for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+        const Place<T>& p = s.places[e];
+        T* sums = s.sums.data() + 4 * L * e;
+        Vec<T> t[3], d[3];
+        spline_values_and_slopes(table + p.row * 3 * L, p, t, d);
+        const Vec<T> z = load(net.of_neighbor + w.graph.numbers[p.neighbor] * F + c * L) + own;
+        const T x = -p.u[0], y = -p.u[1], r = -p.u[2];
+        const Vec<T> su[3] = {a[4] * x + a[6] * y + a[7] * r, a[6] * x + a[5] * y + a[8] * r,
+                              a[7] * x + a[8] * y - last * r};
+        const Vec<T> au = a[1] * x + a[2] * y + a[3] * r, uu = su[0] * x + su[1] * y + su[2] * r;
+        const Vec<T> skew = t[1] * z, rest = t[2] * z;
+        store(sums, load(sums) + z * (T(3) * d[0] * a[0] + T(2) * d[1] * au + d[2] * uu));
+        for (int k = 0; k < 3; ++k) store(sums + (1 + k) * L, load(sums + (1 + k) * L) + skew * a[1 + k] + rest * su[k]);
       }
-      embed_edges_back(net, w, i + j, g.at(j, F));
     }
   }
-}
-
-// --- blocks ---------------------------------------------------------------------------------------------------------
-
-// X/(‖X‖² + 1)
-template <typename T>
-INLINE void bound(Vec<T> x[9]) {
-  const Vec<T> factor = T(1) / (inner<T>(x, x) + T(1));
-  for (int k = 0; k < 9; ++k) x[k] *= factor;
-}
-
-// Gradient by X from g, that by X/(‖X‖² + 1)
-template <typename T>
-INLINE void bound_back(const Vec<T> x[9], Vec<T> g[9]) {
-  const Vec<T> factor = T(1) / (inner<T>(x, x) + T(1)), along = T(2) * inner<T>(x, g) * factor;
-  for (int k = 0; k < 9; ++k) g[k] = factor * (g[k] - along * x[k]);
-}
-
-template <typename T>
-INLINE void project(const Network<T>& net, const Block<T>& b, const State<T>& s, index_t first, index_t last) {
-  constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features;
-  std::vector<T> buffer(TILE * 9 * F);
-  const Tensor<T> bounded(buffer.data(), TILE * F);
-  for (index_t i = first; i < last; i += TILE) {
-    const index_t n = i + TILE < last ? TILE : last - i;
-    for (index_t j = 0; j < n; ++j)
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> x[9];
-        load9(s.x.at(i + j, F), F, f, x);
-        bound<T>(x);
-        store9(bounded.at(j, F), F, f, x);
-      }
-    mix(n, F, bounded, b.y0, b.y1, b.y2, s.y.at(i, F));
+  for (index_t e = w.graph.rows[i]; e < w.graph.rows[i + n]; ++e)
+    for (int k = 0; k < 3; ++k) w.gradient[3 * e + k] = 0;
+  for (index_t e = 0; e < s.begin[n]; ++e) {
+    const Place<T>& p = s.places[e];
+    const T* sums = s.sums.data() + 4 * L * e;
+    const double slope = double(w.slopes[p.edge]) + double(sum<T>(load(sums)));
+    double turn[3], along = 0;
+    for (int k = 0; k < 3; ++k) turn[k] = 2.0 * double(sum<T>(load(sums + (1 + k) * L))), along += turn[k] * double(p.u[k]);
+    for (int k = 0; k < 3; ++k)
+      w.gradient[3 * p.edge + k] = slope * double(p.u[k]) - (turn[k] - along * double(p.u[k])) * double(p.over);
   }
 }
 
-// gx, that by the bounded X, plus what comes through Y; then through the bound
+// From g, the gradient by X
 template <typename T>
-INLINE void project_back(const Network<T>& net, const Work<T>& w, const Block<T>& b, const State<T>& s, index_t first,
-                         index_t last) {
+INLINE void embed_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t i, index_t n,
+                       const Embedding<T>& e, const T* g) {
   constexpr index_t L = Lanes<T>::count;
   const index_t F = net.features;
-  for (index_t i = first; i < last; i += TILE) {
-    const index_t n = i + TILE < last ? TILE : last - i;
-    mix(n, F, w.gy.at(i, F), b.y0t, b.y1t, b.y2t, w.gx.at(i, F), true);
-    for (index_t j = i; j < i + n; ++j)
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> x[9], g[9];
-        load9(s.x.at(j, F), F, f, x);
-        load9(w.gx.at(j, F), F, f, g);
-        bound_back<T>(x, g);
-        store9(w.gx.at(j, F), F, f, g);
+  T *gq = s.rest, *gh = gq + 3 * TILE * F, *gn = gh + 2 * TILE * F;
+  for (index_t j = 0; j < n; ++j)
+    for (index_t c = 0; c < F / L; ++c) {
+      const T* h = e.h2 + 3 * j * F + c * L;
+      Vec<T> v[9], x[9], j9[9], by[3], q[3];
+      load9(e.v + 9 * (j * F + c * L), v);
+      load9(g + 9 * (j * F + c * L), x);
+      metric<T>(v, j9);
+      inner_parts<T>(j9, x, by);
+      for (int k = 0; k < 3; ++k) {
+        q[k] = silu<T>(load(h + k * F));
+        store(gq + (3 * j + k) * F + c * L, by[k] * silu_slope<T>(load(h + k * F)));
       }
-  }
-}
-
-template <typename T>
-INLINE void gather(const Network<T>& net, const Work<T>& w, const Block<T>& b, const State<T>& s,
-                   std::vector<Place<T>>& places, index_t i) {
-  constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features, edges = w.rows[i + 1] - w.rows[i];
-  const index_t* neighbors = w.neighbors + w.rows[i];
-  find_places(net, w, i, places);
-  for (index_t f = 0; f < F; f += L) {
-    Vec<T> total[9] = {};
-    for (index_t e = 0; e < edges; ++e) {
-      Vec<T> t[3], from[9];
-      filters(b.table + places[e].start + f, F, places[e].value, t);
-      load9(s.y.at(neighbors[e], F), F, f, from);
-      for (int k = 0; k < 9; ++k) total[k] += t[k == 0 ? 0 : k < 4 ? 1 : 2] * from[k];
+      for (int k = 0; k < 9; ++k) x[k] *= q[part_of(k)];
+      store9(s.p + 9 * (j * F + c * L), x);
     }
-    store9(s.m.at(i, F), F, f, total);
-  }
-}
-
-template <typename T>
-INLINE void gather_own(const Network<T>& net, const Work<T>& w, const Block<T>& b, const State<T>& s, index_t i) {
-  constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features;
-  T* sums = s.sums + 3 * i * F;
-  for (index_t f = 0; f < 3 * F; ++f) sums[f] = 0;
-  for (index_t e = w.rows[i]; e < w.rows[i + 1]; ++e) {
-    const Place<T> p = place_of(net, w.vectors + 3 * e);
-    for (index_t f = 0; f < F; f += L) {
-      Vec<T> t[3];
-      filters(b.table + p.start + f, F, p.value, t);
-      for (int k = 0; k < 3; ++k) store(sums + k * F + f, load(sums + k * F + f) + t[k]);
+  dense(n, 3 * F, 2 * F, gq, net.s1t, gh);
+  activate_back(e.h1, gh, 2 * n * F);
+  dense(n, 2 * F, F, gh, net.s0t, gn);
+  mix(n, F, s.p, net.m0t, net.m1t, net.m2t, s.q);
+  for (index_t j = 0; j < n; ++j) {
+    normalise_back(gn + j * F, e.normed + j * F, e.inverse[j], F);
+    for (index_t c = 0; c < F / L; ++c) {
+      Vec<T> u[9], d[9];
+      load9(e.u + 9 * (j * F + c * L), u);
+      load9(s.q + 9 * (j * F + c * L), d);
+      const Vec<T> twice = T(2) * load(gn + j * F + c * L);
+      for (int k = 0; k < 9; ++k) d[k] += twice * u[k];
+      store9(s.q + 9 * (j * F + c * L), d);
     }
   }
-  for (index_t f = 0; f < F; f += L) {
-    Vec<T> n[9];
-    load9(s.y.at(i, F), F, f, n);
-    for (int k = 0; k < 9; ++k) n[k] *= load(sums + (k == 0 ? 0 : k < 4 ? F : 2 * F) + f);
-    store9(s.m.at(i, F), F, f, n);
+  embed_edges_back(net, w, s, i, n, s.q);
+}
+
+// --- blocks, forward ------------------------------------------------------------------------------------------------
+
+// Y of a tile from its X
+template <typename T>
+INLINE void project(const Network<T>& net, const Block<T>& b, Scratch<T>& s, index_t n, const T* x, T* y) {
+  constexpr index_t L = Lanes<T>::count;
+  for (index_t f = 0; f < 9 * n * net.features; f += 9 * L) {
+    Vec<T> bounded[9];
+    load9(x + f, bounded);
+    bound<T>(bounded);
+    store9(s.p + f, bounded);
+  }
+  mix(n, net.features, s.p, b.y0, b.y1, b.y2, y);
+}
+
+// M of a tile from the Y of all; y is that of the tile
+template <typename T>
+INLINE void gather(const Network<T>& net, const Block<T>& b, const Scratch<T>& s, index_t n, const T* all, const T* y,
+                   T* m) {
+  constexpr index_t L = Lanes<T>::count;
+  const index_t F = net.features;
+  for (index_t j0 = 0; j0 < n; j0 += GROUP) for (index_t c = 0; c < F / L; ++c) {
+    const T *table = b.table + c * table_size(net), *senders = all + 9 * c * L;
+    for (index_t j = j0; j < std::min(n, j0 + GROUP); ++j) {
+      Vec<T> total[9] = {};
+      if (net.own) {
+        Vec<T> t[3], sums[3] = {};
+        for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+          spline_values(table + s.places[e].row * 3 * L, s.places[e].value, t);
+          for (int k = 0; k < 3; ++k) sums[k] += t[k];
+        }
+        load9(y + 9 * (j * F + c * L), total);
+        for (int k = 0; k < 9; ++k) total[k] *= sums[part_of(k)];
+      } else {
+        for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+          const Place<T>& p = s.places[e];
+          Vec<T> t[3];
+          spline_values(table + p.row * 3 * L, p.value, t);
+          const T* from = senders + 9 * p.neighbor * F;
+          for (int k = 0; k < 9; ++k) total[k] += t[part_of(k)] * load(from + k * L);
+        }
+      }
+      store9(m + 9 * (j * F + c * L), total);
+    }
   }
 }
 
@@ -475,146 +390,140 @@ INLINE void multiplied(bool symmetric, const Vec<T> y[9], const Vec<T> m[9], Vec
   from_matrix<T>(p, n);
 }
 
+// D of a tile from its Y and M
 template <typename T>
-INLINE void convolve(const Network<T>& net, const Work<T>& w, const Block<T>& b, const State<T>& s,
-                     const Tensor<T>& next, index_t first, index_t last) {
+INLINE void combine(const Network<T>& net, const Block<T>& b, Scratch<T>& s, index_t n, const T* y, const T* m, T* d) {
   constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features;
-  std::vector<T> buffer(TILE * 9 * F);
-  std::vector<Place<T>> places;
-  const Tensor<T> bounded(buffer.data(), TILE * F);
-  for (index_t i = first; i < last; i += TILE) {
-    const index_t n = i + TILE < last ? TILE : last - i;
-    for (index_t j = 0; j < n; ++j) {
-      if (net.own) gather_own(net, w, b, s, i + j);
-      else gather(net, w, b, s, places, i + j);
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> y[9], m[9], p[9];
-        load9(s.y.at(i + j, F), F, f, y);
-        load9(s.m.at(i + j, F), F, f, m);
-        multiplied<T>(net.symmetric, y, m, p);
-        bound<T>(p);
-        store9(bounded.at(j, F), F, f, p);
-      }
-    }
-    mix(n, F, bounded, b.d0, b.d1, b.d2, s.d.at(i, F));
-    for (index_t j = i; j < i + n; ++j)
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> x[9], d[9], full[9], square[9] = {}, dd[9];
-        load9(s.x.at(j, F), F, f, x);
-        load9(s.d.at(j, F), F, f, d);
-        bound<T>(x);
-        to_matrix<T>(d, full);
-        multiply<T, false, false>(full, full, square);
-        from_matrix<T>(square, dd);
-        for (int k = 0; k < 9; ++k) x[k] += d[k] + dd[k];
-        store9(next.at(j, F), F, f, x);
-      }
+  for (index_t f = 0; f < 9 * n * net.features; f += 9 * L) {
+    Vec<T> a[9], c[9], p[9];
+    load9(y + f, a);
+    load9(m + f, c);
+    multiplied<T>(net.symmetric, a, c, p);
+    bound<T>(p);
+    store9(s.p + f, p);
+  }
+  mix(n, net.features, s.p, b.d0, b.d1, b.d2, d);
+}
+
+// The next X of a tile, which may lie where x is
+template <typename T>
+INLINE void update(const Network<T>& net, index_t n, const T* x, const T* d, T* next) {
+  constexpr index_t L = Lanes<T>::count;
+  for (index_t f = 0; f < 9 * n * net.features; f += 9 * L) {
+    Vec<T> a[9], c[9], full[9], square[9] = {}, cc[9];
+    load9(x + f, a);
+    load9(d + f, c);
+    bound<T>(a);
+    to_matrix<T>(c, full);
+    multiply<T, false, false>(full, full, square);
+    from_matrix<T>(square, cc);
+    for (int k = 0; k < 9; ++k) a[k] += c[k] + cc[k];
+    store9(next + f, a);
   }
 }
 
-// gm, and the part of gy that does not come from neighbours, from gx, which stays: it is also that by the bounded X
+// --- blocks, backward -----------------------------------------------------------------------------------------------
+
+// gm, which may lie where m is, and the part of gy that does not come from neighbours, from g, the gradient by the next
+// X. That stays: it is also that by the bounded X.
 template <typename T>
-INLINE void update_back(const Network<T>& net, const Work<T>& w, const Block<T>& b, const State<T>& s, index_t first,
-                        index_t last) {
+INLINE void update_back(const Network<T>& net, const Block<T>& b, Scratch<T>& s, index_t n, const T* g, const T* y,
+                        const T* m, const T* d, T* gy, T* gm) {
   constexpr index_t L = Lanes<T>::count;
   const index_t F = net.features;
-  std::vector<T> buffer(TILE * 9 * F), other(TILE * 9 * F);
-  const Tensor<T> gd(buffer.data(), TILE * F), gp(other.data(), TILE * F);
-  for (index_t i = first; i < last; i += TILE) {
-    const index_t n = i + TILE < last ? TILE : last - i;
-    for (index_t j = 0; j < n; ++j)
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> g[9], d[9], gm[9], dm[9], found[9];
-        load9(w.gx.at(i + j, F), F, f, g);
-        load9(s.d.at(i + j, F), F, f, d);
-        to_matrix<T>(g, gm);
-        to_matrix<T>(d, dm);
-        for (int k = 0; k < 9; ++k) found[k] = gm[k];
-        multiply<T, false, true>(gm, dm, found);
-        multiply<T, true, false>(dm, gm, found);
-        from_matrix<T>(found, g);
-        store9(gd.at(j, F), F, f, g);
-      }
-    mix(n, F, gd, b.d0t, b.d1t, b.d2t, gp);
-    for (index_t j = 0; j < n; ++j)
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> y[9], m[9], p[9], g[9], gfull[9], yfull[9], mfull[9], gy[9] = {}, gm[9] = {};
-        load9(s.y.at(i + j, F), F, f, y);
-        load9(s.m.at(i + j, F), F, f, m);
-        load9(gp.at(j, F), F, f, g);
-        multiplied<T>(net.symmetric, y, m, p);
-        bound_back<T>(p, g);
-        to_matrix<T>(g, gfull);
-        to_matrix<T>(y, yfull);
-        to_matrix<T>(m, mfull);
-        multiply<T, false, true>(gfull, mfull, gy);
-        multiply<T, true, false>(yfull, gfull, gm);
-        if (net.symmetric) {
-          multiply<T, true, false>(mfull, gfull, gy);
-          multiply<T, false, true>(gfull, yfull, gm);
-        } else {
-          for (int k = 0; k < 9; ++k) gy[k] *= T(2), gm[k] *= T(2);
+  for (index_t f = 0; f < 9 * n * F; f += 9 * L) {
+    Vec<T> a[9], c[9], gfull[9], dfull[9], found[9];
+    load9(g + f, a);
+    load9(d + f, c);
+    to_matrix<T>(a, gfull);
+    to_matrix<T>(c, dfull);
+    for (int k = 0; k < 9; ++k) found[k] = gfull[k];
+    multiply<T, false, true>(gfull, dfull, found);
+    multiply<T, true, false>(dfull, gfull, found);
+    from_matrix<T>(found, a);
+    store9(s.p + f, a);
+  }
+  mix(n, F, s.p, b.d0t, b.d1t, b.d2t, s.q);
+  for (index_t f = 0; f < 9 * n * F; f += 9 * L) {
+    Vec<T> a[9], c[9], p[9], gp[9], gfull[9], yfull[9], mfull[9], by_y[9] = {}, by_m[9] = {};
+    load9(y + f, a);
+    load9(m + f, c);
+    load9(s.q + f, gp);
+    multiplied<T>(net.symmetric, a, c, p);
+    bound_back<T>(p, gp);
+    to_matrix<T>(gp, gfull);
+    to_matrix<T>(a, yfull);
+    to_matrix<T>(c, mfull);
+    multiply<T, false, true>(gfull, mfull, by_y);
+    multiply<T, true, false>(yfull, gfull, by_m);
+    if (net.symmetric) {
+      multiply<T, true, false>(mfull, gfull, by_y);
+      multiply<T, false, true>(gfull, yfull, by_m);
+    } else {
+      for (int k = 0; k < 9; ++k) by_y[k] *= T(2), by_m[k] *= T(2);
+    }
+    from_matrix<T>(by_y, a);
+    from_matrix<T>(by_m, c);
+    store9(gy + f, a);
+    store9(gm + f, c);
+  }
+}
+
+// Adds to gy of a tile what comes from the gm of those that hear it, and to the slopes of its edges
+template <typename T>
+INLINE void gather_back(const Network<T>& net, const Work<T>& w, const Block<T>& b, Scratch<T>& s, index_t n,
+                        const T* all, const T* y, const T* gm, T* gy) {
+  constexpr index_t L = Lanes<T>::count;
+  const index_t F = net.features;
+  s.sums.assign(L * s.places.size(), T(0));
+  for (index_t j0 = 0; j0 < n; j0 += GROUP) for (index_t c = 0; c < F / L; ++c) {
+    const T *table = b.table + c * table_size(net), *hearers = all + 9 * c * L;
+    for (index_t j = j0; j < std::min(n, j0 + GROUP); ++j) {
+      Vec<T> own[9], by[9], total[9];
+      load9(y + 9 * (j * F + c * L), own);
+      metric<T>(own, by);
+      load9(gy + 9 * (j * F + c * L), total);
+      if (net.own) {
+        Vec<T> g[9], parts[3], sums[3] = {};
+        load9(gm + 9 * (j * F + c * L), g);
+        inner_parts<T>(by, g, parts);
+        for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+          Vec<T> t[3], d[3];
+          spline_values_and_slopes(table + s.places[e].row * 3 * L, s.places[e], t, d);
+          T* slope = s.sums.data() + L * e;
+          store(slope, load(slope) + d[0] * parts[0] + d[1] * parts[1] + d[2] * parts[2]);
+          for (int k = 0; k < 3; ++k) sums[k] += t[k];
         }
-        from_matrix<T>(gy, y);
-        from_matrix<T>(gm, m);
-        store9(w.gy.at(i + j, F), F, f, y);
-        store9(w.gm.at(i + j, F), F, f, m);
+        for (int k = 0; k < 9; ++k) total[k] += sums[part_of(k)] * g[k];
+      } else {
+        for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+          const Place<T>& p = s.places[e];
+          Vec<T> t[3], d[3], g[9], parts[3];
+          spline_values_and_slopes(table + p.row * 3 * L, p, t, d);
+          load9(hearers + 9 * p.neighbor * F, g);
+          inner_parts<T>(by, g, parts);
+          for (int k = 0; k < 9; ++k) total[k] += t[part_of(k)] * g[k];
+          T* slope = s.sums.data() + L * e;
+          store(slope, load(slope) + d[0] * parts[0] + d[1] * parts[1] + d[2] * parts[2]);
+        }
       }
+      store9(gy + 9 * (j * F + c * L), total);
+    }
   }
+  for (index_t e = 0; e < s.begin[n]; ++e) w.slopes[s.places[e].edge] += sum<T>(load(s.sums.data() + L * e));
 }
 
-// gy of atom a from gm of those that hear it, and the slopes of its edges
+// g, the gradient by the bounded X, plus what comes through Y; then through the bound
 template <typename T>
-INLINE void gather_back(const Network<T>& net, const Work<T>& w, const Block<T>& b, const State<T>& s,
-                        std::vector<Place<T>>& places, std::vector<T>& slopes, index_t a) {
+INLINE void project_back(const Network<T>& net, const Block<T>& b, index_t n, const T* x, const T* gy, T* g) {
   constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features, first = w.rows[a], edges = w.rows[a + 1] - first;
-  find_places(net, w, a, places);
-  slopes.assign(edges * L, T(0));
-  for (index_t f = 0; f < F; f += L) {
-    Vec<T> own[9], total[9];
-    load9(s.y.at(a, F), F, f, own);
-    load9(w.gy.at(a, F), F, f, total);
-    for (index_t e = 0; e < edges; ++e) {
-      Vec<T> t[3], d[3], g[9];
-      filters_and_slopes(b.table + places[e].start + f, F, places[e], t, d);
-      load9(w.gm.at(w.neighbors[first + e], F), F, f, g);
-      for (int k = 0; k < 9; ++k) total[k] += t[k == 0 ? 0 : k < 4 ? 1 : 2] * g[k];
-      store(slopes.data() + e * L, load(slopes.data() + e * L) + d[0] * inner_i<T>(own, g) +
-                                       d[1] * inner_a<T>(own, g) + d[2] * inner_s<T>(own, g));
-    }
-    store9(w.gy.at(a, F), F, f, total);
-  }
-  for (index_t e = 0; e < edges; ++e) w.gd[first + e] += sum<T>(load(slopes.data() + e * L));
-}
-
-template <typename T>
-INLINE void gather_own_back(const Network<T>& net, const Work<T>& w, const Block<T>& b, const State<T>& s, index_t a) {
-  constexpr index_t L = Lanes<T>::count;
-  const index_t F = net.features;
-  std::vector<T> by(3 * F);
-  const T* sums = s.sums + 3 * a * F;
-  for (index_t f = 0; f < F; f += L) {
-    Vec<T> y[9], g[9], gy[9];
-    load9(s.y.at(a, F), F, f, y);
-    load9(w.gm.at(a, F), F, f, g);
-    load9(w.gy.at(a, F), F, f, gy);
-    store(by.data() + f, inner_i<T>(y, g));
-    store(by.data() + F + f, inner_a<T>(y, g));
-    store(by.data() + 2 * F + f, inner_s<T>(y, g));
-    for (int k = 0; k < 9; ++k) gy[k] += load(sums + (k == 0 ? 0 : k < 4 ? F : 2 * F) + f) * g[k];
-    store9(w.gy.at(a, F), F, f, gy);
-  }
-  for (index_t e = w.rows[a]; e < w.rows[a + 1]; ++e) {
-    const Place<T> p = place_of(net, w.vectors + 3 * e);
-    Vec<T> slope = {};
-    for (index_t f = 0; f < F; f += L) {
-      Vec<T> d[3];
-      filters(b.table + p.start + f, F, p.slope, d);
-      for (int k = 0; k < 3; ++k) slope += d[k] * load(by.data() + k * F + f);
-    }
-    w.gd[e] += sum<T>(slope);
+  mix(n, net.features, gy, b.y0t, b.y1t, b.y2t, g, true);
+  for (index_t f = 0; f < 9 * n * net.features; f += 9 * L) {
+    Vec<T> a[9], c[9];
+    load9(x + f, a);
+    load9(g + f, c);
+    bound_back<T>(a, c);
+    store9(g + f, c);
   }
 }
 
@@ -627,31 +536,30 @@ struct Stack {
   T *h0, *h1, *h2, *buffer;
 
   INLINE void forward(index_t n, index_t F, const T* x) {
-    product(n, F, F, x, F, w0, F, h0, F, b0);
+    dense(n, F, F, x, w0, h0, b0);
     activate(h0, buffer, n * F);
-    product(n, F, F, buffer, F, w1, F, h1, F, b1);
+    dense(n, F, F, buffer, w1, h1, b1);
     activate(h1, buffer, n * F);
-    product(n, F, F, buffer, F, w2, F, h2, F, b2);
+    dense(n, F, F, buffer, w2, h2, b2);
   }
   // The number of atom j, and in h2 its derivative by h2
   INLINE T number(index_t j, index_t F) { return silu_row(h2 + j * F, last, F / Lanes<T>::count); }
   // From the derivative in h2, times factors that are in it already
   INLINE void backward(index_t n, index_t F, T* gx, bool add) {
-    product(n, F, F, h2, F, w2t, F, buffer, F);
+    dense(n, F, F, h2, w2t, buffer);
     activate_back(h1, buffer, n * F);
-    product(n, F, F, buffer, F, w1t, F, h2, F);
+    dense(n, F, F, buffer, w1t, h2);
     activate_back(h0, h2, n * F);
-    product(n, F, F, h2, F, w0t, F, gx, F, nullptr, add);
+    dense(n, F, F, h2, w0t, gx, nullptr, add);
   }
 };
 
-// Energies from the X in gx, and in their place the gradient by them
+// Energies from the X in g, and in their place the gradient by them
 template <typename T>
-INLINE void read_out(const Network<T>& net, const Work<T>& w, index_t first, index_t last) {
+INLINE void read_out(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t i, index_t n, T* g) {
   constexpr index_t L = Lanes<T>::count;
   const index_t F = net.features;
-  std::vector<T> space(TILE * F * 14);
-  T *invariants = space.data(), *gi = invariants + 3 * TILE * F, *h = gi + 3 * TILE * F, *at = h + TILE * F;
+  T *invariants = s.rest, *gi = invariants + 3 * TILE * F, *h = gi + 3 * TILE * F, *at = h + TILE * F;
   const auto next = [&]() { T* piece = at; at += TILE * F; return piece; };
   T* shared = next();
   Stack<T> value{net.v0, net.v0t, net.v0b, net.v1, net.v1t, net.v1b, net.v2, net.v2t, net.v2b, net.v3,
@@ -659,140 +567,206 @@ INLINE void read_out(const Network<T>& net, const Work<T>& w, index_t first, ind
   Stack<T> gate{net.g0, net.g0t, net.g0b, net.g1, net.g1t, net.g1b, net.g2, net.g2t, net.g2b, net.g3,
                 next(), next(), next(), shared};
   T inverse[TILE];
-  for (index_t i = first; i < last; i += TILE) {
-    const index_t n = i + TILE < last ? TILE : last - i;
-    for (index_t j = 0; j < n; ++j) {
-      T* row = invariants + 3 * j * F;
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> x[9];
-        load9(w.gx.at(i + j, F), F, f, x);
-        store(row + f, inner_i<T>(x, x));
-        store(row + F + f, inner_a<T>(x, x));
-        store(row + 2 * F + f, inner_s<T>(x, x));
-      }
-      inverse[j] = normalise(row, 3 * F);
+  for (index_t j = 0; j < n; ++j) {
+    for (index_t c = 0; c < F / L; ++c) {
+      Vec<T> x[9], j9[9], by[3];
+      load9(g + 9 * (j * F + c * L), x);
+      metric<T>(x, j9);
+      inner_parts<T>(j9, x, by);
+      for (int k = 0; k < 3; ++k) store(invariants + (3 * j + k) * F + c * L, by[k]);
     }
-    product(n, F, 3 * F, invariants, 3 * F, net.h, F, h, F, net.hb);
-    value.forward(n, F, h);
-    gate.forward(n, F, h);
-    for (index_t j = 0; j < n; ++j) {
-      const T a = value.number(j, F) + T(net.v3b), raw = gate.number(j, F) + T(net.g3b);
-      const T open = T(1) / (T(1) + std::exp(-raw)), slope = a * open * (T(1) - open);
-      w.energies[i + j] = double(a) * double(open);
-      for (index_t f = j * F; f < (j + 1) * F; f += L) {
-        store(value.h2 + f, load(value.h2 + f) * open);
-        store(gate.h2 + f, load(gate.h2 + f) * slope);
-      }
+    inverse[j] = normalise(invariants + 3 * j * F, 3 * F);
+  }
+  dense(n, 3 * F, F, invariants, net.h, h, net.hb);
+  value.forward(n, F, h);
+  gate.forward(n, F, h);
+  for (index_t j = 0; j < n; ++j) {
+    const T a = value.number(j, F) + T(net.v3b), raw = gate.number(j, F) + T(net.g3b);
+    const T open = T(1) / (T(1) + std::exp(-raw)), slope = a * open * (T(1) - open);
+    w.energies[i + j] = double(a) * double(open);
+    for (index_t f = j * F; f < (j + 1) * F; f += L) {
+      store(value.h2 + f, load(value.h2 + f) * open);
+      store(gate.h2 + f, load(gate.h2 + f) * slope);
     }
-    if (!w.gradient) continue;
-    value.backward(n, F, h, false);
-    gate.backward(n, F, h, true);
-    product(n, 3 * F, F, h, F, net.ht, 3 * F, gi, 3 * F);
-    for (index_t j = 0; j < n; ++j) {
-      normalise_back(gi + 3 * j * F, invariants + 3 * j * F, inverse[j], 3 * F);
-      for (index_t f = 0; f < F; f += L) {
-        Vec<T> x[9];
-        load9(w.gx.at(i + j, F), F, f, x);
-        for (int k = 0; k < 9; ++k) x[k] *= T(2) * load(gi + (3 * j + (k == 0 ? 0 : k < 4 ? 1 : 2)) * F + f);
-        store9(w.gx.at(i + j, F), F, f, x);
-      }
+  }
+  if (!w.gradient) return;
+  value.backward(n, F, h, false);
+  gate.backward(n, F, h, true);
+  dense(n, F, 3 * F, h, net.ht, gi);
+  for (index_t j = 0; j < n; ++j) {
+    normalise_back(gi + 3 * j * F, invariants + 3 * j * F, inverse[j], 3 * F);
+    for (index_t c = 0; c < F / L; ++c) {
+      Vec<T> x[9];
+      load9(g + 9 * (j * F + c * L), x);
+      for (int k = 0; k < 9; ++k) x[k] *= T(2) * load(gi + (3 * j + part_of(k)) * F + c * L);
+      store9(g + 9 * (j * F + c * L), x);
     }
   }
 }
 
-// --- the whole ------------------------------------------------------------------------------------------------------
+// --- steps ----------------------------------------------------------------------------------------------------------
 
-enum Phase { EMBED, PROJECT, CONVOLVE, READ_OUT, UPDATE_BACK, GATHER_BACK, EMBED_BACK };
+// A part of a step: what all atoms must be through before any goes on
+enum Phase { EMBED, CONVOLVE, PROJECT, READ_OUT, BLOCK_BACK, EMBED_BACK };
 
 template <typename T>
-INLINE void run_phase(const Network<T>& net, const Work<T>& w, const State<T>* states, Phase phase, index_t k,
-                      index_t first, index_t last) {
+INLINE T* row(T* array, index_t i, index_t F) {
+  return array + 9 * i * F;
+}
+
+// X of block k + 1 of a tile, or of the readout, from that of block k
+template <typename T>
+INLINE void convolve(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n, T* m,
+                     T* d, T* next) {
+  const State<T>& state = w.blocks[k];
+  const index_t F = net.features;
+  gather(net, net.block[k], s, n, state.y, row(state.y, i, F), m);
+  combine(net, net.block[k], s, n, row(state.y, i, F), m, d);
+  update(net, n, row(state.x, i, F), d, next);
+}
+
+// Gradient by M of block k, in its place; that by Y is kept, or goes on to X at once
+template <typename T>
+INLINE void block_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n,
+                       const T* y, const T* m, const T* d) {
   const Block<T>& block = net.block[k];
-  const State<T>& s = states[k];
+  const index_t F = net.features;
+  T *g = row(w.g, i, F), *gy = w.keep ? row(w.gy, i, F) : s.m;
+  update_back(net, block, s, n, g, y, m, d, gy, row(w.blocks[k].m, i, F));
+  if (!w.keep) mix(n, F, gy, block.y0t, block.y1t, block.y2t, g, true);
+}
+
+// From gm of block k, of all atoms, to g, the gradient by its X
+template <typename T>
+INLINE void listen_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n,
+                        const T* x) {
+  const index_t F = net.features;
+  const State<T>& state = w.blocks[k];
+  T* gy = w.keep ? row(w.gy, i, F) : s.m;
+  if (!w.keep) std::fill(gy, gy + 9 * n * F, T(0));
+  gather_back(net, w, net.block[k], s, n, state.m, row(state.y, i, F), row(state.m, i, F), gy);
+  project_back(net, net.block[k], n, x, gy, row(w.g, i, F));
+}
+
+template <typename T>
+INLINE void run_tile(const Network<T>& net, const Work<T>& w, Scratch<T>& s, Phase phase, index_t k, index_t i,
+                     index_t n) {
+  const index_t F = net.features;
+  const State<T>& state = w.blocks[k];
+  T *x = row(state.x, i, F), *y = row(state.y, i, F), *m = row(state.m, i, F);
+  T* d = w.keep ? row(state.d, i, F) : s.d;
+  const Embedding<T> e = w.keep ? w.embedding.at(i, F) : s.embedding;
+  if (phase != PROJECT) s.place(net, w.graph, i, n);
   switch (phase) {
     case EMBED:
-      for (index_t e = w.rows[first]; e < w.rows[last]; ++e) w.gd[e] = 0;
-      embed(net, w, s.x, first, last);
+      embed(net, w.graph, s, i, n, e, x);
+      project(net, net.block[0], s, n, x, y);
       break;
-    case PROJECT: project(net, block, s, first, last); break;
-    case CONVOLVE: convolve(net, w, block, s, k + 1 == net.blocks ? w.gx : states[k + 1].x, first, last); break;
-    case READ_OUT: read_out(net, w, first, last); break;
-    case UPDATE_BACK: update_back(net, w, block, s, first, last); break;
-    case GATHER_BACK: {
-      std::vector<Place<T>> places;
-      std::vector<T> slopes;
-      for (index_t i = first; i < last; ++i) {
-        if (net.own) gather_own_back(net, w, block, s, i);
-        else gather_back(net, w, block, s, places, slopes, i);
-      }
-      project_back(net, w, block, s, first, last);
+    case CONVOLVE: {
+      const State<T>& next = w.blocks[k + 1];
+      convolve(net, w, s, k, i, n, m, d, row(next.x, i, F));
+      if (w.keep) project(net, net.block[k + 1], s, n, row(next.x, i, F), row(next.y, i, F));
       break;
     }
-    case EMBED_BACK: embed_back(net, w, first, last); break;
+    case PROJECT: project(net, net.block[k], s, n, x, y); break;
+    case READ_OUT:
+      convolve(net, w, s, k, i, n, w.keep ? m : s.x, d, row(w.g, i, F));
+      read_out(net, w, s, i, n, row(w.g, i, F));
+      if (w.gradient) block_back(net, w, s, k, i, n, y, w.keep ? m : s.x, d);
+      break;
+    case BLOCK_BACK: {  // of block k + 1, and to the gm of block k
+      if (w.keep) {
+        listen_back(net, w, s, k + 1, i, n, row(w.blocks[k + 1].x, i, F));
+        block_back(net, w, s, k, i, n, y, m, d);
+        break;
+      }
+      project(net, net.block[k], s, n, x, s.y);
+      combine(net, net.block[k], s, n, s.y, m, d);
+      update(net, n, x, d, s.x);
+      listen_back(net, w, s, k + 1, i, n, s.x);
+      std::copy(s.y, s.y + 9 * n * F, y);
+      block_back(net, w, s, k, i, n, y, m, d);
+      break;
+    }
+    case EMBED_BACK:
+      if (!w.keep) embed(net, w.graph, s, i, n, e, s.x);
+      listen_back(net, w, s, 0, i, n, w.keep ? x : s.x);
+      embed_back(net, w, s, i, n, e, row(w.g, i, F));
+      break;
   }
-}
-
-DISPATCH void phase_of(const Network<float>& net, const Work<float>& w, const State<float>* s, Phase p, index_t k,
-                       index_t first, index_t last) {
-  run_phase<float>(net, w, s, p, k, first, last);
-}
-DISPATCH void phase_of(const Network<double>& net, const Work<double>& w, const State<double>* s, Phase p, index_t k,
-                       index_t first, index_t last) {
-  run_phase<double>(net, w, s, p, k, first, last);
 }
 
 template <typename T>
-void lay_out(Arena<T>& arena, Work<T>& w, std::vector<State<T>>& states, index_t F, index_t N, index_t E, bool own) {
-  const auto tensor = [&]() { return Tensor<T>(arena.take(9 * N * F), N * F); };
-  w.gd = arena.take(E);
-  w.normed = arena.take(N * F);
-  w.h1 = arena.take(2 * N * F);
-  w.h2 = arena.take(3 * N * F);
-  w.inverse = arena.take(N);
-  w.u = tensor(), w.v = tensor(), w.gx = tensor(), w.gy = tensor(), w.gm = tensor();
-  for (State<T>& s : states) {
-    s.x = tensor(), s.y = tensor(), s.m = tensor(), s.d = tensor();
-    s.sums = own ? arena.take(3 * N * F) : nullptr;
-  }
+INLINE void run_phase(const Network<T>& net, const Work<T>& w, Phase phase, index_t k, index_t first, index_t last) {
+  if (phase == EMBED)
+    for (index_t e = w.graph.rows[first]; e < w.graph.rows[last]; ++e) w.slopes[e] = 0;
+  Scratch<T> s(net.features);
+  for (index_t i = first; i < last; i += TILE) run_tile(net, w, s, phase, k, i, std::min(TILE, last - i));
+}
+
+DISPATCH void phase_of(const Network<float>& net, const Work<float>& w, Phase p, index_t k, index_t a, index_t b) {
+  run_phase<float>(net, w, p, k, a, b);
+}
+DISPATCH void phase_of(const Network<double>& net, const Work<double>& w, Phase p, index_t k, index_t a, index_t b) {
+  run_phase<double>(net, w, p, k, a, b);
 }
 
 index_t workspace(const Network<float>& net, const Graph& graph) {
-  Arena<float> arena{nullptr};
   Work<float> w{};
-  std::vector<State<float>> states(net.blocks);
-  lay_out(arena, w, states, net.features, graph.atoms, graph.edges, net.own != 0);
-  return arena.used;
+  return lay_out<float>(net, graph, nullptr, w);
 }
 
 template <typename T>
-void evaluate(const Network<T>& net, const Graph& graph, T* buffer, double* energies, double* gradient) {
-  Work<T> w{};
-  w.atoms = graph.atoms, w.edges = graph.edges;
-  w.rows = graph.rows, w.neighbors = graph.neighbors, w.numbers = graph.numbers, w.vectors = graph.vectors;
-  w.energies = energies, w.gradient = gradient;
-  std::vector<State<T>> states(net.blocks);
-  Arena<T> arena{buffer};
-  lay_out(arena, w, states, net.features, graph.atoms, graph.edges, net.own != 0);
-  const auto run = [&](Phase phase, index_t k) {
-    share(graph.rows, graph.atoms, graph.threads,
-          [&, phase, k](index_t a, index_t b) { phase_of(net, w, states.data(), phase, k, a, b); });
-  };
-  run(EMBED, 0);
-  for (index_t k = 0; k < net.blocks; ++k) {
-    run(PROJECT, k);
-    run(CONVOLVE, k);
-  }
-  run(READ_OUT, 0);
-  if (!gradient) return;
-  for (index_t k = net.blocks - 1; k >= 0; --k) {
-    run(UPDATE_BACK, k);
-    run(GATHER_BACK, k);
-  }
-  run(EMBED_BACK, 0);
+index_t steps(const Network<T>& net, bool derivative) {
+  return derivative ? 2 * net.blocks + 1 : net.blocks + 1;
 }
+
+template <typename T>
+index_t exchanged(const Network<T>& net) {
+  return net.own ? 0 : 9 * net.features;
+}
+
+// EMBED, PROJECT 0 → Y_0; CONVOLVE k, PROJECT k + 1 → Y_k+1 …; CONVOLVE, READ_OUT, and back to the last M → gm; then block
+// by block to the M before → gm; at last through block 0 and the embedding
+template <typename T>
+void step(const Network<T>& net, const Graph& graph, T* buffer, double* energies, double* gradient, index_t s,
+          Exchange& after) {
+  Work<T> w{};
+  lay_out(net, graph, buffer, w);
+  w.energies = energies, w.gradient = gradient;
+  const index_t last = net.blocks;
+  const auto run = [&](Phase phase, index_t k) {
+    share(graph.rows, graph.atoms, graph.threads, [&, phase, k](index_t a, index_t b) { phase_of(net, w, phase, k, a, b); });
+  };
+  const auto exchange = [&](T* rows) {
+    if (net.own) return;
+    after.direction = FORWARD, after.pieces = 1, after.width[0] = 9 * net.features, after.rows[0] = rows;
+  };
+  if (s == 0) {
+    run(EMBED, 0);
+    exchange(w.blocks[0].y);
+  } else if (s < last) {
+    run(CONVOLVE, s - 1);
+    if (!w.keep) run(PROJECT, s);  // into the Y that others still read
+    exchange(w.blocks[s].y);
+  } else if (s == last) {
+    run(READ_OUT, last - 1);
+    if (gradient) exchange(w.blocks[last - 1].m);
+  } else if (s < 2 * last) {
+    run(BLOCK_BACK, 2 * last - s - 1);
+    exchange(w.blocks[2 * last - s - 1].m);
+  } else {
+    run(EMBED_BACK, 0);
+  }
+}
+
+ASECALC_RUN_STEPS
 
 }  // namespace
 
 ASECALC_KERNEL(tensornet)
 ASECALC_EVALUATE(tensornet, float, f32)
 ASECALC_EVALUATE(tensornet, double, f64)
+ASECALC_LAYERS(tensornet)
+ASECALC_STEP(tensornet, float, f32)
+ASECALC_STEP(tensornet, double, f64)

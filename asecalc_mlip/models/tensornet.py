@@ -35,12 +35,12 @@ from torch.nn.functional import silu
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import integers, pointers, reals
-from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, with_bias
+from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, panels, with_bias
 from asecalc_mlip.kernels.tensor import bounded, spread_message, squares, tensor_message, tensor_product
 from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
-from asecalc_mlip.models.tabulated import hermite_tables
+from asecalc_mlip.models.tabulated import spline_tables
 from asecalc_mlip.models.traits import Memory, Network, Traits
 from asecalc_mlip.models.vector_head import VectorHead
 
@@ -63,7 +63,7 @@ class TensorNetWeights(ctypes.Structure):
 
     _fields_ = [
         *integers("features", "blocks", "nodes", "own", "symmetric"),
-        *reals("cutoff"),
+        *reals("cutoff", "bend"),
         *pointers("table", "of_neighbor", "of_center", "s0", "s0t", "s0b", "s1", "s1t", "s1b"),
         *pointers(*(f"m{k}{t}" for k in range(3) for t in ("", "t")), "h", "ht", "hb"),
         *pointers(*(f"v{k}{t}" for k in range(3) for t in ("", "t", "b")), "v3"),
@@ -316,11 +316,8 @@ def _packed(network: TensorNet) -> Packed:
     first, last = e.scales[0], e.scales[2]
     assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
     functions = [partial(_projections, exact), *(partial(_filters_by_part, exact, block) for block in blocks)]
-    tables, nodes = hermite_tables(functions, exact.cutoff, order=3, tolerance=_TABLE_TOLERANCE[dtype], first=65)
+    tables, nodes, bend = spline_tables(functions, exact.cutoff, tolerance=_TABLE_TOLERANCE[dtype])
     fields: dict[str, Tensor] = {
-        "table": tables[0],
-        "of_neighbor": e.of_neighbor(e.element.weight),
-        "of_center": e.of_center(e.element.weight),
         **with_bias("s0", _after(e.norm, first)),
         **with_bias("s1", _by_rows(last)),
         **_mixes("m", e.mix),
@@ -331,6 +328,7 @@ def _packed(network: TensorNet) -> Packed:
         for k in range(3):
             fields |= with_bias(f"{name}{k}", stack[2 * k])
         fields[f"{name}3"] = stack[6].weight[0]
+    lanes = LANES[dtype]
     return packer.packed(
         TensorNetWeights,
         features=F,
@@ -339,22 +337,32 @@ def _packed(network: TensorNet) -> Packed:
         own=int(blocks[0].own),
         symmetric=int(blocks[0].symmetric),
         cutoff=float(network.cutoff),
+        bend=bend,
+        table=_by_register(tables[0], lanes).to(dtype),
+        of_neighbor=e.of_neighbor(e.element.weight).to(dtype),
+        of_center=e.of_center(e.element.weight).to(dtype),
         v3b=float(value[6].bias[0]),
         g3b=float(gate[6].bias[0]),
         block=[
             packer.struct(
                 TensorNetBlock,
-                table=table.to(dtype),
-                **_cast({**_mixes("y", block.mix[:3]), **_mixes("d", block.mix[3:])}, dtype),
+                table=_by_register(table, lanes).to(dtype),
+                **_in_panels({**_mixes("y", block.mix[:3]), **_mixes("d", block.mix[3:])}, dtype),
             )
             for table, block in zip(tables[1:], blocks, strict=True)
         ],
-        **_cast(fields, dtype),
+        **_in_panels(fields, dtype),
     )
 
 
-def _cast(fields: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: value.to(dtype) for name, value in fields.items()}
+def _in_panels(fields: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Cast weights and biases; the weights, (in, out), as panels.h reads them."""
+    return {name: (panels(value, LANES[dtype]) if value.ndim == 2 else value).to(dtype) for name, value in fields.items()}
+
+
+def _by_register(table: Tensor, lanes: int) -> Tensor:
+    """(rows, 3F), by part, as the tables of the kernel: (F / lanes, rows, 3, lanes)."""
+    return table.unflatten(1, (3, -1, lanes)).permute(2, 0, 1, 3)
 
 
 def _mixes(name: str, layers: Sequence[nn.Module] | nn.ModuleList) -> dict[str, Tensor]:
