@@ -31,13 +31,20 @@ template <typename T> INLINE Vec<T> load(const T* p) { return *reinterpret_cast<
 template <typename T> INLINE void store(T* p, Vec<T> v) { *reinterpret_cast<Vec<T>*>(p) = v; }
 template <typename T> INLINE Vec<T> fill(T value) { return value - Vec<T>{}; }
 
-// By halves: one after another, the additions would wait for each other.
+// By halves, each in a register: one after another, the additions would wait for each other.
 template <typename T> INLINE T sum(Vec<T> v) {
-  T part[Lanes<T>::count];
-  store(part, v);
-  for (int n = Lanes<T>::count / 2; n > 0; n /= 2)
-    for (int l = 0; l < n; ++l) part[l] += part[l + n];
-  return part[0];
+  typedef T half_t __attribute__((vector_size(32)));
+  typedef T quarter_t __attribute__((vector_size(16)));
+  half_t halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  halves[0] += halves[1];
+  quarter_t quarters[2];
+  std::memcpy(quarters, halves, sizeof quarters);
+  quarters[0] += quarters[1];
+  constexpr int n = int(16 / sizeof(T));
+  T total = quarters[0][0] + quarters[0][n / 2];
+  for (int l = 1; l < n / 2; ++l) total += quarters[0][l] + quarters[0][n / 2 + l];
+  return total;
 }
 
 // eˣ = 2ⁿ eʳ with |r| ≤ ½ ln 2 and a Taylor series for eʳ, exact to the last digits of T.

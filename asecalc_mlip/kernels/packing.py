@@ -114,7 +114,7 @@ def with_bias(name: str, layer: nn.Module, rows: int | None = None) -> dict[str,
 
 
 def panels(weights: Tensor, lanes: int) -> Tensor:
-    """Weights (in, out) as panels.h reads them: two registers of columns after two, the rows of each one after another."""
+    """Weights (in, out) as panels.h reads them: columns in panels of two registers, one panel after another."""
     return torch.cat([panel.flatten() for panel in weights.split(2 * lanes, dim=1)])
 
 

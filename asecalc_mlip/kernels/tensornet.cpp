@@ -9,7 +9,7 @@
 // in registers, and the part of the table for these channels in the first caches.
 //
 // Names as in models/tensornet.py. With few atoms all that the way back needs is kept; with many, to save memory, X_0, M
-// and little else, from which the rest is made once more (Keep).
+// and little else, from which the rest is made once more.
 #include "asecalc_layers.h"
 #include "spline.h"
 #include "tensors.h"
@@ -19,7 +19,6 @@
 namespace {
 
 constexpr index_t TILE = 16, GROUP = 4;
-constexpr index_t ROOMY = index_t(1) << 28;  // numbers up to which all is kept: 1 GB in float32
 
 template <typename T>
 struct Block {  // weights in panels, (in, out); those with a trailing t are the transposes, for the backward pass
@@ -31,6 +30,7 @@ struct Block {  // weights in panels, (in, out); those with a trailing t are the
 template <typename T>
 struct Network {  // the other side is TensorNetWeights in models/tensornet.py
   index_t features, blocks, nodes, own, symmetric;
+  index_t room;                                  // numbers that may be kept; see Work
   double cutoff, bend;
   const T *table, *of_neighbor, *of_center;      // as that of a block; (elements, F) twice
   const T *s0, *s0t, *s0b, *s1, *s1t, *s1b;      // scales, the norm before them taken in
@@ -61,7 +61,7 @@ struct Embedding {
 template <typename T>
 struct Work {
   Graph graph;
-  bool keep;  // all that the way back needs
+  bool keep;  // all that the way back needs, where there is room
   std::vector<State<T>> blocks;
   Embedding<T> embedding;
   T *g, *gy, *slopes;           // gradient by X, (N, 9 F); by Y, where kept; by the length of edges, (E)
@@ -100,7 +100,7 @@ template <typename T>
 index_t lay_out(const Network<T>& net, const Graph& graph, T* buffer, Work<T>& w) {
   Arena<T> count{nullptr}, arena{buffer};
   lay_out(net, graph, true, count, w);
-  lay_out(net, graph, count.used <= ROOMY, arena, w);
+  lay_out(net, graph, count.used <= net.room, arena, w);
   return arena.used;
 }
 
@@ -352,30 +352,31 @@ INLINE void gather(const Network<T>& net, const Block<T>& b, const Scratch<T>& s
                    T* m) {
   constexpr index_t L = Lanes<T>::count;
   const index_t F = net.features;
-  for (index_t j0 = 0; j0 < n; j0 += GROUP) for (index_t c = 0; c < F / L; ++c) {
-    const T *table = b.table + c * table_size(net), *senders = all + 9 * c * L;
-    for (index_t j = j0; j < std::min(n, j0 + GROUP); ++j) {
-      Vec<T> total[9] = {};
-      if (net.own) {
-        Vec<T> t[3], sums[3] = {};
-        for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
-          spline_values(table + s.places[e].row * 3 * L, s.places[e].value, t);
-          for (int k = 0; k < 3; ++k) sums[k] += t[k];
+  for (index_t j0 = 0; j0 < n; j0 += GROUP)
+    for (index_t c = 0; c < F / L; ++c) {
+      const T *table = b.table + c * table_size(net), *senders = all + 9 * c * L;
+      for (index_t j = j0; j < std::min(n, j0 + GROUP); ++j) {
+        Vec<T> total[9] = {};
+        if (net.own) {
+          Vec<T> t[3], sums[3] = {};
+          for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+            spline_values(table + s.places[e].row * 3 * L, s.places[e].value, t);
+            for (int k = 0; k < 3; ++k) sums[k] += t[k];
+          }
+          load9(y + 9 * (j * F + c * L), total);
+          for (int k = 0; k < 9; ++k) total[k] *= sums[part_of(k)];
+        } else {
+          for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+            const Place<T>& p = s.places[e];
+            Vec<T> t[3];
+            spline_values(table + p.row * 3 * L, p.value, t);
+            const T* from = senders + 9 * p.neighbor * F;
+            for (int k = 0; k < 9; ++k) total[k] += t[part_of(k)] * load(from + k * L);
+          }
         }
-        load9(y + 9 * (j * F + c * L), total);
-        for (int k = 0; k < 9; ++k) total[k] *= sums[part_of(k)];
-      } else {
-        for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
-          const Place<T>& p = s.places[e];
-          Vec<T> t[3];
-          spline_values(table + p.row * 3 * L, p.value, t);
-          const T* from = senders + 9 * p.neighbor * F;
-          for (int k = 0; k < 9; ++k) total[k] += t[part_of(k)] * load(from + k * L);
-        }
+        store9(m + 9 * (j * F + c * L), total);
       }
-      store9(m + 9 * (j * F + c * L), total);
     }
-  }
 }
 
 // P = Y M + M Y, or 2 Y M
@@ -476,40 +477,41 @@ INLINE void gather_back(const Network<T>& net, const Work<T>& w, const Block<T>&
   constexpr index_t L = Lanes<T>::count;
   const index_t F = net.features;
   s.sums.assign(L * s.places.size(), T(0));
-  for (index_t j0 = 0; j0 < n; j0 += GROUP) for (index_t c = 0; c < F / L; ++c) {
-    const T *table = b.table + c * table_size(net), *hearers = all + 9 * c * L;
-    for (index_t j = j0; j < std::min(n, j0 + GROUP); ++j) {
-      Vec<T> own[9], by[9], total[9];
-      load9(y + 9 * (j * F + c * L), own);
-      metric<T>(own, by);
-      load9(gy + 9 * (j * F + c * L), total);
-      if (net.own) {
-        Vec<T> g[9], parts[3], sums[3] = {};
-        load9(gm + 9 * (j * F + c * L), g);
-        inner_parts<T>(by, g, parts);
-        for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
-          Vec<T> t[3], d[3];
-          spline_values_and_slopes(table + s.places[e].row * 3 * L, s.places[e], t, d);
-          T* slope = s.sums.data() + L * e;
-          store(slope, load(slope) + d[0] * parts[0] + d[1] * parts[1] + d[2] * parts[2]);
-          for (int k = 0; k < 3; ++k) sums[k] += t[k];
-        }
-        for (int k = 0; k < 9; ++k) total[k] += sums[part_of(k)] * g[k];
-      } else {
-        for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
-          const Place<T>& p = s.places[e];
-          Vec<T> t[3], d[3], g[9], parts[3];
-          spline_values_and_slopes(table + p.row * 3 * L, p, t, d);
-          load9(hearers + 9 * p.neighbor * F, g);
+  for (index_t j0 = 0; j0 < n; j0 += GROUP)
+    for (index_t c = 0; c < F / L; ++c) {
+      const T *table = b.table + c * table_size(net), *hearers = all + 9 * c * L;
+      for (index_t j = j0; j < std::min(n, j0 + GROUP); ++j) {
+        Vec<T> own[9], by[9], total[9];
+        load9(y + 9 * (j * F + c * L), own);
+        metric<T>(own, by);
+        load9(gy + 9 * (j * F + c * L), total);
+        if (net.own) {
+          Vec<T> g[9], parts[3], sums[3] = {};
+          load9(gm + 9 * (j * F + c * L), g);
           inner_parts<T>(by, g, parts);
-          for (int k = 0; k < 9; ++k) total[k] += t[part_of(k)] * g[k];
-          T* slope = s.sums.data() + L * e;
-          store(slope, load(slope) + d[0] * parts[0] + d[1] * parts[1] + d[2] * parts[2]);
+          for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+            Vec<T> t[3], d[3];
+            spline_values_and_slopes(table + s.places[e].row * 3 * L, s.places[e], t, d);
+            T* slope = s.sums.data() + L * e;
+            store(slope, load(slope) + d[0] * parts[0] + d[1] * parts[1] + d[2] * parts[2]);
+            for (int k = 0; k < 3; ++k) sums[k] += t[k];
+          }
+          for (int k = 0; k < 9; ++k) total[k] += sums[part_of(k)] * g[k];
+        } else {
+          for (index_t e = s.begin[j]; e < s.begin[j + 1]; ++e) {
+            const Place<T>& p = s.places[e];
+            Vec<T> t[3], d[3], g[9], parts[3];
+            spline_values_and_slopes(table + p.row * 3 * L, p, t, d);
+            load9(hearers + 9 * p.neighbor * F, g);
+            inner_parts<T>(by, g, parts);
+            for (int k = 0; k < 9; ++k) total[k] += t[part_of(k)] * g[k];
+            T* slope = s.sums.data() + L * e;
+            store(slope, load(slope) + d[0] * parts[0] + d[1] * parts[1] + d[2] * parts[2]);
+          }
         }
+        store9(gy + 9 * (j * F + c * L), total);
       }
-      store9(gy + 9 * (j * F + c * L), total);
     }
-  }
   for (index_t e = 0; e < s.begin[n]; ++e) w.slopes[s.places[e].edge] += sum<T>(load(s.sums.data() + L * e));
 }
 
@@ -751,7 +753,7 @@ void step(const Network<T>& net, const Graph& graph, T* buffer, double* energies
     exchange(w.blocks[s].y);
   } else if (s == last) {
     run(READ_OUT, last - 1);
-    if (gradient) exchange(w.blocks[last - 1].m);
+    exchange(w.blocks[last - 1].m);  // a domain without edges has no gradient, and takes part
   } else if (s < 2 * last) {
     run(BLOCK_BACK, 2 * last - s - 1);
     exchange(w.blocks[2 * last - s - 1].m);

@@ -48,8 +48,11 @@ __all__ = ["TensorNet"]
 
 # φ (n, n_rbf) and f_c (n, 1)
 Radial = tuple[Tensor, Tensor]
+# Numbers that the kernel may keep for the way back, 1 GB in float32; where atoms need more it keeps a third, and makes
+# the rest once more, which costs a quarter of the time.
+_ROOM = 2**28
 # Largest error of the slope of a tabulated filter, relative to the largest slope.
-_TABLE_TOLERANCE = {torch.float32: 2e-7, torch.float64: 1e-10}
+_TABLE_TOLERANCE = {torch.float32: 2e-7, torch.float64: 1e-11}
 
 
 class TensorNetBlock(ctypes.Structure):
@@ -62,7 +65,7 @@ class TensorNetWeights(ctypes.Structure):
     """`Network` of kernels/tensornet.cpp."""
 
     _fields_ = [
-        *integers("features", "blocks", "nodes", "own", "symmetric"),
+        *integers("features", "blocks", "nodes", "own", "symmetric", "room"),
         *reals("cutoff", "bend"),
         *pointers("table", "of_neighbor", "of_center", "s0", "s0t", "s0b", "s1", "s1t", "s1b"),
         *pointers(*(f"m{k}{t}" for k in range(3) for t in ("", "t")), "h", "ht", "hb"),
@@ -336,6 +339,7 @@ def _packed(network: TensorNet) -> Packed:
         nodes=nodes,
         own=int(blocks[0].own),
         symmetric=int(blocks[0].symmetric),
+        room=_ROOM,
         cutoff=float(network.cutoff),
         bend=bend,
         table=_by_register(tables[0], lanes).to(dtype),
@@ -357,7 +361,8 @@ def _packed(network: TensorNet) -> Packed:
 
 def _in_panels(fields: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Cast weights and biases; the weights, (in, out), as panels.h reads them."""
-    return {name: (panels(value, LANES[dtype]) if value.ndim == 2 else value).to(dtype) for name, value in fields.items()}
+    lanes = LANES[dtype]
+    return {name: (panels(value, lanes) if value.ndim == 2 else value).to(dtype) for name, value in fields.items()}
 
 
 def _by_register(table: Tensor, lanes: int) -> Tensor:
