@@ -35,7 +35,7 @@ from torch.nn.functional import silu
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import integers, pointers, reals
-from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, panels, with_bias
+from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by_registers, panels, with_bias
 from asecalc_mlip.kernels.tensor import bounded, spread_message, squares, tensor_message, tensor_product
 from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
@@ -342,7 +342,7 @@ def _packed(network: TensorNet) -> Packed:
         room=_ROOM,
         cutoff=float(network.cutoff),
         bend=bend,
-        table=_by_register(tables[0], lanes).to(dtype),
+        table=by_registers(tables[0], F, lanes).to(dtype),
         of_neighbor=e.of_neighbor(e.element.weight).to(dtype),
         of_center=e.of_center(e.element.weight).to(dtype),
         v3b=float(value[6].bias[0]),
@@ -350,7 +350,7 @@ def _packed(network: TensorNet) -> Packed:
         block=[
             packer.struct(
                 TensorNetBlock,
-                table=_by_register(table, lanes).to(dtype),
+                table=by_registers(table, F, lanes).to(dtype),
                 **_in_panels({**_mixes("y", block.mix[:3]), **_mixes("d", block.mix[3:])}, dtype),
             )
             for table, block in zip(tables[1:], blocks, strict=True)
@@ -363,11 +363,6 @@ def _in_panels(fields: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tenso
     """Cast weights and biases; the weights, (in, out), as panels.h reads them."""
     lanes = LANES[dtype]
     return {name: (panels(value, lanes) if value.ndim == 2 else value).to(dtype) for name, value in fields.items()}
-
-
-def _by_register(table: Tensor, lanes: int) -> Tensor:
-    """(rows, 3F), by part, as the tables of the kernel: (F / lanes, rows, 3, lanes)."""
-    return table.unflatten(1, (3, -1, lanes)).permute(2, 0, 1, 3)
 
 
 def _mixes(name: str, layers: Sequence[nn.Module] | nn.ModuleList) -> dict[str, Tensor]:
