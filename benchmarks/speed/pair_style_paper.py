@@ -1,8 +1,8 @@
 """Messages, bytes and efficiency of pair_style asecalc on paper, from measured compute, latency and bandwidth.
 
-python benchmarks/speed/lammps_paper.py --ping            # measure latency and bandwidth between two ranks
-python benchmarks/speed/lammps_paper.py                   # tables for docs/howto/lammps-mpi.md
-python benchmarks/speed/lammps_paper.py --latency 1.5 --bandwidth 12     # of a network: µs and GB/s
+python benchmarks/speed/pair_style_paper.py --ping            # measure latency and bandwidth between two ranks
+python benchmarks/speed/pair_style_paper.py                   # tables for docs/howto/lammps-mpi.md
+python benchmarks/speed/pair_style_paper.py --latency 1.5 --bandwidth 12     # of a network: µs and GB/s
 
 A rank is a cube of N atoms, of side a = (N/ρ)^⅓. Its ghosts fill a shell of thickness h around it, ρ((a + 2h)³ − a³),
 with h one cutoff and the skin of the neighbour lists. A step takes
