@@ -13,7 +13,7 @@ import click
 
 from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
-from asecalc_mlip.commands import data, dynamics, eam, judge, lammps, models, probes, report, zoo
+from asecalc_mlip.commands import data, dynamics, eam, judge, lammps, learn, models, probes, report, zoo
 from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told
 from asecalc_mlip.commands.running import INTERRUPTED
 from asecalc_mlip.errors import InputError
@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[click.Command, ...]] = {
         models.bench,
         models.info,
     ),
-    "Train": (models.train, models.finetune, models.pretrain, models.tune),
+    "Train": (models.train, models.finetune, models.pretrain, learn.learn, models.tune),
     "Data": (data.data,),
     "Potentials": (models.core, eam.eam, zoo.zoo, zoo.convert),
 }

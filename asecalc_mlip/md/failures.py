@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-__all__ = ["Extremes", "Failure"]
+__all__ = ["UNCERTAIN", "Extremes", "Failure"]
+
+UNCERTAIN = "uncertain"
+"""Kind of a failure that no rule of the monitor found: the members of a committee disagree."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,8 @@ class Failure:
     Attributes
     ----------
     kind : str
-        "not finite", "volume", "bond break", "collapse", "evaporation", "temperature", "coordination" or "rdf".
+        "not finite", "volume", "bond break", "collapse", "evaporation", "temperature", "coordination" or "rdf"; in
+        on-the-fly learning "uncertain".
     message : str
         A sentence with atoms, values, limits, and where the limits come from.
     atoms : tuple of int
@@ -49,6 +53,7 @@ class Failure:
 
 
 _UNITS = {"collapse": "Å", "bond break": "Å", "rdf": "Å", "volume": "Å³", "temperature": "K", "coordination": "atoms"}
+_UNITS[UNCERTAIN] = "eV/Å"
 
 
 @dataclass

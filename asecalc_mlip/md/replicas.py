@@ -17,9 +17,11 @@ from ase import Atoms
 
 from asecalc_mlip.calculators.checks import CLOSEST
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.md.batch_integrators import Flat, batched
 from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.md.summary import write_report
+from asecalc_mlip.models.potential import Prediction
 from asecalc_mlip.neighbors.batched import BatchedNeighborCache
 from asecalc_mlip.neighbors.lists import FARTHEST
 
@@ -154,12 +156,15 @@ class Batch:
             self._numbers, positions, self._cells, self._owner, self._pbc, self.calculator.check_elements
         )
         self._find_overlaps(graph, refused)
-        prediction = self.calculator.engine(graph, forces=True, stress=False)
+        prediction = self._predict(graph)
         self.energies = prediction.energy.detach().cpu().numpy().astype(float)
         forces = prediction.forces.detach().cpu().numpy().astype(float)
         for index in refused:
             forces[self._slices[index]] = np.nan
         return forces
+
+    def _predict(self, graph: AtomGraph) -> Prediction:
+        return self.calculator.engine(graph, forces=True, stress=False)
 
     def _without_lost(self, positions: torch.Tensor, refused: dict[int, str]) -> torch.Tensor:
         """Replicas with NaN or with atoms that flew off stand still where they started, until they are dropped."""

@@ -1,0 +1,104 @@
+"""On-the-fly learning."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Any
+
+import click
+
+from asecalc_mlip import quantities as q
+from asecalc_mlip.commands.common import existing, own_training
+from asecalc_mlip.commands.numbers import Number
+from asecalc_mlip.commands.running import INTERRUPTED, RunCommand
+from asecalc_mlip.errors import InputError
+
+__all__ = ["learn"]
+
+EXIT_CODES = (
+    "Exit code: 0 all replicas were quiet, 1 the budget or the hours ended first, 2 bad input, 3 another error, "
+    "130 if stopped."
+)
+
+
+@click.command(cls=RunCommand, epilog=EXIT_CODES)
+@click.argument("arguments", nargs=-1, required=True, metavar="STRUCTURE... [KEY=VALUE...]")
+@click.option("--labels", required=True, metavar="TEACHER",
+              help="Makes the labels: xtb, pyscf:PBE/def2-SVP, a model file, or my_vasp.py:calculator.")  # fmt: skip
+@click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True, help="Total charge, e.")
+@click.option("--multiplicity", type=Number(q.MULTIPLICITY), help="2S+1; default: the lowest that is possible.")
+@click.option("--temperature", "temperature_K", type=Number(q.TEMPERATURE), metavar="K", default=500.0,
+              show_default=True, help="Temperature of the dynamics.")  # fmt: skip
+@click.option("--temperature-end", "temperature_end_K", type=Number(q.TEMPERATURE), metavar="K", help="Ramp to it.")
+@click.option("--pressure", "pressure_GPa", type=Number(q.PRESSURE), metavar="GPA", help="NPT; default: a fixed cell.")
+@click.option("--timestep", "timestep_fs", type=Number(q.TIMESTEP), metavar="FS", default=0.5, show_default=True,
+              help="Time step.")  # fmt: skip
+@click.option("--until", default="8 x 50 ps", show_default=True, metavar="N x TIME",
+              help="Replicas and time that have to be quiet.")  # fmt: skip
+@click.option("--budget", type=Number(q.FRAMES), default=200, show_default=True, help="Most labels.")
+@click.option("--hours", type=Number(q.HOURS), metavar="H", help="Most hours of labels, training and dynamics.")
+@click.option("--members", type=Number(q.MEMBERS), default=3, show_default=True, help="Models in the committee.")
+@click.option("--tolerance", type=Number(q.FORCE), metavar="EV/A", default=0.5, show_default=True,
+              help="Expected error of the force on an atom from which on a frame is labelled.")  # fmt: skip
+@click.option("--threshold", type=Number(q.FORCE), metavar="EV/A",
+              help="Spread from which on a frame is labelled; default: calibrated by held-out labels.")  # fmt: skip
+@click.option("--initial", type=Number(q.FRAMES), default=10, show_default=True, help="Labels at the start.")
+@click.option("--per-round", type=Number(q.FRAMES), default=8, show_default=True, help="Most labels of a round.")
+@click.option("--data", metavar="FILE", help="Labelled frames of the same level to start from.")
+@click.option("--model", metavar="MODEL", help="Model to start the committee from.")
+@click.option("--steps-last", type=Number(q.STEPS), metavar="N", default=10000, show_default=True,
+              help="Gradient steps of the final model.")  # fmt: skip
+@click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of everything random.")
+@click.option("-o", "--output", default="learn", show_default=True, metavar="DIR", help="Folder of the learning.")
+@click.option("--dry-run", is_flag=True, help="Compute one label, and tell what the budget would cost.")
+def learn(arguments: tuple[str, ...], output: str, dry_run: bool, **options: Any) -> int:
+    """Learn a potential for one system from nothing.
+
+    STRUCTUREs are start structures of the dynamics. The loop labels a few frames, trains a committee of small models
+    and runs dynamics with it. Where the monitor finds a run broken or the committee disagrees, it labels the frames
+    that differ most from those it knows, and trains on. It ends when all replicas are quiet, and trains the final model
+    anew on all labels. KEY=VALUE are settings of `asecalc train` for all models. Give the same command again to
+    continue.
+
+    \b
+    Examples:
+      asecalc learn ethanol.xyz --labels pyscf:PBE/def2-SVP --temperature 500 --until "8 x 50 ps" -o ethanol
+      asecalc learn quartz.xyz --labels my_vasp.py:calculator --temperature 1000 --pressure 0 --budget 200 -o quartz
+    """
+    own_training()
+    from asecalc_mlip.files import read_structures
+    from training.learn import LearnSettings, Until, learn
+    from training.learn.cost import estimate
+
+    structures = [text for text in arguments if "=" not in text]
+    training = tuple(text for text in arguments if "=" in text)
+    if not structures:
+        raise InputError("name a file with the structure to start from")
+    if options["data"]:
+        existing(options["data"])
+    settings = LearnSettings(**{**options, "until": Until.read(options["until"]), "training": training})
+    starts = read_structures(*structures, what="start structures")
+    if dry_run:
+        click.echo(estimate(settings, starts))
+        return 0
+    result = learn(settings, starts, output, tell=_tell, live=_live if sys.stderr.isatty() else lambda text: None)
+    _clear()
+    click.echo(result.describe())
+    return INTERRUPTED if result.status == "interrupted" else int(result.status != "stable")
+
+
+def _tell(text: str) -> None:
+    _clear()
+    click.echo(text)
+
+
+def _live(text: str) -> None:
+    """Write over the line that stands there."""
+    width = max(20, shutil.get_terminal_size().columns - 1)
+    click.echo(f"\r\x1b[K{text[:width]}", nl=False, err=True)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,0 +1,190 @@
+r"""The committee: K small models trained one after another from their last weights, and what their spread is worth.
+
+    ε_i = sqrt( (1/K) Σ_k |F_i^k − F̄_i|² )       spread of the force on atom i, eV/Å
+    c   = rms_i |F̄_i − F_i^ref| / rms_i ε_i       on held-out labels
+    θ   = tolerance / c                           a frame is taken when max_i ε_i ≥ θ
+
+Dynamics run on the first member; the others look at every n-th step, which makes K members hardly dearer than one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from scipy.stats import spearmanr
+
+from asecalc_mlip.calculators.committee import CommitteeCalculator
+from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import write_bytes, write_json
+from asecalc_mlip.logs import into
+from training.config import TrainConfig, load_config
+from training.data import Split
+from training.learn.settings import SMALL, LearnSettings
+from training.learn.state import Folder, Round, seed_of
+from training.train import train
+
+__all__ = ["calibration", "load_committee", "member_config", "train_committee", "write_data"]
+
+HELD_OUT = 5
+"""Every fifth label is held out from all members, for the calibration and the choice of the best weights."""
+BATCH, STEPS_PER_EPOCH = 5, 50
+LEAST_RATIO, LARGEST_RATIO = 1.0, 10.0
+
+
+def write_data(folder: Folder, now: Round) -> int:
+    """Write all labels so far into one file, with the split; return their number."""
+    files = [folder.path / "given.xyz", *(folder.round(k).labels for k in range(now.number + 1))]
+    text = b"".join(path.read_bytes() for path in files if path.is_file())
+    path = now.file("data.xyz")
+    if not path.is_file() or path.read_bytes() != text:
+        write_bytes(path, text)
+    number = len(read_frames(path)) if text else 0
+    if number < 2:
+        raise InputError(
+            f"{number} of the structures to start from could be labelled, and a training needs two; see "
+            f"{now.file('labels.failed.jsonl')}"
+        )
+    held = [k for k in range(number) if k % HELD_OUT == HELD_OUT - 1] or [number - 1]
+    Split([k for k in range(number) if k not in held], held, []).save(now.file("split.json"))
+    return number
+
+
+def train_committee(
+    folder: Folder, now: Round, settings: LearnSettings, level: str, live: Callable[[str], None] = lambda text: None
+) -> list[Path]:
+    """Train all members of a round, those that are not there yet; return their files.
+
+    Raises
+    ------
+    Stopped
+        After a signal, with a checkpoint.
+    """
+    members = []
+    for number in range(settings.members):
+        path = now.member(number)
+        if not (path.parent / "summary.json").is_file():
+            live(f"training member {number + 1} of {settings.members}")
+            quietly(folder, now.file("training.log"), member_config(folder, now, settings, number, level))
+        members.append(path)
+    return members
+
+
+def quietly(folder: Folder, log: Path, config: TrainConfig) -> None:
+    """Train a model, with what it tells in a file and its seconds on the clock."""
+    with open(log, "a", encoding="utf-8") as stream, into(stream), folder.timed("training"):
+        train(config)
+
+
+def member_config(folder: Folder, now: Round, settings: LearnSettings, number: int, level: str) -> TrainConfig:
+    """Return the settings of the training of a member in a round."""
+    base = folder.round(now.number - 1).member(number) if now.number else settings.model
+    steps = settings.steps if now.number else settings.steps_first
+    given = {
+        **training_settings(now, settings, level),
+        "run.output": str(now.member(number).parent),
+        "run.name": "member",
+        "run.seed": seed_of(settings, now.number, number, 1),
+        "run.max_epochs": max(1, round(steps / STEPS_PER_EPOCH)),
+        "optimizer.lr": 2e-3 if base is None else 1e-3,
+        "optimizer.warmup_steps": min(50, steps // 5),
+        "optimizer.ema_decay": 0.98,
+    }
+    if base is None:
+        given |= {f"model.hyperparameters.{name}": value for name, value in SMALL.items()} if _painn(settings) else {}
+    else:
+        given["finetune.base"] = str(base)
+    return configured(given, settings, base is not None)
+
+
+def training_settings(now: Round, settings: LearnSettings, level: str) -> dict[str, Any]:
+    """Return what the trainings of members and of the final model have in common."""
+    # A barostat goes by the stress.
+    stress = {} if settings.pressure_GPa is None else {"loss.stress_weight": 100.0}
+    return {
+        # The labels are what the teacher says, also where a frame is far from equilibrium.
+        "data.trust": True,
+        **stress,
+        "data.train": str(now.file("data.xyz")),
+        "data.split_file": str(now.file("split.json")),
+        "data.level_of_theory": level,
+        "data.source": "frames and labels by asecalc learn",
+        "run.batch_size": BATCH,
+        "run.steps_per_epoch": STEPS_PER_EPOCH,
+        "run.progress": False,
+    }
+
+
+def configured(given: dict[str, Any], settings: LearnSettings, has_base: bool = False) -> TrainConfig:
+    """Return a configuration of settings and of those that the user gives for all trainings."""
+    # A base has its architecture.
+    own = [text for text in settings.training if not (has_base and text.startswith("model."))]
+    return load_config([], [*(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()), *own])
+
+
+def load_committee(members: Sequence[Path]) -> CommitteeCalculator:
+    """Load the models of a committee."""
+    return CommitteeCalculator.load(members, device="cpu")
+
+
+def calibration(committee: CommitteeCalculator, frames: Sequence[Atoms]) -> dict[str, Any]:
+    """Compare spread with true error on labelled frames.
+
+    Parameters
+    ----------
+    committee : CommitteeCalculator
+    frames : sequence of Atoms
+        With forces, as `read_frames` gives them.
+
+    Returns
+    -------
+    dict
+        `ratio` c; `rank_correlation` of spread and error by atom; `spread` and `error` by atom, eV/Å;
+        `force_mae_meV_A` of the components of the mean force.
+    """
+    results = committee.evaluate(list(frames))
+    difference = np.concatenate([r["forces"] - a.arrays["forces"] for r, a in zip(results, frames, strict=True)])
+    spread = np.concatenate([r["forces_std"] for r in results])
+    error = np.linalg.norm(difference, axis=1)
+    ratio = float(np.sqrt(np.mean(error**2) / max(np.mean(spread**2), 1e-12)))
+    varied = len(error) > 2 and np.ptp(error) > 0 and np.ptp(spread) > 0
+    return {
+        "frames": len(frames),
+        "ratio": ratio,
+        "rank_correlation": float(spearmanr(spread, error).statistic) if varied else None,
+        "force_mae_meV_A": 1e3 * float(np.abs(difference).mean()),
+        "spread": np.round(spread, 5).tolist(),
+        "error": np.round(error, 5).tolist(),
+    }
+
+
+def judge_committee(now: Round, settings: LearnSettings, members: Sequence[Path], raised: float) -> dict[str, Any]:
+    """Calibrate the threshold on held-out labels, and write committee.json.
+
+    Parameters
+    ----------
+    now : Round
+    settings : LearnSettings
+    members : sequence of Path
+    raised : float
+        Factor on the threshold, above 1 where rounds before found nothing but copies of labelled frames.
+    """
+    frames = read_frames(now.file("data.xyz"))
+    held = Split.load(now.file("split.json"), len(frames)).val
+    found = calibration(load_committee(members), [frames[k] for k in held])
+    ratio = min(max(found["ratio"], LEAST_RATIO), LARGEST_RATIO)
+    threshold = settings.threshold or settings.tolerance / ratio
+    found = {"threshold": raised * threshold, "raised": raised, **found}
+    write_json(now.file("committee.json"), found, indent=None)
+    return found
+
+
+def _painn(settings: LearnSettings) -> bool:
+    """Whether the members are PaiNN, whose small sizes are known."""
+    names = [text.partition("=")[2].strip() for text in settings.training if text.startswith("model.architecture=")]
+    return not names or names[-1] == "painn"

@@ -1,0 +1,225 @@
+"""Replicas of a round: dynamics on the first member, watched by the monitor and by the committee.
+
+A replica ends at its last step, when the monitor finds it broken, or when the committee is unsure: then its failure is
+of the kind "uncertain", and the last frame of its trajectory is the one in question.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.calculators.committee import CommitteeCalculator
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import sha256_of
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.md.failures import UNCERTAIN, Failure
+from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.md.lifecycle import stored_run
+from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
+from asecalc_mlip.md.run import MDRun
+from asecalc_mlip.models.potential import Prediction
+from training.learn.committee import load_committee
+from training.learn.settings import LearnSettings
+from training.learn.state import seed_of
+
+__all__ = ["run_all"]
+
+Stop, Tick = Callable[[], bool], Callable[[int], None]
+
+
+def run_all(
+    folder: Path,
+    settings: LearnSettings,
+    starts: Sequence[Atoms],
+    members: Sequence[Path],
+    threshold: float,
+    place: int,
+    stop: Stop = lambda: False,
+    tick: Callable[[int], None] = lambda steps: None,
+) -> list[dict[str, Any] | None]:
+    """Run all replicas of a round to their ends, each from where it was; return their summaries.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the runs, ``replica000`` and so on.
+    settings : LearnSettings
+    starts : sequence of Atoms
+        Start structures, which the replicas take in turn.
+    members : sequence of Path
+        The first is that of the dynamics; of one alone there is no spread.
+    threshold : float
+        Of the spread of the force on an atom, eV/Å.
+    place : int
+        Number of the round, for the random numbers.
+    stop : callable
+        Asked whether to leave off.
+    tick : callable
+        Called with the number of replica steps made.
+
+    Returns
+    -------
+    list of dict or None
+        None for a replica that has not ended, which `stop` kept from it.
+    """
+    left = [k for k in range(settings.until.replicas) if _ended(folder, k) is None]
+    if left:
+        leader = PIWSLCalculator.load(members[0], device="cpu")
+        committee = load_committee(members) if len(members) > 1 else None
+        identity = {"model_sha256": sha256_of(members[0])}
+        watch = _Watch(folder, settings, members[0], leader, committee, threshold, identity, place)
+        groups: dict[tuple, list[int]] = {}
+        for k in left:
+            groups.setdefault(tuple(starts[k % len(starts)].pbc.tolist()), []).append(k)
+        for numbers in groups.values():
+            (watch.together if settings.together else watch.one_by_one)(numbers, starts, stop, tick)
+    return [_ended(folder, k) for k in range(settings.until.replicas)]
+
+
+class Watched(MDRun):
+    """A run that ends when a committee is unsure of a frame."""
+
+    threshold = math.inf
+
+    def spread(self) -> np.ndarray | None:
+        """Return the spread of the force on each atom, (N,) in eV/Å; None where there is no committee."""
+        raise NotImplementedError
+
+    def take_frame(self) -> None:
+        """Log, judge and keep the frame, and ask the committee."""
+        super().take_frame()
+        spread = self.spread() if self.state.failure is None else None
+        if spread is None or not spread.max() >= self.threshold:
+            return
+        worst, value = int(spread.argmax()), float(spread.max())
+        name = f"{self.atoms.symbols[worst]}{worst}"
+        message = (
+            f"the committee disagrees by {value:.3g} eV/Å on the force of {name}; the threshold is {self.threshold:.3g}"
+        )
+        self.state.failure = Failure(UNCERTAIN, message, (worst,), value, self.threshold, name)
+        self.state.failure_step = self.state.step
+
+
+class WatchedReplica(Watched, Replica):
+    """One of a batch, which hands it the spread."""
+
+    def spread(self) -> np.ndarray | None:
+        """Return what the batch computed at this step."""
+        return getattr(self.atoms.calc, "spread", None)
+
+
+class WatchedRun(Watched):
+    """A run alone, in a cell or at a temperature that changes."""
+
+    committee: CommitteeCalculator | None = None
+
+    def spread(self) -> np.ndarray | None:
+        """Ask the committee."""
+        return None if self.committee is None else self.committee.evaluate([self.atoms])[0]["forces_std"]
+
+
+class CommitteeBatch(Batch):
+    """A batch on the forces of one model, with the spread of a committee at every step whose frames are looked at."""
+
+    def __init__(self, replicas: Sequence[Replica], leader: Any, committee: CommitteeCalculator | None) -> None:
+        self.committee, self.looks = committee, False
+        self.spreads: np.ndarray | None = None
+        super().__init__(replicas, leader)
+
+    def evaluate(self) -> dict[int, str]:
+        """Compute forces and spreads."""
+        self.looks = True
+        return super().evaluate()
+
+    def step(self) -> dict[int, str]:
+        """Make one step of all; their restart points are whole numbers of intervals, so they look at the same one."""
+        first = self.replicas[0]
+        self.looks = (first.state.step + 1) % first.settings.interval == 0
+        return super().step()
+
+    def write_back(self, index: int) -> None:
+        """Bring one replica up to date, with its spread."""
+        super().write_back(index)
+        calc: Any = self.replicas[index].atoms.calc
+        calc.spread = None if self.spreads is None else self.spreads[self._slices[index]].copy()
+
+    def _predict(self, graph: AtomGraph) -> Prediction:
+        self.spreads = None
+        if self.looks and self.committee is not None:
+            found: Any = self.committee.engine(graph, forces=True, stress=False)
+            self.spreads = found.forces_std.cpu().numpy()
+        return super()._predict(graph)
+
+
+class _Watch:
+    """What the replicas of a round have in common."""
+
+    def __init__(
+        self, folder: Path, settings: LearnSettings, model: Path, leader: PIWSLCalculator,
+        committee: CommitteeCalculator | None, threshold: float, identity: dict[str, str], place: int,
+    ) -> None:  # fmt: skip
+        self.folder, self.settings, self.model, self.place = folder, settings, model, place
+        self.leader, self.committee, self.threshold, self.identity = leader, committee, threshold, identity
+
+    def together(self, numbers: Sequence[int], starts: Sequence[Atoms], stop: Stop, tick: Tick) -> None:
+        """Run replicas in one batch."""
+        with ExitStack() as locks:
+            new, replicas = [], []
+            for k in numbers:
+                slot = BatchedModel(self.leader.card)
+                replica, is_new = self._run(WatchedReplica, k, starts, slot)
+                if not is_new:
+                    locks.enter_context(replica.files.lock())
+                    replica.resume()
+                replicas.append(cast(Replica, replica))
+                new += [replica] if is_new else []
+            batch = CommitteeBatch(replicas, self.leader, self.committee)
+            refused = batch.evaluate()
+            for index, replica in enumerate(replicas):
+                if index in refused:
+                    raise InputError(f"{replica.files.directory}: the model refuses the start: {refused[index]}")
+                batch.write_back(index)
+                if replica in new:
+                    locks.enter_context(replica.files.lock())
+                    replica.begin()
+            run_replicas(batch, stop=stop, tick=tick)
+
+    def one_by_one(self, numbers: Sequence[int], starts: Sequence[Atoms], stop: Stop, tick: Tick) -> None:
+        """Run replicas one after another."""
+        for k in numbers:
+            if stop():
+                return
+            replica, _ = self._run(WatchedRun, k, starts, self.leader)
+            replica.committee = self.committee
+            result = replica.run(progress=False)
+            tick(result.summary["steps_done"])
+            if result.summary["signal"]:  # it takes Ctrl-C while it runs
+                return
+
+    def _run(self, kind: Any, k: int, starts: Sequence[Atoms], calculator: Any) -> tuple[Any, bool]:
+        """Return a replica as its files have it, or a new one, and whether it is new."""
+        files = RunFiles(self.folder / f"replica{k:03d}")
+        if files.begun:
+            replica = stored_run(calculator, None, files.directory, identity=self.identity, kind=kind)
+        else:
+            files.check_free()
+            atoms = starts[k % len(starts)].copy()
+            atoms.calc = calculator
+            settings = self.settings.dynamics(self.model, seed_of(self.settings, self.place, k, 2))
+            replica = kind(atoms, settings, files.directory, identity=self.identity)
+        cast(Watched, replica).threshold = self.threshold
+        return replica, not files.begun
+
+
+def _ended(folder: Path, number: int) -> dict[str, Any] | None:
+    """Return the summary of a replica that has ended."""
+    summary = RunFiles(folder / f"replica{number:03d}").summary()
+    return summary if summary is not None and summary.get("status") in ("finished", "unstable") else None

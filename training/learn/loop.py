@@ -1,0 +1,315 @@
+"""The loop of on-the-fly learning.
+
+    label the start → train K members → replicas, watched by monitor and committee → frames in question
+          ↑                                                                                  │
+          └────────── label the few that differ most ←───────────────────────────────────────┘
+
+until M replicas have run t ps without such a frame; last, a model is trained anew on all labels. Sources: Behler, Int.
+J. Quantum Chem. 115 (2015) 1032; Smith et al., J. Chem. Phys. 148 (2018) 241733; Vandermause et al., npj Comput. Mater.
+6 (2020) 20; Zhang et al., Phys. Rev. Mater. 3 (2019) 023804.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+from asecalc_mlip.data.readers import read_frames as read_labelled
+from asecalc_mlip.files import locked, write_json
+from asecalc_mlip.stopping import SoftStop
+from asecalc_mlip.teachers import Teacher, TeacherOptions, open_teacher
+from asecalc_mlip.teachers.base import Labels, labelled
+from asecalc_mlip.teachers.labelling import failures_of, label_structures
+from training.learn.committee import calibration, judge_committee, load_committee, train_committee, write_data
+from training.learn.dynamics import run_all
+from training.learn.final import final_model
+from training.learn.page import write_page
+from training.learn.selection import atomic_features, farthest
+from training.learn.settings import LearnSettings
+from training.learn.state import Folder, LearnResult, Round, read_frames, write_frames
+from training.learn.structures import Candidate, candidates_of, check_starts, first_structures, is_physical
+from training.train import Stopped
+
+__all__ = ["learn"]
+
+Tell = Callable[[str], None]
+# Rounds one after another in which nothing could be labelled.
+MOST_EMPTY = 5
+# On the threshold after a round whose frames are all copies of labelled ones.
+RAISE = 1.25
+LIVE_EVERY = 2000  # replica steps
+
+
+def learn(
+    settings: LearnSettings,
+    starts: Sequence[Atoms],
+    output: str | Path,
+    *,
+    tell: Tell = lambda text: None,
+    live: Tell = lambda text: None,
+) -> LearnResult:
+    """Learn a potential for one system from nothing, or go on with the learning in a folder.
+
+    Parameters
+    ----------
+    settings : LearnSettings
+    starts : sequence of Atoms
+        Start structures of the dynamics.
+    output : path
+        Folder of everything.
+    tell : callable
+        Called with a line for each round.
+    live : callable
+        Called with what is going on, often.
+
+    Returns
+    -------
+    LearnResult
+        Of status "interrupted" after Ctrl-C; the same call goes on.
+
+    Raises
+    ------
+    InputError
+        For settings and structures that cannot be used, other settings than before, and a folder that another process
+        works in.
+    """
+    starts = check_starts(starts)
+    teacher = open_teacher(settings.labels, TeacherOptions(settings.charge, settings.multiplicity))
+    folder = Folder(output)
+    with locked(folder.path, "--output"), SoftStop() as stop:
+        folder.open(settings, starts, teacher.recipe())
+        return _Loop(folder, settings, starts, teacher, stop, tell, live).run()
+
+
+class _Interrupted(Exception):
+    """A signal came, and everything is on disk."""
+
+
+class _Loop:
+    def __init__(
+        self, folder: Folder, settings: LearnSettings, starts: Sequence[Atoms], teacher: Teacher, stop: SoftStop,
+        tell: Tell, live: Tell,
+    ):  # fmt: skip
+        self.folder, self.settings, self.starts, self.teacher = folder, settings, starts, teacher
+        self.stop, self.tell, self._live = stop, tell, live
+
+    def run(self) -> LearnResult:
+        """Go on to the end of the learning, or to a signal."""
+        status, final = "interrupted", None
+        try:
+            status = self._rounds()
+            if self.settings.final:
+                last = self.folder.round(len(self.folder.rounds()) - 1)
+                final = final_model(self.folder, last, self.settings, self.starts, self.teacher, self._stops, self.live)
+        except (_Interrupted, Stopped):
+            status = "interrupted"
+        return self._result(status, final)
+
+    def live(self, text: str) -> None:
+        """Tell what is going on, after where the learning is."""
+        rounds, seconds = self.folder.rounds(), self.folder.seconds()
+        spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+        before = f"{_known(rounds[-1])}; " if rounds else ""
+        self._live(f"round {len(rounds)}: {text}; {before}{spent}")
+
+    def _rounds(self) -> str:
+        for number in itertools.count():
+            now = self.folder.round(number)
+            if now.summary is None:
+                self._round(now)
+                self.tell(_line(self.folder.rounds()[-1], self.settings))
+                write_page(self.folder, self.settings, self.teacher, None, None)
+            if (status := self._ended()) is not None:
+                return status
+        raise AssertionError("unreachable")
+
+    def _ended(self) -> str | None:
+        """Return how the learning ended with the rounds so far; None: it goes on."""
+        rounds = self.folder.rounds()
+        if not any(rounds[-1]["broken"]):
+            return "stable"
+        if rounds[-1]["asked"] >= self.settings.budget:
+            return "budget"
+        if self._late():
+            return "hours"
+        last = rounds[-MOST_EMPTY:]
+        return "stuck" if len(last) == MOST_EMPTY and not any(r["taken"] for r in last) else None
+
+    def _round(self, now: Round) -> None:
+        before = self.folder.rounds()
+        self._label(now)
+        self._judge_labels(now)
+        n_labels = write_data(self.folder, now)
+        self._check()
+        members = train_committee(self.folder, now, self.settings, self.teacher.name, self.live)
+        self._check()
+        committee = judge_committee(now, self.settings, members, _raised(before))
+        runs = self._explore(now, members, committee["threshold"])
+        found = candidates_of(runs, now.file("runs"))
+        physical = [one for one in found if is_physical(one.atoms)]
+        unphysical = [one for one in found if not is_physical(one.atoms)]
+        asked = self._asked(now)
+        taken = self._choose(now, members[0], physical, self.settings.budget - asked)
+        write_frames(now.file("unphysical.xyz"), [one.atoms for one in unphysical])
+        write_frames(now.file("next.xyz"), [one.atoms for one, _ in taken])
+        brief = {k: v for k, v in committee.items() if k not in ("spread", "error")}
+        write_json(
+            now.file("round.json"),
+            {
+                "round": now.number,
+                "labels": n_labels,
+                "asked": asked,
+                "failed": self._failed(now),
+                **brief,
+                "stable_ps": [run["stable_ps"] for run in runs],
+                "broken": [run["failure"] is not None for run in runs],
+                "reasons": [None if run["failure"] is None else run["failure"]["brief"] for run in runs],
+                "candidates": len(found),
+                "unphysical": len(unphysical),
+                "taken": [{**one.to_dict(), "distance": distance} for one, distance in taken],
+                "seconds": self.folder.seconds(),
+            },
+        )
+
+    def _label(self, now: Round) -> None:
+        """Label the structures of a round one by one, each on disk before the next begins."""
+        picked = self._picked(now)
+        done = len(failures_of(now.labels)) + _count(now.labels)
+        for number in range(done, len(picked)):
+            self._check()
+            self.live(f"label {number + 1} of {len(picked)}")
+            with self.folder.timed("labels"):
+                label_structures(picked[: number + 1], self.teacher, now.labels, progress=False)
+
+    def _picked(self, now: Round) -> list[Atoms]:
+        path = now.file("picked.xyz")
+        if not path.is_file():
+            if now.number:
+                frames = read_frames(self.folder.round(now.number - 1).file("next.xyz"))
+            elif self.settings.data is not None:
+                frames = []
+                self._take_given(self.settings.data)
+            else:
+                number = min(self.settings.initial, self.settings.budget)
+                frames = [one.atoms for one in first_structures(self.starts, self.settings, number)]
+            write_frames(path, frames)
+        return read_frames(path)
+
+    def _take_given(self, name: str) -> None:
+        """Keep the labelled frames of the user as the trainings read them."""
+        frames = []
+        for atoms in read_labelled(name):
+            labels = Labels(float(atoms.info["energy"]), atoms.arrays["forces"], atoms.info.get("stress"))
+            bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+            frames.append(labelled(bare, labels))
+        write_frames(self.folder.path / "given.xyz", frames)
+
+    def _judge_labels(self, now: Round) -> None:
+        """Compare what the committee before said of the new frames with their labels."""
+        path = now.file("fresh.json")
+        if now.number and _count(now.labels) and not path.is_file():
+            before = self.folder.round(now.number - 1)
+            members = [before.member(k) for k in range(self.settings.members)]
+            write_json(path, calibration(load_committee(members), read_labelled(now.labels)), indent=None)
+
+    def _explore(self, now: Round, members: Sequence[Path], threshold: float) -> list[dict[str, Any]]:
+        total, done = self.settings.until.replicas * self.settings.replica_steps, 0
+
+        def tick(steps: int) -> None:
+            nonlocal done
+            done += steps
+            if done % LIVE_EVERY < steps:
+                self.live(f"dynamics, {100 * done / total:.0f} %")
+
+        with self.folder.timed("dynamics"):
+            folder = now.file("runs")
+            runs = run_all(
+                folder, self.settings, self.starts, members, threshold, now.number, self._stops, tick
+            )  # fmt: skip
+        found = [run for run in runs if run is not None]
+        if len(found) < len(runs):
+            raise _Interrupted
+        return found
+
+    def _choose(
+        self, now: Round, model: Path, candidates: Sequence[Candidate], left: int
+    ) -> list[tuple[Candidate, float]]:
+        """Take the frames that differ most from all that were asked for, and from each other."""
+        most = min(self.settings.per_round, left)
+        if not candidates or most < 1:
+            return []
+        known = [atoms for k in range(now.number + 1) for atoms in self._picked(self.folder.round(k))]
+        given = self.folder.path / "given.xyz"
+        known += read_labelled(given) if given.is_file() else []
+        potential = PIWSLCalculator.load(model, device="cpu").potential
+        frames = [one.atoms for one in candidates]
+        taken = farthest(
+            atomic_features(potential, frames), [atoms.numbers for atoms in frames],
+            atomic_features(potential, known), [atoms.numbers for atoms in known], most,
+        )  # fmt: skip
+        return [(candidates[k], distance) for k, distance in taken]
+
+    def _asked(self, now: Round) -> int:
+        """Return the structures that were given to the labeller so far."""
+        return sum(len(self._picked(self.folder.round(k))) for k in range(now.number + 1))
+
+    def _failed(self, now: Round) -> int:
+        return sum(len(failures_of(self.folder.round(k).labels)) for k in range(now.number + 1))
+
+    def _late(self) -> bool:
+        hours = self.settings.hours
+        return hours is not None and sum(self.folder.seconds().values()) >= 3600 * hours
+
+    def _stops(self) -> bool:
+        return self.stop.signal is not None
+
+    def _check(self) -> None:
+        if self._stops():
+            raise _Interrupted
+
+    def _result(self, status: str, final: dict[str, Any] | None) -> LearnResult:
+        rounds = self.folder.rounds()
+        page = write_page(self.folder, self.settings, self.teacher, status, final) if rounds else None
+        model = self.folder.path / "model.pt" if final else self.folder.round(len(rounds) - 1).member(0)
+        numbers = (rounds[-1]["labels"], rounds[-1]["failed"]) if rounds else (0, 0)
+        result = LearnResult(
+            status, *numbers, model if rounds else None, page, rounds, final, self.folder.seconds()
+        )  # fmt: skip
+        write_json(self.folder.path / "result.json", result)
+        return result
+
+
+def _raised(rounds: Sequence[dict[str, Any]]) -> float:
+    """Return the factor on the threshold: where every frame in question is a copy of one that has labels, it is low."""
+    factor = 1.0
+    for summary in rounds:
+        copies = summary["candidates"] > summary["unphysical"] and not summary["taken"]
+        factor *= RAISE if copies else 1.0
+    return factor
+
+
+def _count(path: Path) -> int:
+    return len(read_labelled(path)) if path.is_file() and path.stat().st_size else 0
+
+
+def _known(summary: dict[str, Any]) -> str:
+    broken = sum(summary["broken"])
+    runs = len(summary["broken"])
+    return f"{summary['labels']} labels, {runs - broken} of {runs} quiet, error {summary['force_mae_meV_A']:.0f} meV/Å"
+
+
+def _line(summary: dict[str, Any], settings: LearnSettings) -> str:
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in summary["seconds"].items())
+    failed = f" ({summary['failed']} failed)" if summary["failed"] else ""
+    quiet = len(summary["broken"]) - sum(summary["broken"])
+    return (
+        f"round {summary['round']}: {summary['labels']} labels{failed}; {quiet} of {len(summary['broken'])} replicas "
+        f"quiet to {settings.until.ps:g} ps, shortest {min(summary['stable_ps']):.3g} ps; held-out force error "
+        f"{summary['force_mae_meV_A']:.0f} meV/Å, threshold {summary['threshold']:.2f} eV/Å; "
+        f"{len(summary['taken'])} frames taken; {seconds}"
+    )
