@@ -46,6 +46,17 @@ def test_dynamics_by_lammps(capsys):
     assert printed.startswith("O24Si12 after 3 fs: ") and "GPa" in printed, printed
 
 
+def test_learning_from_one_geometry(tmp_path, capsys):
+    pytest.importorskip("schnetpack", reason="needs the extra train: pip install 'asecalc-mlip[train]'")
+    toy = tmp_path / "toy.py"
+    toy.write_text("from ase.calculators.emt import EMT\ncalculator = EMT()\n")
+    quick = {"budget": 4, "initial": 4, "members": 2, "steps_first": 50, "steps_last": 50}
+    status = example("learn").main(str(tmp_path / "out"), f"{toy}:calculator", "1 x 0.02 ps", quick)
+    printed = capsys.readouterr().out
+    assert status in ("stable", "budget") and (tmp_path / "out" / "model.pt").is_file()
+    assert printed.startswith("round 0: 4 labels") and "report.html" in printed, printed
+
+
 @pytest.mark.slow
 def test_from_zero_to_dynamics(tmp_path, monkeypatch):
     """The whole line with too little of everything: data, training, dynamics."""

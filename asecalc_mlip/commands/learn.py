@@ -47,6 +47,10 @@ EXIT_CODES = (
 @click.option("--per-round", type=Number(q.FRAMES), default=8, show_default=True, help="Most labels of a round.")
 @click.option("--data", metavar="FILE", help="Labelled frames of the same level to start from.")
 @click.option("--model", metavar="MODEL", help="Model to start the committee from.")
+@click.option("--steps-first", type=Number(q.STEPS), metavar="N", default=1500, show_default=True,
+              help="Gradient steps of a member in the first round.")  # fmt: skip
+@click.option("--steps", type=Number(q.STEPS), metavar="N", default=500, show_default=True,
+              help="Gradient steps of a member in later rounds, from its last weights.")  # fmt: skip
 @click.option("--steps-last", type=Number(q.STEPS), metavar="N", default=10000, show_default=True,
               help="Gradient steps of the final model.")  # fmt: skip
 @click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of everything random.")

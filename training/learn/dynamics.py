@@ -96,7 +96,9 @@ class Watched(MDRun):
     def take_frame(self) -> None:
         """Log, judge and keep the frame, and ask the committee."""
         super().take_frame()
-        spread = self.spread() if self.state.failure is None else None
+        # The start has a label: what the committee does not know of it more labels there would not teach.
+        looks = self.state.failure is None and self.state.step > 0
+        spread = self.spread() if looks else None
         if spread is None or not spread.max() >= self.threshold:
             return
         worst, value = int(spread.argmax()), float(spread.max())

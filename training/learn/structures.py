@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.data import covalent_radii
 
-from asecalc_mlip.data.structure_checks import closest_contact
+from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.failures import UNCERTAIN
@@ -87,8 +88,11 @@ def candidates_of(runs: Sequence[dict[str, Any] | None], folder: Path) -> list[C
 
 def is_physical(atoms: Atoms) -> bool:
     """Tell whether a structure is for a labeller: finite, and no two atoms within half of their covalent radii."""
-    finite = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()
-    return bool(finite and closest_contact(atoms) >= OVERLAP)
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return False
+    radii = covalent_radii[atoms.numbers]
+    i, j, d = pairs_within(atoms, 2 * OVERLAP * float(radii.max()))
+    return not bool((d < OVERLAP * (radii[i] + radii[j])).any())
 
 
 def check_starts(starts: Sequence[Atoms]) -> list[Atoms]:

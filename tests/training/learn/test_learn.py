@@ -1,0 +1,195 @@
+"""The whole loop, with a toy labeller and networks that learn next to nothing."""
+
+import json
+
+import pytest
+from ase.build import molecule
+from ase.io import write
+
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+from asecalc_mlip.checkpoint import load
+from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import locked
+from tests.commands import asecalc
+
+pytest.importorskip("schnetpack")
+from training.learn import LearnSettings, Until, learn, loop  # noqa: E402
+from training.learn import committee as committees  # noqa: E402
+
+TOY = """
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+
+class Springs(Calculator):
+    implemented_properties = ["energy", "forces"]
+    lengths = None
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        x = atoms.positions
+        if x[0, 2] < 0:
+            raise RuntimeError("SCF not converged")
+        energy, forces = 0.0, np.zeros_like(x)
+        for i, j, r0 in ((0, 1, 0.97), (0, 2, 0.97), (1, 2, 1.53)):
+            d = x[j] - x[i]
+            r = np.linalg.norm(d)
+            energy += 15.0 * (r - r0) ** 2
+            pull = 30.0 * (r - r0) * d / r
+            forces[i] += pull
+            forces[j] -= pull
+        self.results = {"energy": energy, "forces": forces}
+
+calculator = Springs()
+"""
+
+
+def _settings(folder, **given):
+    (folder / "toy.py").write_text(TOY)
+    defaults = {
+        "labels": f"{folder / 'toy.py'}:calculator", "temperature_K": 300.0, "until": Until(2, 0.05), "interval": 10,
+        "budget": 8, "members": 2, "initial": 6, "per_round": 2, "steps_first": 50, "steps": 50, "steps_last": 50,
+        "tolerance": 0.1, "training": ("model.hyperparameters.n_features=8", "run.threads=1", "run.device=cpu"),
+    }  # fmt: skip
+    return LearnSettings(**{**defaults, **given})
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A learning to its end: 6 structures, a round of 2 more, the budget, the final model."""
+    folder, lines = tmp_path_factory.mktemp("learn"), []
+    result = learn(_settings(folder), [molecule("H2O")], folder / "out", tell=lines.append)
+    return folder, result, lines
+
+
+def test_a_learning_ends_with_its_budget_a_model_and_a_page(learned):
+    folder, result, lines = learned
+    assert result.status == "budget" and len(result.rounds) == len(lines) == 2
+    assert result.labels + result.failed == 8 and result.failed >= 1
+    assert all(text in lines[0] for text in ("round 0", "labels", "replicas quiet", "threshold", "training"))
+    assert PIWSLCalculator.load(result.model).get_potential_energy(molecule("H2O")) is not None
+    page = result.report.read_text()
+    for part in ("Course", "Survival by round", "What the spread is worth", "Frames taken", "SCF not converged"):
+        assert part in page, part
+    taken = [one for r in result.rounds for one in r["taken"]]
+    assert len(taken) == 2 and all(one["reason"] for one in taken)
+    assert result.final["stable_ps"] and "forces" in result.final["errors"]
+    assert json.loads((folder / "out" / "result.json").read_text())["labels"] == result.labels
+
+
+def test_a_label_that_fails_is_told_and_in_no_training(learned):
+    folder, result, _ = learned
+    data = read_frames(folder / "out" / "round01" / "data.xyz")
+    assert len(data) == result.labels
+    assert min(atoms.positions[0, 2] for atoms in data) > 0
+
+
+def test_the_card_says_what_made_the_labels(learned):
+    folder, result, _ = learned
+    card = load(result.model).card
+    assert card["level_of_theory"] == "toy.py:calculator"
+    assert card["learning"]["labels"]["calculator"] == "Springs" and card["learning"]["structures"] == result.labels
+    assert card["learning"]["until"] == "2 x 0.05 ps" and card["learning"]["rounds"] == 2
+
+
+def test_held_out_labels_stay_held_out(learned):
+    folder, _, _ = learned
+    splits = [json.loads((folder / "out" / f"round0{k}" / "split.json").read_text()) for k in range(2)]
+    assert not set(splits[0]["val"]) & set(splits[1]["train"])
+    assert not set(splits[1]["val"]) & set(splits[1]["train"])
+
+
+def test_an_interrupted_learning_goes_on_to_the_same_labels_and_model(learned, tmp_path, monkeypatch):
+    """An error stands for a kill: before a label, between trainings, in the dynamics, before the end of a round."""
+    folder, whole, _ = learned
+    (tmp_path / "toy.py").write_text(TOY)
+    bombs = {
+        (loop, "label_structures"): 4, (committees, "train"): 2, (loop, "candidates_of"): 1, (loop, "write_json"): 3,
+        (loop, "final_model"): 1,
+    }  # fmt: skip
+    settings = _settings(folder)  # the same labeller, by its path
+    for (place, name), count in bombs.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, _fails_at(getattr(place, name), count))
+            with pytest.raises(ZeroDivisionError):
+                learn(settings, [molecule("H2O")], tmp_path / "out")
+    result = learn(settings, [molecule("H2O")], tmp_path / "out")
+    for name in ("round00/labels.xyz", "round01/labels.xyz", "round01/data.xyz"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / "out" / name).read_bytes(), name
+    one, two = (PIWSLCalculator.load(r.model).get_potential_energy(molecule("H2O")) for r in (whole, result))
+    assert one == two
+    assert [r["threshold"] for r in result.rounds] == [r["threshold"] for r in whole.rounds]
+
+
+def _fails_at(function, count):
+    calls = 0
+
+    def wrapped(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            raise ZeroDivisionError
+        return function(*arguments, **options)
+
+    return wrapped
+
+
+def test_a_finished_learning_is_read_and_other_settings_are_refused(learned):
+    folder, result, _ = learned
+    again = learn(_settings(folder), [molecule("H2O")], folder / "out", tell=pytest.fail)
+    assert (again.status, again.labels, again.final) == (result.status, result.labels, result.final)
+    with pytest.raises(InputError, match="temperature_K was 300.0, is 310.0"):
+        learn(_settings(folder, temperature_K=310.0), [molecule("H2O")], folder / "out")
+    with pytest.raises(InputError, match="start structures"):
+        learn(_settings(folder), [molecule("NH3")], folder / "out")
+
+
+def test_another_process_in_the_folder_is_refused(learned):
+    folder, _, _ = learned
+    with locked(folder / "out"), pytest.raises(InputError, match="in use by another"):
+        learn(_settings(folder), [molecule("H2O")], folder / "out")
+
+
+def test_a_signal_ends_softly_before_the_next_label(tmp_path, monkeypatch):
+    class Pressed(loop.SoftStop):
+        signal = property(lambda self: 2, lambda self, value: None)
+
+    monkeypatch.setattr(loop, "SoftStop", Pressed)
+    result = learn(_settings(tmp_path), [molecule("H2O")], tmp_path / "out")
+    assert (result.status, result.labels, result.model) == ("interrupted", 0, None)
+    assert "the same command goes on" in result.describe()
+
+
+def test_labels_that_all_fail_end_in_one_message(tmp_path):
+    start = molecule("H2O")
+    start.positions[:, 2] -= 1.0
+    with pytest.raises(InputError, match="0 of the structures .*labels.failed.jsonl"):
+        learn(_settings(tmp_path, initial=3), [start], tmp_path / "out")
+
+
+def test_dry_run_tells_the_cost_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.py").write_text(TOY)
+    write("water.xyz", molecule("H2O"))
+    before = sorted(tmp_path.iterdir())
+    found = asecalc("learn", "water.xyz", "--labels", "toy.py:calculator", "--until", "2 x 0.1 ps", "--dry-run")
+    assert found.exit_code == 0, found.output
+    assert "one label of H2O by toy.py:calculator" in found.output and "budget of 200 labels" in found.output
+    assert [p for p in sorted(tmp_path.iterdir()) if p.name != "__pycache__"] == before
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--labels", "xtb"], "name a file with the structure"),
+        (["water.xyz", "--labels", "xtb", "--until", "forever"], "8 x 50 ps"),
+        (["water.xyz", "--labels", "psi4:b3lyp"], "names no teacher"),
+        (["water.xyz", "--labels", "xtb", "--members", "1"], "--members"),
+    ],
+)
+def test_bad_input_is_told_in_one_message(words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("water.xyz", molecule("H2O"))
+    found = asecalc("learn", *(words if "water.xyz" in words else ["run.seed=1", *words]))
+    assert found.exit_code == 2 and told in found.output, found.output
+    assert not (tmp_path / "learn").exists()

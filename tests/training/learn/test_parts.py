@@ -1,0 +1,152 @@
+"""Parts of the loop: settings, start and candidate structures, choice of frames, calibration."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.io import write
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.models import build_potential
+from training.learn.committee import calibration
+from training.learn.selection import COPY, atomic_features, farthest
+from training.learn.settings import LearnSettings, Until
+from training.learn.structures import OVERLAP, candidates_of, first_structures, is_physical
+
+
+@pytest.mark.parametrize(
+    ("text", "replicas", "ps"),
+    [("8 x 50 ps", 8, 50.0), ("4x5ps", 4, 5.0), (" 2 × 0.5 ns", 2, 500.0), ("1*20 fs", 1, 0.02)],
+)
+def test_until_is_read(text, replicas, ps):
+    assert Until.read(text) == Until(replicas, pytest.approx(ps))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8 x 50", "x 50 ps", "0 x 5 ps", "8 x 0 ps", "8 x -5 ps", "1e3 x 5 ps", "8 x inf ps"]
+)
+def test_other_texts_are_refused(text):
+    with pytest.raises(InputError, match="8 x 50 ps"):
+        Until.read(text)
+
+
+def test_settings_that_the_loop_sets_itself_are_refused():
+    with pytest.raises(InputError, match="run.output.*leave it out"):
+        LearnSettings("xtb", training=("run.output=elsewhere",))
+    with pytest.raises(InputError, match="--members is 1"):
+        LearnSettings("xtb", members=1)
+    with pytest.raises(InputError, match="ramp"):
+        LearnSettings("xtb", pressure_GPa=0.0, temperature_end_K=900.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "ensemble", "together"),
+    [({}, "nvt", True), ({"pressure_GPa": 1.0}, "npt", False), ({"temperature_end_K": 900.0}, "anneal", False)],
+)
+def test_conditions_are_those_of_the_dynamics(given, ensemble, together):
+    settings = LearnSettings("xtb", temperature_K=321.0, until=Until(2, 1.0), timestep_fs=0.5, interval=30, **given)
+    dynamics = settings.dynamics("m.pt", 7)
+    assert (dynamics.ensemble, dynamics.temperature_K, dynamics.seed, settings.together) == (
+        ensemble,
+        321.0,
+        7,
+        together,
+    )
+    assert dynamics.steps == 2010 and dynamics.steps % settings.interval == 0  # 1 ps, up to whole intervals
+
+
+def test_first_structures_are_the_start_and_stronger_and_stronger_copies_that_the_seed_decides():
+    start, settings = molecule("CH3CH2OH"), LearnSettings("xtb", seed=3)
+    found = first_structures([start], settings, 6)
+    moved = [np.abs(one.atoms.positions - start.positions).max() for one in found]
+    assert len(found) == 6 and moved[0] == 0.0
+    assert 0 < moved[1] < moved[-1] < 0.5
+    again = first_structures([start], settings, 6)
+    np.testing.assert_array_equal(found[4].atoms.positions, again[4].atoms.positions)
+    other = first_structures([start], LearnSettings("xtb", seed=4), 6)
+    assert np.abs(found[4].atoms.positions - other[4].atoms.positions).max() > 1e-3
+
+
+def test_atoms_within_half_of_their_covalent_radii_are_for_no_labeller():
+    radii = 0.76 + 0.31  # Å, C and H (Cordero 2008)
+    near, far = (Atoms("CH", [[0, 0, 0], [0, 0, f * radii]]) for f in (OVERLAP - 0.01, OVERLAP + 0.01))
+    assert (is_physical(near), is_physical(far)) == (False, True)
+    crystal = Atoms("C", cell=[0.7, 5, 5], pbc=True)  # its own image
+    assert not is_physical(crystal)
+    far.positions[0, 0] = np.nan
+    assert not is_physical(far)
+
+
+def _run(folder, number, frames, broken=None):
+    path = folder / f"replica{number:03d}"
+    path.mkdir()
+    write(path / "trajectory.extxyz", frames)
+    if broken is not None:
+        write(path / "unstable.extxyz", broken)
+
+
+def test_candidates_are_the_frame_in_question_and_some_before_it(tmp_path):
+    frames = [Atoms("H2", [[0, 0, 0], [0, 0, 0.7 + 0.01 * k]]) for k in range(12)]
+    _run(tmp_path, 0, frames)
+    _run(tmp_path, 1, frames, Atoms("H2", [[0, 0, 0], [0, 0, 3.0]]))
+    common = {"settings": {"interval": 20, "timestep_fs": 0.5}, "stable_ps": 0.11}
+    unsure = {"kind": "uncertain", "brief": "uncertain H0", "time_ps": 0.11, "value": 0.7}
+    torn = {"kind": "bond break", "brief": "bond break H0-H1", "time_ps": 0.12, "value": 3.0}
+    runs = [{**common, "failure": unsure}, {**common, "failure": torn}, {**common, "failure": None}]
+    found = candidates_of(runs, tmp_path)
+    lengths = [round(one.atoms.get_distance(0, 1), 4) for one in found]
+    assert lengths == [0.81, 0.79, 0.76, 3.0, 0.81, 0.79, 0.76, 0.71]
+    assert [one.run for one in found] == [0] * 3 + [1] * 5
+    assert (found[0].spread, found[3].spread) == (0.7, None)
+    assert found[2].time_ps == pytest.approx(0.06) and found[2].reason == "50 fs before: uncertain H0"
+    assert found[4].time_ps == pytest.approx(0.11)
+
+
+def test_farthest_frames_come_first_and_copies_never():
+    numbers = np.array([1, 8])
+    known = [np.array([[0.0], [0.0]]), np.array([[1.0], [1.0]])]
+    frames = [np.array([[0.0], [1.0]]), np.array([[0.1], [0.0]]), np.array([[5.0], [0.0]]), np.array([[5.2], [0.0]])]
+    taken = farthest(frames, [numbers] * 4, known, [numbers] * 2, 10)
+    # Of frame 0 each atom is known, frame 2 is near frame 3; the scale of the known atoms is 0.5.
+    assert [k for k, _ in taken] == [3, 2, 1]
+    assert [d for _, d in taken] == pytest.approx([8.4, 0.4, 0.2])
+    assert farthest(frames, [numbers] * 4, known, [numbers] * 2, 1) == taken[:1]
+    tiny = [known[0] + 0.4 * COPY]
+    assert farthest(tiny, [numbers], known, [numbers] * 2, 5) == []
+
+
+def test_an_element_is_compared_with_its_own_atoms_only():
+    known, candidates = [np.array([[0.0], [9.0]])], [np.array([[9.0], [9.0]]), np.array([[0.0], [9.0]])]
+    taken = farthest(candidates, [np.array([1, 8])] * 2, known, [np.array([1, 8])], 5)
+    assert [k for k, _ in taken] == [0]  # its hydrogen looks like a known oxygen, and no known hydrogen
+
+
+@pytest.mark.parametrize("architecture", ["painn", "schnet"])
+def test_features_know_a_turned_molecule_and_tell_a_stretched_one(architecture):
+    start = molecule("H2O")
+    turned, stretched = start.copy(), start.copy()
+    turned.rotate(77.0, (1, 2, 3))
+    stretched.set_distance(0, 1, 1.3, fix=0)
+    potential = build_potential(architecture, {"n_features": 8}, reference_energies={1: 0.0, 8: 0.0}).eval()
+    same, other, base = atomic_features(potential, [turned, stretched, start])
+    np.testing.assert_allclose(same, base, atol=1e-4)
+    assert np.abs(other - base).max() > 1e-3
+
+
+def test_calibration_of_spreads_that_are_half_of_the_errors():
+    class Committee:
+        def evaluate(self, frames):
+            rng = np.random.default_rng(0)
+            sizes = rng.uniform(0.1, 2.0, (len(frames), 3))
+            return [
+                {"forces": a.arrays["forces"] + s[:, None] * [1.0, 0.0, 0.0], "forces_std": 0.5 * s}
+                for a, s in zip(frames, sizes, strict=True)
+            ]
+
+    frames = [molecule("H2O") for _ in range(4)]
+    for atoms in frames:
+        atoms.arrays["forces"] = np.zeros((3, 3))
+    found = calibration(Committee(), frames)
+    assert found["ratio"] == pytest.approx(2.0)
+    assert found["rank_correlation"] == pytest.approx(1.0)
+    assert found["force_mae_meV_A"] == pytest.approx(1e3 * np.mean(found["error"]) / 3, rel=1e-4)
