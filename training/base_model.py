@@ -58,7 +58,7 @@ def check_base(base: LoadedModel, model: ModelConfig, elements: Sequence[int], d
 
 
 def pretraining_of(model: LoadedModel) -> dict[str, Any] | None:
-    """Return the entry of the card about pretraining on an EAM, or None."""
+    """Return the entry of the card about pretraining on a teacher, or None."""
     found = model.card.get("pretraining")
     return found if isinstance(found, dict) else None
 
@@ -81,7 +81,9 @@ def _check_hyperparameters(base: LoadedModel, model: ModelConfig, learner: Poten
 def _warn_of_double(base: LoadedModel, delta: LoadedModel | None) -> None:
     pretraining = pretraining_of(base)
     if delta is not None and pretraining is not None and delta.potential.architecture == "eam":
+        # Older files have it as `eam`.
+        teacher = pretraining.get("teacher", pretraining.get("eam", "a teacher"))
         LOGGER.warning(
-            f"{base.path.name} was pretrained on {pretraining.get('eam', 'an EAM')}, and {delta.path.name} is "
+            f"{base.path.name} was pretrained on {teacher}, and {delta.path.name} is "
             "added to it: what both know counts twice at first"
         )

@@ -62,19 +62,19 @@ def _start_structure(frames: Sequence[Atoms]) -> Atoms:
 def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
     """Return the card of a model: its data, losses and training, and what dynamics are warned by."""
     config, optimizer = run.config, run.config.optimizer
-    by_eam = run.pretraining is not None
-    level = f"embedded-atom potential {run.pretraining['eam']}" if run.pretraining else config.data.level_of_theory
+    by_teacher = run.pretraining is not None
+    level = f"teacher {run.pretraining['teacher']}" if run.pretraining else config.data.level_of_theory
     source = Path(config.data.train).name
     return {
         "name": config.run.name,
         "training_data": {
-            "file": LABELLED if config.pretrain.eam is not None else source,
-            **({"made_from": source} if config.pretrain.eam is not None else {}),
+            "file": LABELLED if config.pretrain.teacher is not None else source,
+            **({"made_from": source} if config.pretrain.teacher is not None else {}),
             "train": len(run.split.train),
             "validation": len(run.split.val),
         },
         # Perturbed copies have neither the temperature nor the forces of the dynamics they were taken from.
-        **({} if by_eam else run.conditions),
+        **({} if by_teacher else run.conditions),
         "level_of_theory": level,
         "source": config.data.source,
         "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},

@@ -26,6 +26,7 @@ from training.settings import (
     RULES,
     SECTIONS,
     DataConfig,
+    FarConfig,
     FinetuneConfig,
     LossConfig,
     ModelConfig,
@@ -38,6 +39,7 @@ from training.settings import (
 __all__ = [
     "OF_BASE",
     "DataConfig",
+    "FarConfig",
     "FinetuneConfig",
     "LossConfig",
     "ModelConfig",
@@ -67,6 +69,7 @@ class TrainConfig:
     weak: WeakConfig = field(default_factory=WeakConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    far: FarConfig = field(default_factory=FarConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     run: RunConfig = field(default_factory=RunConfig)
 

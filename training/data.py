@@ -231,10 +231,14 @@ def check_weights(frames: Sequence[Atoms], weights: Mapping[str, float]) -> None
 
 @dataclass(frozen=True)
 class Replay:
-    """Frames beside the training set, and the share of each batch that is drawn from them."""
+    """Frames beside the training set, and the share of each batch that is drawn from them.
+
+    `weights` are factors on the loss of each frame beside those by their `config_type`.
+    """
 
     frames: Sequence[Atoms]
     share: float
+    weights: Sequence[float] | None = None
 
 
 class FramesDataModule(AtomsDataModule):
@@ -252,7 +256,7 @@ class FramesDataModule(AtomsDataModule):
     batch_size, seed : int
     steps_per_epoch : int, optional
         Batches of an epoch; None means all frames once.
-    replay : Replay, optional
+    replay : sequence of Replay
         More frames to train on.
     weights : mapping, optional
         Factor on the loss of frames by their `config_type`.
@@ -271,18 +275,16 @@ class FramesDataModule(AtomsDataModule):
         batch_size: int,
         seed: int,
         steps_per_epoch: int | None = None,
-        replay: Replay | None = None,
+        replay: Sequence[Replay] = (),
         weights: Mapping[str, float] | None = None,
     ):
         # SchNetPack wants the name of a database, which is neither written nor read.
         super().__init__(datapath="frames.db", batch_size=batch_size, num_workers=0, load_properties=list(labels))
-        more = [] if replay is None else list(replay.frames)
-        every = [*frames, *more]
-        factors = [frame_weight(atoms, weights) for atoms in every] if weights else None
-        self._samples = FramesDataset(every, labels, cutoff, factors)
+        every = [*frames, *(atoms for more in replay for atoms in more.frames)]
+        self._samples = FramesDataset(every, labels, cutoff, _factors(frames, replay, weights or {}))
         self._split, self._seed, self._steps = split, seed, steps_per_epoch
-        self._share = 0.0 if replay is None else replay.share
-        self._replayed = list(range(len(frames), len(frames) + len(more)))
+        self._replay = [(len(more.frames), more.share) for more in replay]
+        self._replayed = list(range(len(frames), len(every)))
 
     def setup(self, stage: str | None = None) -> None:
         """Divide the frames, once."""
@@ -308,7 +310,19 @@ class FramesDataModule(AtomsDataModule):
 
     def _sampler(self) -> EpochSampler | MixedSampler:
         if self._replayed:
-            sizes = (len(self._split.train), len(self._replayed))
-            return MixedSampler(sizes, self._share, self.batch_size, self._seed, self._steps)
+            others, shares = zip(*self._replay, strict=True)
+            sizes = (len(self._split.train), *others)
+            return MixedSampler(sizes, shares, self.batch_size, self._seed, self._steps)
         length = None if self._steps is None else self._steps * self.batch_size
         return EpochSampler(len(self.train_dataset), self._seed, length)
+
+
+def _factors(frames: Sequence[Atoms], replay: Sequence[Replay], weights: Mapping[str, float]) -> list[float] | None:
+    """Return the factor on the loss of each frame; None where all are 1."""
+    if not weights and all(more.weights is None for more in replay):
+        return None
+    factors = [frame_weight(atoms, weights) for atoms in frames]
+    for more in replay:
+        own = [1.0] * len(more.frames) if more.weights is None else more.weights
+        factors += [f * frame_weight(atoms, weights) for f, atoms in zip(own, more.frames, strict=True)]
+    return factors

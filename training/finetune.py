@@ -83,6 +83,8 @@ def start_card(run: Run) -> dict[str, Any]:
             "e0_shift_eV": _by_symbol(run.start.shift),
         }
         card |= _inherited(base)
+    if run.far is not None:
+        card["far"] = run.far.card
     if run.old is not None and run.old.replay:
         card["replay"] = {
             "share": settings.replay,

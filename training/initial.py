@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -37,7 +37,11 @@ from asecalc_mlip.models.sum import Sum
 from training.base_model import check_base
 from training.config import LossConfig, ModelConfig, TrainConfig
 from training.data import frame_weight
+from training.first_energies import begin_at_mean_energy
 from training.reference_energies import ReferenceEnergies, reference_energies
+
+if TYPE_CHECKING:
+    from training.far.level import TeacherLevel
 
 __all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
 
@@ -69,14 +73,19 @@ class Start:
 
     def table(self) -> str:
         """Return the reference energies, and how they differ from those of the base."""
-        lines = [self.e0.table()]
+        # A base may know many elements that the data do not have.
+        lines = [self.e0.table(self.shift or None)]
         if self.base is not None:
             lines.append(f"  change from {self.base.path.name}: {shift_text(self.shift)}")
         return "\n".join(lines)
 
 
-def make_start(config: TrainConfig, frames: Sequence[Atoms], atoms: Sequence[Atoms] = ()) -> Start:
-    """Make potential and reference energies for a run on `frames`; `atoms` are isolated atoms among the data.
+def make_start(
+    config: TrainConfig, frames: Sequence[Atoms], atoms: Sequence[Atoms] = (), level: TeacherLevel | None = None
+) -> Start:
+    """Make potential and reference energies for a run on `frames`.
+
+    `atoms` are isolated atoms among the data; where there are none, those of a teacher's `level` take their place.
 
     Raises
     ------
@@ -97,10 +106,11 @@ def make_start(config: TrainConfig, frames: Sequence[Atoms], atoms: Sequence[Ato
     if prior:
         known.append(core_potential(elements))
     rest = without_energies_of(known, frames, config.run.device)
-    e0, shift = _reference_energies(config, _with_weight(config, rest), base, atoms)
+    e0, shift = _reference_energies(config, _with_weight(config, rest), base, atoms, level)
     # Weights must not depend on what was drawn before.
     pl.seed_everything(config.run.seed, verbose=False)
-    potential = _build(config, known, e0.values, has_base=base is not None, scale=_scale(rest, config.loss))
+    options: dict[str, Any] = {"scale": _scale(rest, config.loss), "rest": rest, "fitted": bool(e0.fitted)}
+    potential = _build(config, known, e0.values, has_base=base is not None, **options)
     if settings.delta_frozen and isinstance(potential.network, Sum):
         potential.network.parts[1:].requires_grad_(False)
     return Start(potential, e0, base, known, shift, prior)
@@ -177,9 +187,24 @@ def _check_elements(delta: LoadedModel, elements: Sequence[int]) -> None:
 
 
 def _reference_energies(
-    config: TrainConfig, rest: Sequence[Atoms], base: LoadedModel | None, atoms: Sequence[Atoms]
+    config: TrainConfig,
+    rest: Sequence[Atoms],
+    base: LoadedModel | None,
+    atoms: Sequence[Atoms],
+    level: TeacherLevel | None,
 ) -> tuple[ReferenceEnergies, dict[int, float]]:
     model = config.model
+    if (
+        model.reference_energies == "fit"
+        and base is None
+        and level is not None
+        and not atoms
+        and not model.isolated_atoms
+    ):
+        atoms = level.moved_atoms()
+        if atoms:
+            found = reference_energies(rest, "fit", atoms=atoms)
+            return dataclasses.replace(found, source=f"isolated atoms by {level.teacher.name}, shifted to the data"), {}
     options: dict[str, Any] = {"given": model.given, "isolated": model.isolated_atoms, "reading": config.data.reading()}
     options["atoms"] = atoms
     if base is None:
@@ -211,13 +236,22 @@ def _shifted(rest: Sequence[Atoms], old: Mapping[int, float], name: str) -> Refe
 
 
 def _build(
-    config: TrainConfig, known: Sequence[Potential], e0: Mapping[int, float], *, has_base: bool, scale: float
+    config: TrainConfig,
+    known: Sequence[Potential],
+    e0: Mapping[int, float],
+    *,
+    has_base: bool,
+    scale: float,
+    rest: Sequence[Atoms],
+    fitted: bool,
 ) -> Potential:
     if has_base and len(known) == 1:
         return _with_reference_energies(known[0], e0)
     if has_base:
         return add_potentials(known, reference_energies=e0)
     new = _new(config.model, e0, scale)
+    if not fitted:
+        begin_at_mean_energy(new, _with_weight(config, list(rest)))
     return add_potentials([new, *known], reference_energies=e0) if known else new
 
 

@@ -22,18 +22,18 @@ def train(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
 
 
 def pretrain(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
-    """Train a model as `train` does, and refuse data without the labels of an EAM.
+    """Train a model as `train` does, and refuse data without the labels of a teacher.
 
     Raises
     ------
     InputError
-        For data that no EAM has labelled, where none is given to do so.
+        For data that no teacher has labelled, where none is given to do so.
     """
     config = load_config(config_paths, overrides)
-    if config.pretrain.eam is None and config.data.train and recipe_of(config.data.train) is None:
+    if config.pretrain.teacher is None and config.data.train and recipe_of(config.data.train) is None:
         raise InputError(
-            f"data.train {config.data.train} was not labelled by an EAM. Give one, pretrain.eam=FILE.pt, which then "
-            "labels perturbed copies of its structures; or label them first: asecalc eam label"
+            f"data.train {config.data.train} was not labelled by a teacher. Give one, pretrain.teacher=xtb or a model "
+            "file, which then labels perturbed copies of its structures; or label them first: asecalc eam label"
         )
     _run(config)
 

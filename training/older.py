@@ -32,6 +32,7 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
 
     A run saves every setting, so a configuration that has all sections, but not `model.prior`, is of version 0.1.
     """
+    content = _renamed(content)
     if not _is_whole(content) or "prior" in content["model"]:
         return dict(content)
     found: dict[str, Any] = copy.deepcopy({key: dict(values or {}) for key, values in content.items()})
@@ -39,6 +40,14 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items():
             found[section].setdefault(name, copy.deepcopy(value))
     return found
+
+
+def _renamed(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings of a run before 0.3 with `pretrain.eam` under its name of today, `pretrain.teacher`."""
+    pretrain = content.get("pretrain")
+    if not (_is_whole(content) and isinstance(pretrain, Mapping) and "eam" in pretrain):
+        return content
+    return {**content, "pretrain": {("teacher" if k == "eam" else k): v for k, v in pretrain.items()}}
 
 
 def _is_whole(content: Mapping[str, Any]) -> bool:

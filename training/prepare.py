@@ -22,6 +22,8 @@ from asecalc_mlip.models import Potential, check_trainable, parts_of
 from training.card import conditions_of
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split
+from training.far import Far, make_far, open_level
+from training.far.make import atoms_of
 from training.initial import Start, make_start
 from training.length import describe, seconds_of, with_length
 from training.losses.methods import list_skin, make_weak
@@ -47,8 +49,9 @@ class Run:
     data: FramesDataModule
     weak: WeakSupervision | NoisyNodes | None
     old: OldLevel | None = None
+    far: Far | None = None
     pretraining: dict[str, Any] | None = None
-    """How the labels were made, if an EAM made them."""
+    """How the labels were made, if a teacher made them."""
 
     @property
     def potential(self) -> Potential:
@@ -107,13 +110,15 @@ def prepare(config: TrainConfig) -> Run:
     frames, drawn = read_structures(config, folder)
     split = split_frames(config, folder, frames, continuing, drawn)
     training = [frames[i] for i in split.train]
-    atoms = isolated_atoms(frames, split)
-    length = with_length(config.run, len(training), replay=config.finetune.replay)
+    atoms = isolated_atoms(frames, split) or atoms_of(config)
+    length = with_length(config.run, len(training), replay=_shares(config))
     asked, config = config, replace(config, run=length)
     check_test(config, training)
-    start = make_start(config, training, atoms)
+    level = open_level(config, training, folder)
+    start = make_start(config, training, atoms, level)
     LOGGER.info(start.table())
     old = make_old_level(config, start)
+    far = make_far(config, level, start, training, folder, list(weights))
     weak = make_weak(config.weak, config.loss, start.potential)
     folder.mkdir(parents=True, exist_ok=True)
     split.save(folder / "split.json")
@@ -127,11 +132,31 @@ def prepare(config: TrainConfig) -> Run:
         seed=config.run.seed,
         steps_per_epoch=config.run.steps_per_epoch,
         weights=config.data.weights,
-        replay=Replay(old.replay, config.finetune.replay) if old is not None and old.replay else None,
+        replay=[
+            *([Replay(old.replay, config.finetune.replay)] if old is not None and old.replay else []),
+            *([] if far is None else [Replay(far.frames, config.far.share, far.weights)]),
+        ],
     )
     LOGGER.info(f"{_name(start.potential)}, cutoff {start.potential.cutoff} Å; output in {folder}")
-    LOGGER.info(describe(config.run, len(training), replay=config.finetune.replay))
-    return Run(config, folder, frames, split, start, data, weak, old, recipe_of(config.data.train, frames))
+    LOGGER.info(describe(config.run, len(training), replay=_shares(config)))
+    return Run(config, folder, frames, split, start, data, weak, old, far, recipe_of(config.data.train, frames))
+
+
+def _shares(config: TrainConfig) -> float:
+    """Return the share of each batch that does not come from the training set.
+
+    Raises
+    ------
+    InputError
+        Where nothing is left for it.
+    """
+    far = config.far.share if config.far.teacher is not None or config.far.data is not None else 0.0
+    if far + config.finetune.replay >= 1:
+        raise InputError(
+            f"far.share {far:g} and finetune.replay {config.finetune.replay:g} leave nothing of a batch for the data; "
+            "lower them, to 0.1 each for example"
+        )
+    return far + config.finetune.replay
 
 
 def _name(potential: Potential) -> str:
@@ -184,7 +209,7 @@ _FREE |= {"run.early_stop", "data.test", "data.trust", "data.source", "data.leve
 
 # Files by name: from another folder the same file has another name.
 _PATHS = ("data.train", "data.test", "data.split_file", "model.isolated_atoms", "finetune.base", "finetune.delta")
-_PATHS += ("finetune.old_data", "pretrain.eam")
+_PATHS += ("finetune.old_data", "far.teacher", "far.data", "pretrain.teacher")
 
 
 def _placed(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Labels of an embedded-atom potential to pretrain on: made in the folder of the run, or read from a file.
+"""Labels of a teacher to pretrain on: made in the folder of the run, or read from a file.
 
 The structures are those that a training with the same `data` settings would train and validate on, so a model that is
 pretrained here and fine-tuned with the same settings has not seen the test structures of either.
@@ -6,8 +6,7 @@ pretrained here and fine-tuned with the same settings has not seen the test stru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import MISSING
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,22 @@ import ase.db
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.data.readers import iter_frames, read_frames
+from asecalc_mlip.errors import DataError
 from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.teachers import open_teacher
+from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.units import LABELS
 from training.config import TrainConfig
-from training.data import Split, make_split
-from training.eam.labelling import Recipe, label
+from training.data import Split, fingerprint, make_split
+from training.eam.worker import perturbed
 
 __all__ = ["LABELLED", "label_sources", "large_labels", "recipe_of"]
 
 LABELLED = "labelled.xyz"
 """Name of the file with the labels, in the folder of the run."""
+PERTURBATION = ("rounds", "strength", "n_pairs", "max_atoms", "seed")
+_ORDER = ["teacher", "teacher_sha256", *PERTURBATION, "source_sha256", "dimers"]
 
 
 def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -> tuple[list[Atoms], Split]:
@@ -35,43 +38,55 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     All copies of a structure are on the same side. What an earlier call wrote is not made again.
     """
     settings, split = config.pretrain, _source_split(config, len(sources))
-    assert settings.eam is not None
-    chosen = sorted([*split.train, *split.val])
-    calculator = EAMCalculator.load(settings.eam, device="cpu")
+    assert settings.teacher is not None
+    teacher, chosen = open_teacher(settings.teacher), sorted([*split.train, *split.val])
+    structures = [_bare(sources[i]) for i in chosen]
+    copies = [perturbed(settings, k, n, atoms) for k, atoms in enumerate(structures) for n in range(settings.rounds)]
+    recipe = {name: getattr(settings, name) for name in PERTURBATION}
+    recipe["source_sha256"] = f"x{fingerprint(structures)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    options = {name: getattr(settings, name) for name in ("rounds", "strength", "n_pairs", "max_atoms", "seed")}
-    structures = [sources[i] for i in chosen]
-    path = label(structures, calculator, folder / LABELLED, progress=config.run.progress, **options)
-    frames, validation = read_frames(path), set(split.val)
-    held = [k for k in range(len(frames)) if chosen[k // settings.rounds] in validation]
+    path = label_structures(copies, teacher, folder / LABELLED, recipe=recipe, progress=config.run.progress)
+    frames, validation = read_frames(path) if path.is_file() else [], set(split.val)
+    # By what they say of themselves: those that the teacher could not label are not there.
+    held = [k for k, atoms in enumerate(frames) if chosen[int(atoms.info["structure"])] in validation]
     training = sorted(set(range(len(frames))) - set(held))
-    LOGGER.info(f"{len(chosen)} structures labelled {settings.rounds} times by {calculator.model.path.name}: {path}")
+    if failed := failures_of(path):
+        LOGGER.warning(f"{teacher.name} could not label {len(failed)} copies, the first one: {failed[0]['reason']}")
+    if not (training and held):
+        raise DataError(f"{teacher.name} left too few copies to train and to validate on; see {path.stem}.failed.jsonl")
+    LOGGER.info(f"{len(chosen)} structures labelled {settings.rounds} times by {teacher.name}: {path}")
     return frames, Split(training, held, [])
 
 
 def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[str, Any] | None:
-    """Return how an EAM labelled a file: `eam`, `eam_sha256` and the perturbation; None for other files."""
+    """Return how a teacher labelled a file: `teacher`, its `teacher_sha256` and the perturbation; None for others."""
     path = Path(path)
     if frames is not None:
         found: Any = frames[0].info
     else:
         found = next(iter_frames(path)).info
-    if "model_sha256" not in found and path.suffix == ".db":
+    if not _is_recipe(found) and path.suffix == ".db":
         found = ase.db.connect(path).metadata.get("recipe", {})
-    fields = Recipe.__dataclass_fields__
-    if not {name for name, field in fields.items() if field.default is MISSING} <= set(found):
+    if not _is_recipe(found):
         return None
-    recipe = {name: _plain(found[name]) for name in fields if name in found}
-    return {"eam": str(recipe.pop("model")), "eam_sha256": str(recipe.pop("model_sha256")), **recipe}
+    # `asecalc eam label` calls the teacher its model.
+    names = {"model": "teacher", "model_sha256": "teacher_sha256"}
+    kept = {"teacher", "teacher_sha256", "source_sha256", "dimers", *PERTURBATION}
+    plain = {names.get(name, name): _plain(value) for name, value in found.items()}
+    return {name: plain[name] for name in sorted(kept & set(plain), key=_ORDER.index)}
 
 
 def large_labels(path: str | Path, frames: Sequence[Atoms]) -> tuple[str, ...]:
-    """Return the labels that may be larger than ab-initio ones, as of pulled pairs: all, if an EAM made them."""
+    """Return the labels that may be larger than ab-initio ones, as of pulled pairs: all, if a teacher made them."""
     recipe = recipe_of(path, frames)
-    if recipe is None or ("model_sha256" in frames[0].info and any("model_sha256" not in a.info for a in frames)):
+    if recipe is None or (_is_recipe(frames[0].info) and not all(_is_recipe(atoms.info) for atoms in frames)):
         return ()
     # Isolated dimers overlap because they are meant to.
     return ("structure", *LABELS) if recipe.get("dimers") else LABELS
+
+
+def _is_recipe(info: Mapping[str, Any]) -> bool:
+    return ("model_sha256" in info or "teacher" in info) and set(PERTURBATION) <= set(info)
 
 
 def _source_split(config: TrainConfig, n: int) -> Split:
@@ -83,3 +98,7 @@ def _source_split(config: TrainConfig, n: int) -> Split:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

@@ -72,15 +72,18 @@ class ReferenceEnergies:
         inner = ", ".join(f"{chemical_symbols[z]} {e:.3f}" for z, e in sorted(self.values.items()))
         return f"<ReferenceEnergies {self.method}: {inner} eV; rest {self._rest()}>"
 
-    def table(self) -> str:
-        """Return one line per element and the residual, for logs and cards."""
+    def table(self, elements: Iterable[int] | None = None) -> str:
+        """Return one line per element, of all or of some, and the residual, for logs and cards."""
+        shown = sorted(self.values if elements is None else elements)
         lines = [f"Reference energies ({self.method}; {self.source})"]
-        lines += [f"  {chemical_symbols[z]:2s} {energy:16.6f} eV" for z, energy in sorted(self.values.items())]
+        lines += [f"  {chemical_symbols[z]:2s} {self.values[z]:16.6f} eV" for z in shown]
         lines.append(f"  E − Σ E0: {self._rest()}")
         if self.undetermined:
             lines.append(
                 "  note: these E0 describe no atom; only their sums over the compositions of the data mean something. "
-                "Frames of isolated atoms in the data would fix them"
+                "Isolated atoms at the level of the data would fix them: asecalc data atoms "
+                f"{' '.join(chemical_symbols[z] for z in shown)} --level FUNCTIONAL/BASIS -o atoms.xyz, then "
+                "model.isolated_atoms=atoms.xyz"
             )
         if self.method == "zero" and abs(self.residual_mean) > MAX_OFFSET:
             lines.append("  warning: these look like total energies, of which a network learns little: use 'fit'")
@@ -130,8 +133,8 @@ def reference_energies(
     reading
         Options of `asecalc_mlip.data.readers.read_frames` for that file, such as the unit of its energies.
     atoms
-        Frames of isolated atoms among the data: with ``fit`` their elements are not fitted, and they take the place of
-        `isolated` where that is not given.
+        Frames of isolated atoms among the data, or those of `isolated` where there are none: with ``fit`` their
+        elements are not fitted, and they take the place of `isolated` where that is not given.
 
     Raises
     ------
@@ -145,7 +148,11 @@ def reference_energies(
     if not labelled and method == "fit":
         raise DataError("no frame has an energy, so reference energies cannot be fitted; give them, or use 'zero'")
     if method == "fit":
-        return _checked(_fit(labelled, _known(atoms, elements)), elements)
+        where = "in the data"
+        if not atoms and isolated is not None:
+            where = f"in {Path(isolated).name}" if isinstance(isolated, (str, Path)) else "given"
+            atoms = read_frames(isolated, **(reading or {})) if isinstance(isolated, (str, Path)) else list(isolated)
+        return _checked(_fit(labelled, _known(atoms, elements), where), elements)
     if method == "isolated":
         values, source = _from_isolated(isolated or list(atoms), reading or {})
     elif method == "given":
@@ -201,7 +208,7 @@ def _without_outliers(frames: Sequence[Atoms]) -> list[Atoms]:
     return rest + [frames[k] for k in sorted(odd) if not kept.issuperset(frames[k].numbers.tolist())]
 
 
-def _fit(every: Sequence[Atoms], known: Mapping[int, float]) -> ReferenceEnergies:
+def _fit(every: Sequence[Atoms], known: Mapping[int, float], where: str = "in the data") -> ReferenceEnergies:
     """Fit the elements without an isolated atom by least squares."""
     frames = _without_outliers(every)
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
@@ -209,7 +216,7 @@ def _fit(every: Sequence[Atoms], known: Mapping[int, float]) -> ReferenceEnergie
     energies = np.array([atoms.info["energy"] for atoms in frames])
     if known:
         energies = energies - np.array([sum(known.get(int(z), 0.0) for z in atoms.numbers) for atoms in frames])
-    parts = [f"isolated atoms in the data for {_symbols(known)}"] if known else []
+    parts = [f"isolated atoms {where} for {_symbols(known)}"] if known else []
     fitted, rank = least_squares(frames, energies, free) if free else ({}, 0)
     if free:
         of = f" for {_symbols(free)}" if known else ""

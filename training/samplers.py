@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -40,25 +40,33 @@ class EpochSampler(Sampler[int]):
 
 
 class MixedSampler(Sampler[int]):
-    """Batches with a fixed share of frames from a second set, both in random order, pass after pass.
+    """Batches with fixed shares of frames from other sets beside the first, all in random order, pass after pass.
 
-    Step k (counted from 0 through all epochs) has ⌊(k + 1) s B⌋ − ⌊k s B⌋ frames of the second set, s being the share
-    and B the size of a batch: over many steps their share is s even where s B is no whole number.
+    Step k (counted from 0 through all epochs) has ⌊(k + 1) s B⌋ − ⌊k s B⌋ frames of a set with the share s, B being the
+    size of a batch: over many steps the share is s even where s B is no whole number.
 
     Parameters
     ----------
-    sizes : (int, int)
-        Frames of the first and of the second set; the indices of the second follow those of the first.
-    share : float
-        Between 0 and 1.
+    sizes : sequence of int
+        Frames of the first set and of the others; the indices of each follow those of the one before.
+    shares : float or sequence of float
+        Of the others, between 0 and 1, together less than 1.
     batch_size, seed : int
     steps : int, optional
         Batches per epoch; None means one pass over the first set.
     """
 
-    def __init__(self, sizes: tuple[int, int], share: float, batch_size: int, seed: int, steps: int | None = None):
-        self.sizes, self.share, self.batch_size, self.seed, self.epoch = sizes, share, batch_size, seed, 0
-        self.steps = steps or max(1, math.floor(sizes[0] / (batch_size * (1.0 - share))))
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        shares: float | Sequence[float],
+        batch_size: int,
+        seed: int,
+        steps: int | None = None,
+    ):
+        self.sizes, self.batch_size, self.seed, self.epoch = tuple(sizes), batch_size, seed, 0
+        self.shares = (shares,) if isinstance(shares, (int, float)) else tuple(shares)
+        self.steps = steps or max(1, math.floor(sizes[0] / (batch_size * (1.0 - sum(self.shares)))))
 
     def set_epoch(self, epoch: int) -> None:
         """Take the epoch, as Lightning tells it before each."""
@@ -66,14 +74,16 @@ class MixedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         start, end = self.epoch * self.steps, (self.epoch + 1) * self.steps
-        # Of the second set before each step, and of the first what is left of the batches.
-        second = [math.floor(k * self.share * self.batch_size + 1e-9) for k in range(start, end + 1)]
-        first = [k * self.batch_size - n for k, n in zip(range(start, end + 1), second, strict=True)]
-        ours = iter(_passes(self.sizes[0], self.seed, first[0], first[-1]))
-        others = iter(_passes(self.sizes[1], self.seed + 1, second[0], second[-1]))
+        # Of the other sets before each step, and of the first what is left of the batches.
+        before = [
+            [math.floor(k * share * self.batch_size + 1e-9) for share in self.shares] for k in range(start, end + 1)
+        ]
+        counts = [[k * self.batch_size - sum(n), *n] for k, n in zip(range(start, end + 1), before, strict=True)]
+        passes = [iter(_passes(size, self.seed + j, counts[0][j], counts[-1][j])) for j, size in enumerate(self.sizes)]
+        offsets = [sum(self.sizes[:j]) for j in range(len(self.sizes))]
         for k in range(self.steps):
-            yield from (next(ours) for _ in range(first[k + 1] - first[k]))
-            yield from (self.sizes[0] + next(others) for _ in range(second[k + 1] - second[k]))
+            for j, (offset, frames) in enumerate(zip(offsets, passes, strict=True)):
+                yield from (offset + next(frames) for _ in range(counts[k + 1][j] - counts[k][j]))
 
     def __len__(self) -> int:
         return self.steps * self.batch_size

@@ -32,6 +32,7 @@ __all__ = [
     "RULES",
     "SECTIONS",
     "DataConfig",
+    "FarConfig",
     "FinetuneConfig",
     "LossConfig",
     "ModelConfig",
@@ -252,12 +253,42 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
-    """Train on the labels of an embedded-atom potential instead of those of the data."""
+class FarConfig:
+    """Structures far from the data, labelled by a teacher, that stay in the batches."""
 
-    eam: str | None = None
-    """Model file that labels perturbed copies of the structures to train and to validate on; None: data.train is such
-    a file already, made by `asecalc eam label`, or has labels of its own."""
+    teacher: str | None = None
+    """What labels structures that no data cover: xtb, pyscf:PBE/def2-SVP, a model file, FILE.py:NAME, or base, which
+    is finetune.base itself; None is off."""
+    data: str | None = None
+    """Labelled structures at the level of the data, such as those of `asecalc data atoms`; isolated atoms among them
+    are E0s."""
+    share: float = 0.1
+    """Share of each batch that is drawn from them."""
+    sources: list[str] = field(default_factory=lambda: ["dimers", "bonds", "two_step", "dynamics"])
+    """Of dimers (isolated, of each two elements), bonds (torn and squeezed), two_step (pulled pairs and random moves)
+    and dynamics (hot, by the teacher)."""
+    n: int = 200
+    """Structures of each source, before those near the data are left out."""
+    dimers: int = 40
+    """Distances of each isolated dimer, from 0.2 of the sum of the covalent radii to the cutoff."""
+    strength: float = 1.0
+    """Largest displacement of two_step, Å."""
+    temperature: float = 1500.0
+    """Of the dynamics, K; 2 to 4 times that of the data."""
+    width: float = 0.2
+    """Å from the range of nearest neighbours in the data at which a structure counts fully; in that range it counts
+    nothing."""
+    seed: int = 0
+    """Seed of the structures."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Train on the labels of a teacher instead of those of the data."""
+
+    teacher: str | None = None
+    """What labels perturbed copies of the structures to train and to validate on: an EAM or another model file, xtb,
+    FILE.py:NAME; None: data.train is such a file already, made by `asecalc eam label`, or has labels of its own."""
     rounds: int = 5
     """Copies of each structure, the first of which is itself."""
     strength: float = 0.5
@@ -281,6 +312,7 @@ SECTIONS: dict[str, type] = {
     "weak": WeakConfig,
     "optimizer": OptimizerConfig,
     "finetune": FinetuneConfig,
+    "far": FarConfig,
     "pretrain": PretrainConfig,
     "run": RunConfig,
 }
@@ -311,6 +343,17 @@ RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
     "finetune.layer_decay": Quantity(0, 1, above=True),
     "finetune.replay": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "finetune.n_old": count(1e8, 0),
+    "far.share": (lambda v: 0 < v < 1, "above 0 and below 1"),
+    "far.sources": (
+        lambda v: len(v) > 0 and set(map(str, v)) <= {"dimers", "bonds", "two_step", "dynamics"},
+        "some of dimers, bonds, two_step, dynamics",
+    ),
+    "far.n": COPIES,
+    "far.dimers": COPIES,
+    "far.strength": SHIFT,
+    "far.temperature": Quantity(0, 1e5, "K", above=True),
+    "far.width": Quantity(0, 10, "Å", above=True),
+    "far.seed": SEED,
     "pretrain.rounds": count(1e5),
     "pretrain.strength": SHIFT,
     "pretrain.n_pairs": COPIES,

@@ -41,7 +41,7 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     if not data.train:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     frames = read_frames(data.train, **config.data.reading())
-    if config.pretrain.eam is not None:
+    if config.pretrain.teacher is not None:
         frames, split = label_sources(config, _structures(frames), folder)
         name = str(folder / LABELLED)
     structures = _structures(frames)
@@ -167,7 +167,7 @@ def _drawn_split(frames: Sequence[Atoms], data: DataConfig) -> Split:
 
 def _other_files(config: TrainConfig) -> list[Any]:
     """Return what decides a run beside its data: contents of files, and weights of models."""
-    names: list[str | Path | None] = [config.model.isolated_atoms]
+    names: list[str | Path | None] = [config.model.isolated_atoms, config.far.data]
     if config.finetune.replay > 0:
         names.append(find_old_data(config))
     files = [Path(name).read_bytes() for name in names if name and Path(name).is_file()]

@@ -49,15 +49,16 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool, tr
 @trust_option
 @click.pass_context
 def pretrain(context: click.Context, arguments: tuple[str, ...], trust_data: bool) -> None:
-    """Train a model first on structures that an embedded-atom potential has labelled.
+    """Train a model first on structures that a teacher has labelled: an EAM, GFN2-xTB, a published model.
 
-    With pretrain.eam, data.train is the data set to fine-tune on later: the command perturbs its structures and labels
-    them with this potential first. The labels stay in the folder of the run. Without pretrain.eam, data.train is a file
-    made by `asecalc eam label`. Give the same command again to continue an interrupted run.
+    With pretrain.teacher, data.train is the data set to fine-tune on later: the command perturbs its structures and has
+    the teacher label them first. The labels stay in the folder of the run. Without it, data.train is a file made by
+    `asecalc eam label`. Give the same command again to continue an interrupted run.
 
     \b
     Example:
-      asecalc pretrain silica.yaml pretrain.eam=silica_eam.pt run.output=runs/pretrained
+      asecalc pretrain silica.yaml pretrain.teacher=silica_eam.pt run.output=runs/pretrained
+      asecalc pretrain silica.yaml pretrain.teacher=TensorNet-MatPES-PBE
     """
     configs, overrides = _given(context, arguments, trust_data)
     from training.main import pretrain as run

@@ -61,7 +61,7 @@ class PyscfTeacher:
         return {**named, "density_fitting": True, "charge": self.options.charge, **spin}
 
     def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
-        """Yield the labels of each structure, in order.
+        """Yield the labels of each structure, in order; of isolated atoms and dimers those of the lowest state found.
 
         Raises
         ------
@@ -73,7 +73,12 @@ class PyscfTeacher:
                 raise InputError(
                     "pyscf labels molecules here; for periodic structures give an ASE calculator, FILE.py:NAME"
                 )
-            yield self.solve(atoms, self.options.unpaired(atoms))
+            yield ground_state(self, atoms) if self._is_free(atoms) else self.solve(atoms, self.options.unpaired(atoms))
+
+    def _is_free(self, atoms: Atoms) -> bool:
+        """Return whether it is an isolated atom or dimer whose spin nobody gave and that has the spins of the table."""
+        given = self.options.charge != 0 or self.options.multiplicity is not None
+        return not given and len(atoms) <= 2 and all(int(z) in HUND for z in atoms.numbers)
 
     def solve(self, atoms: Atoms, unpaired: int, *, broken: bool = False) -> Labels | Failed:
         """Solve one structure.

@@ -148,7 +148,7 @@ def pretrain_overrides(row: Row, shared: Path) -> dict[str, Any]:
     return {
         **_common(row, shared, row.steps // 2),
         "data.n_val": PRETRAINING_VALIDATION,
-        "pretrain.eam": folder / "eam.pt",
+        "pretrain.teacher": folder / "eam.pt",
         "pretrain.rounds": LABELS["rounds"],
         "pretrain.strength": LABELS["strength"],
         "run.output": folder / row.model / f"pretrained{row.variant}" / f"seed {row.seed}",

@@ -21,7 +21,7 @@ import click
 from asecalc_mlip.files import write_json
 from asecalc_mlip.stopping import end_with_parent
 
-__all__ = ["fit_model", "load_results", "run_rows", "select_parts", "show_parts"]
+__all__ = ["fit_model", "load_results", "run_rows", "select_parts", "settings_of", "show_parts"]
 
 Result = dict[str, Any]
 
@@ -93,18 +93,23 @@ def fit_model(settings: Mapping[str, Any], name: str) -> tuple[Path, Any, Any, f
     (path of the .pt file, Run, AveragedWeights, processor seconds)
     """
     from asecalc_mlip.checkpoint import save
-    from training.config import load_config
     from training.train import fit, prepare
 
     start = time.process_time()
-    every = {**_defaults(settings), **settings}
-    run = prepare(load_config([], [f"{key}={_yaml(value)}" for key, value in every.items()]))
+    run = prepare(settings_of({**_defaults(settings), **settings}))
     average = fit(run)
     seconds = time.process_time() - start
     average.copy_to_module(average.best or average.average)
     path = Path(run.config.run.output) / "model.pt"
     save(path, run.potential, card={"name": name}, reference_energies=run.e0.to_dict())
     return path, run, average, seconds
+
+
+def settings_of(settings: Mapping[str, Any]) -> Any:
+    """Return the configuration of a training with these settings over the defaults of today."""
+    from training.config import load_config
+
+    return load_config([], [f"{key}={_yaml(value)}" for key, value in settings.items()])
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def levels(tmp_path_factory):
     folder = tmp_path_factory.mktemp("levels")
     data, eam = files(folder)
     made = ("pretrain.rounds=3", "pretrain.strength=0.2", "run.max_epochs=6")
-    training.train(tiny(folder, data, f"pretrain.eam={eam}", *made, output="pre"))
+    training.train(tiny(folder, data, f"pretrain.teacher={eam}", *made, output="pre"))
     return data, eam, folder / "pre"
 
 
@@ -74,7 +74,7 @@ def test_all_is_told_and_kept(levels, tmp_path, capsys):
     card = load(result.model).card
     assert card["finetuning"]["base_card"]["training_data"]["train"] == 24
     assert set(card["finetuning"]["e0_shift_eV"]) == {"Na", "Cl"}
-    assert card["pretraining"]["eam"] == "eam.pt" and card["pretraining"]["rounds"] == 3
+    assert card["pretraining"]["teacher"] == "eam.pt" and card["pretraining"]["rounds"] == 3
     assert card["replay"]["share"] == 0.25 and card["replay"]["structures"] == 24
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())["old_level"]
     for when in ("before", "after"):

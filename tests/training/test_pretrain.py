@@ -20,7 +20,7 @@ RECIPE = ("pretrain.rounds=2", "pretrain.strength=0.3")
 
 def test_data_and_eam_in_one_command(tmp_path, capsys):
     data, eam = files(tmp_path)
-    settings = tiny(tmp_path, data, f"pretrain.eam={eam}", *RECIPE, "run.max_epochs=1")
+    settings = tiny(tmp_path, data, f"pretrain.teacher={eam}", *RECIPE, "run.max_epochs=1")
     run = train.prepare(settings)
     made = tmp_path / "run" / pretrain.LABELLED
     frames, sources = read_frames(made), read_frames(data)
@@ -37,9 +37,9 @@ def test_data_and_eam_in_one_command(tmp_path, capsys):
     result = train.train(settings)
     assert made.stat().st_mtime_ns == before
     found = load(result.model).card["pretraining"]
-    assert found["eam"] == "eam.pt" and (found["rounds"], found["strength"]) == (2, 0.3)
+    assert found["teacher"] == "eam.pt" and (found["rounds"], found["strength"]) == (2, 0.3)
     with pytest.raises(InputError, match=r"pretrain\.rounds was 2, is 3"):
-        train.prepare(tiny(tmp_path, data, f"pretrain.eam={eam}", "pretrain.rounds=3"))
+        train.prepare(tiny(tmp_path, data, f"pretrain.teacher={eam}", "pretrain.rounds=3"))
 
 
 @pytest.mark.parametrize("kind", ["xyz", "db"])
@@ -47,7 +47,7 @@ def test_a_labelled_file(kind, tmp_path):
     data, eam = files(tmp_path)
     made = label_file(str(data), str(eam), str(tmp_path / f"made.{kind}"), progress=False, **LABELS)
     recipe = pretrain.recipe_of(made)
-    assert recipe is not None and recipe["eam"] == "eam.pt" and recipe["rounds"] == 2
+    assert recipe is not None and recipe["teacher"] == "eam.pt" and recipe["rounds"] == 2
     assert pretrain.recipe_of(data) is None
     run = train.prepare(tiny(tmp_path, made))
     assert run.pretraining == recipe
@@ -56,12 +56,12 @@ def test_a_labelled_file(kind, tmp_path):
 def test_data_without_such_labels_are_refused(tmp_path):
     data, eam = files(tmp_path)
     tiny(tmp_path, data)  # leaves small.yaml
-    with pytest.raises(InputError, match=r"was not labelled by an EAM.*pretrain\.eam"):
+    with pytest.raises(InputError, match=r"was not labelled by a teacher.*pretrain\.teacher"):
         main.pretrain([str(tmp_path / "small.yaml")], [f"data.train={data}", f"run.output={tmp_path / 'run'}"])
     from tests.cases import model_file
 
-    with pytest.raises(InputError, match="an EAM but painn"):
-        train.prepare(tiny(tmp_path, data, f"pretrain.eam={model_file(tmp_path)}"))
+    with pytest.raises(InputError, match="does not know"):
+        train.prepare(tiny(tmp_path, data, f"pretrain.teacher={model_file(tmp_path)}"))
 
 
 def test_forces_that_would_be_implausible_elsewhere_are_accepted(tmp_path, monkeypatch):
@@ -73,7 +73,7 @@ def test_forces_that_would_be_implausible_elsewhere_are_accepted(tmp_path, monke
     with pytest.raises(DataError, match="rms force of a typical frame"):
         census(frames).require({"forces": 1.0})
     train.prepare(tiny(tmp_path, made, output="file"))
-    train.prepare(tiny(tmp_path, data, f"pretrain.eam={eam}", *RECIPE, output="made"))
+    train.prepare(tiny(tmp_path, data, f"pretrain.teacher={eam}", *RECIPE, output="made"))
     replay = (f"finetune.old_data={made}", "finetune.replay=0.5", "finetune.n_old=8")
     train.prepare(tiny(tmp_path, data, *replay, output="replay"))
 

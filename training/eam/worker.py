@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,20 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
 from training.two_step import round_strengths, two_step
 
-__all__ = ["Recipe", "begin", "labelled", "labelled_here"]
+__all__ = ["Perturbation", "Recipe", "begin", "labelled", "labelled_here", "perturbed"]
 
 # Index of the structure, of the round from 0 on, and the structure.
 Task = tuple[int, int, Atoms]
+
+
+class Perturbation(Protocol):
+    """What two-step copies are made by; see `Recipe`."""
+
+    rounds: int
+    strength: float
+    n_pairs: int
+    max_atoms: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ def labelled_here(tasks: Sequence[Task]) -> list[Atoms]:
 
 def labelled(calculator: PIWSLCalculator, recipe: Recipe, tasks: Sequence[Task]) -> list[Atoms]:
     """Perturb structures and label them: REF_energy (eV), REF_forces (eV/Å) and REF_stress (3×3, eV/Å³)."""
-    frames = [_perturbed(recipe, *task) for task in tasks]
+    frames = [perturbed(recipe, *task) for task in tasks]
     for atoms, result in zip(frames, calculator.evaluate(frames), strict=True):
         atoms.info["REF_energy"] = result["energy"]
         atoms.arrays["REF_forces"] = result["forces"]
@@ -82,7 +92,8 @@ def labelled(calculator: PIWSLCalculator, recipe: Recipe, tasks: Sequence[Task])
     return frames
 
 
-def _perturbed(recipe: Recipe, index: int, number: int, atoms: Atoms) -> Atoms:
+def perturbed(recipe: Perturbation, index: int, number: int, atoms: Atoms) -> Atoms:
+    """Return the copy of a structure in a round from 0 on; its random numbers depend on seed, index and round alone."""
     strength = round_strengths(recipe.rounds, recipe.strength)[number] if recipe.rounds else 0.0
     rng = np.random.default_rng([recipe.seed, index, number])
     try:

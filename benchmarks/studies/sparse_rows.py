@@ -1,0 +1,150 @@
+"""Rows of the study of sparse data: data sets, starts, and what each training is given beside its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DATA", "PARTS", "Row", "overrides"]
+
+SEEDS = (0, 1, 2)
+MATERIALS, MOLECULES = "TensorNet-MatPES-PBE", "TensorNet-ANI-1x"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of the study.
+
+    Attributes
+    ----------
+    train, test : str
+        Files; without a test file the frames that the split leaves over are for testing.
+    sizes : tuple of int
+        Numbers of training frames.
+    base : str
+        Published model to fine-tune.
+    batch, steps : int
+        Structures per gradient step, and steps of a training.
+    stress, forces : bool
+        Whether there are such labels.
+    """
+
+    train: str
+    test: str | None
+    sizes: tuple[int, ...]
+    base: str
+    batch: int = 2
+    steps: int = 20_000
+    stress: bool = False
+    forces: bool = True
+
+
+DATA = {
+    "silica": DataSet("silica_zeo22_train.xyz", "silica_zeo22_test.xyz", (30, 120, 1160), MATERIALS),
+    "limno": DataSet("limno_electrode_train.xyz", "limno_electrode_val.xyz", (30, 270), MATERIALS, stress=True),
+    "tio2": DataSet("tio2_train.xyz", "tio2_test.xyz", (100, 1000), MATERIALS),
+    "3bpa": DataSet("3bpa_train_300K.xyz", None, (50, 430), MOLECULES, batch=5),
+    "aspirin": DataSet("rmd17_aspirin_train.xyz", "rmd17_aspirin_test.xyz", (50, 100, 950), MOLECULES, batch=5),
+    "malonaldehyde": DataSet(
+        "qm22_malonaldehyde_ccsdt_energies_train.xyz", None, (100, 950), MOLECULES, batch=10, forces=False
+    ),
+    "formic-acid-dimer": DataSet(
+        "qm22_formic_acid_dimer_ccsdt_energies_train.xyz", None, (100, 950), MOLECULES, batch=10, forces=False
+    ),
+}
+
+PAINN = {"architecture": "painn", "cutoff": 5.0, "n_features": 64, "n_interactions": 3, "n_rbf": 20}
+TENSORNET = {"architecture": "tensornet", "cutoff": 5.0, "n_features": 64, "n_interactions": 2, "n_rbf": 32}
+# Coefficients of the weak losses are those of docs/studies/piwsl.md, found on aspirin.
+FIRST = {"weak.method": "piwsl", "weak.order": "first", "weak.pitc": 1.0, "weak.pisc": 0.01}
+ANTITHETIC = {"weak.method": "piwsl", "weak.order": "antithetic", "weak.pitc": 100.0, "weak.pisc": 1.0}
+REPLAY = {"far.teacher": "base", "far.sources": "[bonds,two_step,dynamics]", "far.share": 0.1}
+METHODS: dict[str, dict[str, Any]] = {
+    "PaiNN": {"start": PAINN},
+    "TensorNet": {"start": TENSORNET},
+    "fine-tuned": {},
+    "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},
+    "fine-tuned, first": FIRST,
+    "fine-tuned, antithetic": ANTITHETIC,
+    "fine-tuned, replay": REPLAY,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training of the study."""
+
+    data: str
+    n_train: int
+    method: str
+    seed: int
+    steps: int | None = None
+    """Other than those of the data set."""
+
+    @property
+    def key(self) -> str:
+        """Name, unique within the study; also that of its folder."""
+        steps = "" if self.steps is None else f", {self.steps} steps"
+        return f"{self.data} {self.n_train}/{self.method}{steps}/seed {self.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        return dict(self.__dict__)
+
+
+def overrides(row: Row, data_folder: Path, output: Path) -> dict[str, Any]:
+    """Return settings of a row as `asecalc train` takes them."""
+    data, method = DATA[row.data], dict(METHODS[row.method])
+    start, steps = method.pop("start", None), row.steps or data.steps
+    return {
+        "data.train": data_folder / data.train,
+        **({} if data.test is None else {"data.test": data_folder / data.test}),
+        "data.n_train": row.n_train,
+        "data.n_val": min(50, max(20, row.n_train // 10)),
+        "data.split_seed": row.seed,
+        **({"finetune.base": data.base} if start is None else _sizes(start)),
+        **({"loss.stress_weight": 50.0} if data.stress else {}),
+        **({} if data.forces else {"loss.forces_weight": 0.0, "loss.energy": "mse"}),
+        "loss.energy_per_atom": True,
+        # A tenth of what a random network is given: large steps undo what the base knows.
+        "optimizer.lr": 2e-4 if start is None else 1e-3,
+        "optimizer.warmup_steps": 100,
+        "optimizer.ema_decay": 0.99,
+        "run.batch_size": data.batch,
+        "run.steps_per_epoch": max(50, steps // 40),
+        "run.max_epochs": min(40, steps // 50),
+        "run.seed": row.seed,
+        "run.threads": 1,
+        "run.device": "cpu",
+        "run.progress": False,
+        "run.output": output,
+        **method,
+    }
+
+
+def _sizes(start: dict[str, Any]) -> dict[str, Any]:
+    sizes = {f"model.hyperparameters.{name}": value for name, value in start.items() if name != "architecture"}
+    return {"model.architecture": start["architecture"], **sizes}
+
+
+def _part(data: str) -> list[Row]:
+    """Return every size, method and seed of a data set."""
+    return [Row(data, n_train, method, seed) for n_train in DATA[data].sizes for seed in SEEDS for method in METHODS]
+
+
+# Of a busy processor: what fits into some minutes.
+SHORT = [
+    Row("silica", 30, "fine-tuned", 0, 2000),
+    Row("silica", 30, "PaiNN", 0, 2000),
+    Row("silica", 30, "fine-tuned, antithetic", 0, 2000),
+    Row("silica", 30, "fine-tuned, first", 0, 2000),
+    Row("silica", 30, "fine-tuned, replay", 0, 2000),
+    Row("aspirin", 50, "fine-tuned", 0, 2000),
+    Row("aspirin", 50, "PaiNN", 0, 2000),
+]
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "short": lambda: SHORT,
+    **{name: (lambda name=name: _part(name)) for name in DATA},  # type: ignore[misc]
+}

@@ -1,0 +1,155 @@
+"""Far-field training: what counts as far, what is made and labelled, and on which level its energies are."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from asecalc_mlip.checkpoint import load
+from asecalc_mlip.errors import InputError
+from tests import teacher
+from tests.training.levels import files, tiny
+
+pytest.importorskip("schnetpack")
+from asecalc_mlip.data.readers import read_frames  # noqa: E402
+from training import train as training  # noqa: E402
+from training.far.distance import Nearest, weight  # noqa: E402
+from training.settings import SECTIONS  # noqa: E402
+
+# The level of the data, and another one: energies of the atoms are others, and every bond is weaker.
+SAME = "from tests.teacher import Teacher\ncalculator = Teacher()\n"
+OTHER = """from tests.teacher import Teacher
+class Other(Teacher):
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        numbers = self.atoms.numbers
+        self.results["energy"] += 5.0 * (numbers == 11).sum() - 2.0 * (numbers == 17).sum()
+calculator = Other()
+"""
+FAR = ("far.sources=[dimers,bonds,two_step]", "far.n=6", "far.dimers=4", "far.share=0.25")
+
+
+def far_run(folder, code, *overrides, output="run"):
+    data, _ = files(folder)
+    (folder / "level.py").write_text(code)
+    return tiny(folder, data, f"far.teacher={folder / 'level.py'}:calculator", *FAR, *overrides, output=output)
+
+
+def test_distance_from_the_data():
+    frames = teacher.molecule_frames(20)
+    nearest = Nearest(frames, 4.0)
+    assert all(nearest.excess(atoms) == 0.0 for atoms in frames)
+    squeezed = frames[0].copy()
+    i, j = 0, int(np.argsort(squeezed.get_all_distances()[0])[1])
+    before = squeezed.get_distance(i, j)
+    squeezed.set_distance(i, j, 0.5 * before, fix=0)
+    assert nearest.excess(squeezed) > 0.3 * before
+    z = [int(z) for z in frames[0].numbers[[i, j]]]
+    # Alone, at whatever distance the data have: each atom lacks its other neighbours.
+    assert nearest.excess(Atoms(z, [[0, 0, 0], [0, 0, before]])) > 0.5
+    assert nearest.excess(Atoms("Au")) == float("inf")
+    assert weight(0.0, 0.2) == 0.0 and weight(0.1, 0.2) == pytest.approx(0.5) and weight(5.0, 0.2) == 1.0
+
+
+@pytest.mark.parametrize(("code", "shift"), [(SAME, {"Na": 0.0, "Cl": 0.0}), (OTHER, {"Na": -5.0, "Cl": 2.0})])
+def test_a_teacher_of_one_composition_gives_e0_and_the_shift(code, shift, tmp_path):
+    run = training.prepare(far_run(tmp_path, code))
+    found = run.far.card["e0_shift_eV"]
+    # One composition fixes the sum over a formula unit alone.
+    assert sum(found.values()) == pytest.approx(sum(shift.values()), abs=1e-5)
+    assert sum(run.e0.values.values()) == pytest.approx(-4.2 - 6.1, abs=1e-5)
+    assert run.e0.source == "isolated atoms by level.py:calculator, shifted to the data"
+    # Dimers at the cutoff are two atoms.
+    ends = [a for a in run.far.frames if len(a) == 2 and a.get_distance(0, 1) > 3.9]
+    assert len(ends) == 3
+    for atoms in ends:
+        assert atoms.info["energy"] == pytest.approx(run.e0.total(atoms.numbers), abs=1e-4)
+
+
+def test_isolated_atoms_of_the_data_fix_the_shift_of_each_element(tmp_path):
+    atoms = [Atoms([z], info={"REF_energy": teacher.ATOM_ENERGY[z]}) for z in (11, 17)]
+    write(tmp_path / "atoms.xyz", atoms, format="extxyz")
+    run = training.prepare(far_run(tmp_path, OTHER, f"model.isolated_atoms={tmp_path / 'atoms.xyz'}"))
+    assert run.far.card["e0_shift_eV"] == pytest.approx({"Na": -5.0, "Cl": 2.0}, abs=1e-5)
+    assert run.e0.values == pytest.approx({11: -4.2, 17: -6.1}) and run.e0.method == "isolated"
+
+
+def test_structures_are_kept_and_the_share_is_theirs(tmp_path):
+    settings = far_run(tmp_path, SAME, "run.steps_per_epoch=8")
+    run = training.prepare(settings)
+    assert set(run.far.card["structures"]) == {"far_dimers", "far_bonds", "far_two_step"}
+    assert all(0 < w <= 1 for w in run.far.weights)
+    made = [tmp_path / "run" / name for name in ("far_structures.xyz", "far.xyz")]
+    before = [path.stat().st_mtime_ns for path in made]
+    training.train(settings)
+    again = training.prepare(settings)
+    assert [path.stat().st_mtime_ns for path in made] == before
+    assert again.far.weights == run.far.weights
+    card = load(tmp_path / "run" / "model.pt").card
+    assert card["far"]["share"] == 0.25 and card["far"]["teacher"]["teacher"] == "level.py:calculator"
+    run.data.setup()
+    order = list(run.data.train_dataloader().sampler)
+    assert sum(i >= len(run.split.train) for i in order) == 8
+
+
+def test_labels_near_the_data_are_those_of_the_data(tmp_path):
+    """A structure of the training set, labelled otherwise, has no weight."""
+    data, _ = files(tmp_path)
+    frames = read_frames(data)
+    wrong = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=True) for a in frames]
+    for atoms in wrong:
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = 0.0, np.zeros((len(atoms), 3))
+    write(tmp_path / "wrong.xyz", wrong, format="extxyz")
+    used = ("data.n_train=10", "data.n_val=4", f"far.data={tmp_path / 'wrong.xyz'}", "far.width=1.0")
+    try:
+        run = training.prepare(tiny(tmp_path, data, *used))
+    except InputError as error:
+        assert "no structure is far from the data" in str(error)
+    else:
+        assert max(run.far.weights) < 0.05
+
+
+def test_stress_of_a_molecule_in_a_box(tmp_path):
+    run = training.prepare(far_run(tmp_path, SAME, "loss.stress_weight=1", "far.sources=[dimers]"))
+    for atoms in run.far.frames:
+        assert atoms.pbc.all() and atoms.cell.lengths().min() > 19.0
+        pulled = atoms.copy()
+        strain = np.diag([1.0, 1.0, 1.0 + 1e-5])
+        pulled.set_cell(atoms.cell @ strain, scale_atoms=True)
+        pulled.calc, at = teacher.Teacher(), atoms.copy()
+        at.calc = teacher.Teacher()
+        slope = (pulled.get_potential_energy() - at.get_potential_energy()) / 1e-5 / atoms.get_volume()
+        assert atoms.info["stress"][2, 2] == pytest.approx(slope, rel=1e-2, abs=1e-6)
+
+
+def test_what_cannot_be_is_named(tmp_path):
+    data, _ = files(tmp_path)
+    with pytest.raises(InputError, match="far.teacher is base, but the run has none"):
+        training.prepare(tiny(tmp_path, data, "far.teacher=base"))
+    with pytest.raises(InputError, match=r"far\.sources is .*; expected some of dimers"):
+        tiny(tmp_path, data, "far.sources=[lone pairs]")
+    with pytest.raises(InputError, match="leave nothing of a batch"):
+        training.prepare(tiny(tmp_path, data, "far.teacher=xtb", "far.share=0.6", "finetune.replay=0.5"))
+    assert SECTIONS["far"]().teacher is None
+
+
+def test_the_base_of_a_fine_tuning_keeps_what_it_knows(tmp_path):
+    data, eam = files(tmp_path)
+    base = training.train(tiny(tmp_path, data, "run.max_epochs=1", output="base")).model
+    frames = read_frames(data)
+    for atoms in frames:
+        atoms.info["REF_energy"] = atoms.info["energy"] + 3.0 * (atoms.numbers == 11).sum()
+        atoms.arrays["REF_forces"] = atoms.arrays["forces"]
+    write(tmp_path / "new.xyz", frames, format="extxyz")
+    run = training.prepare(
+        tiny(tmp_path, tmp_path / "new.xyz", f"finetune.base={base}", "far.teacher=base", *FAR, output="fine")
+    )
+    assert run.far.shift == run.start.shift
+    assert sum(run.far.shift.values()) == pytest.approx(3.0, abs=0.5)
+    # So the model, before its first step, agrees with these labels.
+    from asecalc_mlip.graph import graph_from_atoms
+
+    some = [(a, w) for a, w in zip(run.far.frames, run.far.weights, strict=True) if w > 0.3][:6]
+    for atoms, _ in some:
+        energy = float(run.potential.eval()(graph_from_atoms(atoms, run.potential.cutoff)).detach().sum())
+        assert energy == pytest.approx(atoms.info["energy"], abs=1e-2, rel=1e-5)

@@ -1,0 +1,138 @@
+r"""The zero of a teacher's energies, moved to that of the data.
+
+A teacher T and the data have energies of their own zero. A structure S that T labels gets
+
+    E'(S) = E_T(S) + Σ_i Δ(Z_i)
+
+- The E0 of the run are those of isolated atoms: Δ(Z) = E0(Z) − E_T(atom Z). Energies of atomisation stay what T says.
+- No isolated atoms are known: Δ by least squares on some training frames that T labels as well, and the E0 of the run
+  are E0(Z) = E_T(atom Z) + Δ(Z): the isolated atoms of the teacher. Energies are then right far from the data and near.
+- T is the base of the run: Δ is the shift of its E0.
+
+Where T is at the level of the data, Δ is zero by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from asecalc_mlip.data.census import has_label
+from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.teachers import Teacher, open_teacher
+from asecalc_mlip.teachers.labelling import label_structures
+from asecalc_mlip.teachers.structures import isolated_atoms
+from asecalc_mlip.zoo import find
+from training.config import TrainConfig
+from training.data import fingerprint
+from training.reference_energies import least_squares
+
+if TYPE_CHECKING:
+    from training.initial import Start
+
+__all__ = ["BASE", "TeacherLevel", "open_level"]
+
+BASE = "base"
+"""Name of the teacher that is what a fine-tuning starts from."""
+# Training frames that the teacher labels, to compare the two levels; more say nothing new about a constant.
+COMPARED = 20
+# eV per atom; two levels that differ by less are one.
+SAME = 0.005
+
+
+@dataclass
+class TeacherLevel:
+    """A teacher and how its energies compare with those of the data.
+
+    Attributes
+    ----------
+    teacher : Teacher
+    atoms : dict
+        Atomic number → energy of the isolated atom by the teacher, eV; of those that it can label.
+    compared : list of Atoms
+        Training frames, with the energy of the data less that of the teacher, eV.
+    is_base : bool
+        Whether the teacher is what the run starts from.
+    """
+
+    teacher: Teacher
+    atoms: dict[int, float] = field(default_factory=dict)
+    compared: list[Atoms] = field(default_factory=list)
+    is_base: bool = False
+
+    def moved_atoms(self) -> list[Atoms]:
+        """Return the teacher's isolated atoms at the level of the data, for E0; none where it does not know all."""
+        shift = self._by_least_squares()
+        if not shift or not set(shift) <= set(self.atoms):
+            return []
+        found = [Atoms([z], info={"energy": self.atoms[z] + change}) for z, change in shift.items()]
+        text = ", ".join(f"{chemical_symbols[z]} {change:+.3f}" for z, change in shift.items())
+        LOGGER.info(f"E0: isolated atoms by {self.teacher.name}, shifted to the level of the data by {text} eV")
+        return found
+
+    def shift(self, start: Start) -> dict[int, float]:
+        """Return Δ in eV by atomic number, for the E0 of a start."""
+        if self.is_base:
+            return dict(start.shift)
+        elements = sorted(start.e0.values)
+        if start.base is None and set(elements) <= set(self.atoms):
+            return {z: start.e0.values[z] - self.atoms[z] for z in elements}
+        found = self._by_least_squares()
+        LOGGER.warning(
+            f"the E0 of the run are not isolated atoms of {self.teacher.name}: its energies are those of the data near "
+            "them, but not those of separated atoms. Leave dimers and bonds out of far.sources, or give isolated atoms"
+        )
+        return {z: found.get(z, 0.0) for z in elements}
+
+    def _by_least_squares(self) -> dict[int, float]:
+        """Return the smallest Δ that fits the frames that both label; zero for two names of one level."""
+        if not self.compared:
+            return {}
+        elements = sorted({int(z) for atoms in self.compared for z in atoms.numbers})
+        energies = np.array([atoms.info["energy"] for atoms in self.compared])
+        sizes = np.array([len(atoms) for atoms in self.compared])
+        if np.max(np.abs(energies) / sizes) < SAME:
+            return dict.fromkeys(elements, 0.0)
+        return least_squares(self.compared, energies, elements)[0]
+
+
+def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> TeacherLevel | None:
+    """Open the teacher of a run, and have it label isolated atoms and some training frames.
+
+    Raises
+    ------
+    InputError
+        For a name that is no teacher, and `base` in a run without one.
+    """
+    name, is_base = config.far.teacher, config.far.teacher == BASE
+    if name is None:
+        return None
+    if is_base:
+        if config.finetune.base is None:
+            raise InputError("far.teacher is base, but the run has none; name finetune.base, or another teacher")
+        return TeacherLevel(open_teacher(str(find(config.finetune.base))), is_base=True)
+    teacher = open_teacher(name)
+    numbers = {int(z) for atoms in training for z in atoms.numbers}
+    some = [atoms for atoms in training if has_label(atoms, "energy")]
+    some = [some[i] for i in np.unique(np.linspace(0, len(some) - 1, COMPARED).round().astype(int))] if some else []
+    asked = [*isolated_atoms(numbers), *some]
+    bare = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc, info={"place": k}) for k, a in enumerate(asked)]
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = {"structures": f"x{fingerprint(bare)[:16]}"}
+    path = label_structures(bare, teacher, folder / "far_level.xyz", recipe=recipe, progress=config.run.progress)
+    level = TeacherLevel(teacher)
+    for labelled in read_frames(path) if path.is_file() else []:
+        place, energy = int(labelled.info["place"]), labelled.info["energy"]
+        if place < len(numbers):
+            level.atoms[int(labelled.numbers[0])] = energy
+        else:
+            level.compared.append(Atoms(labelled.numbers, info={"energy": asked[place].info["energy"] - energy}))
+    return level

@@ -1,0 +1,201 @@
+"""The far-field structures of a run: made, labelled and weighted in its folder; what is there is not made again."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from asecalc_mlip.data.census import has_label
+from asecalc_mlip.data.labels import is_isolated_atom
+from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import write_text
+from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.teachers.labelling import failures_of, label_structures
+from training.config import TrainConfig
+from training.data import fingerprint
+from training.far.distance import Nearest, weight
+from training.far.level import TeacherLevel
+from training.far.sources import make_structures
+from training.initial import Start, shift_text
+
+__all__ = ["LABELLED_FAR", "Far", "atoms_of", "make_far"]
+
+LABELLED_FAR = "far.xyz"
+"""Name of the file with the labels, in the folder of the run."""
+# Structures that count less than this are neither labelled nor trained on.
+LEAST_WEIGHT = 0.01
+# eV/Å; where forces are larger, what counts is their relative error.
+LARGE = 10.0
+
+
+@dataclass
+class Far:
+    """Far-field structures with labels at the level of the data.
+
+    Attributes
+    ----------
+    frames : list of Atoms
+    weights : list of float
+        Factor on the loss of each.
+    shift : dict
+        Atomic number → Δ from the teacher to the data, eV.
+    card : dict
+    """
+
+    frames: list[Atoms]
+    weights: list[float]
+    shift: dict[int, float]
+    card: dict[str, Any]
+
+
+def make_far(
+    config: TrainConfig,
+    level: TeacherLevel | None,
+    start: Start,
+    training: Sequence[Atoms],
+    folder: Path,
+    labels: Sequence[str],
+) -> Far | None:
+    """Make, label and weight the far-field structures of a run; None where it asks for none.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    level : TeacherLevel or None
+        Of `open_level`.
+    start : Start
+    training : sequence of Atoms
+        The data, which the structures are made from and kept away from.
+    folder : Path
+        Of the run.
+    labels : sequence of str
+        Labels with a weight in the loss.
+
+    Raises
+    ------
+    InputError
+        Where nothing is left that is far from the data, and for elements that the model does not know.
+    """
+    settings = config.far
+    if level is None and settings.data is None:
+        return None
+    nearest = Nearest(training, start.potential.cutoff)
+    frames: list[Atoms] = []
+    shift: dict[int, float] = {}
+    if level is not None:
+        shift = level.shift(start)
+        frames = [_moved(atoms, shift) for atoms in _labelled(config, level, nearest, start, training, folder)]
+    frames += _of_file(config, start)
+    kept, weights = [], []
+    for atoms in frames:
+        factor = _factor(nearest, atoms, settings.width)
+        if factor >= LEAST_WEIGHT and (complete := _with(atoms, labels)) is not None:
+            kept.append(complete)
+            weights.append(factor)
+    if not kept:
+        raise InputError(
+            "no structure is far from the data: give far.sources=[dimers,bonds], a larger far.strength or "
+            "far.temperature, or leave far.teacher out"
+        )
+    counts = dict(sorted(Counter(str(a.info.get("config_type", "of a file")) for a in kept).items()))
+    told = ", ".join(f"{name.removeprefix('far_')} {n}" for name, n in counts.items())
+    LOGGER.info(f"far from the data: {told}; mean weight {np.mean(weights):.2f}, {settings.share:g} of each batch")
+    card = {
+        "share": settings.share,
+        **({} if level is None else {"teacher": level.teacher.recipe(), "sources": list(settings.sources)}),
+        **({} if settings.data is None else {"file": Path(settings.data).name}),
+        "structures": counts,
+        **({"e0_shift_eV": {chemical_symbols[z]: round(x, 6) for z, x in sorted(shift.items())}} if shift else {}),
+    }
+    if shift:
+        LOGGER.info(f"E0 shift from {level.teacher.name} to the data: {shift_text(shift)}")  # type: ignore[union-attr]
+    return Far(kept, weights, shift, card)
+
+
+def atoms_of(config: TrainConfig) -> list[Atoms]:
+    """Return the isolated atoms in far.data, which are E0s."""
+    if config.far.data is None:
+        return []
+    return [atoms for atoms in read_frames(config.far.data) if is_isolated_atom(atoms) and has_label(atoms, "energy")]
+
+
+def _labelled(
+    config: TrainConfig, level: TeacherLevel, nearest: Nearest, start: Start, training: Sequence[Atoms], folder: Path
+) -> list[Atoms]:
+    """Return the structures of all sources with the labels of the teacher, from files where they are there."""
+    settings, teacher = config.far, level.teacher
+    recipe = {
+        "far": f"x{fingerprint(training, sorted(asdict(settings).items()), start.potential.cutoff)[:16]}",
+        **teacher.recipe(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "far_structures.xyz"
+    structures = _read(path, recipe["far"])
+    if structures is None:
+        LOGGER.info(f"making structures far from the data by {', '.join(settings.sources)}")
+        made = make_structures(training, settings, start.potential.cutoff, teacher)
+        structures = [a for a in made if weight(nearest.excess(a), settings.width) >= LEAST_WEIGHT]
+        for atoms in structures:
+            atoms.info["far"] = recipe["far"]
+        text = io.StringIO()
+        ase.io.write(text, structures, format="extxyz")
+        write_text(path, text.getvalue())
+        structures = _read(path, recipe["far"]) or []  # as they are on the disk, so that a continued run has the same
+    labelled = folder / LABELLED_FAR
+    label_structures(structures, teacher, labelled, recipe={"far": recipe["far"]}, progress=config.run.progress)
+    if failed := failures_of(labelled):
+        LOGGER.info(f"{len(failed)} of {len(structures)} have no labels, the first one: {failed[0]['reason'][:120]}")
+    return read_frames(labelled) if labelled.is_file() else []
+
+
+def _read(path: Path, recipe: str) -> list[Atoms] | None:
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    frames = ase.io.read(path, ":", format="extxyz")
+    return frames if all(atoms.info.get("far") == recipe for atoms in frames) else None
+
+
+def _of_file(config: TrainConfig, start: Start) -> list[Atoms]:
+    """Return the frames of far.data, at the level of the data as they are."""
+    if config.far.data is None:
+        return []
+    frames = [atoms for atoms in read_frames(config.far.data) if not is_isolated_atom(atoms)]
+    known = set(start.potential.elements)
+    if absent := sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known}):
+        raise InputError(f"far.data {config.far.data} has {', '.join(absent)}, which the data lack; leave those out")
+    return frames
+
+
+def _factor(nearest: Nearest, atoms: Atoms, width: float) -> float:
+    """Return the weight of a frame: by its distance from the data, and less where forces are large."""
+    largest = float(np.abs(atoms.arrays["forces"]).max(initial=0.0)) if has_label(atoms, "forces") else 0.0
+    return weight(nearest.excess(atoms), width) / max(1.0, largest / LARGE)
+
+
+def _moved(atoms: Atoms, shift: dict[int, float]) -> Atoms:
+    atoms.info["energy"] = atoms.info["energy"] + float(sum(shift.get(int(z), 0.0) for z in atoms.numbers))
+    return atoms
+
+
+def _with(atoms: Atoms, labels: Sequence[str]) -> Atoms | None:
+    """Return a frame with all of the labels; a molecule gets its stress in a box from its forces, others None."""
+    if "stress" in labels and not has_label(atoms, "stress"):
+        if atoms.pbc.any() or not has_label(atoms, "forces"):
+            return None
+        atoms = atoms.copy()
+        atoms.set_cell(np.ptp(atoms.positions, axis=0) + 20.0)
+        atoms.center()
+        atoms.pbc = True
+        # σ = (1/V) ∂E/∂η of a molecule that does not cross the box.
+        atoms.info["stress"] = -(atoms.positions.T @ atoms.arrays["forces"]) / atoms.get_volume()
+    return atoms if all(has_label(atoms, name) for name in labels) else None
