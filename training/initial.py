@@ -106,10 +106,11 @@ def make_start(
     if prior:
         known.append(core_potential(elements))
     rest = without_energies_of(known, frames, config.run.device)
-    e0, shift = _reference_energies(config, _with_weight(config, rest), base, atoms, level)
+    counted = _with_weight(config, rest)
+    e0, shift = _reference_energies(config, counted, base, atoms, level)
     # Weights must not depend on what was drawn before.
     pl.seed_everything(config.run.seed, verbose=False)
-    options: dict[str, Any] = {"scale": _scale(rest, config.loss), "rest": rest, "fitted": bool(e0.fitted)}
+    options: dict[str, Any] = {"scale": _scale(counted, config.loss), "rest": counted, "fitted": bool(e0.fitted)}
     potential = _build(config, known, e0.values, has_base=base is not None, **options)
     if settings.delta_frozen and isinstance(potential.network, Sum):
         potential.network.parts[1:].requires_grad_(False)
@@ -251,7 +252,7 @@ def _build(
         return add_potentials(known, reference_energies=e0)
     new = _new(config.model, e0, scale)
     if not fitted:
-        begin_at_mean_energy(new, _with_weight(config, list(rest)))
+        begin_at_mean_energy(new, rest)
     return add_potentials([new, *known], reference_energies=e0) if known else new
 
 

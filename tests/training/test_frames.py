@@ -152,7 +152,6 @@ def test_frames_of_weight_zero_are_not_learned(tmp_path):
         given = ("model.reference_energies=given", f"model.given={E0_TEXT}", "loss.energy_weight=1")
         settings = ("data.weights={hot: 0}", "run.max_epochs=2", "data.n_train=40", "optimizer.gradient_clip=1e6")
         run = trained.prepare(config(tmp_path, path, *given, *settings, output=output))
-        run.potential.scale = 1.0  # else it is that of all forces
         trained.fit(run)
         results.append(weights(tmp_path / output)[1])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
