@@ -33,9 +33,7 @@ class Guess:
     text: str
 
 
-def guess(
-    slope: float, *, stiffness: float | None, per_atom: float | None, rough: bool = False, together: bool = False
-) -> Guess:
+def guess(slope: float, *, stiffness: float | None, per_atom: float | None, rough: bool = False) -> Guess:
     """Explain why energies change by `slope` times the work of the forces.
 
     Parameters
@@ -47,8 +45,6 @@ def guess(
         The slope with each energy multiplied by its number of atoms, if that agrees as well.
     rough : bool
         The slope is not exact.
-    together : bool
-        The slope is right, the stiffness is not: both have another unit.
     """
     sign = "the forces have the opposite sign, as gradients of the energy have; multiply them by −1"
     tolerance = ROUGH if rough else CLOSE
@@ -58,7 +54,7 @@ def guess(
     if per_atom is not None and per_atom > 0 and abs(np.log(per_atom)) < tolerance:
         text = "the energies seem to be per atom; multiply each by its number of atoms"
         texts.append((0.5, "energy", text))
-    texts += _by_units(abs(slope), stiffness, tolerance, together)
+    texts += _by_units(abs(slope), stiffness, tolerance)
     texts.sort(key=lambda item: item[0])
     if not texts:
         small = "large beside the energies" if abs(slope) < 1 else "small beside the energies"
@@ -72,9 +68,7 @@ def guess(
     return Guess(best[0][1], f"{text}{'; also, ' + sign if slope < 0 else ''}")
 
 
-def _by_units(
-    slope: float, stiffness: float | None, tolerance: float, together: bool
-) -> list[tuple[float, Label, str]]:
+def _by_units(slope: float, stiffness: float | None, tolerance: float) -> list[tuple[float, Label, str]]:
     """Units of energy and force that make this factor: (how unlikely, label to blame, sentence)."""
     found: list[tuple[float, Label, str]] = []
     for energy, of_force, length in product(ENERGIES, ENERGIES, LENGTHS):
@@ -85,9 +79,7 @@ def _by_units(
             continue
         odd = (energy != "eV") + ((of_force, length) != ("eV", "Ang")) + off
         if stiffness is not None and not USUAL[0] < stiffness * force < USUAL[1]:
-            if together:
-                continue
-            odd += 2
+            continue  # no matter is so soft or so hard
         settings = f"data.energy_unit={energy} data.force_unit={of_force}/{length}"
         if energy == "eV":
             text = f"forces look like {of_force}/{length}, {_factor(force)}; set data.force_unit={of_force}/{length}"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.analysis.references import ContactReference
@@ -72,6 +72,20 @@ def test_stress_of_the_other_sign_in_strained_crystals():
         atoms.info["stress"] = -atoms.info["stress"]
     problems, _ = check_agreement(crystals)
     assert [p.label for p in problems] == ["stress"] and "opposite sign" in problems[0].text
+
+
+def test_forces_of_crystals_that_are_not_close_are_judged_by_the_pair_fit():
+    crystals = crystal_frames(80, strain=0.01, spread=0.03)
+    for factor, label, words in (
+        (-1.0, "forces", "opposite sign"),
+        (units.Bohr / units.Hartree, "forces", "data.force_unit=Hartree/Bohr"),
+        (1e-3, "energy", "meV"),
+    ):
+        wrong = [atoms.copy() for atoms in crystals]
+        for atoms in wrong:
+            atoms.arrays["forces"] = factor * atoms.arrays["forces"]
+        problems, _ = check_agreement(wrong)
+        assert [p.label for p in problems] == [label] and words in problems[0].text
 
 
 def test_a_pair_potential_predicts_energies_from_forces():
