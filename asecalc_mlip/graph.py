@@ -6,7 +6,7 @@ that sums over neighbours run over contiguous rows and give the same floating-po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 __all__ = ["AtomGraph", "EdgeGraph", "batch_graphs", "graph_from_atoms"]
+
+# Edges at once where arrays of all of them would fill the memory: a few MB, and few calls.
+_PIECE = 2**17
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class AtomGraph:
         Atoms i and j of each edge, sorted by i.
     cell : (B, 3, 3) float64
         Rows are lattice vectors in Å; zeros for molecules.
-    shifts : (E, 3) float64 or None
+    shifts : (E, 3) float64 or integers, or None
         Whole lattice vectors to add to atom j, so that r_ij = r_j − r_i + shift · cell. None when no structure is
         periodic.
     reach : float or None
@@ -77,10 +80,26 @@ class AtomGraph:
         vectors = self.positions.index_select(0, self.neighbors) - self.positions.index_select(0, self.centers)
         if self.shifts is None:
             return vectors
+        shifts = self.shifts.to(self.cell.dtype)
         if self.n_structures == 1:
-            return vectors + self.shifts @ self.cell[0]
+            return vectors + shifts @ self.cell[0]
         cells = self.cell.index_select(0, self.batch.index_select(0, self.centers))
-        return vectors + torch.einsum("ei,eij->ej", self.shifts, cells)
+        return vectors + torch.einsum("ei,eij->ej", shifts, cells)
+
+    def fixed_vectors(self) -> Tensor:
+        """Edge vectors as `vectors` gives them, without derivatives and with no other array of their size."""
+        with torch.no_grad():
+            if self.n_edges <= _PIECE:
+                return self.vectors()
+            out = self.positions.new_empty(self.n_edges, 3)
+            for start, piece in self._pieces():
+                out[start : start + piece.n_edges] = piece.vectors()
+        return out
+
+    def shortest(self) -> float:
+        """Length of the shortest edge in Å."""
+        with torch.no_grad():
+            return min(float(piece.vectors().square().sum(-1).min()) for _, piece in self._pieces()) ** 0.5
 
     def sum_over_atoms(self, values: Tensor) -> Tensor:
         """Sum a per-atom quantity (N, …) over the atoms of each structure: (B, …)."""
@@ -94,7 +113,11 @@ class AtomGraph:
     def within(self, cutoff: float) -> AtomGraph:
         """Return the graph with only the edges shorter than `cutoff` (Å), without those that a Verlet skin adds."""
         with torch.no_grad():
-            keep = (self.vectors().square().sum(-1) < cutoff * cutoff).nonzero().squeeze(-1)
+            near = [
+                (piece.vectors().square().sum(-1) < cutoff * cutoff).nonzero().squeeze(-1).add_(start)
+                for start, piece in self._pieces()
+            ]
+        keep = near[0] if len(near) == 1 else torch.cat(near)
         if keep.shape[0] == self.n_edges:
             return self
         reach = None if self.reach is None else min(self.reach, cutoff)
@@ -106,6 +129,16 @@ class AtomGraph:
             shifts=shifts,
             reach=reach,
         )
+
+    def _pieces(self) -> Iterator[tuple[int, AtomGraph]]:
+        """Graphs with all atoms and a range of edges each, and where it starts, at least one."""
+        if self.n_edges <= _PIECE:
+            yield 0, self
+            return
+        for start in range(0, self.n_edges, _PIECE):
+            part = slice(start, start + _PIECE)
+            shifts = None if self.shifts is None else self.shifts[part]
+            yield start, replace(self, centers=self.centers[part], neighbors=self.neighbors[part], shifts=shifts)
 
     def to(self, device: torch.device | str) -> AtomGraph:
         """Return the graph on another device."""

@@ -8,10 +8,12 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
+from asecalc_mlip import graph as graphs
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.neighbors import neighbor_list
 from asecalc_mlip.neighbors.batched import BatchedNeighborCache
+from asecalc_mlip.neighbors.lists import compact_list
 from asecalc_mlip.neighbors.verlet import NeighborCache
 from tests.cases import make_structure
 
@@ -226,3 +228,31 @@ def test_order_with_huge_shifts():
     i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
     assert (np.diff(i) >= 0).all()
     assert len(i) == 64 * 16
+
+
+@pytest.mark.parametrize("structure", ["molecule", "quartz", "mixed"])
+def test_edges_in_pieces_are_those_of_the_whole(structure, monkeypatch):
+    several = [bulk("Cu", cubic=True) * 2, Atoms("OH2", [[0, 0, 0], [0.8, 0.6, 0], [-0.8, 0.6, 0]])]
+    given = {"molecule": several[1], "quartz": several[0], "mixed": several}[structure]
+    graph = graph_from_atoms(given, 5.0)
+    near, vectors, shortest = graph.within(3.0), graph.fixed_vectors(), graph.shortest()
+    assert torch.equal(vectors, graph.vectors())
+    assert 0 < near.n_edges < graph.n_edges or structure == "molecule"
+    monkeypatch.setattr(graphs, "_PIECE", 5)
+    in_pieces = graph.within(3.0)
+    for name in ("centers", "neighbors"):
+        assert torch.equal(getattr(in_pieces, name), getattr(near, name))
+    assert torch.allclose(graph.fixed_vectors(), vectors, rtol=0, atol=1e-13)
+    assert graph.shortest() == pytest.approx(shortest, abs=1e-13)
+    assert shortest == pytest.approx(vectors.norm(dim=1).min().item(), abs=1e-13)
+
+
+def test_shifts_take_a_byte_where_they_fit():
+    copper = bulk("Cu", cubic=True) * 2
+    copper.positions[3] += 200 * copper.cell[0]
+    far = compact_list(copper.positions, copper.cell.array, copper.pbc, 4.0)[2]
+    copper.wrap()
+    near = compact_list(copper.positions, copper.cell.array, copper.pbc, 4.0)[2]
+    assert near.dtype == np.int8
+    assert far.dtype == np.int16
+    assert np.abs(far).max() >= 200

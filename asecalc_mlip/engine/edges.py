@@ -95,8 +95,11 @@ def _forces(graph: AtomGraph, gradient: Tensor) -> Tensor:
 
 
 def _stress(graph: AtomGraph, vectors: Tensor, gradient: Tensor) -> Tensor:
-    structure = graph.batch.index_select(0, graph.centers)
-    virial = torch.zeros_like(graph.cell).index_add_(0, structure, vectors[:, :, None] * gradient[:, None, :])
+    if graph.n_structures == 1:
+        virial = (vectors.T @ gradient)[None]
+    else:
+        structure = graph.batch.index_select(0, graph.centers)
+        virial = torch.zeros_like(graph.cell).index_add_(0, structure, vectors[:, :, None] * gradient[:, None, :])
     # By products, as torch.linalg.det and where(…, nan) cannot be captured into a CUDA graph everywhere.
     a, b, c = graph.cell.unbind(1)
     volume = (a * torch.linalg.cross(b, c)).sum(-1).abs()

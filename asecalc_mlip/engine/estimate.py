@@ -7,8 +7,9 @@ from asecalc_mlip.models.potential import Potential
 
 __all__ = ["EDGE_BYTES", "EDGE_BYTES_NATIVE", "autograd_bytes", "native_messages"]
 
-# Per edge whatever the width: vectors and the radial basis with its derivatives; and for engines without autograd.
-EDGE_BYTES, EDGE_BYTES_NATIVE = 600, 150
+# Per edge whatever the width: vectors and the radial basis with its derivatives; and for native engines, which hold
+# vectors and their gradient in float64.
+EDGE_BYTES, EDGE_BYTES_NATIVE = 600, 64
 
 
 def autograd_bytes(

@@ -17,6 +17,9 @@ from asecalc_mlip.models.potential import Potential, Prediction
 
 __all__ = ["NativeEngine"]
 
+# Numbers by which a buffer exceeds what is needed at most.
+_MARGIN = 2**20
+
 
 class NativeEngine:
     """Energies, forces and stress by the kernel of an architecture, with the weights as they are now.
@@ -65,7 +68,7 @@ class NativeEngine:
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
         """See `asecalc_mlip.engine.base.Engine`."""
-        vectors = graph.vectors()
+        vectors = graph.fixed_vectors()
         raw, gradient = self._run(graph, vectors, forces or stress)
         return assemble(self.potential, self._alone, graph, vectors, raw, gradient, forces=forces, stress=stress)
 
@@ -100,8 +103,10 @@ class NativeEngine:
         with self._lock:
             needed = self._workspace(self._weights, ctypes.byref(given))
             if self._buffer.numel() < needed:
-                # A little more, so that the changing edges of a dynamics do not make a new one every few steps.
-                self._buffer = torch.empty(needed + needed // 8, dtype=self._dtype)
+                # The old one goes first. A little more than needed, so that the changing edges of a dynamics do not
+                # make a new one every few steps; those of many atoms change by a smaller share.
+                self._buffer = torch.empty(0, dtype=self._dtype)
+                self._buffer = torch.empty(needed + min(needed // 8, _MARGIN), dtype=self._dtype)
             outputs = (t if t is None else t.data_ptr() for t in (self._buffer, energies, gradient))
             self._evaluate(self._weights, ctypes.byref(given), *outputs)
         return energies, gradient

@@ -7,7 +7,7 @@ import vesin
 
 from asecalc_mlip.errors import InputError
 
-__all__ = ["complete_box", "neighbor_list"]
+__all__ = ["compact_list", "complete_box", "neighbor_list"]
 
 # Float64 has 1e-8 Å left at this distance from the origin; beyond, forces are noise.
 FARTHEST = 1e8
@@ -44,19 +44,36 @@ def neighbor_list(
         For an empty structure, positions or cell that are not finite or out of all proportion, or periodic directions
         that span no volume.
     """
+    centers, neighbors, shifts = compact_list(positions, cell, pbc, cutoff)
+    return centers, neighbors, None if shifts is None else shifts.astype(np.float64)
+
+
+def compact_list(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Do as `neighbor_list`, with shifts in the smallest integers that hold them, mostly int8."""
     positions, pbc = np.ascontiguousarray(positions, dtype=np.float64), np.asarray(pbc, dtype=bool)
     box = _checked_box(positions, np.asarray(cell, dtype=np.float64), pbc)
     _check_images(box, pbc, cutoff)
     points, box, jumps = _compact(positions, box, pbc, cutoff)
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
+    # Without copies: these are views of what the calculator holds, and most of the memory that a list takes.
     i, j, shifts = calculator.compute(
-        points=points, box=box if pbc.any() else np.zeros((3, 3)), periodic=pbc, quantities="ijS"
+        points=points, box=box if pbc.any() else np.zeros((3, 3)), periodic=pbc, quantities="ijS", copy=False
     )
-    i, j, shifts = i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64)
+    i, j = i.view(np.int64), j.view(np.int64)
     if jumps is not None:
-        shifts += jumps[i] - jumps[j]
-    order = _order(i, j, shifts, len(positions))
-    return i[order], j[order], shifts[order].astype(np.float64) if pbc.any() else None
+        shifts = shifts + (jumps[i] - jumps[j])
+    span = 2 * int(max(shifts.max(), -shifts.min())) + 1 if len(i) else 1
+    if len(positions) ** 2 * span**3 >= 2**63:
+        order = np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], j, i))
+        i, j, shifts = i[order], j[order], shifts[order]
+    else:
+        key = _key(i, j, shifts, span, len(positions))
+        del i, j, shifts, calculator
+        key.sort()
+        i, j, shifts = _from_key(key, span, len(positions))
+    return i, j, shifts.astype(np.min_scalar_type(-span), copy=False) if pbc.any() else None
 
 
 def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -149,13 +166,25 @@ def _compact(
     return np.ascontiguousarray(fractions @ compact), compact, jumps.astype(np.int64)
 
 
-def _order(i: np.ndarray, j: np.ndarray, shifts: np.ndarray, n_atoms: int) -> np.ndarray:
-    if len(i) == 0:
-        return np.zeros(0, dtype=np.int64)
-    span = 2 * int(np.abs(shifts).max()) + 1
-    if n_atoms**2 * span**3 >= 2**63:
-        return np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], j, i))
-    key = i * n_atoms + j
+def _key(i: np.ndarray, j: np.ndarray, shifts: np.ndarray, span: int, n_atoms: int) -> np.ndarray:
+    """One number for each pair, in the order of the list; shifts have `span` values."""
+    key = i * n_atoms
+    key += j
     for axis in range(3):
-        key = key * span + shifts[:, axis] + span // 2
-    return np.argsort(key, kind="stable")
+        key *= span
+        key += shifts[:, axis]
+        key += span // 2
+    return key
+
+
+def _from_key(key: np.ndarray, span: int, n_atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs and shifts of the numbers that `_key` made, which are used up."""
+    shifts = np.empty((len(key), 3), dtype=np.min_scalar_type(-span))
+    for axis in (2, 1, 0):
+        rest = key % span
+        rest -= span // 2
+        shifts[:, axis] = rest
+        key //= span
+    j = key % n_atoms
+    key //= n_atoms
+    return key, j, shifts

@@ -13,7 +13,7 @@ import torch
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.neighbors.lists import complete_box, neighbor_list
+from asecalc_mlip.neighbors.lists import compact_list, complete_box
 
 __all__ = ["NeighborCache"]
 
@@ -87,6 +87,8 @@ class NeighborCache:
         if unwrapped is None:
             self.builds += 1
             unwrapped = np.array(positions, dtype=np.float64)
+            # The old list goes first: two of them would be in memory while the new one is made.
+            self._reference = None
             self._reference = self._build(numbers, unwrapped, cell, pbc, device)
         assert self._reference is not None
         graph = replace(self._reference.graph, positions=torch.from_numpy(unwrapped).to(device))
@@ -132,7 +134,7 @@ class NeighborCache:
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, device: torch.device | str
     ) -> _Reference:
         pbc, cell = np.array(pbc, dtype=bool), np.array(cell, dtype=np.float64)
-        centers, neighbors, shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
+        centers, neighbors, shifts = compact_list(positions, cell, pbc, self.cutoff + self.skin)
         graph = AtomGraph(
             numbers=torch.from_numpy(np.asarray(numbers, dtype=np.int64)),
             positions=torch.from_numpy(positions),
@@ -142,7 +144,7 @@ class NeighborCache:
             cell=torch.from_numpy(np.where(pbc[:, None], cell, 0.0))[None],
             shifts=None if shifts is None else torch.from_numpy(shifts),
         )
-        closest = float(graph.vectors().square().sum(-1).min().sqrt()) if graph.n_edges else self.cutoff
+        closest = graph.shortest() if graph.n_edges else self.cutoff
         box = complete_box(cell, pbc)
         return _Reference(
             positions=positions.copy(),
