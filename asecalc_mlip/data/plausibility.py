@@ -20,6 +20,7 @@ MAX_TYPICAL_FORCE = 10.0  # eV/Å, median over frames of the rms force; real set
 MAX_ENERGY_SPREAD = 60.0  # eV per atom off the fit by composition; TiO2: 29
 # eV per atom, and times the typical distance from that fit; compressed TiO2 has 118, other real sets below 21.
 OUTLIER, OUTLIER_RATIO, LEAST_ENERGIES = 0.3, 50.0, 10
+LEAST_PER_ELEMENT = 4
 TWO_LEVELS = 0.3  # eV per atom between two groups of energies of one composition
 MAX_ENERGY = 100.0  # eV per atom above zero
 MAX_STRESS = 20.0  # eV/Å³ (3200 GPa)
@@ -209,7 +210,7 @@ def _energy_outliers(labelled: Sequence[tuple[int, Atoms]]) -> Found:
     size = np.abs(residual)
     worst, typical = int(size.argmax()), float(np.median(size))
     if size[worst] <= MAX_ENERGY_SPREAD:
-        odd = _far(residual)
+        odd = _far(residual, [a for _, a in labelled])
         if not odd:
             return [], []
         names = ", ".join(f"{frame_name(labelled[k][1], labelled[k][0])} ({residual[k]:+.3g})" for k in odd[:5])
@@ -229,13 +230,16 @@ def _energy_outliers(labelled: Sequence[tuple[int, Atoms]]) -> Found:
 
 def far_energies(frames: Sequence[Atoms]) -> list[int]:
     """Return the places of frames whose energies are far from what their compositions let expect, furthest first."""
-    return _far(robust_fit(frames, np.array([atoms.info["energy"] for atoms in frames])))
+    return _far(robust_fit(frames, np.array([atoms.info["energy"] for atoms in frames])), frames)
 
 
-def _far(residual: np.ndarray) -> list[int]:
+def _far(residual: np.ndarray, frames: Sequence[Atoms]) -> list[int]:
+    elements = {int(z) for atoms in frames for z in atoms.numbers}
+    if len(residual) < max(LEAST_ENERGIES, LEAST_PER_ELEMENT * len(elements)):
+        return []  # a fit with nearly as many values as energies leaves most of them no distance
     size = np.abs(residual)
     limit = max(OUTLIER, OUTLIER_RATIO * float(np.median(size)))
-    return [int(k) for k in np.argsort(-size) if size[k] > limit] if len(residual) >= LEAST_ENERGIES else []
+    return [int(k) for k in np.argsort(-size) if size[k] > limit]
 
 
 def _force_groups(labelled: Sequence[tuple[int, Atoms, np.ndarray]], rms: np.ndarray) -> list[str]:
