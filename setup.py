@@ -100,6 +100,7 @@ setup(
             "kernels/*.h",
             "lammps/pair/*",
             "md/*.yaml",
+            "probes/*.json",
             "py.typed",
         ],
         "training": ["defaults.yaml"],

@@ -73,7 +73,7 @@ def diatomic(
     """Draw and judge the energy of two isolated atoms over their distance.
 
     The table has the metrics of the benchmark MLIP Arena and lists unphysical features, such as attraction between
-    atoms that are too close.
+    atoms that are too close. Wells of H, C and O are compared with those of density functional theory, PBE/def2-SVP.
 
     \b
     Examples:
@@ -83,7 +83,7 @@ def diatomic(
     from asecalc_mlip.calculators.loading import load_calculator
     from asecalc_mlip.files import read_structures
     from asecalc_mlip.plots.diatomic import diatomic_figure
-    from asecalc_mlip.probes import diatomic_report, shortest_distances
+    from asecalc_mlip.probes import compare_dimers, diatomic_report, dimer_table, shortest_distances
 
     models = [model, *against]
     names = names or tuple(Path(path).stem for path in models)
@@ -99,7 +99,10 @@ def diatomic(
         for flags, curve in zip(reports[-1].flags, reports[-1].curves, strict=True):
             for flag in flags:
                 click.echo(f"    {curve.pair}: {flag.name}: {flag.text}")
-    written(options["output"], [report.to_dict() for report in reports])
+        if differences := compare_dimers(reports[-1].curves):
+            click.echo(dimer_table(differences))
+    dimers = [[one.to_dict() for one in compare_dimers(report.curves)] for report in reports]
+    written(options["output"], [{**r.to_dict(), "against_dft": d} for r, d in zip(reports, dimers, strict=True)])
     if options["figure"]:
         diatomic_figure(reports, path=options["figure"], title=title)
         click.echo(options["figure"])

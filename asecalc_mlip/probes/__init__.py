@@ -4,6 +4,7 @@ from asecalc_mlip.probes.diatomic import DiatomicCurve, diatomic_curve, diatomic
 from asecalc_mlip.probes.diatomic_flags import Flag, Hole, attractive_hole, diatomic_flags, shortest_distances
 from asecalc_mlip.probes.diatomic_metrics import DiatomicMetrics, diatomic_metrics, wall_distance_error
 from asecalc_mlip.probes.diatomic_report import DiatomicReport, attractive_holes, diatomic_report
+from asecalc_mlip.probes.dimers import DimerDifference, compare_dimers, dimer_table, reference_dimers
 from asecalc_mlip.probes.displacements import DisplacementReport, displacement_scan
 from asecalc_mlip.probes.elastic import ElasticConstants, elastic_constants
 from asecalc_mlip.probes.eos import EquationOfState, equation_of_state
@@ -18,6 +19,7 @@ __all__ = [
     "DiatomicCurve",
     "DiatomicMetrics",
     "DiatomicReport",
+    "DimerDifference",
     "DisplacementReport",
     "ElasticConstants",
     "EquationOfState",
@@ -33,16 +35,19 @@ __all__ = [
     "attractive_holes",
     "bond_scan",
     "bond_smoothness",
+    "compare_dimers",
     "diatomic_curve",
     "diatomic_curves",
     "diatomic_flags",
     "diatomic_metrics",
     "diatomic_report",
     "dihedral_scan",
+    "dimer_table",
     "displacement_scan",
     "elastic_constants",
     "equation_of_state",
     "phonons",
+    "reference_dimers",
     "relax",
     "shortest_distances",
     "vibrations",

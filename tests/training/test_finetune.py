@@ -204,7 +204,7 @@ def test_what_is_refused(levels, tmp_path):
         ((f"finetune.base={tmp_path / 'absent.pt'}",), "does not exist"),
         (("finetune.replay=0.2",), "nothing to replay"),
         (("finetune.replay=1.0",), "at least 0 and below 1"),
-        (("finetune.layer_decay=0",), "above 0 and at most 1"),
+        (("finetune.layer_decay=0",), "above 0, at most 1"),
         ((f"finetune.delta={other}",), "no parameters for Na, Cl"),
         (("finetune.replay=0.2", f"finetune.old_data={data}", "finetune.n_old=14"), "are held back"),
     ]:

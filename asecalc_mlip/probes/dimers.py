@@ -1,0 +1,122 @@
+"""Isolated dimers of H, C, O by density functional theory, to compare the wells of a model with.
+
+The table, dimers.json, is of PBE/def2-SVP, the level of rMD17: at each distance the lowest of all spin states and of a
+broken-symmetry one, by PySCF, relative to the isolated atoms. `asecalc data atoms H C O --dimers 30` makes such curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import CubicHermiteSpline
+
+from asecalc_mlip.files import read_json
+from asecalc_mlip.probes.diatomic import DiatomicCurve
+
+__all__ = ["DEPTH_eV", "LEVEL", "POSITION_A", "DimerDifference", "compare_dimers", "dimer_table", "reference_dimers"]
+
+LEVEL = "PBE/def2-SVP"
+# eV and Å; a well within these of the table counts as right.
+DEPTH_eV, POSITION_A = 1.0, 0.1
+TABLE = Path(__file__).with_name("dimers.json")
+STEP = 0.001  # Å, of the grid on which the minimum is looked for
+
+
+@dataclass(frozen=True)
+class ReferenceDimer:
+    """Curve of an isolated dimer: distances in Å, energies in eV less those of the atoms, forces in eV/Å."""
+
+    distances_A: np.ndarray
+    energies_eV: np.ndarray
+    forces_eV_per_A: np.ndarray
+
+    def minimum(self) -> tuple[float, float]:
+        """Return where the well is, Å, and its energy, eV, from energies and forces at the distances."""
+        curve = CubicHermiteSpline(self.distances_A, self.energies_eV, -self.forces_eV_per_A)
+        grid = np.arange(self.distances_A[0], self.distances_A[-1], STEP)
+        energies = curve(grid)
+        return float(grid[energies.argmin()]), float(energies.min())
+
+
+@dataclass(frozen=True)
+class DimerDifference:
+    """Well of a model beside that of the table.
+
+    Attributes
+    ----------
+    pair : str
+    minimum_A, depth_eV : float
+        Of the model: where its lowest energy beyond half of the position in the table is, and how much below that of
+        separated atoms; 0 where there is no well.
+    dft_minimum_A, dft_depth_eV : float
+        Of the table.
+    """
+
+    pair: str
+    minimum_A: float
+    depth_eV: float
+    dft_minimum_A: float
+    dft_depth_eV: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the depth is within 1 eV and the position within 0.1 Å."""
+        near = abs(self.minimum_A - self.dft_minimum_A) <= POSITION_A
+        return near and abs(self.depth_eV - self.dft_depth_eV) <= DEPTH_eV
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types."""
+        return {**asdict(self), "agrees": self.agrees}
+
+
+@lru_cache(maxsize=1)
+def reference_dimers() -> dict[str, ReferenceDimer]:
+    """Return the curves of the table by pair, such as "C-O"; lighter element first."""
+    return {
+        pair: ReferenceDimer(*(np.array(row[key]) for key in ("distances_A", "energies_eV", "forces_eV_per_A")))
+        for pair, row in read_json(TABLE)["dimers"].items()
+    }
+
+
+def compare_dimers(curves: Sequence[DiatomicCurve]) -> list[DimerDifference]:
+    """Compare the wells of curves with those of the table, for the pairs that it has.
+
+    Parameters
+    ----------
+    curves : sequence of DiatomicCurve
+        On a grid that ends where the atoms are separated.
+    """
+    found = []
+    for curve in curves:
+        known = reference_dimers()
+        pair = next((p for p in (curve.pair, "-".join(reversed(curve.symbols))) if p in known), None)
+        if pair is None:
+            continue
+        at, energy = known[pair].minimum()
+        # A hole at short distance is another matter, and flagged.
+        beyond = curve.distances_A > 0.5 * at
+        distances, energies = curve.distances_A[beyond], curve.energies_eV[beyond]
+        lowest = int(energies.argmin())
+        depth = max(0.0, -float(energies[lowest]))
+        found.append(DimerDifference(curve.pair, float(distances[lowest]), depth, at, -energy))
+    return found
+
+
+def dimer_table(differences: Sequence[DimerDifference]) -> str:
+    """Return the comparison as text."""
+    right = sum(one.agrees for one in differences)
+    lines = [
+        f"isolated dimers against {LEVEL}: {right} of {len(differences)} wells within {DEPTH_eV:g} eV and "
+        f"{POSITION_A:g} Å",
+        f"  {'pair':<7}{'min Å':>7}{'DFT':>7}{'depth eV':>10}{'DFT':>7}",
+    ]
+    lines += [
+        f"  {d.pair:<7}{d.minimum_A:>7.2f}{d.dft_minimum_A:>7.2f}{d.depth_eV:>10.2f}{d.dft_depth_eV:>7.2f}"
+        for d in differences
+    ]
+    return "\n".join(lines)
