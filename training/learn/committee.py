@@ -122,8 +122,9 @@ def training_settings(now: Round, settings: LearnSettings, level: str) -> dict[s
 
 def configured(given: dict[str, Any], settings: LearnSettings, has_base: bool = False) -> TrainConfig:
     """Return a configuration of settings and of those that the user gives for all trainings."""
-    # A base has its architecture.
-    own = [text for text in settings.training if not (has_base and text.startswith("model."))]
+    # A base has its architecture, and what it was added to.
+    of_base = ("model.", "finetune.delta=")
+    own = [text for text in settings.training if not (has_base and text.startswith(of_base))]
     return load_config([], [*(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()), *own])
 
 

@@ -1,0 +1,106 @@
+"""Replicas watched by a committee, of models with random weights: nothing is trained here."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from asecalc_mlip import checkpoint
+from asecalc_mlip.models import build_potential
+
+pytest.importorskip("schnetpack")
+from asecalc_mlip.errors import InputError  # noqa: E402
+from asecalc_mlip.files import read_structures  # noqa: E402
+from training.learn.committee import load_committee  # noqa: E402
+from training.learn.dynamics import run_all  # noqa: E402
+from training.learn.settings import LearnSettings, Until  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    folder, paths = tmp_path_factory.mktemp("members"), []
+    for number in range(2):
+        with torch.random.fork_rng():
+            torch.manual_seed(number)
+            potential = build_potential(
+                "painn", {"cutoff": 3.0, "n_features": 8, "n_interactions": 2}, reference_energies={29: 0.0}, scale=0.5
+            )
+        checkpoint.save(folder / f"member{number}.pt", potential)
+        paths.append(folder / f"member{number}.pt")
+    return paths
+
+
+def _crystal():
+    crystal = bulk("Cu", cubic=True)
+    crystal.rattle(0.05, seed=1)
+    return crystal
+
+
+def _settings(**given):
+    return LearnSettings("toy.py", temperature_K=300.0, until=Until(2, 0.25), timestep_fs=1.0, interval=10, **given)
+
+
+CONDITIONS = [{}, {"pressure_GPa": 0.0}, {"temperature_end_K": 600.0}]
+
+
+@pytest.mark.parametrize("given", CONDITIONS, ids=["nvt", "npt", "ramp"])
+def test_replicas_run_to_the_end_where_the_committee_is_sure(given, members, tmp_path):
+    runs = run_all(tmp_path, _settings(**given), [_crystal()], members, math.inf, 0)
+    assert [(run["status"], run["steps_done"]) for run in runs] == [("finished", 250)] * 2
+    ends = [read_structures(tmp_path / f"replica00{k}" / "trajectory.extxyz")[-1] for k in range(2)]
+    assert np.abs(ends[0].positions - ends[1].positions).max() > 1e-3  # each has its own random numbers
+
+
+@pytest.mark.parametrize("given", CONDITIONS, ids=["nvt", "npt", "ramp"])
+def test_a_replica_ends_at_the_first_frame_of_which_the_committee_is_unsure(given, members, tmp_path):
+    free = run_all(tmp_path / "free", _settings(**given), [_crystal()], members, math.inf, 0)
+    assert all(run["stable"] for run in free)
+    committee = load_committee(members)
+    frames = read_structures(tmp_path / "free" / "replica000" / "trajectory.extxyz")
+    spreads = [float(result["forces_std"].max()) for result in committee.evaluate(frames)]
+    later = spreads[1:]
+    threshold = 0.5 * (min(later) + max(later))
+    first = next(k for k, spread in enumerate(spreads) if k > 0 and spread >= threshold)
+    run = run_all(tmp_path / "watched", _settings(**given), [_crystal()], members, threshold, 0)[0]
+    assert run["failure"]["kind"] == "uncertain" and run["failure"]["step"] == 10 * first
+    assert run["failure"]["value"] == pytest.approx(spreads[first], rel=1e-3)
+    (last,) = read_structures(tmp_path / "watched" / "replica000" / "trajectory.extxyz", index="-1:")
+    np.testing.assert_allclose(last.positions, frames[first].positions, atol=1e-6)
+
+
+def test_the_start_is_not_asked_about(members, tmp_path):
+    runs = run_all(tmp_path, _settings(), [_crystal()], members, 1e-12, 0)
+    assert [run["failure"]["step"] for run in runs] == [10, 10]
+
+
+@pytest.mark.parametrize("given", CONDITIONS[:2], ids=["nvt", "npt"])
+def test_replicas_that_were_stopped_go_on_to_the_same_frames(given, members, tmp_path):
+    settings = _settings(**given)
+    whole = run_all(tmp_path / "whole", settings, [_crystal()], members, math.inf, 3)
+    steps = 0
+
+    def stop():
+        return steps > (300 if settings.together else 0)
+
+    def tick(number):
+        nonlocal steps
+        steps += number
+
+    parts = run_all(tmp_path / "parts", settings, [_crystal()], members, math.inf, 3, stop, tick)
+    assert None in parts
+    parts = run_all(tmp_path / "parts", settings, [_crystal()], members, math.inf, 3)
+    for k in range(2):
+        one, two = (tmp_path / name / f"replica00{k}" / "trajectory.extxyz" for name in ("whole", "parts"))
+        assert one.read_bytes() == two.read_bytes()
+    assert [run["stable_ps"] for run in parts] == [run["stable_ps"] for run in whole]
+
+
+def test_replicas_of_another_model_are_not_gone_on_with(members, tmp_path):
+    def stop():
+        return True
+
+    run_all(tmp_path, _settings(), [_crystal()], members, math.inf, 0, stop)
+    with pytest.raises(InputError, match="model sha256 is not the one"):
+        run_all(tmp_path, _settings(), [_crystal()], members[::-1], math.inf, 0)
