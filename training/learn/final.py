@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
@@ -13,6 +14,9 @@ from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.errors import evaluate_frames
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.files import read_json, write_bytes, write_json
+from asecalc_mlip.plots.diatomic import diatomic_figure
+from asecalc_mlip.probes.diatomic import all_pairs
+from asecalc_mlip.probes.diatomic_report import diatomic_report
 from asecalc_mlip.teachers import Teacher
 from training.card import rewrite
 from training.data import Split
@@ -26,6 +30,7 @@ __all__ = ["final_model"]
 
 # Of the random numbers of its runs: beyond any round.
 PLACE = 1_000_000
+MOST_PAIRS = 8
 
 
 def final_model(
@@ -82,12 +87,21 @@ def final_model(
         "reasons": [None if run["failure"] is None else run["failure"]["brief"] for run in done],
         "errors": errors.mae,
         "held_out": len(held),
+        "dimers": f"{place.name}/dimers.png",
     }
     rewrite(model, {**load(model).card, "learning": _card(folder, settings, teacher, found)})
+    _draw_dimers(model, place / "dimers.png")
     for name in ("model.pt", "model.xyz"):
         write_bytes(folder.path / name, (model.parent / name).read_bytes())
     write_json(place / "final.json", found)
     return found
+
+
+def _draw_dimers(model: Path, path: Path) -> None:
+    """Draw the curves of isolated pairs: how the model is where no label is."""
+    calc = PIWSLCalculator.load(model, device="cpu")
+    pairs = all_pairs(calc)[:MOST_PAIRS]
+    diatomic_figure([diatomic_report(calc, pairs, name="model.pt")], path=path)
 
 
 def _card(folder: Folder, settings: LearnSettings, teacher: Teacher, found: dict[str, Any]) -> dict[str, Any]:

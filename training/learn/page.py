@@ -48,6 +48,7 @@ def write_page(
         _calibration(folder, rounds),
         _frames(rounds),
         _without_labels(folder, rounds),
+        _dimers(folder, final),
         _card(folder, final),
     ]
     path = folder.path / "report.html"
@@ -155,6 +156,14 @@ def _without_labels(folder: Folder, rounds: list[dict[str, Any]]) -> Raw | None:
     )
     rows = table(("round", "structure", "formula", "why it has no label"), lines) if lines else None
     return section("Frames without labels", paragraph(text) if unphysical else None, rows)
+
+
+def _dimers(folder: Folder, final: dict[str, Any] | None) -> Raw | None:
+    path = folder.path / final["dimers"] if final else None
+    if path is None or not path.is_file():
+        return None
+    text = "Energy and force of two atoms alone in the final model. No label is of such a pair."
+    return section("Isolated pairs", figure(path.read_bytes(), text, "curves of pairs of atoms"))
 
 
 def _card(folder: Folder, final: dict[str, Any] | None) -> Raw | None:

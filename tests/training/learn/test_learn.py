@@ -69,7 +69,14 @@ def test_a_learning_ends_with_its_budget_a_model_and_a_page(learned):
     assert all(text in lines[0] for text in ("round 0", "labels", "replicas quiet", "threshold", "training"))
     assert PIWSLCalculator.load(result.model).get_potential_energy(molecule("H2O")) is not None
     page = result.report.read_text()
-    for part in ("Course", "Survival by round", "What the spread is worth", "Frames taken", "SCF not converged"):
+    for part in (
+        "Course",
+        "Survival by round",
+        "What the spread is worth",
+        "Frames taken",
+        "SCF not converged",
+        "Isolated pairs",
+    ):
         assert part in page, part
     taken = [one for r in result.rounds for one in r["taken"]]
     assert len(taken) == 2 and all(one["reason"] for one in taken)
