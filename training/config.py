@@ -277,6 +277,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             raise InputError(f"{name} is {shortened(value)}; allowed: {', '.join(map(str, get_args(option)))}")
         if option is float and _is_number(value):
             return float(value)
+        if get_origin(option) is dict and get_args(option)[1] is not Any and isinstance(value, Mapping):
+            return {str(key): _convert(get_args(option)[1], item, f"{name}.{key}") for key, item in value.items()}
         plain = get_origin(option) or option
         if isinstance(value, plain) and not (isinstance(value, bool) and plain is not bool):
             return value

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import existing
+from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.errors import InputError
 
 __all__ = ["ipi", "lammps"]
@@ -117,8 +119,13 @@ def plugin(again: bool, sources: bool) -> None:
 
 @lammps.command()
 @click.option("-o", "--output", default="monitor.in", show_default=True, metavar="FILE", help="File to write.")
-@click.option("--temperature", type=float, metavar="K", help="Temperature of the run; without it, none is watched.")
-@click.option("--every", type=click.IntRange(1), default=100, show_default=True, help="Steps between two looks.")
+@click.option(
+    "--temperature",
+    type=Number(q.TEMPERATURE),
+    metavar="K",
+    help="Temperature of the run; without it, none is watched.",
+)
+@click.option("--every", type=Number(q.INTERVAL), default=100, show_default=True, help="Steps between two looks.")
 def monitor(output: str, temperature: float | None, every: int) -> None:
     """Write lines for an input script that end a run with `pair_style asecalc` when it breaks.
 
@@ -141,10 +148,17 @@ def monitor(output: str, temperature: float | None, every: int) -> None:
 @click.argument("structure", required=False)
 @click.option("--unix", metavar="NAME", help="Local socket of the server, the address in its input.")
 @click.option("--host", default="localhost", show_default=True, help="Computer of the server.")
-@click.option("--port", type=click.IntRange(1, 65535), default=31415, show_default=True, help="Port of the server.")
+@click.option("--port", type=Number(q.count(65535)), default=31415, show_default=True, help="Port of the server.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help=DTYPE)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU if there is one.")
-@click.option("--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait for the server.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=Number(q.Quantity(0, 1e6, "s")),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the server.",
+)
 def ipi(model: str, structure: str | None, **options: Any) -> None:
     """Compute energy, forces and stress of MODEL for an i-PI server, which moves the atoms.
 

@@ -105,11 +105,10 @@ FAULTS: dict[str, Fault] = {
 }
 # One of each in `make test`, in commands that take a second.
 QUICK = {
-    ("kill -9", "nvt bussi"),
     ("kill -9", "eam label"),
-    ("Ctrl-C", "nvt langevin"),
+    ("Ctrl-C", "eam label"),
     ("disk full", "eam label"),
-    ("two processes", "nvt langevin"),
+    ("two processes", "eam label"),
     ("read-only folder", "eam label"),
 }
 

@@ -82,7 +82,7 @@ USES: dict[str, Use] = {"evaluate": _evaluate, "rdf": _rdf, "nvt": _nvt, "diatom
 
 
 def _enter(name: str, use: Use) -> None:
-    @family(f"odd names: {name}", small=3, large=200, seconds=30.0, gigabytes=3.0)
+    @family(f"odd names: {name}", small=int(name in ("rdf", "nvt")), large=200, seconds=30.0, gigabytes=3.0)
     def prepare(arena: Arena) -> Attack:
         source, target = arena.choice(NAMES), arena.choice(NAMES)
         if arena.rng.random() < 0.5:
@@ -108,7 +108,7 @@ for _name, _use in USES.items():
     _enter(_name, _use)
 
 
-@family("a folder as output", small=6, large=40, seconds=30.0, gigabytes=3.0)
+@family("a folder as output", small=1, large=40, seconds=30.0, gigabytes=3.0)
 def _folder_as_output(arena: Arena) -> Attack:
     name = arena.choice(USES)
     words, files = USES[name](arena.folder, "plain", "out")

@@ -70,7 +70,7 @@ def _fit(folder: Path) -> list[str]:
 def _label(ending: str) -> Make:
     def make(folder: Path) -> list[str]:
         folder.mkdir(exist_ok=True)
-        options = ["-o", str(folder / f"labels{ending}"), "--rounds", "60", "--dimers", "4", "--no-progress"]
+        options = ["-o", str(folder / f"labels{ending}"), "--rounds", "20", "--dimers", "4", "--no-progress"]
         return ["eam", "label", str(_crystals(folder)), str(_potential(folder)), *options]
 
     return make

@@ -10,7 +10,7 @@ from tests.attack.harness import Arena, Family, Refused, Tally, Trap, attack
 SEED = int(os.environ.get("ASECALC_ATTACK_SEED", "0"))
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("name", sorted(name for name, family in FAMILIES.items() if family.small))
 def test_attack(name):
     family, tally = FAMILIES[name], Tally()
     for case, result in attack(family, SEED, range(family.small)):
