@@ -22,6 +22,7 @@ __all__ = [
     "EarlyStop",
     "LastCheckpoint",
     "StopSignals",
+    "StopTogether",
     "TimeBudget",
 ]
 
@@ -96,13 +97,18 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Write if it is time."""
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if last or time.monotonic() - self._written >= self.seconds:
+        due = last or time.monotonic() - self._written >= self.seconds
+        # Lightning gathers the state of all processes, so they must come together.
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.write(trainer)
 
     def write(self, trainer: pl.Trainer) -> None:
-        """Write now."""
-        with replacing(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
+        """Write now, on the first of several processes."""
+        if trainer.is_global_zero:
+            with replacing(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
 
 
@@ -176,7 +182,8 @@ class TimeBudget(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Ask for the end if it is time."""
-        now = time.monotonic() - self._start
+        # By the clock of the first process, if there are several: the schedule goes by it.
+        now = trainer.strategy.broadcast(time.monotonic() - self._start)
         self._epoch, self.used = now - self.used, now
         if self.is_over:
             trainer.should_stop = True
@@ -207,6 +214,21 @@ class EarlyStop(pl.Callback):
     def is_over(self, epoch: int) -> bool:
         """Return whether `epoch` (counted from 0) is the last one."""
         return epoch - self.average.best_epoch >= self.patience
+
+
+class StopTogether(pl.Callback):
+    """Ends a training on several processes for all when one of them is to stop; begins with one random state."""
+
+    def __init__(self) -> None:
+        self._state = torch.get_rng_state()
+
+    def setup(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """Take the random state of the first process; Lightning seeds anew where there are several."""
+        torch.set_rng_state(trainer.strategy.broadcast(self._state))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Tell the others."""
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop, all=False)
 
 
 class StopSignals(pl.Callback):

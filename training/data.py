@@ -15,7 +15,7 @@ from ase import Atoms
 from schnetpack import properties
 from schnetpack.data import AtomsDataModule, AtomsLoader
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import BatchSampler, Dataset, Subset
 
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_json
@@ -23,6 +23,7 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import Potential
 from asecalc_mlip.neighbors.lists import neighbor_list
+from training.ranks import RankBatches, place
 from training.samplers import EpochSampler, MixedSampler
 
 __all__ = [
@@ -300,12 +301,9 @@ class FramesDataModule(AtomsDataModule):
     def train_dataloader(self) -> AtomsLoader:
         """Return the batches in an order fixed by seed and epoch."""
         if self._train_dataloader is None:
-            self._train_dataloader = AtomsLoader(
-                self.train_dataset,
-                batch_size=self.batch_size,
-                sampler=self._sampler(),
-                drop_last=self._steps is None and len(self.train_dataset) > self.batch_size,
-            )
+            drop_last = self._steps is None and len(self.train_dataset) > self.batch_size
+            batches = RankBatches(BatchSampler(self._sampler(), self.batch_size, drop_last), *place())
+            self._train_dataloader = AtomsLoader(self.train_dataset, batch_sampler=batches)
         return self._train_dataloader
 
     def _sampler(self) -> EpochSampler | MixedSampler:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from training.ranks import place_of_rows
 from training.two_step import two_step, two_step_series
 
 __all__ = [
@@ -101,9 +102,11 @@ def uniform(
     remove_translation : bool
         Take the mean over the atoms of each structure off.
     """
-    shape = graph.positions.shape
-    # Drawn on the CPU, so that a seed means the same on every device.
-    draw = torch.rand(shape, generator=generator, dtype=torch.float64).to(graph.positions.device)
+    n, device = graph.n_atoms, graph.positions.device
+    # Of several processes each draws for the atoms of all and takes its own; on the CPU, so that a seed means the same
+    # on every device.
+    first, total = place_of_rows(n, device)
+    draw = torch.rand((total, 3), generator=generator, dtype=torch.float64)[first : first + n].to(device)
     d = epsilon * (2.0 * draw - 1.0)
     if remove_translation:
         means = graph.sum_over_atoms(d) / graph.counts()[:, None]

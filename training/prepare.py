@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from ase import Atoms
 
@@ -31,6 +32,7 @@ from training.losses.weak import NoisyNodes, WeakSupervision
 from training.pretrain import recipe_of
 from training.reference_energies import ReferenceEnergies
 from training.replay import OldLevel, make_old_level
+from training.settings import RunConfig
 from training.splitting import check_test, isolated_atoms, read_structures, split_frames
 
 __all__ = ["Run", "device_of", "prepare"]
@@ -92,8 +94,14 @@ class Run:
         return "cpu" if self.config.run.device == "auto" else self.config.run.device
 
 
-def prepare(config: TrainConfig) -> Run:
+def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
     """Read, check, split and build; the output folder gets config.yaml and split.json once all is well.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    writes : bool
+        Write them; of several processes only the first does.
 
     Raises
     ------
@@ -111,6 +119,7 @@ def prepare(config: TrainConfig) -> Run:
     split = split_frames(config, folder, frames, continuing, drawn)
     training = [frames[i] for i in split.train]
     atoms = isolated_atoms(frames, split) or atoms_of(config)
+    _check_devices(config.run, len(training))
     length = with_length(config.run, len(training), replay=_shares(config))
     asked, config = config, replace(config, run=length)
     check_test(config, training)
@@ -120,9 +129,10 @@ def prepare(config: TrainConfig) -> Run:
     old = make_old_level(config, start)
     far = make_far(config, level, start, training, folder, list(weights))
     weak = make_weak(config.weak, config.loss, start.potential)
-    folder.mkdir(parents=True, exist_ok=True)
-    split.save(folder / "split.json")
-    write_text(folder / "config.yaml", yaml.safe_dump(_placed(asked.to_dict()), sort_keys=False))
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        split.save(folder / "split.json")
+        write_text(folder / "config.yaml", yaml.safe_dump(_placed(asked.to_dict()), sort_keys=False))
     data = FramesDataModule(
         frames,
         split,
@@ -157,6 +167,17 @@ def _shares(config: TrainConfig) -> float:
             "lower them, to 0.1 each for example"
         )
     return far + config.finetune.replay
+
+
+def _check_devices(settings: RunConfig, n_train: int) -> None:
+    size = min(settings.batch_size, n_train)
+    if settings.devices > size:
+        raise InputError(
+            f"run.devices is {settings.devices}, but a batch has {size} structures, too few for one each: "
+            f"run.devices={size} at most, or a larger run.batch_size"
+        )
+    if device_of(settings.device) != "cpu" and settings.devices > torch.cuda.device_count():
+        raise InputError(f"run.devices is {settings.devices}, but there are {torch.cuda.device_count()} GPUs here")
 
 
 def _name(potential: Potential) -> str:
@@ -199,6 +220,7 @@ _FREE = {
     "run.time",
     "run.threads",
     "run.device",
+    "run.devices",
     "run.progress",
     "run.output",
     "run.name",

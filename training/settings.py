@@ -224,6 +224,8 @@ class RunConfig:
     """CPU threads; None leaves torch's choice."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    devices: int = 1
+    """Processes that share each batch, on GPUs one for each; the result is that of one process but for rounding."""
     licence: str = "not stated"
     """Licence of the trained model, for the card."""
     progress: bool = True
@@ -340,6 +342,7 @@ RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
     "run.steps_per_epoch": count(1e9),
     "run.early_stop": EPOCHS,
     "run.threads": PROCESSES,
+    "run.devices": PROCESSES,
     "finetune.layer_decay": Quantity(0, 1, above=True),
     "finetune.replay": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "finetune.n_old": count(1e8, 0),

@@ -23,6 +23,7 @@ from training.losses.methods import method_of
 from training.losses.supervised import distance
 from training.losses.weak import NoisyNodes, WeakOutput, WeakSupervision
 from training.malloc import keep_freed_memory
+from training.ranks import mean_over_ranks, share
 from training.sam import SAM
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
@@ -100,12 +101,12 @@ class SupervisedOutput(ModelOutput):
 
     def calculate_loss(self, pred: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor | float:
         """Return the weighted loss."""
-        weights = target.get(FRAME_WEIGHT)
+        weights, part = target.get(FRAME_WEIGHT), share(pred[self.name])
         if weights is None:
-            return super().calculate_loss(pred, target)
+            return part * super().calculate_loss(pred, target)
         if self.name == "forces":
             weights = weights.index_select(0, target[properties.idx_m])
-        return self.loss_weight * self.loss_fn(pred[self.name], target[self.target_property], weights)
+        return part * self.loss_weight * self.loss_fn(pred[self.name], target[self.target_property], weights)
 
 
 class TrainingTask(AtomisticTask):
@@ -164,13 +165,15 @@ class TrainingTask(AtomisticTask):
         prediction = self.predict_without_postprocessing(batch)
         prediction, targets = self.apply_constraints(prediction, self._targets(batch))
         loss = self.loss_fn(prediction, targets)
-        if not torch.isfinite(loss):
+        of_all = mean_over_ranks(loss)
+        if not torch.isfinite(of_all):
             raise DataError(self._diverged(batch))
         size = len(batch["_idx"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        self.log("train_loss", of_all, on_step=False, on_epoch=True, batch_size=size)
         for output in self.outputs:
             if isinstance(output, WeakOutput):
-                rmse = prediction[output.name].detach().square().mean().sqrt()
+                residual = prediction[output.name].detach()
+                rmse = mean_over_ranks(residual.square().mean() * share(residual)).sqrt()
                 self.log(f"train_{output.name}_rmse", rmse, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
@@ -179,7 +182,7 @@ class TrainingTask(AtomisticTask):
         torch.set_grad_enabled(self.grad_enabled)
         prediction, targets = self.predict_without_postprocessing(batch), self._targets(batch)
         loss = self.loss_fn(prediction, targets)
-        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]))
+        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]), sync_dist=True)
         self.log_metrics(prediction, targets, "val")
         return {"val_loss": loss}
 

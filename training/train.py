@@ -16,21 +16,32 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import locked
 from asecalc_mlip.logs import LOGGER
-from training.callbacks import AveragedWeights, BestModel, EarlyStop, LastCheckpoint, StopSignals, TimeBudget
+from training.callbacks import (
+    AveragedWeights,
+    BestModel,
+    EarlyStop,
+    LastCheckpoint,
+    StopSignals,
+    StopTogether,
+    TimeBudget,
+)
 from training.card import save_model
 from training.config import TrainConfig, label_weights
 from training.final_shift import shift_reference_energies
 from training.length import seconds_of
 from training.losses.methods import list_skin
 from training.prepare import Run, device_of, prepare
+from training.ranks import Environment, Rank, Workers
 from training.run_log import RunLog
+from training.settings import RunConfig
 from training.task import PotentialAdapter, TrainingTask, make_outputs
 
-__all__ = ["Run", "Stopped", "fit", "prepare", "train"]
+__all__ = ["Run", "Stopped", "fit", "prepare", "set_threads", "train"]
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,12 +75,12 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
     Stopped
         After SIGINT or SIGTERM.
     """
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
+    set_threads(config.run)
     with locked(Path(config.run.output)):
         run = prepare(config)
         try:
-            average = fit(run, callbacks)
+            with Workers(run.folder, config.run.devices) as workers:
+                average = fit(run, callbacks, rank=workers.rank)
         except Stopped as stop:
             if stop.model is not None and config.model.final_shift:
                 shift_reference_energies(run, stop.model)
@@ -80,10 +91,18 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
         return finish(run, average)
 
 
-def fit(run: Run, watchers: Sequence[pl.Callback] = ()) -> AveragedWeights:
+def set_threads(settings: RunConfig) -> None:
+    """Take the threads that are asked for; without a number, processes on one CPU divide torch's choice."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    elif settings.devices > 1 and device_of(settings.device) == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // settings.devices))
+
+
+def fit(run: Run, watchers: Sequence[pl.Callback] = (), *, rank: Rank = Rank()) -> AveragedWeights:  # noqa: B008
     """Fit until max_epochs, the end of the time, early stop or a signal; the state is in last.ckpt.
 
-    The model file is written when the validation loss is the lowest so far.
+    The model file is written when the validation loss is the lowest so far. Of several processes only the first writes.
     """
     config = run.config
     budget = TimeBudget(None if config.run.time is None else seconds_of(config.run.time))
@@ -93,14 +112,20 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = ()) -> AveragedWeights:
     saved = _readable(checkpoint.path)
     if saved is not None and _is_over(saved, average, budget, config):
         return average
-    log = RunLog(run.folder, progress=config.run.progress, budget=budget)
-    callbacks: list[pl.Callback] = [average, budget, log, checkpoint, signals]
+    callbacks: list[pl.Callback] = [average, budget, checkpoint, signals]
+    if rank.number == 0:
+        callbacks.append(RunLog(run.folder, progress=config.run.progress, budget=budget))
     if config.run.early_stop is not None:
         callbacks.append(EarlyStop(average, config.run.early_stop))
+    callbacks += [*watchers, StopTogether()]
     with _quiet(), signals:
-        trainer = _trainer(run, [*callbacks, *watchers, best])
+        trainer = _trainer(run, [*callbacks, best] if rank.number == 0 else callbacks, rank)
         path = None if saved is None else checkpoint.path
-        trainer.fit(_task(run, budget), datamodule=run.data, ckpt_path=path, weights_only=True)
+        try:
+            trainer.fit(_task(run, budget), datamodule=run.data, ckpt_path=path, weights_only=True)
+        finally:
+            if rank.total > 1 and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
     if signals.signal is not None and not (budget.is_over or trainer.current_epoch == config.run.max_epochs):
         raise Stopped(run.folder, signals.signal, run.model if best.written >= 0 else None)
     return average
@@ -116,15 +141,27 @@ def _task(run: Run, budget: TimeBudget) -> TrainingTask:
     return TrainingTask(adapter, outputs, config.optimizer, config.run.max_epochs, config.weak, decay, budget)
 
 
-def _trainer(run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(run: Run, callbacks: list[pl.Callback], rank: Rank) -> pl.Trainer:
     settings = run.config.run
+    on_cpu = device_of(settings.device) == "cpu"
     return pl.Trainer(
-        accelerator="cpu" if device_of(settings.device) == "cpu" else "gpu",
-        devices=1,
+        accelerator="cpu" if on_cpu else "gpu",
+        devices=rank.total,
+        strategy="auto"
+        if rank.total == 1
+        else DDPStrategy(
+            cluster_environment=Environment(rank),
+            process_group_backend="gloo" if on_cpu else "nccl",
+            # Some losses and parts of a batch leave weights without a gradient.
+            find_unused_parameters=True,
+            broadcast_buffers=False,
+        ),
+        # The data module divides the batches.
+        use_distributed_sampler=False,
         max_epochs=-1 if settings.max_epochs is None else settings.max_epochs,
         gradient_clip_val=run.config.optimizer.gradient_clip,
         callbacks=callbacks,
-        logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+        logger=TensorBoardLogger(run.folder, name="tensorboard", version="") if rank.number == 0 else False,
         enable_progress_bar=False,
         enable_model_summary=False,
         inference_mode=False,
@@ -154,6 +191,8 @@ def _quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
+        for message in ("find_unused_parameters=True", "Grad strides do not match"):
+            warnings.filterwarnings("ignore", message=message)
         for logger in loggers:
             logger.setLevel(logging.WARNING)
         try:

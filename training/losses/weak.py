@@ -20,6 +20,7 @@ from training.losses.displaced import Displacements, Field, Point, displaced, ev
 from training.losses.supervised import DISTANCES
 from training.losses.taylor import WeakLoss
 from training.perturb import Perturbation, largest_relative_shift, uniform
+from training.ranks import share
 
 __all__ = ["NoisyNodes", "WeakOutput", "WeakSupervision"]
 
@@ -133,7 +134,7 @@ class WeakOutput(UnsupervisedModelOutput):
 
     def calculate_loss(self, pred: Mapping[str, Tensor], target: Any = None) -> Tensor | float:
         """Return the weighted loss, 0 where the residual was not computed."""
-        return super().calculate_loss(pred) if self.name in pred else 0.0
+        return share(pred[self.name]) * super().calculate_loss(pred) if self.name in pred else 0.0
 
 
 class _ToZero(nn.Module):
