@@ -25,7 +25,7 @@ def check_constants(frames: Sequence[Atoms]) -> Found:
     warnings: list[str] = []
     several = [(i, atoms) for i, atoms in enumerate(frames) if len(atoms) > 1]
     for label in LABELS:
-        values = [(i, a, _value(a, label)) for i, a in several if _value(a, label) is not None]
+        values = [(i, a, value) for i, a in several if (value := _value(a, label)) is not None]
         if len(values) >= 3 and _same(values):
             text = f"the {label} of all {len(values)} frames {'is' if label != 'forces' else 'are'} the same, "
             size = float(np.abs(values[0][2]).max())
