@@ -54,7 +54,9 @@ class Quantity:
         """Tell whether a value is such a number."""
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
             return False
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
+        # As it is: a whole number of a thousand digits is no float.
+        number: Any = value
+        return (self.low < number if self.above else self.low <= number) and number <= self.high
 
     def check(self, value: Any, name: str) -> None:
         """Raise InputError, which names the setting, unless a value is such a number."""

@@ -158,6 +158,7 @@ class Batch:
         self._find_overlaps(graph, refused)
         prediction = self._predict(graph)
         self.energies = prediction.energy.detach().cpu().numpy().astype(float)
+        assert prediction.forces is not None
         forces = prediction.forces.detach().cpu().numpy().astype(float)
         for index in refused:
             forces[self._slices[index]] = np.nan

@@ -220,7 +220,7 @@ class AngularBasis(nn.Module):
     def harmonics(self, directions: Tensor) -> Tensor:
         """H of unit vectors (n, 3), those of each function of the distance side by side: (n, Σ_k (2l_k + 1))."""
         x, found = directions.unbind(1), []
-        powers = {(0, 0, 0): torch.ones_like(x[0])}
+        powers: dict[tuple[int, ...], Tensor] = {(0, 0, 0): torch.ones_like(x[0])}
         for n, coefficients in enumerate(self._harmonics):
             for exponents in _exponents(n) if n else []:
                 axis = next(k for k in range(3) if exponents[k])

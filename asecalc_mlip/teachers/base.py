@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import BaseCalculator, Calculator
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.errors import InputError
@@ -97,12 +97,12 @@ class AseTeacher:
     Parameters
     ----------
     name : str
-    calculator : ase.calculators.calculator.Calculator
+    calculator : ase.calculators.calculator.BaseCalculator
     recipe : dict
         Plain values; `name` is added.
     """
 
-    def __init__(self, name: str, calculator: Calculator, recipe: dict[str, Any] | None = None):
+    def __init__(self, name: str, calculator: BaseCalculator, recipe: dict[str, Any] | None = None):
         self.name, self.calculator, self._recipe = name, calculator, recipe or {}
 
     def recipe(self) -> dict[str, Any]:
@@ -119,7 +119,8 @@ class AseTeacher:
         # structure alone.
         bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         try:
-            self.calculator.reset()
+            if isinstance(self.calculator, Calculator):
+                self.calculator.reset()
             bare.calc = self.calculator
             energy = float(bare.get_potential_energy())
             forces = np.array(bare.get_forces(), dtype=float)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from ase import Atoms
 
@@ -29,7 +29,9 @@ class XtbTeacher:
     def __init__(self, method: str, options: TeacherOptions):
         if method not in get_args(Method):
             raise InputError(f"xtb has no method {method!r}; allowed: {', '.join(get_args(Method))}")
-        self.name, self.options, self._teachers = method, options, {}
+        self.name, self.options = method, options
+        self.method = cast(Method, method)
+        self._teachers: dict[int, AseTeacher] = {}
         self._of(1 if options.multiplicity is None else options.multiplicity)  # tblite is there, or the error comes now
 
     def recipe(self) -> dict[str, Any]:
@@ -45,6 +47,6 @@ class XtbTeacher:
     def _of(self, multiplicity: int) -> AseTeacher:
         """Return the teacher of a multiplicity, which tblite fixes when it is made."""
         if multiplicity not in self._teachers:
-            settings = XtbSettings(method=self.name, charge=self.options.charge, multiplicity=multiplicity)
+            settings = XtbSettings(method=self.method, charge=self.options.charge, multiplicity=multiplicity)
             self._teachers[multiplicity] = AseTeacher(self.name, xtb_calculator(settings))
         return self._teachers[multiplicity]

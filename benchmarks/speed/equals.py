@@ -90,7 +90,8 @@ def _our_sides(name: str, system: str) -> dict[str, Callable[[int], Times]]:
 
     if system == TRAINING:
         return {"ours": timed(_training_step(name, _batch()))}
-    atoms, sides = structure(system), {}
+    atoms = structure(system)
+    sides: dict[str, Callable[[int], Times]] = {}
     for engine in ("auto", "eager"):
         calculator = PIWSLCalculator(_loaded(name), device="cpu", compile=engine)
         if not sides or calculator.engine.describe() not in sides:

@@ -49,7 +49,7 @@ def walker(peer: str, system: str) -> tuple[Callable[[int], Times], dict[str, An
     return Walk(calculator, atoms, lists), info
 
 
-def trainer(peer: str, _: str) -> tuple[Callable[[int], Times], dict[str, Any]]:
+def trainer(peer: str, system: str) -> tuple[Callable[[int], Times], dict[str, Any]]:
     """Training steps on a batch: loss of energies and forces, clipping and AdamW as in train_step.py."""
     import torch
 
@@ -263,8 +263,16 @@ _TORCHMDNET = {
 }
 
 _TENSORNET = ("tensornet", {"embedding_dimension": 128, "num_layers": 2})
-_MATGL_TENSORNET = ("TensorNet", "128 channels, 2 layers, 32 Gaussians", {"units": 128, "nblocks": 2, "num_rbf": 32})
-_MATGL_M3GNET = ("M3GNet", "64 features, 3 blocks, smooth basis", {"units": 64, "nblocks": 3, "use_smooth": True})
+_MATGL_TENSORNET: tuple[str, str, dict[str, Any]] = (
+    "TensorNet",
+    "128 channels, 2 layers, 32 Gaussians",
+    {"units": 128, "nblocks": 2, "num_rbf": 32},
+)
+_MATGL_M3GNET: tuple[str, str, dict[str, Any]] = (
+    "M3GNet",
+    "64 features, 3 blocks, smooth basis",
+    {"units": 64, "nblocks": 3, "use_smooth": True},
+)
 
 MAKERS: dict[str, Callable[[Atoms], tuple]] = {
     "MACE 64x0e": mace("64x0e"),

@@ -82,7 +82,7 @@ def _dynamics(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teach
     """Yield frames of short Langevin runs of the teacher, until a structure that it cannot label ends one."""
     rng = np.random.default_rng([settings.seed, 3])
     for _ in range(max(1, settings.n * EVERY // STEPS)):
-        atoms = _bare(frames[rng.integers(len(frames))])
+        atoms = _bare(frames[int(rng.integers(len(frames)))])
         atoms.calc = _OfTeacher(teacher)
         MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature, rng=rng)
         run = Langevin(

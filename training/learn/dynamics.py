@@ -32,7 +32,8 @@ from training.learn.state import seed_of
 
 __all__ = ["run_all"]
 
-Stop, Tick = Callable[[], bool], Callable[[int], None]
+Stop = Callable[[], bool]
+Tick = Callable[[int], None]
 
 
 def run_all(

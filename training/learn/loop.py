@@ -277,9 +277,9 @@ class _Loop:
         page = write_page(self.folder, self.settings, self.teacher, status, final) if rounds else None
         model = self.folder.path / "model.pt" if final else self.folder.round(len(rounds) - 1).member(0)
         numbers = (rounds[-1]["labels"], rounds[-1]["failed"]) if rounds else (0, 0)
-        result = LearnResult(
-            status, *numbers, model if rounds else None, page, rounds, final, self.folder.seconds()
-        )  # fmt: skip
+        spent = self.folder.seconds()
+        labels, failed = numbers
+        result = LearnResult(status, labels, failed, model if rounds else None, page, rounds, final, spent)
         write_json(self.folder.path / "result.json", result)
         return result
 
