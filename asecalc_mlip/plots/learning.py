@@ -78,6 +78,6 @@ def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float
     axes.set_yscale("log")
     axes.set_xlabel("Spread of the committee (eV/Å)")
     axes.set_ylabel("True error of the force (eV/Å)")
-    axes.legend(loc="lower right", **LEGEND)
+    axes.legend(loc="upper left", **LEGEND)
     tidy(axes)
     return figure
