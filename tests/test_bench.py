@@ -134,7 +134,7 @@ def test_command_writes_table_json_and_figure(tmp_path, monkeypatch):
     [
         ("-s absent.xyz", "no such file, and no structure of that name; the names are ethanol"),
         ("-s quartz-72", "elements that the model does not know; it was trained on"),
-        ("--timestep 0", "must be positive"),
+        ("--timestep 0", "expected a number from"),
         ("-s broken.xyz", "broken.xyz cannot be read"),
         ("-s empty.xyz", "empty.xyz cannot be read"),
     ],

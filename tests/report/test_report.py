@@ -136,7 +136,7 @@ def test_bad_input_is_named(model, tmp_path, monkeypatch):
         (("absent.pt",), "shipped models"),
         ((model, "--steps", 3), "--steps is '3'; expected a whole number from 200 to 10⁸"),
         ((model, "--seeds", "x"), "such as 1234,2345,3456"),
-        ((model, "--temperature", -1), "temperature_K is -1"),
+        ((model, "--temperature", -1), "--temperature is"),
     ):
         result = call(*arguments)
         assert result.exit_code == 2 and words in result.stderr, arguments

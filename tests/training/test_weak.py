@@ -335,10 +335,10 @@ def test_steps_of_an_epoch(molecules, tmp_path):
         (["weak.normalisation=atom"], "allowed: total, per_atom"),
         (["weak.distance=l2mae"], "allowed: mse, mae, huber"),
         (["weak.pict=1"], "unknown setting weak.pict; did you mean weak.pitc"),
-        (["weak.pitc=-1"], "weak.pitc is -1.0; expected 0"),
-        (["weak.pisc=-0.1"], "weak.pisc is -0.1; expected 0"),
+        (["weak.pitc=-1"], "weak.pitc is -1.0; expected a number from 0"),
+        (["weak.pisc=-0.1"], "weak.pisc is -0.1; expected a number from 0"),
         (["weak.coefficient=-1"], "weak.coefficient is -1.0"),
-        (["weak.epsilon=0"], "weak.epsilon is 0.0; expected a length above 0"),
+        (["weak.epsilon=0"], "weak.epsilon is 0.0; expected a number above 0"),
         (["weak.rho=0"], "weak.rho is 0.0"),
         (["weak.pitc=0", "weak.pisc=0"], "weak.pitc and weak.pisc are both 0"),
         (
