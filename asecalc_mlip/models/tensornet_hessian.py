@@ -93,7 +93,7 @@ def _forward(network: Any, graph: AtomGraph) -> tuple[dict[str, Tensor], dict[st
 
 def _embedding(network: Any, edges: _Edges, values: dict, bars: dict, total: Tensor) -> Tensor:
     """Tangents of X_0; adds the share of the embedding to the Hessian."""
-    z, w = edges.elements, edges.projected
+    z, w = edges.elements, edges.e.filters
     shape = edges.shape  # s(û) of each edge (E, 9), with two derivatives by its vector
     weights = [by_part[:, PARTS] * z[:, None] for by_part in (part.unflatten(1, (3, -1)) for part in w)]  # (E, 9, F)
     u, bar = edges.e.u, bars["u"].index_select(0, edges.e.i)
@@ -188,13 +188,12 @@ def _atoms(function: Callable, at: Tensor, bar: Tensor, tangents: Tensor, total:
 def _curved(gradient: Callable, at: Tensor, columns: Tensor) -> Tensor:
     """Second derivatives of a function of an atom times columns (N, P, K); its gradient may have more arguments."""
     width, number = columns.shape[1:]
-    few = number < width
 
     def products(z: Tensor, directions: Tensor) -> Tensor:
-        _, back = vjp(gradient, z)
+        back = vjp(gradient, z)[1]
         return vmap(lambda one: back(one)[0][:width], 1, 1)(directions)
 
-    if few:
+    if number < width:
         return vmap(products)(at, columns)
     basis = torch.eye(width, dtype=columns.dtype, device=columns.device).expand(len(at), -1, -1)
     return torch.bmm(vmap(products)(at, basis), columns)
@@ -207,14 +206,16 @@ class _Edges:
         dtype = network.scalars.weight.dtype
         d, u = edge_geometry(graph, dtype)
         self.n_features = network.n_features
-        self.e = Edges(graph.centers, graph.neighbors, d[:, None], u, (), graph.n_atoms)
-        envelope = lambda r: network.envelope(r, network.cutoff)[:, None]  # noqa: E731
         project, basis = network.embedding.projections, network.radial_basis
-        self.projected = derivatives(lambda r: project(basis(r)) * envelope(r), d, 3)
-        self.filters = [
-            derivatives(lambda r, b=block: filters_of(b.weights(), basis(r), envelope(r)), d, 3)
-            for block in network.blocks
-        ]
+        envelope = lambda r: network.envelope(r, network.cutoff)[:, None]  # noqa: E731
+
+        def filters(block: Any) -> Callable[[Tensor], Tensor]:
+            return lambda r: filters_of(block.weights(), basis(r), envelope(r))
+
+        projected, first, second = derivatives(lambda r: project(basis(r)) * envelope(r), d, 3)
+        ends = graph.centers, graph.neighbors
+        self.e = Edges(*ends, d[:, None], u, (projected, first, second), graph.n_atoms)
+        self.filters = [derivatives(filters(block), d, 3) for block in network.blocks]
         other, own = _of_elements(network, graph)
         self.elements = other.index_select(0, graph.neighbors) + own.index_select(0, graph.centers)
         vectors = graph.vectors().to(dtype)
