@@ -3,8 +3,8 @@
     H_ij = ∂²E / ∂r_i ∂r_j = −∂F_i / ∂r_j,      i, j over all 3N coordinates
 
 An architecture may have a way of its own, as PaiNN and TensorNet have (models/painn_hessian.py). Elsewhere the forces
-are made once, with their graph, and every row costs one backward pass through it. The native kernels take one direction
-at a time, so there rows go one by one, elsewhere as many at once as memory and caches allow. Each part of a sum goes its
+are made once, with their graph, and every row costs one backward pass through it. The native kernels take a direction at
+a time, so there rows go one by one, elsewhere as many at once as memory and caches allow. Each part of a sum goes its
 own way.
 
 It is the second derivative at a point. PaiNN takes lengths of vectors that can vanish, by symmetry or in a plane, as
