@@ -2,9 +2,10 @@
 
     H_ij = ∂²E / ∂r_i ∂r_j = −∂F_i / ∂r_j,      i, j over all 3N coordinates
 
-An architecture may have a way of its own, as PaiNN has (models/painn_hessian.py). Elsewhere the forces are made once,
-with their graph, and every row costs one backward pass through it. The native kernels take one direction at a time, so
-there rows go one by one, elsewhere as many at once as memory and caches allow. Each part of a sum goes its own way.
+An architecture may have a way of its own, as PaiNN and TensorNet have (models/painn_hessian.py). Elsewhere the forces
+are made once, with their graph, and every row costs one backward pass through it. The native kernels take a direction
+at a time, so there rows go one by one, elsewhere as many at once as memory and caches allow. Each part of a sum goes
+its own way.
 
 It is the second derivative at a point. PaiNN takes lengths of vectors that can vanish, by symmetry or in a plane, as
 √(|v|² + 10⁻⁸): its curvature there can be large within 10⁻⁴ of zero and differ from the curvature that

@@ -25,57 +25,66 @@ struct Place {
   T u[3], over;  // direction, and one over the length
 };
 
-// Weights at t between two nodes, and their derivatives by t
-INLINE void spline_weights(double t, double* value, double* slope) {
-  const double s = 1 - t, t2 = t * t, t3 = t2 * t, s2 = s * s, s3 = s2 * s;
-  value[0] = s3 * s2, value[5] = t3 * t2;
-  value[1] = 26 + t * (-50 + t * (20 + t * (20 + t * (-20 + 5 * t))));
-  value[2] = 66 + t2 * (-60 + t2 * (30 - 10 * t));
-  value[3] = 26 + t * (50 + t * (20 + t * (-20 + t * (-20 + 10 * t))));
-  value[4] = 1 + t * (5 + t * (10 + t * (10 + t * (5 - 5 * t))));
-  slope[0] = -5 * s2 * s2, slope[5] = 5 * t2 * t2;
-  slope[1] = -50 + t * (40 + t * (60 + t * (-80 + 25 * t)));
-  slope[2] = t * (-120 + t2 * (120 - 50 * t));
-  slope[3] = 50 + t * (40 + t * (-60 + t * (-80 + 50 * t)));
-  slope[4] = 5 + t * (20 + t * (30 + t * (20 - 25 * t)));
+// Weights at t between two nodes times 120, and their derivatives by t
+template <typename V>
+INLINE void spline_weights(V t, V* value, V* slope) {
+  const V s = 1.0 - t, t2 = t * t, s2 = s * s;
+  value[0] = s2 * s2 * s, value[5] = t2 * t2 * t;
+  value[1] = 26.0 + t * (-50.0 + t * (20.0 + t * (20.0 + t * (-20.0 + 5.0 * t))));
+  value[2] = 66.0 + t2 * (-60.0 + t2 * (30.0 - 10.0 * t));
+  value[3] = 26.0 + t * (50.0 + t * (20.0 + t * (-20.0 + t * (-20.0 + 10.0 * t))));
+  value[4] = 1.0 + t * (5.0 + t * (10.0 + t * (10.0 + t * (5.0 - 5.0 * t))));
+  slope[0] = -5.0 * s2 * s2, slope[5] = 5.0 * t2 * t2;
+  slope[1] = -50.0 + t * (40.0 + t * (60.0 + t * (-80.0 + 25.0 * t)));
+  slope[2] = t * (-120.0 + t2 * (120.0 - 50.0 * t));
+  slope[3] = 50.0 + t * (40.0 + t * (-60.0 + t * (-80.0 + 50.0 * t)));
+  slope[4] = 5.0 + t * (20.0 + t * (30.0 + t * (20.0 - 25.0 * t)));
 }
 
-// Places of the edges first … last − 1 that are within the cutoff, appended; eight at a time, so that they are vectorised
+// Places of the edges first … last − 1 that are within the cutoff, appended; a register of edges at a time
 template <typename T>
 INLINE void find_places(const Spline& spline, const double* vectors, const index_t* neighbors, index_t first,
                         index_t last, std::vector<Place<T>>& places) {
-  constexpr int B = 8;
+  using V = Vec<double>;
+  constexpr int B = Lanes<double>::count;
   const double most = double(spline.nodes - 1);
-  const double scale = most * (spline.cutoff + spline.bend) / spline.cutoff;
+  const double scale = most * (spline.cutoff + spline.bend) / spline.cutoff, bend = spline.bend;
+  std::size_t count = places.size();
+  places.resize(count + std::size_t(last - first));
   for (index_t e = first; e < last; e += B) {
     const int n = last - e < B ? int(last - e) : B;
-    double d[B], value[TERMS][B], slope[TERMS][B];
-    std::int32_t node[B];
+    double x[B], y[B], z[B], length[B];
     for (int k = 0; k < B; ++k) {
       const double* v = vectors + 3 * (k < n ? e + k : e);
-      d[k] = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+      x[k] = v[0], y[k] = v[1], z[k] = v[2];
     }
-#pragma omp simd
-    for (int k = 0; k < B; ++k) {
-      d[k] = std::sqrt(d[k]);
-      const double over = 1 / (d[k] + spline.bend), x = scale * d[k] * over;
-      const double within = x < most - 1 ? x : most - 1;
-      node[k] = std::int32_t(within);
-      double by[TERMS], along[TERMS];
-      spline_weights(x - double(node[k]), by, along);
-      const double stretch = scale * spline.bend * over * over / 120.0;
-      for (int m = 0; m < TERMS; ++m) value[m][k] = by[m] / 120.0, slope[m][k] = along[m] * stretch;
-    }
+    for (int k = 0; k < B; ++k) length[k] = std::sqrt(x[k] * x[k] + y[k] * y[k] + z[k] * z[k]);
+    const V d = load(length), over = 1.0 / (d + bend), at = scale * d * over, end = fill<double>(most - 1.0);
+    const V within = at < most - 1.0 ? at : end;  // also where it is no number
+    const auto node = __builtin_convertvector(within, Lanes<double>::bits);
+    V value[TERMS], slope[TERMS];
+    spline_weights<V>(at - __builtin_convertvector(node, V), value, slope);
+    const V part = fill<double>(1.0 / 120.0), stretch = (scale * bend / 120.0) * over * over, turned = 1.0 / d;
+    // Rows of eight, to be read in columns: weights, their slopes, the direction, one over the length
+    typedef T row_t __attribute__((vector_size(B * sizeof(T))));
+    alignas(64) T rows[2 * TERMS + 4][B];
+    const auto put = [&](int r, V numbers) {
+      const row_t row = __builtin_convertvector(numbers, row_t);
+      std::memcpy(rows[r], &row, sizeof row);
+    };
+    for (int m = 0; m < TERMS; ++m) put(m, value[m] * part), put(TERMS + m, slope[m] * stretch);
+    put(2 * TERMS, load(x) * turned), put(2 * TERMS + 1, load(y) * turned), put(2 * TERMS + 2, load(z) * turned);
+    put(2 * TERMS + 3, turned);
     for (int k = 0; k < n; ++k) {
-      if (d[k] >= spline.cutoff) continue;
-      places.emplace_back();
-      Place<T>& p = places.back();
-      for (int m = 0; m < TERMS; ++m) p.value[m] = T(value[m][k]), p.slope[m] = T(slope[m][k]);
-      p.row = node[k], p.neighbor = std::int32_t(neighbors[e + k]), p.edge = e + k;
-      for (int a = 0; a < 3; ++a) p.u[a] = T(vectors[3 * (e + k) + a] / d[k]);
-      p.over = T(1 / d[k]);
+      Place<T>& p = places[count];
+      for (int m = 0; m < TERMS; ++m) p.value[m] = rows[m][k], p.slope[m] = rows[TERMS + m][k];
+      for (int a = 0; a < 3; ++a) p.u[a] = rows[2 * TERMS + a][k];
+      p.over = rows[2 * TERMS + 3][k];
+      p.row = std::int32_t(node[k]), p.neighbor = std::int32_t(neighbors[e + k]), p.edge = e + k;
+      count += !(length[k] >= spline.cutoff);
     }
   }
+  places.resize(count);
 }
 
 // Three functions side by side, from the row of a place on; rows of a table are (3, L) for the L channels of a register

@@ -128,16 +128,18 @@ struct Scratch {
     rest = arena.take(14 * TILE * F);
     embedding = take_embedding(arena, TILE, F);
   }
-  void place(const Network<T>& net, const Graph& graph, index_t i, index_t n) {
-    const Spline spline{net.cutoff, net.bend, net.nodes};
-    places.clear();
-    begin[0] = 0;
-    for (index_t j = 0; j < n; ++j) {
-      find_places(spline, graph.vectors, graph.neighbors, graph.rows[i + j], graph.rows[i + j + 1], places);
-      begin[j + 1] = index_t(places.size());
-    }
-  }
 };
+
+template <typename T>
+INLINE void place(const Network<T>& net, const Graph& graph, Scratch<T>& s, index_t i, index_t n) {
+  const Spline spline{net.cutoff, net.bend, net.nodes};
+  s.places.clear();
+  s.begin[0] = 0;
+  for (index_t j = 0; j < n; ++j) {
+    find_places(spline, graph.vectors, graph.neighbors, graph.rows[i + j], graph.rows[i + j + 1], s.places);
+    s.begin[j + 1] = index_t(s.places.size());
+  }
+}
 
 template <typename T>
 INLINE index_t table_size(const Network<T>& net) {
@@ -608,6 +610,50 @@ INLINE void read_out(const Network<T>& net, const Work<T>& w, Scratch<T>& s, ind
 
 // --- steps ----------------------------------------------------------------------------------------------------------
 
+// One clone of each of these for a processor, wherever they are called from
+#define FUNCTIONS(T)                                                                                                   \
+  DISPATCH void place(const Network<T>& net, const Graph& graph, Scratch<T>& s, index_t i, index_t n) {                \
+    place<T>(net, graph, s, i, n);                                                                                     \
+  }                                                                                                                    \
+  DISPATCH void embed(const Network<T>& net, const Graph& graph, Scratch<T>& s, index_t i, index_t n,                  \
+                      const Embedding<T>& e, T* x) {                                                                   \
+    embed<T>(net, graph, s, i, n, e, x);                                                                               \
+  }                                                                                                                    \
+  DISPATCH void embed_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t i, index_t n,               \
+                           const Embedding<T>& e, const T* g) {                                                        \
+    embed_back<T>(net, w, s, i, n, e, g);                                                                              \
+  }                                                                                                                    \
+  DISPATCH void project(const Network<T>& net, const Block<T>& b, Scratch<T>& s, index_t n, const T* x, T* y) {        \
+    project<T>(net, b, s, n, x, y);                                                                                    \
+  }                                                                                                                    \
+  DISPATCH void gather(const Network<T>& net, const Block<T>& b, const Scratch<T>& s, index_t n, const T* all,         \
+                       const T* y, T* m) {                                                                             \
+    gather<T>(net, b, s, n, all, y, m);                                                                                \
+  }                                                                                                                    \
+  DISPATCH void combine(const Network<T>& net, const Block<T>& b, Scratch<T>& s, index_t n, const T* y, const T* m,    \
+                        T* d) {                                                                                        \
+    combine<T>(net, b, s, n, y, m, d);                                                                                 \
+  }                                                                                                                    \
+  DISPATCH void update(const Network<T>& net, index_t n, const T* x, const T* d, T* next) {                            \
+    update<T>(net, n, x, d, next);                                                                                     \
+  }                                                                                                                    \
+  DISPATCH void update_back(const Network<T>& net, const Block<T>& b, Scratch<T>& s, index_t n, const T* g,            \
+                            const T* y, const T* m, const T* d, T* gy, T* gm) {                                        \
+    update_back<T>(net, b, s, n, g, y, m, d, gy, gm);                                                                  \
+  }                                                                                                                    \
+  DISPATCH void gather_back(const Network<T>& net, const Work<T>& w, const Block<T>& b, Scratch<T>& s, index_t n,      \
+                            const T* all, const T* y, const T* gm, T* gy) {                                            \
+    gather_back<T>(net, w, b, s, n, all, y, gm, gy);                                                                   \
+  }                                                                                                                    \
+  DISPATCH void project_back(const Network<T>& net, const Block<T>& b, index_t n, const T* x, const T* gy, T* g) {     \
+    project_back<T>(net, b, n, x, gy, g);                                                                              \
+  }                                                                                                                    \
+  DISPATCH void read_out(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t i, index_t n, T* g) {         \
+    read_out<T>(net, w, s, i, n, g);                                                                                   \
+  }
+FUNCTIONS(float)
+FUNCTIONS(double)
+
 // A part of a step: what all atoms must be through before any goes on
 enum Phase { EMBED, CONVOLVE, PROJECT, READ_OUT, BLOCK_BACK, EMBED_BACK };
 
@@ -618,7 +664,7 @@ INLINE T* row(T* array, index_t i, index_t F) {
 
 // X of block k + 1 of a tile, or of the readout, from that of block k
 template <typename T>
-INLINE void convolve(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n, T* m,
+void convolve(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n, T* m,
                      T* d, T* next) {
   const State<T>& state = w.blocks[k];
   const index_t F = net.features;
@@ -629,7 +675,7 @@ INLINE void convolve(const Network<T>& net, const Work<T>& w, Scratch<T>& s, ind
 
 // Gradient by M of block k, in its place; that by Y is kept, or goes on to X at once
 template <typename T>
-INLINE void block_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n,
+void block_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n,
                        const T* y, const T* m, const T* d) {
   const Block<T>& block = net.block[k];
   const index_t F = net.features;
@@ -640,7 +686,7 @@ INLINE void block_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, i
 
 // From gm of block k, of all atoms, to g, the gradient by its X
 template <typename T>
-INLINE void listen_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n,
+void listen_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t k, index_t i, index_t n,
                         const T* x) {
   const index_t F = net.features;
   const State<T>& state = w.blocks[k];
@@ -651,14 +697,14 @@ INLINE void listen_back(const Network<T>& net, const Work<T>& w, Scratch<T>& s, 
 }
 
 template <typename T>
-INLINE void run_tile(const Network<T>& net, const Work<T>& w, Scratch<T>& s, Phase phase, index_t k, index_t i,
+void run_tile(const Network<T>& net, const Work<T>& w, Scratch<T>& s, Phase phase, index_t k, index_t i,
                      index_t n) {
   const index_t F = net.features;
   const State<T>& state = w.blocks[k];
   T *x = row(state.x, i, F), *y = row(state.y, i, F), *m = row(state.m, i, F);
   T* d = w.keep ? row(state.d, i, F) : s.d;
   const Embedding<T> e = w.keep ? w.embedding.at(i, F) : s.embedding;
-  if (phase != PROJECT) s.place(net, w.graph, i, n);
+  if (phase != PROJECT) place(net, w.graph, s, i, n);
   switch (phase) {
     case EMBED:
       embed(net, w.graph, s, i, n, e, x);
@@ -699,18 +745,11 @@ INLINE void run_tile(const Network<T>& net, const Work<T>& w, Scratch<T>& s, Pha
 }
 
 template <typename T>
-INLINE void run_phase(const Network<T>& net, const Work<T>& w, Phase phase, index_t k, index_t first, index_t last) {
+void run_phase(const Network<T>& net, const Work<T>& w, Phase phase, index_t k, index_t first, index_t last) {
   if (phase == EMBED)
     for (index_t e = w.graph.rows[first]; e < w.graph.rows[last]; ++e) w.slopes[e] = 0;
   Scratch<T> s(net.features);
   for (index_t i = first; i < last; i += TILE) run_tile(net, w, s, phase, k, i, std::min(TILE, last - i));
-}
-
-DISPATCH void phase_of(const Network<float>& net, const Work<float>& w, Phase p, index_t k, index_t a, index_t b) {
-  run_phase<float>(net, w, p, k, a, b);
-}
-DISPATCH void phase_of(const Network<double>& net, const Work<double>& w, Phase p, index_t k, index_t a, index_t b) {
-  run_phase<double>(net, w, p, k, a, b);
 }
 
 index_t workspace(const Network<float>& net, const Graph& graph) {
@@ -738,7 +777,7 @@ void step(const Network<T>& net, const Graph& graph, T* buffer, double* energies
   w.energies = energies, w.gradient = gradient;
   const index_t last = net.blocks;
   const auto run = [&](Phase phase, index_t k) {
-    share(graph.rows, graph.atoms, graph.threads, [&, phase, k](index_t a, index_t b) { phase_of(net, w, phase, k, a, b); });
+    share(graph.rows, graph.atoms, graph.threads, [&, phase, k](index_t a, index_t b) { run_phase(net, w, phase, k, a, b); });
   };
   const auto exchange = [&](T* rows) {
     if (net.own) return;

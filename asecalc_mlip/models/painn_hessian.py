@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
 from asecalc_mlip.models.layers import edge_geometry
-from asecalc_mlip.models.painn_hessian_edges import Edges, bend_edges, dense, mixed, moved
+from asecalc_mlip.models.painn_hessian_edges import Edges, bend_edges, completed, dense, mixed, moved
 from asecalc_mlip.models.vector_head import norms
 
 __all__ = ["painn_bytes", "painn_hessian"]
@@ -54,14 +54,7 @@ def painn_hessian(network: Any, graph: AtomGraph) -> Tensor:
     first: Any = network.readout[0]
     p = _linear(first, q)
     total += _pairs(p, _silu2(readout.p) * readout.adjoint)
-    return _completed(total)
-
-
-def _completed(part: Tensor) -> Tensor:
-    """Second derivatives by all atoms from those by all but the last, since each row and column of blocks is zero."""
-    n = len(part) // 3
-    rows = torch.cat([part, -part.view(-1, n, 3).sum(1)], dim=1)
-    return torch.cat([rows, -rows.view(n, 3, -1).sum(0)])
+    return completed(total)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.layers import edge_geometry
 
-__all__ = ["Edges", "bend_edges", "dense", "mixed", "moved"]
+__all__ = ["Edges", "add_edges", "bend_edges", "completed", "dense", "mixed", "moved"]
 
 
 @dataclass
@@ -50,10 +50,10 @@ def bend_edges(
     across = (torch.eye(3, dtype=u.dtype, device=u.device) - uu) / d[:, :, None]
     turned = gamma1 * u[:, None, :]
     blocks = (bend + gamma2v)[:, None, None] * uu + (slope + gamma1v)[:, None, None] * across
-    _add_edges(total, edges, blocks + turned + turned.transpose(1, 2))
+    add_edges(total, edges, blocks + turned + turned.transpose(1, 2))
 
 
-def _add_edges(total: Tensor, edges: Edges, blocks: Tensor) -> None:
+def add_edges(total: Tensor, edges: Edges, blocks: Tensor) -> None:
     """Add second derivatives (E, 3, 3) by edge vectors r_j − r_i to those by positions."""
     n = edges.n_atoms
     found = total.new_zeros(n * n, 3, 3)
@@ -62,12 +62,22 @@ def _add_edges(total: Tensor, edges: Edges, blocks: Tensor) -> None:
     total += found.view(n, n, 3, 3).transpose(1, 2).reshape(3 * n, 3 * n)[: len(total), : len(total)]
 
 
-def mixed(edges: Edges, values: Tensor, tangents: Tensor) -> Tensor:
-    """(K, K) of derivatives (E, 3, M) by edge vectors and features of atom j, and tangents (M, N, K) of these."""
-    n = edges.n_atoms
-    found = values.new_zeros(n * n, 3, values.shape[2])  # of atom j by the position of any
-    found.index_add_(0, edges.j * n + edges.j, values)
-    found.index_add_(0, edges.j * n + edges.i, values, alpha=-1)
+def completed(part: Tensor) -> Tensor:
+    """Second derivatives by all atoms from those by all but the last, since each row and column of blocks is zero."""
+    n = len(part) // 3
+    rows = torch.cat([part, -part.view(-1, n, 3).sum(1)], dim=1)
+    return torch.cat([rows, -rows.view(n, 3, -1).sum(0)])
+
+
+def mixed(edges: Edges, values: Tensor, tangents: Tensor, senders: Tensor | None = None) -> Tensor:
+    """(K, K) of derivatives (E, 3, M) by edge vectors and features of senders, and tangents (M, N, K) of these.
+
+    Senders are the atoms j unless others are given.
+    """
+    n, senders = edges.n_atoms, edges.j if senders is None else senders
+    found = values.new_zeros(n * n, 3, values.shape[2])  # of the sender by the position of any
+    found.index_add_(0, senders * n + edges.j, values)
+    found.index_add_(0, senders * n + edges.i, values, alpha=-1)
     return torch.bmm(found.view(n, 3 * n, -1)[:, : tangents.shape[-1]], tangents.transpose(0, 1)).sum(0)
 
 
@@ -80,10 +90,10 @@ def moved(edges: Edges, values: Tensor, k: int) -> Tensor:
     return found.view(n, 3 * n, -1)[:, :k].permute(2, 0, 1)
 
 
-def dense(edges: Edges, values: Tensor) -> Tensor:
-    """Weights (E, M) of edges as matrices over atoms i and j, (M, N, N)."""
-    n = edges.n_atoms
-    found = values.new_zeros(n * n, values.shape[1]).index_add_(0, edges.i * n + edges.j, values)
+def dense(edges: Edges, values: Tensor, senders: Tensor | None = None) -> Tensor:
+    """Weights (E, M) of edges as matrices over atoms i and senders, (M, N, N); senders as for `mixed`."""
+    n, senders = edges.n_atoms, edges.j if senders is None else senders
+    found = values.new_zeros(n * n, values.shape[1]).index_add_(0, edges.i * n + senders, values)
     return found.T.reshape(-1, n, n).contiguous()
 
 

@@ -30,7 +30,6 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
@@ -41,7 +40,9 @@ from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
 from asecalc_mlip.models.tabulated import spline_tables
-from asecalc_mlip.models.traits import Memory, Network, Traits
+from asecalc_mlip.models.tensornet_hessian import tensornet_bytes, tensornet_hessian
+from asecalc_mlip.models.tensornet_parts import filters_of, mixed, rows_of
+from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
 from asecalc_mlip.models.vector_head import VectorHead
 
 __all__ = ["TensorNet"]
@@ -103,7 +104,7 @@ class TensorNet(Network):
         native=NativeKernel("tensornet", LANES, TensorNetWeights),
         native_messages=True,
         memory=Memory(native=(14.0, 70.0), plain=(40.0, 70.0)),
-        hessian=None,
+        hessian=OwnHessian(compute=tensornet_hessian, bytes_needed=tensornet_bytes),
         compiling_pays=False,
         trims_edges=True,
         # The embedding is one block more, before the others.
@@ -206,11 +207,11 @@ class TensorEmbedding(nn.Module):
         elements = self.element(graph.numbers)
         function = partial(_projected, [self.projections.weight, self.projections.bias])
         # The paper's directions point to the atom, those of a graph away from it.
-        rows = _rows_of(-directions)
+        rows = rows_of(-directions)
         edges, message = _passing(_embedding_message, function, radial, knots, (rows, graph.centers, graph.neighbors))
         u = over_edges(message, edges, (self.of_neighbor(elements), self.of_center(elements)))
         scales = self.scales(self.norm(squares(u).sum(1))).unflatten(-1, (-1, 3))
-        return _mixed(self.mix, u, scales.unbind(-1))
+        return mixed(self.mix, u, scales.unbind(-1))
 
 
 class TensorBlock(nn.Module):
@@ -226,34 +227,19 @@ class TensorBlock(nn.Module):
     def forward(self, x: Tensor, graph: AtomGraph, radial: Radial, knots: Knots | None, over_edges: Callable) -> Tensor:
         """(N, 9, F) after this block."""
         x = bounded(x)
-        y = _mixed(self.mix[:3], x)
+        y = mixed(self.mix[:3], x)
         kind = _own_message if self.own else _message
         ends = (graph.centers, graph.neighbors)
-        edges, message = _passing(kind, partial(_filters, self.weights()), radial, knots, ends)
+        edges, message = _passing(kind, partial(filters_of, self.weights()), radial, knots, ends)
         m = over_edges(message, edges, (y,))
         product = tensor_product(y, m, symmetric=self.symmetric)
-        d = _mixed(self.mix[3:], bounded(product if self.symmetric else 2.0 * product))
+        d = mixed(self.mix[3:], bounded(product if self.symmetric else 2.0 * product))
         return x + d + tensor_product(d, d, symmetric=False)
 
     def weights(self) -> list[Tensor]:
         """Weights and biases of the filters, whose last layer gives those of a part side by side."""
         found = _weights(self.filters)
         return [*found[:-2], *(_by_part(tensor) for tensor in found[-2:])]
-
-
-def _rows_of(u: Tensor) -> Tensor:
-    """Return the nine numbers of 1 + [û]× + (ûûᵀ − 1/3) for unit vectors (E, 3)."""
-    x, y, z = u.unbind(1)
-    one = torch.ones_like(x)
-    return torch.stack((one, x, y, z, x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z), dim=1)
-
-
-def _mixed(layers: Sequence[nn.Module] | nn.ModuleList, x: Tensor, factors: Sequence[Tensor] | None = None) -> Tensor:
-    """Return the channels of each part, mixed by a matrix of its own, and times its factor (N, F)."""
-    parts = [layer(part) for layer, part in zip(layers, x.split([1, 3, 5], dim=1), strict=True)]
-    if factors is not None:
-        parts = [part * factor[:, None] for part, factor in zip(parts, factors, strict=True)]
-    return torch.cat(parts, dim=1)
 
 
 def _by_part(rows: Tensor) -> Tensor:
@@ -289,12 +275,6 @@ def _projected(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Te
 def _weights(layers: nn.ModuleList) -> list[Tensor]:
     """Weights and biases of linear layers, in turns."""
     return [cast(Tensor, tensor) for layer in layers for tensor in (layer.weight, layer.bias)]
-
-
-def _filters(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tensor:
-    for weight, bias in zip(weights[::2], weights[1::2], strict=True):
-        basis = silu(nn.functional.linear(basis, weight, bias))
-    return basis * envelope
 
 
 def _embedding_message(
@@ -398,4 +378,4 @@ def _projections(network: TensorNet, distances: Tensor) -> Tensor:
 def _filters_by_part(network: TensorNet, block: TensorBlock, distances: Tensor) -> Tensor:
     """Return the filters of a block, those of a part side by side, (n, 3F)."""
     envelope = network.envelope(distances, network.cutoff)[:, None]
-    return _filters(block.weights(), network.radial_basis(distances), envelope)
+    return filters_of(block.weights(), network.radial_basis(distances), envelope)

@@ -16,7 +16,7 @@ from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.probes import relax, vibrations
 from asecalc_mlip.probes.vibrations import finite_difference_hessian
 from asecalc_mlip.zoo import FOLDER as ZOO
-from tests.cases import DIRECT, PHYSICAL, make_structure, model_file
+from tests.cases import DIRECT, PHYSICAL, make_potential, make_structure, model_file
 from tests.commands import asecalc
 
 
@@ -33,15 +33,25 @@ def test_agrees_with_finite_differences(tmp_path, architecture, structure):
     assert np.abs(exact.reshape(len(exact), -1, 3).sum(1)).max() < 1e-9 * max(1.0, np.abs(exact).max())  # translation
 
 
-@pytest.mark.parametrize("architecture", ["eam", "painn", "torchmd_et"])
+@pytest.mark.parametrize("architecture", ["eam", "painn", "tensornet", "torchmd_et"])
 def test_rows_at_once_change_nothing(tmp_path, architecture):
     calc = PIWSLCalculator.load(model_file(tmp_path, architecture), dtype="float64")
     graph = graph_from_atoms(make_structure("molecule"), calc.cutoff)
     potential = engine.double(calc.potential)
     found = [engine.hessian(potential, graph, rows=rows) for rows in (1, 4, 100)]
-    found.append(engine.hessian(potential, graph))  # PaiNN by forward tangents
+    found.append(engine.hessian(potential, graph))  # PaiNN and TensorNet by forward tangents
     for other in found[1:]:
         torch.testing.assert_close(found[0], other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{"messages": "own"}, {"group": "SO3"}, {"n_interactions": 1}])
+@pytest.mark.parametrize("n_features", [8, 48])
+def test_tangents_of_every_tensornet(options, n_features):
+    # With 8 features there are more coordinates than channels, with 48 fewer than invariants.
+    potential = make_potential("tensornet", dtype=torch.float64, n_features=n_features, **options)
+    graph = graph_from_atoms(make_structure("skewed"), 4.0)
+    own, rows = engine.hessian(potential, graph), engine.hessian(potential, graph, rows=1)
+    torch.testing.assert_close(own, rows, rtol=0, atol=1e-12 * max(1.0, rows.abs().max().item()))
 
 
 def test_float32_calculators_have_the_same_and_are_left_as_they_are(tmp_path):
