@@ -13,7 +13,7 @@ import torch
 __all__ = ["ABI", "SUFFIX", "Graph", "integers", "native_library", "pointers", "reals"]
 
 # Of asecalc_kernels.h; a library with another number is not used.
-ABI = 4
+ABI = 5
 # Of the names of functions that exist for both dtypes.
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 # Those of message.cpp and tensor_message.cpp, each with a forward, a first and a second derivative.
