@@ -161,7 +161,7 @@ def _labelled(
 def _read(path: Path, recipe: str) -> list[Atoms] | None:
     if not path.is_file() or path.stat().st_size == 0:
         return None
-    frames = ase.io.read(path, ":", format="extxyz")
+    frames = list(ase.io.iread(path, ":", format="extxyz"))
     return frames if all(atoms.info.get("far") == recipe for atoms in frames) else None
 
 

@@ -59,7 +59,7 @@ def _bonds(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teacher:
     rng = np.random.default_rng([settings.seed, 1])
     several = [atoms for atoms in frames if len(atoms) > 1]
     for _ in range(settings.n if several else 0):
-        atoms = _bare(several[rng.integers(len(several))])
+        atoms = _bare(several[int(rng.integers(len(several)))])
         i, j, vector = _a_bond(atoms, rng)
         radii = float(covalent_radii[atoms.numbers[[i, j]]].sum())
         distance = float(np.linalg.norm(vector))
@@ -75,14 +75,14 @@ def _two_step(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teach
     several = [atoms for atoms in frames if len(atoms) > 1]
     for _ in range(settings.n if several else 0):
         strength = rng.uniform(0.2, 1.0) * settings.strength
-        yield two_step(several[rng.integers(len(several))], strength, strength, rng=rng)
+        yield two_step(several[int(rng.integers(len(several)))], strength, strength, rng=rng)
 
 
 def _dynamics(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teacher: Teacher) -> Iterator[Atoms]:
     """Yield frames of short Langevin runs of the teacher, until a structure that it cannot label ends one."""
     rng = np.random.default_rng([settings.seed, 3])
     for _ in range(max(1, settings.n * EVERY // STEPS)):
-        atoms = _bare(frames[rng.integers(len(frames))])
+        atoms = _bare(frames[int(rng.integers(len(frames)))])
         atoms.calc = _OfTeacher(teacher)
         MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature, rng=rng)
         run = Langevin(
