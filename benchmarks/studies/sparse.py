@@ -112,8 +112,6 @@ def _line(result: dict[str, Any]) -> str:
     cost = "in parts" if seconds is None else f"{seconds / 60:.0f} min"
     energy = mae.get("energy_per_atom", mae.get("energy", float("nan")))
     steps = result["steps"] or DATA[result["data"]].steps
-    if "stopped_at_step" in result:
-        steps = f"{result['stopped_at_step']} of {steps}"
     cells = [result["n_train"], result["method"], steps, result["seed"], f"{energy:.2f}"]
     return f"| {' | '.join(map(str, cells))} | {mae.get('forces', float('nan')):.1f} | {cost} |"
 
