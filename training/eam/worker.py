@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,36 +12,13 @@ from ase import Atoms
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
+from training.settings import PretrainConfig
 from training.two_step import round_strengths, two_step
 
-__all__ = ["CopySettings", "Recipe", "begin", "labelled", "labelled_here", "perturbed"]
+__all__ = ["Recipe", "begin", "labelled", "labelled_here", "perturbed"]
 
 # Index of the structure, of the round from 0 on, and the structure.
 Task = tuple[int, int, Atoms]
-
-
-class CopySettings(Protocol):
-    """What two-step copies are made by; see `Recipe`."""
-
-    @property
-    def rounds(self) -> int:
-        """See `Recipe`."""
-
-    @property
-    def strength(self) -> float:
-        """See `Recipe`."""
-
-    @property
-    def n_pairs(self) -> int:
-        """See `Recipe`."""
-
-    @property
-    def max_atoms(self) -> int:
-        """See `Recipe`."""
-
-    @property
-    def seed(self) -> int:
-        """See `Recipe`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +83,7 @@ def labelled(calculator: PIWSLCalculator, recipe: Recipe, tasks: Sequence[Task])
     return frames
 
 
-def perturbed(recipe: CopySettings, index: int, number: int, atoms: Atoms) -> Atoms:
+def perturbed(recipe: Recipe | PretrainConfig, index: int, number: int, atoms: Atoms) -> Atoms:
     """Return the copy of a structure in a round from 0 on; its random numbers depend on seed, index and round alone."""
     strength = round_strengths(recipe.rounds, recipe.strength)[number] if recipe.rounds else 0.0
     rng = np.random.default_rng([recipe.seed, index, number])

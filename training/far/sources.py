@@ -59,7 +59,7 @@ def _bonds(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teacher:
     rng = np.random.default_rng([settings.seed, 1])
     several = [atoms for atoms in frames if len(atoms) > 1]
     for _ in range(settings.n if several else 0):
-        atoms = _bare(several[rng.integers(len(several))])
+        atoms = _bare(several[int(rng.integers(len(several)))])
         i, j, vector = _a_bond(atoms, rng)
         radii = float(covalent_radii[atoms.numbers[[i, j]]].sum())
         distance = float(np.linalg.norm(vector))
@@ -75,7 +75,7 @@ def _two_step(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teach
     several = [atoms for atoms in frames if len(atoms) > 1]
     for _ in range(settings.n if several else 0):
         strength = rng.uniform(0.2, 1.0) * settings.strength
-        yield two_step(several[rng.integers(len(several))], strength, strength, rng=rng)
+        yield two_step(several[int(rng.integers(len(several)))], strength, strength, rng=rng)
 
 
 def _dynamics(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teacher: Teacher) -> Iterator[Atoms]:
