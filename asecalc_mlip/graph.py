@@ -99,7 +99,8 @@ class AtomGraph:
     def shortest(self) -> float:
         """Length of the shortest edge in Å."""
         with torch.no_grad():
-            return min(float(piece.vectors().square().sum(-1).min()) for _, piece in self._pieces()) ** 0.5
+            # By torch's minimum, which keeps NaN.
+            return float(torch.stack([p.vectors().square().sum(-1).min() for _, p in self._pieces()]).min().sqrt())
 
     def sum_over_atoms(self, values: Tensor) -> Tensor:
         """Sum a per-atom quantity (N, …) over the atoms of each structure: (B, …)."""

@@ -71,12 +71,11 @@ def check_distances(graph: AtomGraph) -> None:
     """
     if graph.n_edges == 0:
         return
-    squares = graph.vectors().square().sum(-1)
-    smallest = float(squares.min())
-    if not smallest >= CLOSEST**2:
-        edge = int(squares.argmin())
+    smallest = graph.shortest()
+    if not smallest >= CLOSEST:
+        edge = int(graph.fixed_vectors().square().sum(-1).argmin())
         i, j = int(graph.centers[edge]), int(graph.neighbors[edge])
         raise InputError(
-            f"atoms {i} and {j} are {smallest**0.5:.3f} Å apart, closer than {CLOSEST} Å: two atoms overlap, "
+            f"atoms {i} and {j} are {smallest:.3f} Å apart, closer than {CLOSEST} Å: two atoms overlap, "
             "perhaps an atom given twice, a wrong cell, or scaled coordinates read as Å"
         )

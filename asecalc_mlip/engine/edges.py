@@ -89,9 +89,9 @@ def energies_by_number(potential: Potential, lone: AtomGraph, raw: Tensor) -> Te
 
 
 def _forces(graph: AtomGraph, gradient: Tensor) -> Tensor:
-    forces = torch.zeros_like(graph.positions)
     # The edge vector grows with the neighbour's position and shrinks with the centre's.
-    return forces.index_add_(0, graph.centers, gradient).index_add_(0, graph.neighbors, gradient, alpha=-1.0)
+    forces = torch.zeros_like(graph.positions).index_add_(0, graph.neighbors, gradient)
+    return forces.neg_().index_add_(0, graph.centers, gradient)
 
 
 def _stress(graph: AtomGraph, vectors: Tensor, gradient: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ def compact_list(
     box = _checked_box(positions, np.asarray(cell, dtype=np.float64), pbc)
     _check_images(box, pbc, cutoff)
     points, box, jumps = _compact(positions, box, pbc, cutoff)
-    calculator = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
-    # Without copies: these are views of what the calculator holds, and most of the memory that a list takes.
+    # Each pair once and without copies, as these lists are most of the memory that is taken here.
+    calculator = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
     i, j, shifts = calculator.compute(
         points=points, box=box if pbc.any() else np.zeros((3, 3)), periodic=pbc, quantities="ijS", copy=False
     )
@@ -66,13 +66,15 @@ def compact_list(
         shifts = shifts + (jumps[i] - jumps[j])
     span = 2 * int(max(shifts.max(), -shifts.min())) + 1 if len(i) else 1
     if len(positions) ** 2 * span**3 >= 2**63:
+        i, j, shifts = np.concatenate([i, j]), np.concatenate([j, i]), np.concatenate([shifts, -shifts])
         order = np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], j, i))
         i, j, shifts = i[order], j[order], shifts[order]
     else:
-        key = _key(i, j, shifts, span, len(positions))
+        key = np.empty((2, len(i)), dtype=np.int64)
+        _fill_key(key[0], i, j, shifts, 1, span, len(positions))
+        _fill_key(key[1], j, i, shifts, -1, span, len(positions))
         del i, j, shifts, calculator
-        key.sort()
-        i, j, shifts = _from_key(key, span, len(positions))
+        i, j, shifts = _from_key(key.reshape(-1), span, len(positions))
     return i, j, shifts.astype(np.min_scalar_type(-span), copy=False) if pbc.any() else None
 
 
@@ -166,19 +168,21 @@ def _compact(
     return np.ascontiguousarray(fractions @ compact), compact, jumps.astype(np.int64)
 
 
-def _key(i: np.ndarray, j: np.ndarray, shifts: np.ndarray, span: int, n_atoms: int) -> np.ndarray:
-    """One number for each pair, in the order of the list; shifts have `span` values."""
-    key = i * n_atoms
+def _fill_key(
+    key: np.ndarray, i: np.ndarray, j: np.ndarray, shifts: np.ndarray, sign: int, span: int, n_atoms: int
+) -> None:
+    """Write one number for each pair, in the order of the list; shifts times `sign` have `span` values."""
+    np.multiply(i, n_atoms, out=key)
     key += j
     for axis in range(3):
         key *= span
-        key += shifts[:, axis]
         key += span // 2
-    return key
+        key += sign * shifts[:, axis]
 
 
 def _from_key(key: np.ndarray, span: int, n_atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs and shifts of the numbers that `_key` made, which are used up."""
+    """Pairs and shifts, in their order, of the numbers that `_fill_key` made, which are used up."""
+    key.sort()
     shifts = np.empty((len(key), 3), dtype=np.min_scalar_type(-span))
     for axis in (2, 1, 0):
         rest = key % span
