@@ -185,7 +185,7 @@ def test_interrupt_ends_a_script_after_what_it_writes(tmp_path):
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and "Aborted" in errors and "Traceback" not in errors, errors
+    assert process.returncode == 130 and "Interrupted" in errors and "Traceback" not in errors, errors
     assert "nan" not in (tmp_path / "out.data").read_text()
 
 

@@ -127,8 +127,8 @@ def test_plain_kernels_have_every_derivative(architecture):
         inside = forces_of(potential, graph, graph.positions.clone().requires_grad_())
     outside = forces_of(potential, graph, graph.positions.clone().requires_grad_())
     assert torch.allclose(inside, outside, atol=1e-12)
-    assert "Message" not in names_in_graph(inside.grad_fn)
-    assert "Message" in names_in_graph(outside.grad_fn)
+    assert "_Forward" not in names_in_graph(inside.grad_fn)
+    assert "_Forward" in names_in_graph(outside.grad_fn)
 
 
 def names_in_graph(node):
@@ -145,7 +145,7 @@ def frames(n=25):
     result = []
     for seed in range(n):
         atoms = make_structure("molecule", seed=seed)
-        atoms.info["energy"] = -1000.0
+        atoms.info["energy"] = -1000.0 - 0.01 * seed
         atoms.arrays["forces"] = np.random.default_rng(seed).normal(size=(len(atoms), 3))
         result.append(atoms)
     return result

@@ -24,9 +24,10 @@ pytestmark = [
     pytest.mark.skipif(native_library() is None, reason="the native library was not built"),
     pytest.mark.parametrize(("architecture", "dtype"), SERVED),
 ]
-# Relative to the largest force. In float32 PaiNN and SchNet are 3e-7 to 7e-7 from eager forces in float64 for structures
-# and bases as below, SchNet with Gaussians 2.7e-7, where eager ones in float32 are 1.7e-7 to 1.6e-6: that is rounding, of
-# which wide networks, close atoms and many blocks make more. Tables worse than 1e-5 would be seen here, better ones not.
+# Relative to the largest force. In float32 PaiNN and SchNet are 3e-7 to 7e-7 from eager forces in float64 for
+# structures and bases as below, SchNet with Gaussians 2.7e-7, where eager ones in float32 are 1.7e-7 to 1.6e-6: that is
+# rounding, of which wide networks, close atoms and many blocks make more. Tables worse than 1e-5 would be seen here,
+# better ones not.
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
 
 

@@ -308,7 +308,10 @@ def test_bad_input_is_named(plan):
         (["--seeds", "0", "--output", "b"], "--seeds is '0'"),
         (["--seeds", "1,1", "--output", "b"], "--seeds is '1,1'"),
         (["--protocol", "ramp", "--output", "b"], "asecalc anneal"),
-        (["--restart", "--output", "campaign", "--batch-size", "0"], "--batch-size is '0'; expected a whole number from 1"),
+        (
+            ["--restart", "--output", "campaign", "--batch-size", "0"],
+            "--batch-size is '0'; expected a whole number from 1",
+        ),
     ]:
         result = call("campaign", *arguments)
         assert result.exit_code == 2, arguments
