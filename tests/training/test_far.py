@@ -88,7 +88,7 @@ def test_structures_are_kept_and_the_share_is_theirs(tmp_path):
     card = load(tmp_path / "run" / "model.pt").card
     assert card["far"]["share"] == 0.25 and card["far"]["teacher"]["teacher"] == "level.py:calculator"
     run.data.setup()
-    order = list(run.data.train_dataloader().sampler)
+    order = [i for batch in run.data.train_dataloader().batch_sampler for i in batch]
     assert sum(i >= len(run.split.train) for i in order) == 8
 
 
