@@ -13,7 +13,7 @@ import click
 
 from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
-from asecalc_mlip.commands import data, dynamics, eam, judge, lammps, learn, models, probes, report, zoo
+from asecalc_mlip.commands import crystals, data, dynamics, eam, judge, lammps, learn, models, probes, report, zoo
 from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told
 from asecalc_mlip.commands.running import INTERRUPTED
 from asecalc_mlip.errors import InputError
@@ -25,7 +25,11 @@ GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Judge": (
         judge.evaluate,
         report.report,
-        *probes.COMMANDS,
+        probes.diatomic,
+        probes.scan,
+        probes.relax,
+        *crystals.COMMANDS,
+        probes.vibrations,
         judge.rdf,
         judge.reference,
         models.bench,

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import locked_file, write_json, write_text
+from asecalc_mlip.files import write_json, write_text
+from asecalc_mlip.locks import locked_file
 from asecalc_mlip.plots.style import LONGEST, figure_bytes, new_figure, plain
 from tests.commands import asecalc
 

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import locked
+from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER
 from training.callbacks import (
     AveragedWeights,

@@ -34,7 +34,7 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool, tr
     """
     if defaults:
         own_training(stack=False)
-        from training.settings import explain
+        from training.explain import explain
 
         click.echo(explain())
         return

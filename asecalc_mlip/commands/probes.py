@@ -1,4 +1,4 @@
-"""The energy landscape of a model: curves of two atoms, relaxation, scans, crystals, vibrations."""
+"""The energy landscape of a model: curves of two atoms, relaxation, scans, vibrations."""
 
 from __future__ import annotations
 
@@ -12,43 +12,14 @@ import click
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import Repeating, written
 from asecalc_mlip.commands.numbers import Number
+from asecalc_mlip.commands.probing import as_is_option, check_files, fmax_option, probe, subject, tight_option
 from asecalc_mlip.errors import InputError
 
-__all__ = ["COMMANDS"]
-
-
-def _probe(
-    *, structure: bool = True, figure: bool = True, output: str = "Write the numbers to this file."
-) -> Callable[[Callable], Callable]:
-    """Give a command the arguments and options that every probe has."""
-    options = [click.argument("model")]
-    if structure:
-        options += [click.argument("structure", required=False)]
-    options += [
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
-        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True),
-        click.option("-o", "--output", metavar="FILE.json", help=output),
-    ]
-    if figure:
-        options += [click.option("--figure", metavar="FILE.png", help="Draw them into this file.")]
-
-    def decorate(command: Callable) -> Callable:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_fmax = click.option("--fmax", type=Number(q.FORCE), default=1e-3, show_default=True, metavar="EV/A",
-                     help="Largest force after relaxations, eV/Å.")  # fmt: skip
-_tight = click.option("--fmax", type=Number(q.FORCE), default=1e-4, show_default=True, metavar="EV/A",
-                      help="Largest force after the relaxation, eV/Å.")  # fmt: skip
-_as_is = click.option("--as-is", is_flag=True, help="Take the structure as it is: do not relax it first.")
+__all__ = ["diatomic", "relax", "scan", "vibrations"]
 
 
 @click.command(cls=Repeating)
-@_probe(structure=False)
+@probe(structure=False)
 @click.option("--pairs", multiple=True, metavar="A-B...", help="Pairs of elements; default: all of the model.")
 @click.option("--against", multiple=True, metavar="MODEL...", help="Other models, in the same figure.")
 @click.option("--names", multiple=True, metavar="NAME...", help="Names of the models in the figure, in their order.")
@@ -89,7 +60,7 @@ def diatomic(
     names = names or tuple(Path(path).stem for path in models)
     if len(names) != len(models):
         raise InputError(f"--names gives {len(names)} names for {len(models)} models: give one for each")
-    _check_files(**options)
+    check_files(**options)
     shortest = shortest_distances(read_structures(training)) if training else None
     reports = []
     for path, name in zip(models, names, strict=True):
@@ -109,8 +80,8 @@ def diatomic(
 
 
 @click.command()
-@_probe(figure=False, output="Write the numbers to this file; the structure, if it does not end with .json.")
-@_fmax
+@probe(figure=False, output="Write the numbers to this file; the structure, if it does not end with .json.")
+@fmax_option
 @click.option(
     "--steps",
     type=Number(q.OPTIMIZER_STEPS),
@@ -156,7 +127,7 @@ def relax(
         output, write = None, output
     target = Path(write) if write else unused(f"{Path(structure or model).stem}-relaxed.xyz")
     check_structure(target)
-    calculator, atoms = _subject(model, structure, device=device, dtype=dtype, output=output)
+    calculator, atoms = subject(model, structure, device=device, dtype=dtype, output=output)
     with SoftStop() as stop, tqdm(unit="step", disable=None) as bar:
 
         def tell(step: int, force: float) -> bool:
@@ -176,7 +147,7 @@ def relax(
 
 
 @click.command()
-@_probe()
+@probe()
 @click.option("--bond", "bonds", multiple=True, metavar="0,1", help="Two atoms, counted from 0; may be repeated.")
 @click.option("--angle", "angles", multiple=True, metavar="0,1,2", help="Three atoms; may be repeated.")
 @click.option("--dihedral", "dihedrals", multiple=True, metavar="0,1,2,3", help="Four atoms; may be repeated.")
@@ -207,7 +178,7 @@ def scan(
     kinds = [(bond_scan, 2, bonds), (angle_scan, 3, angles), (dihedral_scan, 4, dihedrals)]
     wanted = [(function, _indices(text, n)) for function, n, texts in kinds for text in texts]
     output, figure = options["output"], options["figure"]
-    calculator, atoms = _subject(model, structure, **options)
+    calculator, atoms = subject(model, structure, **options)
     scans = [function(atoms, calculator, *indices) for function, indices in wanted]
     if scans:
         click.echo("\n".join(map(str, scans)))
@@ -223,146 +194,7 @@ def scan(
 
 
 @click.command()
-@_probe()
-@click.option("--range", "volume_range", type=Number(q.RANGE), default=6.0, show_default=True, metavar="%",
-              help="Range of the volume to either side.")  # fmt: skip
-@click.option("--volumes", type=Number(q.POINTS), default=9, show_default=True, metavar="N", help="Number of volumes.")
-@_fmax
-@_as_is
-@click.option("--rigid", is_flag=True, help="Scale positions only: do not relax the atoms in each cell.")
-def eos(
-    model: str,
-    structure: str | None,
-    volume_range: float,
-    volumes: int,
-    fmax: float,
-    as_is: bool,
-    rigid: bool,
-    **options: Any,
-) -> None:
-    """Fit the equation of state of a crystal (Birch-Murnaghan): volume, bulk modulus, energy.
-
-    \b
-    Example:
-      asecalc eos silica.pt quartz.cif --figure eos.png
-    """
-    from asecalc_mlip import probes
-    from asecalc_mlip.plots.probes import eos_figure
-
-    output, figure = options["output"], options["figure"]
-    calculator, atoms = _subject(model, structure, **options)
-    if not as_is and atoms.pbc.all():
-        relaxed = probes.relax(atoms, calculator, fmax_eV_per_A=fmax, cell="full")
-        click.echo(str(relaxed))
-        atoms = relaxed.atoms
-    result = probes.equation_of_state(atoms, calculator, volume_range_percent=volume_range, n_volumes=volumes,
-                                      relax_positions=not rigid, fmax_eV_per_A=fmax)  # fmt: skip
-    click.echo(str(result))
-    written(output, result)
-    if figure:
-        eos_figure([result], path=figure, title=result.formula)
-        click.echo(figure)
-
-
-@click.command()
-@_probe()
-@click.option("--symmetry", default="triclinic", show_default=True,
-              help="cubic, hexagonal, trigonal_high, ..., as matscipy names them; triclinic assumes none.")  # fmt: skip
-@click.option("--strain", type=Number(q.STRAIN), default=0.004, show_default=True, help="Largest strain.")
-@click.option(
-    "--strains",
-    type=Number(q.POINTS),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Number of strains of each kind.",
-)
-@_fmax
-@_as_is
-def elastic(
-    model: str,
-    structure: str | None,
-    strains: int,
-    fmax: float,
-    as_is: bool,
-    symmetry: str,
-    strain: float,
-    **options: Any,
-) -> None:
-    """Compute the elastic constants of a crystal by stress over strain, after a relaxation of cell and atoms.
-
-    \b
-    Example:
-      asecalc elastic silica.pt quartz.cif --symmetry trigonal_high -o elastic.json
-    """
-    from asecalc_mlip.plots.probes import elastic_figure
-    from asecalc_mlip.probes import elastic_constants
-
-    output, figure = options["output"], options["figure"]
-    calculator, atoms = _subject(model, structure, **options)
-    result = elastic_constants(atoms, calculator, symmetry=symmetry, strain=strain, n_strains=strains,
-                               fmax_eV_per_A=fmax, relax_first=not as_is)  # fmt: skip
-    click.echo(str(result))
-    written(output, result)
-    if figure:
-        elastic_figure(result, path=figure, title=f"{result.formula}, {result.model}")
-        click.echo(figure)
-
-
-@click.command()
-@_probe()
-@click.option(
-    "--supercell",
-    type=Number(q.REPEATS),
-    nargs=3,
-    metavar="N N N",
-    help="Supercell; default: at least 12 Å high in each direction.",
-)
-@click.option(
-    "--displacement",
-    type=Number(q.DISPLACEMENT),
-    default=0.01,
-    show_default=True,
-    metavar="A",
-    help="Displacement, Å.",
-)
-@click.option("--mesh", type=Number(q.MESH), nargs=3, default=(12, 12, 12), show_default=True, metavar="N N N",
-              help="Mesh of wave vectors of the density of states.")  # fmt: skip
-@_tight
-@_as_is
-def phonons(
-    model: str,
-    structure: str | None,
-    supercell: tuple[int, int, int] | None,
-    displacement: float,
-    mesh: tuple[int, int, int],
-    fmax: float,
-    as_is: bool,
-    **options: Any,
-) -> None:
-    """Compute the phonons of a crystal: band structure, density of states, thermal properties. Needs phonopy.
-
-    \b
-    Example:
-      asecalc phonons silica.pt quartz.cif --supercell 3 3 3 --figure phonons.png -o phonons.json
-    """
-    from asecalc_mlip import probes
-    from asecalc_mlip.plots.probes import phonon_figure
-
-    output, figure = options["output"], options["figure"]
-    calculator, atoms = _subject(model, structure, **options)
-    result = probes.phonons(atoms, calculator, supercell=supercell, displacement_A=displacement, mesh=mesh,
-                            fmax_eV_per_A=fmax, relax_first=not as_is)  # fmt: skip
-    click.echo(str(result))
-    written(output, result)
-    if figure:
-        title = f"{result.primitive.get_chemical_formula()}, {result.spacegroup}"
-        phonon_figure([result], path=figure, title=title)
-        click.echo(figure)
-
-
-@click.command()
-@_probe()
+@probe()
 @click.option("--method", type=click.Choice(["auto", "exact", "differences"]), default="auto", show_default=True,
               help="Hessian: the exact one, or differences of forces.")  # fmt: skip
 @click.option(
@@ -373,8 +205,8 @@ def phonons(
     metavar="A",
     help="Displacement for differences of forces, Å.",
 )
-@_tight
-@_as_is
+@tight_option
+@as_is_option
 def vibrations(
     model: str, structure: str | None, method: Any, delta: float, fmax: float, as_is: bool, **options: Any
 ) -> None:
@@ -388,7 +220,7 @@ def vibrations(
     from asecalc_mlip.plots.probes import vibration_figure
 
     output, figure = options["output"], options["figure"]
-    calculator, atoms = _subject(model, structure, **options)
+    calculator, atoms = subject(model, structure, **options)
     if not as_is:
         relaxed = probes.relax(atoms, calculator, fmax_eV_per_A=fmax, steps=1000)
         click.echo(str(relaxed))
@@ -401,21 +233,6 @@ def vibrations(
         click.echo(figure)
 
 
-def _subject(model: str, structure: str | None, *, device: str, dtype: Any, **files: str | None) -> tuple[Any, Any]:
-    """Return calculator and structure; files that cannot be written are refused before anything is computed."""
-    from asecalc_mlip.calculators.loading import load_calculator, load_structure
-
-    _check_files(**files)
-    return load_calculator(model, device=device, dtype=dtype), load_structure(model, structure)
-
-
-def _check_files(*, output: str | None = None, figure: str | None = None) -> None:
-    from asecalc_mlip.files import check_figure, check_writable
-
-    check_writable(output)
-    check_figure(figure)
-
-
 def _indices(text: str, n: int) -> list[int]:
     try:
         indices = [q.INDEX.read(part, "an atom") for part in text.split(",")]
@@ -426,6 +243,3 @@ def _indices(text: str, n: int) -> list[int]:
             f"{q.shortened(text)} is not {n} atoms: write their numbers, counted from 0, as {','.join('0123'[:n])}"
         )
     return indices
-
-
-COMMANDS = (diatomic, scan, relax, eos, elastic, phonons, vibrations)

@@ -25,7 +25,8 @@ from asecalc_mlip import quantities
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.extras import needs
-from asecalc_mlip.files import append_text, locked_file, read_structure
+from asecalc_mlip.files import append_text, read_structure
+from asecalc_mlip.locks import locked_file
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 QUANTITIES = {

@@ -20,7 +20,8 @@ from typing import Any
 from asecalc_mlip._version import __version__
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import install
-from asecalc_mlip.files import cache_folder, check_owner, locked, replacing
+from asecalc_mlip.files import cache_folder, check_owner, replacing
+from asecalc_mlip.locks import locked
 
 __all__ = ["SOURCES", "build", "folder", "lammps_version", "load_pair_style"]
 

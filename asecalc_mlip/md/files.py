@@ -20,7 +20,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import locked, read_json, to_json, write_bytes, write_json
+from asecalc_mlip.files import read_json, to_json, write_bytes, write_json
+from asecalc_mlip.locks import locked
 
 TRAJECTORY = "trajectory.extxyz"
 LOG = "log.csv"

@@ -23,7 +23,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from asecalc_mlip.files import locked  # noqa: E402
+from asecalc_mlip.locks import locked  # noqa: E402
 from benchmarks.studies.eam_rows import (  # noqa: E402
     DATA,
     PARTS,

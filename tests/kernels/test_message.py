@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from asecalc_mlip.kernels import native_library, painn_message, plain_kernels, schnet_message
+from asecalc_mlip.kernels import native_library, painn_message, schnet_message
+from tests.kernels.plain import assert_as_plain
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="the native kernels were not built")
 
@@ -53,16 +54,7 @@ def test_same_as_plain_on_any_number_of_threads(kind, f, threads, dtype):
         first = torch.autograd.grad(sum((out * out.cos()).sum() for out in outputs), tensors, create_graph=True)
         return [*outputs, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), tensors)]
 
-    try:
-        torch.set_num_threads(threads)
-        ours = results()
-    finally:
-        torch.set_num_threads(1)
-    with plain_kernels():
-        theirs = results()
-    tolerance = 3e-5 if dtype == torch.float32 else 1e-13
-    for a, b in zip(ours, theirs, strict=True):
-        assert (a - b).abs().max() <= tolerance * b.abs().max()
+    assert_as_plain(results, threads, dtype)
 
 
 def test_no_edges_and_strided_inputs():

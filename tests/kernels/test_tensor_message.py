@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.kernels import native_library, plain_kernels
+from asecalc_mlip.kernels import native_library
 from asecalc_mlip.kernels.tensor import bounded, interpolate, spread_message, squares, tensor_message, tensor_product
 from asecalc_mlip.models import predict, tensornet
 from asecalc_mlip.models.knots import knots_for
 from tests.cases import make_potential, make_structure
+from tests.kernels.plain import assert_as_plain
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="the native kernels were not built")
 
@@ -53,16 +54,7 @@ def test_same_as_plain_on_any_number_of_threads(name, f, threads, dtype):
         first = torch.autograd.grad((out * out.cos()).sum(), tensors, create_graph=True)
         return [out, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), tensors)]
 
-    try:
-        torch.set_num_threads(threads)
-        ours = results()
-    finally:
-        torch.set_num_threads(1)
-    with plain_kernels():
-        theirs = results()
-    tolerance = 3e-5 if dtype == torch.float32 else 1e-13
-    for a, b in zip(ours, theirs, strict=True):
-        assert (a - b).abs().max() <= tolerance * b.abs().max()
+    assert_as_plain(results, threads, dtype)
 
 
 @pytest.mark.parametrize("basis", ["expnorm", "gaussian", "bessel", "smooth_bessel"])

@@ -24,19 +24,20 @@ from training import length, older  # noqa: E402
 from training import train as trained  # noqa: E402
 from training.config import load_config  # noqa: E402
 from training.data import Split  # noqa: E402
-from training.settings import SECTIONS, RunConfig, explain  # noqa: E402
+from training.explain import _sentences, explain  # noqa: E402
+from training.settings import SECTIONS, RunConfig  # noqa: E402
 
 DEFAULTS = Path(training.settings.__file__).with_name("defaults.yaml")
 PRIOR = "model.prior=zbl"
 
 
 def test_defaults_yaml_shows_every_setting_with_its_sentence():
-    assert DEFAULTS.read_text() == explain(), "write it anew: training.settings.explain()"
+    assert DEFAULTS.read_text() == explain(), "write it anew: training.explain.explain()"
     shown = yaml.safe_load(explain())
     assert load_config([DEFAULTS]) == load_config([])
     assert shown == load_config([]).to_dict()
     for section in SECTIONS.values():
-        names = dict(training.settings._sentences(section))
+        names = dict(training.explain._sentences(section))
         assert set(names) == set(section.__dataclass_fields__) and all(text.endswith(".") for text in names.values())
 
 

@@ -127,7 +127,7 @@ def test_what_cannot_be_is_named(tmp_path):
     with pytest.raises(InputError, match="far.teacher is base, but the run has none"):
         training.prepare(tiny(tmp_path, data, "far.teacher=base"))
     with pytest.raises(InputError, match=r"far\.sources is .*; expected some of dimers"):
-        tiny(tmp_path, data, "far.sources=[lone pairs]")
+        tiny(tmp_path, data, "far.sources=[nowhere]")
     with pytest.raises(InputError, match="leave nothing of a batch"):
         training.prepare(tiny(tmp_path, data, "far.teacher=xtb", "far.share=0.6", "finetune.replay=0.5"))
     assert SECTIONS["far"]().teacher is None

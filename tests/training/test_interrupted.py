@@ -15,7 +15,7 @@ from asecalc_mlip.errors import DataError, InputError
 from tests.small_runs import config, rows, weights
 
 pytest.importorskip("schnetpack")
-from asecalc_mlip.files import locked  # noqa: E402
+from asecalc_mlip.locks import locked  # noqa: E402
 from training import train as training  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -15,8 +15,9 @@ from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import check_other, check_writable, locked_file
+from asecalc_mlip.files import check_other, check_writable
 from asecalc_mlip.lammps.eam_table import TableCheck, check_eam_fs, export_eam_fs
+from asecalc_mlip.locks import locked_file
 from asecalc_mlip.logs import LOGGER
 from training.eam.fit import FitSettings, fit_eam
 from training.eam.labelling import label

@@ -7,6 +7,7 @@ of the kind "uncertain", and the last frame of its trajectory is the one in ques
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -85,14 +86,14 @@ def run_all(
     return [_ended(folder, k) for k in range(settings.until.replicas)]
 
 
-class Watched(MDRun):
+class Watched(MDRun, ABC):
     """A run that ends when a committee is unsure of a frame."""
 
     threshold = math.inf
 
+    @abstractmethod
     def spread(self) -> np.ndarray | None:
         """Return the spread of the force on each atom, (N,) in eV/Å; None where there is no committee."""
-        raise NotImplementedError
 
     def take_frame(self) -> None:
         """Log, judge and keep the frame, and ask the committee."""

@@ -20,7 +20,8 @@ from ase import Atoms
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.readers import read_frames as read_labelled
-from asecalc_mlip.files import locked, write_json
+from asecalc_mlip.files import write_json
+from asecalc_mlip.locks import locked
 from asecalc_mlip.stopping import SoftStop
 from asecalc_mlip.teachers import Teacher, TeacherOptions, open_teacher
 from asecalc_mlip.teachers.base import Labels, labelled

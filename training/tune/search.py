@@ -23,7 +23,7 @@ import pytorch_lightning as pl
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import locked
+from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER, into
 from training.callbacks import StopSignals
 from training.config import TrainConfig, load_config, replace_values

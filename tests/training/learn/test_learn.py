@@ -10,7 +10,7 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import locked
+from asecalc_mlip.locks import locked
 from tests.commands import asecalc
 
 pytest.importorskip("schnetpack")
