@@ -15,6 +15,9 @@ from asecalc_mlip.errors import CheckpointError
 
 __all__ = ["Call", "Name", "Stored", "interpreted"]
 
+# Of a description of 2 MB in numbers of 9 bytes; a file of lists in lists has one with each byte.
+MOST_OPERATIONS = 1 << 18
+
 
 @dataclass(frozen=True, eq=False)
 class Name:
@@ -44,11 +47,11 @@ def interpreted(data: bytes) -> Any:
     Raises
     ------
     CheckpointError
-        For a pickle that is damaged or uses other operations.
+        For a pickle that is damaged, uses other operations, or needs more than `MOST_OPERATIONS`.
     """
     machine = _Machine(data)
     try:
-        while True:
+        for _ in range(MOST_OPERATIONS):
             code = data[machine.position]
             machine.position += 1
             if code == _STOP:
@@ -60,6 +63,7 @@ def interpreted(data: bytes) -> Any:
                     f"it holds Python objects (operation {code:#04x} of pickle); nothing was executed"
                 )
             operation(machine)
+        raise CheckpointError(f"its description takes more than {MOST_OPERATIONS} operations of pickle")
     except (IndexError, KeyError, ValueError, TypeError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise

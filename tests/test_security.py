@@ -88,3 +88,11 @@ def test_archives_of_arrays(bomb, tmp_path):
     np.savez(tmp_path / "data.npz", E=np.array([bomb], dtype=object), **arrays)
     with pytest.raises(InputError):
         read_frames(tmp_path / "data.npz")
+
+
+def test_a_description_of_lists_in_lists_is_refused_after_its_first_operations():
+    from asecalc_mlip.unpickling import MOST_OPERATIONS, interpreted
+
+    deep = b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 1) + b"."
+    with pytest.raises(InputError, match=f"more than {MOST_OPERATIONS} operations"):
+        interpreted(deep)

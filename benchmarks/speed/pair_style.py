@@ -158,9 +158,10 @@ def by_lammps(model: str, atoms: Atoms, steps: int, ranks: int, folder: Path, br
     # Beside other work the time that the processor gave is the fairer measure, of one rank: two wait for each other.
     found = {"seconds": seconds, "cpu_seconds": seconds * float(re.findall(r"(\S+)% CPU use", text)[-1]) / 100}
     if not bridge:
-        # Of the largest process so far; each row of a benchmark that reports it runs alone.
-        peak = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-        found["peak_kB_per_atom"] = peak * ranks / len(atoms)
+        # The system tells the largest process so far: this one, if it is larger than those before it.
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        if peak > before and ranks == 1:
+            found["peak_kB_per_atom"] = peak / len(atoms)
         found["ghosts_per_rank"] = float(re.findall(r"Nghost:\s+(\S+) ave", text)[-1])
         found["bytes_per_ghost"] = float(re.findall(r"(\d+) bytes per ghost", text)[-1])
         for part in ("Pair", "Neigh", "Comm"):
