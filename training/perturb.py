@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
-from training.ranks import place_of_rows
+from training.ranks import place_of_atoms
 from training.two_step import two_step, two_step_series
 
 __all__ = [
@@ -105,7 +105,7 @@ def uniform(
     n, device = graph.n_atoms, graph.positions.device
     # Of several processes each draws for the atoms of all and takes its own; on the CPU, so that a seed means the same
     # on every device.
-    first, total = place_of_rows(n, device)
+    first, total = place_of_atoms(n)
     draw = torch.rand((total, 3), generator=generator, dtype=torch.float64)[first : first + n].to(device)
     d = epsilon * (2.0 * draw - 1.0)
     if remove_translation:

@@ -20,10 +20,23 @@ from lightning_fabric.plugins.environments import ClusterEnvironment
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
-__all__ = ["Environment", "Rank", "RankBatches", "Workers", "mean_over_ranks", "place", "place_of_rows", "share"]
+__all__ = [
+    "Environment",
+    "Rank",
+    "RankBatches",
+    "Workers",
+    "count_rows",
+    "mean_over_ranks",
+    "place",
+    "place_of_atoms",
+    "share",
+]
 
 # Seconds that a process gets to end by itself.
 _PATIENCE = 30.0
+# Of the present batch: where the rows of this process begin, and how many there are in all.
+_KINDS = ("structures", "atoms")
+_ROWS: dict[str, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True)
@@ -42,25 +55,37 @@ def place() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def place_of_rows(n: int, device: torch.device) -> tuple[int, int]:
-    """Return where the n rows of this process begin among those of all, and how many there are in all."""
+def count_rows(n_structures: int, n_atoms: int, device: torch.device) -> None:
+    """Tell all processes what this one has of the batch that begins: once, because each message costs a millisecond."""
     number, total = place()
     if total == 1:
-        return 0, n
-    counts = torch.zeros(total, dtype=torch.int64, device=device)
-    counts[number] = n
+        return
+    counts = torch.zeros((total, 2), dtype=torch.int64, device=device)
+    counts[number, 0], counts[number, 1] = n_structures, n_atoms
     torch.distributed.all_reduce(counts)
-    return int(counts[:number].sum()), int(counts.sum())
+    _ROWS.update(
+        {kind: (sum(column[:number]), sum(column)) for kind, column in zip(_KINDS, counts.T.tolist(), strict=True)}
+    )
 
 
-def share(rows: Tensor) -> float:
-    """Return the factor that makes the mean over these rows, averaged over the processes, that over the rows of all."""
+def place_of_atoms(n: int) -> tuple[int, int]:
+    """Return where the n atoms of this process begin among those of the whole batch, and how many there are in all."""
+    return (0, n) if place()[1] == 1 else _ROWS["atoms"]
+
+
+def share(rows: Tensor, name: str) -> float:
+    """Return the factor that makes the mean over these rows, averaged over the processes, that over the rows of all.
+
+    Forces and noise have a row for each atom, other quantities one for each structure.
+    """
     total = place()[1]
-    return 1.0 if total == 1 else total * len(rows) / place_of_rows(len(rows), rows.device)[1]
+    if total == 1:
+        return 1.0
+    return total * len(rows) / _ROWS["atoms" if name in ("forces", "noise") else "structures"][1]
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Return the mean of a number over the processes, without its gradient."""
+    """Return the mean of numbers over the processes, without its gradient."""
     total = place()[1]
     if total == 1:
         return value.detach()

@@ -23,7 +23,7 @@ from training.losses.methods import method_of
 from training.losses.supervised import distance
 from training.losses.weak import NoisyNodes, WeakOutput, WeakSupervision
 from training.malloc import keep_freed_memory
-from training.ranks import mean_over_ranks, share
+from training.ranks import count_rows, mean_over_ranks, share
 from training.sam import SAM
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
@@ -101,7 +101,7 @@ class SupervisedOutput(ModelOutput):
 
     def calculate_loss(self, pred: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor | float:
         """Return the weighted loss."""
-        weights, part = target.get(FRAME_WEIGHT), share(pred[self.name])
+        weights, part = target.get(FRAME_WEIGHT), share(pred[self.name], self.name)
         if weights is None:
             return part * super().calculate_loss(pred, target)
         if self.name == "forces":
@@ -162,29 +162,34 @@ class TrainingTask(AtomisticTask):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch; the metrics of the training set are not worth their time in every step."""
+        self._count(batch)
         prediction = self.predict_without_postprocessing(batch)
         prediction, targets = self.apply_constraints(prediction, self._targets(batch))
         loss = self.loss_fn(prediction, targets)
-        of_all = mean_over_ranks(loss)
+        weak = [output.name for output in self.outputs if isinstance(output, WeakOutput)]
+        squares = [prediction[name].detach().square().mean() * share(prediction[name], name) for name in weak]
+        of_all, *squares = mean_over_ranks(torch.stack([loss, *squares]))
         if not torch.isfinite(of_all):
             raise DataError(self._diverged(batch))
         size = len(batch["_idx"])
         self.log("train_loss", of_all, on_step=False, on_epoch=True, batch_size=size)
-        for output in self.outputs:
-            if isinstance(output, WeakOutput):
-                residual = prediction[output.name].detach()
-                rmse = mean_over_ranks(residual.square().mean() * share(residual)).sqrt()
-                self.log(f"train_{output.name}_rmse", rmse, on_step=False, on_epoch=True, batch_size=size)
+        for name, square in zip(weak, squares, strict=True):
+            self.log(f"train_{name}_rmse", square.sqrt(), on_step=False, on_epoch=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Log the supervised losses and metrics of one batch."""
         torch.set_grad_enabled(self.grad_enabled)
+        self._count(batch)
         prediction, targets = self.predict_without_postprocessing(batch), self._targets(batch)
         loss = self.loss_fn(prediction, targets)
         self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]), sync_dist=True)
         self.log_metrics(prediction, targets, "val")
         return {"val_loss": loss}
+
+    def _count(self, batch: dict[str, Tensor]) -> None:
+        atoms = batch[properties.Z]
+        count_rows(len(batch[properties.n_atoms]), len(atoms), atoms.device)
 
     def on_fit_start(self) -> None:
         """Keep the memory of a step for the next one."""

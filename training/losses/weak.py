@@ -134,7 +134,7 @@ class WeakOutput(UnsupervisedModelOutput):
 
     def calculate_loss(self, pred: Mapping[str, Tensor], target: Any = None) -> Tensor | float:
         """Return the weighted loss, 0 where the residual was not computed."""
-        return share(pred[self.name]) * super().calculate_loss(pred) if self.name in pred else 0.0
+        return share(pred[self.name], self.name) * super().calculate_loss(pred) if self.name in pred else 0.0
 
 
 class _ToZero(nn.Module):
