@@ -118,6 +118,7 @@ def plugin(again: bool, sources: bool) -> None:
 
 
 @lammps.command()
+@click.argument("model", required=False)
 @click.option("-o", "--output", default="monitor.in", show_default=True, metavar="FILE", help="File to write.")
 @click.option(
     "--temperature",
@@ -126,20 +127,24 @@ def plugin(again: bool, sources: bool) -> None:
     help="Temperature of the run; without it, none is watched.",
 )
 @click.option("--every", type=Number(q.INTERVAL), default=100, show_default=True, help="Steps between two looks.")
-def monitor(output: str, temperature: float | None, every: int) -> None:
+def monitor(model: str | None, output: str, temperature: float | None, every: int) -> None:
     """Write lines for an input script that end a run with `pair_style asecalc` when it breaks.
 
-    They watch the closest approach of two atoms, the temperature, and lost atoms. Put `include monitor.in` before the
-    run.
+    They watch the closest approach of two atoms, the temperature, and lost atoms. With MODEL, each pair of elements has
+    the limit that its training data give; without, 0.6 of the covalent radii. Put `include monitor.in` before the run.
 
     \b
     Example:
-      asecalc lammps monitor --temperature 300
+      asecalc lammps monitor silica.pt --temperature 300
     """
+    from asecalc_mlip.analysis.references import reference_from_dict
+    from asecalc_mlip.checkpoint import load
     from asecalc_mlip.files import write_text
     from asecalc_mlip.lammps.monitor import monitor_block
 
-    write_text(output, monitor_block(temperature_K=temperature, every=every))
+    found = None if model is None else load(model).reference
+    reference = None if found is None else reference_from_dict(found)
+    write_text(output, monitor_block(reference, temperature_K=temperature, every=every))
     click.echo(f"{output}: put 'include {output}' into the script, after pair_coeff and before the run")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["EXPORT_VERSION", "MAGIC", "SUFFIX", "exported", "plain_bytes", "write_plain"]
 
 MAGIC = b"ASECALC\n"
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 SUFFIX = ".asecalc"
 Dtype = Literal["float32", "float64"]
 _ALIGNED = 64
@@ -78,18 +78,30 @@ def write_plain(model: str | Path, output: str | Path, *, dtype: Dtype = "float3
     """
     import torch
 
+    from asecalc_mlip.analysis.references import reference_from_dict
     from asecalc_mlip.checkpoint import load
     from asecalc_mlip.models import architecture_text
 
     _check_dtype(dtype)
     loaded = load(model)
+    closest = reference_from_dict(loaded.reference).closest if loaded.reference else {}
     potential = copy.deepcopy(loaded.potential).to(dtype=getattr(torch, dtype))
-    write_bytes(output, plain_bytes(potential, name=loaded.path.name, digest=sha256_of(loaded.path)))
+    write_bytes(output, plain_bytes(potential, name=loaded.path.name, digest=sha256_of(loaded.path), closest=closest))
     return f"{output}: {architecture_text(potential)}, {dtype}, cutoff {potential.cutoff:g} Å"
 
 
-def plain_bytes(potential: Potential, *, name: str, digest: str = "") -> bytes:
+def plain_bytes(
+    potential: Potential, *, name: str, digest: str = "", closest: Mapping[str, float] | None = None
+) -> bytes:
     """Return the content of the plain file of a potential, in the dtype that it has.
+
+    Parameters
+    ----------
+    potential : Potential
+    name, digest : str
+        Of the model file, for messages.
+    closest : mapping of str to float, optional
+        Closest approach of each pair of elements in the training data, Å: {"O-Si": 1.46}.
 
     Raises
     ------
@@ -98,6 +110,7 @@ def plain_bytes(potential: Potential, *, name: str, digest: str = "") -> bytes:
     """
     from ase.data import chemical_symbols, covalent_radii
 
+    from asecalc_mlip.analysis.limits import pair_name
     from asecalc_mlip.engine.native import NativeEngine
     from asecalc_mlip.kernels.library import ABI
     from asecalc_mlip.models import architecture_text, parts_of
@@ -117,6 +130,9 @@ def plain_bytes(potential: Potential, *, name: str, digest: str = "") -> bytes:
     for number in potential.elements:
         out.text(chemical_symbols[number])
         out.reals(covalent_radii[number])
+    known = dict(closest or {})
+    for one in potential.elements:
+        out.reals(*(known.get(pair_name(one, other), 0.0) for other in potential.elements))
     out.integers(len(parts))
     for part in parts:
         kernel = part.network.traits.native

@@ -9,6 +9,9 @@ from ase.io import read
 from ase.md.verlet import VelocityVerlet
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.analysis.limits import contact_factor
+from asecalc_mlip.analysis.references import ContactReference, reference_from_dict
+from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.lammps.export import write_plain
 from asecalc_mlip.lammps.monitor import monitor_block
@@ -107,7 +110,29 @@ def test_the_monitor_ends_a_run_in_which_atoms_meet(tmp_path, style):
     assert "asecalc_hot" in lmp(script + "run 50", tmp_path).text
 
 
+def test_the_monitor_ends_a_run_where_a_pair_is_closer_than_its_data_allow(tmp_path, style):
+    """The closest approaches of the data are in the exported file; the share that is allowed, in the lines."""
+    atoms, known = silica(), reference_from_dict(load("silica.pt").reference)
+    block = monitor_block(known, temperature_K=2000.0, every=1)
+    factor = contact_factor(2000.0, known.temperatures_K[1])
+    assert f"v_asecalc_of_data < {factor:.4f} " in block
+    distances = atoms.get_all_distances(mic=True) + 9.0 * np.eye(len(atoms))
+    nearest = min(
+        distances[np.ix_(atoms.symbols == a, atoms.symbols == b)].min() / known.closest[f"{a}-{b}"]
+        for a, b in [("O", "O"), ("O", "Si"), ("Si", "Si")]
+    )
+    script = header(atoms, tmp_path, ELEMENTS) + style("float32") + "include monitor.in\nfix 1 all nve\n"
+    script += "thermo_style custom step c_asecalc_pair[3]\nthermo_modify lost error\nrun {}\n"
+    (tmp_path / "monitor.in").write_text(block)
+    assert lmp(script.format(0), tmp_path, ranks=2).thermo[0]["c_asecalc_pair[3]"] == pytest.approx(nearest, rel=1e-4)
+    assert "asecalc_contact" not in lmp(script.format(5), tmp_path).text
+    (tmp_path / "monitor.in").write_text(block.replace(f"{factor:.4f}", f"{1.2 * nearest:.4f}"))
+    assert "asecalc_contact" in lmp(script.format(5), tmp_path).text
+
+
 def test_limits_of_the_monitor():
+    with pytest.raises(InputError, match="give it .--temperature"):
+        monitor_block(ContactReference({"O-Si": 1.5}))
     assert "asecalc_hot" not in monitor_block()
     assert "> 3000 error" in monitor_block(temperature_K=300.0, every=10)
     with pytest.raises(InputError, match="both must be above 0"):

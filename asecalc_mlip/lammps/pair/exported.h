@@ -53,7 +53,7 @@ inline Kernel kernel_of(void* library, const std::string& name, bool wide, index
 // --- the file -------------------------------------------------------------------------------------------------------
 
 constexpr char MAGIC[9] = "ASECALC\n";
-constexpr index_t VERSION = 1, ALIGNED = 64;
+constexpr index_t VERSION = 2, ALIGNED = 64;
 
 struct Part {
   std::string kernel;
@@ -70,6 +70,7 @@ struct Model {
   std::vector<index_t> numbers;
   std::vector<std::string> elements;
   std::vector<double> radii;                      // covalent, Å
+  std::vector<double> closest;                    // of each pair of elements in the training data, Å; 0: not known
   std::vector<Part> parts;
   std::unique_ptr<char[]> memory;                 // the payload, in which the tensors stay
   index_t width() const { return dtype == "float64" ? 8 : 4; }
@@ -180,6 +181,8 @@ inline Model read_model(const char* data, index_t size, void* library) {
   model.numbers.resize(size_t(in.count(200)));
   for (index_t& number : model.numbers) number = in.count(200);
   for (size_t k = 0; k < model.numbers.size(); ++k) model.elements.push_back(in.text()), model.radii.push_back(in.one<double>());
+  model.closest.resize(model.numbers.size() * model.numbers.size());
+  for (double& distance : model.closest) distance = in.one<double>();
   model.parts.resize(size_t(in.count(100)));
   for (Part& part : model.parts) {
     part.kernel = in.text();

@@ -183,8 +183,8 @@ PairAsecalc::PairAsecalc(LAMMPS* lmp) : Pair(lmp) {
   manybody_flag = 1;
   single_enable = 0;
   no_virial_fdotr_compute = 1;
-  nextra = 2;    // of compute pair: closest approach in Å, and as a share of the sum of covalent radii
-  pvector = new double[2]();
+  nextra = 3;    // of compute pair: closest approach in Å, as a share of covalent radii, and of that in the training data
+  pvector = new double[3]();
   centroidstressflag = CENTROID_NOTAVAIL;
   unit_convert_flag = 0;
 }
@@ -405,19 +405,22 @@ void PairAsecalc::tally(const Rows& rows, double scale) {
 
 // For compute pair, which adds up what the ranks have: a share of the closest approach of all. 1000 where nothing is near.
 void PairAsecalc::find_closest() {
-  double own[2] = {1000.0, 1000.0}, all[2];
+  double own[3] = {1000.0, 1000.0, 1000.0}, all[3];
   const Rows& rows = *std::max_element(lists.begin(), lists.end(),
                                        [](const Rows& a, const Rows& b) { return a.cutoff < b.cutoff; });
   for (int i = 0; i < atom->nlocal; ++i)
     for (index_t e = rows.rows[size_t(i)]; e < rows.rows[size_t(i + 1)]; ++e) {
       const double* v = rows.vectors.data() + 3 * e;
       const double distance = std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
-      const int other = element[size_t(atom->type[rows.neighbors[size_t(e)]])];
+      const size_t one = size_t(of_atom[size_t(i)]);
+      const size_t other = size_t(element[size_t(atom->type[rows.neighbors[size_t(e)]])]);
+      const double known = model.closest[one * model.numbers.size() + other];
       own[0] = std::min(own[0], distance);
-      own[1] = std::min(own[1], distance / (model.radii[size_t(of_atom[size_t(i)])] + model.radii[size_t(other)]));
+      own[1] = std::min(own[1], distance / (model.radii[one] + model.radii[other]));
+      if (known > 0.0) own[2] = std::min(own[2], distance / known);
     }
-  MPI_Allreduce(own, all, 2, MPI_DOUBLE, MPI_MIN, world);
-  for (int k = 0; k < 2; ++k) pvector[k] = all[k] / comm->nprocs;
+  MPI_Allreduce(own, all, 3, MPI_DOUBLE, MPI_MIN, world);
+  for (int k = 0; k < 3; ++k) pvector[k] = all[k] / comm->nprocs;
 }
 
 // --- exchange -------------------------------------------------------------------------------------------------------
