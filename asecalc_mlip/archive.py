@@ -23,10 +23,11 @@ import torch
 from asecalc_mlip.errors import CheckpointError
 from asecalc_mlip.unpickling import Call, Name, Stored, interpreted
 
-__all__ = ["ALLOWED", "read", "write"]
+__all__ = ["ALLOWED", "check", "read", "write"]
 
 # Bytes; models of a hundred million weights fit.
 LARGEST_FILE = 1 << 29
+LARGEST_STATE = 1 << 33  # of a training: weights, averages, momenta
 LARGEST_PICKLE = 1 << 21
 LARGEST_DIRECTORY = 1 << 22
 # Plain values with their letters, and lists in lists: one value may stand in many places of a small file.
@@ -68,11 +69,25 @@ def read(path: Path) -> Any:
         raise CheckpointError(f"{path} is not a model file of this package, or is damaged: {error}") from None
 
 
-def _bytes(path: Path) -> bytearray:
+def check(path: Path) -> None:
+    """Look for damage in an archive that `torch.load` reads afterwards, which takes a flipped bit for a number.
+
+    Raises
+    ------
+    CheckpointError
+        For a file that is cut off or too large, and for entries that are packed, overlap or have another CRC-32.
+    """
+    content = _bytes(path, LARGEST_STATE)
+    for name, place in _entries(content):
+        if name == "data.pkl" and place.stop - place.start > LARGEST_PICKLE:
+            raise CheckpointError(f"its description is longer than {LARGEST_PICKLE} bytes")
+
+
+def _bytes(path: Path, largest: int = LARGEST_FILE) -> bytearray:
     try:
         size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise CheckpointError(f"it has {size} bytes; a model file has at most {LARGEST_FILE}")
+        if size > largest:
+            raise CheckpointError(f"it has {size} bytes; allowed are {largest}")
         content = bytearray(size)
         with open(path, "rb") as file:
             if file.readinto(content) != size:

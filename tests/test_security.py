@@ -72,6 +72,39 @@ def test_state_of_a_training(bomb, tmp_path):
         _readable(tmp_path / "last.ckpt")
 
 
+def test_a_flipped_bit_in_the_state_of_a_training_is_found(tmp_path):
+    from training.train import _readable
+
+    path, value = tmp_path / "last.ckpt", torch.arange(1000.0)
+    torch.save({"epoch": 1, "state_dict": {"weight": value}}, path)
+    assert torch.equal(_readable(path)["state_dict"]["weight"], value)
+    content = bytearray(path.read_bytes())
+    content[content.index(value.numpy().tobytes()) + 5] ^= 64
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path, weights_only=True)["state_dict"]["weight"], value)  # which torch takes
+    with pytest.raises(InputError, match="damaged"):
+        _readable(path)
+
+
+@pytest.mark.parametrize("part", ["state.pt", "model.json", "SOURCE.txt"])
+def test_a_folder_of_matgl(bomb, part, tmp_path):
+    from asecalc_mlip.zoo.matgl import read_matgl
+    from tests.attack.matgl_files import contents, folder_of_matgl
+
+    folder = folder_of_matgl(tmp_path / "model", *contents())
+    assert read_matgl(folder).potential.elements == [1, 6, 8]
+    if part == "SOURCE.txt":  # text that is no UTF-8 is no reason to refuse a model
+        (folder / part).write_bytes(b"Model  \xff")
+        assert read_matgl(folder).card["model"] == "\ufffd"
+        return
+    if part == "state.pt":
+        torch.save({**contents()[1], "data_std": bomb}, folder / part)
+    else:
+        (folder / part).write_text((folder / part).read_text().replace('"cutoff": 4.0', '"cutoff": {}'))
+    with pytest.raises(InputError, match="holds Python objects|do not fit the description"):
+        read_matgl(folder)
+
+
 def test_settings(bomb, tmp_path):
     from training.config import load_config
 

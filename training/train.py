@@ -18,6 +18,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
+from asecalc_mlip import archive
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER
@@ -207,6 +208,7 @@ def _readable(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        archive.check(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  damaged archives raise many kinds
         raise InputError(

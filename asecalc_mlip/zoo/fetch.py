@@ -6,10 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from asecalc_mlip.checkpoint import save
+from asecalc_mlip.checkpoint import CheckpointError, load, save
 from asecalc_mlip.data.downloads import download
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import check_writable, sha256_of
+from asecalc_mlip.files import check_writable, replacing, sha256_of
 from asecalc_mlip.zoo.catalogue import Published, cached, published
 from asecalc_mlip.zoo.matgl import Converted, read_matgl
 
@@ -84,5 +84,9 @@ def _write(target: Path, converted: Converted, model: Published | None) -> None:
             "licence": model.licence,
             "citation": model.cite,
         }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save(target, converted.potential, card=card, reference_energies=converted.reference_energies)
+    with replacing(target) as part:
+        save(part, converted.potential, card=card, reference_energies=converted.reference_energies)
+        try:
+            load(part)  # weights that no calculator takes are told here
+        except CheckpointError as error:
+            raise CheckpointError(f"{card['name']} of MatGL makes no model that can be used: {error}") from None

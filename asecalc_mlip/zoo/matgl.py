@@ -17,6 +17,7 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
+from asecalc_mlip import archive
 from asecalc_mlip.archive import ALLOWED
 from asecalc_mlip.errors import CheckpointError
 from asecalc_mlip.files import read_json, sha256_of
@@ -56,13 +57,17 @@ def read_matgl(folder: str | Path) -> Converted:
         architecture, hyperparameters, weights = make(arguments, state, numbers, name)
         scale, mean = float(state["data_std"]), float(state["data_mean"])
         offsets = state["element_refs.property_offset"].double()
+        if mean != 0:
+            raise CheckpointError(f"{folder}: data_mean is {mean} eV for a structure, which no sum over atoms can hold")
+        potential = _potential(architecture, hyperparameters, weights, numbers, scale, offsets)
     except KeyError as error:
         raise CheckpointError(
-            f"{folder}: {error} is missing or unknown; MatGL's TensorNet and M3GNet of 2025.1 are converted"
+            f"{folder}: {error!s:.200} is missing or unknown; MatGL's TensorNet and M3GNet of 2025.1 are converted"
         ) from None
-    if mean != 0:
-        raise CheckpointError(f"{folder}: data_mean is {mean} eV for a structure, which no sum over atoms can hold")
-    potential = _potential(folder, architecture, hyperparameters, weights, numbers, scale, offsets)
+    except (ValueError, RuntimeError, IndexError, AttributeError, TypeError, ArithmeticError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder}: the weights do not fit the description: {error!s:.400}") from None
     return Converted(potential, _card(folder, arguments), _source_of_e0(folder))
 
 
@@ -83,6 +88,7 @@ def _state(folder: Path) -> State:
     if path.stat().st_size > LARGEST:
         raise CheckpointError(f"{path} has {path.stat().st_size} bytes; models of up to {LARGEST} are converted")
     try:
+        archive.check(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -100,7 +106,6 @@ def _state(folder: Path) -> State:
 
 
 def _potential(
-    folder: Path,
     architecture: str,
     hyperparameters: dict[str, Any],
     weights: State,
@@ -111,10 +116,7 @@ def _potential(
     zeros = dict.fromkeys(numbers, 0.0)
     with Budget(sum(value.numel() for value in weights.values())):
         potential = build_potential(architecture, hyperparameters, reference_energies=zeros, scale=scale)
-    try:
-        potential.network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder}: the weights do not fit the description: {error!s:.400}") from None
+    potential.network.load_state_dict(weights)
     # MatGL takes an atom alone for what the network says of it; here that is part of its reference energy.
     potential.double().eval()
     alone = potential.lone_atoms()
@@ -251,6 +253,6 @@ def _source_of_e0(folder: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -66,14 +66,19 @@ CRAFTED = {
 }
 
 
-@family("crafted data files", small=len(CRAFTED), large=len(CRAFTED))
+def warm() -> None:
+    """Judge a good set, which imports what cases need."""
+    census(as_reference(molecule_frames(6)))
+
+
+@family("crafted data files", small=len(CRAFTED), large=len(CRAFTED), warm=warm, together=5)
 def crafted(arena: Arena) -> Attack:
     """Take the files of the table one after another: the case is the place in it."""
     name = list(CRAFTED)[arena.case % len(CRAFTED)]
     return name, _refused(_written(arena.folder, name))
 
 
-@family("damaged data files", small=40, large=3000)
+@family("damaged data files", small=40, large=3000, warm=warm, together=25)
 def damaged(arena: Arena) -> Attack:
     """Change bytes of a good file, cut it, or repeat a part of it."""
     frames = as_reference(molecule_frames(6) if arena.rng.random() < 0.5 else crystal_frames(6))

@@ -7,53 +7,80 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
-import time
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tests.attack.folders import compare
 from tests.attack.harness import Arena, Attack, family
-from tests.attack.running import COMMANDS, Make, finished, forked, run
+from tests.attack.running import COMMANDS, Changes, Make, Whole, finished, forked, run, whole
 
 __all__ = ["FAULTS"]
 
-# Makes the fault happen to the command in a folder, which takes so many seconds; returns what was done, or what went
+# Makes the fault happen to the command in a folder, which is like that whole run; returns what was done, or what went
 # wrong after "wrong: ".
-Fault = Callable[[np.random.Generator, Make, Path, Path, float], str]
+Fault = Callable[[np.random.Generator, Make, Path, Path, Whole], str]
 NOBODY = 65534
 
 
-def _killed(rng: np.random.Generator, make: Make, folder: Path, log: Path, seconds: float) -> str:
-    moments = []
-    for share in rng.uniform(0.02, 1.0, size=int(rng.integers(1, 4))):
-        child = forked(make(folder), log)
-        if finished(child, share * seconds) is None:
-            moments.append(f"{share * seconds:.2f} s")
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-    return f"killed after {', '.join(moments)} of {seconds:.2f} s"
+def _killed(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
+    """Kill one to three times, at a moment of the run or just before it changes a file."""
+    done: list[str] = []
+    more = int(rng.integers(3))
+    while not done:  # a run that ended before it was killed does not count
+        _emptied(folder.parent)
+        done += _kill(rng, make, folder, log, like)
+    for _ in range(more):
+        done += _kill(rng, make, folder, log, like)
+    return f"killed {', '.join(done)}"
 
 
-def _interrupted(rng: np.random.Generator, make: Make, folder: Path, log: Path, seconds: float) -> str:
-    child, moment, times = forked(make(folder), log), float(rng.uniform(0.05, 0.9)) * seconds, int(rng.integers(1, 3))
+def _kill(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> list[str]:
+    if rng.random() < 0.5:
+        fatal = int(rng.integers(1, like.changes + 1))
+        child = forked(make(folder), log, lambda: sys.addaudithook(Changes(fatal)))
+        code, when = finished(child), f"before change {fatal} of {like.changes}"
+        return [when] if code == -signal.SIGKILL else []
+    moment = float(rng.uniform(0.02, 1.0)) * like.seconds
+    child = forked(make(folder), log)
+    if finished(child, moment) is not None:
+        return []
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return [f"after {moment:.2f} s of {like.seconds:.2f} s"]
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _interrupted(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
+    child, moment, times = (
+        forked(make(folder), log),
+        float(rng.uniform(0.05, 0.9)) * like.seconds,
+        int(rng.integers(1, 3)),
+    )
     if finished(child, moment) is not None:
         return "ended before it was interrupted"
     for _ in range(times):
         os.kill(child, signal.SIGINT)
-        code = finished(child, 0.05)
+        code = finished(child, moment + 0.05)
         if code is not None:
             break
     code, told = finished(child) if code is None else code, log.read_text()
-    done = f"interrupted {times} times after {moment:.2f} s of {seconds:.2f} s"
+    done = f"interrupted {times} times after {moment:.2f} s of {like.seconds:.2f} s"
     if code not in (0, 1, 128 + signal.SIGINT) or "Traceback" in told or "Aborted!" in told:
         return f"wrong: {done}, it ended with {code}: {told[-1000:]}"
     return done
 
 
-def _full(rng: np.random.Generator, make: Make, folder: Path, log: Path, seconds: float) -> str:
+def _full(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
     limit = int(10 ** rng.uniform(2.5, 5.5))
 
     def fill() -> None:
@@ -67,9 +94,9 @@ def _full(rng: np.random.Generator, make: Make, folder: Path, log: Path, seconds
     return f"files of at most {limit} bytes: exit code {code}"
 
 
-def _shared(rng: np.random.Generator, make: Make, folder: Path, log: Path, seconds: float) -> str:
+def _shared(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
     first = forked(make(folder), log)
-    early = finished(first, float(rng.uniform(0.0, 0.5)) * seconds)
+    early = finished(first, float(rng.uniform(0.0, 0.5)) * like.seconds)
     second = forked(make(folder), log.with_name("second.log"))
     codes = [finished(first) if early is None else early, finished(second)]
     told = log.read_text() + log.with_name("second.log").read_text()
@@ -78,14 +105,14 @@ def _shared(rng: np.random.Generator, make: Make, folder: Path, log: Path, secon
     return f"two processes ended with {codes}"
 
 
-def _unwritable(rng: np.random.Generator, make: Make, folder: Path, log: Path, seconds: float) -> str:
+def _unwritable(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
     make(folder)  # the files it reads
     folder.mkdir(exist_ok=True)
     for path in (folder.parent, folder):
         path.chmod(0o555)
     log.touch()
     log.chmod(0o666)
-    for path in folder.parents[:2]:
+    for path in folder.parents[:3]:
         path.chmod(path.stat().st_mode | 0o055)
     code = finished(forked(make(folder), log, lambda: os.setuid(NOBODY) if os.getuid() == 0 else None))
     told = log.read_text()
@@ -116,24 +143,21 @@ QUICK = {
 def _enter(kind: str, fault: Fault, name: str, make: Make) -> None:
     small, large = int((kind, name) in QUICK), 50 if kind == "kill -9" else 5
 
-    @family(f"{kind}: {name}", small=small, large=large, seconds=90.0, gigabytes=8.0)
+    @family(
+        f"{kind}: {name}", small=small, large=large, seconds=90.0, gigabytes=8.0, warm=partial(whole, name), together=5
+    )
     def prepare(arena: Arena) -> Attack:
-        whole, hurt, log = arena.folder / "a" / "run", arena.folder / "b" / "run", arena.folder / "log"
-        for folder in (whole, hurt):
-            folder.parent.mkdir()
+        like, hurt, log = whole(name), arena.folder / "b" / "run", arena.folder / "again.log"
+        hurt.parent.mkdir()
 
         def attempt() -> bool | str:
-            begun = time.monotonic()
-            code = run(make(whole), log)
-            if code not in (0, 1):
-                return f"the whole run ended with {code}: {log.read_text()[-1500:]}"
-            done = fault(arena.rng, make, hurt, arena.folder / "fault.log", time.monotonic() - begun)
+            done = fault(arena.rng, make, hurt, arena.folder / "fault.log", like)
             if done.startswith("wrong"):
                 return done
-            code = run(make(hurt), arena.folder / "again.log")
+            code = run(make(hurt), log)
             if code not in (0, 1):
-                return f"{done}; given again, it ended with {code}: {(arena.folder / 'again.log').read_text()[-1500:]}"
-            unlike = compare(whole, hurt)
+                return f"{done}; given again, it ended with {code}: {log.read_text()[-1500:]}"
+            unlike = compare(like.folder, hurt)
             return not unlike or f"{done}: {unlike}"
 
         return f"{kind} in {name}", attempt

@@ -24,19 +24,24 @@ TIMINGS = {"speed.json", "report.html", "report.json", "summary.png"}
 
 def compare(whole: Path, cut: Path) -> str:
     """Return which files of two folders differ in more than times; an empty text if none."""
+    roots = whole.parent, cut.parent
     names = [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in (whole, cut)]
     unlike = [f"only one has {name}" for name in sorted(names[0] ^ names[1]) if "tfevents" not in name]
     for name in sorted(names[0] & names[1]):
-        if Path(name).name not in TIMINGS and "tfevents" not in name and (told := _differ(whole / name, cut / name)):
+        if (
+            Path(name).name not in TIMINGS
+            and "tfevents" not in name
+            and (told := _differ(whole / name, cut / name, roots))
+        ):
             unlike.append(f"{name}: {told}")
     return "; ".join(unlike)
 
 
-def _differ(first: Path, second: Path) -> str:
+def _differ(first: Path, second: Path, roots: tuple[Path, Path]) -> str:
     if first.read_bytes() == second.read_bytes():
         return ""
     try:
-        a, b = (_content(path) for path in (first, second))
+        a, b = (_content(path, root) for path, root in ((first, roots[0]), (second, roots[1])))
     except KeyError:
         return "other bytes"
     return "" if repr(a) == repr(b) else _where(a, b)
@@ -55,29 +60,29 @@ def _where(a: Any, b: Any, path: str = "") -> str:
     return f"{path} is {a!r:.120} and {b!r:.120}"
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path, root: Path) -> Any:
     """Return what is in a file, apart from times and folders, as plain values."""
     raw, ending = path.read_bytes(), path.suffix
     if ending in {".json", ".jsonl"}:
-        return [_timeless(json.loads(part)) for part in ([raw] if ending == ".json" else raw.splitlines())]
+        return [_timeless(json.loads(part), root) for part in ([raw] if ending == ".json" else raw.splitlines())]
     if ending == ".csv":
         rows = csv.DictReader(io.StringIO(raw.decode()))
-        return [_timeless(dict(row)) for row in rows]
+        return [_timeless(dict(row), root) for row in rows]
     if ending == ".npz":
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-            return {name: _array(arrays[name]) for name in arrays.files}
+            return {name: _array(arrays[name], root) for name in arrays.files}
     if ending in {".pt", ".ckpt"} and zipfile.is_zipfile(path):
         import torch
 
-        return _timeless(torch.load(path, map_location="cpu", weights_only=True))
+        return _timeless(torch.load(path, map_location="cpu", weights_only=True), root)
     if ending in {".yaml", ".log", ".html"}:
-        return _timeless(raw.decode())
+        return _timeless(raw.decode(), root)
     if ending == ".db":
-        return _tables(path)
+        return _tables(path, root)
     raise KeyError(ending)
 
 
-def _tables(path: Path) -> Any:
+def _tables(path: Path, root: Path) -> Any:
     """Return the rows of an SQLite file, without when they were written."""
     with closing(sqlite3.connect(path)) as base:
         names = [row[0] for row in base.execute("select name from sqlite_master where type = 'table' order by name")]
@@ -86,29 +91,28 @@ def _tables(path: Path) -> Any:
             n: [c for c in columns[n] if "datetime" not in c and c not in {"ctime", "mtime", "unique_id"}]
             for n in names
         }
-        return {
-            n: [_timeless(list(row)) for row in base.execute(f"select {','.join(keep[n])} from {n}")] for n in names
-        }
+        rows = {n: base.execute(f"select {','.join(keep[n])} from {n}") for n in names}
+        return {n: [_timeless(list(row), root) for row in rows[n]] for n in names}
 
 
-def _array(value: np.ndarray) -> Any:
+def _array(value: np.ndarray, root: Path) -> Any:
     if value.dtype.kind in "US" and value.ndim == 0:
-        return _timeless(json.loads(str(value)))
+        return _timeless(json.loads(str(value)), root)
     if value.dtype == np.uint8:
         try:
-            return _timeless(json.loads(value.tobytes()))
+            return _timeless(json.loads(value.tobytes()), root)
         except ValueError:
             pass
     return value.tobytes().hex()
 
 
-def _timeless(value: Any) -> Any:
+def _timeless(value: Any, root: Path) -> Any:
     if isinstance(value, dict):
-        return {str(key): _timeless(item) for key, item in value.items() if str(key) not in OF_TIME}
+        return {str(key): _timeless(item, root) for key, item in value.items() if str(key) not in OF_TIME}
     if isinstance(value, (list, tuple)):
-        return [_timeless(item) for item in value]
+        return [_timeless(item, root) for item in value]
     if hasattr(value, "numpy"):
         return value.detach().cpu().numpy().tobytes().hex()
     if isinstance(value, str):
-        return value.replace("/a/run", "/run").replace("/b/run", "/run").replace("/a/", "/").replace("/b/", "/")
+        return value.replace(str(root), "")
     return value

@@ -18,8 +18,9 @@ The attempt
     Memory that the system did not grant counts, whatever the error became.
 `asecalc(…)` runs a command line and raises `Refused` for exit code 2 with a message.
 
-Each case has a process of its own (where there is fork: Linux) and a folder of its own, and depends only on the seed,
-the name of the family and its number, so any of them can be run again alone:
+Each case has a folder of its own and runs in another process than the harness (where there is fork: Linux). Where a
+family says so, some cases share a process, one after another; the process ends with the first case that does not end
+well. A case depends only on the seed, the name of the family and its number, so any of them can be run again alone:
 
     python -m tests.attack --only "flipped bits" --seed 7 --case 123
 
@@ -33,6 +34,7 @@ import os
 import pickle
 import resource
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -119,6 +121,8 @@ class Family:
         CPU time and memory that an attempt may take.
     warm : callable, optional
         Called once before the first case, in this process: loads what all cases share.
+    together : int
+        Cases in one process; to start one takes longer than most cases.
     """
 
     name: str
@@ -128,18 +132,34 @@ class Family:
     seconds: float = 5.0
     gigabytes: float = 2.0
     warm: Callable[[], Any] | None = None
+    together: int = 1
 
     def run(self, seed: int, case: int) -> Result:
-        """Run one case, in a process of its own where that can be had."""
-        with tempfile.TemporaryDirectory(prefix="attack-", ignore_cleanup_errors=True) as folder:
-            arena = Arena(np.random.default_rng([seed, zlib.crc32(self.name.encode()), case]), Path(folder), case)
-            return _in_child(self, arena) if ISOLATED else self.attempt(arena)
+        """Run one case."""
+        return next(self.results(seed, range(case, case + 1)))
+
+    def results(self, seed: int, cases: range) -> Iterator[Result]:
+        """Run some cases, in other processes where these can be had."""
+        for start in range(cases.start, cases.stop, self.together):
+            some = range(start, min(start + self.together, cases.stop))
+            with tempfile.TemporaryDirectory(prefix="attack-", ignore_cleanup_errors=True) as folder:
+                if ISOLATED:
+                    yield from _in_children(self, seed, some, Path(folder))
+                else:
+                    yield from (self.attempt(self.arena(seed, case, Path(folder))) for case in some)
+
+    def arena(self, seed: int, case: int, folder: Path) -> Arena:
+        """Return where a case takes place, with a folder of its own below this one."""
+        folder = folder / str(case)
+        folder.mkdir()
+        return Arena(np.random.default_rng([seed, zlib.crc32(self.name.encode()), case]), folder, case)
 
     def attempt(self, arena: Arena) -> Result:
         """Run one case in this process."""
         what, attempt = self.prepare(arena)
-        memory, start = _peak_bytes(), time.process_time()
+        memory, start = _resident_bytes(), time.process_time()
         outcome, told = _outcome(attempt)
+        # The peak may be that of an earlier case of this process: no more than this was used.
         seconds, used = time.process_time() - start, _peak_bytes() - memory
         if arena.trap.exists():
             outcome, told = "executed", f"code was run; then: {told}"
@@ -207,8 +227,7 @@ def attack(family: Family, seed: int, cases: range) -> Iterator[tuple[int, Resul
     """Run some cases of a family."""
     if family.warm is not None:
         family.warm()
-    for case in cases:
-        yield case, family.run(seed, case)
+    yield from zip(cases, family.results(seed, cases), strict=True)
 
 
 def asecalc(*arguments: Any) -> str:
@@ -267,23 +286,36 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _in_child(family: Family, arena: Arena) -> Result:
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, of which the child has one
-        child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _child(family, arena, writer)
-    os.close(writer)
-    try:
-        return _received(family, child, reader)
-    finally:
-        os.close(reader)
+def _resident_bytes() -> int:
+    if not ISOLATED:
+        return _peak_bytes()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _child(family: Family, arena: Arena, writer: int) -> None:
-    """Run the case with limits, send the result, and end without a word."""
+def _in_children(family: Family, seed: int, cases: range, folder: Path) -> Iterator[Result]:
+    """Run these cases in one process, and in further ones if that ends before the last."""
+    while cases:
+        reader, writer = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, of which the child has one
+            child = os.fork()
+        if child == 0:
+            os.close(reader)
+            _child(family, seed, cases, folder, writer)
+        os.close(writer)
+        done = 0
+        try:
+            for result in _received(family, child, reader, len(cases)):
+                done += 1
+                yield result
+        finally:
+            os.close(reader)
+            _end(child)
+        cases = cases[done:]
+
+
+def _child(family: Family, seed: int, cases: range, folder: Path, writer: int) -> None:
+    """Run the cases with limits, send the results, and end without a word."""
     try:
         # What other processes may write to the terminal is of no interest, and their group is ended with this one.
         os.setsid()
@@ -294,36 +326,79 @@ def _child(family: Family, arena: Arena, writer: int) -> None:
         most = pages * resource.getpagesize() + int((2 * family.gigabytes + 1) * 1e9)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        most = int(time.process_time() + 2 * family.seconds) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))  # ends what burns with SIGXCPU
-        os.chdir(arena.folder)
-        try:
-            result = family.attempt(arena)
-        except BaseException as error:  # noqa: BLE001  the family itself is at fault
-            lines = "".join(traceback.format_exception(error)[-3:])
-            result = Result("raw_traceback", "the family could not prepare the case", lines)
-        os.write(writer, pickle.dumps(result))
+        for case in cases:
+            most = int(time.process_time() + 2 * family.seconds) + 1
+            resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))  # ends what burns with SIGXCPU
+            result = _alone(family, family.arena(seed, case, folder))
+            content = pickle.dumps(result)
+            os.write(writer, len(content).to_bytes(4, "little") + content)
+            if not result.well:
+                break
     finally:
         os._exit(0)
 
 
-def _received(family: Family, child: int, reader: int) -> Result:
-    # The child measures CPU time; here only one that waits is ended.
-    limit, content = time.monotonic() + 6 * family.seconds + 10, b""
-    while True:
-        ready, _, _ = select.select([reader], [], [], max(0.0, limit - time.monotonic()))
-        piece = os.read(reader, 1 << 16) if ready else None
+def _alone(family: Family, arena: Arena) -> Result:
+    os.chdir(arena.folder)
+    try:
+        return family.attempt(arena)
+    except BaseException as error:  # noqa: BLE001  the family itself is at fault
+        lines = "".join(traceback.format_exception(error)[-3:])
+        return Result("raw_traceback", "the family could not prepare the case", lines)
+    finally:
+        os.chdir(arena.folder.parent)
+        shutil.rmtree(arena.folder, ignore_errors=True)
+
+
+def _received(family: Family, child: int, reader: int, cases: int) -> Iterator[Result]:
+    """Results of a process, up to its first case that did not end well."""
+    patience = 6 * family.seconds + 10
+    for _ in range(cases):
+        # The child measures CPU time; here only one that waits is ended.
+        end = time.monotonic() + patience
+        size = _read(reader, 4, end)
+        content = size and _read(reader, int.from_bytes(size, "little"), end)
+        result = pickle.loads(content) if content else _no_result(family, child, content is None, patience)
+        yield result
+        if not result.well:
+            return
+
+
+def _no_result(family: Family, child: int, late: bool, patience: float) -> Result:
+    if late:
+        return Result("beyond_limits", "", f"did not end within {patience:.0f} s", 6 * family.seconds)
+    status = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    ended = status.si_status if status is not None else 0
+    if status is not None and status.si_code != os.CLD_EXITED and ended == signal.SIGXCPU:
+        return Result("beyond_limits", "", f"took more than {2 * family.seconds:g} s of CPU time", 2 * family.seconds)
+    return Result("raw_traceback", "", f"the process ended with code or signal {ended}")
+
+
+def _read(reader: int, size: int, end: float) -> bytes | None:
+    """Return so many bytes; none if the other end is closed, None if they did not come in time."""
+    content = b""
+    while len(content) < size:
+        if not select.select([reader], [], [], max(0.0, end - time.monotonic()))[0]:
+            return None
+        piece = os.read(reader, size - len(content))
         if not piece:
-            break
+            return b""
         content += piece
-    ended = piece == b""
+    return content
+
+
+def _end(child: int) -> None:
+    """Wait for a process that has sent its last result; end it, with what it has started, if it has not."""
+    ended = _ends_within(child, 0.5)
     if not ended:
         os.killpg(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if not ended:
-        return Result("beyond_limits", "", f"did not end within {6 * family.seconds + 10:.0f} s", 6 * family.seconds)
-    if not content and status & 127 == signal.SIGXCPU:
-        return Result("beyond_limits", "", f"took more than {2 * family.seconds:g} s of CPU time", 2 * family.seconds)
-    if not content:
-        return Result("raw_traceback", "", f"the process ended with status {status} (signal {status & 127})")
-    return pickle.loads(content)
+    os.waitpid(child, 0)
+
+
+def _ends_within(child: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.001)
+    return True

@@ -37,7 +37,7 @@ def warm() -> None:
         numbers_of_model(known(path))
 
 
-@family("model files: flipped bits", small=40, large=4000, warm=warm)
+@family("model files: flipped bits", small=40, large=4000, warm=warm, together=25)
 def flipped_bits(arena: Arena) -> Attack:
     original, content = _copied(arena)
     places = arena.rng.integers(8 * len(content), size=arena.choice([1, 1, 1, 2, 8]))
@@ -46,7 +46,7 @@ def flipped_bits(arena: Arena) -> Attack:
     return f"{original.name}, bits {places.tolist()}", _attempt(arena, original, content)
 
 
-@family("model files: cut off", small=20, large=1000, warm=warm)
+@family("model files: cut off", small=20, large=1000, warm=warm, together=25)
 def cut_off(arena: Arena) -> Attack:
     original, content = _copied(arena)
     length = arena.choice(
@@ -55,7 +55,7 @@ def cut_off(arena: Arena) -> Attack:
     return f"{original.name}, first {length} bytes of {len(content)}", _attempt(arena, original, content[:length])
 
 
-@family("model files: pieces moved", small=20, large=1000, warm=warm)
+@family("model files: pieces moved", small=20, large=1000, warm=warm, together=25)
 def moved(arena: Arena) -> Attack:
     original, content = _copied(arena)
     size = int(2 ** arena.rng.uniform(0, np.log2(len(content))))

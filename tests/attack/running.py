@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib
+import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
+import traceback
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import ase.io
 
 from tests import teacher
+from tests.attack.folders import compare
 
-__all__ = ["COMMANDS", "Make", "finished", "forked", "run"]
+__all__ = ["COMMANDS", "Changes", "Make", "Whole", "finished", "forked", "run", "whole"]
 
 Make = Callable[[Path], list[str]]
 
@@ -57,8 +68,8 @@ def _finetune(folder: Path) -> list[str]:
 
 def _tune(folder: Path) -> list[str]:
     sizes = [f"model.hyperparameters.{size}" for size in SIZES]
-    search = ["--trials", "4", "--space", "optimizer.lr=0.001:0.01:log", "-o", str(folder)]
-    return ["tune", *_settings(folder, 3), *sizes, *search]
+    search = ["--trials", "3", "--space", "optimizer.lr=0.001:0.01:log", "-o", str(folder)]
+    return ["tune", *_settings(folder, 2), *sizes, *search]
 
 
 def _fit(folder: Path) -> list[str]:
@@ -96,7 +107,7 @@ def _xtb(folder: Path) -> list[str]:
 
 
 def _report(folder: Path) -> list[str]:
-    return ["report", "aspirin.pt", "--quick", "--steps", "200", "--seeds", "1", "--output", str(folder)]
+    return ["report", "ethanol.pt", "--quick", "--steps", "200", "--seeds", "1", "--output", str(folder)]
 
 
 COMMANDS: dict[str, Make] = {
@@ -118,70 +129,139 @@ COMMANDS: dict[str, Make] = {
 }
 
 
-def forked(arguments: list[str], log: Path, before: Callable[[], None] = lambda: None) -> int:
+def forked(arguments: list[str], log: Path, before: Callable[[], None] = lambda: None, told: Path | None = None) -> int:
     """Start a command in a process of its own, and return its number; what it prints goes to `log`.
 
-    `before` is called in that process.
+    `before` is called in that process. A file `told` is written at its end: its changes of files, and its modules.
     """
-    _preload(arguments[0])
     sys.stdout.flush()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, of which the child has one
+        child = os.fork()
     if child:
         return child
-    code = 99
+    code, changes = 99, Changes()
     try:
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(target, 1)
         os.dup2(target, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _save_often()
-        before()
         from asecalc_mlip.cli import main
 
+        _save_often(arguments[0])
+        if told:
+            sys.addaudithook(changes)
+        before()
         main(arguments)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001
-        import traceback
-
         traceback.print_exc()
     finally:
+        if told:
+            found = {"changes": changes.number, "seconds": time.process_time(), "modules": list(sys.modules)}
+            told.write_text(json.dumps(found))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-def _preload(command: str) -> None:
-    """Import what takes longer than the run itself, so that the kills fall into the run."""
-    import asecalc_mlip.calculators.piwsl
-    import asecalc_mlip.cli
-    import asecalc_mlip.md.lifecycle
-    import asecalc_mlip.md.summary  # noqa: F401
+class Changes:
+    """Audit hook that counts files opened to be written, moved and removed, and ends the process before one of them.
 
-    if command in {"train", "finetune", "tune", "pretrain"}:
-        import training.results
-        import training.train
-        import training.tune  # noqa: F401
-    if command in {"eam"}:
-        import training.eam.files  # noqa: F401
+    Parameters
+    ----------
+    fatal : int
+        Which one, from 1; 0: none.
+    """
+
+    NAMES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "sqlite3.connect"})
+    WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+    def __init__(self, fatal: int = 0):
+        self.fatal, self.number = fatal, 0
+
+    def __call__(self, name: str, arguments: tuple) -> None:
+        if name in self.NAMES or (name == "open" and arguments[2] & self.WRITES):
+            self.number += 1
+            if self.number == self.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _save_often() -> None:
+@dataclass(frozen=True)
+class Whole:
+    """A run that nothing happened to.
+
+    Attributes
+    ----------
+    folder : Path
+        What it wrote.
+    seconds : float
+        Of CPU time, with all modules imported before; the load of the machine does not change it.
+    changes : int
+        How often it changed a file.
+    """
+
+    folder: Path
+    seconds: float
+    changes: int
+
+
+@cache
+def whole(name: str) -> Whole:
+    """Run a command to its end, twice: the first run tells which modules are worth to import for those to come."""
+    place = Path(tempfile.mkdtemp(prefix="attack-whole-"))
+    atexit.register(_remove, place, os.getpid())
+    for part in ("a", "b"):
+        folder, log, told = place / part / "run", place / f"{part}.log", place / f"{part}.json"
+        folder.parent.mkdir()
+        code = finished(forked(COMMANDS[name](folder), log, told=told))
+        found = json.loads(told.read_text())
+        if code not in (0, 1):
+            raise RuntimeError(f"the whole run of {name} ended with {code}: {log.read_text()[-1500:]}")
+        _load(found["modules"])
+    if unlike := compare(place / "a" / "run", place / "b" / "run"):
+        raise RuntimeError(f"two whole runs of {name} differ: {unlike}")
+    return Whole(folder, found["seconds"], found["changes"])
+
+
+def _load(modules: list[str]) -> None:
+    """Import what a run imports, so that faults fall into the run and not into its start."""
+    for module in modules:
+        with suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if module not in sys.modules and "__" not in module:
+                importlib.import_module(module)
+
+
+def _remove(place: Path, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _save_often(command: str) -> None:
     """Save every epoch of a training, where the default is every 30 seconds."""
-    if "training.callbacks" in sys.modules:
-        sys.modules["training.callbacks"].LastCheckpoint.__init__.__kwdefaults__["seconds"] = 0.0
+    if command in {"train", "finetune", "tune", "pretrain"}:
+        from training.callbacks import LastCheckpoint
+
+        assert LastCheckpoint.__init__.__kwdefaults__
+        LastCheckpoint.__init__.__kwdefaults__["seconds"] = 0.0
 
 
 def finished(child: int, seconds: float = 300.0) -> int | None:
-    """Wait for a process, and return its exit code; None if it is still at work after `seconds`."""
-    end = time.monotonic() + seconds
+    """Wait for a process, and return its exit code; None if it is still at work after `seconds` of CPU time."""
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > end:
+        if time.clock_gettime(_clock(child)) > seconds:
             return None
         time.sleep(0.002)
+
+
+def _clock(process: int) -> int:
+    """Return the clock of the CPU time of a process, as clock_getcpuclockid(3) does on Linux."""
+    return (~process << 3) | 2
 
 
 def run(arguments: list[str], log: Path) -> int | None:

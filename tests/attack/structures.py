@@ -36,19 +36,21 @@ def models() -> tuple[Path, ...]:
 
 
 def warm() -> None:
-    """Load them."""
+    """Load them, and use them once."""
     for path in models():
-        calculator(path), calculator(path, "eager")
+        pair = Atoms([known(path).potential.elements[0]] * 2, [[0, 0, 0], [0, 0, 2]], cell=[4, 4, 4], pbc=True)
+        for name in ("auto", "eager"):
+            calculator(path, name).evaluate([pair])
 
 
-@family("structures: invariances", small=60, large=90_000, warm=warm)
+@family("structures: invariances", small=60, large=90_000, warm=warm, together=200)
 def invariances(arena: Arena) -> Attack:
     path, atoms = _case(arena)
     how = arena.choice(CHANGES)
     return f"{path.stem}, {_text(atoms)}: {how}", lambda: CHANGES[how](calculator(path), atoms, arena)
 
 
-@family("structures: native, eager and brute force", small=25, large=8000, warm=warm)
+@family("structures: native, eager and brute force", small=25, large=8000, warm=warm, together=200)
 def implementations(arena: Arena) -> Attack:
     path, atoms = _case(arena)
 
@@ -67,7 +69,7 @@ def implementations(arena: Arena) -> Attack:
     return f"{path.stem}, {_text(atoms)}", attempt
 
 
-@family("structures: odd arrays", small=25, large=2000, warm=warm)
+@family("structures: odd arrays", small=25, large=2000, warm=warm, together=50)
 def odd_arrays(arena: Arena) -> Attack:
     path, atoms = _case(arena)
     how = arena.choice(ODD)

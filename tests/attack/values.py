@@ -49,7 +49,7 @@ def refused_by_name(command: tuple[str, ...], option: click.Option, text: str) -
     return "taken"
 
 
-@family("odd values of options", small=10, large=5000)
+@family("odd values of options", small=10, large=5000, together=50)
 def _option(arena: Arena) -> Attack:
     (command, option), text = arena.choice(NUMBERS), arena.choice(ODD)
     return f"asecalc {' '.join(command)} {option.opts[-1]}={text:.40}", lambda: refused_by_name(command, option, text)
@@ -64,7 +64,7 @@ def number_settings() -> list[str]:
     return [key for key in keys if {int, float}.intersection(setting_types(key))]
 
 
-@family("odd values of settings", small=0, large=5000)
+@family("odd values of settings", small=0, large=5000, together=50)
 def _setting(arena: Arena) -> Attack:
     key, text = arena.choice(number_settings()), arena.choice([odd for odd in ODD if odd not in ("None",)])
 
@@ -80,7 +80,7 @@ def _setting(arena: Arena) -> Attack:
     return f"{key}={text:.40}", attempt
 
 
-@family("odd lists of seeds", small=3, large=200)
+@family("odd lists of seeds", small=3, large=200, together=50)
 def _seeds(arena: Arena) -> Attack:
     command = arena.choice(["campaign", "report"])
     text = arena.choice([*ODD, "0", "-1", "1,1", "1,inf", ",", "1,,2"])

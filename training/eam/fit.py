@@ -25,6 +25,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
+from asecalc_mlip import archive
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.labels import is_isolated_atom
@@ -165,6 +166,7 @@ class _Fit:
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of the same fit."""
         try:
+            archive.check(path)
             saved = torch.load(path, weights_only=True)
             before, same_data = saved["settings"], saved["data"] == self._data()
         except Exception as error:  # noqa: BLE001  damaged archives raise many kinds
