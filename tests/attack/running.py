@@ -30,7 +30,7 @@ Make = Callable[[Path], list[str]]
 
 
 def _dynamics(command: str, model: str, *options: str) -> Make:
-    return lambda folder: [command, model, "--steps", "440", "--interval", "20", *options, "--output", str(folder)]
+    return lambda folder: [command, model, "--steps", "240", "--interval", "20", *options, "--output", str(folder)]
 
 
 def _molecules(folder: Path, n: int = 30) -> Path:
@@ -62,7 +62,7 @@ def _train(folder: Path) -> list[str]:
 
 
 def _finetune(folder: Path) -> list[str]:
-    given = [*_settings(folder, 8), f"finetune.old_data={_molecules(folder)}", "finetune.n_old=4"]
+    given = [*_settings(folder, 4), f"finetune.old_data={_molecules(folder)}", "finetune.n_old=4"]
     return ["finetune", "ethanol.pt", *given, "finetune.replay=0.25", f"run.output={folder}"]
 
 
@@ -111,12 +111,12 @@ def _report(folder: Path) -> list[str]:
 
 
 COMMANDS: dict[str, Make] = {
-    "nvt langevin": _dynamics("nvt", "aspirin.pt", "--thermostat", "langevin"),
-    "nvt nose-hoover": _dynamics("nvt", "aspirin.pt", "--thermostat", "nose-hoover"),
-    "nvt bussi": _dynamics("nvt", "aspirin.pt", "--thermostat", "bussi"),
+    "nvt langevin": _dynamics("nvt", "ethanol.pt", "--thermostat", "langevin"),
+    "nvt nose-hoover": _dynamics("nvt", "ethanol.pt", "--thermostat", "nose-hoover"),
+    "nvt bussi": _dynamics("nvt", "ethanol.pt", "--thermostat", "bussi"),
     "nve": _dynamics("nve", "ethanol.pt"),
-    "npt": _dynamics("npt", "silica.pt", "--barostat", "full", "--steps", "300"),
-    "anneal": _dynamics("anneal", "aspirin.pt", "--end-temperature", "600"),
+    "npt": _dynamics("npt", "silica.pt", "--barostat", "full", "--steps", "120"),
+    "anneal": _dynamics("anneal", "ethanol.pt", "--end-temperature", "600"),
     "campaign": _dynamics("campaign", "ethanol.pt", "--seeds", "3"),
     "train": _train,
     "finetune": _finetune,

@@ -153,8 +153,21 @@ def _results(calc: PIWSLCalculator, atoms: Atoms) -> dict[str, Any]:
     return calc.evaluate([atoms])[0]
 
 
-def _equal(found: dict, expected: dict, what: str) -> bool | str:
-    size = TOLERANCE * (1.0 + np.abs(expected["forces"]).max(initial=0.0))
+def _agree(calc: PIWSLCalculator, atoms: Atoms, expected: dict, what: str) -> bool | str:
+    """Whether the results for these atoms are the expected ones, as far as the digits of their positions go."""
+    found = _results(calc, atoms)
+    if _equal(found, expected, what) is True:
+        return True
+    # Far from the origin positions have few digits, and where atoms are crowded forces change by a lot with the last.
+    shaken, last = atoms.copy(), np.spacing(np.abs(atoms.positions).max())
+    shaken.positions += last * np.random.default_rng(0).choice([-1, 1], atoms.positions.shape)
+    again = _results(calc, shaken)
+    noise = max(np.abs(again["forces"] - found["forces"]).max(), abs(again["energy"] - found["energy"]))
+    return _equal(found, expected, what, noise)
+
+
+def _equal(found: dict, expected: dict, what: str, noise: float = 0.0) -> bool | str:
+    size = TOLERANCE * (1.0 + np.abs(expected["forces"]).max(initial=0.0)) + 10 * noise
     error = np.abs(found["forces"] - expected["forces"]).max(initial=0.0)
     if not error <= size:
         return f"{what}: forces differ by {error:.3g} eV/Å of {np.abs(expected['forces']).max(initial=0.0):.3g}"
@@ -166,7 +179,7 @@ def _equal(found: dict, expected: dict, what: str) -> bool | str:
 def _translated(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str:
     before, moved = _results(calc, atoms), atoms.copy()
     moved.positions += arena.rng.normal(size=3) * 10 ** arena.rng.uniform(0, 4)
-    return _equal(_results(calc, moved), before, "translation")
+    return _agree(calc, moved, before, "translation")
 
 
 def _rotated(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str:
@@ -175,20 +188,20 @@ def _rotated(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str:
     before, turned = _results(calc, atoms), atoms.copy()
     turned.set_cell(atoms.cell.array @ q)
     turned.positions = atoms.positions @ q
-    return _equal(_results(calc, turned), {**before, "forces": before["forces"] @ q}, "rotation")
+    return _agree(calc, turned, {**before, "forces": before["forces"] @ q}, "rotation")
 
 
 def _permuted(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str:
     order = arena.rng.permutation(len(atoms))
     before = _results(calc, atoms)
-    return _equal(_results(calc, atoms[order]), {**before, "forces": before["forces"][order]}, "permutation")
+    return _agree(calc, atoms[order], {**before, "forces": before["forces"][order]}, "permutation")
 
 
 def _repeated(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str:
     numbers = [int(arena.rng.integers(1, 4)) if periodic else 1 for periodic in atoms.pbc]
     before, count = _results(calc, atoms), int(np.prod(numbers))
     expected = {"energy": count * before["energy"], "forces": np.tile(before["forces"], (count, 1))}
-    return _equal(_results(calc, atoms.repeat(numbers)), expected, f"supercell {numbers}")
+    return _agree(calc, atoms.repeat(numbers), expected, f"supercell {numbers}")
 
 
 def _other_lattice(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str:
@@ -201,7 +214,7 @@ def _other_lattice(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | 
     before, other = _results(calc, atoms), atoms.copy()
     other.set_cell(matrix @ atoms.cell.array)
     other.positions += (arena.rng.integers(-3, 4, (len(atoms), 3)) * atoms.pbc) @ atoms.cell.array
-    return _equal(_results(calc, other), before, "other lattice vectors")
+    return _agree(calc, other, before, "other lattice vectors")
 
 
 def _two_copies(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str:
@@ -214,7 +227,7 @@ def _two_copies(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str
     before, copy = _results(calc, atoms), atoms.copy()
     copy.positions += 500.0 * normal / np.linalg.norm(normal)
     expected = {"energy": 2 * before["energy"], "forces": np.tile(before["forces"], (2, 1))}
-    return _equal(_results(calc, atoms + copy), expected, "two copies")
+    return _agree(calc, atoms + copy, expected, "two copies")
 
 
 def _gradient(calc: PIWSLCalculator, atoms: Atoms, arena: Arena) -> bool | str:
