@@ -28,6 +28,7 @@ __all__ = ["read_matgl"]
 
 State = dict[str, Tensor]
 LARGEST = 256 * 2**20  # bytes of state.pt; the published ones have 4 MB
+LARGEST_DESCRIPTION = 2**20  # of model.json, which has 2 kB
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,11 @@ def read_matgl(folder: str | Path) -> Converted:
 
 def _arguments(folder: Path) -> tuple[dict[str, Any], str]:
     """Arguments of the model and the module that it was made by."""
+    path = folder / "model.json"
+    if path.is_file() and path.stat().st_size > LARGEST_DESCRIPTION:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes; allowed are {LARGEST_DESCRIPTION}")
     try:
-        content = read_json(folder / "model.json", "description of the model")
+        content = read_json(path, "description of the model")
         model = content["kwargs"]["model"]
         return dict(model["init_args"]), str(model["@module"])
     except (ValueError, KeyError, TypeError) as error:
@@ -230,7 +234,7 @@ def _by_number(rows: Tensor, numbers: list[int]) -> Tensor:
 def _expect(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         if arguments.get(name, value) != value:
-            raise CheckpointError(f"model.json: {name} is {arguments[name]!r}; {value!r} is converted")
+            raise CheckpointError(f"model.json: {name} is {arguments[name]!r:.80}; {value!r} is converted")
 
 
 def _card(folder: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:

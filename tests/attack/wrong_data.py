@@ -239,11 +239,17 @@ def applies(name: str, frames: Frames) -> bool:
     return forces if "forces" in name or "gradients" in name else True
 
 
-@family("wrong data", small=len(CORRUPTIONS), large=20 * len(CORRUPTIONS), seconds=20)
+def warm() -> None:
+    """Judge a good set, which imports what cases need."""
+    census(molecule_frames(20))
+
+
+@family("wrong data", small=len(CORRUPTIONS), large=20 * len(CORRUPTIONS), seconds=20, warm=warm, together=12)
 def wrong_data(arena: Arena) -> Attack:
     """Spoil molecules of the teacher, each time in one of the ways of the table."""
     name = list(CORRUPTIONS)[arena.case % len(CORRUPTIONS)]
-    frames = molecule_frames(80, seed=1 + arena.case // len(CORRUPTIONS), spread=0.05)
+    round_ = arena.case // len(CORRUPTIONS)
+    frames = molecule_frames(80 if round_ else 40, seed=1 + round_, spread=0.05)
     if not applies(name, frames):
         return f"{name}: not for molecules", lambda: True
     return name, lambda: verdict(CORRUPTIONS[name](frames, arena.rng))[0] != "missed" or "nothing was told"
