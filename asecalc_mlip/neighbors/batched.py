@@ -11,6 +11,7 @@ from torch import Tensor
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs
 from asecalc_mlip.neighbors.lists import neighbor_list
+from asecalc_mlip.neighbors.places import DeviceLists, made_on
 
 __all__ = ["BatchedNeighborCache"]
 
@@ -19,7 +20,7 @@ class BatchedNeighborCache:
     """Neighbour lists of the structures of a batch, each kept until one of its atoms has moved skin/2.
 
     Cells that change carry their atoms along, as in `NeighborCache`. Everything but the making of a list runs on the
-    device of the state and for all structures at once.
+    device of the state and for all structures at once; on a GPU that too, and then all lists are made when one is due.
 
     Parameters
     ----------
@@ -38,6 +39,7 @@ class BatchedNeighborCache:
         self._graphs: dict[int, AtomGraph] = {}
         self._pbc = torch.zeros(3, dtype=torch.bool)
         self._inverse = torch.empty(0)
+        self._lists = DeviceLists()
         # All of `_graphs` in one, with the positions for which the lists were made.
         self._batch: AtomGraph | None = None
 
@@ -65,7 +67,8 @@ class BatchedNeighborCache:
         self.calls += len(cell)
         indices = stale.nonzero().squeeze(-1).tolist()
         if indices:
-            self._rebuild(indices, AtomGraph(numbers, positions, batch, batch, batch, cell), pbc, check)
+            rebuild = self._rebuild_there if made_on(cell.device) else self._rebuild
+            rebuild(indices, AtomGraph(numbers, positions, batch, batch, batch, cell), pbc, check)
         assert self._batch is not None
         graph = replace(self._batch, positions=positions, cell=cell)
         return graph.within(self.cutoff) if self.skin > 0 else graph
@@ -120,6 +123,18 @@ class BatchedNeighborCache:
         # Directions that are not periodic have rows of zeros, which a pseudo-inverse leaves out.
         self._inverse = torch.linalg.pinv(self._batch.cell)
 
+    def _rebuild_there(self, indices: list[int], state: AtomGraph, pbc: Tensor, check: Any) -> None:
+        number = state.n_structures
+        if len(indices) == number and check is not None:
+            _check_all(state, check)
+        reach = self.cutoff + self.skin
+        periodic = pbc.to(state.cell.device).expand(number, 3)
+        i, j, shifts = self._lists(state.positions, state.cell, periodic, state.batch, reach)
+        self.builds += number
+        self._pbc = pbc
+        self._batch = replace(state, centers=i, neighbors=j, shifts=shifts, reach=reach)
+        self._inverse = torch.linalg.pinv(state.cell)
+
     def _single(self, numbers: Tensor, positions: Tensor, cell: Tensor, pbc: Tensor) -> AtomGraph:
         reach = self.cutoff + self.skin
         i, j, shifts = neighbor_list(positions.numpy(), cell.numpy(), pbc.numpy(), reach)
@@ -133,3 +148,16 @@ class BatchedNeighborCache:
             shifts=None if shifts is None else torch.from_numpy(shifts),
             reach=reach,
         )
+
+
+def _check_all(state: AtomGraph, check: Any) -> None:
+    numbers, owner = state.numbers.cpu().numpy(), state.batch.cpu().numpy()
+    try:
+        check(numbers)
+    except InputError:
+        for index in range(state.n_structures):
+            try:
+                check(numbers[owner == index])
+            except InputError as error:
+                raise InputError(f"structure {index} of {state.n_structures}: {error}") from None
+        raise

@@ -7,7 +7,7 @@ import vesin
 
 from asecalc_mlip.errors import InputError
 
-__all__ = ["compact_list", "complete_box", "neighbor_list"]
+__all__ = ["check_structure", "compact_list", "complete_box", "neighbor_list"]
 
 # Float64 has 1e-8 Å left at this distance from the origin; beyond, forces are noise.
 FARTHEST = 1e8
@@ -53,8 +53,7 @@ def compact_list(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Do as `neighbor_list`, with shifts in the smallest integers that hold them, mostly int8."""
     positions, pbc = np.ascontiguousarray(positions, dtype=np.float64), np.asarray(pbc, dtype=bool)
-    box = _checked_box(positions, np.asarray(cell, dtype=np.float64), pbc)
-    _check_images(box, pbc, cutoff)
+    box = check_structure(positions, cell, pbc, cutoff)
     points, box, jumps = _compact(positions, box, pbc, cutoff)
     # Each pair once and without copies, as these lists are most of the memory that is taken here.
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
@@ -76,6 +75,13 @@ def compact_list(
         del i, j, shifts, calculator
         i, j, shifts = _from_key(key.reshape(-1), span, len(positions))
     return i, j, shifts.astype(np.min_scalar_type(-span), copy=False) if pbc.any() else None
+
+
+def check_structure(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> np.ndarray:
+    """Return the completed cell of a structure that has a neighbour list; arguments and errors of `neighbor_list`."""
+    box = _checked_box(positions, np.asarray(cell, dtype=np.float64), pbc)
+    _check_images(box, pbc, cutoff)
+    return box
 
 
 def _checked_box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

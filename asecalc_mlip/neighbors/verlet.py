@@ -14,6 +14,7 @@ import torch
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.neighbors.lists import compact_list, complete_box
+from asecalc_mlip.neighbors.places import DeviceLists, made_on
 
 __all__ = ["NeighborCache"]
 
@@ -54,6 +55,7 @@ class NeighborCache:
         self.cutoff, self.skin = cutoff, skin
         self.calls = self.builds = 0
         self._reference: _Reference | None = None
+        self._lists = DeviceLists()
 
     @property
     def hit_rate(self) -> float:
@@ -134,21 +136,15 @@ class NeighborCache:
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, device: torch.device | str
     ) -> _Reference:
         pbc, cell = np.array(pbc, dtype=bool), np.array(cell, dtype=np.float64)
-        centers, neighbors, shifts = compact_list(positions, cell, pbc, self.cutoff + self.skin)
-        graph = AtomGraph(
-            numbers=torch.from_numpy(np.asarray(numbers, dtype=np.int64)),
-            positions=torch.from_numpy(positions),
-            batch=torch.zeros(len(positions), dtype=torch.int64),
-            centers=torch.from_numpy(centers),
-            neighbors=torch.from_numpy(neighbors),
-            cell=torch.from_numpy(np.where(pbc[:, None], cell, 0.0))[None],
-            shifts=None if shifts is None else torch.from_numpy(shifts),
-        )
+        lattice = np.where(pbc[:, None], cell, 0.0)
+        make = self._graph_there if made_on(torch.device(device)) else self._graph_here
+        graph = make(np.asarray(numbers, dtype=np.int64), positions, cell, pbc, device)
+        graph = replace(graph, cell=torch.from_numpy(lattice)[None].to(device))
         closest = graph.shortest() if graph.n_edges else self.cutoff
         box = complete_box(cell, pbc)
         return _Reference(
             positions=positions.copy(),
-            lattice=np.where(pbc[:, None], cell, 0.0),
+            lattice=lattice,
             box=box,
             inverse=np.linalg.inv(box),
             pbc=pbc,
@@ -156,3 +152,27 @@ class NeighborCache:
             graph=graph.to(device),
             closest=closest,
         )
+
+    def _graph_here(
+        self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, device: torch.device | str
+    ) -> AtomGraph:
+        centers, neighbors, shifts = compact_list(positions, cell, pbc, self.cutoff + self.skin)
+        return AtomGraph(
+            numbers=torch.from_numpy(numbers),
+            positions=torch.from_numpy(positions),
+            batch=torch.zeros(len(positions), dtype=torch.int64),
+            centers=torch.from_numpy(centers),
+            neighbors=torch.from_numpy(neighbors),
+            cell=torch.from_numpy(cell)[None],
+            shifts=None if shifts is None else torch.from_numpy(shifts),
+        )
+
+    def _graph_there(
+        self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, device: torch.device | str
+    ) -> AtomGraph:
+        there, box = torch.from_numpy(positions).to(device), torch.from_numpy(cell)[None].to(device)
+        batch = torch.zeros(len(positions), dtype=torch.int64, device=device)
+        periodic = torch.from_numpy(pbc)[None].to(device)
+        centers, neighbors, shifts = self._lists(there, box, periodic, batch, self.cutoff + self.skin)
+        known = torch.from_numpy(numbers).to(device)
+        return AtomGraph(known, there, batch, centers, neighbors, box, shifts)
