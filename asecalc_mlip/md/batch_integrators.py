@@ -1,5 +1,8 @@
 """NVE, Langevin and Nosé-Hoover steps of many replicas at once, on arrays of all their atoms.
 
+The arrays are numpy's (`Flat`) or tensors on a device (`asecalc_mlip.md.device_steps.DeviceFlat`): the operations are
+those that both have.
+
 Each replica keeps its own integrator (thermostats.py), whose coefficients and state are gathered here and written back,
 so a replica's files are those of a run alone, and its noise comes from its own generator. Every operation is the one of
 the integrator alone, atom by atom or summed over one replica, so a replica does not depend on the others of its batch.
@@ -13,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from ase.md.nose_hoover_chain import FOURTH_ORDER_COEFFS
@@ -20,19 +25,23 @@ from ase.md.nose_hoover_chain import FOURTH_ORDER_COEFFS
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.thermostats import NVE, THERMOSTATS, LangevinFixedCom, NoseHoover
 
-Forces = Callable[[], np.ndarray]
+# Arrays of numpy, or tensors.
+Array = Any
+Forces = Callable[[], Array]
+# Noise of one step: two arrays (N, 3) of standard normal numbers.
+Noise = Callable[[], tuple[Array, Array]]
 
 
 @dataclass
 class Flat:
     """Atoms of all replicas in one."""
 
-    positions: np.ndarray
-    momenta: np.ndarray
-    forces: np.ndarray
-    masses: np.ndarray
+    positions: Array
+    momenta: Array
+    forces: Array
+    masses: Array
     starts: np.ndarray
-    owner: np.ndarray
+    owner: Array
 
     @classmethod
     def gather(cls, all_atoms: Sequence) -> Flat:
@@ -45,19 +54,32 @@ class Flat:
         owner = np.repeat(np.arange(len(sizes)), sizes)
         return cls(positions, momenta, np.zeros_like(positions), masses, starts, owner)
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
+    @property
+    def sizes(self) -> list[int]:
+        """Number of atoms of each replica."""
+        return np.diff([*self.starts, len(self.masses)]).tolist()
+
+    def sum(self, values: Array) -> Array:
         """Return sums over the atoms of each replica: (N, ...) to (B, ...)."""
         return np.add.reduceat(values, self.starts, axis=0)
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
+    def spread(self, values: Array) -> Array:
         """Return values of each replica to its atoms: (B, ...) to (N, ...)."""
         return values[self.owner]
+
+    def array(self, values: np.ndarray) -> Array:
+        """Return an array of the kind that the others have."""
+        return values
+
+    def exp(self, values: Array) -> Array:
+        """Return the exponential function of an array."""
+        return np.exp(values)
 
 
 class BatchedNVE:
     """Velocity Verlet."""
 
-    def __init__(self, flat: Flat, alone: Sequence[NVE]) -> None:
+    def __init__(self, flat: Flat, alone: Sequence[NVE], noise: Noise | None = None) -> None:
         self.flat, self.dt = flat, alone[0].dt
 
     def step(self, forces: Forces) -> None:
@@ -75,19 +97,21 @@ class BatchedNVE:
 class BatchedLangevin:
     """Langevin dynamics with the centre of mass of each replica held (Vanden-Eijnden and Ciccotti 2006, Eq. 23)."""
 
-    def __init__(self, flat: Flat, alone: Sequence[LangevinFixedCom]) -> None:
-        self.flat, self.alone, self.dt = flat, alone, alone[0].dt
+    def __init__(self, flat: Flat, alone: Sequence[LangevinFixedCom], noise: Noise | None = None) -> None:
+        self.flat, self.dt = flat, alone[0].dt
+        self.noise: Noise = noise or partial(drawn_noise, alone, flat.sizes)
         self.c1, self.c2 = alone[0].c1, alone[0].c2
-        self.c3, self.c4, self.c5 = (np.concatenate([getattr(a, c) for a in alone]) for c in ("c3", "c4", "c5"))
+        self.c3, self.c4, self.c5 = (
+            flat.array(np.concatenate([getattr(a, c) for a in alone])) for c in ("c3", "c4", "c5")
+        )
         self.total_mass = flat.sum(flat.masses)
-        sizes = np.diff([*flat.starts, len(flat.masses)])
-        self.sizes = [int(n) for n in sizes]
-        self.held = (sizes > 1)[:, None]  # a single atom has no other motion
+        # A single atom has no other motion.
+        self.held = flat.array((np.array(flat.sizes) > 1)[:, None].astype(float))
 
     def step(self, forces: Forces) -> None:
         """Make one step of all replicas; `forces` gives those at the positions as they are then."""
         flat, dt = self.flat, self.dt
-        xi, eta = self._noise()
+        xi, eta = self.noise()
         kick, shift = self.c3 * xi - self.c4 * eta, self.c5 * eta
         v = flat.momenta / flat.masses
         v += self.c1 * flat.forces / flat.masses - self.c2 * v + kick
@@ -104,24 +128,19 @@ class BatchedLangevin:
     def write_back(self, index: int) -> None:
         """Do nothing: the generator is the replica's own."""
 
-    def _noise(self) -> tuple[np.ndarray, np.ndarray]:
-        drawn = [
-            (a.rng.standard_normal(size=(n, 3)), a.rng.standard_normal(size=(n, 3)))
-            for a, n in zip(self.alone, self.sizes, strict=True)
-        ]
-        return np.concatenate([xi for xi, _ in drawn]), np.concatenate([eta for _, eta in drawn])
-
 
 class BatchedNoseHoover:
     """Nosé-Hoover chains, one for each replica (Martyna, Klein, Tuckerman 1992)."""
 
-    def __init__(self, flat: Flat, alone: Sequence[NoseHoover]) -> None:
+    def __init__(self, flat: Flat, alone: Sequence[NoseHoover], noise: Noise | None = None) -> None:
         self.flat, self.alone, self.dt = flat, alone, alone[0].dt
         chains = [a._thermostat for a in alone]
         # Chain variables as (links, replicas), so that a link is a row.
-        self.eta, self.p_eta, self.Q = (np.array([getattr(c, k) for c in chains]).T for k in ("_eta", "_p_eta", "_Q"))
-        self.kT = np.array([c._kT for c in chains])
-        self.ndof = np.array([3 * c._num_atoms_global for c in chains])
+        self.eta, self.p_eta, self.Q = (
+            flat.array(np.array([getattr(c, k) for c in chains]).T) for k in ("_eta", "_p_eta", "_Q")
+        )
+        self.kT = flat.array(np.array([c._kT for c in chains]))
+        self.ndof = flat.array(np.array([3.0 * c._num_atoms_global for c in chains]))
 
     def step(self, forces: Forces) -> None:
         """Make one step of all replicas; `forces` gives those at the positions as they are then."""
@@ -141,32 +160,49 @@ class BatchedNoseHoover:
 
     def _chain(self, delta: float) -> None:
         """Scale all momenta of a replica alike, so that its kinetic energy is summed once and scaled along."""
-        flat, links = self.flat, len(self.eta)
-        twice = flat.sum((flat.momenta**2 / flat.masses).sum(axis=1))
-        scale = np.ones_like(twice)
+        flat, links, scale = self.flat, len(self.eta), 1.0
+        twice = flat.sum((flat.momenta**2 / flat.masses).sum(1))
         for part in (c * delta for c in FOURTH_ORDER_COEFFS):
             for j in reversed(range(links)):
                 self._link(j, twice, part)
             self.eta += part * self.p_eta / self.Q
-            factor = np.exp(-part * self.p_eta[0] / self.Q[0])
+            factor = flat.exp(-part * self.p_eta[0] / self.Q[0])
             scale, twice = scale * factor, twice * factor**2
             for j in range(links):
                 self._link(j, twice, part)
         flat.momenta *= flat.spread(scale)[:, None]
 
-    def _link(self, j: int, twice: np.ndarray, delta: float) -> None:
+    def _link(self, j: int, twice: Array, delta: float) -> None:
         p, Q, last = self.p_eta, self.Q, j == len(self.eta) - 1
-        drag = 1.0 if last else np.exp(-delta / 4 * p[j + 1] / Q[j + 1])
+        drag = 1.0 if last else self.flat.exp(-delta / 4 * p[j + 1] / Q[j + 1])
         pull = twice - self.ndof * self.kT if j == 0 else p[j - 1] ** 2 / Q[j - 1] - self.kT
         p[j] = (p[j] * drag + delta / 2 * pull) * drag
+
+
+def drawn_noise(alone: Sequence, sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the noise of one step from the replicas' own generators, in the order in which a run alone draws it."""
+    drawn = [
+        (a.rng.standard_normal(size=(n, 3)), a.rng.standard_normal(size=(n, 3)))
+        for a, n in zip(alone, sizes, strict=True)
+    ]
+    return np.concatenate([xi for xi, _ in drawn]), np.concatenate([eta for _, eta in drawn])
 
 
 # How the replicas of each integrator advance together; one that is not here cannot be in a campaign.
 BATCHED: dict[type, type] = {NVE: BatchedNVE, LangevinFixedCom: BatchedLangevin, NoseHoover: BatchedNoseHoover}
 
 
-def batched(flat: Flat, alone: Sequence) -> BatchedNVE | BatchedLangevin | BatchedNoseHoover:
+def batched(
+    flat: Flat, alone: Sequence, noise: Noise | None = None
+) -> BatchedNVE | BatchedLangevin | BatchedNoseHoover:
     """Make the integrator of a batch from those of its replicas, which must be of one kind and time step.
+
+    Parameters
+    ----------
+    flat : Flat
+    alone : sequence of Integrator
+    noise : callable, optional
+        Gives the noise of one step; by default it comes from the replicas' own generators.
 
     Raises
     ------
@@ -180,4 +216,4 @@ def batched(flat: Flat, alone: Sequence) -> BatchedNVE | BatchedLangevin | Batch
     if kind not in BATCHED:
         known = " or ".join(["nve", *(name for name, one in THERMOSTATS.items() if one in BATCHED)])
         raise InputError(f"replicas advance together by {known}, not otherwise")
-    return BATCHED[kind](flat, alone)
+    return BATCHED[kind](flat, alone, noise)

@@ -4,6 +4,9 @@ Each replica is a run as MDRun alone makes it, with its own folder, monitor, res
 native engine it is a pure function of its own settings, bit for bit: neither the others of its batch nor breaks in
 between change it. Other engines round by the composition of the batch, so there a break after which fewer replicas run
 may change the last digits, and with them, in time, the trajectory.
+
+On a GPU positions, momenta and thermostats stay there until the next frame or restart point (device_steps.py). Langevin
+noise is then a function of the seed and the step, and not that of a run on the CPU.
 """
 
 from __future__ import annotations
@@ -18,12 +21,17 @@ from ase import Atoms
 from asecalc_mlip.calculators.checks import CLOSEST
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.md.batch_integrators import Flat, batched
+from asecalc_mlip.md.batch_integrators import BatchedNoseHoover, Flat, batched
+from asecalc_mlip.md.device_steps import DeviceSteps
 from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.md.summary import write_report
 from asecalc_mlip.models.potential import Prediction
 from asecalc_mlip.neighbors.batched import BatchedNeighborCache
 from asecalc_mlip.neighbors.lists import FARTHEST
+
+_LOST, _TOO_CLOSE = "positions are not finite or far away", f"atoms closer than {CLOSEST} Å"
+# Å; where the calculator makes every list anew, which would bring positions to the host.
+DEFAULT_SKIN = 0.5
 
 
 class BatchedModel:
@@ -60,8 +68,13 @@ class Replica(MDRun):
 
     def due(self) -> bool:
         """Return whether anything is to be done after this step."""
-        step, settings = self.state.step, self.settings
-        return step % settings.interval == 0 or step % settings.restart_every == 0 or step >= settings.steps
+        return self.steps_until_due(self.state.step - 1) == 1
+
+    def steps_until_due(self, step: int) -> int:
+        """Return after how many steps from step number `step` on something is to be done."""
+        settings = self.settings
+        every = (settings.interval - step % settings.interval, settings.restart_every - step % settings.restart_every)
+        return max(1, min(*every, settings.steps - step))
 
     @property
     def ended(self) -> bool:
@@ -77,21 +90,29 @@ class Replica(MDRun):
 
 
 class Batch:
-    """Replicas in flat arrays; `step` advances all by one.
+    """Replicas in flat arrays; `advance` makes a step of all, on a device all steps until the next frame.
 
     Parameters
     ----------
     replicas : sequence of Replica
         Of one model, integrator, time step and periodicity.
     calculator : PIWSLCalculator
+    on_device : bool, optional
+        Whether everything stays on the device of the calculator between frames; by default where that is a GPU.
+    drawn : bool
+        On a device: take Langevin noise from the generators of the replicas, so that trajectories are those of runs
+        alone; slower.
     """
 
     flat: Flat
     energies: np.ndarray
     _slices: list[slice]
 
-    def __init__(self, replicas: Sequence[Replica], calculator) -> None:
-        self.calculator = calculator
+    def __init__(
+        self, replicas: Sequence[Replica], calculator, *, on_device: bool | None = None, drawn: bool = False
+    ) -> None:
+        self.calculator, self.drawn = calculator, drawn
+        self.on_device = calculator.device.type == "cuda" if on_device is None else on_device
         self.neighbors = BatchedNeighborCache(calculator.cutoff, calculator.neighbors.skin)
         self.replicas: list[Replica] = []
         self._set(list(replicas))
@@ -102,9 +123,16 @@ class Batch:
         self.flat.forces = self._forces(refused)
         return refused
 
-    def step(self) -> dict[int, str]:
-        """Make one step of all; as `evaluate`."""
+    def advance(self) -> tuple[dict[int, str], int]:
+        """Make steps of all: messages of refused replicas, as `evaluate`, and the number of steps."""
+        return self._steps_on_device() if self.on_device else (self._step(), 1)
+
+    def look(self, step: int) -> None:
+        """Prepare the forces of the step after which the first replica has made `step` steps."""
+
+    def _step(self) -> dict[int, str]:
         refused: dict[int, str] = {}
+        self.look(self.replicas[0].state.step + 1)
         begun = time.perf_counter()
         self.integrator.step(lambda: self._forces(refused))
         share = (time.perf_counter() - begun) / len(self.replicas)
@@ -112,6 +140,40 @@ class Batch:
             replica.state.step += 1
             replica.add_wall(share)
         return refused
+
+    def _steps_on_device(self) -> tuple[dict[int, str], int]:
+        begun = time.perf_counter()
+        steps = self._on_device = self._on_device or self._to_device()
+        number = min(replica.steps_until_due(replica.state.step) for replica in self.replicas)
+        steps.run(number)
+        self.energies, refused = steps.fetch()
+        if isinstance(self.integrator, BatchedNoseHoover):
+            self.integrator.eta, self.integrator.p_eta = steps.chain["eta"], steps.chain["p_eta"]
+        share = (time.perf_counter() - begun) / len(self.replicas)
+        for index, replica in enumerate(self.replicas):
+            replica.state.step += refused[index][0] if index in refused else number
+            replica.add_wall(share)
+        return {index: _TOO_CLOSE if close else _LOST for index, (_, close) in refused.items()}, number
+
+    def _to_device(self) -> DeviceSteps:
+        first = self.replicas[0].state.step
+
+        def predict(graph: AtomGraph, step: int) -> Prediction:
+            self.look(first + step)
+            return self._predict(graph)
+
+        owner = self._owner
+        return DeviceSteps(
+            self.flat,
+            [replica.integrator for replica in self.replicas],
+            None if self.drawn else [replica.settings.seed for replica in self.replicas],
+            [replica.state.step for replica in self.replicas],
+            AtomGraph(self._numbers.long(), owner, owner, owner, owner, self._cells.double()),
+            self._pbc,
+            self.calculator.cutoff,
+            self.calculator.neighbors.skin or DEFAULT_SKIN,
+            predict,
+        )
 
     def write_back(self, index: int) -> None:
         """Bring atoms, results and thermostat of one replica up to date."""
@@ -133,6 +195,7 @@ class Batch:
 
     def _set(self, replicas: list[Replica]) -> None:
         self.replicas = replicas
+        self._on_device: DeviceSteps | None = None
         self.energies = np.zeros(len(replicas))
         if not replicas:
             return
@@ -174,7 +237,7 @@ class Batch:
             return positions
         positions = positions.clone()
         for index in np.unique(self.flat.owner[bad]):
-            refused[int(index)] = "positions are not finite or far away"
+            refused[int(index)] = _LOST
             start = torch.from_numpy(self.replicas[index].start.positions)
             positions[self._slices[index]] = start.to(positions.device)
         return positions
@@ -185,7 +248,7 @@ class Batch:
         close = graph.vectors().square().sum(-1) < CLOSEST**2
         if bool(close.any()):
             for index in self._owner[graph.centers[close]].unique().tolist():
-                refused[int(index)] = f"atoms closer than {CLOSEST} Å"
+                refused[int(index)] = _TOO_CLOSE
 
 
 def run_replicas(
@@ -204,7 +267,8 @@ def run_replicas(
     report : callable
         Called with each replica that ended and its summary.
     stop : callable
-        Asked after every step whether to leave off; the replicas then stay at their restart points.
+        Asked after every step, on a GPU after every frame, whether to leave off; replicas then stay at their restart
+        points.
     tick : callable
         Called with the number of replica steps made.
 
@@ -215,8 +279,8 @@ def run_replicas(
     """
     _finish(batch, [k for k, r in enumerate(batch.replicas) if r.ended], report)
     while batch.replicas and not stop():
-        refused = batch.step()
-        tick(len(batch.replicas))
+        refused, steps = batch.advance()
+        tick(steps * len(batch.replicas))
         ended = []
         for index, replica in enumerate(batch.replicas):
             if index in refused:

@@ -1,169 +1,190 @@
-"""Speed and errors of every engine on a GPU: one resumable command.
+"""All that is to be known about a GPU, by one command: results, speed, batches, training, dynamics, memory.
 
-    python benchmarks/speed/gpu.py                  # writes benchmarks/results/speed_gpu.json, prints a table
-    python benchmarks/speed/gpu.py --device cpu --quick --results DIR     # the same code, to see that it runs
+    python benchmarks/speed/gpu.py --all                 # make gpu-check: under nine minutes on an H100
+    python benchmarks/speed/gpu.py                       # the table of what was measured, and what is left
+    python benchmarks/speed/gpu.py --all --rehearse --results DIR        # the same with tiny sizes on the CPU
 
-The shipped-size PaiNN and SchNet (128 features × 3, cutoff 5 Å, random weights). `engine` rows: energy and forces of a
-graph that is on the device, positions new in each call; `calculator` rows: a step as in dynamics, list and transfers
-included; `batch` rows: structures at once. Forces are compared with eager float64. Rows that are in the file are not
-measured again; one that fails says why and is tried again next time.
+Rows come in the order of their worth, each is written when it is there (gpu_check.json, gpu_check.log), and the same
+command goes on with what is missing. They are measured in a process of their own, which is begun anew after a row that
+took too long or broke the GPU's context; a row that fails says why and is tried again next time. At the end come a
+table (gpu_check.md) and a figure (gpu_check.png).
 """
 
 from __future__ import annotations
 
 import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
-import numpy as np
-import torch
 
-from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.bench.structures import structure
-from asecalc_mlip.bench.timing import machine
-from asecalc_mlip.checkpoint import LoadedModel
-from asecalc_mlip.engine import Compile, make_engine
-from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
-from asecalc_mlip.models import Potential, build_potential, predict
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # a checkout that is not installed
+    sys.path.insert(0, str(ROOT))
 
-CUTOFF = 5.0  # Å
-SIZES = {"cutoff": CUTOFF, "n_features": 128, "n_interactions": 3, "n_rbf": 20}
-ELEMENTS = (1, 6, 8, 14)
-STRUCTURES = ("aspirin", "quartz-72", "quartz-576", "quartz-2025")
-BATCHES = (1, 8, 64, 256, 1024)
-# Engine and precision; on a CPU only float32 is allowed.
-WAYS: tuple[tuple[Compile, str], ...] = (
-    *(("eager", precision) for precision in ("float32", "tf32", "bf16")),
-    *(("cuda-graph", precision) for precision in ("float32", "tf32", "bf16")),
-    ("compiled", "float32"),
-)
+from asecalc_mlip.files import read_json, write_json  # noqa: E402
+
+# Seconds for imports and the GPU's start before the first row.
+_START = 120.0
 
 
 @click.command(help=__doc__)
-@click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1, or cpu.")
+@click.option("--all", "everything", is_flag=True, help="Measure what is missing.")
+@click.option("--only", "groups", multiple=True, help="Measure the rows of a group; may be given several times.")
+@click.option("--device", default=None, help="cuda (default), cuda:1, or cpu.")
+@click.option("--minutes", default=8.5, show_default=True, help="No row begins after this time.")
+@click.option("--rehearse", is_flag=True, help="Tiny sizes on the CPU, to see that all of it runs.")
 @click.option(
     "--results", type=click.Path(path_type=Path), default=Path(__file__).parents[1] / "results", help="Folder."
 )
-@click.option("--quick", is_flag=True, help="Few calls, small structures.")
-def main(device: str, results: Path, quick: bool) -> None:
-    """Measure what is missing."""
-    place = torch.device(device)
-    path = results / "speed_gpu.json"
-    done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    done["machine"] = {**machine(), "device": torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"}
-    for key, measure in plan(place, quick):
-        if key in done and "failed" not in done[key]:
-            continue
+@click.option("--worker", is_flag=True, hidden=True)
+@click.option("--skip", multiple=True, hidden=True)
+def main(
+    everything: bool, groups: Sequence[str], device: str | None, minutes: float, rehearse: bool, results: Path,
+    worker: bool, skip: Sequence[str],
+) -> None:  # fmt: skip
+    """Measure what is missing, and report."""
+    place = device or ("cpu" if rehearse else "cuda")
+    if worker:
+        _work(place, rehearse, groups, skip)
+        return
+    results.mkdir(parents=True, exist_ok=True)
+    check = _Check(results, place, rehearse, groups)
+    if everything or groups:
+        check.run(time.monotonic() + 60.0 * minutes)
+    from benchmarks.speed.gpu_report import report
+
+    report(check.done, results)
+    check.say((results / "gpu_check.md").read_text())
+
+
+class _Check:
+    """Rows that are done, and the process that measures the others."""
+
+    def __init__(self, results: Path, device: str, rehearse: bool, groups: Sequence[str]) -> None:
+        self.path = results / "gpu_check.json"
+        self.log = (results / "gpu_check.log").open("a")
+        self.command = [sys.executable, __file__, "--worker", "--device", device]
+        self.command += ["--rehearse"] * rehearse + [part for group in groups for part in ("--only", group)]
+        self.done: dict[str, Any] = read_json(self.path, "results") if self.path.exists() else {}
+        self.tried: set[str] = set()
+
+    def run(self, deadline: float) -> None:
+        """Measure until all is there or time is over."""
+        left = True
+        while left and time.monotonic() < deadline:
+            left = self._attempt(deadline)
+        if left:
+            self.say("Time is over; the same command goes on with what is missing.")
+
+    def say(self, text: str) -> None:
+        """Print, and log so that a kill loses nothing."""
+        click.echo(text)
+        self.log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        self.log.flush()
+        os.fsync(self.log.fileno())
+
+    def _attempt(self, deadline: float) -> bool:
+        """Run one process as far as it comes; return whether rows are left for another."""
+        skip = {key for key, row in self.done.items() if "failed" not in row} | self.tried
+        command = self.command + [part for key in sorted(skip) for part in ("--skip", key)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdout is not None
+        lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True).start()
         try:
-            done[key] = measure()
+            return self._listen(lines, deadline)
+        finally:
+            _end(process)
+
+    def _listen(self, lines: queue.Queue[str | None], deadline: float) -> bool:
+        now, until = "start", time.monotonic() + _START
+        while True:
+            try:
+                line = lines.get(timeout=max(0.1, until - time.monotonic()))
+            except queue.Empty:
+                self._note(now, {"failed": f"took too long; ended at {time.strftime('%H:%M:%S')}"})
+                return now != "start"
+            if line is None:
+                # Without a farewell the process broke.
+                self._note(now, {"failed": "the process that measured it ended"})
+                return now != "start"
+            message = json.loads(line)
+            if "begin" in message:
+                now, until = message["begin"], time.monotonic() + message["limit"]
+                if time.monotonic() > deadline:
+                    return True
+            elif "row" in message:
+                self._note(now, message["row"])
+            elif "end" in message:
+                return message["end"] == "broken"
+
+    def _note(self, key: str, row: dict[str, Any]) -> None:
+        self.tried.add(key)
+        self.done[key] = row
+        write_json(self.path, self.done)
+        self.say(f"{key:<62} {_short(row)}")
+
+
+def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str]) -> None:
+    """Measure row by row; the answers are the lines of standard output."""
+    # What libraries print goes to standard error.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(**message: Any) -> None:
+        answers.write(json.dumps(message, default=float) + "\n")
+        answers.flush()
+
+    from benchmarks.speed.gpu_plan import plan
+    from benchmarks.speed.gpu_rows import NotHere
+
+    for row in plan(device, rehearse):
+        if row.key in skip or (groups and row.group not in groups):
+            continue
+        answer(begin=row.key, limit=row.limit_s)
+        begun = time.perf_counter()
+        try:
+            found = row.measure()
+        except NotHere as error:
+            answer(row={"skipped": str(error)[:300]})
         except Exception as error:  # noqa: BLE001  one row must not end the others
-            done[key] = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
-        click.echo(f"{key:<58} {done[key]}")
-        path.write_text(json.dumps(done, indent=1) + "\n")
+            text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            answer(row={"failed": text[:300]})
+            if "CUDA error" in text or "CUDA driver" in text:
+                # Nothing runs in this process any more.
+                answer(end="broken")
+                return
+        else:
+            answer(row={**found, "row_s": round(time.perf_counter() - begun, 2)})
+    answer(end="complete")
 
 
-def plan(device: torch.device, quick: bool) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Every row with what measures it."""
-    ways = [way for way in WAYS if device.type == "cuda" or (way[1] == "float32" and way[0] != "cuda-graph")]
-    calls = 3 if quick else 50
-    for architecture in ("painn", "schnet"):
-        for name in STRUCTURES[:1] if quick else STRUCTURES:
-            for engine, precision in ways:
-                key = f"engine, {architecture}, {name}, {engine}, {precision}"
-                yield key, partial(engine_row, architecture, name, engine, precision, device, calls)
-        yield f"calculator, {architecture}, aspirin", partial(calculator_row, architecture, device, calls)
-        for size in BATCHES[:2] if quick else BATCHES:
-            for engine, precision in ways:
-                key = f"batch, {architecture}, {size} x aspirin, {engine}, {precision}"
-                yield key, partial(batch_row, architecture, size, engine, precision, device, calls)
+def _pass_on(lines: IO[str], to: queue.Queue[str | None]) -> None:
+    for line in lines:
+        to.put(line)
+    to.put(None)
 
 
-def engine_row(
-    architecture: str, name: str, engine: Compile, precision: str, device: torch.device, calls: int
-) -> dict[str, Any]:
-    """Median milliseconds of one call, and the largest difference of a force to eager float64."""
-    graph = graph_from_atoms(structure(name), CUTOFF).to(device)
-    run = make_engine(potential(architecture, device), engine, precision=precision)  # type: ignore[arg-type]
-    milliseconds = timed(run, graph, calls)
-    exact = predict(potential(architecture, device).double(), graph)
-    result = run(graph)
-    assert result.forces is not None and exact.forces is not None
-    return {
-        "ms": milliseconds,
-        "atoms": graph.n_atoms,
-        "edges": graph.n_edges,
-        "force_difference_eV_per_A": float((result.forces - exact.forces).abs().max()),
-        "energy_difference_eV_per_atom": float((result.energy - exact.energy).abs().max() / graph.n_atoms),
-        "largest_force_eV_per_A": float(exact.forces.abs().max()),
-        "engine": run.describe(),
-    }
+def _end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(timeout=5 if process.poll() is None else 0)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def calculator_row(architecture: str, device: torch.device, calls: int) -> dict[str, Any]:
-    """Median milliseconds of a step through ASE."""
-    atoms, rng = structure("aspirin"), np.random.default_rng(0)
-    model = LoadedModel(potential(architecture, torch.device("cpu")), {}, Path("benchmark.pt"))
-    calculator = PIWSLCalculator(model, device=str(device))
-    times = []
-    for _ in range(2 * calls + 10):
-        atoms.positions += rng.normal(0, 0.003, atoms.positions.shape)
-        start = time.perf_counter()
-        calculator.get_forces(atoms)
-        times.append(1000 * (time.perf_counter() - start))
-    hits = calculator.stats()["neighbor_hit_rate"]
-    return {
-        "ms": round(float(np.median(times[10:])), 4),
-        "neighbor_hit_rate": hits,
-        "engine": calculator.engine.describe(),
-    }
-
-
-def batch_row(
-    architecture: str, size: int, engine: Compile, precision: str, device: torch.device, calls: int
-) -> dict[str, Any]:
-    """Milliseconds of a batch and atom evaluations per second."""
-    one = graph_from_atoms(structure("aspirin"), CUTOFF)
-    graph = batch_graphs([one] * size).to(device)
-    run = make_engine(potential(architecture, device), engine, precision=precision)  # type: ignore[arg-type]
-    milliseconds = timed(run, graph, max(3, calls // 2))
-    memory = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
-    return {
-        "ms": milliseconds,
-        "atom_evaluations_per_s": round(graph.n_atoms / milliseconds * 1000),
-        "peak_memory_GB": memory,
-        "engine": run.describe(),
-    }
-
-
-def timed(run: Any, graph: AtomGraph, calls: int) -> float:
-    """Median milliseconds of calls with new positions, each waited for."""
-    noise = [0.01 * torch.randn_like(graph.positions) for _ in range(4)]
-    times = []
-    for call in range(calls + 5):
-        moved = replace(graph, positions=graph.positions + noise[call % 4])
-        _wait(graph.positions.device)
-        start = time.perf_counter()
-        run(moved)
-        _wait(graph.positions.device)
-        times.append(1000 * (time.perf_counter() - start))
-    return round(float(np.median(times[5:])), 4)
-
-
-def potential(architecture: str, device: torch.device) -> Potential:
-    """Random weights, the same each time."""
-    torch.manual_seed(0)
-    made = build_potential(architecture, SIZES, reference_energies=dict.fromkeys(ELEMENTS, 0.0))
-    return made.eval().requires_grad_(False).to(device)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _short(row: dict[str, Any]) -> str:
+    shown = {key: value for key, value in row.items() if key not in ("engine", "row_s")}
+    return json.dumps(shown, default=float)[:240]
 
 
 if __name__ == "__main__":

@@ -143,11 +143,9 @@ class CommitteeBatch(Batch):
         self.looks = True
         return super().evaluate()
 
-    def step(self) -> dict[int, str]:
-        """Make one step of all; their restart points are whole numbers of intervals, so they look at the same one."""
-        first = self.replicas[0]
-        self.looks = (first.state.step + 1) % first.settings.interval == 0
-        return super().step()
+    def look(self, step: int) -> None:
+        """Ask the committee at frames; restart points are whole numbers of intervals, so all have the same ones."""
+        self.looks = step % self.replicas[0].settings.interval == 0
 
     def write_back(self, index: int) -> None:
         """Bring one replica up to date, with its spread."""

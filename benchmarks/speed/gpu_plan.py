@@ -1,0 +1,130 @@
+"""The rows of gpu.py in the order of their worth, at full size or tiny."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, get_args
+
+import torch
+
+from asecalc_mlip.engine.base import EngineName
+from benchmarks.speed import gpu_dynamics, gpu_rows
+from benchmarks.speed.gpu_rows import Bench
+
+__all__ = ["Row", "Sizes", "plan"]
+
+PRECISIONS = ("tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its name, group, the seconds that it may take, and what measures it."""
+
+    key: str
+    group: str
+    limit_s: float
+    measure: Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    features: int = 128
+    blocks: int = 3
+    structures: tuple[str, ...] = ("aspirin", "quartz-72", "water-192", "quartz-576", "quartz-2025", "quartz-20250")
+    first: tuple[str, ...] = ("aspirin", "quartz-2025")
+    batches: tuple[int, ...] = (1, 8, 64, 512, 4096)
+    replicas: tuple[int, ...] = (1, 64, 1024)
+    drift_steps: int = 20_000
+    replica_steps: int = 400
+    lists: tuple[str, ...] = ("aspirin", "quartz-72", "quartz-576", "quartz-2025", "quartz-20250", "4096 x aspirin")
+    largest: tuple[int, ...] = (20_250, 104_976, 419_904, 1_000_188, 2_000_376)
+    shipped: tuple[str, ...] = ("aspirin.pt", "silica.pt", "aspirin_tensornet.pt", "toluene.pt")
+    calls: int = 30
+    seconds: float = 2.0
+    tests: tuple[str, ...] = ("tests/engine", "tests/kernels", "tests/md", "tests/test_cells.py")
+    architectures: tuple[str, ...] = ("painn", "tensornet", "schnet")
+    engines: tuple[str, ...] = field(default_factory=lambda: tuple(get_args(EngineName)))
+
+
+REHEARSAL = Sizes(
+    features=16,
+    blocks=1,
+    structures=("aspirin", "quartz-72"),
+    first=("aspirin",),
+    batches=(1, 4),
+    replicas=(2,),
+    drift_steps=60,
+    replica_steps=20,
+    lists=("aspirin", "quartz-72", "8 x aspirin"),
+    largest=(72,),
+    shipped=("aspirin.pt",),
+    calls=2,
+    seconds=0.05,
+    tests=("tests/test_cells.py",),
+    architectures=("painn", "tensornet"),
+)
+
+
+def plan(device: str, rehearse: bool) -> Iterator[Row]:
+    """Return the rows, what is worth most first."""
+    sizes = REHEARSAL if rehearse else Sizes()
+    bench = Bench(torch.device(device), sizes.features, sizes.blocks, sizes.calls, sizes.seconds, rehearse)
+    yield Row("machine", "machine", 60, bench.machine)
+    engines = [name for name in ("triton", "cuda-graph", "eager", "native", "compiled") if name in sizes.engines]
+    main = [name for name in engines if name != "compiled"]
+    yield from _calls(bench, "painn", sizes.first, main)
+    yield Row("tests marked gpu", "tests", 150, partial(gpu_rows.tests, sizes.tests, bench))
+    for size in reversed(sizes.batches):
+        yield from _batches(bench, size, main[:2])
+    for name in main:
+        limit = 90 if name == "eager" else 60
+        measure = partial(gpu_dynamics.drift, bench, name, sizes.drift_steps)
+        yield Row(f"drift, {name}", "drift", limit, measure)
+    for model in sizes.shipped:
+        for name in main:
+            measure = partial(gpu_rows.shipped, bench, model, name)
+            yield Row(f"shipped, {model}, {name}", "parity", 60, measure)
+    for architecture in sizes.architectures:
+        yield from _calls(bench, architecture, sizes.structures, main)
+    for name in sizes.first:
+        for engine in main[:3]:
+            for precision in PRECISIONS:
+                yield _call(bench, "painn", name, engine, precision)
+    for name in ("aspirin", sizes.first[-1]):
+        yield Row(f"calculator, {name}", "calls", 60, partial(gpu_rows.calculator, bench, name))
+    for name in sizes.lists:
+        yield Row(f"lists, {name}", "lists", 60, partial(gpu_rows.lists, bench, name))
+    for kind in ("plain", "piwsl"):
+        yield Row(f"training step, {kind}", "training", 60, partial(gpu_rows.training, bench, kind))
+    for number in sizes.replicas:
+        measure = partial(gpu_dynamics.replicas, bench, number, sizes.replica_steps)
+        yield Row(f"replicas, {number} x aspirin", "replicas", 60, measure)
+    for n_atoms in sizes.largest:
+        yield Row(f"memory, {n_atoms} atoms", "memory", 60, partial(gpu_rows.memory, bench, n_atoms))
+    yield from _batches(bench, sizes.batches[-1], main[2:])
+    yield Row("torch-sim", "peers", 60, partial(gpu_dynamics.torch_sim, bench, sizes.replica_steps))
+    yield Row("mace", "peers", 90, partial(gpu_rows.mace, bench))
+    yield from _calls(bench, "painn", sizes.structures[:1], engines[len(main) :])
+
+
+def _calls(bench: Bench, architecture: str, structures: tuple[str, ...], engines: list[str]) -> Iterator[Row]:
+    for name in structures:
+        for engine in engines:
+            yield _call(bench, architecture, name, engine, "float32")
+
+
+def _call(bench: Bench, architecture: str, name: str, engine: str, precision: str) -> Row:
+    # The first of an engine compiles.
+    limit = 150 if engine == "compiled" else 60
+    key = f"call, {architecture}, {name}, {engine}, {precision}"
+    return Row(key, "calls", limit, partial(gpu_rows.call, bench, architecture, name, engine, precision))
+
+
+def _batches(bench: Bench, size: int, engines: list[str]) -> Iterator[Row]:
+    for engine in engines:
+        key = f"batch, painn, {size} x aspirin, {engine}"
+        yield Row(key, "batches", 60, partial(gpu_rows.batch, bench, size, engine))

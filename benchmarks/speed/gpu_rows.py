@@ -1,0 +1,353 @@
+"""What gpu.py measures of calls: results and milliseconds of every engine, batches, lists, training steps, memory."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.bench.structures import quartz, structure
+from asecalc_mlip.bench.timing import machine
+from asecalc_mlip.checkpoint import LoadedModel
+from asecalc_mlip.engine import CudaGraphEngine, Engine, make_engine
+from asecalc_mlip.engine.memory import is_out_of_memory
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
+from asecalc_mlip.models import Potential, Prediction, build_potential, predict
+from asecalc_mlip.models.registry import hyperparameters_of
+from asecalc_mlip.neighbors.cells import cell_lists
+from asecalc_mlip.neighbors.lists import compact_list
+from asecalc_mlip.neighbors.places import vesin_list
+
+__all__ = [
+    "Bench",
+    "NotHere",
+    "batch",
+    "call",
+    "calculator",
+    "engine_of",
+    "lists",
+    "mace",
+    "memory",
+    "shipped",
+    "tests",
+    "training",
+]
+
+CUTOFF = 5.0  # Å
+ELEMENTS = (1, 6, 8, 14)
+ROOT = Path(__file__).resolve().parents[2]
+# Beyond, float64 by autograd takes longer than it is worth.
+_MOST_EXACT = 3000
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how long is measured."""
+
+    device: torch.device
+    features: int
+    blocks: int
+    calls: int
+    seconds: float
+    rehearse: bool
+
+    def wait(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def machine(self) -> dict[str, Any]:
+        """Name the device and measure its memory and its matrix products, to judge the rest by."""
+        about: dict[str, Any] = {**machine(), "device": "cpu"}
+        if self.device.type == "cuda":
+            facts = torch.cuda.get_device_properties(self.device)
+            about |= {"device": facts.name, "memory_GB": round(facts.total_memory / 1e9, 1), "cuda": torch.version.cuda}
+        size = 2**12 if self.rehearse else 2**28
+        source = torch.zeros(size, device=self.device)
+        copied = self.time(lambda: source.clone())
+        n = 64 if self.rehearse else 8192
+        matrix = torch.randn(n, n, device=self.device)
+        product = self.time(lambda: matrix @ matrix)
+        about |= {"copy_GB_per_s": round(8 * size / copied / 1e6), "matmul_TFLOPs": round(2 * n**3 / product / 1e9, 1)}
+        return about
+
+    def time(self, function: Callable[[], Any]) -> float:
+        """Median milliseconds of calls, each waited for."""
+        times: list[float] = []
+        begun = time.perf_counter()
+        for count in range(self.calls + 5):
+            self.wait()
+            start = time.perf_counter()
+            function()
+            self.wait()
+            times.append(1000 * (time.perf_counter() - start))
+            if count > 6 and time.perf_counter() - begun > self.seconds:
+                break
+        return round(float(np.median(times[5 if len(times) > 6 else 1 :])), 4)
+
+    def peak(self) -> dict[str, float]:
+        """Peak of the memory since the last call."""
+        if self.device.type != "cuda":
+            return {}
+        peak = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return {"peak_GB": round(peak / 1e9, 3)}
+
+
+def tests(paths: Sequence[str], bench: Bench) -> dict[str, Any]:
+    """Run the tests that are marked gpu."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--maxfail=40", *paths]
+    if bench.rehearse:
+        command.append("--collect-only")
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=140)
+    lines = found.stdout.strip().splitlines() or [found.stderr[-200:]]
+    counts = {"tests_passed": 0, "tests_failed": 0}
+    for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", lines[-1]):
+        name = "tests_failed" if word == "error" else f"tests_{word}"
+        counts[name] = counts.get(name, 0) + int(number)
+    if found.returncode not in (0, 1, 5):
+        raise RuntimeError(f"pytest ended with {found.returncode}: {lines[-1]}")
+    failures = [line[:200] for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return {**counts, "summary": lines[-1], "failures": failures}
+
+
+def call(bench: Bench, architecture: str, name: str, engine: str, precision: str) -> dict[str, Any]:
+    """Milliseconds of energy and forces of a graph on the device with new positions each time, and the errors."""
+    graph = _graph(name, bench.device)
+    run = engine_of(bench, _potential(bench, architecture), engine, precision)
+    bench.peak()
+    found = _errors(run, graph, lambda: _exact(bench, architecture, name))
+    noise = [0.01 * torch.randn_like(graph.positions) for _ in range(4)]
+    count = iter(range(10**9))
+    ms = bench.time(lambda: run(replace(graph, positions=graph.positions + noise[next(count) % 4])))
+    sizes = {"atoms": graph.n_atoms, "edges": graph.n_edges}
+    return {"ms": ms, **sizes, **found, **bench.peak(), "engine": run.describe()}
+
+
+def shipped(bench: Bench, model: str, engine: str) -> dict[str, Any]:
+    """Results of a shipped model on its structure, as the calculator gives them, against float64 by autograd."""
+    from asecalc_mlip import checkpoint, zoo
+
+    loaded = checkpoint.load(zoo.find(model))
+    potential = loaded.potential.eval().requires_grad_(False).to(bench.device)
+    graph = graph_from_atoms(zoo.structure(model.partition(".")[0]), potential.cutoff).to(bench.device)
+    run = engine_of(bench, potential, engine, "float32")
+    exact = _float64(loaded.potential, graph)
+    ms = bench.time(lambda: run(graph))
+    return {"ms": ms, "atoms": graph.n_atoms, **_errors(run, graph, lambda: exact), "engine": run.describe()}
+
+
+def batch(bench: Bench, size: int, engine: str) -> dict[str, Any]:
+    """Milliseconds of aspirins at once, and atom evaluations per second."""
+    graph = _copies("aspirin", size, bench.device)
+    run = engine_of(bench, _potential(bench, "painn"), engine, "float32")
+    bench.peak()
+    ms = bench.time(lambda: run(graph))
+    rate = round(1000 * graph.n_atoms / ms)
+    return {"ms": ms, "atoms_per_s": rate, **bench.peak(), "engine": run.describe()}
+
+
+def calculator(bench: Bench, name: str) -> dict[str, Any]:
+    """Milliseconds of a step through ASE as in dynamics: lists, transfers and checks included."""
+    atoms, rng = structure(name), np.random.default_rng(0)
+    model = LoadedModel(_potential(bench, "painn"), {}, Path("benchmark.pt"))
+    calc = PIWSLCalculator(model, device=str(bench.device))
+
+    def step() -> None:
+        atoms.positions += rng.normal(0, 0.003, atoms.positions.shape)
+        calc.get_forces(atoms)
+
+    ms, stats = bench.time(step), calc.stats()
+    return {"ms": ms, "hit_rate": round(stats["neighbor_hit_rate"], 3), "engine": calc.engine.describe()}
+
+
+def lists(bench: Bench, name: str) -> dict[str, Any]:
+    """Milliseconds of a new neighbour list: on the CPU with its transfer, by vesin and in torch on the device."""
+    number, _, one = name.rpartition(" x ")
+    atoms, copies = _structure(one), int(number or 1)
+    reach = CUTOFF + 0.5
+    graph = _copies(one, copies, bench.device)
+    pbc = torch.from_numpy(np.asarray(atoms.pbc)).to(bench.device).expand(copies, 3)
+    torch_ms = bench.time(lambda: cell_lists(graph.positions, graph.cell, pbc, graph.batch, reach))
+
+    def on_cpu() -> None:
+        for _ in range(copies):
+            made = compact_list(atoms.positions, atoms.cell.array, atoms.pbc, reach)
+            [torch.from_numpy(array).to(bench.device) for array in made if array is not None]
+
+    found = {"torch_ms": torch_ms, "cpu_ms": bench.time(on_cpu) if copies < 100 else None}
+    if copies == 1:
+        ours = cell_lists(graph.positions, graph.cell, pbc, graph.batch, reach)
+        theirs = vesin_list(graph.positions, graph.cell[0], pbc[0], reach)
+        assert theirs is not None
+        vesin_ms = bench.time(lambda: vesin_list(graph.positions, graph.cell[0], pbc[0], reach))
+        same = all(a is b or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))  # type: ignore[arg-type]
+        right = compact_list(atoms.positions, atoms.cell.array, atoms.pbc, reach)
+        correct = all(a is None or np.array_equal(a.cpu(), b) for a, b in zip(ours, right, strict=True))
+        found |= {"vesin_ms": vesin_ms, "vesin_same": same, "torch_same_as_cpu": correct, "edges": len(ours[0])}
+    return found
+
+
+def training(bench: Bench, kind: str) -> dict[str, Any]:
+    """Milliseconds of a training step on 10 aspirins, plain or with the losses of PIWSL."""
+    from training.losses import PISC, PITC
+
+    torch.manual_seed(0)
+    model = build_potential("painn", _sizes(bench, "painn"), reference_energies=dict.fromkeys(ELEMENTS, 0.0))
+    model = model.to(bench.device).train()
+    # A reach that lets the displaced structures of the weak losses keep their list.
+    one = graph_from_atoms(structure("aspirin"), CUTOFF + 0.5)
+    graph = batch_graphs([one] * 10).to(bench.device)
+    graph = replace(graph, positions=graph.positions + 0.02 * torch.randn_like(graph.positions))
+    energies, forces = torch.randn(10, device=bench.device).double(), torch.randn_like(graph.positions)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    weak = [PITC(0.1), PISC(0.01)] if kind == "piwsl" else []
+
+    def step() -> None:
+        optimizer.zero_grad()
+        found = predict(model, graph, create_graph=True)
+        assert found.forces is not None
+        loss = (found.energy - energies).abs().mean() + (found.forces - forces).square().sum(-1).add(
+            1e-12
+        ).sqrt().mean()
+        for term in weak:
+            loss = loss + term(model, graph)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+
+    bench.peak()
+    ms = bench.time(step)
+    return {"ms": ms, "structures_per_s": round(1e4 / ms, 1), **bench.peak()}
+
+
+def memory(bench: Bench, n_atoms: int) -> dict[str, Any]:
+    """Milliseconds and peak memory of quartz of about so many atoms, list included, in the engine of a calculator."""
+    cells = max(1, round((n_atoms / 9) ** (1 / 3)))
+    atoms = quartz() * (cells, cells, max(1, round(n_atoms / 9 / cells**2)))
+    run = make_engine(_potential(bench, "painn"))
+    bench.peak()
+    try:
+        graph = _on_device(atoms, bench.device)
+        start = time.perf_counter()
+        run(graph)
+        bench.wait()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return {"atoms": len(atoms), "fits": False, **bench.peak()}
+    first = 1000 * (time.perf_counter() - start)
+    ms = bench.time(lambda: run(graph))
+    per_atom = {key: round(1e6 * value / len(atoms), 2) for key, value in bench.peak().items()}
+    found = {"kB_per_atom": per_atom.get("peak_GB"), "first_ms": round(first, 1), "ms": ms}
+    return {"atoms": len(atoms), "fits": True, "edges": graph.n_edges, **found, "engine": run.describe()}
+
+
+def mace(bench: Bench) -> dict[str, Any]:
+    """Milliseconds of MACE 64x0e with random weights on aspirin and quartz, with cuEquivariance where it is there."""
+    from benchmarks.speed.worker import MAKERS
+
+    found: dict[str, Any] = {}
+    for name in ("aspirin",) if bench.rehearse else ("aspirin", "quartz-2025"):
+        atoms = structure(name)
+        try:
+            calc, info, _ = MAKERS["MACE 64x0e"](atoms)
+        except ImportError as error:
+            raise NotHere(str(error)) from None
+        for one in getattr(calc, "models", []):
+            one.to(bench.device)
+        calc.device = str(bench.device)
+        rng = np.random.default_rng(0)
+
+        def step(atoms: Atoms = atoms, calc: Any = calc, rng: Any = rng) -> None:
+            atoms.positions += rng.normal(0, 0.003, atoms.positions.shape)
+            calc.get_property("forces", atoms)
+
+        found |= {f"{name}_ms": bench.time(step), "peer": info}
+    return found
+
+
+def engine_of(bench: Bench, potential: Potential, engine: str, precision: str) -> Engine:
+    """Return an engine; a rehearsal runs CUDA graphs as the same padded calls without a capture."""
+    if bench.rehearse and engine == CudaGraphEngine.name and bench.device.type == "cpu":
+        return CudaGraphEngine(potential, capture=False)
+    try:
+        return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
+    except InputError as error:
+        raise NotHere(str(error)) from None
+
+
+class NotHere(Exception):
+    """An engine cannot run a model on this device."""
+
+
+def _errors(run: Engine, graph: AtomGraph, exact: Callable[[], Prediction]) -> dict[str, Any]:
+    if graph.n_atoms > _MOST_EXACT:
+        return {}
+    found, right = run(graph), exact()
+    assert found.forces is not None and right.forces is not None
+    return {
+        "energy_error_eV_per_atom": float((found.energy - right.energy).abs().max() / graph.n_atoms),
+        "force_error_eV_per_A": float((found.forces - right.forces).abs().max()),
+        "largest_force_eV_per_A": float(right.forces.abs().max()),
+    }
+
+
+@cache
+def _exact(bench: Bench, architecture: str, name: str) -> Prediction:
+    return _float64(_potential(bench, architecture), _graph(name, bench.device))
+
+
+def _float64(potential: Potential, graph: AtomGraph) -> Prediction:
+    import copy
+
+    return predict(copy.deepcopy(potential).double().to(graph.positions.device), graph)
+
+
+@cache
+def _potential(bench: Bench, architecture: str) -> Potential:
+    torch.manual_seed(0)
+    made = build_potential(architecture, _sizes(bench, architecture), reference_energies=dict.fromkeys(ELEMENTS, 0.0))
+    return made.eval().requires_grad_(False).to(bench.device)
+
+
+def _sizes(bench: Bench, architecture: str) -> dict[str, Any]:
+    known = hyperparameters_of(architecture)
+    wanted = {"cutoff": CUTOFF, "n_features": bench.features, "n_interactions": bench.blocks}
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+@cache
+def _graph(name: str, device: torch.device) -> AtomGraph:
+    return graph_from_atoms(_structure(name), CUTOFF).to(device)
+
+
+def _structure(name: str) -> Atoms:
+    return quartz() * (15, 15, 10) if name == "quartz-20250" else structure(name)
+
+
+def _copies(name: str, number: int, device: torch.device) -> AtomGraph:
+    one = graph_from_atoms(_structure(name), CUTOFF)
+    return batch_graphs([one] * number).to(device)
+
+
+def _on_device(atoms: Atoms, device: torch.device) -> AtomGraph:
+    positions = torch.from_numpy(atoms.positions).to(device)
+    cell = torch.from_numpy(atoms.cell.array)[None].to(device)
+    batch = torch.zeros(len(atoms), dtype=torch.int64, device=device)
+    pbc = torch.from_numpy(np.asarray(atoms.pbc))[None].to(device)
+    i, j, shifts = cell_lists(positions, cell, pbc, batch, CUTOFF)
+    numbers = torch.from_numpy(atoms.numbers.astype(np.int64)).to(device)
+    return AtomGraph(numbers, positions, batch, i, j, cell, shifts, CUTOFF)
