@@ -147,9 +147,11 @@ def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str
     from benchmarks.speed.gpu_plan import plan
     from benchmarks.speed.gpu_rows import NotHere
 
+    made = set(skip)
     for row in plan(device, rehearse):
-        if row.key in skip or (groups and row.group not in groups):
+        if row.key in made or (groups and row.group not in groups):
             continue
+        made.add(row.key)
         answer(begin=row.key, limit=row.limit_s)
         begun = time.perf_counter()
         try:

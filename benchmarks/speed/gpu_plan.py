@@ -53,19 +53,20 @@ class Sizes:
 REHEARSAL = Sizes(
     features=16,
     blocks=1,
-    structures=("aspirin", "quartz-72"),
+    structures=("aspirin",),
     first=("aspirin",),
     batches=(1, 4),
     replicas=(2,),
-    drift_steps=60,
-    replica_steps=20,
-    lists=("aspirin", "quartz-72", "8 x aspirin"),
+    drift_steps=20,
+    replica_steps=10,
+    lists=("quartz-72", "8 x aspirin"),
     largest=(72,),
     shipped=("aspirin.pt",),
     calls=2,
     seconds=0.05,
     tests=("tests/test_cells.py",),
     architectures=("painn", "tensornet"),
+    engines=tuple(name for name in get_args(EngineName) if name != "compiled"),
 )
 
 

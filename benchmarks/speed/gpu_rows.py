@@ -20,11 +20,11 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.bench.structures import quartz, structure
 from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.checkpoint import LoadedModel
-from asecalc_mlip.engine import CudaGraphEngine, Engine, make_engine
+from asecalc_mlip.engine import CompiledEngine, CudaGraphEngine, EagerEngine, Engine, SumEngine, make_engine
 from asecalc_mlip.engine.memory import is_out_of_memory
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
-from asecalc_mlip.models import Potential, Prediction, build_potential, predict
+from asecalc_mlip.models import Potential, Prediction, build_potential, parts_of, predict
 from asecalc_mlip.models.registry import hyperparameters_of
 from asecalc_mlip.neighbors.cells import cell_lists
 from asecalc_mlip.neighbors.lists import compact_list
@@ -279,14 +279,28 @@ def mace(bench: Bench) -> dict[str, Any]:
     return found
 
 
-def engine_of(bench: Bench, potential: Potential, engine: str, precision: str) -> Engine:
-    """Return an engine; a rehearsal runs CUDA graphs as the same padded calls without a capture."""
-    if bench.rehearse and engine == CudaGraphEngine.name and bench.device.type == "cpu":
+def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = "float32") -> Engine:
+    """Return an engine; of a sum the parts that it cannot run go eagerly.
+
+    A rehearsal runs CUDA graphs as the same padded calls without a capture.
+    """
+    if engine == CudaGraphEngine.name and bench.device.type == "cpu" and bench.rehearse and precision == "float32":
         return CudaGraphEngine(potential, capture=False)
     try:
-        return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
+        if len(parts_of(potential)) == 1 or engine in (EagerEngine.name, CudaGraphEngine.name, CompiledEngine.name):
+            return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
+        first = parts_of(potential)[0]
+        make_engine(first, engine)  # type: ignore[arg-type]
     except InputError as error:
         raise NotHere(str(error)) from None
+    return SumEngine(potential, lambda part: _or_eager(part, engine))
+
+
+def _or_eager(part: Potential, engine: str) -> Engine:
+    try:
+        return make_engine(part, engine)  # type: ignore[arg-type]
+    except InputError:
+        return EagerEngine(part)
 
 
 class NotHere(Exception):

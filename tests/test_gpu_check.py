@@ -1,0 +1,152 @@
+"""The command for the day a GPU is there, rehearsed on the CPU with tiny sizes; what its process survives."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed import gpu, gpu_plan, gpu_report, gpu_rows
+from tools import collect_wheels
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpu")
+    command = [sys.executable, "benchmarks/speed/gpu.py", "--all", "--rehearse", "--results", str(folder)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return folder, json.loads((folder / "gpu_check.json").read_text()), result.stdout
+
+
+def test_every_row_is_there_and_none_failed(rehearsal):
+    folder, done, _ = rehearsal
+    assert {key: row for key, row in done.items() if "failed" in row} == {}
+    assert set(done) == {row.key for row in gpu_plan.plan("cpu", True)}
+    # Left out are only engines that need a GPU, and packages that are not there.
+    measured = [key for key, row in done.items() if "skipped" not in row]
+    assert len(measured) > 20
+    for start in (
+        "machine",
+        "call, tensornet",
+        "tests",
+        "batch",
+        "drift",
+        "shipped",
+        "calculator",
+        "lists",
+        "training",
+    ):
+        assert any(key.startswith(start) for key in measured), start
+    assert done["lists, quartz-72"]["vesin_same"] and done["lists, quartz-72"]["torch_same_as_cpu"]
+    assert done["call, painn, aspirin, cuda-graph, float32"]["energy_error_eV_per_atom"] < 1e-6
+    assert done["tests marked gpu"]["tests_failed"] == 0
+    assert (folder / "gpu_check.png").stat().st_size > 5000
+
+
+def test_the_same_command_goes_on(rehearsal):
+    """A row that is missing is measured, the others stay as they are."""
+    folder, done, _ = rehearsal
+    kept = {key: row for key, row in done.items() if key != "lists, 8 x aspirin"}
+    again = folder / "again"
+    again.mkdir()
+    (again / "gpu_check.json").write_text(json.dumps(kept))
+    check = gpu._Check(again, "cpu", True, ["lists"])
+    check.run(time.monotonic() + 60)
+    assert set(check.done) == set(done) and all(check.done[key] == row for key, row in kept.items())
+    assert "lists, 8 x aspirin" in (again / "gpu_check.log").read_text()
+
+
+WORKER = """
+import json, os, sys, time
+skip = [sys.argv[k + 1] for k, word in enumerate(sys.argv) if word == "--skip"]
+for key, what in (("good", 1), ("hangs", 2), ("dies", 3), ("breaks", 4), ("last", 5)):
+    if key in skip:
+        continue
+    print(json.dumps({"begin": key, "limit": 0.3 if key == "hangs" else 20}), flush=True)
+    if key == "hangs":
+        time.sleep(60)
+    if key == "dies":
+        os._exit(139)
+    if key == "breaks":
+        print(json.dumps({"row": {"failed": "CUDA error: an illegal memory access"}}), flush=True)
+        print(json.dumps({"end": "broken"}), flush=True)
+        sys.exit()
+    print(json.dumps({"row": {"ms": what}}), flush=True)
+print(json.dumps({"end": "complete"}), flush=True)
+"""
+
+
+def test_rows_that_hang_or_break_the_process_do_not_end_the_others(tmp_path, capsys):
+    (tmp_path / "worker.py").write_text(WORKER)
+    check = gpu._Check(tmp_path, "cpu", False, [])
+    check.command = [sys.executable, str(tmp_path / "worker.py")]
+    begun = time.monotonic()
+    check.run(begun + 60)
+    assert time.monotonic() - begun < 30
+    done = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert done["good"] == {"ms": 1} and done["last"] == {"ms": 5}
+    assert "took too long" in done["hangs"]["failed"]
+    assert "ended" in done["dies"]["failed"] and "illegal memory" in done["breaks"]["failed"]
+    # Next time those that failed are tried again, the others not.
+    check = gpu._Check(tmp_path, "cpu", False, [])
+    assert check.done == done
+
+
+def test_no_row_begins_when_time_is_over(tmp_path, capsys):
+    (tmp_path / "worker.py").write_text(WORKER)
+    check = gpu._Check(tmp_path, "cpu", False, [])
+    check.command = [sys.executable, str(tmp_path / "worker.py")]
+    assert check._attempt(time.monotonic() - 1) and check.done == {}
+
+
+def test_the_whole_plan_has_a_name_for_every_row_and_the_goals_find_theirs(monkeypatch):
+    monkeypatch.setattr(gpu_rows, "_potential", None)
+    rows = list({row.key: row for row in gpu_plan.plan("cuda", False)}.values())
+    keys = [row.key for row in rows]
+    assert 80 < len(keys) < 200
+    assert keys[1:4] == [
+        f"call, painn, aspirin, {engine}, float32" for engine in ("triton", "cuda-graph", "eager")
+    ] or (keys[1] == "call, painn, aspirin, cuda-graph, float32")
+    done = {key: {"ms": 0.4, "atoms": 21, "energy_error_eV_per_atom": 1e-7, "atoms_per_s": 6e6} for key in keys}
+    done["call, painn, aspirin, eager, float32"]["ms"] = 4.0
+    done["tests marked gpu"] = {"tests_failed": 0}
+    found = gpu_report.verdicts(done)
+    assert [one["reached"] for one in found] == [True] * 6
+    assert [one["reached"] for one in gpu_report.verdicts({})] == [None] * 6
+    done["call, painn, quartz-2025, cuda-graph, float32"]["ms"] = 0.3
+    done["call, painn, quartz-72, eager, float32"]["energy_error_eV_per_atom"] = 1e-3
+    assert [one["reached"] for one in gpu_report.verdicts(done)][4] is False
+
+
+def wheel(folder, name, requires=()):
+    import zipfile
+
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        text = "\n".join(
+            ["Metadata-Version: 2.1", f"Name: {name.split('-')[0]}", *(f"Requires-Dist: {r}" for r in requires)]
+        )
+        archive.writestr(f"{name.split('-')[0]}-1.0.dist-info/METADATA", text + "\n\n")
+    return folder / name
+
+
+def test_wheels_are_checked(tmp_path):
+    good = [
+        wheel(tmp_path, "ase-1.0-py3-none-any.whl", ["numpy>=1", "typing_extensions; python_version < '3.11'"]),
+        wheel(
+            tmp_path,
+            "matscipy-1.0-cp312-cp312-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+            ["ase", "x; extra == 'y'"],
+        ),
+    ]
+    assert collect_wheels.bad_tags(good) == [] and collect_wheels.missing(good, ["numpy"]) == []
+    other = wheel(tmp_path, "vesin-1.0-cp311-cp311-manylinux2014_x86_64.whl", ["cowsay>2"])
+    assert collect_wheels.bad_tags([*good, other]) == [f"{other.name} is not for Python 3.12"]
+    assert collect_wheels.missing([*good, other], ["numpy"]) == [f"{other.name} needs cowsay>2"]
+    assert collect_wheels.pinned("vesin").startswith("vesin==")
+    # What travels with them.
+    assert sum(path.stat().st_size for path in collect_wheels.tracked()) < 50e6
