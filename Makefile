@@ -5,6 +5,7 @@
 #   make test                           all tests; ARGS="-k rdf" for some, COVERAGE=1 for the share of lines that ran
 #   make attack                         the attacks of tests/attack, large: about an hour; goes on where it stopped
 #   make lint                           ruff, its format, and mypy
+#   make gpu-check                      results and speed on a GPU, under nine minutes; goes on where it stopped
 #   make docs                           the documentation, into docs/_build/html; its tutorials run
 #   make PYTHON=python3.12 test         with another Python
 
@@ -19,7 +20,7 @@ STAMP := $(VENV)/.installed
 SCHNETPACK := schnetpack==2.2.0
 
 .DELETE_ON_ERROR:
-.PHONY: help venv nvt test attack docs lint clean
+.PHONY: help venv nvt test attack gpu-check docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,6 +55,9 @@ test: $(STAMP)
 
 attack: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m tests.attack $(ARGS)
+
+gpu-check: $(STAMP)
+	$(PY) benchmarks/speed/gpu.py --all $(ARGS)
 
 docs: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -128,9 +128,9 @@ def configured(given: dict[str, Any], settings: LearnSettings, has_base: bool = 
     return load_config([], [*(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()), *own])
 
 
-def load_committee(members: Sequence[Path]) -> CommitteeCalculator:
-    """Load the models of a committee."""
-    return CommitteeCalculator.load(members, device="cpu")
+def load_committee(members: Sequence[Path], device: str = "cpu") -> CommitteeCalculator:
+    """Load the models of a committee, on a device as for `PIWSLCalculator.load`."""
+    return CommitteeCalculator.load(members, device=device)
 
 
 def calibration(committee: CommitteeCalculator, frames: Sequence[Atoms]) -> dict[str, Any]:

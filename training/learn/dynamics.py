@@ -74,8 +74,8 @@ def run_all(
     """
     left = [k for k in range(settings.until.replicas) if _ended(folder, k) is None]
     if left:
-        leader = PIWSLCalculator.load(members[0], device="cpu")
-        committee = load_committee(members) if len(members) > 1 else None
+        leader = PIWSLCalculator.load(members[0], device="auto")
+        committee = load_committee(members, device="auto") if len(members) > 1 else None
         identity = {"model_sha256": sha256_of(members[0])}
         watch = _Watch(folder, settings, members[0], leader, committee, threshold, identity, place)
         groups: dict[tuple, list[int]] = {}
