@@ -17,7 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["AtomGraph", "EdgeGraph", "batch_graphs", "graph_from_atoms"]
+__all__ = ["AtomGraph", "EdgeGraph", "batch_graphs", "graph_from_atoms", "graph_without_edges"]
 
 # Edges at once where arrays of all of them would fill the memory: a few MB, and few calls.
 _PIECE = 2**17
@@ -185,6 +185,12 @@ def graph_from_atoms(atoms: Atoms | Sequence[Atoms], cutoff: float, *, device: t
         graphs.append(replace(_single(structure, centers, neighbors, shifts), reach=cutoff))
     graph = graphs[0] if len(graphs) == 1 else batch_graphs(graphs)
     return graph.to(device)
+
+
+def graph_without_edges(atoms: Atoms) -> AtomGraph:
+    """Graph of one `ase.Atoms` whose neighbours are still to be found."""
+    none = np.zeros(0, dtype=np.int64)
+    return _single(atoms, none, none, np.zeros((0, 3)) if any(atoms.pbc) else None)
 
 
 def batch_graphs(graphs: Sequence[AtomGraph]) -> AtomGraph:

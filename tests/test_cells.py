@@ -6,13 +6,15 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
+from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.calculators import batches
 from asecalc_mlip.calculators.checks import ElementCheck
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.neighbors import batched, cells, neighbor_list, places, verlet
 from asecalc_mlip.neighbors.cells import cell_lists
 from asecalc_mlip.neighbors.places import DeviceLists, vesin_list
-from tests.cases import STRUCTURES, make_structure
+from tests.cases import STRUCTURES, make_structure, model_file
 
 
 def tensors(structures):
@@ -201,3 +203,22 @@ def test_vesin_on_a_gpu(seed):
     positions, cell, pbc, batch = tensors([random_structure(np.random.default_rng(seed))])
     found = vesin_list(positions.cuda(), cell[0].cuda(), pbc[0].cuda(), 4.0)
     assert_equal([t if t is None else t.cpu() for t in found], cell_lists(positions, cell, pbc, batch, 4.0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, "auto"])
+def test_evaluation_over_lists_from_the_device(batch_size, tmp_path, monkeypatch):
+    calculator = PIWSLCalculator.load(model_file(tmp_path), device="cpu", dtype="float64")
+    structures = [make_structure(name, seed=seed) for seed in range(2) for name in STRUCTURES]
+    expected = calculator.evaluate(structures)
+    monkeypatch.setattr(batches, "made_on", lambda device: True)
+    for ours, theirs in zip(calculator.evaluate(structures, batch_size=batch_size), expected, strict=True):
+        assert ours["energy"] == pytest.approx(theirs["energy"], abs=1e-9)
+        assert np.allclose(ours["forces"], theirs["forces"], rtol=0, atol=1e-9)
+        assert (ours["stress"] is None) == (theirs["stress"] is None)
+        assert ours["stress"] is None or np.allclose(ours["stress"], theirs["stress"], rtol=0, atol=1e-12)
+    structures[5].positions[1] = structures[5].positions[0]
+    with pytest.raises(InputError, match="structure 5: atoms 0 and 1 are 0.000 Å apart"):
+        calculator.evaluate(structures, batch_size=batch_size)
+    structures[5].positions[1] = np.nan
+    with pytest.raises(InputError, match=r"structure 5: the positions of atoms \[1\] are not finite"):
+        calculator.evaluate(structures, batch_size=batch_size)

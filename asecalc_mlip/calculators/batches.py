@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -17,11 +17,13 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from tqdm import tqdm
 
-from asecalc_mlip.calculators.checks import ElementCheck, check_distances
+from asecalc_mlip.calculators.checks import CLOSEST, ElementCheck, check_distances
 from asecalc_mlip.engine import MemoryGuard
 from asecalc_mlip.engine.memory import available_bytes, check_list
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
-from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
+from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms, graph_without_edges
+from asecalc_mlip.neighbors.cells import cell_lists
+from asecalc_mlip.neighbors.places import DeviceLists, made_on
 
 if TYPE_CHECKING:
     from asecalc_mlip.models import Prediction
@@ -35,6 +37,9 @@ BatchSize = int | Literal["auto"]
 _EDGES_PER_THREAD = 10_000
 # A GPU is busy with less than this.
 _EDGES_ON_GPU = 2_000_000
+# Lists made on a GPU are known only when the batch is there; so many has an atom of a condensed phase.
+_EDGES_PER_ATOM = 60
+_LISTS = DeviceLists()
 # Of the free memory; the rest is for an estimate that is too low, and for whoever else runs here.
 _SHARE = 0.5
 
@@ -70,7 +75,9 @@ def evaluate_iter(
 class _Entry:
     index: int
     graph: AtomGraph
-    periodic: bool
+    n_edges: int
+    pbc: tuple[bool, ...]
+    stress: bool
 
 
 class _Limit:
@@ -96,7 +103,7 @@ class _Limit:
 
     def shrink(self, batch: Sequence[_Entry]) -> None:
         """Allow from now on half of the bytes of a batch that did not fit."""
-        sizes = (sum(entry.graph.n_atoms for entry in batch), sum(entry.graph.n_edges for entry in batch))
+        sizes = (sum(entry.graph.n_atoms for entry in batch), sum(entry.n_edges for entry in batch))
         self.bytes = min(self.bytes, 0.5 * self.engine.bytes_needed(*sizes))
 
 
@@ -105,10 +112,10 @@ def _batches(calculator: Evaluated, structures: Iterable[Atoms], limit: _Limit) 
     n_atoms = n_edges = 0
     for index, atoms in enumerate(structures):
         entry = _prepared(calculator, atoms, index)
-        n_atoms, n_edges = n_atoms + entry.graph.n_atoms, n_edges + entry.graph.n_edges
+        n_atoms, n_edges = n_atoms + entry.graph.n_atoms, n_edges + entry.n_edges
         if batch and not limit.allows(len(batch) + 1, n_atoms, n_edges):
             yield batch
-            batch, n_atoms, n_edges = [], entry.graph.n_atoms, entry.graph.n_edges
+            batch, n_atoms, n_edges = [], entry.graph.n_atoms, entry.n_edges
         batch.append(entry)
     if batch:
         yield batch
@@ -116,14 +123,48 @@ def _batches(calculator: Evaluated, structures: Iterable[Atoms], limit: _Limit) 
 
 @torch.inference_mode(False)  # forces are derivatives, which a caller's inference mode forbids
 def _prepared(calculator: Evaluated, atoms: Atoms, index: int) -> _Entry:
+    there = made_on(calculator.device)
     try:
         calculator.check_elements(atoms.numbers)
         check_list(atoms.positions, atoms.cell.array, atoms.pbc, calculator.cutoff)
-        graph = graph_from_atoms(atoms, calculator.cutoff)
+        graph = graph_without_edges(atoms) if there else graph_from_atoms(atoms, calculator.cutoff)
         check_distances(graph)
     except InputError as error:
         raise type(error)(f"structure {index}: {error}") from None
-    return _Entry(index, graph, bool(atoms.pbc.all()) and calculator.gives_stress)
+    edges = _EDGES_PER_ATOM * graph.n_atoms if there else graph.n_edges
+    pbc = tuple(bool(periodic) for periodic in atoms.pbc)
+    return _Entry(index, graph, edges, pbc, all(pbc) and calculator.gives_stress)
+
+
+def _graph_of(calculator: Evaluated, batch: Sequence[_Entry]) -> AtomGraph:
+    """Graph of a batch on the device."""
+    graph = batch_graphs([entry.graph for entry in batch]) if len(batch) > 1 else batch[0].graph
+    graph = graph.to(calculator.device)
+    if not made_on(calculator.device):
+        return graph
+    pbc = torch.tensor([entry.pbc for entry in batch], device=calculator.device)
+    try:
+        i, j, shifts = _LISTS(graph.positions, graph.cell, pbc, graph.batch, calculator.cutoff)
+    except InputError:
+        # Of one structure after another, to say which.
+        for entry in batch:
+            _check_alone(entry, calculator.cutoff)
+        raise
+    graph = replace(graph, centers=i, neighbors=j, shifts=shifts, reach=calculator.cutoff)
+    if len(i) and not graph.shortest() >= CLOSEST:
+        for entry in batch:
+            _check_alone(entry, calculator.cutoff)
+    return graph
+
+
+def _check_alone(entry: _Entry, cutoff: float) -> None:
+    graph = entry.graph
+    pbc = torch.tensor([entry.pbc])
+    try:
+        i, j, shifts = cell_lists(graph.positions, graph.cell, pbc, graph.batch, cutoff)
+        check_distances(replace(graph, centers=i, neighbors=j, shifts=shifts))
+    except InputError as error:
+        raise InputError(f"structure {entry.index}: {error}") from None
 
 
 def _run(calculator: Evaluated, batch: Sequence[_Entry], limit: _Limit) -> Iterator[dict[str, Any]]:
@@ -145,7 +186,7 @@ def _run(calculator: Evaluated, batch: Sequence[_Entry], limit: _Limit) -> Itera
 def _alone(calculator: Evaluated, entry: _Entry) -> Prediction:
     """Prediction of one structure, which cannot be halved but perhaps go in pieces."""
     try:
-        return calculator.engine(entry.graph.to(calculator.device), forces=True, stress=entry.periodic)
+        return calculator.engine(_graph_of(calculator, [entry]), forces=True, stress=entry.stress)
     except NotEnoughMemoryError as error:
         raise NotEnoughMemoryError(f"structure {entry.index}: {error}") from None
 
@@ -153,8 +194,8 @@ def _alone(calculator: Evaluated, entry: _Entry) -> Prediction:
 @torch.inference_mode(False)
 def _together(calculator: Evaluated, batch: Sequence[_Entry]) -> Prediction | None:
     """Prediction of a batch, or None where memory is too small for it."""
-    graph = batch_graphs([entry.graph for entry in batch]).to(calculator.device)
-    return calculator.engine.whole(graph, forces=True, stress=any(entry.periodic for entry in batch))
+    graph = _graph_of(calculator, batch)
+    return calculator.engine.whole(graph, forces=True, stress=any(entry.stress for entry in batch))
 
 
 def _split(prediction: Prediction, batch: Sequence[_Entry]) -> Iterator[dict[str, Any]]:
@@ -167,7 +208,7 @@ def _split(prediction: Prediction, batch: Sequence[_Entry]) -> Iterator[dict[str
     for k, entry in enumerate(batch):
         # Copies: a view would keep the forces of the whole batch alive.
         result: dict[str, Any] = {"energy": energies[k], "forces": forces[k].copy(), "stress": None}
-        if stress is not None and entry.periodic:
+        if stress is not None and entry.stress:
             result["stress"] = full_3x3_to_voigt_6_stress(stress[k])
         if energy_std is not None and forces_std is not None:
             result["energy_std"] = float(energy_std[k])
