@@ -14,8 +14,9 @@ E0 = {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0}
 # Those that everything about engines, training and files is tested with, and all that obey the same physics.
 MODELS = ["painn", "schnet"]
 PHYSICAL = sorted(ARCHITECTURES)
-# PaiNN whose forces come from a head of their own; a name for the tests only.
+# Networks whose forces come from a head of their own; names for the tests only.
 DIRECT = "painn-direct"
+DIRECTS = [DIRECT, "spinconv-direct"]
 # Where an architecture has other hyper-parameters than those of message passing, or needs others.
 SIZES = {
     "eam": {"elements": ["H", "C", "O", "Si"], "n_exponentials": 4, "core": "zbl"},
@@ -34,11 +35,12 @@ SIZES = {
             {"architecture": "zbl"},
         ]
     },
+    "spinconv": {"n_features": 8, "n_hidden": 8, "n_angular": 3, "n_polar": 3},
     # Of its layers the first and the last are special.
     "torchmd_et": {"n_interactions": 3},
 }
 # Networks whose random weights say little.
-SCALES = {"m3gnet": 1000.0, "tensornet": 100.0}
+SCALES = {"m3gnet": 1000.0, "spinconv": 1000.0, "tensornet": 100.0}
 STRUCTURES = ["molecule", "crystal", "skewed", "slab"]
 
 
@@ -47,8 +49,8 @@ def make_potential(
 ) -> Potential:
     """Small random potential with biases that are not zero, so that no term hides; fixed as a served one by default."""
     torch.manual_seed(seed)
-    if architecture == DIRECT:
-        architecture, changes = "painn", {"direct_forces": True, **changes}
+    if architecture in DIRECTS:
+        architecture, changes = architecture.removesuffix("-direct"), {"direct_forces": True, **changes}
     sizes = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8, **SIZES.get(architecture, {}), **changes}
     known = hyperparameters_of(architecture)
     hyperparameters = {name: value for name, value in sizes.items() if name in known or name in changes}

@@ -37,6 +37,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         ]
     },
     "m3gnet": {"cutoff": 4.0, "n_features": 8, "n_hidden": 8, "n_interactions": 2, "three_body_cutoff": 3.5},
+    "spinconv": {**SMALL, "n_features": 8, "n_hidden": 4, "n_interactions": 1},
     "tensornet": {**SMALL, "n_features": 8},
     "torchmd_et": {**SMALL, "n_features": 8},
 }

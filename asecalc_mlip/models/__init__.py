@@ -18,6 +18,7 @@ from asecalc_mlip.models.registry import (
     trainable,
 )
 from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.spinconv import SpinConv
 from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.tensornet import TensorNet
 from asecalc_mlip.models.torchmd_et import TorchMDET
@@ -37,6 +38,7 @@ __all__ = [
     "Potential",
     "Prediction",
     "SchNet",
+    "SpinConv",
     "Sum",
     "TensorNet",
     "TorchMDET",

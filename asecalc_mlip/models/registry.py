@@ -13,6 +13,7 @@ from asecalc_mlip.models.m3gnet import M3GNet
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential
 from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.spinconv import SpinConv
 from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.tensornet import TensorNet
 from asecalc_mlip.models.torchmd_et import TorchMDET
@@ -191,6 +192,7 @@ register("eam", EAM)
 register("m3gnet", M3GNet)
 register("painn", PaiNN)
 register("schnet", SchNet)
+register("spinconv", SpinConv)
 register("sum", Sum)
 register("tensornet", TensorNet)
 register("torchmd_et", TorchMDET)

@@ -12,9 +12,9 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import predict
-from tests.cases import DIRECT, E0, PHYSICAL, STRUCTURES, make_potential, make_structure
+from tests.cases import DIRECTS, E0, PHYSICAL, STRUCTURES, make_potential, make_structure
 
-every_model = pytest.mark.parametrize("architecture", [*PHYSICAL, DIRECT])
+every_model = pytest.mark.parametrize("architecture", [*PHYSICAL, *DIRECTS])
 conservative = pytest.mark.parametrize("architecture", PHYSICAL)
 
 
@@ -80,7 +80,7 @@ def test_invariances(architecture, structure):
     result = results(potential, turned)
     assert result.energy.item() == pytest.approx(reference.energy.item(), abs=1e-9)
     assert np.allclose(result.forces.numpy(), (reference.forces.numpy() @ rotation)[order], atol=1e-9)
-    if architecture != DIRECT:
+    if architecture not in DIRECTS:
         assert np.allclose(reference.forces.sum(0), 0, atol=1e-10)
 
 
@@ -171,7 +171,7 @@ def test_batch_of_unlike_structures_equals_one_at_a_time(architecture):
     potential = make_potential(architecture)
     structures = [make_structure(name, seed=k) for k, name in enumerate(STRUCTURES)] + [Atoms("Si")]
     graphs = [graph_from_atoms(atoms, potential.cutoff) for atoms in structures]
-    with_stress = architecture != DIRECT
+    with_stress = architecture not in DIRECTS
     batch = predict(potential, batch_graphs(graphs), stress=with_stress)
     start = 0
     for k, (atoms, graph) in enumerate(zip(structures, graphs, strict=True)):
