@@ -101,12 +101,13 @@ class PIWSLCalculator(StateCalculator):
         skin : float
             Å beyond the cutoff for which neighbours are kept, so that most steps need no new list; 0 makes every list
             anew. It does not change the result.
-        compile : {"auto", True, False, "eager", "native", "compiled", "cuda-graph"}
+        compile : {"auto", True, False, "eager", "native", "compiled", "cuda-graph", "triton"}
             How the model is run; `print(calc)` says what came of it. "auto": on the CPU by the native engine, where
-            that cannot by a compiled program if one is there and pays, else eagerly; on a GPU by CUDA graphs. True: a
-            compiled program, made once per machine in half a minute if a C++ compiler is there, and kept in
-            $ASECALC_CACHE or the user's cache folder, never in the model file; where it cannot be had, one warning and
-            the engine of False. False: native or eager, without any compilation. Or an engine by its name.
+            that cannot by a compiled program if one is there and pays, else eagerly; on a GPU by fused kernels where
+            they serve, else by CUDA graphs. True: a compiled program, made once per machine in half a minute if a C++
+            compiler is there, and kept in $ASECALC_CACHE or the user's cache folder, never in the model file; where it
+            cannot be had, one warning and the engine of False. False: native or eager, without any compilation. Or an
+            engine by its name.
         precision : {"float32", "tf32", "bf16"}
             Of matrix products on a GPU; the cost in accuracy there is not measured. On the CPU bf16 changed the forces
             of the shipped aspirin by 0.6 % rms and its energy by 14 meV, more than the model errs.

@@ -4,6 +4,7 @@ eager        autograd, any model and device
 native       the whole network in one native call, on the CPU
 compiled     traced and compiled once per machine by AOTInductor
 cuda-graph   recorded once per size and replayed, on a GPU
+triton       fused kernels for message passing, on a GPU, under CUDA graphs too
 
 A sum of potentials of which a part runs natively has an engine for each part. A calculator has
 one of these in a `MemoryGuard`, which refuses structures that would not fit into memory.
@@ -21,6 +22,7 @@ from asecalc_mlip.engine.guard import MemoryGuard
 from asecalc_mlip.engine.native import NativeEngine
 from asecalc_mlip.engine.precision import Precision
 from asecalc_mlip.engine.summed import SumEngine
+from asecalc_mlip.engine.triton import TritonEngine
 
 __all__ = [
     "Compile",
@@ -33,6 +35,7 @@ __all__ = [
     "NativeEngine",
     "Precision",
     "SumEngine",
+    "TritonEngine",
     "checked_device",
     "make_engine",
 ]

@@ -9,7 +9,7 @@ from asecalc_mlip.models.potential import Potential, Prediction
 
 __all__ = ["Compile", "Engine", "EngineName"]
 
-EngineName = Literal["eager", "native", "compiled", "cuda-graph"]
+EngineName = Literal["eager", "native", "compiled", "cuda-graph", "triton"]
 Compile = bool | Literal["auto"] | EngineName
 
 

@@ -11,12 +11,14 @@ from asecalc_mlip.engine.eager import EagerEngine
 from asecalc_mlip.engine.native import NativeEngine
 from asecalc_mlip.engine.precision import Precision, check_precision
 from asecalc_mlip.engine.summed import SumEngine
+from asecalc_mlip.engine.triton import TritonEngine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models.potential import Potential
 
 __all__ = ["make_engine"]
 
-_WHY_NOT = {engine.name: engine.why_not for engine in (EagerEngine, NativeEngine, CompiledEngine, CudaGraphEngine)}
+_ENGINES = (EagerEngine, NativeEngine, CompiledEngine, CudaGraphEngine, TritonEngine)
+_WHY_NOT = {engine.name: engine.why_not for engine in _ENGINES}
 
 
 def make_engine(potential: Potential, compile: Compile = "auto", *, precision: Precision = "float32") -> Engine:
@@ -27,8 +29,8 @@ def make_engine(potential: Potential, compile: Compile = "auto", *, precision: P
     potential : Potential
     compile : bool, "auto" or a name
         "auto": on the CPU native where that serves, else compiled if that pays and a program is in the cache, else
-        eager; on a GPU CUDA graphs. True: compiled. False: native or eager, without any compilation. Or an engine by
-        its name.
+        eager; on a GPU the fused kernels where they serve, else CUDA graphs. True: compiled. False: native or eager,
+        without any compilation. Or an engine by its name.
     precision : {"float32", "tf32", "bf16"}
         Of matrix products on a GPU.
 
@@ -44,7 +46,7 @@ def make_engine(potential: Potential, compile: Compile = "auto", *, precision: P
     """
     check_precision(precision, potential.e0.device, potential.dtype)
     if (compile is False or compile == "auto") and SumEngine.pays(potential):
-        return SumEngine(potential, lambda part: make_engine(part, compile))
+        return SumEngine(potential, lambda part: make_engine(part, compile, precision=precision))
     name = _name(potential, compile)
     reason = _WHY_NOT[name](potential)
     if reason is not None:
@@ -52,10 +54,14 @@ def make_engine(potential: Potential, compile: Compile = "auto", *, precision: P
         raise InputError(f"compile={compile!r}: {name} cannot run this model: {reason}. Can: {', '.join(able)}")
     if name == CompiledEngine.name:
         if precision != "float32":
-            raise InputError(f"precision={precision!r} is for the engines eager and cuda-graph, not for compiled")
+            raise InputError(
+                f"precision={precision!r} is for the engines eager, cuda-graph and triton, not for compiled"
+            )
         return compiled_or_other(potential, _without_compilation)
     if name == NativeEngine.name:
         return NativeEngine(potential)
+    if name == TritonEngine.name:
+        return TritonEngine(potential, precision=precision)
     if name == CudaGraphEngine.name:
         return CudaGraphEngine(potential, precision=precision)
     return EagerEngine(potential, precision=precision)
@@ -79,9 +85,11 @@ def _name(potential: Potential, compile: Compile) -> EngineName:
 
 
 def _fastest(potential: Potential) -> EngineName:
+    on_cpu = potential.e0.device.type == "cpu"
+    if not on_cpu and TritonEngine.why_not(potential) is None:
+        return TritonEngine.name
     if CudaGraphEngine.why_not(potential) is None:
         return CudaGraphEngine.name
-    on_cpu = potential.e0.device.type == "cpu"
     if on_cpu and not NativeEngine.serves(potential) and CompiledEngine.pays(potential):
         # A build takes longer than many calculations, so it is made on request only.
         return CompiledEngine.name if CompiledEngine.is_cached(potential) else _uncompiled(potential)

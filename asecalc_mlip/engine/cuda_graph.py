@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from asecalc_mlip.engine.base import EngineName
+from asecalc_mlip.engine.base import Engine, EngineName
 from asecalc_mlip.engine.eager import EagerEngine
 from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_by_number, lone_atoms
 from asecalc_mlip.engine.estimate import autograd_bytes
@@ -51,18 +51,31 @@ class CudaGraphEngine:
         Of matrix products.
     capture : bool
         False runs the same padded evaluation without a graph, on any device; for tests.
+    network : callable, optional
+        EdgeGraph → (N,), in place of the network of the potential.
+    plain : Engine, optional
+        The engine of sizes that are not captured; default: eager.
     """
 
     name: EngineName = "cuda-graph"
     holds_edges = True
     keeps_buffer = False
 
-    def __init__(self, potential: Potential, *, precision: Precision = "float32", capture: bool = True):
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        precision: Precision = "float32",
+        capture: bool = True,
+        network: nn.Module | None = None,
+        plain: Engine | None = None,
+    ):
         self.potential = potential
         self.precision: Precision = precision
         self._device = potential.e0.device
         self._capture = capture
-        self._eager = EagerEngine(potential, precision=precision)
+        self._network = potential.network if network is None else network
+        self._eager: Engine = EagerEngine(potential, precision=precision) if plain is None else plain
         self._buckets: OrderedDict[tuple[Key, int, int], _Bucket] = OrderedDict()
         self._seen: set[tuple[Key, int, int]] = set()
         self._broken = False
@@ -70,9 +83,7 @@ class CudaGraphEngine:
         self._lock = threading.Lock()
         lone = lone_atoms(potential)
         with arithmetic(precision, self._device):
-            raw, _ = energies_and_gradient(
-                potential.network, lone.numbers, lone.vectors(), lone.centers, lone.neighbors
-            )
+            raw, _ = energies_and_gradient(self._network, lone.numbers, lone.vectors(), lone.centers, lone.neighbors)
         self._alone = energies_by_number(potential, lone, raw)
 
     @staticmethod
@@ -153,7 +164,7 @@ class CudaGraphEngine:
 
     def _evaluate(self, graph: AtomGraph, forces: bool, stress: bool) -> Prediction:
         vectors = graph.vectors()
-        network = self.potential.network
+        network = self._network
         if forces or stress:
             raw, gradient = energies_and_gradient(network, graph.numbers, vectors, graph.centers, graph.neighbors)
         else:
@@ -165,7 +176,8 @@ class CudaGraphEngine:
         self._broken = True
         self._buckets.clear()
         reason = (str(error).splitlines() or ["no message"])[0]
-        warnings.warn(f"no CUDA graph can be captured ({reason}); the model runs eagerly", stacklevel=5)
+        other = "eagerly" if isinstance(self._eager, EagerEngine) else "without"
+        warnings.warn(f"no CUDA graph can be captured ({reason}); the model runs {other}", stacklevel=5)
 
 
 class _Bucket:

@@ -34,7 +34,7 @@ from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
 from asecalc_mlip.models.painn_hessian import painn_bytes, painn_hessian
 from asecalc_mlip.models.radial import BesselBasis, EnvelopedBasis, RadialBasisName, make_radial_basis
-from asecalc_mlip.models.tabulated import spline_tables
+from asecalc_mlip.models.tabulated import Tabulated, spline_tables
 from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
 from asecalc_mlip.models.vector_head import VectorHead, norms
 
@@ -149,6 +149,10 @@ class PaiNN(Network):
         """Scalars q (N, F) and vectors μ (N, 3, F) after the last block."""
         return self._features(graph, scalars_only=False)
 
+    def filter_functions(self) -> list[Tabulated]:
+        """Return the filters of each block as functions of the distance, of two parts in the first and three after."""
+        return [partial(_filters_of, self, weights) for weights in _filter_weights(self)]
+
     def packed(self) -> Packed:
         """Return the weights for kernels/painn.cpp."""
         return _packed(self)
@@ -243,15 +247,18 @@ def _filter_numbers(network: PaiNN) -> tuple[list[Tensor], int, float]:
     In float32 splines, in float64, where they would take hundreds of megabytes, the weights of the radial functions.
     """
     dtype, F = network.filters.weight.dtype, network.n_features
-    exact = copy.deepcopy(network.filters).double().requires_grad_(False)
+    if dtype == torch.float64:
+        return [by_registers(part.t(), F, LANES[dtype]) for part in _filter_weights(network)], 8, 1.0
+    tables, nodes, bend = spline_tables(network.filter_functions(), network.cutoff, tolerance=_TABLE_TOLERANCE)
+    return [by_registers(table, F, LANES[dtype]).to(dtype) for table in tables], nodes, bend
+
+
+def _filter_weights(network: PaiNN) -> list[Tensor]:
+    """Weights of radial functions in the filters of each block, and the bias as that of one more, float64."""
+    exact, F = copy.deepcopy(network.filters).cpu().double().requires_grad_(False), network.n_features
     weights = torch.cat([exact.weight, exact.bias[:, None]], dim=1)
     # The first block has no third part.
-    parts = [weights[3 * F * k : 3 * F * k + (3 if k else 2) * F] for k in range(network.n_blocks)]
-    if dtype == torch.float64:
-        return [by_registers(part.t(), F, LANES[dtype]) for part in parts], 8, 1.0
-    functions = [partial(_filters_of, network, part) for part in parts]
-    tables, nodes, bend = spline_tables(functions, network.cutoff, tolerance=_TABLE_TOLERANCE)
-    return [by_registers(table, F, LANES[dtype]).to(dtype) for table in tables], nodes, bend
+    return [weights[3 * F * k : 3 * F * k + (3 if k else 2) * F] for k in range(network.n_blocks)]
 
 
 def _filters_of(network: PaiNN, weights: Tensor, distances: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by_registers, readout_fields, with_bias
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, ShiftedSoftplus, at_once, edge_geometry, mlp
 from asecalc_mlip.models.radial import RadialBasisName, cosine_cutoff, make_radial_basis
-from asecalc_mlip.models.tabulated import spline_tables
+from asecalc_mlip.models.tabulated import Tabulated, spline_tables
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["SchNet"]
@@ -110,6 +110,10 @@ class SchNet(Network):
         """Factor that takes the filters to zero at the cutoff, (E,)."""
         return cosine_cutoff(distances, self.cutoff)
 
+    def filter_functions(self) -> list[Tabulated]:
+        """Return the filters of each block as functions of the distance, in float64."""
+        return [_filter(self, block) for block in range(len(self.interactions))]
+
     def packed(self) -> Packed:
         """Return the weights for kernels/schnet.cpp."""
         packer = Packer()
@@ -159,14 +163,14 @@ class SchNetInteraction(nn.Module):
 
 def _filter_tables(network: SchNet) -> tuple[list[Tensor], int, float]:
     """Splines of the filters of each block, (F / lanes, nodes + 4, lanes), by registers; their nodes and bend."""
-    filters, dtype = [_filter(network, k) for k in range(len(network.interactions))], network.embedding.weight.dtype
-    tables, nodes, bend = spline_tables(filters, network.cutoff, tolerance=_TABLE_TOLERANCE)
+    dtype = network.embedding.weight.dtype
+    tables, nodes, bend = spline_tables(network.filter_functions(), network.cutoff, tolerance=_TABLE_TOLERANCE)
     return [by_registers(table, network.n_features, LANES[dtype]).to(dtype) for table in tables], nodes, bend
 
 
-def _filter(network: SchNet, block: int) -> Callable[[Tensor], Tensor]:
+def _filter(network: SchNet, block: int) -> Tabulated:
     """w(d) of one block in float64."""
     interaction = network.interactions[block]
     assert isinstance(interaction, SchNetInteraction)
-    layers = copy.deepcopy(interaction.filter_network).double().requires_grad_(False)
+    layers = copy.deepcopy(interaction.filter_network).cpu().double().requires_grad_(False)
     return lambda distances: layers(network.radial_basis(distances)) * network.envelope(distances)[:, None]

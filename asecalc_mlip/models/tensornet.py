@@ -39,7 +39,7 @@ from asecalc_mlip.kernels.tensor import bounded, spread_message, squares, tensor
 from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
-from asecalc_mlip.models.tabulated import spline_tables
+from asecalc_mlip.models.tabulated import Tabulated, spline_tables
 from asecalc_mlip.models.tensornet_hessian import tensornet_bytes, tensornet_hessian
 from asecalc_mlip.models.tensornet_parts import filters_of, mixed, rows_of
 from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
@@ -180,6 +180,12 @@ class TensorNet(Network):
             x = block(x, graph, radial, knots, self.over_edges)
         return self.scalars(self.norm(squares(x).flatten(1))), x[:, 1:4]
 
+    def filter_functions(self) -> list[Tabulated]:
+        """Return the filters of the embedding and of each block as functions of the distance, parts side by side."""
+        exact = copy.deepcopy(self).cpu().double().requires_grad_(False)
+        blocks = (partial(_filters_by_part, exact, cast(TensorBlock, block)) for block in exact.blocks)
+        return [partial(_projections, exact), *blocks]
+
     def packed(self) -> Packed:
         """Return the weights for kernels/tensornet.cpp."""
         return _packed(self)
@@ -298,8 +304,7 @@ def _packed(network: TensorNet) -> Packed:
     e, blocks, readout = exact.embedding, cast("list[TensorBlock]", list(exact.blocks)), exact.readout.mlp
     first, last = e.scales[0], e.scales[2]
     assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-    functions = [partial(_projections, exact), *(partial(_filters_by_part, exact, block) for block in blocks)]
-    tables, nodes, bend = spline_tables(functions, exact.cutoff, tolerance=_TABLE_TOLERANCE[dtype])
+    tables, nodes, bend = spline_tables(network.filter_functions(), exact.cutoff, tolerance=_TABLE_TOLERANCE[dtype])
     fields: dict[str, Tensor] = {
         **with_bias("s0", _after(e.norm, first)),
         **with_bias("s1", _by_rows(last)),

@@ -208,7 +208,7 @@ def test_auto_takes_a_program_that_is_there_where_native_does_not_serve(with_pro
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"compile": "fast"}, "allowed: 'auto', True, False, 'eager', 'native', 'compiled', 'cuda-graph'"),
+        ({"compile": "fast"}, "allowed: 'auto', True, False, 'eager', 'native', 'compiled', 'cuda-graph', 'triton'"),
         ({"compile": "cuda-graph"}, "it runs on a GPU, and the model is on cpu. Can: eager"),
         ({"precision": "bf16"}, "on cpu, where it gains nothing"),
         ({"precision": "tf32"}, "on cpu, where it gains nothing"),

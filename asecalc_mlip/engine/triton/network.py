@@ -1,0 +1,103 @@
+"""Networks whose messages go through the kernels; their atom-wise layers are those of the model, in torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asecalc_mlip.engine.triton.blocks import Blocks
+from asecalc_mlip.engine.triton.edges import edges_of
+from asecalc_mlip.engine.triton.messages import painn_messages, schnet_messages
+from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models.painn import PaiNN
+from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.tabulated import spline_tables
+from asecalc_mlip.models.traits import Network
+
+__all__ = ["FUSED", "FusedNetwork"]
+
+# Largest error of the slope of a tabulated filter, relative to the largest slope.
+_TABLE_TOLERANCE = {torch.float32: 5e-8, torch.float64: 1e-11}
+
+
+class FusedNetwork(nn.Module):
+    """A network of constant weights with fused messages: AtomGraph in, one energy per atom out, (N,).
+
+    Energies are differentiable once in the positions or edge vectors of the graph. What is given back as the gradient
+    by an edge vector may be that of the same pair's other edge, turned; sums over pairs, which forces and stress are,
+    do not know the difference.
+
+    Parameters
+    ----------
+    network : Network
+        Of one of the classes in FUSED. Its weights are copied.
+    blocks : Blocks, optional
+        Size of a program.
+    """
+
+    spline: Tensor
+
+    def __init__(self, network: Network, blocks: Blocks | None = None):
+        super().__init__()
+        self.blocks = blocks or Blocks()
+        self.network: Any = copy.deepcopy(network).requires_grad_(False)
+        weight = next(network.parameters())
+        tables, spline = _tables(network, weight.dtype)
+        self.tables = [table.to(weight).contiguous() for table in tables]
+        self.register_buffer("spline", spline.to(weight.device), persistent=False)
+        self._energies = FUSED[type(network)](self)
+
+    def forward(self, graph: AtomGraph) -> Tensor:
+        """Interaction energy of each atom, (N,)."""
+        return self._energies(graph)
+
+
+def _tables(network: Any, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
+    """Tables of the filters, divided by 120, float64; and what the kernels must know of the nodes."""
+    tables, nodes, bend = spline_tables(network.filter_functions(), network.cutoff, tolerance=_TABLE_TOLERANCE[dtype])
+    scale = (nodes - 1) * (network.cutoff + bend) / network.cutoff
+    spline = torch.tensor([network.cutoff, bend, scale, nodes - 1.0], dtype=torch.float64)
+    return [table / 120.0 for table in tables], spline
+
+
+def _painn(fused: FusedNetwork) -> Callable[[AtomGraph], Tensor]:
+    network, blocks, tables = fused.network, fused.blocks, fused.tables
+    with torch.no_grad():
+        # What is sent in the first block depends on the element alone; the vectors are zero there.
+        first = network.messages[0](network.embedding.weight)[:, : 2 * network.n_features].contiguous()
+
+    def energies(graph: AtomGraph) -> Tensor:
+        edges = edges_of(graph, fused.spline, first.dtype)
+        q, mu = network.embedding(graph.numbers), None
+        last = len(network.mixings) - 1
+        for k, (message, mixing) in enumerate(zip(network.messages, network.mixings, strict=True)):
+            x, senders = (message(q), edges.neighbors) if k else (first, edges.elements)
+            q, mu = painn_messages(edges, tables[k], x, senders, q, mu, blocks)
+            q, mu = mixing(q, mu, scalars_only=k == last)
+        return network.readout(q).squeeze(-1)
+
+    return energies
+
+
+def _schnet(fused: FusedNetwork) -> Callable[[AtomGraph], Tensor]:
+    network, blocks, tables = fused.network, fused.blocks, fused.tables
+    with torch.no_grad():
+        first = network.interactions[0].in2f(network.embedding.weight).contiguous()
+
+    def energies(graph: AtomGraph) -> Tensor:
+        edges = edges_of(graph, fused.spline, first.dtype)
+        x = network.embedding(graph.numbers)
+        for k, block in enumerate(network.interactions):
+            sent, senders = (block.in2f(x), edges.neighbors) if k else (first, edges.elements)
+            x = x + block.f2out(schnet_messages(edges, tables[k], sent, senders, blocks))
+        return network.readout(x).squeeze(-1)
+
+    return energies
+
+
+# What runs the networks of a class.
+FUSED: dict[type[Network], Callable[[FusedNetwork], Callable[[AtomGraph], Tensor]]] = {PaiNN: _painn, SchNet: _schnet}

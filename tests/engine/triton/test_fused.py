@@ -1,0 +1,180 @@
+"""Networks through the fused kernels against the native engine and float64 eager: energies, forces, stress."""
+
+import pytest
+import torch
+from ase import Atoms
+
+from asecalc_mlip.engine import CudaGraphEngine, EagerEngine, NativeEngine, TritonEngine, make_engine
+from asecalc_mlip.engine.triton.blocks import Blocks
+from asecalc_mlip.engine.triton.engine import _SERVED, FusedEngine
+from asecalc_mlip.graph import batch_graphs, graph_from_atoms
+from tests.cases import E0, make_potential
+
+FLOAT64, FLOAT32 = torch.float64, torch.float32
+ARCHITECTURES = ["painn", "schnet"]
+# In float32 a number of a table is off by 6e-8, and its slope by as much times the number of nodes within 1 Å: from
+# float64 the native engine too is off by 2e-6, and plain torch by 0.6e-6.
+CLOSE = {FLOAT32: 4e-6, FLOAT64: 1e-10}
+SMALL = Blocks(edges=4, channels=16)
+CUTOFF = 4.0
+
+
+@pytest.fixture(scope="module")
+def fused(device):
+    """Function that makes the fused engine of a potential, each once, with small programs so that rows need several."""
+    made = {}
+
+    def make(architecture, dtype, blocks=SMALL, **changes):
+        key = (architecture, dtype, blocks, *changes.items())
+        if key not in made:
+            potential = make_potential(architecture, dtype=dtype, **changes).to(device)
+            made[key] = FusedEngine(potential, blocks=blocks)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """Three atoms within reach, one of them twice, one far away, and one alone: rows of 3, 2, 2, 1, 0 and 0 edges."""
+    near = Atoms("OCHH", [[0.0, 0.0, 0.0], [1.1, 0.3, 0.2], [-0.4, 0.9, -0.5], [4.2, 1.5, 0.8]])
+    return batch_graphs([graph_from_atoms(atoms, CUTOFF) for atoms in (near, Atoms("Si"))])
+
+
+def difference(ours, reference, graph):
+    """Largest of the error of the energy in eV per atom, and the relative ones of forces and stress."""
+    found = [((ours.energy.cpu() - reference.energy).abs() / graph.counts()).max().item()]
+    for name in ("forces", "stress"):
+        expected = getattr(reference, name)
+        if expected is not None:
+            expected = expected.nan_to_num()
+            assert expected.norm() > 1e-3
+            found.append(((getattr(ours, name).cpu().nan_to_num() - expected).norm() / expected.norm()).item())
+    return max(found)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+class TestEveryArchitecture:
+    def test_as_the_native_engine(self, architecture, dtype, fused, graph, device):
+        native = NativeEngine if NativeEngine.serves(make_potential(architecture, dtype=dtype)) else EagerEngine
+        reference = native(make_potential(architecture, dtype=dtype))(graph)
+        assert difference(fused(architecture, dtype)(graph.to(device)), reference, graph) < CLOSE[dtype]
+
+    def test_an_atom_without_neighbours_has_its_reference_energy(self, architecture, dtype, fused, device):
+        for symbol, number in (("H", 1), ("Si", 14)):
+            result = fused(architecture, dtype)(graph_from_atoms(Atoms(symbol), CUTOFF).to(device))
+            assert result.energy.item() == pytest.approx(E0[number], abs=1e-9 if dtype == FLOAT64 else 1e-6)
+            assert not result.forces.any()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+class TestInFloat32:
+    def test_odd_widths(self, architecture, fused, graph, device):
+        """Seventeen channels are two blocks of sixteen, the second nearly empty."""
+        reference = EagerEngine(make_potential(architecture, n_features=17))(graph)
+        assert difference(fused(architecture, FLOAT32, n_features=17)(graph.to(device)), reference, graph) < 8e-6
+
+    def test_forces_and_stress_of_a_cell_smaller_than_the_cutoff(self, architecture, fused, device):
+        atoms = Atoms(
+            "SiO", [[0.1, 0.0, 0.2], [2.0, 2.3, 1.9]], cell=[[3.9, 0.3, 0], [0, 4.1, 0.4], [0, 0, 4.2]], pbc=True
+        )
+        graph = graph_from_atoms(atoms, CUTOFF)
+        reference = EagerEngine(make_potential(architecture))(graph, stress=True)
+        ours = fused(architecture, FLOAT32, Blocks())(graph.to(device), stress=True)
+        assert difference(ours, reference, graph) < 8e-6
+
+    def test_edges_in_the_skin_change_nothing(self, architecture, fused, device):
+        atoms = Atoms("OCHH", [[0.0, 0.0, 0.0], [1.1, 0.3, 0.2], [-0.4, 0.9, -0.5], [4.2, 1.5, 0.8]])
+        near, far = (graph_from_atoms(atoms, cutoff) for cutoff in (CUTOFF, CUTOFF + 1.0))
+        assert far.n_edges > near.n_edges
+        engine = fused(architecture, FLOAT32)
+        assert torch.allclose(engine(far.to(device)).forces, engine(near.to(device)).forces, rtol=0.0, atol=1e-7)
+
+    def test_energies_alone(self, architecture, fused, graph, device):
+        engine = fused(architecture, FLOAT32)
+        alone = engine(graph.to(device), forces=False)
+        assert alone.forces is None and torch.equal(alone.energies, engine(graph.to(device)).energies)
+
+
+def test_padded_for_a_cuda_graph(fused, graph, device):
+    plain = fused("schnet", FLOAT32)
+    engine = CudaGraphEngine(plain.potential, capture=False, network=plain.network, plain=plain)
+    ours, reference = engine(graph.to(device)), plain(graph.to(device))
+    assert engine._buckets
+    assert torch.allclose(ours.forces, reference.forces, rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_thousands_of_edges_in_a_row(architecture, device):
+    """One atom, and all its images within 8 Å, of which a program takes a few hundred at a time."""
+    graph = graph_from_atoms(Atoms("Si", cell=[[1.0, 0.1, 0.0], [0.0, 1.1, 0.1], [0.1, 0.0, 0.9]], pbc=True), 8.0)
+    assert graph.n_edges > 2000
+    potential = make_potential(architecture, cutoff=8.0, n_features=4)
+    engine = FusedEngine(potential.to(device), blocks=Blocks(edges=512, channels=16))
+    ours = engine(graph.to(device), stress=True)
+    reference = EagerEngine(make_potential(architecture, cutoff=8.0, n_features=4))(graph, stress=True)
+    assert (ours.energy.cpu() - reference.energy).abs() < 1e-7 * (reference.energy - E0[14]).abs()
+    assert (ours.stress.cpu() - reference.stress).norm() < 1e-7 * reference.stress.norm()
+
+
+def test_the_engine_serves_what_has_kernels():
+    from asecalc_mlip.engine.triton.network import FUSED
+
+    assert set(FUSED) == set(_SERVED)
+
+
+def test_by_name_and_as_a_copy(graph, device):
+    import copy
+
+    engine = make_engine(make_potential("schnet", dtype=FLOAT32).to(device), "triton")
+    assert type(engine) is TritonEngine and "fused schnet (Triton)" in engine.describe()
+    assert engine.bytes_needed(100, 4000) > 1000 and not engine.holds_edges
+    assert torch.equal(copy.deepcopy(engine)(graph.to(device)).forces, engine(graph.to(device)).forces)
+
+
+@pytest.mark.parametrize("fails", ["when it is made", "when it is called"])
+def test_a_kernel_that_fails_leaves_the_eager_engine_and_one_warning(fails, graph, device, monkeypatch):
+    def raises(*args, **options):
+        raise RuntimeError("Failed to find C compiler.\nmore")
+
+    reference = EagerEngine(make_potential("schnet", dtype=FLOAT32).to(device))(graph.to(device))
+    monkeypatch.setattr(FusedEngine, "__init__" if fails == "when it is made" else "__call__", raises)
+    with pytest.warns(UserWarning, match=r"\(Failed to find C compiler.\); the model runs eagerly") as warned:
+        engine = make_engine(make_potential("schnet", dtype=FLOAT32).to(device), "triton")
+        for _ in range(2):
+            assert torch.equal(engine(graph.to(device)).forces, reference.forces)
+    assert len(warned) == 1
+    assert engine.describe().startswith("eager") and engine.bytes_needed(10, 100) > 0 and engine.holds_edges
+
+
+def test_the_comparison_with_plain_torch_finds_a_wrong_kernel(device):
+    from asecalc_mlip.engine.triton.engine import _compare
+
+    engine = FusedEngine(make_potential("schnet", dtype=FLOAT32).to(device))
+    _compare(engine)
+    engine.network.tables[1].mul_(1.1)
+    with pytest.raises(RuntimeError, match="differ from those of plain torch"):
+        _compare(engine)
+
+
+@pytest.mark.parametrize(("architecture", "name"), [("painn", "triton"), ("schnet", "triton"), ("cgcnn", "cuda-graph")])
+def test_a_gpu_takes_the_fused_kernels(architecture, name):
+    """No GPU is needed to choose."""
+    from types import SimpleNamespace
+
+    from asecalc_mlip.engine.choose import _fastest
+
+    network = make_potential(architecture).network
+    device = torch.device("cuda", 0)
+    facts = {"network": network, "architecture": architecture, "direct_forces": False, "dtype": FLOAT32}
+    model = SimpleNamespace(e0=SimpleNamespace(device=device), **facts)
+    assert _fastest(model) == name
+
+
+def test_without_an_interpreter_the_cpu_is_refused(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert TritonEngine.why_not(make_potential("painn")) == "it runs on a GPU, and the model is on cpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "direct forces" in TritonEngine.why_not(make_potential("painn-direct"))
+    assert "no kernel for cgcnn" in TritonEngine.why_not(make_potential("cgcnn"))
