@@ -178,7 +178,7 @@ def _pass_on(lines: IO[str], to: queue.Queue[str | None]) -> None:
 
 def _end(process: subprocess.Popen[str]) -> None:
     try:
-        process.wait(timeout=5 if process.poll() is None else 0)
+        process.wait(timeout=0.2)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

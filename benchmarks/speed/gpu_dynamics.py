@@ -28,7 +28,7 @@ _MOST_SECONDS = 45.0
 _SKIN = 1.0  # Å
 
 
-def drift(bench: Bench, engine: str, steps: int, copies: int = 4) -> dict[str, Any]:
+def drift(bench: Bench, engine: str, steps: int, copies: int) -> dict[str, Any]:
     """Slope of the total energy of the shipped aspirin in NVE, meV per atom and ps, and what a step costs."""
     potential = checkpoint.load(zoo.find("aspirin.pt")).potential.eval().requires_grad_(False).to(bench.device)
     run = engine_of(bench, potential, engine, "float32")

@@ -57,8 +57,8 @@ REHEARSAL = Sizes(
     first=("aspirin",),
     batches=(1, 4),
     replicas=(2,),
-    drift_steps=20,
-    replica_steps=10,
+    drift_steps=6,
+    replica_steps=6,
     lists=("quartz-72", "8 x aspirin"),
     largest=(72,),
     shipped=("aspirin.pt",),
@@ -83,7 +83,7 @@ def plan(device: str, rehearse: bool) -> Iterator[Row]:
         yield from _batches(bench, size, main[:2])
     for name in main:
         limit = 90 if name == "eager" else 60
-        measure = partial(gpu_dynamics.drift, bench, name, sizes.drift_steps)
+        measure = partial(gpu_dynamics.drift, bench, name, sizes.drift_steps, 1 if rehearse else 4)
         yield Row(f"drift, {name}", "drift", limit, measure)
     for model in sizes.shipped:
         for name in main:
