@@ -104,6 +104,17 @@ def test_no_row_begins_when_time_is_over(tmp_path, capsys):
     assert check._attempt(time.monotonic() - 1) and check.done == {}
 
 
+def test_a_row_that_outlasts_the_time_is_left_for_next_time(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "_GRACE", 0.1)
+    slow = "import json, time\nprint(json.dumps({'begin': 'slow', 'limit': 60}), flush=True)\ntime.sleep(60)\n"
+    (tmp_path / "worker.py").write_text(slow)
+    check = gpu._Check(tmp_path, "cpu", False, [])
+    check.command = [sys.executable, str(tmp_path / "worker.py")]
+    begun = time.monotonic()
+    check.run(begun + 1.5)
+    assert time.monotonic() - begun < 15 and check.done == {}
+
+
 def test_the_whole_plan_has_a_name_for_every_row_and_the_goals_find_theirs(monkeypatch):
     monkeypatch.setattr(gpu_rows, "_potential", None)
     rows = list({row.key: row for row in gpu_plan.plan("cuda", False)}.values())

@@ -12,6 +12,7 @@ from asecalc_mlip import CommitteeCalculator, PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel, save
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import build_potential
+from asecalc_mlip.neighbors import batched
 from tests.cases import MODELS, make_potential, make_structure, model_file
 
 ts = pytest.importorskip("torch_sim", reason="needs torch-sim: pip install 'asecalc-mlip[torch-sim]'")
@@ -122,6 +123,17 @@ def test_dynamics_and_relaxation_of_torch_sim(model):
         lr=1e-4,
     )
     assert (relaxed.energy < before).all()
+
+
+def test_dynamics_with_lists_from_the_device(model, monkeypatch):
+    """As on a GPU, with tensors on the CPU: the same trajectory."""
+    options = {"integrator": ts.nve, "n_steps": 20, "temperature": 300.0, "timestep": 0.0005}
+    torch.manual_seed(0)
+    expected = ts.integrate(crystals(2), model, **options)
+    monkeypatch.setattr(batched, "made_on", lambda device: True)
+    torch.manual_seed(0)
+    found = ts.integrate(crystals(2), PIWSLModel(model.calculator), **options)
+    assert torch.allclose(found.positions, expected.positions, rtol=0, atol=1e-10)
 
 
 def test_committee(tmp_path):

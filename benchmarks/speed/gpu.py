@@ -34,11 +34,13 @@ from asecalc_mlip.files import read_json, write_json  # noqa: E402
 
 # Seconds for imports and the GPU's start before the first row.
 _START = 120.0
+# Seconds for the row that is being measured when time is over.
+_GRACE = 20.0
 
 
 @click.command(help=__doc__)
 @click.option("--all", "everything", is_flag=True, help="Measure what is missing.")
-@click.option("--only", "groups", multiple=True, help="Measure the rows of a group; may be given several times.")
+@click.option("--only", "groups", multiple=True, help="Measure a group, or rows by how their names begin; repeatable.")
 @click.option("--device", default=None, help="cuda (default), cuda:1, or cpu.")
 @click.option("--minutes", default=8.5, show_default=True, help="No row begins after this time.")
 @click.option("--rehearse", is_flag=True, help="Tiny sizes on the CPU, to see that all of it runs.")
@@ -106,11 +108,13 @@ class _Check:
             _end(process)
 
     def _listen(self, lines: queue.Queue[str | None], deadline: float) -> bool:
-        now, until = "start", time.monotonic() + _START
+        now, until = "start", min(time.monotonic() + _START, deadline + _GRACE)
         while True:
             try:
                 line = lines.get(timeout=max(0.1, until - time.monotonic()))
             except queue.Empty:
+                if time.monotonic() > deadline:
+                    return True
                 self._note(now, {"failed": f"took too long; ended at {time.strftime('%H:%M:%S')}"})
                 return now != "start"
             if line is None:
@@ -119,7 +123,7 @@ class _Check:
                 return now != "start"
             message = json.loads(line)
             if "begin" in message:
-                now, until = message["begin"], time.monotonic() + message["limit"]
+                now, until = message["begin"], min(time.monotonic() + message["limit"], deadline + _GRACE)
                 if time.monotonic() > deadline:
                     return True
             elif "row" in message:
@@ -149,7 +153,7 @@ def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str
 
     made = set(skip)
     for row in plan(device, rehearse):
-        if row.key in made or (groups and row.group not in groups):
+        if row.key in made or not (not groups or row.group in groups or row.key.startswith(tuple(groups))):
             continue
         made.add(row.key)
         answer(begin=row.key, limit=row.limit_s)

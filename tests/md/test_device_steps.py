@@ -260,3 +260,28 @@ def test_steps_wait_for_nothing(tmp_path, thermostat):
         with pytest.raises(AssertionError, match="the host waits for aten._local_scalar_dense"):
             float(steps._farthest)
     assert 0 < float(steps._farthest) < 0.25
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_on_a_gpu(tmp_path, dtype):
+    """The trajectories of the CPU, and no wait in between, also with CUDA graphs."""
+    path, ends = random_model(tmp_path / "model.pt"), []
+    for device in ("cpu", "cuda"):
+        calculator = PIWSLCalculator.load(path, device=device, dtype=dtype)
+        starts = [toys.ethanol()] * 3
+        replicas = replicas_of(tmp_path / device, "langevin", starts, calculator, temperature_K=50.0, interval=20)
+        batch = Batch(replicas, calculator, on_device=True)
+        batch.evaluate()
+        batch.advance()
+        ends.append(batch.flat.positions)
+    np.testing.assert_allclose(*ends, atol=1e-8 if dtype == "float64" else 1e-3)
+    steps = batch._on_device
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps._launch(5)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert 0 < float(steps._farthest) < 0.25
