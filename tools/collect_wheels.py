@@ -2,10 +2,11 @@
 
     python tools/collect_wheels.py               # into .whl: what a machine with PyTorch lacks, for Python 3.12
     python tools/collect_wheels.py --check       # look at the folder again: tags, missing requirements, size
-    python tools/collect_wheels.py --also torch-sim-atomistic==0.3.0 --have tables
+    python tools/collect_wheels.py --peers       # MACE and torch-sim as well, to compare with
 
 The machine is expected to have torch, triton, numpy, scipy, matplotlib, click, PyYAML, tqdm and pytest; --have names
-more. Versions are those of constraints.txt. At the end comes the command for the machine.
+more. Versions are those of constraints.txt. At the end comes the command for the machine. The kernels of cuEquivariance
+take 73 MB and Warp, which torch-sim needs from 0.4 on, 149 MB: they do not fit.
 """
 
 from __future__ import annotations
@@ -30,6 +31,29 @@ THERE = (
     *("torch", "triton", "numpy", "scipy", "matplotlib", "click", "pyyaml", "tqdm", "pytest", "packaging"),
     "typing_extensions",
 )
+# What MACE and torch-sim need. MACE wants an e3nn of its own.
+_MACE = (
+    "mace-torch==0.3.16",
+    "e3nn==0.4.4",
+    "torch-ema",
+    "prettytable",
+    "wcwidth",
+    "configargparse",
+)
+_MACE_TOO = ("GitPython", "gitdb", "smmap", "lmdb", "orjson")
+_TORCH_SIM = (
+    "torch-sim-atomistic==0.3.0",
+    "vesin-torch==0.6.2",
+    "tables",
+    "blosc2==2.7.1",
+    "ndindex",
+    "numexpr",
+    "msgpack",
+)
+# Of plain Python, without a wheel on PyPI: built here.
+BUILT = ("python-hostlist",)
+PEERS = (*_MACE, *_MACE_TOO, *_TORCH_SIM, "py-cpuinfo")
+THERE_FOR_PEERS = ("h5py", "torchmetrics", "pandas", "opt_einsum", "opt_einsum_fx", "sympy", "rich", "httpx")
 PYTHON = "3.12"
 GLIBC = (5, 12, 17, 24, 27, 28)  # of manylinux_2_N, which pip matches exactly
 MOST_MB = 60.0
@@ -38,14 +62,18 @@ MOST_MB = 60.0
 @click.command(help=__doc__)
 @click.option("--folder", type=click.Path(path_type=Path), default=ROOT / ".whl", help="Where to; default: .whl.")
 @click.option("--also", multiple=True, help="Package to carry as well, with ==VERSION if it is to be a certain one.")
+@click.option("--peers", is_flag=True, help="Carry MACE and torch-sim as well.")
 @click.option("--have", multiple=True, help="Package that the machine has.")
 @click.option("--check", "only_check", is_flag=True, help="Download nothing.")
-def main(folder: Path, also: Sequence[str], have: Sequence[str], only_check: bool) -> None:
+def main(folder: Path, also: Sequence[str], peers: bool, have: Sequence[str], only_check: bool) -> None:
     """Download, check, and say how to go on."""
     if not only_check:
-        download(folder, [*map(pinned, WANTED), *also])
+        download(folder, [*map(pinned, WANTED), *also, *(PEERS if peers else ())])
+        for requirement in BUILT if peers else ():
+            pip = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "-w", str(folder), requirement], check=True)
     wheels = sorted(folder.glob("*.whl"))
-    problems = [*bad_tags(wheels), *missing(wheels, (*THERE, *have))]
+    problems = [*bad_tags(wheels), *missing(wheels, (*THERE, *THERE_FOR_PEERS, *have))]
     size, tree = (sum(path.stat().st_size for path in paths) / 1e6 for paths in (wheels, tracked()))
     click.echo("\n".join(f"{path.stat().st_size / 1e6:8.2f} MB  {path.name}" for path in wheels))
     click.echo(f"{size:8.2f} MB  wheels\n{tree:8.2f} MB  files of the repository\n{size + tree:8.2f} MB  in all")
