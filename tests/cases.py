@@ -16,7 +16,7 @@ MODELS = ["painn", "schnet"]
 PHYSICAL = sorted(ARCHITECTURES)
 # Networks whose forces come from a head of their own; names for the tests only.
 DIRECT = "painn-direct"
-DIRECTS = [DIRECT, "spinconv-direct"]
+DIRECTS = [DIRECT, "spinconv-direct", "escn-direct"]
 # Where an architecture has other hyper-parameters than those of message passing, or needs others.
 SIZES = {
     "eam": {"elements": ["H", "C", "O", "Si"], "n_exponentials": 4, "core": "zbl"},
@@ -36,11 +36,12 @@ SIZES = {
         ]
     },
     "spinconv": {"n_features": 8, "n_hidden": 8, "n_angular": 3, "n_polar": 3},
+    "escn": {"n_features": 8, "n_hidden": 16, "n_edge": 8, "l_max": 2, "m_max": 1},
     # Of its layers the first and the last are special.
     "torchmd_et": {"n_interactions": 3},
 }
 # Networks whose random weights say little.
-SCALES = {"m3gnet": 1000.0, "spinconv": 1000.0, "tensornet": 100.0}
+SCALES = {"escn": 40.0, "m3gnet": 1000.0, "spinconv": 1000.0, "tensornet": 100.0}
 STRUCTURES = ["molecule", "crystal", "skewed", "slab"]
 
 

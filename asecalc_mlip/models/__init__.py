@@ -5,6 +5,7 @@ from __future__ import annotations
 from asecalc_mlip.models.cgcnn import CGCNN
 from asecalc_mlip.models.combine import add_potentials, architecture_text, core_potential, has_core, parts_of
 from asecalc_mlip.models.eam import EAM
+from asecalc_mlip.models.escn import ESCN
 from asecalc_mlip.models.m3gnet import M3GNet
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction, predict
@@ -30,6 +31,7 @@ __all__ = [
     "ARCHITECTURES",
     "CGCNN",
     "EAM",
+    "ESCN",
     "M3GNet",
     "Memory",
     "Network",

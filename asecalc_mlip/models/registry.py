@@ -9,6 +9,7 @@ from typing import Any
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models.cgcnn import CGCNN
 from asecalc_mlip.models.eam import EAM
+from asecalc_mlip.models.escn import ESCN
 from asecalc_mlip.models.m3gnet import M3GNet
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential
@@ -32,7 +33,15 @@ __all__ = [
 
 # Å; and largest sizes, beyond those of any known model: a file or a slip of the pen must not take all memory or time.
 CUTOFFS = (0.1, 100.0)
-LARGEST = {"n_interactions": 64, "n_rbf": 512, "n_heads": 128, "n_exponentials": 512, "n_angular": 8}
+LARGEST = {
+    "n_interactions": 64,
+    "n_rbf": 1024,
+    "n_heads": 128,
+    "n_exponentials": 512,
+    "n_angular": 8,
+    "l_max": 10,
+    "m_max": 10,
+}
 LARGEST_OTHER = 2048
 MOST_PARTS = 16
 # Those that a potential is made of, by name.
@@ -180,8 +189,10 @@ def _check_size(what: str, name: str, value: Any) -> None:
     if name.endswith("cutoff") and not (number and shortest <= value <= longest):
         raise InputError(f"{what} is {value!r:.40}; expected {shortest} to {longest} Å, usually 4 to 7")
     most = LARGEST.get(name, LARGEST_OTHER)
-    if name.startswith("n_") and not (number and isinstance(value, int) and 1 <= value <= most):
-        raise InputError(f"{what} is {value!r:.40}; expected a whole number of 1 to {most}")
+    least = 0 if name == "m_max" else 1
+    counts = name.startswith("n_") or name in LARGEST
+    if counts and not (number and isinstance(value, int) and least <= value <= most):
+        raise InputError(f"{what} is {value!r:.40}; expected a whole number of {least} to {most}")
     if name == "direct_forces" and not isinstance(value, bool):
         raise InputError(f"{what} is {value!r:.40}; expected true or false")
 
@@ -189,6 +200,7 @@ def _check_size(what: str, name: str, value: Any) -> None:
 _MAKERS[Sum] = _sum_of
 register("cgcnn", CGCNN)
 register("eam", EAM)
+register("escn", ESCN)
 register("m3gnet", M3GNet)
 register("painn", PaiNN)
 register("schnet", SchNet)

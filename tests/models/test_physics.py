@@ -105,17 +105,17 @@ def test_smooth_at_the_cutoff(architecture):
     potential = make_potential(architecture)
     rc = potential.cutoff
 
-    def pair(distance):
-        result = results(potential, Atoms("SiO", [[0, 0, 0], [0, 0, distance]]))
-        return result.energy.item() - E0[14] - E0[8], result.forces[1, 2].item()
+    def pairs(distances):
+        """Energies of pairs beside those of their atoms, and forces between them."""
+        graph = graph_from_atoms([Atoms("SiO", [[0, 0, 0], [0, 0, d]]) for d in distances], rc)
+        result = predict(potential, graph)
+        return result.energy.numpy() - E0[14] - E0[8], result.forces[1::2, 2].numpy()
 
-    free, _ = pair(rc + 1e-3)
-    inside, force_inside = pair(rc - 1e-5)
+    (free, inside), (_, force_inside) = pairs([rc + 1e-3, rc - 1e-5])
     assert abs(inside - free) < 1e-7
     # The cosine cutoff leaves the square of the distance to r_c in the energy, so the force goes to zero linearly.
     assert abs(force_inside) < 1e-4
-    distances = np.linspace(rc - 0.02, rc + 0.02, 401)
-    forces = np.array([pair(d)[1] for d in distances])
+    _, forces = pairs(np.linspace(rc - 0.02, rc + 0.02, 401))
     assert np.abs(np.diff(forces)).max() < 20 * np.abs(forces).max() / 200
 
 

@@ -103,7 +103,7 @@ def test_every_trait_must_be_said(missing):
 
 
 def test_who_is_trained_from_scratch():
-    assert trainable() == ["cgcnn", "m3gnet", "painn", "schnet", "spinconv", "tensornet", "torchmd_et"]
+    assert trainable() == ["cgcnn", "escn", "m3gnet", "painn", "schnet", "spinconv", "tensornet", "torchmd_et"]
     for name in trainable():
         check_trainable(name)
 
@@ -114,7 +114,10 @@ def test_who_is_trained_from_scratch():
         ("eam", "'eam' is not trained from scratch: fit one with: asecalc eam fit"),
         ("sum", "'sum' is not trained from scratch: .*finetune.delta"),
         ("zbl", "'zbl' is not trained from scratch: .*model.prior=zbl.* asecalc core"),
-        ("gpt", "'gpt' is unknown; asecalc train has cgcnn, m3gnet, painn, schnet, spinconv, tensornet, torchmd_et"),
+        (
+            "gpt",
+            "'gpt' is unknown; asecalc train has cgcnn, escn, m3gnet, painn, schnet, spinconv, tensornet, torchmd_et",
+        ),
     ],
 )
 def test_who_is_not(architecture, message):

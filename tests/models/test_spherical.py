@@ -1,0 +1,114 @@
+"""Harmonics, rotations of edges and grids on the sphere, against scipy and against what they are for."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from scipy.special import lpmv
+
+from asecalc_mlip.models.so2 import edge_grid, node_grid
+from asecalc_mlip.models.spherical import (
+    EdgeRotations,
+    SphereGrid,
+    edge_frames,
+    orders,
+    sphere_points,
+    spherical_harmonics,
+)
+
+SIZES = [(1, 0), (2, 1), (3, 3), (6, 2)]
+
+
+def directions(n=20):
+    """Unit vectors, among them both poles and some close to them and on the equator."""
+    points = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 3)))
+    special = [[0, 1, 0], [0, -1, 0], [1e-9, 1, 0], [1e-9, -1, 1e-10], [1, 0, 0], [0, -0.0, 1], [-1, 0, 0]]
+    points = torch.cat([points, torch.tensor(special, dtype=torch.float64)])
+    return points / points.norm(dim=1, keepdim=True)
+
+
+def test_harmonics_are_those_of_scipy():
+    points = directions()[:20]
+    x, y, z = points.numpy().T
+    values = spherical_harmonics(4, points)
+    for k, (degree, m) in enumerate(orders(4)):
+        size = (2 * degree + 1) / (4 * math.pi) * math.factorial(degree - abs(m)) / math.factorial(degree + abs(m))
+        # y is the polar axis and z that of azimuth zero; scipy's functions have the Condon-Shortley sign.
+        legendre = (-1) ** m * lpmv(abs(m), degree, y)
+        azimuth = np.arctan2(x, z)
+        wave = 1.0 if m == 0 else math.sqrt(2) * (np.sin(-m * azimuth) if m < 0 else np.cos(m * azimuth))
+        assert np.allclose(values[:, k], math.sqrt(size) * legendre * wave, atol=1e-12)
+    assert torch.allclose(spherical_harmonics(3, 2 * points)[:, 9:], 8 * spherical_harmonics(3, points)[:, 9:])
+
+
+@pytest.mark.parametrize(("l_max", "m_max"), SIZES)
+def test_rotations_turn_harmonics_onto_the_axis(l_max, m_max):
+    rotations, u = EdgeRotations(l_max, m_max), directions()
+    frames = edge_frames(u)
+    identity = torch.eye(3, dtype=torch.float64)
+    assert torch.allclose(frames @ frames.mT, identity.expand(len(u), 3, 3), atol=1e-14)
+    assert torch.allclose(torch.linalg.det(frames), torch.ones(len(u), dtype=torch.float64), atol=1e-14)
+    assert torch.allclose(frames @ u[:, :, None], identity[1, :, None].expand(len(u), 3, 1), atol=1e-14)
+    points = torch.from_numpy(np.random.default_rng(1).normal(size=(len(u), 3)))
+    turned = spherical_harmonics(l_max, (frames @ points[:, :, None]).squeeze(-1))
+    kept = turned[:, [degree * degree + degree + m for degree, m in rotations.orders]]
+    found = (rotations(u) @ spherical_harmonics(l_max, points)[:, :, None]).squeeze(-1)
+    assert torch.allclose(found, kept, atol=1e-12 * kept.abs().max().item())
+
+
+def test_rotations_have_derivatives_everywhere():
+    rotations, u = EdgeRotations(4, 2), directions().requires_grad_()
+    value = rotations(u).pow(3).sum()
+    (first,) = torch.autograd.grad(value, u, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), u)
+    for found in (first, second):
+        assert torch.isfinite(found).all()
+        # Those of angles would be 10⁹ and its square at the directions that close to a pole.
+        assert found.abs().max() < 1e6
+
+
+@pytest.mark.parametrize(("l_max", "m_max"), [(0, 0), (2, 3), (2.0, 1), (3, -1)])
+def test_bad_sizes(l_max, m_max):
+    with pytest.raises(ValueError, match="l_max is"):
+        EdgeRotations(l_max, m_max)
+
+
+@pytest.mark.parametrize("gauss", [True, False])
+def test_points_integrate_polynomials(gauss):
+    points, weights = sphere_points(8, 9, gauss=gauss)
+    sums = weights @ spherical_harmonics(7, points)
+    assert sums[0].item() == pytest.approx(math.sqrt(4 * math.pi), abs=1e-12)
+    assert sums[1:].abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("grid", ["fine", "published"])
+@pytest.mark.parametrize(("l_max", "m_max"), SIZES)
+def test_to_the_grid_and_back(grid, l_max, m_max):
+    rotations = EdgeRotations(l_max, m_max)
+    for found in (node_grid(l_max, grid), edge_grid(rotations, grid)):
+        n = len(orders(l_max)) if found.n_points == node_grid(l_max, grid).n_points else len(rotations.orders)
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, n, 2)))
+        assert torch.allclose(found.coefficients(found.values(x)), x, atol=1e-12)
+    with pytest.raises(ValueError, match="choose fine or published"):
+        node_grid(2, "coarse")
+
+
+def test_a_fine_grid_turns_with_what_is_on_it():
+    """A function of values at points commutes with rotations, as far as the sums over points are integrals."""
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 9, 4)))
+    rotation = torch.from_numpy(Rotation.from_euler("xyz", [0.3, -1.1, 2.0]).as_matrix())[None]
+    turn = EdgeRotations(2, 2)
+    matrix = torch.zeros(9, 9, dtype=torch.float64)
+    matrix[[degree * degree + degree + m for degree, m in turn.orders]] = turn.of_frames(rotation)[0]
+    errors = {}
+    for name in ("fine", "published"):
+        grid = node_grid(2, name)
+
+        def act(x, grid: SphereGrid = grid):
+            return grid.coefficients(torch.nn.functional.silu(grid.values(x)))
+
+        errors[name] = (act(matrix @ x) - matrix @ act(x)).abs().max().item()
+    assert errors["fine"] < 1e-6
+    assert 1e-4 < errors["published"] < 0.1
