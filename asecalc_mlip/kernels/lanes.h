@@ -53,15 +53,22 @@ template <typename T> INLINE Vec<T> exponential(Vec<T> x) {
   const T most = T(L::largest);
   x = x > most ? fill<T>(most) : x;
   x = x < -most ? fill<T>(-most) : x;
-  const Vec<T> scaled = x * T(1.4426950408889634);
-  const auto n = __builtin_convertvector(scaled + (scaled < T(0) ? fill<T>(T(-0.5)) : fill<T>(T(0.5))),
-                                         typename L::bits);
-  const Vec<T> whole = __builtin_convertvector(n, Vec<T>);
+  // Added to 3 · 2^(mantissa − 1), a number is rounded, and n stands in the last bits.
+  const T shift = T(std::int64_t(3) << (L::mantissa - 1));
+  const Vec<T> shifted = x * T(1.4426950408889634) + shift, whole = shifted - shift;
   const T high = T(0.693359375), low = T(-2.121944400546905827679e-4);  // ln 2 in two parts
   const Vec<T> r = (x - whole * high) - whole * low;
-  Vec<T> series = fill<T>(T(1));
-  for (int k = L::terms; k > 0; --k) series = T(1) + series * r * (T(1) / T(k));
-  typename L::bits power = (n + L::bias) << L::mantissa;
+  double factorial = 1.0;
+  for (int k = 2; k <= L::terms; ++k) factorial *= k;
+  Vec<T> series = fill<T>(T(1.0 / factorial));
+#pragma GCC unroll 16
+  for (int k = L::terms; k > 0; --k) {
+    factorial /= k;
+    series = T(1.0 / factorial) + series * r;
+  }
+  typename L::bits power;
+  std::memcpy(&power, &shifted, sizeof power);
+  power = (power + L::bias) << L::mantissa;
   Vec<T> factor;
   std::memcpy(&factor, &power, sizeof factor);
   return series * factor;

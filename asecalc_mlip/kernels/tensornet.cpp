@@ -11,6 +11,7 @@
 // Names as in models/tensornet.py. With few atoms all that the way back needs is kept; with many, to save memory, X_0, M
 // and little else, from which the rest is made once more.
 #include "asecalc_layers.h"
+#include "readout.h"
 #include "spline.h"
 #include "tensors.h"
 
@@ -146,7 +147,7 @@ INLINE index_t table_size(const Network<T>& net) {
   return (net.nodes + TERMS - 2) * 3 * Lanes<T>::count;
 }
 
-// --- norms and activations ------------------------------------------------------------------------------------------
+// --- norms ----------------------------------------------------------------------------------------------------------
 
 // x̂ = (x − mean)/σ of a row, in place; returns 1/σ
 template <typename T>
@@ -176,15 +177,6 @@ INLINE void normalise_back(T* g, const T* normed, T inverse, index_t width) {
   }
   const T mean = sum<T>(total) / T(width), part = sum<T>(along) / T(width);
   for (index_t f = 0; f < width; f += L) store(g + f, inverse * (load(g + f) - mean - part * load(normed + f)));
-}
-
-template <typename T>
-INLINE void activate(const T* h, T* out, index_t count) {
-  for (index_t k = 0; k < count; k += Lanes<T>::count) store(out + k, silu<T>(load(h + k)));
-}
-template <typename T>
-INLINE void activate_back(const T* h, T* g, index_t count) {
-  for (index_t k = 0; k < count; k += Lanes<T>::count) store(g + k, load(g + k) * silu_slope<T>(load(h + k)));
 }
 
 // --- embedding ------------------------------------------------------------------------------------------------------
@@ -533,31 +525,6 @@ INLINE void project_back(const Network<T>& net, const Block<T>& b, index_t n, co
 
 // --- readout --------------------------------------------------------------------------------------------------------
 
-// One of the two stacks of dense layers: h1, h2, h3 keep what comes before each non-linearity.
-template <typename T>
-struct Stack {
-  const T *w0, *w0t, *b0, *w1, *w1t, *b1, *w2, *w2t, *b2, *last;
-  T *h0, *h1, *h2, *buffer;
-
-  INLINE void forward(index_t n, index_t F, const T* x) {
-    dense(n, F, F, x, w0, h0, b0);
-    activate(h0, buffer, n * F);
-    dense(n, F, F, buffer, w1, h1, b1);
-    activate(h1, buffer, n * F);
-    dense(n, F, F, buffer, w2, h2, b2);
-  }
-  // The number of atom j, and in h2 its derivative by h2
-  INLINE T number(index_t j, index_t F) { return silu_row(h2 + j * F, last, F / Lanes<T>::count); }
-  // From the derivative in h2, times factors that are in it already
-  INLINE void backward(index_t n, index_t F, T* gx, bool add) {
-    dense(n, F, F, h2, w2t, buffer);
-    activate_back(h1, buffer, n * F);
-    dense(n, F, F, buffer, w1t, h2);
-    activate_back(h0, h2, n * F);
-    dense(n, F, F, h2, w0t, gx, nullptr, add);
-  }
-};
-
 // Energies from the X in g, and in their place the gradient by them
 template <typename T>
 INLINE void read_out(const Network<T>& net, const Work<T>& w, Scratch<T>& s, index_t i, index_t n, T* g) {
@@ -566,9 +533,9 @@ INLINE void read_out(const Network<T>& net, const Work<T>& w, Scratch<T>& s, ind
   T *invariants = s.rest, *gi = invariants + 3 * TILE * F, *h = gi + 3 * TILE * F, *at = h + TILE * F;
   const auto next = [&]() { T* piece = at; at += TILE * F; return piece; };
   T* shared = next();
-  Stack<T> value{net.v0, net.v0t, net.v0b, net.v1, net.v1t, net.v1b, net.v2, net.v2t, net.v2b, net.v3,
+  Stack<T> value{{F, F, F, F}, net.v0, net.v0t, net.v0b, net.v1, net.v1t, net.v1b, net.v2, net.v2t, net.v2b, net.v3,
                  next(), next(), next(), shared};
-  Stack<T> gate{net.g0, net.g0t, net.g0b, net.g1, net.g1t, net.g1b, net.g2, net.g2t, net.g2b, net.g3,
+  Stack<T> gate{{F, F, F, F}, net.g0, net.g0t, net.g0b, net.g1, net.g1t, net.g1b, net.g2, net.g2t, net.g2b, net.g3,
                 next(), next(), next(), shared};
   T inverse[TILE];
   for (index_t j = 0; j < n; ++j) {
@@ -582,20 +549,8 @@ INLINE void read_out(const Network<T>& net, const Work<T>& w, Scratch<T>& s, ind
     inverse[j] = normalise(invariants + 3 * j * F, 3 * F);
   }
   dense(n, 3 * F, F, invariants, net.h, h, net.hb);
-  value.forward(n, F, h);
-  gate.forward(n, F, h);
-  for (index_t j = 0; j < n; ++j) {
-    const T a = value.number(j, F) + T(net.v3b), raw = gate.number(j, F) + T(net.g3b);
-    const T open = T(1) / (T(1) + std::exp(-raw)), slope = a * open * (T(1) - open);
-    w.energies[i + j] = double(a) * double(open);
-    for (index_t f = j * F; f < (j + 1) * F; f += L) {
-      store(value.h2 + f, load(value.h2 + f) * open);
-      store(gate.h2 + f, load(gate.h2 + f) * slope);
-    }
-  }
+  gated_readout(value, gate, T(net.v3b), T(net.g3b), n, h, w.energies + i, w.gradient ? h : nullptr);
   if (!w.gradient) return;
-  value.backward(n, F, h, false);
-  gate.backward(n, F, h, true);
   dense(n, F, 3 * F, h, net.ht, gi);
   for (index_t j = 0; j < n; ++j) {
     normalise_back(gi + 3 * j * F, invariants + 3 * j * F, inverse[j], 3 * F);

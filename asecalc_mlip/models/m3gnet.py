@@ -31,7 +31,9 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedMLP, GatedReadout
+from asecalc_mlip.models.m3gnet_native import M3GNetWeights, packed
 from asecalc_mlip.models.radial import SmoothBesselBasis, SphericalBesselBasis, polynomial_cutoff
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
@@ -59,7 +61,7 @@ class M3GNet(Network):
     """
 
     traits = Traits(
-        native=None,
+        native=NativeKernel("m3gnet", LANES, M3GNetWeights),
         native_messages=False,
         memory=Memory(native=(40.0, 30.0), plain=(40.0, 30.0)),
         hessian=None,
@@ -106,6 +108,10 @@ class M3GNet(Network):
         for block in self.blocks:
             v, e = block(v, e, beta, ends, near)
         return self.readout(v)
+
+    def packed(self) -> Packed:
+        """Return the weights for kernels/m3gnet.cpp."""
+        return packed(self)
 
     def _near(self, vectors: Tensor, distances: Tensor, graph: AtomGraph) -> Near:
         with torch.no_grad():
@@ -209,13 +215,13 @@ class AngularBasis(nn.Module):
         self.radial: nn.Module = SmoothBesselBasis(n_rbf, cutoff) if smooth else self.all
         # l of each of the functions of the distance; it has 2l + 1 harmonics.
         orders = [n for n in range(n_angular) for _ in range(n_rbf)]
-        self._owner = torch.repeat_interleave(torch.arange(total), torch.tensor([2 * n + 1 for n in orders]))
+        self.owner = torch.repeat_interleave(torch.arange(total), torch.tensor([2 * n + 1 for n in orders]))
         self._harmonics = [_harmonics(n).repeat(1, n_rbf) for n in range(n_angular)]
 
     def owners(self, like: Tensor) -> Tensor:
         """Return which function of the distance each harmonic belongs to: ones and zeros (K, Σ_k (2l_k + 1))."""
-        rows = torch.arange(int(self._owner[-1]) + 1)[:, None]
-        return (rows == self._owner).to(like)
+        rows = torch.arange(int(self.owner[-1]) + 1)[:, None]
+        return (rows == self.owner).to(like)
 
     def harmonics(self, directions: Tensor) -> Tensor:
         """H of unit vectors (n, 3), those of each function of the distance side by side: (n, Σ_k (2l_k + 1))."""
@@ -229,6 +235,19 @@ class AngularBasis(nn.Module):
             rows = torch.stack([powers[exponents] for exponents in _exponents(n)], dim=1)
             found.append(rows @ coefficients.to(directions))
         return torch.cat(found, dim=1)
+
+    def monomials(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Coefficients of all monomials in the harmonics, (monomials, Σ_k (2l_k + 1)), and how each monomial is made.
+
+        It is another one, the second tensor, times a coordinate, the third; the first monomial is one.
+        """
+        found = [exponents for n in range(len(self._harmonics)) for exponents in _exponents(n)]
+        axis = [next((k for k in range(3) if exponents[k]), 0) for exponents in found]
+        below = [
+            found.index(tuple(m - (k == a) for k, m in enumerate(exponents))) if any(exponents) else 0
+            for a, exponents in zip(axis, found, strict=True)
+        ]
+        return torch.block_diag(*self._harmonics), torch.tensor(below), torch.tensor(axis)
 
 
 def _exponents(n: int) -> list[tuple[int, int, int]]:

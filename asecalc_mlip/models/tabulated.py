@@ -159,9 +159,10 @@ def _spline(function: Tabulated, places: _Places) -> Tensor:
     values = derivatives(function, distances, 1)[0].numpy()
     ends = distances[[0, -1]]
     at_ends, first, second = (d.numpy() for d in derivatives(function, ends, 3))
-    # To zero itself, from where the function was evaluated.
+    # To zero itself and to the cutoff, from where the function was evaluated.
     off = float(ends[0])
     values[0] = at_ends[0] - off * first[0] + 0.5 * off**2 * second[0]
+    values[-1] = at_ends[-1] + (places.cutoff - float(ends[-1])) * first[-1]
     first[0] -= off * second[0]
     # By x: dr/dx = 1/x', d²r/dx² = −x''/x'³ with x'' = −2 x'/(r + c).
     r = np.array([0.0, places.cutoff])[:, None]
