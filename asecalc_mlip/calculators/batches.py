@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -87,13 +88,17 @@ class _Limit:
         whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
         if batch_size != "auto" and not (whole and int(batch_size) >= 1):
             raise InputError(f"batch_size is {batch_size!r}; allowed: 'auto', or a number of structures from 1 on")
-        self.engine = calculator.engine
+        self.engine, self.device = calculator.engine, calculator.device
         self.number: float = float("inf") if batch_size == "auto" else batch_size
-        self.bytes = self.edges = float("inf")
+        self.edges = float("inf")
         if batch_size == "auto":
             on_gpu = calculator.device.type == "cuda"
             self.edges = _EDGES_ON_GPU if on_gpu else _EDGES_PER_THREAD * torch.get_num_threads()
-            self.bytes = _SHARE * available_bytes(calculator.device)
+
+    @cached_property
+    def bytes(self) -> float:
+        """Asked for only if there is more than one structure: to look for it takes a millisecond."""
+        return _SHARE * available_bytes(self.device) if self.number == float("inf") else float("inf")
 
     def allows(self, number: int, n_atoms: int, n_edges: int) -> bool:
         """Return whether structures with so many atoms and edges in all may go together."""

@@ -24,19 +24,20 @@ __all__ = ["FAULTS"]
 
 # Makes the fault happen to the command in a folder, which is like that whole run; returns what was done, or what went
 # wrong after "wrong: ".
-Fault = Callable[[np.random.Generator, Make, Path, Path, Whole], str]
+Fault = Callable[[Arena, Make, Path, Path, Whole], str]
 NOBODY = 65534
 
 
-def _killed(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
+def _killed(arena: Arena, make: Make, folder: Path, log: Path, like: Whole) -> str:
     """Kill one to three times, at a moment of the run or just before it changes a file."""
-    done: list[str] = []
+    rng, done = arena.rng, list[str]()
     more = int(rng.integers(3))
     while not done:  # a run that ended before it was killed does not count
         _emptied(folder.parent)
         done += _kill(rng, make, folder, log, like)
     for _ in range(more):
         done += _kill(rng, make, folder, log, like)
+    arena.attempts = len(done)
     return f"killed {', '.join(done)}"
 
 
@@ -60,12 +61,9 @@ def _emptied(folder: Path) -> None:
     folder.mkdir()
 
 
-def _interrupted(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
-    child, moment, times = (
-        forked(make(folder), log),
-        float(rng.uniform(0.05, 0.9)) * like.seconds,
-        int(rng.integers(1, 3)),
-    )
+def _interrupted(arena: Arena, make: Make, folder: Path, log: Path, like: Whole) -> str:
+    moment, times = float(arena.rng.uniform(0.05, 0.9)) * like.seconds, int(arena.rng.integers(1, 3))
+    child = forked(make(folder), log)
     if finished(child, moment) is not None:
         return "ended before it was interrupted"
     for _ in range(times):
@@ -80,8 +78,8 @@ def _interrupted(rng: np.random.Generator, make: Make, folder: Path, log: Path, 
     return done
 
 
-def _full(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
-    limit = int(10 ** rng.uniform(2.5, 5.5))
+def _full(arena: Arena, make: Make, folder: Path, log: Path, like: Whole) -> str:
+    limit = int(10 ** arena.rng.uniform(2.5, 5.5))
 
     def fill() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -94,9 +92,9 @@ def _full(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: W
     return f"files of at most {limit} bytes: exit code {code}"
 
 
-def _shared(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
+def _shared(arena: Arena, make: Make, folder: Path, log: Path, like: Whole) -> str:
     first = forked(make(folder), log)
-    early = finished(first, float(rng.uniform(0.0, 0.5)) * like.seconds)
+    early = finished(first, float(arena.rng.uniform(0.0, 0.5)) * like.seconds)
     second = forked(make(folder), log.with_name("second.log"))
     codes = [finished(first) if early is None else early, finished(second)]
     told = log.read_text() + log.with_name("second.log").read_text()
@@ -105,7 +103,7 @@ def _shared(rng: np.random.Generator, make: Make, folder: Path, log: Path, like:
     return f"two processes ended with {codes}"
 
 
-def _unwritable(rng: np.random.Generator, make: Make, folder: Path, log: Path, like: Whole) -> str:
+def _unwritable(arena: Arena, make: Make, folder: Path, log: Path, like: Whole) -> str:
     make(folder)  # the files it reads
     folder.mkdir(exist_ok=True)
     for path in (folder.parent, folder):
@@ -151,7 +149,7 @@ def _enter(kind: str, fault: Fault, name: str, make: Make) -> None:
         hurt.parent.mkdir()
 
         def attempt() -> bool | str:
-            done = fault(arena.rng, make, hurt, arena.folder / "fault.log", like)
+            done = fault(arena, make, hurt, arena.folder / "fault.log", like)
             if done.startswith("wrong"):
                 return done
             code = run(make(hurt), log)

@@ -17,9 +17,10 @@ __all__ = ["compare"]
 
 # What tells of time and of how often a run was begun.
 OF_TIME = {"seconds", "wall_s", "restarts", "ms_per_step", "ms_per_replica_step", "ns_per_day", "time_shares"}
-OF_TIME |= {"calculator", "TimeBudget"}
-# What shows measured times.
-TIMINGS = {"speed.json", "report.html", "report.json", "summary.png"}
+OF_TIME |= {"calculator", "TimeBudget", "load"}
+OF_LOAD = "The machine was busy"
+# What shows measured times, or tells of each start of a command.
+TIMINGS = {"speed.json", "report.html", "tune.log"}
 
 
 def compare(whole: Path, cut: Path) -> str:
@@ -108,9 +109,11 @@ def _array(value: np.ndarray, root: Path) -> Any:
 
 def _timeless(value: Any, root: Path) -> Any:
     if isinstance(value, dict):
-        return {str(key): _timeless(item, root) for key, item in value.items() if str(key) not in OF_TIME}
+        kept = {str(key): item for key, item in value.items() if str(key) not in OF_TIME}
+        return {key: _timeless(item, root) for key, item in kept.items() if not key.endswith("_ms")}
     if isinstance(value, (list, tuple)):
-        return [_timeless(item, root) for item in value]
+        items = [item for item in value if not (isinstance(item, str) and item.startswith(OF_LOAD))]
+        return [_timeless(item, root) for item in items]
     if hasattr(value, "numpy"):
         return value.detach().cpu().numpy().tobytes().hex()
     if isinstance(value, str):

@@ -60,7 +60,7 @@ __all__ = ["FAMILIES", "OUTCOMES", "Arena", "Attack", "Family", "Refused", "Tall
 OUTCOMES = ("refused", "equal", "silent_wrong", "raw_traceback", "executed", "beyond_limits")
 WELL = OUTCOMES[:2]
 LONGEST_MESSAGE = 4000  # characters
-KEPT_FAILURES = 20  # of a family, in the report
+KEPT_FAILURES = 20  # of a family, in the report, and notes of what was measured
 ISOLATED = sys.platform == "linux"  # elsewhere fork and limits of memory are not to be relied on
 
 Attack = tuple[str, Callable[[], bool | str]]
@@ -82,11 +82,17 @@ class Arena:
         Empty, and removed afterwards.
     case : int
         Number of the case, for families that are tables.
+    attempts : int
+        How many there were in this case, if there is more than one: kills of a run, calls.
+    note : str
+        What was measured, for the report.
     """
 
     rng: np.random.Generator
     folder: Path
     case: int = 0
+    attempts: int = 1
+    note: str = ""
 
     @property
     def trap(self) -> Path:
@@ -165,7 +171,7 @@ class Family:
             outcome, told = "executed", f"code was run; then: {told}"
         elif outcome != "beyond_limits" and (seconds > self.seconds or used > self.gigabytes * 1e9):
             outcome, told = "beyond_limits", f"{outcome} after {seconds:.1f} s and {used / 1e9:.1f} GB: {told}"
-        return Result(outcome, what, told, seconds, used / 1e6)
+        return Result(outcome, what, told or arena.note, seconds, used / 1e6, arena.attempts)
 
 
 @dataclass
@@ -177,6 +183,7 @@ class Result:
     told: str
     seconds: float = 0.0
     megabytes: float = 0.0
+    attempts: int = 1
 
     @property
     def well(self) -> bool:
@@ -192,14 +199,18 @@ class Tally:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     slowest_s: float = 0.0
     most_MB: float = 0.0
+    attempts: int = 0
+    measured: list[str] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, case: int, result: Result) -> None:
         """Count a case."""
-        self.cases = case + 1
+        self.cases, self.attempts = case + 1, self.attempts + result.attempts
         self.counts[result.outcome] += 1
         self.slowest_s = max(self.slowest_s, round(result.seconds, 3))
         self.most_MB = max(self.most_MB, round(result.megabytes, 1))
+        if result.outcome == "equal" and result.told and len(self.measured) < KEPT_FAILURES:
+            self.measured.append(result.told)
         if not result.well and len(self.failures) < KEPT_FAILURES:
             self.failures.append({"case": case, **{k: getattr(result, k) for k in ("outcome", "what", "told")}})
 
