@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
 from ase.neighborlist import natural_cutoffs
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from asecalc_mlip.analysis.frames import pairs_within
 
-__all__ = ["BOND_MARGIN", "bond_lengths", "bond_limits", "find_bonds", "is_boxed_molecule", "whole"]
+__all__ = ["BOND_MARGIN", "bond_lengths", "bond_limits", "find_bonds", "holds_molecules", "is_boxed_molecule", "whole"]
 
 BOND_MARGIN = 0.6  # Å, added to the sum of the covalent radii
 
@@ -64,14 +66,21 @@ def is_boxed_molecule(atoms: Atoms) -> bool:
 
     A crystal or a slab is none, because its bonds run through the cell without an end; nor are several molecules.
     """
+    if not holds_molecules(atoms):
+        return False
+    order, _ = next(_trees(len(atoms), find_bonds(atoms)))
+    return len(order) == len(atoms)
+
+
+def holds_molecules(atoms: Atoms) -> bool:
+    """Return whether a periodic structure is one molecule or several, each of at least two atoms, and nothing else."""
     if not _has_images(atoms) or len(atoms) < 2:
         return False
     pairs, lengths = _bonded_images(atoms, BOND_MARGIN)
     bonds = np.unique(pairs, axis=0)
     if len(bonds) != len(pairs) or (bonds[:, 0] == bonds[:, 1]).any() or not np.isfinite(lengths).all():
         return False  # bonded twice, to two images, or to an image of its own
-    order, _ = _tree(len(atoms), bonds)
-    if len(order) < len(atoms):
+    if len(np.unique(bonds)) < len(atoms):
         return False
     found = whole(atoms.positions, bonds, atoms)
     # A ring of bonds that does not close runs through the cell.
@@ -79,29 +88,29 @@ def is_boxed_molecule(atoms: Atoms) -> bool:
 
 
 def whole(positions: np.ndarray, bonds: np.ndarray, box: Atoms) -> np.ndarray:
-    """Put the atoms of a molecule that a periodic box has cut together again.
+    """Put the atoms of molecules that a periodic box has cut together again.
 
     Parameters
     ----------
     positions : (n_atoms, 3) array
         Å.
     bonds : (n_bonds, 2) array of int
-        They hold all atoms together; what they do not reach stays where it is.
+        What they do not reach stays where it is.
     box : Atoms
         Its cell and periodicity count.
 
     Returns
     -------
-    (n_atoms, 3) array, Å: positions without jumps by lattice vectors; the first atom stays.
+    (n_atoms, 3) array, Å: positions without jumps by lattice vectors; the first atom of each molecule stays.
     """
     if not _has_images(box) or len(bonds) == 0:
         return positions
-    order, parents = _tree(len(positions), bonds)
-    children = order[1:]
-    steps = _nearest(positions[children] - positions[parents[children]], box)[0]
     found = positions.copy()
-    for child, step in zip(children, steps, strict=True):
-        found[child] = found[parents[child]] + step
+    for order, parents in _trees(len(positions), bonds):
+        children = order[1:]
+        steps = _nearest(positions[children] - positions[parents[children]], box)[0]
+        for child, step in zip(children, steps, strict=True):
+            found[child] = found[parents[child]] + step
     return found
 
 
@@ -122,10 +131,12 @@ def _has_images(atoms: Atoms) -> bool:
     return len(vectors) > 0 and bool(np.linalg.matrix_rank(vectors) == len(vectors))
 
 
-def _tree(n_atoms: int, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms in the order in which bonds reach them from the first on, and the atom from which each is reached."""
-    graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n_atoms, n_atoms))
-    return breadth_first_order(graph.tocsr(), 0, directed=False)
+def _trees(n_atoms: int, bonds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each molecule: atoms in the order in which bonds reach them, and the atom from which each is reached."""
+    graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n_atoms, n_atoms)).tocsr()
+    _, labels = connected_components(graph, directed=False)
+    for first in np.unique(labels, return_index=True)[1]:
+        yield breadth_first_order(graph, int(first), directed=False)
 
 
 def _nearest(vectors: np.ndarray, box: Atoms) -> tuple[np.ndarray, np.ndarray]:

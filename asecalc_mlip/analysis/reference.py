@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.analysis.bonds import bond_lengths, bond_limits, find_bonds, is_boxed_molecule, whole
+from asecalc_mlip.analysis.bonds import bond_lengths, bond_limits, find_bonds, holds_molecules, whole
 from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.distances import BINS, R_MAX, DistanceHistogram, distance_histogram
 from asecalc_mlip.analysis.frames import stated_temperatures
@@ -70,7 +70,7 @@ class MoleculeReference:
         Parameters
         ----------
         frames : Atoms or iterable of Atoms
-            The same molecule in the same order of atoms; alone in a periodic box, it is put together again.
+            The same molecule in the same order of atoms; molecules in a periodic box are put together again.
         source : str
             Where they come from, e.g. "rMD17 aspirin, 950 training frames, PBE/def2-SVP".
         geometry : Atoms, optional
@@ -86,7 +86,7 @@ class MoleculeReference:
         """
         frames = [frames] if isinstance(frames, Atoms) else list(frames)
         _check_same_molecule(frames)
-        bonded = find_bonds(frames[0]) if is_boxed_molecule(frames[0]) else np.zeros((0, 2), dtype=np.int64)
+        bonded = find_bonds(frames[0]) if holds_molecules(frames[0]) else np.zeros((0, 2), dtype=np.int64)
         positions = np.array([whole(frame.positions, bonded, frame) for frame in frames])
         bonds = find_bonds(geometry) if geometry is not None else _bonds_of_mean(frames[0], positions)
         lengths = bond_lengths(positions, bonds).mean(axis=0)

@@ -21,6 +21,8 @@ MAX_ENERGY_SPREAD = 60.0  # eV per atom off the fit by composition; TiO2: 29
 # eV per atom, and times the typical distance from that fit; compressed TiO2 has 118, other real sets below 21.
 OUTLIER, OUTLIER_RATIO, LEAST_ENERGIES = 0.3, 50.0, 10
 LEAST_PER_ELEMENT = 4
+# Gap between a few energies and the rest, over the range of the rest; real sets: below 0.21.
+WIDE_GAP, LEAST_FOR_GAP = 0.5, 25
 TWO_LEVELS = 0.3  # eV per atom between two groups of energies of one composition
 MAX_ENERGY = 100.0  # eV per atom above zero
 MAX_STRESS = 20.0  # eV/Å³ (3200 GPa)
@@ -239,7 +241,19 @@ def _far(residual: np.ndarray, frames: Sequence[Atoms]) -> list[int]:
         return []  # a fit with nearly as many values as energies leaves most of them no distance
     size = np.abs(residual)
     limit = max(OUTLIER, OUTLIER_RATIO * float(np.median(size)))
-    return [int(k) for k in np.argsort(-size) if size[k] > limit]
+    apart = _apart(residual)
+    return [int(k) for k in np.argsort(-size) if size[k] > limit or k in apart]
+
+
+def _apart(residual: np.ndarray) -> set[int]:
+    """Places of the few that a wide gap parts from all others, on one side."""
+    order, n = np.argsort(residual), len(residual)
+    values = residual[order]
+    for few in range(1, max(2, n // 50) + 1) if n >= LEAST_FOR_GAP else ():
+        for side, places in ((values, order), (-values[::-1], order[::-1])):
+            if side[-few] - side[-few - 1] > WIDE_GAP * (side[-few - 1] - side[0]):
+                return {int(k) for k in places[-few:]}
+    return set()
 
 
 def _force_groups(labelled: Sequence[tuple[int, Atoms, np.ndarray]], rms: np.ndarray) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.analysis.bonds import is_boxed_molecule
+from asecalc_mlip.analysis.bonds import holds_molecules, is_boxed_molecule
 from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
@@ -113,7 +113,7 @@ class Monitor:
         """Make the monitor of a run of `atoms`, whose calculator may know the forces of its training data.
 
         `settings` say whether bonds, and whether coordination and g(r), are a rule. Where the reference has no bonds,
-        those of the start structure count, if that is one molecule, open or in a periodic box.
+        those of the start structure count, if that is open or holds only molecules, also several in a periodic box.
         """
         thermostat = THERMOSTATS.get(str(settings.thermostat))
         return cls(
@@ -205,7 +205,7 @@ class Monitor:
         if not atoms.pbc.all():
             return None, None
         if not isinstance(reference, PeriodicReference):
-            if self.bonds is None:
+            if self.bonds is None or not is_boxed_molecule(atoms):
                 self.not_used["coordination and g(r)"] = "no reference of a periodic system that fits"
             return None, None
         if not wanted:
@@ -274,8 +274,8 @@ class Monitor:
 
 
 def start_bonds(atoms: Atoms) -> MoleculeReference | None:
-    """Return the bonds of a start structure that is open or one molecule in a periodic box; None of anything else."""
-    if atoms.pbc.any() and not is_boxed_molecule(atoms):
+    """Return the bonds of a start structure that is open, or molecules in a periodic box; None of anything else."""
+    if atoms.pbc.any() and not holds_molecules(atoms):
         return None
     # Its distances are those of one frame, which say nothing about how close atoms may come.
     return replace(MoleculeReference.from_frames(atoms, "start structure"), closest={})

@@ -20,7 +20,7 @@ OF_TIME = {"seconds", "wall_s", "restarts", "ms_per_step", "ms_per_replica_step"
 OF_TIME |= {"calculator", "TimeBudget", "load"}
 OF_LOAD = "The machine was busy"
 # What shows measured times, or tells of each start of a command.
-TIMINGS = {"speed.json", "report.html", "tune.log"}
+TIMINGS = {"speed.json", "report.html", "summary.png", "tune.log"}
 
 
 def compare(whole: Path, cut: Path) -> str:

@@ -68,6 +68,11 @@ def shuffled(label: str) -> Corruption:
         groups: dict[bytes, list[int]] = {}
         for i, atoms in enumerate(frames):
             groups.setdefault(atoms.numbers.tobytes(), []).append(i)
+        if sum(len(places) for places in groups.values() if len(places) > 1) < len(frames) / 2:
+            # Hardly any two of one composition: energies of any other frame, forces of one with as many atoms.
+            groups = {}
+            for i, atoms in enumerate(frames):
+                groups.setdefault(str(len(atoms)).encode() if label == "forces" else b"", []).append(i)
         for places in groups.values():
             old = [_get(frames[i], label) for i in places]
             for i, k in zip(places, rng.permutation(len(places)), strict=True):

@@ -10,12 +10,12 @@ from ase.build import bulk
 
 from asecalc_mlip import md
 from asecalc_mlip.analysis import ContactReference, MoleculeReference, PeriodicReference, make_reference, stability
-from asecalc_mlip.analysis.bonds import find_bonds, is_boxed_molecule, whole
+from asecalc_mlip.analysis.bonds import bond_lengths, find_bonds, holds_molecules, is_boxed_molecule, whole
 from asecalc_mlip.analysis.limits import COLLAPSE, ContactLimits, contact_factor
 from asecalc_mlip.analysis.references import unlike
 from asecalc_mlip.analysis.shells import shells_of
 from asecalc_mlip.md.lifecycle import run_md
-from asecalc_mlip.md.monitor import Monitor
+from asecalc_mlip.md.monitor import Monitor, start_bonds
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.md.summary import summary_text
 from asecalc_mlip.zoo import FOLDER
@@ -223,6 +223,41 @@ def test_one_molecule_in_a_box_is_told_from_crystals_and_from_several():
     chain = Atoms("C4", [[1.3 * k, 0, 0] for k in range(4)], cell=[5.2, 10, 10], pbc=True)
     for other in (two, chain, bulk("Cu") * 2, bulk("Cu"), Atoms("He", cell=[9, 9, 9], pbc=True), toys.ethanol()):
         assert not is_boxed_molecule(other)
+
+
+def several():
+    """Two ethanols and a hydrogen molecule in a box, both ethanols cut by its faces."""
+    atoms = boxed([5.8, 0.3, 11.9])
+    atoms += boxed([0.2, 6.1, 5.7])
+    atoms += Atoms("H2", [[6.0, 0.1, 4.0], [6.0, 11.4, 4.0]])
+    return atoms
+
+
+def test_several_molecules_in_a_box_are_told_from_crystals_and_ions():
+    assert holds_molecules(several()) and holds_molecules(boxed()) and not is_boxed_molecule(several())
+    ion = several() + Atoms("Na", [[6.0, 6.0, 9.9]])
+    chain = Atoms("C4", [[1.3 * k, 0, 0] for k in range(4)], cell=[5.2, 10, 10], pbc=True)
+    both = chain.repeat((1, 1, 1)) + Atoms("H2", [[0, 5, 5], [0, 5, 5.74]])
+    for other in (ion, chain, both, bulk("Cu") * 2, toys.ethanol()):
+        assert not holds_molecules(other)
+    found = several()
+    bonds = find_bonds(found)
+    lengths = np.linalg.norm(np.diff(whole(found.positions, bonds, found)[bonds], axis=1)[:, 0], axis=1)
+    np.testing.assert_allclose(lengths, bond_lengths(found.positions, bonds, found), atol=1e-9)
+
+
+def test_a_bond_of_one_of_several_molecules_that_breaks_is_a_failure():
+    atoms, bonds = several(), start_bonds(several())
+    monitor = Monitor(atoms, temperature_K=300.0, ndof=3 * len(atoms) - 3, reference=None, bonds=bonds)
+    assert monitor.check(atoms) is None
+    assert "coordination and g(r)" in monitor.rules()["not_used"] and "bonds" not in monitor.rules()["not_used"]
+    moved = atoms.copy()
+    moved.positions += [3.0, 4.0, 5.0]
+    moved.wrap()
+    assert monitor.check(moved) is None
+    moved.positions[-1, 1] -= 0.6  # of the hydrogen molecule, of 0.7 Å
+    failure = monitor.check(moved)
+    assert failure is not None and failure.kind == "bond break"
 
 
 def test_the_bonds_of_a_cut_molecule_are_those_of_the_whole_one():
