@@ -16,7 +16,7 @@ MODELS = ["painn", "schnet"]
 PHYSICAL = sorted(ARCHITECTURES)
 # Networks whose forces come from a head of their own; names for the tests only.
 DIRECT = "painn-direct"
-DIRECTS = [DIRECT, "spinconv-direct", "escn-direct"]
+DIRECTS = [DIRECT, "spinconv-direct", "escn-direct", "equiformer_v2-direct"]
 # Where an architecture has other hyper-parameters than those of message passing, or needs others.
 SIZES = {
     "eam": {"elements": ["H", "C", "O", "Si"], "n_exponentials": 4, "core": "zbl"},
@@ -36,6 +36,18 @@ SIZES = {
         ]
     },
     "spinconv": {"n_features": 8, "n_hidden": 8, "n_angular": 3, "n_polar": 3},
+    "equiformer_v2": {
+        "n_features": 8,
+        "n_interactions": 1,
+        "n_heads": 2,
+        "n_alpha": 4,
+        "n_value": 4,
+        "n_hidden": 8,
+        "n_feed": 8,
+        "n_edge": 8,
+        "l_max": 2,
+        "m_max": 1,
+    },
     "escn": {"n_features": 8, "n_hidden": 16, "n_edge": 8, "l_max": 2, "m_max": 1},
     # Of its layers the first and the last are special.
     "torchmd_et": {"n_interactions": 3},

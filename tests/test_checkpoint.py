@@ -147,7 +147,7 @@ def changed(path, **entries):
     [
         ({"version": FORMAT_VERSION + 1}, "pip install -U asecalc-mlip"),
         ({"version": "one"}, "format version 'one'"),
-        ({"architecture": "gpt"}, "architecture 'gpt'; this version has cgcnn, eam, escn, m3gnet, painn"),
+        ({"architecture": "gpt"}, "architecture 'gpt'; this version has cgcnn, eam, equiformer_v2, escn, m3gnet"),
         ({"hyperparameters": {"n_feature": 3}}, "no hyper-parameter"),
         ({"hyperparameters": {"cutoff": 4.0, "n_features": 8}}, "does not fit its own description"),
         ({"units": {"energy": "kcal/mol"}}, "kcal/mol"),

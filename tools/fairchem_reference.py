@@ -7,17 +7,15 @@
 
 It writes tests/golden/fairchem/expected.json; tests/models/test_fairchem.py compares our networks with it. Packages
 that fairchem imports and these two models do not call (torch_scatter, lmdb, wandb and others) are replaced by nothing.
-Three things are set: the angle of each edge's frame, which fairchem draws at random, is ours; neighbours come from ASE,
-all within the cutoff; and random paths are not dropped. Forces are those of the head, and central differences of the
-energies, because fairchem detaches its rotations.
+Four things are set: the angle of each edge's frame, which fairchem draws at random, is ours; neighbours come from ASE,
+all within the cutoff; nothing is dropped at random; and weights come from `filled`. Forces are those of the head, and
+central differences of the energies, because fairchem detaches its rotations.
 """
 
 from __future__ import annotations
 
 import importlib.machinery
-import math
 import sys
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,16 +33,39 @@ from asecalc_mlip.files import write_json
 from asecalc_mlip.models import build_network
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.spherical import edge_frames
+from tools.fairchem_weights import WEIGHTS, filled
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = {"grid": "published", "envelope": "none", "direct_forces": True}
 _ESCN = {"cutoff": 4.0, "n_features": 8, "n_hidden": 12, "n_edge": 6, "n_rbf": 40}
+_EQUIFORMER = {
+    "cutoff": 4.0,
+    "n_features": 6,
+    "n_interactions": 2,
+    "n_heads": 2,
+    "n_alpha": 4,
+    "n_value": 3,
+    "n_hidden": 5,
+    "n_feed": 7,
+    "n_edge": 6,
+    "n_rbf": 600,
+}
 # Our architecture and its hyper-parameters; m_max equal to l_max and smaller, whose published grids differ.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "escn_3_2": ("escn", {**_ESCN, **PUBLISHED, "l_max": 3, "m_max": 2, "n_interactions": 2}),
+    "equiformer_v2_3_2": ("equiformer_v2", {**_EQUIFORMER, **PUBLISHED, "l_max": 3, "m_max": 2}),
+    "equiformer_v2_2_2": (
+        "equiformer_v2",
+        {**_EQUIFORMER, **PUBLISHED, "l_max": 2, "m_max": 2, "norm": "rms", "feed_forward": "activation"},
+    ),
     "escn_2_2": ("escn", {**_ESCN, **PUBLISHED, "l_max": 2, "m_max": 2, "n_interactions": 3}),
 }
-STEP = 1e-3  # Å
+# Of these names a model has one, by its variant; and these weights change nothing that comes out.
+_ONE_OF_TWO = ("scalar_mlp", "gating_linear")
+_FREE = ("sph", "energy.energy_block.so3_linear_1", "energy.energy_block.grid_mlp")
+STEP = 1e-4  # Å
+# Factor of the published energy on ours, which a potential has as its scale.
+FACTORS = {"escn": 0.001, "equiformer_v2": 1 / 77.81317}
 # fairchem imports these, and the two models call none of them.
 _UNUSED = {
     "torch_scatter",
@@ -69,63 +90,6 @@ def structures() -> dict[str, Atoms]:
     return {**found, "pair": Atoms("CO", [[0, 0, 0], [0, 1.2, 0]])}
 
 
-def filled(network: nn.Module) -> nn.Module:
-    """Give each weight a number that depends on its name and place alone, of the size that keeps signals alive."""
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            phase = zlib.crc32(name.encode()) % 1000
-            k = torch.arange(parameter.numel(), dtype=torch.float64)
-            values = torch.sin(1.7 * k * k + 0.9 * k + phase).reshape(parameter.shape)
-            size = 1.7 / math.sqrt(parameter.shape[-1]) if parameter.ndim > 1 else 0.3
-            parameter.copy_(1.0 + 0.3 * values if _is_norm(name) else size * values)
-    return network
-
-
-def _is_norm(name: str) -> bool:
-    return "norm" in name and name.endswith("weight")
-
-
-def escn_weights(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of `asecalc_mlip.models.ESCN` under fairchem's names."""
-    found = {}
-    for name, value in ours.items():
-        parts = name.split(".")
-        if name == "embedding.weight":
-            found["sphere_embedding.weight"] = value
-        elif parts[0] in ("readout", "force_head"):
-            block = "energy_block" if parts[0] == "readout" else "force_block"
-            found[f"{block}.fc{int(parts[1]) // 2 + 1}.{parts[2]}"] = value
-        elif parts[2] == "update":
-            found[f"layer_blocks.{parts[1]}.fc{int(parts[3]) + 1}_sphere.weight"] = value
-        elif parts[2] == "edge":
-            new = {"radial": "fc1_dist", "neighbor": "source_embedding", "center": "target_embedding"}
-            new["last"] = "fc1_edge_attr"
-            found[f"layer_blocks.{parts[1]}.message_block.edge_block.{new[parts[3]]}.{parts[4]}"] = value
-        else:
-            found |= _escn_order(parts, value)
-    return found
-
-
-def _escn_order(parts: list[str], value: Tensor) -> dict[str, Tensor]:
-    """`blocks.K.of_neighbor.orders.M.first.weight`: theirs has real and imaginary weights apart."""
-    side = {"of_neighbor": "so2_block_source", "of_center": "so2_block_target"}[parts[2]]
-    head = f"layer_blocks.{parts[1]}.message_block.{side}."
-    m, layer, kind = int(parts[4]), parts[5], parts[6]
-    if m == 0:
-        return {head + {"gate": "fc1_dist0", "first": "fc1_m0", "last": "fc2_m0"}[layer] + "." + kind: value}
-    head += f"so2_conv.{m - 1}."
-    if layer == "gate":
-        return {f"{head}fc1_dist.{kind}": value}
-    real, imaginary = value.chunk(2, dim=0 if layer == "first" else 1)
-    number = 1 if layer == "first" else 2
-    return {f"{head}fc{number}_r.weight": real, f"{head}fc{number}_i.weight": imaginary}
-
-
-WEIGHTS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {"escn": escn_weights}
-# Factor of the published energy on ours, which a potential has as its scale.
-FACTORS = {"escn": 0.001}
-
-
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
 @click.option("--output", type=click.Path(path_type=Path), default=ROOT / "tests" / "golden" / "fairchem")
 def main(output: Path) -> None:
@@ -136,9 +100,11 @@ def main(output: Path) -> None:
     for name, (architecture, hyperparameters) in CASES.items():
         ours = filled(build_network(architecture, hyperparameters))
         model = _models()[architecture](hyperparameters)
-        missing, extra = model.load_state_dict(WEIGHTS[architecture](ours.state_dict()), strict=False)
-        named = {n for n, _ in model.named_parameters()}
-        lost = sorted(n for n in missing if n in named and not n.startswith("sph"))
+        weights = WEIGHTS[architecture](ours.state_dict())
+        state, named = model.state_dict(), {n for n, _ in model.named_parameters()}
+        known = {n: v for n, v in weights.items() if n in state or not any(part in n for part in _ONE_OF_TWO)}
+        missing, extra = model.load_state_dict({n: _as_theirs(v, state[n]) for n, v in known.items()}, strict=False)
+        lost = sorted(n for n in missing if n in named and not n.startswith(_FREE))
         if lost or extra:
             raise click.ClickException(f"{name}: weights do not fit; missing {lost}, extra {extra}")
         model = model.double().eval()
@@ -186,7 +152,7 @@ def _evaluate(model: Any, atoms: Atoms, cutoff: float) -> tuple[float, np.ndarra
 
 
 def _models() -> dict[str, Callable[[Mapping[str, Any]], nn.Module]]:
-    return {"escn": _escn}
+    return {"escn": _escn, "equiformer_v2": _equiformer_v2}
 
 
 def _escn(sizes: Mapping[str, Any]) -> nn.Module:
@@ -208,6 +174,52 @@ def _escn(sizes: Mapping[str, Any]) -> nn.Module:
     )
     model._init_edge_rot_mat = lambda data, index, vectors: _frames(vectors)
     return model
+
+
+def _equiformer_v2(sizes: Mapping[str, Any]) -> nn.Module:
+    from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbone
+    from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead, EqV2VectorHead
+
+    backbone: Any = EquiformerV2Backbone(
+        use_pbc=False,
+        max_radius=sizes["cutoff"],
+        max_num_elements=MAX_ATOMIC_NUMBER + 1,
+        num_layers=sizes["n_interactions"],
+        sphere_channels=sizes["n_features"],
+        attn_hidden_channels=sizes["n_hidden"],
+        num_heads=sizes["n_heads"],
+        attn_alpha_channels=sizes["n_alpha"],
+        attn_value_channels=sizes["n_value"],
+        ffn_hidden_channels=sizes["n_feed"],
+        norm_type={"layer": "layer_norm_sh", "rms": "rms_norm_sh"}[sizes.get("norm", "layer")],
+        lmax_list=[sizes["l_max"]],
+        mmax_list=[sizes["m_max"]],
+        edge_channels=sizes["n_edge"],
+        use_grid_mlp=sizes.get("feed_forward", "grid") == "grid",
+        alpha_drop=0.0,
+        drop_path_rate=0.0,
+    )
+    backbone._init_edge_rot_mat = lambda data, index, vectors: _frames(vectors)
+    return _WithHeads(backbone, EqV2ScalarHead(backbone), EqV2VectorHead(backbone))
+
+
+class _WithHeads(nn.Module):
+    def __init__(self, backbone: nn.Module, energy: nn.Module, force: nn.Module):
+        super().__init__()
+        self.backbone, self.energy, self.force = backbone, energy, force
+
+    def forward(self, data: Any) -> dict[str, Tensor]:
+        """Return energy and forces."""
+        self.backbone.generate_graph = self.generate_graph
+        found = self.backbone(data)
+        return {**self.energy(data, found), **self.force(data, found)}
+
+
+def _as_theirs(value: Tensor, theirs: Tensor) -> Tensor:
+    """One degree of a map as the first of theirs."""
+    if value.shape == theirs.shape:
+        return value
+    return torch.cat([value, theirs[1:]])
 
 
 def _frames(vectors: Tensor) -> Tensor:

@@ -30,6 +30,19 @@ SMALL = {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8}
 # Where sizes differ from SMALL, and variants that a file must carry too.
 OTHERS: dict[str, dict[str, Any]] = {
     "eam": {"elements": ELEMENTS, "cutoff": 4.5, "n_exponentials": 4, "core": "zbl"},
+    "equiformer_v2": {
+        **SMALL,
+        "n_features": 8,
+        "n_interactions": 1,
+        "n_heads": 2,
+        "n_alpha": 4,
+        "n_value": 4,
+        "n_hidden": 4,
+        "n_feed": 8,
+        "n_edge": 4,
+        "l_max": 2,
+        "m_max": 1,
+    },
     "escn": {**SMALL, "n_features": 8, "n_hidden": 8, "n_edge": 8, "l_max": 2, "m_max": 1},
     "sum": {
         "parts": [

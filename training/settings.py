@@ -95,8 +95,8 @@ class ModelConfig:
     """Architecture and reference energies."""
 
     architecture: str = "painn"
-    """painn, schnet, tensornet, m3gnet, escn, cgcnn, spinconv or torchmd_et. With finetune.base it need not be given,
-    nor need hyper-parameters."""
+    """painn, schnet, tensornet, m3gnet, escn, equiformer_v2, spinconv, cgcnn or torchmd_et. With finetune.base it need
+    not be given, nor need hyper-parameters."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """Sizes of the network: cutoff (Å), n_features, n_interactions, n_rbf, radial_basis and others. Those that are not
     given are the defaults of the architecture."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asecalc_mlip.models.cgcnn import CGCNN
 from asecalc_mlip.models.combine import add_potentials, architecture_text, core_potential, has_core, parts_of
 from asecalc_mlip.models.eam import EAM
+from asecalc_mlip.models.equiformer_v2 import EquiformerV2
 from asecalc_mlip.models.escn import ESCN
 from asecalc_mlip.models.m3gnet import M3GNet
 from asecalc_mlip.models.painn import PaiNN
@@ -32,6 +33,7 @@ __all__ = [
     "CGCNN",
     "EAM",
     "ESCN",
+    "EquiformerV2",
     "M3GNet",
     "Memory",
     "Network",

@@ -52,18 +52,24 @@ def envelope_by_name(name: Envelope) -> Callable[[Tensor, float], Tensor]:
 
 
 class GaussianBasis(nn.Module):
-    """φ_k(d) = exp(−½ (d − d_k)²/Δ²), centres d_k evenly spread over 0 … cutoff, Δ their distance (SchNet, 2017)."""
+    """φ_k(d) = exp(−½ (d − d_k)²/Δ²), centres d_k evenly spread over 0 … cutoff (SchNet, 2017).
 
-    def __init__(self, n_rbf: int, cutoff: float):
+    Δ is `width` times the distance of two centres.
+    """
+
+    def __init__(self, n_rbf: int, cutoff: float, *, width: float = 1.0):
         super().__init__()
+        if n_rbf < 2:
+            raise ValueError(f"n_rbf is {n_rbf}; a radial basis needs at least 2 functions")
         self.n_rbf = n_rbf
         self.cutoff = cutoff
+        self.width = width
 
     def forward(self, distances: Tensor) -> Tensor:
         """(E,) distances in Å → (E, n_rbf)."""
         # Made anew in the dtype at hand: centres stored in float32 would limit a float64 model to seven digits.
         centers = torch.linspace(0.0, self.cutoff, self.n_rbf, dtype=distances.dtype, device=distances.device)
-        coefficient = -0.5 * ((self.n_rbf - 1) / self.cutoff) ** 2
+        coefficient = -0.5 * ((self.n_rbf - 1) / (self.width * self.cutoff)) ** 2
         # Without the floor far Gaussians are denormal numbers, on which a CPU multiplies about 50 times slower.
         return torch.exp((coefficient * (distances[:, None] - centers).square()).clamp(min=-46.0))
 

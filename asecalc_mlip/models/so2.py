@@ -58,11 +58,11 @@ def edges_of(
 def node_grid(l_max: int, grid: Grid, **options: Any) -> SphereGrid:
     """Grid for the coefficients of atoms, of degree l_max; `options` are those of `SphereGrid`.
 
-    The fine one is dense enough that the frame it stands in matters no more than about 1e-6.
+    The fine one is dense enough that the frame it stands in matters no more than about 1e-5, most often less.
     """
     if _checked(grid) == "published":
         return SphereGrid(orders(l_max), *sphere_points(2 * l_max + 2, 2 * l_max + 3, gauss=False), **options)
-    return SphereGrid(orders(l_max), *sphere_points(4 * l_max + 2, 8 * l_max + 4), **options)
+    return SphereGrid(orders(l_max), *sphere_points(4 * l_max + 6, 8 * l_max + 12), **options)
 
 
 def edge_grid(rotations: EdgeRotations, grid: Grid, **options: Any) -> SphereGrid:
@@ -71,7 +71,7 @@ def edge_grid(rotations: EdgeRotations, grid: Grid, **options: Any) -> SphereGri
     if _checked(grid) == "published":
         n_long = 2 * m_max + (3 if l_max == m_max else 1)
         return SphereGrid(rotations.orders, *sphere_points(2 * l_max + 2, n_long, gauss=False), **options)
-    return SphereGrid(rotations.orders, *sphere_points(l_max + 1, 6 * m_max + 4), **options)
+    return SphereGrid(rotations.orders, *sphere_points(l_max + 1, 6 * m_max + 8), **options)
 
 
 def parts_by_m(x: Tensor, l_max: int, m_max: int) -> list[Tensor]:

@@ -32,7 +32,7 @@ def graph_of(structure, dtype):
 
 @every_case
 @pytest.mark.parametrize("structure", sorted(EXPECTED["structures"]))
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 3e-6)])
 def test_same_energies_and_forces(case, structure, dtype, tolerance):
     network, factor = network_of(case, dtype)
     graph, expected = graph_of(structure, dtype), EXPECTED[case][structure]
@@ -40,8 +40,19 @@ def test_same_energies_and_forces(case, structure, dtype, tolerance):
     (gradient,) = torch.autograd.grad(energies.double().sum(), graph.positions)
     energy = factor * energies.double().sum().item()
     assert energy == pytest.approx(expected["energy"], rel=tolerance, abs=tolerance * factor)
-    # Rounding goes with what cancels: energies in slopes, and 128 values of a tenth in a force.
-    slopes = (-factor * gradient, expected["minus_slopes"], abs(expected["energy"]))
-    for found, theirs, summed in ((forces, expected["forces"], 0.01), slopes):
+    # Rounding goes with what cancels: energies in slopes, and 128 values of a tenth in a force. Where Gaussians are
+    # 0.013 Å wide, float32 distances give slopes to 2e-5. Their tables are float32 whatever the dtype.
+    rounded = 5.0 if dtype == torch.float32 and network.radial_basis.n_rbf == 600 else 1.0
+    slopes = (-factor * gradient, expected["minus_slopes"], rounded * tolerance, abs(expected["energy"]))
+    for found, theirs, bound, summed in ((forces, expected["forces"], tolerance, 0.01), slopes):
         assert np.abs(theirs).max() > 1e-6 * factor
-        assert np.abs(found.detach().numpy() - theirs).max() < tolerance * max(np.abs(theirs).max(), summed)
+        assert np.abs(found.detach().numpy() - theirs).max() < bound * max(np.abs(theirs).max(), summed)
+
+
+@pytest.mark.parametrize("case", ["escn_3_2", "equiformer_v2_3_2"])
+def test_fine_grids_are_near_the_published_ones(case):
+    """The same weights serve both."""
+    graph = graph_of("molecule", torch.float64)
+    (fine, _), (published, _) = (network_of(case, torch.float64, **c) for c in ({"grid": "fine"}, {}))
+    found, expected = fine(graph).sum().item(), published(graph).sum().item()
+    assert 1e-9 < abs(found - expected) < 0.02 * abs(expected)

@@ -15,6 +15,8 @@ from asecalc_mlip.models import predict
 from tests.cases import DIRECTS, E0, PHYSICAL, STRUCTURES, make_potential, make_structure
 
 every_model = pytest.mark.parametrize("architecture", [*PHYSICAL, *DIRECTS])
+# Where sums over points on the sphere stand for integrals of functions that are not polynomials (eV, eV/Å).
+TURNED = {"equiformer_v2": 1e-5, "equiformer_v2-direct": 1e-5}
 conservative = pytest.mark.parametrize("architecture", PHYSICAL)
 
 
@@ -78,8 +80,9 @@ def test_invariances(architecture, structure):
         atoms.numbers, atoms.positions @ rotation + [3.1, -7.0, 0.4], cell=atoms.cell.array @ rotation, pbc=atoms.pbc
     )[order]
     result = results(potential, turned)
-    assert result.energy.item() == pytest.approx(reference.energy.item(), abs=1e-9)
-    assert np.allclose(result.forces.numpy(), (reference.forces.numpy() @ rotation)[order], atol=1e-9)
+    tolerance = TURNED.get(architecture, 1e-9)
+    assert result.energy.item() == pytest.approx(reference.energy.item(), abs=tolerance)
+    assert np.allclose(result.forces.numpy(), (reference.forces.numpy() @ rotation)[order], atol=tolerance)
     if architecture not in DIRECTS:
         assert np.allclose(reference.forces.sum(0), 0, atol=1e-10)
 

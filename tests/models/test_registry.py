@@ -103,7 +103,17 @@ def test_every_trait_must_be_said(missing):
 
 
 def test_who_is_trained_from_scratch():
-    assert trainable() == ["cgcnn", "escn", "m3gnet", "painn", "schnet", "spinconv", "tensornet", "torchmd_et"]
+    assert trainable() == [
+        "cgcnn",
+        "equiformer_v2",
+        "escn",
+        "m3gnet",
+        "painn",
+        "schnet",
+        "spinconv",
+        "tensornet",
+        "torchmd_et",
+    ]
     for name in trainable():
         check_trainable(name)
 
@@ -116,7 +126,8 @@ def test_who_is_trained_from_scratch():
         ("zbl", "'zbl' is not trained from scratch: .*model.prior=zbl.* asecalc core"),
         (
             "gpt",
-            "'gpt' is unknown; asecalc train has cgcnn, escn, m3gnet, painn, schnet, spinconv, tensornet, torchmd_et",
+            "'gpt' is unknown; asecalc train has "
+            "cgcnn, equiformer_v2, escn, m3gnet, painn, schnet, spinconv, tensornet, torchmd_et",
         ),
     ],
 )
