@@ -11,12 +11,14 @@ from ase.io import write
 from click.testing import CliRunner
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.bench import peers
 from asecalc_mlip.bench.measure import batch_row, compare, n_edges, ns_per_day, schnetpack_calculator, size_row, sizes
 from asecalc_mlip.bench.report import bench
 from asecalc_mlip.bench.structures import NAMES, enlarged, quartz, structure
 from asecalc_mlip.bench.timing import Times, Walk, race
 from asecalc_mlip.cli import main
-from benchmarks.speed import peers as speed_peers
+from asecalc_mlip.errors import InputError
+from benchmarks.speed import speed
 
 ATOMS = {"ethanol": 9, "aspirin": 21, "quartz-72": 72, "water-192": 192, "quartz-576": 576, "quartz-2025": 2025}
 
@@ -148,12 +150,12 @@ def test_bad_input_is_told(tmp_path, monkeypatch, arguments, told):
 
 
 PEER = """
-import worker
+from asecalc_mlip.bench import peer_worker as worker
 from ase.calculators.lj import LennardJones
 
 def make(atoms):
     print("welcome")
-    return LennardJones(rc=5.0), {"cutoff": 5.0}, None
+    return LennardJones(rc=5.0), {"cutoff": 5.0, "model": "Lennard-Jones"}, None
 
 worker.MAKERS["toy"] = make
 worker.main("toy", "ethanol")
@@ -162,20 +164,45 @@ worker.main("toy", "ethanol")
 
 def test_a_peer_runs_in_a_process_of_its_own(ethanol, tmp_path, monkeypatch):
     (tmp_path / "toy_worker.py").write_text(PEER)
-    monkeypatch.setattr(speed_peers, "WORKER", tmp_path / "toy_worker.py")
-    monkeypatch.setenv("PYTHONPATH", str(speed_peers.REPOSITORY / "benchmarks" / "speed"))
-    row = speed_peers.race_peer(ethanol, "toy", sys.executable, "ethanol", 0.01)
+    monkeypatch.setattr(peers, "WORKER", tmp_path / "toy_worker.py")
+    row = peers.race_peer(ethanol, "toy", sys.executable, "ethanol", seconds=0.01)
     assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"], rel=0.05, abs=0.01)
     assert row["peer_steps"] >= 3 and row["peer"]["edges"] == row["edges"] == 72
 
 
 def test_a_peer_that_fails_says_why(tmp_path, monkeypatch):
     (tmp_path / "toy_worker.py").write_text("raise MemoryError('too large')")
-    monkeypatch.setattr(speed_peers, "WORKER", tmp_path / "toy_worker.py")
+    monkeypatch.setattr(peers, "WORKER", tmp_path / "toy_worker.py")
     with pytest.raises(RuntimeError, match="ended with code 1 and said: MemoryError: too large"):
-        speed_peers.Worker(sys.executable, "toy", "ethanol", 1)
+        peers.Worker(sys.executable, "toy", "ethanol", 1)
+
+
+def test_bench_has_a_row_for_each_peer_that_is_here_and_names_the_others(ethanol, tmp_path, monkeypatch):
+    (tmp_path / "toy_worker.py").write_text(PEER)
+    monkeypatch.setattr(peers, "WORKER", tmp_path / "toy_worker.py")
+    monkeypatch.setattr(peers, "PEERS", {"toy": "numpy", "other": "absent_package", "more": "absent_package"})
+    report = bench(ethanol, ["ethanol"], steps=2, peers=True, echo=lambda line: None)
+    assert report.peers["ethanol"]["toy"]["peer_steps"] == 2
+    assert report.peers["ethanol"]["toy"]["ours"]["model"].startswith("ethanol.pt, painn")
+    told = repr(report)
+    assert "toy" in told and "not installed here: absent_package (other, more)" in told
+
+
+def test_a_peer_that_fails_is_a_line_of_the_report(ethanol, tmp_path, monkeypatch):
+    (tmp_path / "toy_worker.py").write_text("raise MemoryError('too large')")
+    monkeypatch.setattr(peers, "WORKER", tmp_path / "toy_worker.py")
+    monkeypatch.setattr(peers, "PEERS", {"toy": "numpy"})
+    told = []
+    report = bench(ethanol, ["ethanol"], steps=1, peers=True, echo=told.append)
+    assert "MemoryError: too large" in report.peers["ethanol"]["toy"]["failed"]
+    assert any("toy" in line and "MemoryError" in line for line in told)
+
+
+def test_packages_without_a_peer_are_refused():
+    with pytest.raises(InputError, match="no peer is in the package 'numpy'; the packages are mace"):
+        peers.interpreters(["numpy=/usr/bin/python"])
 
 
 def test_peers_that_are_not_installed_are_rows_too():
-    rows = speed_peers.peer_rows(["aspirin"], ["mace=/absent/python"])
+    rows = speed.peer_rows(["aspirin"], ["mace=/absent/python"])
     assert rows["MACE 64x0e, aspirin, 1 threads"][0]["not_installed"] == "/absent/python has no mace"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ase import Atoms
 
+from asecalc_mlip.bench import peers as others
 from asecalc_mlip.bench.measure import (
     batch_row,
     compare,
@@ -46,6 +47,10 @@ class BenchReport:
         Name → row; see `asecalc_mlip.bench.measure`.
     schnetpack : str
         Its version, or why it was not measured.
+    peers : dict
+        Structure → peer → row of `asecalc_mlip.bench.peers.race_peer`, or {"failed": why}.
+    absent : str
+        Which peers are not installed.
     """
 
     model: dict[str, Any]
@@ -55,6 +60,8 @@ class BenchReport:
     structures: dict[str, dict[str, Any]] = field(default_factory=dict)
     scaling: dict[str, dict[str, Any]] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    peers: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    absent: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types, for a JSON file."""
@@ -63,6 +70,8 @@ class BenchReport:
     def __repr__(self) -> str:
         lines = [self.head()]
         lines += [_line(name, row) for name, row in self.structures.items()]
+        lines += [_peer_line(name, peer, row) for name, rows in self.peers.items() for peer, row in rows.items()]
+        lines += [self.absent] if self.absent else []
         lines += [_size_line(name, row) for name, row in self.scaling.items()]
         lines += [_batch_line(name, row) for name, row in self.batches.items()]
         return "\n".join(lines)
@@ -93,6 +102,7 @@ def bench_file(
     scaling: bool = False,
     largest: int = 10_000,
     batches: bool = False,
+    peers: bool = False,
     echo: Callable[[str], None] = LOGGER.info,
 ) -> BenchReport:
     """Measure a model file as `bench` does, with the options of the command line."""
@@ -105,7 +115,16 @@ def bench_file(
     calculator = PIWSLCalculator.load(model, device=device, dtype=dtype)
     sizes = BATCHES if batches else ()
     scaling_to = largest if scaling else 0
-    return bench(calculator, names, steps=steps, timestep_fs=timestep, scaling_to=scaling_to, batches=sizes, echo=echo)
+    return bench(
+        calculator,
+        names,
+        steps=steps,
+        timestep_fs=timestep,
+        scaling_to=scaling_to,
+        batches=sizes,
+        peers=peers,
+        echo=echo,
+    )
 
 
 def bench(
@@ -116,6 +135,7 @@ def bench(
     timestep_fs: float = 0.5,
     scaling_to: int = 0,
     batches: Sequence[int] = (),
+    peers: bool = False,
     echo: Callable[[str], None] = LOGGER.info,
 ) -> BenchReport:
     """Measure a model on structures, against SchNetPack where that can run it, and tell each row as it comes.
@@ -133,6 +153,8 @@ def bench(
         Also larger and larger copies of the first structure, up to this many atoms.
     batches : sequence of int
         Also the first structure in batches of these sizes.
+    peers : bool
+        Also the calculators of other packages that are installed here, most of them with random weights.
     echo : callable
         Gets each line of the table; default: the log of the package.
 
@@ -153,12 +175,39 @@ def bench(
         row["ns_per_day"] = round(ns_per_day(row["ours_ms"], timestep_fs), 4)
         report.structures[name] = row
         echo(_line(name, row))
+    if peers:
+        _peers(report, calculator, chosen, steps, echo)
     name, atoms = next(iter(chosen.items()))
     if scaling_to:
         _scaling(report, calculator, name, atoms, scaling_to, echo)
     if batches:
         _batches(report, calculator, name, atoms, batches, echo)
     return report
+
+
+def _peers(
+    report: BenchReport,
+    calculator: PIWSLCalculator,
+    names: Iterable[str],
+    steps: int | None,
+    echo: Callable[[str], None],
+) -> None:
+    found = others.interpreters()
+    for name in names:
+        for peer, package in others.PEERS.items():
+            if "python" not in found[package]:
+                continue
+            try:
+                row = others.race_peer(calculator, peer, found[package]["python"], name, steps=steps)
+            except RuntimeError as error:
+                row = {"failed": str(error)}
+            report.peers.setdefault(name, {})[peer] = row
+            echo(_peer_line(name, peer, row))
+    absent = {package: [peer for peer, of in others.PEERS.items() if of == package] for package in found}
+    told = [f"{p} ({', '.join(peers)})" for p, peers in absent.items() if "python" not in found[p]]
+    if told:
+        report.absent = f"not installed here: {', '.join(told)}"
+        echo(report.absent)
 
 
 def _scaling(
@@ -225,6 +274,13 @@ def _line(name: str, row: dict[str, Any]) -> str:
     text = f"{name:<16}{row['atoms']:>7}{row['edges']:>8}{row['ours_ms']:>10.2f}{row['ours_list_ms']:>8.2f}"
     text += f"{row['ours_without_list_ms']:>9.2f}{row['ns_per_day']:>9.3g}"
     return text + (f"{row['schnetpack_ms']:>12.1f}{row['ratio']:>8.1f}" if "ratio" in row else "")
+
+
+def _peer_line(name: str, peer: str, row: dict[str, Any]) -> str:
+    text = f"{name:<16}{peer:<25}"
+    if "failed" in row:
+        return f"{text} {row['failed']}"
+    return f"{text}{row['peer_ms']:>10.2f} ms, {row['ratio']:.1f} times ours ({row['peer']['model']})"
 
 
 def _size_line(name: str, row: dict[str, Any]) -> str:

@@ -181,6 +181,9 @@ def core(model: str, output: str, data: str | None) -> None:
     help="Largest number of atoms for --scaling.",
 )
 @click.option("--batches", is_flag=True, help="Also measure the first structure in batches of 1 to 256.")
+@click.option(
+    "--peers", is_flag=True, help="Also measure MACE, TensorNet, M3GNet … of other packages that are installed."
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the numbers to this JSON file.")
 @click.option("--figure", type=click.Path(dir_okay=False), help="Draw them into this file.")
 def bench(model: str, structures: tuple[str, ...], output: str | None, figure: str | None, **options: Any) -> None:

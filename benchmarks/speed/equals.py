@@ -2,7 +2,8 @@
 
     python benchmarks/speed/equals.py --python torchmdnet=VENV/bin/python --python matgl=VENV/bin/python
 
-Equal sizes, random weights, float32, cutoff 5 Å, one thread; how to install the others is said in peers.py. A call is
+Equal sizes, random weights, float32, cutoff 5 Å, one thread; how to install the others is said in
+asecalc_mlip/bench/peers.py. A call is
 energy and forces of a structure that moves as in dynamics, neighbour list included; ours by the engine that the
 calculator chooses ("native" where there is one) and by autograd ("eager"). A training step is one on energies and
 forces of 10 aspirins with the same loss, clipping and optimiser for all; lists are made beforehand. All sides of a row
@@ -23,17 +24,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from architectures import _loaded, _training_step  # noqa: E402
-from peers import Worker, interpreters  # noqa: E402
-from worker import TRAINING, timed  # noqa: E402
 
 from asecalc_mlip.bench.measure import our_walk  # noqa: E402
+from asecalc_mlip.bench.peer_worker import TRAINING, timed  # noqa: E402
+from asecalc_mlip.bench.peers import Worker, interpreters  # noqa: E402
 from asecalc_mlip.bench.structures import structure  # noqa: E402
 from asecalc_mlip.bench.timing import Times, machine, race  # noqa: E402
 from asecalc_mlip.files import read_json, write_json  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "speed_equals.json"
 SYSTEMS = ("aspirin", "quartz-72", "quartz-576")
-# Ours, by the names of architectures.py → theirs, by those of worker.py, and the packages they are in.
+# Ours, by the names of architectures.py → theirs, by those of peer_worker.py, and the packages they are in.
 EQUALS = {
     "tensornet 128x2": {"TorchMD-NET TensorNet": "torchmdnet", "matgl TensorNet": "matgl"},
     "m3gnet 64x3": {"matgl M3GNet": "matgl"},

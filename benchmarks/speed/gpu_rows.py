@@ -259,7 +259,7 @@ def memory(bench: Bench, n_atoms: int) -> dict[str, Any]:
 
 def mace(bench: Bench) -> dict[str, Any]:
     """Milliseconds of MACE 64x0e with random weights on aspirin and quartz, with cuEquivariance where it is there."""
-    from benchmarks.speed.worker import MAKERS
+    from asecalc_mlip.bench.peer_worker import MAKERS
 
     found: dict[str, Any] = {}
     for name in ("aspirin",) if bench.rehearse else ("aspirin", "quartz-2025"):

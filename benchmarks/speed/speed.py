@@ -8,7 +8,7 @@ Rows that are in the file already are skipped, so that an interrupted run goes o
 Ours and SchNetPack's have random weights, 128 features × 3 blocks, 20 Gaussians, cutoff 5 Å, float32. A step moves the
 atoms as dynamics does (asecalc_mlip/bench/timing.py) and asks the calculator for forces, neighbour list included
 (SchNetPack: matscipy list; ours: vesin with a skin of 0.5 Å). The two go on in turns. `tuned` tells glibc's malloc to
-keep its memory, which SchNetPack gains most from. Peers and their sizes: peers.py and worker.py.
+keep its memory, which SchNetPack gains most from. Peers: asecalc_mlip/bench/peers.py, their sizes: peer_worker.py.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from peers import peer_rows, race_peer
 
 from asecalc_mlip.bench.measure import batch_row, compare, schnetpack_calculator, size_row
+from asecalc_mlip.bench.peers import PEERS, interpreters, race_peer
 from asecalc_mlip.bench.structures import quartz, structure
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -111,6 +111,18 @@ def _scaling_rows() -> Rows:
     return rows
 
 
+def peer_rows(systems: Sequence[str], pythons: Sequence[str]) -> Rows:
+    """Rows of peers, each with arguments and environment; what is not installed says so."""
+    found = interpreters(pythons)
+    rows: Rows = {}
+    for peer, package in PEERS.items():
+        for threads in (1, 2):
+            for system in systems:
+                arguments = {"kind": "peer", "peer": peer, "system": system, "threads": threads, **found[package]}
+                rows[f"{peer}, {system}, {threads} threads"] = (arguments, {})
+    return rows
+
+
 def _in_a_process(arguments: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
     if "not_installed" in arguments:
         return {"not_installed": arguments["not_installed"]}
@@ -139,7 +151,7 @@ def _batch(size: int, seconds: float) -> dict[str, Any]:
 
 
 def _peer(peer: str, python: str, system: str, seconds: float) -> dict[str, Any]:
-    return race_peer(_our_calculator(), peer, python, system.replace(" ", "-"), seconds)
+    return race_peer(_our_calculator(), peer, python, system.replace(" ", "-"), seconds=seconds)
 
 
 def _structure(system: str) -> Any:

@@ -23,7 +23,6 @@ from ase import Atoms
 from asecalc_mlip.bench.structures import structure
 from asecalc_mlip.bench.timing import Times, Walk
 
-ELEMENTS = [1, 6, 7, 8, 14]
 CUTOFF = 5.0
 TRAINING = "training step, 10 aspirins"
 
@@ -50,7 +49,7 @@ def walker(peer: str, system: str) -> tuple[Callable[[int], Times], dict[str, An
 
 
 def trainer(peer: str, system: str) -> tuple[Callable[[int], Times], dict[str, Any]]:
-    """Training steps on a batch: loss of energies and forces, clipping and AdamW as in train_step.py."""
+    """Training steps on a batch: energies, forces, clipping and AdamW as in benchmarks/speed/train_step.py."""
     import torch
 
     rng, start, batch = np.random.default_rng(0), structure("aspirin"), []
@@ -96,6 +95,7 @@ def mace(hidden: str) -> Callable[[Atoms], tuple]:
         from mace.modules.models import o3  # e3nn imported before mace does not load under torch 2.6 or newer
 
         torch.manual_seed(0)
+        elements = _elements([atoms])
         blocks = modules.interaction_classes
         model = modules.ScaleShiftMACE(
             r_max=CUTOFF,
@@ -105,13 +105,13 @@ def mace(hidden: str) -> Callable[[Atoms], tuple]:
             interaction_cls=blocks["RealAgnosticResidualInteractionBlock"],
             interaction_cls_first=blocks["RealAgnosticInteractionBlock"],
             num_interactions=2,
-            num_elements=len(ELEMENTS),
+            num_elements=len(elements),
             hidden_irreps=o3.Irreps(hidden),
             MLP_irreps=o3.Irreps("16x0e"),
             gate=torch.nn.functional.silu,
-            atomic_energies=np.zeros(len(ELEMENTS)),
+            atomic_energies=np.zeros(len(elements)),
             avg_num_neighbors=40.0,
-            atomic_numbers=ELEMENTS,
+            atomic_numbers=elements,
             correlation=3,
             radial_type="bessel",
             atomic_inter_scale=1.0,
@@ -178,7 +178,7 @@ def matgl(kind: str, size: str, **sizes: Any) -> Callable[[Atoms], tuple]:
     def make(atoms: Atoms) -> tuple:
         from matgl.ext.ase import PESCalculator
 
-        calculator = PESCalculator(_matgl_potential(kind, sizes), stress_unit="eV/A3")
+        calculator = PESCalculator(_matgl_potential(kind, sizes, [atoms]), stress_unit="eV/A3")
         lists = _timed(calculator._atoms2graph, "get_graph")
         return calculator, _info("matgl", f"random weights, {size}", CUTOFF, calculator.potential.model), lists
 
@@ -193,7 +193,7 @@ def matgl_training(kind: str, size: str, **sizes: Any) -> Callable[[list[Atoms]]
         from matgl.ext.ase import Atoms2Graph
         from torch_geometric.data import Batch
 
-        potential = _matgl_potential(kind, sizes).train()
+        potential = _matgl_potential(kind, sizes, batch).train()
         convert = Atoms2Graph(potential.model.element_types, CUTOFF)
         graphs, lattices, _ = zip(*(convert.get_graph(atoms) for atoms in batch), strict=True)
         graph, lattice = Batch.from_data_list(list(graphs)), torch.stack([x.reshape(3, 3) for x in lattices])
@@ -203,14 +203,14 @@ def matgl_training(kind: str, size: str, **sizes: Any) -> Callable[[list[Atoms]]
     return make
 
 
-def _matgl_potential(kind: str, sizes: dict[str, Any]) -> Any:
+def _matgl_potential(kind: str, sizes: dict[str, Any], structures: list[Atoms]) -> Any:
     import matgl.models
     import torch
     from ase.data import chemical_symbols
     from matgl.apps.pes import Potential
 
     torch.manual_seed(0)
-    elements = tuple(chemical_symbols[number] for number in ELEMENTS)
+    elements = tuple(chemical_symbols[number] for number in _elements(structures))
     common = {"element_types": elements, "is_intensive": False, "cutoff": CUTOFF}
     return Potential(getattr(matgl.models, kind)(**common, **sizes), calc_stresses=False).eval()
 
@@ -290,6 +290,11 @@ TRAINERS: dict[str, Callable[[list[Atoms]], tuple]] = {
     "matgl TensorNet": matgl_training(*_MATGL_TENSORNET[:2], **_MATGL_TENSORNET[2]),
     "matgl M3GNet": matgl_training(*_MATGL_M3GNET[:2], **_MATGL_M3GNET[2]),
 }
+
+
+def _elements(structures: list[Atoms]) -> list[int]:
+    """Atomic numbers for random weights; those of all named structures at least, so that sizes are comparable."""
+    return sorted({1, 6, 7, 8, 14}.union(*(atoms.numbers.tolist() for atoms in structures)))
 
 
 def _info(package: str, size: str, cutoff: float, model: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Calculators of other packages: which there are, where they are installed, and the race of one against ours.
 
-A peer is looked for in the interpreter that runs the benchmark, unless `--python PEER=PATH` names another: their
-requirements (e3nn 0.4 here, 0.6 there) do not go into one environment. Either way a worker (worker.py) times the
-peer in a process of its own and ours is timed here, in turns of a few steps.
+A peer is looked for in the interpreter that runs, unless another is named for it, as `--python PEER=PATH` of the
+benchmarks does: their requirements (e3nn 0.4 here, 0.6 there) do not go into one environment. Either way a worker
+(peer_worker.py) times the peer in a process of its own and ours is timed here, in turns of a few steps.
 
     python -m venv /tmp/venv-mace && /tmp/venv-mace/bin/pip install torch==2.13.0 mace-torch==0.3.16
     … chgnet==0.4.2
@@ -21,19 +21,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import click
+from typing import TYPE_CHECKING, Any
 
 from asecalc_mlip.bench.measure import n_edges, our_walk
 from asecalc_mlip.bench.structures import structure
 from asecalc_mlip.bench.timing import Times, race
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import parts_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-WORKER = REPOSITORY / "benchmarks" / "speed" / "worker.py"
+if TYPE_CHECKING:
+    from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
-# name of a row → package whose interpreter it runs in; the models are in worker.py
+__all__ = ["PEERS", "Worker", "interpreters", "race_peer"]
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKER = Path(__file__).with_name("peer_worker.py")
+
+# name of a row → package whose interpreter it runs in; the models are in peer_worker.py
 PEERS = {
     "MACE 64x0e": "mace",
     "MACE 128x1o": "mace",
@@ -46,26 +50,37 @@ PEERS = {
 }
 
 
-def peer_rows(systems: Sequence[str], pythons: Sequence[str]) -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
-    """Rows of the study, each with arguments and environment; what is not installed says so."""
-    found = interpreters(pythons)
-    rows: dict[str, tuple[dict[str, Any], dict[str, str]]] = {}
-    for peer, package in PEERS.items():
-        for threads in (1, 2):
-            for system in systems:
-                arguments = {"kind": "peer", "peer": peer, "system": system, "threads": threads, **found[package]}
-                rows[f"{peer}, {system}, {threads} threads"] = (arguments, {})
-    return rows
+def race_peer(
+    ours: PIWSLCalculator, peer: str, python: str, system: str, *, steps: int | None = None, seconds: float = 5.0
+) -> dict[str, Any]:
+    """Measure milliseconds per step of a peer and of ours in turns.
 
+    Parameters
+    ----------
+    ours : PIWSLCalculator
+    peer, python : str
+        One of `PEERS`, and the interpreter that has it.
+    system : str
+        Name or file of a structure.
+    steps, seconds
+        As for `asecalc_mlip.bench.timing.race`.
 
-def race_peer(ours: Any, peer: str, python: str, system: str, seconds: float) -> dict[str, Any]:
-    """Milliseconds per step of a peer and of ours in turns, with what the peer says about itself."""
+    Returns
+    -------
+    dict
+        `peer_ms`, `ours_ms`, `ratio`, `atoms`, `edges`, and what both sides say of themselves.
+
+    Raises
+    ------
+    RuntimeError
+        When the peer fails.
+    """
     import torch
 
     atoms = structure(system)
     worker = Worker(python, peer, system, torch.get_num_threads())
     try:
-        times = race({"peer": worker, "ours": our_walk(ours, atoms)}, seconds=seconds)
+        times = race({"peer": worker, "ours": our_walk(ours, atoms)}, steps=steps, seconds=seconds)
     finally:
         worker.close()
     row = {key: value for name, taken in times.items() for key, value in taken.to_dict(f"{name}_").items()}
@@ -90,7 +105,7 @@ class Worker:
     """
 
     def __init__(self, python: str, peer: str, system: str, threads: int):
-        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
@@ -123,22 +138,35 @@ class Worker:
         return json.loads(line)
 
 
-def _ours(calculator: Any) -> dict[str, Any]:
-    sizes = parts_of(calculator.potential)[0].hyperparameters
+def _ours(calculator: PIWSLCalculator) -> dict[str, Any]:
+    first = parts_of(calculator.potential)[0]
+    sizes = {k: v for k, v in first.hyperparameters.items() if k in ("n_features", "n_interactions")}
     return {
-        "model": f"random weights, PaiNN, {sizes['n_features']} features, {sizes['n_interactions']} blocks",
+        "model": f"{calculator.model.path.name}, {first.architecture}, {sizes}",
         "parameters": sum(p.numel() for p in calculator.potential.parameters()),
         "cutoff": calculator.potential.cutoff,
     }
 
 
-def interpreters(pythons: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return by package {"python": interpreter}, or {"not_installed": why}."""
+def interpreters(pythons: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """Find the interpreter of each package: {"python": interpreter}, or {"not_installed": why}.
+
+    Parameters
+    ----------
+    pythons : sequence of str
+        PACKAGE=INTERPRETER for those that are not in this environment.
+
+    Raises
+    ------
+    InputError
+        For a package that no peer is in.
+    """
     given = dict(entry.partition("=")[::2] for entry in pythons)
-    unknown = set(given) - set(PEERS.values())
+    packages = list(dict.fromkeys(PEERS.values()))
+    unknown = sorted(set(given) - set(packages))
     if unknown:
-        raise click.BadParameter(f"--python {sorted(unknown)[0]}=…: the packages are {', '.join(_packages())}")
-    return {package: _interpreter(package, given.get(package)) for package in _packages()}
+        raise InputError(f"no peer is in the package {unknown[0]!r}; the packages are {', '.join(packages)}")
+    return {package: _interpreter(package, given.get(package)) for package in packages}
 
 
 def _interpreter(package: str, python: str | None) -> dict[str, str]:
@@ -152,7 +180,3 @@ def _interpreter(package: str, python: str | None) -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {"not_installed": f"{python} has no {package}"}
     return {"python": python}
-
-
-def _packages() -> list[str]:
-    return list(dict.fromkeys(PEERS.values()))
