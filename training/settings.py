@@ -79,7 +79,7 @@ class DataConfig:
     source: str = "not stated"
     """Origin, citation and licence of the data, for the card."""
     trust: bool = False
-    """Train on labels of implausible size and on labels that contradict each other; they are told all the same."""
+    """Train on labels of implausible size and on labels that contradict each other; they then give a warning."""
     weights: dict[str, float] = field(default_factory=dict)
     """Factor on the loss of frames by their `config_type`, e.g. {liquid: 2, default: 1}; `default` is for all others,
     1 if not given."""
@@ -101,14 +101,14 @@ class ModelConfig:
     """Sizes of the network: cutoff (Å), n_features, n_interactions, n_rbf, radial_basis and others. Those that are not
     given are the defaults of the architecture."""
     prior: Literal["zbl", "none"] = "zbl"
-    """Repulsion of nuclei that the network adds to. It ends inside the shortest bond and keeps atoms apart where there
-    are no data. Networks with direct forces and models with a base have none."""
+    """Repulsion between close atoms as a part of the model. It ends inside the shortest bond and keeps atoms apart at
+    distances without data. Networks with direct forces and models with a base get none."""
     reference_energies: Literal["fit", "isolated", "given", "zero"] = "fit"
     """E0 per element: fit (least squares on the training set), isolated (atoms in a file), given (numbers) or zero.
     Frames of one isolated atom in the data give the E0 of its element with `fit` and with `isolated`."""
     final_shift: bool = True
-    """At the end, shift fitted E0 by least squares on the training set, which leaves no constant error of energies;
-    not where that makes validation worse."""
+    """At the end, shift fitted E0 by least squares on the training set, to remove a constant error of the energies. A
+    shift that raises the validation error is not made."""
     isolated_atoms: str | None = None
     """File with one structure per isolated atom, for `isolated`."""
     given: dict[str, float] = field(default_factory=dict)
@@ -132,7 +132,7 @@ class LossConfig:
     stress: Distance = "mae"
     """Distance between stresses."""
     energy_per_atom: bool = False
-    """Divide energy errors by the number of atoms; for data with structures of unlike size."""
+    """Divide energy errors by the number of atoms; for data with structures of different sizes."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class WeakConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW, schedule and what keeps the run in hand."""
+    """Optimiser (AdamW), schedule of the learning rate, and limits that keep the training stable."""
 
     lr: float = 7e-4
     """Largest learning rate."""
@@ -252,16 +252,16 @@ class FarConfig:
     """Structures far from the data, labelled by a teacher, that stay in the batches."""
 
     teacher: str | None = None
-    """What labels structures that no data cover: xtb, pyscf:PBE/def2-SVP, a model file, FILE.py:NAME, or base, which
-    is finetune.base itself; None is off."""
+    """Teacher, which labels structures that the data do not cover: xtb, pyscf:PBE/def2-SVP, a model file, FILE.py:NAME,
+    or base, which is finetune.base itself; None is off."""
     data: str | None = None
-    """Labelled structures at the level of the data, such as those of `asecalc data atoms`; isolated atoms among them
-    are E0s."""
+    """Labelled structures at the level of theory of the data, such as those of `asecalc data atoms`. Isolated atoms
+    among them give E0."""
     share: float = 0.1
-    """Share of each batch that is drawn from them."""
+    """Share of each batch that consists of structures far from the data."""
     sources: list[str] = field(default_factory=lambda: ["dimers", "bonds", "two_step", "dynamics"])
-    """Of dimers (isolated, of each two elements), bonds (torn and squeezed), two_step (pulled pairs and random moves)
-    and dynamics (hot, by the teacher)."""
+    """Sources of the structures: dimers (isolated, of each two elements), bonds (stretched and compressed), two_step
+    (pulled pairs and random moves) and dynamics (hot runs of the teacher)."""
     n: int = 200
     """Structures of each source, before those near the data are left out."""
     dimers: int = 40
@@ -269,10 +269,10 @@ class FarConfig:
     strength: float = 1.0
     """Largest displacement of two_step, Å."""
     temperature: float = 1500.0
-    """Of the dynamics, K; 2 to 4 times that of the data."""
+    """Temperature of the dynamics, K; take 2 to 4 times that of the data."""
     width: float = 0.2
-    """Å from the range of nearest neighbours in the data at which a structure counts fully; in that range it counts
-    nothing."""
+    """Width of the rise of the weight, Å. A structure has the weight 0 if all distances of nearest neighbours are in
+    the range of the data, and the weight 1 if one of them is this far outside."""
     seed: int = 0
     """Seed of the structures."""
 
@@ -282,10 +282,10 @@ class PretrainConfig:
     """Train on the labels of a teacher instead of those of the data."""
 
     teacher: str | None = None
-    """What labels perturbed copies of the structures to train and to validate on: an EAM or another model file, xtb,
-    FILE.py:NAME; None: data.train is such a file already, made by `asecalc eam label`, or has labels of its own."""
+    """Teacher, which labels perturbed copies of the structures for training and validation: an EAM or another model
+    file, xtb, FILE.py:NAME. None: data.train has labels already, for example those of `asecalc eam label`."""
     rounds: int = 5
-    """Copies of each structure, the first of which is itself."""
+    """Copies of each structure; the first copy is not perturbed."""
     strength: float = 0.5
     """Largest displacement in the last copy, Å."""
     n_pairs: int = 4

@@ -64,8 +64,8 @@ def atoms_command(
 ) -> None:
     """Compute isolated atoms of ELEMENTS by PySCF, and with --dimers isolated dimers of each two.
 
-    Their energies are the E0 of a training at that level (model.isolated_atoms=FILE), and dimers show a model what two
-    atoms do alone. What was computed once is taken from a cache. Give the same command again to continue.
+    Their energies are the E0 of a training at this level of theory (model.isolated_atoms=FILE). Dimers serve as labels
+    for two isolated atoms (far.data=FILE). The command keeps results in a cache. Give it again to continue.
 
     \b
     Example:
@@ -103,12 +103,12 @@ def convert_command(source: str, target: str, **options: Any) -> None:
 @click.option("-o", "--output", default=".", show_default=True, metavar="DIR", help="Folder, also of the download.")
 @click.option("--n", "n_frames", type=Number(q.FRAMES), default=1000, show_default=True, help="Frames of each file.")
 @click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of the random choice of frames.")
-@click.option("--original", is_flag=True, help="The original MD17 in place of the revised.")
+@click.option("--original", is_flag=True, help="Take the original MD17 instead of the revised one.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:
-    """Fetch MOLECULE of the public rMD17, a training and a test file.
+    """Download MOLECULE of the public data set rMD17, and write a training and a test file.
 
-    Without a network it says which file to download by hand and where to put it.
+    Without a network, the command names the file to download by hand and the place to put it.
 
     \b
     Example:

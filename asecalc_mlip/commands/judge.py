@@ -112,7 +112,7 @@ def reference(data: str, output: str, source: str | None, index: str, **options:
 @click.option("--protocol", help="Protocol of runs with the saved reference, e.g. eam-silica.")
 @click.option("--source", default="", help="Where the frames of the saved reference come from.")
 def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> None:
-    """Compare how structures look: g(r) of periodic FRAMES, total and by pair of elements, or h(r) of a molecule.
+    """Compute g(r) of periodic FRAMES, total and by pair of elements, or h(r) of a molecule, and compare it.
 
     FRAMES is any file that ASE reads.
 

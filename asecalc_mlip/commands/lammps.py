@@ -53,8 +53,8 @@ def lammps() -> None:
 def run(model: str, script: str, arguments: tuple[str, ...], elements: str | None, beside_pair_style: bool) -> None:
     """Run the LAMMPS input SCRIPT with the forces of MODEL; further ARGUMENTS go to LAMMPS.
 
-    Any architecture serves, on one process. The script must use 'units metal'. Instead of a pair_style it has this
-    line, after the atoms are created:
+    This works with every architecture, on one process. The script must use 'units metal'. Instead of a pair_style it
+    has this line, after the atoms are created:
 
     \b
         fix mlip all external pf/callback 1 1

@@ -25,27 +25,31 @@ EXIT_CODES = (
 @click.command(cls=RunCommand, epilog=EXIT_CODES)
 @click.argument("arguments", nargs=-1, required=True, metavar="STRUCTURE... [KEY=VALUE...]")
 @click.option("--labels", required=True, metavar="TEACHER",
-              help="Makes the labels: xtb, pyscf:PBE/def2-SVP, a model file, or my_vasp.py:calculator.")  # fmt: skip
+              help="Source of labels: xtb, pyscf:PBE/def2-SVP, a model file, or my_vasp.py:calculator.")  # fmt: skip
 @click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True, help="Total charge, e.")
 @click.option("--multiplicity", type=Number(q.MULTIPLICITY), help="2S+1; default: the lowest that is possible.")
 @click.option("--temperature", "temperature_K", type=Number(q.TEMPERATURE), metavar="K", default=500.0,
               show_default=True, help="Temperature of the dynamics.")  # fmt: skip
-@click.option("--temperature-end", "temperature_end_K", type=Number(q.TEMPERATURE), metavar="K", help="Ramp to it.")
-@click.option("--pressure", "pressure_GPa", type=Number(q.PRESSURE), metavar="GPA", help="NPT; default: a fixed cell.")
+@click.option("--temperature-end", "temperature_end_K", type=Number(q.TEMPERATURE), metavar="K",
+              help="Temperature at the end of a ramp; default: no ramp.")  # fmt: skip
+@click.option("--pressure", "pressure_GPa", type=Number(q.PRESSURE), metavar="GPA",
+              help="Pressure of dynamics at constant pressure; default: a fixed cell.")  # fmt: skip
 @click.option("--timestep", "timestep_fs", type=Number(q.TIMESTEP), metavar="FS", default=0.5, show_default=True,
               help="Time step.")  # fmt: skip
 @click.option("--until", default="8 x 50 ps", show_default=True, metavar="N x TIME",
-              help="Replicas and time that have to be quiet.")  # fmt: skip
-@click.option("--budget", type=Number(q.FRAMES), default=200, show_default=True, help="Most labels.")
-@click.option("--hours", type=Number(q.HOURS), metavar="H", help="Most hours of labels, training and dynamics.")
+              help="Number of replicas, and the time for which all of them must be quiet.")  # fmt: skip
+@click.option("--budget", type=Number(q.FRAMES), default=200, show_default=True, help="Largest number of labels.")
+@click.option("--hours", type=Number(q.HOURS), metavar="H", help="Largest time for labels, training and dynamics.")
 @click.option("--members", type=Number(q.MEMBERS), default=3, show_default=True, help="Models in the committee.")
 @click.option("--tolerance", type=Number(q.FORCE), metavar="EV/A", default=0.5, show_default=True,
-              help="Expected error of the force on an atom from which on a frame is labelled.")  # fmt: skip
+              help="Label a frame if the expected error of the force on an atom is larger.")  # fmt: skip
 @click.option("--threshold", type=Number(q.FORCE), metavar="EV/A",
-              help="Spread from which on a frame is labelled; default: calibrated by held-out labels.")  # fmt: skip
-@click.option("--initial", type=Number(q.FRAMES), default=10, show_default=True, help="Labels at the start.")
-@click.option("--per-round", type=Number(q.FRAMES), default=8, show_default=True, help="Most labels of a round.")
-@click.option("--data", metavar="FILE", help="Labelled frames of the same level to start from.")
+              help="Label a frame if the committee's spread is larger; default: from held-out labels.")  # fmt: skip
+@click.option("--initial", type=Number(q.FRAMES), default=10, show_default=True,
+              help="Number of labels before the first round.")  # fmt: skip
+@click.option("--per-round", type=Number(q.FRAMES), default=8, show_default=True,
+              help="Largest number of labels of a round.")  # fmt: skip
+@click.option("--data", metavar="FILE", help="Labelled frames to start from, at the level of theory of --labels.")
 @click.option("--model", metavar="MODEL", help="Model to start the committee from.")
 @click.option("--steps-first", type=Number(q.STEPS), metavar="N", default=1500, show_default=True,
               help="Gradient steps of a member in the first round.")  # fmt: skip
@@ -55,15 +59,15 @@ EXIT_CODES = (
               help="Gradient steps of the final model.")  # fmt: skip
 @click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of everything random.")
 @click.option("-o", "--output", default="learn", show_default=True, metavar="DIR", help="Folder of the learning.")
-@click.option("--dry-run", is_flag=True, help="Compute one label, and tell what the budget would cost.")
+@click.option("--dry-run", is_flag=True, help="Compute one label, and print what the budget would cost.")
 def learn(arguments: tuple[str, ...], output: str, dry_run: bool, **options: Any) -> int:
-    """Learn a potential for one system from nothing.
+    """Learn a potential for one system from start structures, with labels only where they are needed.
 
-    STRUCTUREs are start structures of the dynamics. The loop labels a few frames, trains a committee of small models
-    and runs dynamics with it. Where the monitor finds a run broken or the committee disagrees, it labels the frames
-    that differ most from those it knows, and trains on. It ends when all replicas are quiet, and trains the final model
-    anew on all labels. KEY=VALUE are settings of `asecalc train` for all models. Give the same command again to
-    continue.
+    STRUCTURE is a start structure of the dynamics. The command labels a few frames, trains a committee of small models
+    and runs dynamics with it. It stops a replica when the monitor finds it broken or the committee disagrees, labels
+    the frames that differ most from the labelled ones, and continues the training. When all replicas reach their end
+    (are quiet), it trains the final model anew on all labels. KEY=VALUE is a setting of `asecalc train` for all models.
+    Give the same command again to continue.
 
     \b
     Examples:

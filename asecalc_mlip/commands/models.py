@@ -171,7 +171,8 @@ def core(model: str, output: str, data: str | None) -> None:
 @click.option("--timestep", type=Number(q.TIMESTEP), default=0.5, show_default=True, help="Time step for ns/day, fs.")
 @click.option("--threads", type=Number(q.PROCESSES), help="Threads of the CPU; default: torch's choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
+              help="Precision of the model.")  # fmt: skip
 @click.option("--scaling", is_flag=True, help="Also measure larger and larger copies of the first structure.")
 @click.option(
     "--largest",
@@ -185,7 +186,7 @@ def core(model: str, output: str, data: str | None) -> None:
     "--peers", is_flag=True, help="Also measure MACE, TensorNet, M3GNet … of other packages that are installed."
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the numbers to this JSON file.")
-@click.option("--figure", type=click.Path(dir_okay=False), help="Draw them into this file.")
+@click.option("--figure", type=click.Path(dir_okay=False), help="Draw the numbers into this file.")
 def bench(model: str, structures: tuple[str, ...], output: str | None, figure: str | None, **options: Any) -> None:
     """Measure how fast a MODEL (default: aspirin.pt) runs on this machine.
 

@@ -44,7 +44,7 @@ def diatomic(
     """Draw and judge the energy of two isolated atoms over their distance.
 
     The table has the metrics of the benchmark MLIP Arena and lists unphysical features, such as attraction between
-    atoms that are too close. Wells of H, C and O are compared with those of density functional theory, PBE/def2-SVP.
+    atoms that are too close. It compares the energy minima of pairs of H, C and O with those of PBE/def2-SVP.
 
     \b
     Examples:

@@ -22,11 +22,17 @@ def probe(
         options += [click.argument("structure", required=False)]
     options += [
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
-        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "float64"]),
+            default="float64",
+            show_default=True,
+            help="Precision of the model.",
+        ),
         click.option("-o", "--output", metavar="FILE.json", help=output),
     ]
     if figure:
-        options += [click.option("--figure", metavar="FILE.png", help="Draw them into this file.")]
+        options += [click.option("--figure", metavar="FILE.png", help="Draw the numbers into this file.")]
 
     def decorate(command: Callable) -> Callable:
         for option in reversed(options):

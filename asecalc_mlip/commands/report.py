@@ -48,7 +48,8 @@ __all__ = ["report"]
 )
 @click.option("--quick", is_flag=True, help="A first look: 600 steps, 2 seeds, 50 structures.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
+              help="Precision of the model.")  # fmt: skip
 def report(model: str, seeds: str | None, **options: Any) -> None:
     """Write one HTML page and one figure of how a MODEL (.pt) behaves.
 
