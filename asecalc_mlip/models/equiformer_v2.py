@@ -177,6 +177,11 @@ class EquiformerV2(Network):
         x = self.coefficients(graph, edges)
         return self.readout(x[:, 0]).squeeze(-1), self.force_head(x, graph, edges, self.over_edges)[:, 1:4, 0]
 
+    def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies (N,) with the coefficients of degree 1 (N, 3, F) and 0 (N, F), for heads beside the energy."""
+        x = self.coefficients(graph, self._edges(graph))
+        return self.readout(x[:, 0]).squeeze(-1), x[:, 1:4], x[:, 0]
+
     def coefficients(self, graph: AtomGraph, edges: Edges) -> Tensor:
         """Signals after the last norm, (N, (l_max + 1)², F)."""
         size = (self.rotations.l_max + 1) ** 2

@@ -166,7 +166,8 @@ class DegreeNorm(nn.Module):
             raise ValueError(f"norm {kind!r} is unknown; choose layer or rms")
         self.scalars = nn.LayerNorm(n_features) if kind == "layer" else None
         self.weight = nn.Parameter(torch.ones(l_max + (self.scalars is None), n_features))
-        self.bias = nn.Parameter(torch.zeros(n_features)) if self.scalars is None else None
+        if self.scalars is None:
+            self.bias = nn.Parameter(torch.zeros(n_features))
         degrees = range(l_max + 1) if self.scalars is None else range(1, l_max + 1)
         self._sizes = torch.tensor([2 * degree + 1 for degree in degrees])
         # Each degree counts the same, however many coefficients it has.

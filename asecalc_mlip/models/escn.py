@@ -150,6 +150,11 @@ class ESCN(Network):
         near = _step_of(graph, self.cutoff, values)
         return self.sphere.mean(self.readout(values)), near * self.sphere.vector(self.force_head(values))
 
+    def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies (N,) with the coefficients of degree 1 (N, 3, F) and 0 (N, F), for heads beside the energy."""
+        x = self.coefficients(graph)
+        return self.sphere.mean(self.readout(self.sphere.values(x))), x[:, 1:4], x[:, 0]
+
     def coefficients(self, graph: AtomGraph) -> Tensor:
         """Signals after the last block, (N, (l_max + 1)², F)."""
         dtype = self.embedding.weight.dtype

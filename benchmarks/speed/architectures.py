@@ -5,7 +5,8 @@
 
 Random weights, cutoff 5 Å, float32. A call is that of the calculator on a structure that moves as in dynamics, by the
 engine that it chooses and by autograd; a training step is on energies and forces of 10 aspirins. All architectures take
-turns, so that whatever else the machine does hurts them alike; medians. Rows that are there are skipped.
+turns, so that whatever else the machine does hurts them alike; medians. Architectures that are there are skipped, and
+--only names those to measure.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "m3gnet 64x3": ("m3gnet", {"n_features": 64}),
     "torchmd_et 128x8": ("torchmd_et", {}),
     "cgcnn 100x4": ("cgcnn", {}),
+    "spinconv 32x2": ("spinconv", {}),
+    "escn 32x2": ("escn", {}),
+    "escn 32x2 published grids": ("escn", {"grid": "published"}),
+    "equiformer_v2 32x2": ("equiformer_v2", {}),
+    "equiformer_v2 32x2 published grids": ("equiformer_v2", {"grid": "published"}),
 }
 
 # By autograd the largest structure takes seconds a call, so it is for those that have a kernel.
@@ -48,42 +54,45 @@ LARGE, WITH_KERNELS = 500, ("painn 128x3", "schnet 128x3", "tensornet 64x2", "te
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the CPU.")
 @click.option("--seconds", default=3.0, show_default=True, help="For each side of each row.")
-def main(threads: int, seconds: float) -> None:
+@click.option("--only", help="Beginning of the names of rows; default: all.", default="")
+@click.option("--system", "systems", multiple=True, type=click.Choice([*SYSTEMS, "step"]), help="Default: all.")
+def main(threads: int, seconds: float, only: str, systems: tuple[str, ...]) -> None:
     """Measure what is missing."""
     import torch
 
     torch.set_num_threads(threads)
     found: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
-    plan = {f"{system}, {threads} threads": system for system in SYSTEMS}
+    plan = {f"{system}, {threads} threads": system for system in systems or SYSTEMS if system != "step"}
+    if not systems or "step" in systems:
+        plan[f"training step, {threads} threads"] = "step"
     for key, system in plan.items():
-        if key not in found:
-            found[key] = {"machine": machine(), **calls(system, seconds)}
+        rows = found.setdefault(key, {"machine": machine()})
+        there = {row.partition(", ")[0] for row in rows}
+        names = [name for name in _of(system) if name.startswith(only) and name not in there]
+        if names:
+            rows.update(training_steps(names, seconds) if system == "step" else calls(system, names, seconds))
             write_json(RESULTS, found)
-        click.echo(f"{key}\n{table(found[key])}")
-    key = f"training step, {threads} threads"
-    if key not in found:
-        found[key] = {"machine": machine(), **training_steps(seconds)}
-        write_json(RESULTS, found)
-    click.echo(f"{key}\n{table(found[key])}")
+        click.echo(f"{key}\n{table(rows)}")
 
 
-def calls(system: str, seconds: float) -> dict[str, Any]:
+def calls(system: str, names: list[str], seconds: float) -> dict[str, Any]:
     """Milliseconds of a call by the engine of "auto" and by autograd."""
     from asecalc_mlip import PIWSLCalculator
 
     atoms, walks = structure(system), {}
-    for name in MODELS if len(atoms) < LARGE else WITH_KERNELS:
+    for name in names:
         for engine in ("auto", "eager"):
             walks[f"{name}, {engine}"] = Walk(PIWSLCalculator(_loaded(name), device="cpu", compile=engine), atoms)
     times = race(walks, seconds=seconds)
-    return {name: {"ms": round(t.step(), 3), "steps": len(t.total_ms)} for name, t in times.items()}
+    found = {name: {"ms": round(t.step(), 3), "steps": len(t.total_ms)} for name, t in times.items()}
+    return {name: {**row, "parameters": _size(name.partition(", ")[0])} for name, row in found.items()}
 
 
-def training_steps(seconds: float) -> dict[str, Any]:
+def training_steps(names: list[str], seconds: float) -> dict[str, Any]:
     """Milliseconds of a step on energies and forces."""
     from train_step import _batch
 
-    steps: dict[str, Callable[[], None]] = {name: _training_step(name, _batch()) for name in MODELS}
+    steps: dict[str, Callable[[], None]] = {name: _training_step(name, _batch()) for name in names}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
@@ -93,7 +102,10 @@ def training_steps(seconds: float) -> dict[str, Any]:
             start = time.perf_counter()
             step()
             times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: {"ms": round(float(np.median(t)), 2), "steps": len(t)} for name, t in times.items()}
+    return {
+        name: {"ms": round(float(np.median(t)), 2), "steps": len(t), "parameters": _size(name)}
+        for name, t in times.items()
+    }
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -117,6 +129,15 @@ def _potential(name: str) -> Any:
     architecture, changes = MODELS[name]
     torch.manual_seed(0)
     return build_potential(architecture, {"cutoff": 5.0, **changes}, reference_energies=E0)
+
+
+def _of(system: str) -> list[str]:
+    large = system != "step" and len(structure(system)) >= LARGE
+    return list(WITH_KERNELS if large else MODELS)
+
+
+def _size(name: str) -> int:
+    return sum(weights.numel() for weights in _potential(name).parameters())
 
 
 def _training_step(name: str, batch: dict[str, Any]) -> Callable[[], None]:

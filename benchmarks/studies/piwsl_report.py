@@ -23,7 +23,14 @@ from asecalc_mlip.plots.piwsl import Curve, Panel, curves_figure, survival_figur
 from benchmarks.studies.piwsl_rows import SEEDS  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-KINDS = {"painn": "conservative PaiNN", "painn-direct": "direct-force PaiNN", "schnet": "conservative SchNet"}
+KINDS = {
+    "painn": "conservative PaiNN",
+    "painn-direct": "direct-force PaiNN",
+    "schnet": "conservative SchNet",
+    "escn-direct": "direct-force eSCN",
+    "equiformer-direct": "direct-force EquiformerV2",
+    "spinconv-direct": "direct-force SpinConv",
+}
 Group = tuple[str, int, str, float, str]  # data, frames, model, force weight, loss
 
 

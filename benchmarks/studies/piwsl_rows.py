@@ -32,10 +32,19 @@ DATA: dict[str, dict[str, Any]] = {
     "formic-acid-dimer": {"train": "qm22_formic_acid_dimer_ccsdt_energies_train.xyz", "test": None},
 }
 
+# Small, and with the grids of the paper, which cost half of the fine ones.
+SPHERICAL = {"n_features": 16, "n_interactions": 2, "n_edge": 16, "l_max": 2, "m_max": 2, "grid": "published"}
 MODELS: dict[str, dict[str, Any]] = {
     "painn": {"architecture": "painn"},
     "painn-direct": {"architecture": "painn", "direct_forces": True},
     "schnet": {"architecture": "schnet"},
+    "escn-direct": {"architecture": "escn", "direct_forces": True, "sizes": {**SPHERICAL, "n_hidden": 32}},
+    "equiformer-direct": {
+        "architecture": "equiformer_v2",
+        "direct_forces": True,
+        "sizes": {**SPHERICAL, "n_hidden": 16, "n_feed": 32, "n_alpha": 8, "n_value": 4},
+    },
+    "spinconv-direct": {"architecture": "spinconv", "direct_forces": True, "sizes": {"n_features": 16, "n_hidden": 16}},
 }
 SIZES = {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20}
 
@@ -147,6 +156,13 @@ def _direct(data: str, n_train: int) -> list[Row]:
     return _grid(data, (n_train,), "painn-direct", _some(DIRECT, "plain", "first", "antithetic"))
 
 
+def _spherical(data: str, n_train: int) -> list[Row]:
+    """Return the direct-force models on which the paper sees its largest gains."""
+    models = ("escn-direct", "equiformer-direct", "spinconv-direct")
+    losses = _some(DIRECT, "plain", "first", "antithetic")
+    return [row for model in models for row in _grid(data, (n_train,), model, losses)]
+
+
 def _conservative(data: str, n_train: int) -> list[Row]:
     return _grid(data, (n_train,), "painn", _some(CONSERVATIVE, "plain", "first"))
 
@@ -179,6 +195,13 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "lmnto": lambda: _direct("lmnto", 100),
     "tio2": lambda: _direct("tio2", 100),
     "ccsdt": lambda: _grid("malonaldehyde", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
+    "spherical-short": lambda: [
+        replace(row, loss=f"{row.loss}, {SHORT} steps", steps=SHORT)
+        for row in _spherical("aspirin", 100)
+        if row.model == "escn-direct"
+    ],
+    "spherical-aspirin": lambda: _spherical("aspirin", 100) + _spherical("aspirin", 950),
+    "spherical-tio2": lambda: _spherical("tio2", 100) + _spherical("tio2", 1000),
     "epsilon-direct": lambda: _epsilons("painn-direct", dict.fromkeys(("first", "antithetic"), (30.0, 0.3))),
     "epsilon": lambda: _epsilons("painn", {"first": (1.0, 0.01)}),
     "schnet": lambda: _grid("aspirin", (100,), "schnet", _some(CONSERVATIVE, "plain", "first")),
@@ -198,7 +221,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 def overrides(row: Row, data_folder: Path, output: Path) -> dict[str, Any]:
     """Return settings of a row as `asecalc train` takes them."""
     data = DATA[row.data]
-    sizes = {**SIZES, "cutoff": data.get("cutoff", SIZES["cutoff"])}
+    sizes = {**SIZES, "cutoff": data.get("cutoff", SIZES["cutoff"]), **MODELS[row.model].get("sizes", {})}
     if MODELS[row.model].get("direct_forces"):
         sizes["direct_forces"] = True
     return {

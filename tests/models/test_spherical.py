@@ -5,9 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from scipy.spatial.transform import Rotation
 from scipy.special import lpmv
 
+from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.models import predict
 from asecalc_mlip.models.so2 import edge_grid, node_grid
 from asecalc_mlip.models.spherical import (
     EdgeRotations,
@@ -17,6 +20,7 @@ from asecalc_mlip.models.spherical import (
     sphere_points,
     spherical_harmonics,
 )
+from tests.cases import make_potential, make_structure
 
 SIZES = [(1, 0), (2, 1), (3, 3), (6, 2)]
 
@@ -93,6 +97,49 @@ def test_to_the_grid_and_back(grid, l_max, m_max):
         assert torch.allclose(found.coefficients(found.values(x)), x, atol=1e-12)
     with pytest.raises(ValueError, match="choose fine or published"):
         node_grid(2, "coarse")
+
+
+@pytest.mark.parametrize("architecture", ["escn", "equiformer_v2"])
+def test_the_angle_of_a_frame_about_its_edge_does_not_matter(architecture):
+    """Not even with m_max < l_max; published networks draw it at random."""
+    potential = make_potential(architecture, l_max=3, m_max=2)
+    rotations, graph = potential.network.rotations, graph_from_atoms(make_structure("molecule"), 4.0)
+    generator = torch.Generator().manual_seed(0)
+
+    def rolled(directions):
+        angle = 2 * math.pi * torch.rand(len(directions), generator=generator, dtype=torch.float64)
+        c, s, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+        roll = torch.stack([c, zero, s, zero, one, zero, -s, zero, c], dim=-1).unflatten(-1, (3, 3))
+        return rotations.of_frames(roll @ edge_frames(directions))
+
+    expected = predict(potential, graph)
+    potential.network.rotations = Rolled(rolled, rotations)
+    found = predict(potential, graph)
+    assert found.energy.item() == pytest.approx(expected.energy.item(), abs=1e-6)
+    assert (found.forces - expected.forces).abs().max() < 1e-5 * expected.forces.abs().max()
+    assert not torch.equal(found.forces, expected.forces)
+
+
+class Rolled:
+    def __init__(self, function, rotations):
+        self.function, self.l_max, self.m_max = function, rotations.l_max, rotations.m_max
+
+    def __call__(self, directions):
+        return self.function(directions)
+
+
+@pytest.mark.parametrize("architecture", ["escn", "equiformer_v2"])
+def test_forces_next_to_the_poles(architecture):
+    """Along the y axis, where angles have no derivatives, forces are those a little beside it, and finite twice."""
+    potential = make_potential(architecture, trainable=True)
+    found = []
+    for sideways in (0.0, 1e-7):
+        atoms = Atoms("OCO", [[sideways, 1.2, 0], [0, 0, 0], [0, -1.3, sideways]])
+        result = predict(potential, graph_from_atoms(atoms, 4.0), create_graph=True)
+        found.append(result.forces)
+    assert (found[0] - found[1]).abs().max() < 1e-5
+    gradients = torch.autograd.grad(found[0].square().sum(), list(potential.parameters()), allow_unused=True)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None)
 
 
 def test_a_fine_grid_turns_with_what_is_on_it():

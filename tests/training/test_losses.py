@@ -178,7 +178,7 @@ def test_mixed_batch_is_the_mean_of_single_structures(architecture, normalisatio
         assert batch == pytest.approx(np.mean(single), rel=1e-6), name
 
 
-@pytest.mark.parametrize("architecture", [*MODELS, DIRECT])
+@pytest.mark.parametrize("architecture", [*MODELS, DIRECT, "escn", "equiformer_v2"])
 def test_gradients_are_those_of_differences(architecture):
     model = make_potential(architecture, trainable=True, n_features=8).train()
     graph = batch_graphs([graph_of("molecule"), graph_of("crystal")])

@@ -13,7 +13,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import build_potential, predict
 from tests import teacher
-from tests.cases import DIRECT, make_potential, make_structure
+from tests.cases import DIRECT, SIZES, make_potential, make_structure
 from tests.small_runs import config, rows, weak_losses, weights
 
 pytest.importorskip("schnetpack")
@@ -89,6 +89,18 @@ def test_energies_alone(direct, tmp_path):
     if direct:
         # Zero at the start.
         assert run.potential.network.force_head.last.context[2].bias.abs().max() > 0
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("architecture", ["escn", "equiformer_v2"])
+def test_networks_on_the_sphere(architecture, direct, molecules, tmp_path):
+    """Trained by the published loss, whose second derivatives go through the rotations of edges."""
+    sizes = [f"model.hyperparameters.{name}={value}" for name, value in SIZES[architecture].items()]
+    settings = [f"model.architecture={architecture}", *sizes, "weak.method=piwsl", "run.max_epochs=3"]
+    fitted(tmp_path, molecules, *settings, *([DIRECT_FORCES] if direct else []))
+    first, *_, last = rows(tmp_path / "run")
+    assert metrics_of("piwsl") <= set(first)
+    assert float(last["val_forces_mae"]) < float(first["val_forces_mae"])
 
 
 @pytest.mark.parametrize("method", ["piwsl", "noisy_nodes"])
