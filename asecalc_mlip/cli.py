@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[click.Command, ...]] = {
     ),
     "Train": (models.train, models.finetune, models.pretrain, learn.learn, models.tune),
     "Data": (data.data,),
-    "Potentials": (models.core, eam.eam, zoo.zoo, zoo.convert),
+    "Potentials": (models.core, models.dimers, eam.eam, zoo.zoo, zoo.convert),
 }
 
 

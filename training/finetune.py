@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import LoadedModel
 from asecalc_mlip.data.errors import Errors
+from asecalc_mlip.models.cohesion import Cohesion
 from asecalc_mlip.units import ERROR_UNITS, with_unit
 from training.base_model import pretraining_of
 
@@ -73,6 +74,9 @@ def start_card(run: Run) -> dict[str, Any]:
     card: dict[str, Any] = {} if run.pretraining is None else {"pretraining": run.pretraining}
     if run.start.prior:
         card["prior"] = "ZBL, ends inside the shortest bond"
+    for network in run.potential.network.modules():
+        if isinstance(network, Cohesion):
+            card["cohesion_eV"] = {chemical_symbols[z]: float(network.table[z, 0]) for z in network.numbers}
     if settings.delta is not None:
         card["delta"] = {"added_to": Path(settings.delta).name, "frozen": settings.delta_frozen}
     if base is not None:

@@ -32,9 +32,11 @@ from asecalc_mlip.models import (
     build_potential,
     core_potential,
     has_core,
+    parts_of,
 )
 from asecalc_mlip.models.sum import Sum
 from training.base_model import check_base
+from training.cohesion import cohesion_of
 from training.config import LossConfig, ModelConfig, TrainConfig
 from training.data import frame_weight
 from training.first_energies import begin_at_mean_energy
@@ -108,6 +110,10 @@ def make_start(
     rest = without_energies_of(known, frames, config.run.device)
     counted = _with_weight(config, rest)
     e0, shift = _reference_energies(config, counted, base, atoms, level)
+    if _has_cohesion(config, known, e0) and (cohesion := cohesion_of(counted, e0.values, _cutoff(config, base))):
+        known.append(cohesion)
+        rest = without_energies_of([cohesion], rest, config.run.device)
+        counted = _with_weight(config, rest)
     # Weights must not depend on what was drawn before.
     pl.seed_everything(config.run.seed, verbose=False)
     options: dict[str, Any] = {"scale": _scale(counted, config.loss), "rest": counted, "fitted": bool(e0.fitted)}
@@ -254,6 +260,21 @@ def _build(
     if not fitted:
         begin_at_mean_energy(new, rest)
     return add_potentials([new, *known], reference_energies=e0) if known else new
+
+
+def _has_cohesion(config: TrainConfig, known: Sequence[Potential], e0: ReferenceEnergies) -> bool:
+    """Return whether E0 are isolated atoms, whose binding energy the network would have to learn."""
+    networks = {part.architecture for potential in known for part in parts_of(potential)}
+    if not config.model.cohesion or e0.method == "zero" or e0.fitted or "cohesion" in networks:
+        return False
+    return not (config.model.hyperparameters.get("direct_forces") or any(one.direct_forces for one in known))
+
+
+def _cutoff(config: TrainConfig, base: LoadedModel | None) -> float:
+    """Return the cutoff of the network, Å."""
+    if base is not None:
+        return parts_of(base.potential)[0].cutoff
+    return float({**_defaults(config.model.architecture), **config.model.hyperparameters}["cutoff"])
 
 
 def _new(model: ModelConfig, e0: Mapping[int, float], scale: float) -> Potential:

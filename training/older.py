@@ -32,7 +32,7 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
 
     A run saves every setting, so a configuration that has all sections, but not `model.prior`, is of version 0.1.
     """
-    content = _renamed(content)
+    content = _without_cohesion(_renamed(content))
     if not _is_whole(content) or "prior" in content["model"]:
         return dict(content)
     found: dict[str, Any] = copy.deepcopy({key: dict(values or {}) for key, values in content.items()})
@@ -48,6 +48,13 @@ def _renamed(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if not (_is_whole(content) and isinstance(pretrain, Mapping) and "eam" in pretrain):
         return content
     return {**content, "pretrain": {("teacher" if k == "eam" else k): v for k, v in pretrain.items()}}
+
+
+def _without_cohesion(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings of a run before 0.3, whose networks learned all of the binding energy, with that said."""
+    if not _is_whole(content) or "cohesion" in content["model"]:
+        return content
+    return {**content, "model": {**content["model"], "cohesion": False}}
 
 
 def _is_whole(content: Mapping[str, Any]) -> bool:

@@ -165,6 +165,40 @@ def core(model: str, output: str, data: str | None) -> None:
 
 
 @click.command()
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="FILE.pt", help="Model to write.")
+@click.option("--data", required=True, metavar="FILE", help="Training structures of the model.")
+@click.option(
+    "--table", metavar="FILE", help="Labelled isolated atoms and dimers; default: H, C and O at PBE/def2-SVP."
+)
+def dimers(model: str, output: str, data: str, table: str | None) -> None:
+    """Give a MODEL the isolated atoms and dimers of a table.
+
+    Nothing changes where atoms have as many neighbours as in the training structures: test errors are as before. Atoms
+    alone and in dimers have the energies of the table. The table has to be of the level of theory of the training data;
+    `asecalc data atoms` makes one.
+
+    \b
+    Example:
+      asecalc dimers plain.pt --data train.xyz -o physical.pt
+    """
+    from asecalc_mlip import checkpoint
+    from asecalc_mlip.calculators.dimers import add_dimers
+    from asecalc_mlip.data.readers import read_frames
+    from asecalc_mlip.files import check_writable
+    from asecalc_mlip.probes.dimers import reference_frames
+
+    existing(data)
+    check_writable(output)
+    added = add_dimers(
+        checkpoint.load(model), reference_frames() if table is None else read_frames(table), read_frames(data)
+    )
+    e0, reference = added.reference_energies, added.reference
+    checkpoint.save(output, added.potential, card=added.card, reference_energies=e0, reference=reference)
+    click.echo(f"{output}: isolated atoms, and dimers {', '.join(added.card['dimers']['pairs']) or '(none)'}")
+
+
+@click.command()
 @click.argument("model", default="aspirin.pt")
 @click.option("-s", "--structure", "structures", multiple=True, metavar="FILE|NAME", help="Structure; may be repeated.")
 @click.option("--steps", type=Number(q.OPTIMIZER_STEPS), help="Timed steps; default: as five seconds allow, 3 to 100.")

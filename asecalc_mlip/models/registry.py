@@ -8,6 +8,7 @@ from typing import Any
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models.cgcnn import CGCNN
+from asecalc_mlip.models.cohesion import Cohesion
 from asecalc_mlip.models.eam import EAM
 from asecalc_mlip.models.equiformer_v2 import EquiformerV2
 from asecalc_mlip.models.escn import ESCN
@@ -200,6 +201,7 @@ def _check_size(what: str, name: str, value: Any) -> None:
 
 _MAKERS[Sum] = _sum_of
 register("cgcnn", CGCNN)
+register("cohesion", Cohesion, prior=True)
 register("eam", EAM)
 register("equiformer_v2", EquiformerV2)
 register("escn", ESCN)

@@ -13,12 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from scipy.interpolate import CubicHermiteSpline
 
 from asecalc_mlip.files import read_json
 from asecalc_mlip.probes.diatomic import DiatomicCurve
+from asecalc_mlip.teachers.structures import ATOM, DIMER
 
-__all__ = ["DEPTH_eV", "LEVEL", "POSITION_A", "DimerDifference", "compare_dimers", "dimer_table", "reference_dimers"]
+__all__ = [
+    "DEPTH_eV",
+    "LEVEL",
+    "POSITION_A",
+    "DimerDifference",
+    "compare_dimers",
+    "dimer_table",
+    "reference_dimers",
+    "reference_frames",
+]
 
 LEVEL = "PBE/def2-SVP"
 # eV and Å; a well within these of the table counts as right.
@@ -41,6 +52,17 @@ class ReferenceDimer:
         grid = np.arange(self.distances_A[0], self.distances_A[-1], STEP)
         energies = curve(grid)
         return float(grid[energies.argmin()]), float(energies.min())
+
+
+def reference_frames() -> list[Atoms]:
+    """Return isolated atoms and dimers of the table as labelled frames: total energies in eV, forces in eV/Å."""
+    atoms = read_json(TABLE)["atoms_eV"]
+    frames = [_frame([symbol], [0.0], energy, [0.0]) for symbol, energy in atoms.items()]
+    for pair, curve in reference_dimers().items():
+        a, b = pair.split("-")
+        for r, energy, force in zip(curve.distances_A, curve.energies_eV, curve.forces_eV_per_A, strict=True):
+            frames.append(_frame([a, b], [0.0, r], energy + atoms[a] + atoms[b], [-force, force]))
+    return frames
 
 
 @dataclass(frozen=True)
@@ -120,3 +142,10 @@ def dimer_table(differences: Sequence[DimerDifference]) -> str:
         for d in differences
     ]
     return "\n".join(lines)
+
+
+def _frame(symbols: Sequence[str], places: Sequence[float], energy: float, forces: Sequence[float]) -> Atoms:
+    atoms = Atoms(symbols, [[0.0, 0.0, z] for z in places])
+    atoms.info |= {"energy": float(energy), "config_type": DIMER if len(symbols) > 1 else ATOM}
+    atoms.arrays["forces"] = np.array([[0.0, 0.0, force] for force in forces])
+    return atoms

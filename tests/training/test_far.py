@@ -26,6 +26,16 @@ class Other(Teacher):
         self.results["energy"] += 5.0 * (numbers == 11).sum() - 2.0 * (numbers == 17).sum()
 calculator = Other()
 """
+# Atoms of the same level, but bonds of two thirds.
+WEAK = """from tests.teacher import Teacher, ATOM_ENERGY
+class Weak(Teacher):
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        atoms = sum(ATOM_ENERGY[z] for z in self.atoms.numbers)
+        self.results["energy"] = atoms + (self.results["energy"] - atoms) * 2.0 / 3.0
+        self.results["forces"] = self.results["forces"] * 2.0 / 3.0
+calculator = Weak()
+"""
 FAR = ("far.sources=[dimers,bonds,two_step]", "far.n=6", "far.dimers=4", "far.share=0.25")
 
 
@@ -72,6 +82,33 @@ def test_isolated_atoms_of_the_data_fix_the_shift_of_each_element(tmp_path):
     run = training.prepare(far_run(tmp_path, OTHER, f"model.isolated_atoms={tmp_path / 'atoms.xyz'}"))
     assert run.far.card["e0_shift_eV"] == pytest.approx({"Na": -5.0, "Cl": 2.0}, abs=1e-5)
     assert run.e0.values == pytest.approx({11: -4.2, 17: -6.1}) and run.e0.method == "isolated"
+
+
+def test_a_teacher_has_the_binding_energy_of_the_data_where_atoms_have_their_neighbours(tmp_path):
+    atoms = [Atoms([z], info={"REF_energy": teacher.ATOM_ENERGY[z]}) for z in (11, 17)]
+    write(tmp_path / "atoms.xyz", atoms, format="extxyz")
+    isolated = f"model.isolated_atoms={tmp_path / 'atoms.xyz'}"
+    sources = ("far.sources=[dimers,two_step]", "far.strength=0.4", "far.width=0.05")
+    run = training.prepare(far_run(tmp_path, WEAK, isolated, *sources))
+    data = np.mean([run.e0.total(a.numbers) - a.info["energy"] for a in run.training]) / len(run.training[0])
+    near, dimers = 0, 0
+    for atoms in run.far.frames:
+        bound = (run.e0.total(atoms.numbers) - atoms.info["energy"]) / len(atoms)
+        exact = atoms.copy()
+        exact.calc = teacher.Teacher()
+        true = (run.e0.total(atoms.numbers) - exact.get_potential_energy()) / len(atoms)
+        if len(atoms) == 2 and 2.0 < atoms.get_distance(0, 1) < 3.0:
+            assert bound == pytest.approx(2.0 / 3.0 * true, abs=1e-4)
+            dimers += 1
+        if len(atoms) > 2 and abs(true - data) < 0.1:
+            assert bound == pytest.approx(true, abs=0.05)
+            near += 1
+    assert dimers and near
+    # The network is left with next to nothing of it.
+    from asecalc_mlip.models import parts_of
+
+    assert [part.architecture for part in parts_of(run.potential)] == ["painn", "cohesion"]
+    assert data > 0.5
 
 
 def test_structures_are_kept_and_the_share_is_theirs(tmp_path):

@@ -83,7 +83,7 @@ class TeacherLevel:
         if self.is_base:
             return dict(start.shift)
         elements = sorted(start.e0.values)
-        if start.base is None and set(elements) <= set(self.atoms):
+        if not start.e0.fitted and set(elements) <= set(self.atoms):
             return {z: start.e0.values[z] - self.atoms[z] for z in elements}
         found = self._by_least_squares()
         LOGGER.warning(
@@ -134,5 +134,6 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
         if place < len(numbers):
             level.atoms[int(labelled.numbers[0])] = energy
         else:
-            level.compared.append(Atoms(labelled.numbers, info={"energy": asked[place].info["energy"] - energy}))
+            difference = asked[place].info["energy"] - energy
+            level.compared.append(Atoms(labelled.numbers, info={"energy": difference}))
     return level

@@ -21,12 +21,13 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
+from training.cohesion import cohesion_of
 from training.config import TrainConfig
 from training.data import fingerprint
 from training.far.distance import Nearest, weight
-from training.far.level import TeacherLevel
+from training.far.level import SAME, TeacherLevel
 from training.far.sources import make_structures
-from training.initial import Start, shift_text
+from training.initial import Start, shift_text, without_energies_of
 
 __all__ = ["LABELLED_FAR", "Far", "atoms_of", "make_far"]
 
@@ -95,6 +96,7 @@ def make_far(
     if level is not None:
         shift = level.shift(start)
         frames = [_moved(atoms, shift) for atoms in _labelled(config, level, nearest, start, training, folder)]
+        frames = _with_cohesion_of_data(frames, level, start, training, shift)
     frames += _of_file(config, start)
     kept, weights = [], []
     for atoms in frames:
@@ -185,6 +187,23 @@ def _factor(nearest: Nearest, atoms: Atoms, width: float) -> float:
 def _moved(atoms: Atoms, shift: dict[int, float]) -> Atoms:
     atoms.info["energy"] = atoms.info["energy"] + float(sum(shift.get(int(z), 0.0) for z in atoms.numbers))
     return atoms
+
+
+def _with_cohesion_of_data(
+    frames: list[Atoms], level: TeacherLevel, start: Start, training: Sequence[Atoms], shift: dict[int, float]
+) -> list[Atoms]:
+    """Give a teacher the binding energy of the data, where atoms have the neighbours of the data.
+
+    With the right isolated atoms it is wrong about the energy of atomisation, some 10 eV for a molecule. Next to the
+    data that would be a step between its energies and theirs.
+    """
+    if level.is_base or start.e0.fitted or not frames:
+        return frames
+    # How much more the teacher says, which is taken off.
+    more = [Atoms(atoms.numbers, info={"energy": -atoms.info["energy"]}) for atoms in level.compared]
+    less = {z: -change for z, change in shift.items()}
+    found = cohesion_of(more, less, start.potential.cutoff, counted=training, least=SAME)
+    return frames if found is None else without_energies_of([found], frames)
 
 
 def _with(atoms: Atoms, labels: Sequence[str]) -> Atoms | None:
