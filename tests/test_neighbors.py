@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import vesin
 from ase import Atoms
 from ase.build import bulk
 
@@ -256,3 +257,27 @@ def test_shifts_take_a_byte_where_they_fit():
     assert near.dtype == np.int8
     assert far.dtype == np.int16
     assert np.abs(far).max() >= 200
+
+
+def test_two_groups_far_apart_in_a_wire_are_few_boxes(monkeypatch):
+    """Vesin took 5 s for 16 atoms in 18 000 boxes, most of them empty."""
+    rng, seen = np.random.default_rng(0), []
+    group = 8 * rng.random((8, 3))
+    positions, cell, pbc = (
+        np.vstack([group, group + [0, 240, 320]]),
+        np.diag([19.0, 0, 0]),
+        np.array([True, False, False]),
+    )
+    real = vesin.NeighborList.compute
+
+    def compute(self, points, **options):
+        seen.append(np.ptp(points, axis=0))
+        return real(self, points=points, **options)
+
+    monkeypatch.setattr(vesin.NeighborList, "compute", compute)
+    i, j, shifts = neighbor_list(positions, cell, pbc, 5.0)
+    one = neighbor_list(group, cell, pbc, 5.0)
+    assert np.prod(seen[0]) < 30**3
+    assert len(i) == 2 * len(one[0])
+    np.testing.assert_array_equal(np.stack([i, j], 1)[: len(one[0])], np.stack(one[:2], 1))
+    np.testing.assert_array_equal(shifts[: len(one[0])], one[2])

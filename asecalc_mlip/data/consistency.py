@@ -17,7 +17,7 @@ from ase import Atoms, units
 
 from asecalc_mlip.data.labels import frame_name
 from asecalc_mlip.data.near import ClosePairs, close_pairs
-from asecalc_mlip.data.pair_fit import PairFit, fit_pairs
+from asecalc_mlip.data.pair_fit import PairFit, exchanged_axes, fit_pairs
 from asecalc_mlip.data.plausibility import Found, Problem
 from asecalc_mlip.data.unit_guess import guess
 
@@ -65,7 +65,7 @@ def check_agreement(frames: Sequence[Atoms]) -> Found:
     warnings = [] if known.any() else _smooth(frames, pairs)
     fit = fit_pairs(frames)
     if fit is None or fit.forces < FIT_FORCES:
-        return problems, warnings
+        return problems + _axes(frames), warnings
     found, told = _judge_fit(frames, fit)
     known_labels = {problem.label for problem in problems}
     return problems + [problem for problem in found if problem.label not in known_labels], warnings + told
@@ -84,6 +84,8 @@ def _judge_pairs(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray) -
     _, related = _line(work, energies)
     slope = _ratio(work, energies)
     stiffness = float(np.median(pairs.stiffness[some]))
+    if abs(related) < CLEAR and (axes := _axes(frames)):
+        return axes, []
     if abs(related) < UNRELATED:
         return _unrelated(pairs, some, related)
     exact = len(some) >= MANY_PAIRS and not pairs.stress_work[some].any()
@@ -98,6 +100,15 @@ def _judge_pairs(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray) -
     found = guess(slope, stiffness=stiffness, per_atom=_ratio(work, energies * sizes), rough=not clear)
     how = f"between {len(some)} close frames the energy changes by {slope:.3g} times the work of the forces, −F·Δx"
     return [Problem(found.label, f"{how}, where 0.9 to 1.1 is usual: {found.text}")], []
+
+
+def _axes(frames: Sequence[Atoms]) -> list[Problem]:
+    axes = exchanged_axes(frames)
+    if axes is None:
+        return []
+    names = "".join("xyz"[axis] for axis in axes)
+    text = f"the forces follow the structures only if their components are taken in the order {names}"
+    return [Problem("forces", f"{text}: are their axes exchanged?")]
 
 
 def _unrelated(pairs: ClosePairs, some: np.ndarray, related: float) -> Found:

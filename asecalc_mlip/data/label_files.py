@@ -88,7 +88,7 @@ class _Database:
     def count(self) -> int:
         if not self.path.exists():
             return 0
-        database = ase.db.connect(self.path)
+        database = self._connected()
         try:
             found, number = database.metadata.get("recipe", {}), database.count()
         except Exception as error:  # sqlite, json and ASE each raise their own kinds
@@ -97,9 +97,14 @@ class _Database:
             _compare(self.path, found, self.recipe)
         return number
 
+    def _connected(self) -> Any:
+        # Without ASE's lock file: one that a killed process has left makes all later ones wait for ever. Callers let
+        # one process write at a time, and SQLite locks its file.
+        return ase.db.connect(self.path, use_lock_file=False)
+
     def append(self, frames: Sequence[Atoms]) -> None:
         try:
-            with ase.db.connect(self.path) as database:
+            with self._connected() as database:
                 if not database.metadata:
                     database.metadata = {"recipe": self.recipe}
                 for atoms in frames:

@@ -15,6 +15,8 @@ FARTHEST = 1e8
 MOST_IMAGES = 1e5
 # Extents beyond this many cutoffs are shortened before vesin sees them: its boxes do not end well there.
 LONG = 100.0
+# Boxes of one cutoff for each atom, beyond which gaps are shortened too: vesin looks at all boxes
+EMPTY = 10.0
 
 
 def neighbor_list(
@@ -155,7 +157,8 @@ def _compact(
     heights = 1.0 / np.linalg.norm(inverse, axis=0)
     fractions = positions @ inverse
     extents = np.maximum(np.ptp(fractions, axis=0), pbc) * heights
-    if extents.max() <= LONG * cutoff:
+    boxes = np.prod(np.maximum(extents / cutoff, 1.0))
+    if extents.max() <= LONG * cutoff and boxes <= EMPTY * len(positions):
         return positions, box, None
     jumps = np.floor(fractions) * pbc
     fractions -= jumps

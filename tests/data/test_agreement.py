@@ -9,7 +9,7 @@ from asecalc_mlip.analysis.references import ContactReference
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.consistency import check_agreement
 from asecalc_mlip.data.near import close_pairs, near_copies
-from asecalc_mlip.data.pair_fit import fit_pairs
+from asecalc_mlip.data.pair_fit import exchanged_axes, fit_pairs
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import shared_structures
 from asecalc_mlip.data.unit_guess import guess
@@ -99,6 +99,17 @@ def test_a_pair_potential_predicts_energies_from_forces():
         slope = np.std(energies) / np.std(fit.energies[some])
         assert 0.5 < slope < 2.5
     assert fit_pairs(frames[:5]) is None
+
+
+def test_exchanged_axes_of_forces_are_named(frames):
+    crystals = crystal_frames(60)
+    for good in (frames, crystals):
+        assert exchanged_axes(good) is None
+        for atoms in good:
+            atoms.arrays["forces"] = atoms.arrays["forces"][:, [1, 2, 0]]
+        assert exchanged_axes(good) == (2, 0, 1)
+        problems, _ = check_agreement(good)
+        assert any("in the order zxy" in problem.text for problem in problems)
 
 
 def test_units_are_guessed_by_their_factor():

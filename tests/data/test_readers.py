@@ -12,7 +12,7 @@ from ase.io import write
 from asecalc_mlip.data.convert import convert
 from asecalc_mlip.data.readers import iter_frames, parse_force_unit, parse_stress_unit, read_frames
 from asecalc_mlip.errors import DataError, InputError
-from tests.teacher import as_reference, with_calculator
+from tests.teacher import as_reference, molecule_frames, with_calculator
 
 KCAL = units.kcal / units.mol
 
@@ -339,3 +339,13 @@ def test_npz_with_too_few_indices(tmp_path):
     np.savez(tmp_path / "a.npz", nuclear_charges=np.array([8, 1, 1]), old_indices=np.arange(3), **arrays)
     with pytest.raises(DataError, match="3 old_indices for 5 frames"):
         read_frames(tmp_path / "a.npz")
+
+
+def test_a_database_needs_no_lock_file_that_a_killed_process_leaves(tmp_path, monkeypatch):
+    from asecalc_mlip.data.label_files import open_label_file
+
+    (tmp_path / "labels.db.lock").touch()
+    monkeypatch.setattr("ase.utils.Lock.acquire", lambda self: pytest.fail("this would wait for ever"))
+    file = open_label_file(tmp_path / "labels.db", {"level": "toy"})
+    file.append(as_reference(molecule_frames(2)))
+    assert file.count() == 2
