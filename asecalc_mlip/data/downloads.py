@@ -9,7 +9,9 @@ MD17, Chmiela et al. 2017, sgdml.org, PBE+vdW-TS.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import tarfile
 import tempfile
 import zipfile
@@ -27,7 +29,7 @@ from tqdm import tqdm
 from asecalc_mlip.data.convert import write_reference
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import replacing, sha256_of
+from asecalc_mlip.files import replacing, write_text
 
 DataSet = Literal["rmd17", "md17"]
 # SchNetPack keeps this address inside a method, so it stands here; the names of the files come from SchNetPack.
@@ -137,7 +139,15 @@ def fetch_molecule(
 
 
 def download(
-    url: str, target: Path, *, page: str, progress: bool = True, sha256: str | None = None, most: int | None = None
+    url: str,
+    target: Path,
+    *,
+    page: str,
+    progress: bool = True,
+    sha256: str | None = None,
+    md5: str | None = None,
+    most: int | None = None,
+    resume: bool = False,
 ) -> None:
     """Load a file, whole or not at all.
 
@@ -151,8 +161,13 @@ def download(
         Show a progress bar.
     sha256 : str, optional
         Of the content; only by https then.
+    md5 : str, optional
+        Of the content, where an archive publishes nothing better: it tells damage, and no forgery.
     most : int, optional
         Bytes after which the file is not the one that is wanted.
+    resume : bool
+        Keep what was loaded beside `target` as NAME.part when the connection ends, and go on from there at the next
+        call, if the server says that its file is still the same.
 
     Raises
     ------
@@ -161,21 +176,66 @@ def download(
     """
     if sha256 is not None and not url.startswith("https://"):
         raise InputError(f"{url} is not loaded: models come by https only")
+    kept = target.with_name(f"{target.name}.part")
     with replacing(target) as partial:
         try:
-            with urlopen(Request(url, headers={"User-Agent": "asecalc-mlip"}), timeout=TIMEOUT_S) as answer:
-                expected = int(answer.headers.get("Content-Length") or 0)
-                with open(partial, "wb") as file:
-                    done = _copy(answer, file, expected, target.name, progress, most)
-            if expected and done != expected:
-                raise OSError(f"the connection ended after {done} of {expected} bytes")
-            if sha256 is not None and sha256_of(partial) != sha256:
-                raise OSError("its SHA-256 is not that of the published file")
+            if resume:
+                _load_rest(url, kept, target.name, progress, most)
+                os.replace(kept, partial)
+            else:
+                _load(url, partial, target.name, progress, most)
+            for kind, wanted in (("sha256", sha256), ("md5", md5)):
+                if wanted is not None and digest(partial, kind) != wanted:
+                    raise OSError(f"its {kind.upper().replace('SHA', 'SHA-')} is not that of the published file")
         except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
+            again = f". {kept.name} keeps what was loaded" if kept.exists() else ""
             raise InputError(
-                f"{url} could not be loaded ({error}). Fetch it by hand (page: {page}), save it as {target}, "
+                f"{url} could not be loaded ({error}){again}. Fetch it by hand (page: {page}), save it as {target}, "
                 "and run the same command again"
             ) from error
+
+
+def digest(path: Path, kind: str) -> str:
+    """Return the "sha256" or "md5" of the content of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=kind != "md5")).hexdigest()
+
+
+def _load(url: str, target: Path, name: str, progress: bool, most: int | None) -> None:
+    with _opened(url, {}) as answer:
+        expected = int(answer.headers.get("Content-Length") or 0)
+        with open(target, "wb") as file:
+            done = _copy(answer, file, expected, name, progress, most)
+    if expected and done != expected:
+        raise OSError(f"the connection ended after {done} of {expected} bytes")
+
+
+def _load_rest(url: str, kept: Path, name: str, progress: bool, most: int | None) -> None:
+    """Load what a file that was kept lacks; which version of the file it is a part of stands in NAME.part.tag."""
+    tag = kept.with_name(f"{kept.name}.tag")
+    have = kept.stat().st_size if kept.exists() and tag.exists() else 0
+    # With If-Range a server sends the whole file where it is another one by now.
+    asked = {"Range": f"bytes={have}-", "If-Range": tag.read_text(encoding="utf-8")} if have else {}
+    with _opened(url, asked) as answer:
+        whole = int(answer.headers.get("Content-Length") or 0)
+        goes_on = have > 0 and getattr(answer, "status", 200) == 206
+        if goes_on and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+            raise OSError("the server sent another part than was asked for")
+        version = answer.headers.get("ETag") or ""
+        if version and not version.startswith("W/"):
+            write_text(tag, version)
+        else:
+            tag.unlink(missing_ok=True)  # it cannot be gone on with
+        start = have if goes_on else 0
+        with open(kept, "ab" if goes_on else "wb") as file:
+            done = start + _copy(answer, file, whole, name, progress, None if most is None else most - start)
+    if whole and done != start + whole:
+        raise OSError(f"the connection ended after {done} of {start + whole} bytes")
+    tag.unlink(missing_ok=True)
+
+
+def _opened(url: str, headers: dict[str, str]) -> Any:
+    return urlopen(Request(url, headers={"User-Agent": "asecalc-mlip", **headers}), timeout=TIMEOUT_S)
 
 
 def _copy(answer: IO[bytes], file: IO[bytes], expected: int, name: str, progress: bool, most: int | None = None) -> int:

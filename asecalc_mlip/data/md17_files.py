@@ -1,4 +1,4 @@
-"""Read the archives of MD17 and rMD17, .npz of plain arrays."""
+"""Read the archives of MD17, rMD17 and Si-ZEO22, .npz of plain arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ase import Atoms
 from asecalc_mlip.data.xyz_files import DAMAGE
 from asecalc_mlip.errors import DataError, InputError
 
-__all__ = ["read_npz_frames"]
+__all__ = ["read_npz_frames", "read_zeolite_frames"]
 
 # Bytes of an array; its size over that of the file, which deflate never exceeds.
 MOST_BYTES, MOST_RATIO = 1 << 36, 1100
@@ -21,13 +21,7 @@ MOST_BYTES, MOST_RATIO = 1 << 36, 1100
 
 def read_npz_frames(path: Path) -> Iterator[Atoms]:
     """Read an MD17 (z, R, E, F) or rMD17 (nuclear_charges, coords, energies, forces) archive."""
-    try:
-        _check_archive(path)
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if archive[name].dtype.kind in "iuf"}
-    except DAMAGE as error:
-        text = f"{path}: not a complete .npz archive of plain arrays ({str(error)[:300] or type(error).__name__})"
-        raise DataError(f"{text}. Download it again") from error
+    arrays = _arrays(path, "iuf")
     for names in (("nuclear_charges", "coords", "energies", "forces"), ("z", "R", "E", "F")):
         if set(names) <= set(arrays):
             numbers, positions, energies, forces = (arrays[name] for name in names)
@@ -51,6 +45,42 @@ def read_npz_frames(path: Path) -> Iterator[Atoms]:
         atoms.info["energy"] = float(energy)
         atoms.new_array("forces", np.asarray(forces[frame], dtype=float))
         yield atoms
+
+
+def read_zeolite_frames(path: Path) -> Iterator[Atoms]:
+    """Read a topology of Si-ZEO22: positions, cells, forces (eV/Å), energies (eV) and symbols."""
+    arrays = _arrays(path, "iufU")
+    kinds = {"positions": "iuf", "cells": "iuf", "forces": "iuf", "energies": "iuf", "symbols": "U"}
+    missing = {name for name, kind in kinds.items() if name not in arrays or arrays[name].dtype.kind not in kind}
+    if missing:
+        raise InputError(f"{path}: has the arrays {sorted(arrays)}, but one of Si-ZEO22 has {sorted(missing)} as well")
+    positions, cells, forces, energies, symbols = (
+        arrays[name] for name in ("positions", "cells", "forces", "energies", "symbols")
+    )
+    rows, atoms = len(positions), symbols.size
+    found = (positions.shape, cells.shape, forces.shape, energies.shape)
+    if found != ((rows, atoms, 3), (rows, 3, 3), (rows, atoms, 3), (rows,)):
+        raise DataError(f"{path}: shapes do not fit: {found} for {atoms} atoms")
+    try:
+        numbers = Atoms([str(symbol) for symbol in symbols.reshape(-1)]).numbers
+    except KeyError as error:
+        raise DataError(f"{path}: {error!s:.40} is no element") from None
+    for row in range(rows):
+        frame = Atoms(numbers, positions[row], cell=cells[row], pbc=True)
+        frame.info |= {"energy": float(energies[row]), "group": path.stem, "frame_file": path.name, "frame_index": row}
+        frame.new_array("forces", np.asarray(forces[row], dtype=float))
+        yield frame
+
+
+def _arrays(path: Path, kinds: str) -> dict[str, np.ndarray]:
+    """Return the arrays of an archive whose types are of these kinds."""
+    try:
+        _check_archive(path)
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: array for name in archive.files if (array := archive[name]).dtype.kind in kinds}
+    except DAMAGE as error:
+        text = f"{path}: not a complete .npz archive of plain arrays ({str(error)[:300] or type(error).__name__})"
+        raise DataError(f"{text}. Download it again") from error
 
 
 def _check_archive(path: Path) -> None:

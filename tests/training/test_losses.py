@@ -15,7 +15,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import native_library, plain_kernels
 from asecalc_mlip.models import predict
-from tests.cases import DIRECT, MODELS, make_potential, make_structure
+from tests.cases import DIRECT, DIRECTS, MODELS, make_potential, make_structure
 from tests.small_runs import weak_losses
 from training.losses import PISC, PITC
 from training.losses.displaced import Displacements, evaluate_points
@@ -135,7 +135,7 @@ def test_residuals_of_conservative_models_fall_with_their_order(name, architectu
 
 
 @pytest.mark.parametrize("structure", ["molecule", "slab"])
-@pytest.mark.parametrize("architecture", [*MODELS, DIRECT])
+@pytest.mark.parametrize("architecture", [*MODELS, *DIRECTS, "spinconv"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_loss_is_its_formula(name, architecture, structure):
     model, atoms, graph = make_potential(architecture), make_structure(structure), graph_of(structure)
