@@ -129,10 +129,10 @@ def _add(name: str, data_set: DataSet) -> None:
     @data.command(name, short_help=data_set.about)
     @click.argument("dest", metavar="DEST")
     @click.option("--part", metavar="NAME", help="Part of the set, such as a molecule, a subset or a folder.")
-    @click.option("--split", metavar="NAME", help="Only these frames of a set that is split, such as train.")
-    @click.option("-n", "--frames", "n_frames", type=Number(q.FRAMES), help="Frames, by a random choice; default: all.")
+    @click.option("--split", metavar="NAME", help="Part of a split set, such as train.")
+    @click.option("-n", "--frames", "n_frames", type=Number(q.FRAMES), help="Number of random frames; default: all.")
     @click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of the random choice.")
-    @click.option("--from", "source", metavar="FILE", help="File that is there already; nothing is loaded.")
+    @click.option("--from", "source", metavar="FILE", help="File to read instead of a download.")
     @click.option("--overwrite", is_flag=True, help="Replace DEST.")
     @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
     def command(dest: str, **options: Any) -> None:
@@ -148,8 +148,8 @@ def _add(name: str, data_set: DataSet) -> None:
 
     command.help = f"""Fetch {data_set.title} and write DEST (.xyz).
 
-{data_set.about} Level: {data_set.level}. Licence: {data_set.licence}. A download that was interrupted goes on when the
-same command is given again.
+{data_set.about} Level: {data_set.level}. Licence: {data_set.licence}. Give the same command
+again to continue an interrupted download.
 
 \b
 Example:

@@ -174,9 +174,9 @@ def core(model: str, output: str, data: str | None) -> None:
 def dimers(model: str, output: str, data: str, table: str | None) -> None:
     """Give a MODEL the isolated atoms and dimers of a table.
 
-    Nothing changes where atoms have as many neighbours as in the training structures: test errors are as before. Atoms
-    alone and in dimers have the energies of the table. The table has to be of the level of theory of the training data;
-    `asecalc data atoms` makes one.
+    Isolated atoms and dimers then have the energies of the table. Energies of atoms with as many neighbours as in the
+    training structures do not change, so test errors stay the same. The table must have the level of theory of the
+    training data; `asecalc data atoms` makes one.
 
     \b
     Example:
