@@ -33,6 +33,7 @@ FORMAT_VERSION = 2
 
 # Å; of two atoms that a model is looked at with when it is loaded.
 CLOSE = 1.0
+FEW_ELEMENTS = 6
 
 # version n → function that turns the content of version n into that of n + 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -253,9 +254,12 @@ def _potential(content: dict[str, Any], path: Path) -> Potential:
 def _numbers_close_together(potential: Potential) -> torch.Tensor:
     """Energy and forces of a zigzag chain of all elements, for a look at whether they are numbers at all."""
     elements = (potential.elements * 3)[: max(3, len(potential.elements))]
+    if len(elements) <= FEW_ELEMENTS:  # every pair of elements, also of one with itself
+        elements = 2 * elements
     place = torch.arange(len(elements), dtype=torch.float64)
     positions = CLOSE * torch.stack([0.866 * place, 0.5 * (place % 2), 0.01 * place], dim=1)
-    near = torch.cdist(positions, positions) < min(potential.cutoff, 3 * CLOSE)
+    reach = potential.cutoff if len(elements) <= 2 * FEW_ELEMENTS else 3 * CLOSE
+    near = torch.cdist(positions, positions) < min(potential.cutoff, reach)
     # Not by a distance of 0, which cdist rounds to something else where there are many points.
     centers, neighbors = near.fill_diagonal_(False).nonzero().T
     graph = AtomGraph(

@@ -129,3 +129,16 @@ def test_a_description_of_lists_in_lists_is_refused_after_its_first_operations()
     deep = b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 1) + b"."
     with pytest.raises(InputError, match=f"more than {MOST_OPERATIONS} operations"):
         interpreted(deep)
+
+
+@pytest.mark.parametrize("pair", range(10))
+def test_weights_of_each_pair_of_elements_that_overflow_are_refused(pair, tmp_path):
+    from asecalc_mlip.checkpoint import CheckpointError, checksum, load
+    from tests.attack.model_files import GOLDEN
+
+    content = torch.load(GOLDEN / "eam.pt", weights_only=True)
+    content["state_dict"]["bond"][pair] = 1000.0  # Å, of four elements
+    content["checksum"] = checksum(content)
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="not finite"):
+        load(tmp_path / "model.pt")

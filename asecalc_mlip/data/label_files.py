@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import append_text
 
 __all__ = ["LabelFile", "open_label_file"]
+
+_TABLES = {"systems", "species", "keys", "text_key_values", "number_key_values", "information", "sqlite_sequence"}
 
 
 class LabelFile(Protocol):
@@ -88,6 +91,9 @@ class _Database:
     def count(self) -> int:
         if not self.path.exists():
             return 0
+        if _has_no_rows(self.path):
+            self.path.unlink()
+            return 0
         database = self._connected()
         try:
             found, number = database.metadata.get("recipe", {}), database.count()
@@ -114,6 +120,18 @@ class _Database:
                     database.write(plain, data=labels, key_value_pairs=names)
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"{self.path} cannot be written ({error}); make room and run the same again") from error
+
+
+def _has_no_rows(path: Path) -> bool:
+    """Whether a database of ASE holds nothing, perhaps not even all its tables: a process was killed while it began."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as base:
+            tables = {row[0] for row in base.execute("select name from sqlite_master where type = 'table'")}
+            if not tables <= _TABLES:
+                return False
+            return "systems" not in tables or base.execute("select count(*) from systems").fetchone()[0] == 0
+    except sqlite3.Error:
+        return False
 
 
 def _compare(path: Path, found: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:

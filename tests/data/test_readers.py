@@ -349,3 +349,24 @@ def test_a_database_needs_no_lock_file_that_a_killed_process_leaves(tmp_path, mo
     file = open_label_file(tmp_path / "labels.db", {"level": "toy"})
     file.append(as_reference(molecule_frames(2)))
     assert file.count() == 2
+
+
+def test_a_database_that_a_killed_process_had_only_begun_is_begun_anew(tmp_path):
+    import sqlite3
+
+    from asecalc_mlip.data.label_files import open_label_file
+
+    path = tmp_path / "labels.db"
+    begun = sqlite3.connect(path)
+    begun.execute("create table systems (id integer primary key)")
+    begun.close()
+    file = open_label_file(path, {"level": "toy"})
+    assert file.count() == 0
+    file.append(as_reference(molecule_frames(2)))
+    assert file.count() == 2
+    foreign = sqlite3.connect(tmp_path / "mine.db")
+    foreign.execute("create table mine (id integer primary key)")
+    foreign.close()
+    assert open_label_file(tmp_path / "mine.db", {}).count() == 0
+    with sqlite3.connect(tmp_path / "mine.db") as kept:
+        assert list(kept.execute("select * from mine")) == []  # the table is still there
