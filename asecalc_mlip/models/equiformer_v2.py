@@ -94,7 +94,7 @@ class EquiformerV2(Network):
     traits = Traits(
         native=None,
         native_messages=False,
-        memory=Memory(native=(500.0, 1500.0), plain=(500.0, 1500.0)),
+        memory=Memory(native=(200.0, 6000.0), plain=(200.0, 6000.0)),
         hessian=None,
         compiling_pays=False,
         trims_edges=True,

@@ -86,7 +86,7 @@ class ESCN(Network):
     traits = Traits(
         native=None,
         native_messages=False,
-        memory=Memory(native=(400.0, 1200.0), plain=(400.0, 1200.0)),
+        memory=Memory(native=(350.0, 3000.0), plain=(350.0, 3000.0)),
         hessian=None,
         compiling_pays=False,
         trims_edges=True,

@@ -113,12 +113,19 @@ def settings_of(settings: Mapping[str, Any]) -> Any:
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that the studies leave to the defaults of version 0.1; a base has its own sizes."""
+    """Return settings that the studies leave to the defaults of version 0.1; a base has its own sizes.
+
+    Of sizes there are those that the architecture has.
+    """
+    from asecalc_mlip.models import hyperparameters_of
     from training.older import DEFAULTS_0_1
 
     flat = {f"{section}.{name}": value for section, values in DEFAULTS_0_1.items() for name, value in values.items()}
     has_base = "finetune.base" in settings
-    return {name: value for name, value in flat.items() if not (has_base and name == "model.hyperparameters")}
+    sizes = flat.pop("model.hyperparameters")
+    known = hyperparameters_of(str(settings.get("model.architecture", "painn")))
+    own = {} if has_base else {"model.hyperparameters": {name: v for name, v in sizes.items() if name in known}}
+    return {**flat, **own}
 
 
 def _yaml(value: Any) -> str:
