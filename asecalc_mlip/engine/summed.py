@@ -9,7 +9,6 @@ from torch import Tensor
 
 from asecalc_mlip.engine.base import Engine
 from asecalc_mlip.engine.native import NativeEngine
-from asecalc_mlip.engine.triton import TritonEngine
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.combine import parts_of
 from asecalc_mlip.models.potential import Potential, Prediction
@@ -37,9 +36,9 @@ class SumEngine:
 
     @staticmethod
     def pays(potential: Potential) -> bool:
-        """Whether a potential is a sum with a part that has kernels, so that one engine for all would be slower."""
+        """Whether a potential is a sum of which a part runs natively, so that one engine for all would be slower."""
         parts = parts_of(potential)
-        return len(parts) > 1 and any(NativeEngine.serves(part) or _is_fused(part) for part in parts)
+        return len(parts) > 1 and any(map(NativeEngine.serves, parts))
 
     @property
     def holds_edges(self) -> bool:
@@ -55,9 +54,7 @@ class SumEngine:
         """See `asecalc_mlip.engine.base.Engine`."""
         longest = max(self._cutoffs)
         trims = zip(self._cutoffs, self._trims, strict=True)
-        # On a GPU to count the edges that are left would wait for it.
-        on_cpu = graph.positions.device.type == "cpu"
-        near = [graph.within(cutoff) if trim and on_cpu and cutoff < longest else graph for cutoff, trim in trims]
+        near = [graph.within(cutoff) if trim and cutoff < longest else graph for cutoff, trim in trims]
         found = [engine(part, forces=forces, stress=stress) for engine, part in zip(self.engines, near, strict=True)]
         return Prediction(
             energy=_sum([one.energy for one in found]),
@@ -75,10 +72,6 @@ class SumEngine:
     def describe(self) -> str:
         """Name the engine in a few words."""
         return " + ".join(engine.describe() for engine in self.engines)
-
-
-def _is_fused(part: Potential) -> bool:
-    return part.e0.device.type == "cuda" and TritonEngine.why_not(part) is None
 
 
 def _sum(values: list[Tensor]) -> Tensor:

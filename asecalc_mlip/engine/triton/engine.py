@@ -21,11 +21,13 @@ from asecalc_mlip.graph import AtomGraph, graph_from_atoms
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction
 from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.sum import Sum
+from asecalc_mlip.models.tensornet import TensorNet
 
 __all__ = ["FusedEngine", "TritonEngine"]
 
 # Whose messages the kernels pass.
-_SERVED = (PaiNN, SchNet)
+_SERVED = (PaiNN, SchNet, TensorNet)
 # Per edge: vectors and their gradient in float64, places, and the sums of four blocks of channels.
 _EDGE_BYTES = 300
 
@@ -50,6 +52,7 @@ class TritonEngine:
     def __init__(self, potential: Potential, *, precision: Precision = "float32"):
         self.potential = potential
         self.precision: Precision = precision
+        self._failed = False
         self._engine: Engine
         try:
             fused = FusedEngine(potential, precision=precision)
@@ -68,7 +71,8 @@ class TritonEngine:
         device = potential.e0.device
         if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             return f"it runs on a GPU, and the model is on {device}"
-        if not isinstance(potential.network, _SERVED) or potential.direct_forces:
+        networks = potential.network.networks if isinstance(potential.network, Sum) else [potential.network]
+        if not any(type(network) in _SERVED for network in networks) or potential.direct_forces:
             forces = " with direct forces" if potential.direct_forces else ""
             return f"it has no kernel for {potential.architecture}{forces}"
         if potential.dtype not in (torch.float32, torch.float64):
@@ -80,7 +84,7 @@ class TritonEngine:
     @property
     def holds_edges(self) -> bool:
         """Whether numbers are kept per edge and feature: only by another engine in its place."""
-        return isinstance(self._engine, EagerEngine)
+        return self._failed
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
         """See `asecalc_mlip.engine.base.Engine`."""
@@ -89,7 +93,7 @@ class TritonEngine:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            if isinstance(self._engine, EagerEngine):
+            if self._failed:
                 raise
             self._give_up(error)
         return self._engine(graph, forces=forces, stress=stress)
@@ -100,21 +104,23 @@ class TritonEngine:
 
     def bytes_needed(self, n_atoms: int, n_edges: int) -> float:
         """Memory that a call takes beyond the graph itself."""
-        if isinstance(self._engine, EagerEngine):
+        if self._failed:
             return self._engine.bytes_needed(n_atoms, n_edges)
         return _bytes_needed(self.potential, n_atoms, n_edges)
 
     def describe(self) -> str:
         """Name the engine in a few words."""
-        if isinstance(self._engine, EagerEngine):
+        if self._failed:
             return self._engine.describe()
         digits = "" if self.precision == "float32" else f", {self.precision}"
         return f"fused {self.potential.architecture} (Triton){digits}"
 
     def _give_up(self, error: Exception) -> None:
-        self._engine = EagerEngine(self.potential, precision=self.precision)
+        other = EagerEngine if CudaGraphEngine.why_not(self.potential) else CudaGraphEngine
+        self._engine, self._failed = other(self.potential, precision=self.precision), True
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"the fused kernels cannot be used ({reason}); the model runs eagerly", stacklevel=4)
+        text = f"the fused kernels cannot be used ({reason}). Runs instead: {self._engine.describe()}"
+        warnings.warn(text, stacklevel=4)
 
 
 class FusedEngine:
@@ -134,11 +140,11 @@ class FusedEngine:
 
     def __init__(self, potential: Potential, *, precision: Precision = "float32", blocks: Blocks | None = None):
         # It imports triton.
-        from asecalc_mlip.engine.triton.network import FusedNetwork
+        from asecalc_mlip.engine.triton.network import fuse
 
         self.potential = potential
         self.precision: Precision = precision
-        self.network = FusedNetwork(potential.network, blocks)
+        self.network = fuse(potential.network, blocks)
         lone = lone_atoms(potential)
         with torch.no_grad(), arithmetic(precision, potential.e0.device):
             self._alone = energies_by_number(potential, lone, self.network(lone))

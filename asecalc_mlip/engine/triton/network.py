@@ -10,15 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.engine.triton.blocks import Blocks
-from asecalc_mlip.engine.triton.edges import edges_of
+from asecalc_mlip.engine.triton.edges import Edges, edges_of
 from asecalc_mlip.engine.triton.messages import painn_messages, schnet_messages
+from asecalc_mlip.engine.triton.tensor_operations import (
+    bounded,
+    interaction,
+    mixed,
+    scaled,
+    squares_of,
+    tensor_messages,
+    tensor_spread,
+    updated,
+)
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.schnet import SchNet
+from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.tabulated import spline_tables
+from asecalc_mlip.models.tensornet import TensorNet
 from asecalc_mlip.models.traits import Network
 
-__all__ = ["FUSED", "FusedNetwork"]
+__all__ = ["FUSED", "FusedNetwork", "FusedSum", "fuse"]
 
 # Largest error of the slope of a tabulated filter, relative to the largest slope.
 _TABLE_TOLERANCE = {torch.float32: 5e-8, torch.float64: 1e-11}
@@ -54,6 +66,35 @@ class FusedNetwork(nn.Module):
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,)."""
         return self._energies(graph)
+
+
+class FusedSum(nn.Module):
+    """A sum of networks, of which those with kernels are fused; the others run as they are.
+
+    Parameters
+    ----------
+    network : Sum
+    blocks : Blocks, optional
+        Size of a program.
+    """
+
+    def __init__(self, network: Sum, blocks: Blocks | None = None):
+        super().__init__()
+        self.scales = network.scales
+        self.parts = nn.ModuleList(fuse(part, blocks) for part in network.networks)
+
+    def forward(self, graph: AtomGraph) -> Tensor:
+        """Energy of each atom, (N,); every part is zero beyond its own cutoff."""
+        return torch.stack([scale * part(graph) for scale, part in zip(self.scales, self.parts, strict=True)]).sum(0)
+
+
+def fuse(network: Network, blocks: Blocks | None = None) -> nn.Module:
+    """Return a copy of constant weights with fused messages, where there are kernels for them."""
+    if isinstance(network, Sum):
+        return FusedSum(network, blocks)
+    if type(network) in FUSED:
+        return FusedNetwork(network, blocks)
+    return copy.deepcopy(network).requires_grad_(False)
 
 
 def _tables(network: Any, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
@@ -99,5 +140,45 @@ def _schnet(fused: FusedNetwork) -> Callable[[AtomGraph], Tensor]:
     return energies
 
 
+def _tensornet(fused: FusedNetwork) -> Callable[[AtomGraph], Tensor]:
+    network, blocks, tables = fused.network, fused.blocks, fused.tables
+    embedding = network.embedding
+    with torch.no_grad():
+        of_neighbor, of_center = (
+            linear(embedding.element.weight).contiguous() for linear in (embedding.of_neighbor, embedding.of_center)
+        )
+
+    def energies(graph: AtomGraph) -> Tensor:
+        edges = edges_of(graph, fused.spline, of_center.dtype)
+        numbers = graph.numbers.to(torch.int32)
+        u = tensor_spread(edges, tables[0], numbers, of_neighbor, of_center, blocks)
+        factors = embedding.scales(embedding.norm(squares_of(u).sum(1)))
+        x = scaled(mixed(_weights(embedding.mix), u), factors.unflatten(-1, (-1, 3)).permute(2, 0, 1))
+        for block, table in zip(network.blocks, tables[1:], strict=True):
+            x = bounded(x)
+            y = mixed(_weights(block.mix[:3]), x)
+            m = _own_messages(edges, table, y, blocks) if block.own else tensor_messages(edges, table, y, blocks)
+            d = mixed(_weights(block.mix[3:]), interaction(y, m, symmetric=block.symmetric))
+            x = updated(x, d)
+        return network.readout(network.scalars(network.norm(squares_of(x).flatten(1))))
+
+    return energies
+
+
+def _own_messages(edges: Edges, table: Tensor, y: Tensor, blocks: Blocks) -> Tensor:
+    """Each atom's own tensors times the sums of the filters of its edges."""
+    ones, first = table.new_ones(1, table.shape[1]), edges.place.new_zeros(edges.n_edges)
+    sums = schnet_messages(edges, table, ones, first, blocks)
+    return scaled(y, sums.unflatten(1, (3, -1)).movedim(1, 0))
+
+
+def _weights(layers: nn.ModuleList) -> list[Tensor]:
+    return [layer.weight for layer in layers]  # type: ignore[misc]
+
+
 # What runs the networks of a class.
-FUSED: dict[type[Network], Callable[[FusedNetwork], Callable[[AtomGraph], Tensor]]] = {PaiNN: _painn, SchNet: _schnet}
+FUSED: dict[type[Network], Callable[[FusedNetwork], Callable[[AtomGraph], Tensor]]] = {
+    PaiNN: _painn,
+    SchNet: _schnet,
+    TensorNet: _tensornet,
+}
