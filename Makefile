@@ -42,6 +42,9 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(wildcard asecalc_mlip/kernel
 	@# SchNetPack 2.2 declares Python 3.12 and runs on 3.11, where pip refuses it.
 	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
 	  $(PIP) --no-deps --ignore-requires-python $(SCHNETPACK)
+	@# Torch for CPUs does not bring Triton, by whose interpreter the kernels for GPUs are tested.
+	@$(PY) -c 'import triton' 2>/dev/null || $(PIP) --no-deps triton==3.6.0 || \
+	  echo "make: going on without Triton, so the kernels for GPUs are not tested" >&2
 	@$(PY) -c 'import ase, torch, schnetpack, pytorch_lightning, asecalc_mlip' || \
 	  { echo "make: the requirements were installed but cannot be imported (see above); try: make clean venv" >&2; exit 1; }
 	@touch $@

@@ -105,8 +105,8 @@ MODELS = {
 
 def rows() -> list[str]:
     """Lines of the table."""
-    lines = ["| model | structure | edges | products on atoms, µs | messages, µs | read by edges, MB | of it tables, MB |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    head = "model | structure | edges | products, µs | messages, µs | read by edges, MB | of it tables, MB"
+    lines = [f"| {head} |", "|---" * 7 + "|"]
     for name, (atoms, edges) in sizes().items():
         for title, model in MODELS.items():
             F = model.features

@@ -195,7 +195,7 @@ def test_the_comparison_with_plain_torch_finds_a_wrong_kernel(device):
         _compare(engine)
 
 
-X
+@pytest.mark.parametrize(("architecture", "name"), [("painn", "triton"), ("sum", "triton"), ("cgcnn", "cuda-graph")])
 def test_a_gpu_takes_the_fused_kernels(architecture, name):
     """No GPU is needed to choose."""
     from types import SimpleNamespace
