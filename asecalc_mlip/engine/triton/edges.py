@@ -92,14 +92,20 @@ class _Locate(Function):
             splines.locate[(-(-n // _EDGES),)](vectors, spline, *made, n, EDGES=_EDGES)
         ctx.save_for_backward(vectors, place)
         ctx.mark_non_differentiable(place, fraction, stretch)
-        ctx.set_materialize_grads(True)
+        ctx.set_materialize_grads(False)
         return distances, directions, place, fraction, stretch
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_distance: Tensor, by_direction: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, by_distance: Tensor | None, by_direction: Tensor | None, *_: Any
+    ) -> tuple[Tensor | None, ...]:
         vectors, place = ctx.saved_tensors
         n = vectors.shape[0]
+        if by_distance is None:
+            return None, None, None
+        if by_direction is None:
+            by_direction = by_distance.new_zeros(3, n)
         gradient = torch.empty_like(vectors)
         if n:
             given = (vectors, place, by_distance.contiguous(), by_direction.contiguous(), gradient)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.engine.triton.blocks import Blocks
+from asecalc_mlip.engine.triton.core_operation import FusedCore
 from asecalc_mlip.engine.triton.edges import Edges, edges_of
 from asecalc_mlip.engine.triton.messages import painn_messages, schnet_messages
+from asecalc_mlip.engine.triton.mixing_operation import Mixing
 from asecalc_mlip.engine.triton.tensor_operations import (
     bounded,
     interaction,
@@ -29,6 +31,7 @@ from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.tabulated import spline_tables
 from asecalc_mlip.models.tensornet import TensorNet
 from asecalc_mlip.models.traits import Network
+from asecalc_mlip.models.zbl import ZBL
 
 __all__ = ["FUSED", "FusedNetwork", "FusedSum", "fuse"]
 
@@ -92,6 +95,8 @@ def fuse(network: Network, blocks: Blocks | None = None) -> nn.Module:
     """Return a copy of constant weights with fused messages, where there are kernels for them."""
     if isinstance(network, Sum):
         return FusedSum(network, blocks)
+    if type(network) is ZBL:
+        return FusedCore(network)
     if type(network) in FUSED:
         return FusedNetwork(network, blocks)
     return copy.deepcopy(network).requires_grad_(False)
@@ -110,15 +115,16 @@ def _painn(fused: FusedNetwork) -> Callable[[AtomGraph], Tensor]:
     with torch.no_grad():
         # What is sent in the first block depends on the element alone; the vectors are zero there.
         first = network.messages[0](network.embedding.weight)[:, : 2 * network.n_features].contiguous()
+    last = len(network.mixings) - 1
+    mixings = [Mixing.of(mixing, last=k == last) for k, mixing in enumerate(network.mixings)]
 
     def energies(graph: AtomGraph) -> Tensor:
         edges = edges_of(graph, fused.spline, first.dtype)
         q, mu = network.embedding(graph.numbers), None
-        last = len(network.mixings) - 1
-        for k, (message, mixing) in enumerate(zip(network.messages, network.mixings, strict=True)):
+        for k, (message, mixing) in enumerate(zip(network.messages, mixings, strict=True)):
             x, senders = (message(q), edges.neighbors) if k else (first, edges.elements)
             q, mu = painn_messages(edges, tables[k], x, senders, q, mu, blocks)
-            q, mu = mixing(q, mu, scalars_only=k == last)
+            q, mu = mixing(q, mu)
         return network.readout(q).squeeze(-1)
 
     return energies

@@ -15,13 +15,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from asecalc_mlip.engine.triton import algebra, convolve, splines, tensors
+from asecalc_mlip.engine.triton import algebra, convolve, core, mixing, splines, tensors
 from asecalc_mlip.engine.triton.blocks import Blocks
 
 TARGET = GPUTarget("cuda", 90, 32)
 WHOLE = {"rows", "senders", "place", "elements", "neighbors", "numbers"}
-COUNTS = {"n_edges", "n_atoms", "size", "F"}
+COUNTS = {"n_edges", "n_atoms", "n_species", "size", "F"}
 ALWAYS_DOUBLE = {"vectors", "spline"}
+DOUBLE_HERE = {("locate_backward", "gradient"), ("core_backward", "out")}
 BLOCKS = Blocks()
 ROWS = {"EDGES": BLOCKS.edges, "CHANNELS": BLOCKS.channels}
 KERNELS = [
@@ -31,6 +32,12 @@ KERNELS = [
     *((convolve.convolve_backward, {"PARTS": parts, **ROWS}) for parts in (1, 2, 3)),
     *((convolve.convolve_edges, {"PARTS": parts, **ROWS}) for parts in (1, 2)),
     *((kernel, ROWS) for kernel in (tensors.spread, tensors.spread_edges, tensors.gather, tensors.gather_backward)),
+    (mixing.lengths, {"BLOCK": 256}),
+    (mixing.lengths_backward, {"BLOCK": 256}),
+    *((mixing.combine, {"LAST": last, "BLOCK": 256}) for last in (False, True)),
+    *((mixing.combine_backward, {"LAST": last, "BLOCK": 256}) for last in (False, True)),
+    (core.core, {"EDGES": 32}),
+    (core.core_backward, {"EDGES": 32}),
     (algebra.interact, {"SYMMETRIC": True, "BLOCK": 128}),
     *((algebra.interact_backward, {"SYMMETRIC": symmetric, "BLOCK": 128}) for symmetric in (True, False)),
     *(
@@ -48,7 +55,7 @@ def compiled(kernel, constants, kind):
         if name in constants:
             signature[name] = "constexpr"
             continue
-        double = name in ALWAYS_DOUBLE or (kernel is splines.locate_backward and name == "gradient")
+        double = name in ALWAYS_DOUBLE or (kernel.__name__, name) in DOUBLE_HERE
         signature[name] = "i32" if name in COUNTS else f"*{'i32' if name in WHOLE else 'fp64' if double else kind}"
         if name not in COUNTS or name == "F":
             attributes[(index,)] = [["tt.divisibility", 16]]
