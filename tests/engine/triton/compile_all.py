@@ -1,6 +1,7 @@
-"""Compile every kernel for a GPU of a kind, here H100, without having one; print name, registers and spilled bytes.
+"""Compile every kernel for an H100, without having one, as the engine calls it; print name, registers, bytes in memory.
 
-Run as a process of its own, because functions that the interpreter runs are not compiled.
+The driver is one that knows the kind of GPU and nothing else, and launches are left out. Run as a process of its own,
+because functions that the interpreter runs are not compiled.
 """
 
 from __future__ import annotations
@@ -11,56 +12,63 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 import triton
+from ase import Atoms
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
 
-from asecalc_mlip.engine.triton import algebra, convolve, core, mixing, splines, tensors
-from asecalc_mlip.engine.triton.blocks import Blocks
+from asecalc_mlip.engine.triton.network import fuse
+from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.models import PaiNN, SchNet, TensorNet
+from asecalc_mlip.models.sum import Sum
+from asecalc_mlip.models.zbl import ZBL
 
 TARGET = GPUTarget("cuda", 90, 32)
-WHOLE = {"rows", "senders", "place", "elements", "neighbors", "numbers"}
-COUNTS = {"n_edges", "n_atoms", "n_species", "size", "F"}
-ALWAYS_DOUBLE = {"vectors", "spline"}
-DOUBLE_HERE = {("locate_backward", "gradient"), ("core_backward", "out")}
-BLOCKS = Blocks()
-ROWS = {"EDGES": BLOCKS.edges, "CHANNELS": BLOCKS.channels}
-KERNELS = [
-    (splines.locate, {"EDGES": 256}),
-    (splines.locate_backward, {"EDGES": 256}),
-    *((convolve.convolve, {"PARTS": parts, "BASE": parts > 1, **ROWS}) for parts in (1, 2, 3)),
-    *((convolve.convolve_backward, {"PARTS": parts, **ROWS}) for parts in (1, 2, 3)),
-    *((convolve.convolve_edges, {"PARTS": parts, **ROWS}) for parts in (1, 2)),
-    *((kernel, ROWS) for kernel in (tensors.spread, tensors.spread_edges, tensors.gather, tensors.gather_backward)),
-    (mixing.lengths, {"BLOCK": 256}),
-    (mixing.lengths_backward, {"BLOCK": 256}),
-    *((mixing.combine, {"LAST": last, "BLOCK": 256}) for last in (False, True)),
-    *((mixing.combine_backward, {"LAST": last, "BLOCK": 256}) for last in (False, True)),
-    (core.core, {"EDGES": 32}),
-    (core.core_backward, {"EDGES": 32}),
-    (algebra.interact, {"SYMMETRIC": True, "BLOCK": 128}),
-    *((algebra.interact_backward, {"SYMMETRIC": symmetric, "BLOCK": 128}) for symmetric in (True, False)),
-    *(
-        (getattr(algebra, name + end), {"BLOCK": 128})
-        for name in ("bound", "update", "scale", "squares")
-        for end in ("", "_backward")
-    ),
-]
+CUTOFF = 3.0
 
 
-def compiled(kernel, constants, kind):
-    """Return the program of a kernel in fp32 or fp64, with pointers and widths that are multiples of 16."""
-    signature, attributes = {}, {}
-    for index, name in enumerate(kernel.arg_names):
-        if name in constants:
-            signature[name] = "constexpr"
-            continue
-        double = name in ALWAYS_DOUBLE or (kernel.__name__, name) in DOUBLE_HERE
-        signature[name] = "i32" if name in COUNTS else f"*{'i32' if name in WHOLE else 'fp64' if double else kind}"
-        if name not in COUNTS or name == "F":
-            attributes[(index,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-    return triton.compile(source, target=TARGET, options={"num_warps": BLOCKS.warps})
+class Driver:
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_current_target(self):
+        return TARGET
+
+
+def networks(F):
+    """One of each architecture, and each variant that has a kernel of its own."""
+    for make in (PaiNN, SchNet, TensorNet):
+        yield make(CUTOFF, F, n_interactions=2)
+    yield TensorNet(CUTOFF, F, n_interactions=1, messages="own", group="SO3")
+    yield Sum([SchNet(CUTOFF, F, n_interactions=1), ZBL()], [1.0, 1.0])
+
+
+def programs(dtype, F):
+    """Compiled programs of all kernels, forward and backward, with the name of each and its constants."""
+    found = {}
+    run = JITFunction.run
+
+    def compiled_only(self, *args, grid, warmup, **options):
+        program = run(self, *args, grid=grid, warmup=True, **options)
+        found[program.hash] = (self.__name__, {k: v for k, v in options.items() if k.isupper()}, program)
+
+    JITFunction.run = compiled_only
+    for network in networks(F):
+        graph = graph_from_atoms(Atoms("OCH", [[0.0, 0.0, 0.0], [1.1, 0.3, 0.2], [-0.4, 0.9, -0.5]]), CUTOFF)
+        vectors = graph.vectors().requires_grad_()
+        from asecalc_mlip.graph import EdgeGraph
+
+        edges = EdgeGraph(
+            graph.numbers, None, None, centers=graph.centers, neighbors=graph.neighbors, cell=None, edge_vectors=vectors
+        )
+        fuse(network.to(dtype))(edges).sum().backward()
+    JITFunction.run = run
+    return found.values()
 
 
 def resources(program):
@@ -74,9 +82,8 @@ def resources(program):
 
 
 if __name__ == "__main__":
-    for kind in sys.argv[1:] or ["fp32", "fp64"]:
-        for kernel, constants in KERNELS:
-            program = compiled(kernel, constants, kind)
-            assert ".target sm_90" in program.asm["ptx"]
-            assert "atom." not in program.asm["ptx"] and "red.global" not in program.asm["ptx"]
-            print(kernel.__name__, *constants.values(), kind, *resources(program))
+    driver.set_active(Driver())
+    for name, constants, program in programs(getattr(torch, sys.argv[1]), int(sys.argv[2])):
+        assert ".target sm_90" in program.asm["ptx"]
+        assert not re.search(r"\b(atom|red)\.", program.asm["ptx"]), f"{name} adds atomically"
+        print(name, *constants.values(), *resources(program))
