@@ -76,8 +76,8 @@ class _Messages(Function):
         mu: Tensor | None,
     ) -> tuple[Tensor, ...]:
         # Linear layers under autocast give fewer digits.
-        x, q, mu = (None if t is None else t.to(table.dtype).contiguous() for t in (x, q, mu))
-        assert x is not None
+        x = x.to(table.dtype).contiguous()
+        q, mu = (None if t is None else t.to(table.dtype).contiguous() for t in (q, mu))
         parts = 1 if q is None else 2 if mu is None else 3
         width, n = table.shape[1] // parts, edges.n_atoms
         out_q = x.new_empty(n, width)

@@ -44,10 +44,11 @@ class Mixing:
     def of(cls, mixing: PaiNNMixing, *, last: bool) -> Mixing:
         """Weights of a module."""
         layers: Any = mixing.context
-        second = [tensor.detach() for tensor in (layers[2].weight, layers[2].bias)]
+        second, bias = layers[2].weight.detach(), layers[2].bias.detach()
         if last:
-            second = [torch.cat(tensor.chunk(3)[::2]) for tensor in second]
-        return cls(mixing.channels.weight.detach(), layers[0].weight.detach(), layers[0].bias.detach(), *second, last)
+            second, bias = (torch.cat(tensor.chunk(3)[::2]) for tensor in (second, bias))
+        first, first_bias = layers[0].weight.detach(), layers[0].bias.detach()
+        return cls(mixing.channels.weight.detach(), first, first_bias, second, bias, last)
 
     def __call__(self, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
         """(N, F) scalars and (N, 3, F) vectors, mixed; after the last block the vectors come back unchanged."""
