@@ -249,7 +249,8 @@ class Attention(nn.Module):
         self.last = SO2Convolution(n_hidden, n_heads * n_value, rotations)
         self.edge = EdgeScalars(n_edge, n_rbf, self.first.n_radial)
         self.norm = nn.LayerNorm(n_alpha)
-        self.of_logits = nn.Parameter(torch.empty(n_heads, n_alpha).uniform_(-1.0, 1.0) / math.sqrt(n_alpha))
+        self.of_logits = nn.Parameter(torch.empty(n_heads, n_alpha))
+        nn.init.uniform_(self.of_logits, -1.0 / math.sqrt(n_alpha), 1.0 / math.sqrt(n_alpha))
         self.project = SO3Linear(n_heads * n_value, n_out, rotations.l_max)
         self._scales = Table(row_scales(rotations))
 

@@ -140,7 +140,8 @@ class SO3Linear(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, l_max: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(l_max + 1, n_out, n_in) / math.sqrt(n_in))
+        self.weight = nn.Parameter(torch.empty(l_max + 1, n_out, n_in))
+        nn.init.normal_(self.weight, std=1.0 / math.sqrt(n_in))
         self.bias = nn.Parameter(torch.zeros(n_out))
         self._sizes = [2 * degree + 1 for degree in range(l_max + 1)]
 

@@ -51,7 +51,9 @@ class Table:
         """Return the numbers in the dtype and on the device of `x`."""
         key = (x.dtype, x.device)
         if key not in self._cast:
-            self._cast[key] = self.values.to(x)
+            # A tensor of inference mode would stay here, where later calls need one for derivatives.
+            with torch.inference_mode(False):
+                self._cast[key] = self.values.to(x.device, x.dtype)
         return self._cast[key]
 
 

@@ -9,8 +9,10 @@ from ase import Atoms
 from scipy.spatial.transform import Rotation
 from scipy.special import lpmv
 
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.models import predict
+from asecalc_mlip.models import ARCHITECTURES, predict
+from asecalc_mlip.models.budget import Budget
 from asecalc_mlip.models.so2 import edge_grid, node_grid
 from asecalc_mlip.models.spherical import (
     EdgeRotations,
@@ -126,6 +128,29 @@ class Rolled:
 
     def __call__(self, directions):
         return self.function(directions)
+
+
+@pytest.mark.parametrize("architecture", ["escn", "equiformer_v2"])
+def test_derivatives_after_a_call_in_inference_mode(architecture):
+    potential = make_potential(architecture, dtype=torch.float32, trainable=True)
+    graph = graph_from_atoms(make_structure("molecule"), 4.0)
+    with torch.inference_mode():
+        expected = potential(graph).sum().item()
+    result = predict(potential, graph, create_graph=True)
+    assert result.energy.item() == pytest.approx(expected, abs=1e-2)
+    result.forces.square().sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sizes"),
+    [
+        ("escn", {"n_features": 2048, "n_hidden": 2048, "l_max": 10, "m_max": 10, "n_interactions": 64}),
+        ("equiformer_v2", {"n_features": 2048, "n_feed": 2048, "l_max": 10, "n_interactions": 64}),
+    ],
+)
+def test_a_file_cannot_ask_for_more_weights_than_it_has(architecture, sizes):
+    with pytest.raises(InputError, match="more weights than the file holds"), Budget(1000):
+        ARCHITECTURES[architecture](**sizes)
 
 
 @pytest.mark.parametrize("architecture", ["escn", "equiformer_v2"])
