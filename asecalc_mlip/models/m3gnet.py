@@ -241,7 +241,7 @@ class AngularBasis(nn.Module):
 
         It is another one, the second tensor, times a coordinate, the third; the first monomial is one.
         """
-        found = [exponents for n in range(len(self._harmonics)) for exponents in _exponents(n)]
+        found: list[tuple[int, ...]] = [exponents for n in range(len(self._harmonics)) for exponents in _exponents(n)]
         axis = [next((k for k in range(3) if exponents[k]), 0) for exponents in found]
         below = [
             found.index(tuple(m - (k == a) for k, m in enumerate(exponents))) if any(exponents) else 0

@@ -130,7 +130,8 @@ def _block(block: M3GNetBlock, owner: Tensor, hidden: int, dtype: torch.dtype) -
 
 def _readout(network: GatedMLP, hidden: int, dtype: torch.dtype) -> dict[str, Any]:
     """Fields of the two stacks that end in one number."""
-    layers, last = {}, {}
+    layers: dict[str, tuple[Tensor, Tensor | None]] = {}
+    last: dict[str, Any] = {}
     for stack, sequence in zip(_STACKS, (network.value, network.gate), strict=True):
         dense = [layer for layer in cast(nn.Sequential, sequence) if isinstance(layer, nn.Linear)]
         F = dense[0].in_features

@@ -48,7 +48,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 # By autograd the largest structure takes seconds a call, so it is for those that have a kernel.
-LARGE, WITH_KERNELS = 500, ("painn 128x3", "schnet 128x3", "tensornet 64x2", "tensornet 128x2")
+LARGE, WITH_KERNELS = 500, ("painn 128x3", "schnet 128x3", "tensornet 64x2", "tensornet 128x2", "m3gnet 64x3")
 
 
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
