@@ -102,7 +102,8 @@ class TestInFloat32:
 def test_energies_alone(fused, graph, device):
     engine = fused("schnet", FLOAT32)
     alone = engine(graph.to(device), forces=False)
-    assert alone.forces is None and torch.equal(alone.energies, engine(graph.to(device)).energies)
+    whole = engine(graph.to(device))
+    assert alone.forces is None and torch.allclose(alone.energies, whole.energies, rtol=0.0, atol=1e-6)
 
 
 def test_padding_changes_nothing(fused, graph, device):
@@ -167,7 +168,9 @@ def test_by_name_and_as_a_copy(graph, device):
     engine = make_engine(make_potential("schnet", dtype=FLOAT32).to(device), "triton")
     assert type(engine) is TritonEngine and "fused schnet (Triton)" in engine.describe()
     assert engine.bytes_needed(100, 4000) > 1000 and not engine.holds_edges
-    assert torch.equal(copy.deepcopy(engine)(graph.to(device)).forces, engine(graph.to(device)).forces)
+    copied = copy.deepcopy(engine)(graph.to(device)).forces
+    # On a GPU the last sum, of float64 forces over edges, is in no fixed order.
+    assert torch.allclose(copied, engine(graph.to(device)).forces, rtol=0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize("fails", ["when it is made", "when it is called"])
