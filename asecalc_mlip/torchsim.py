@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise ImportError(str(needs("asecalc_mlip.torchsim", "torch_sim"))) from error
 
-from asecalc_mlip.calculators.checks import check_distances
+from asecalc_mlip.calculators.checks import CLOSEST, check_distances
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.neighbors.batched import BatchedNeighborCache
@@ -108,7 +108,8 @@ class PIWSLModel(ModelInterface):
         graph = self.neighbors.graph(
             state.atomic_numbers, state.positions, state.row_vector_cell, state.system_idx, state.pbc, self._check
         )
-        check_distances(graph)
+        if self.neighbors.closest < CLOSEST:
+            check_distances(graph)
         # On a GPU torch-sim finds out itself how much fits, by trying.
         on_cpu = self._device.type == "cpu"
         engine = self.calculator.engine if on_cpu else self.calculator.engine.engine

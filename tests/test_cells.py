@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.calculators import batches
@@ -161,28 +162,84 @@ def test_a_skin_over_lists_from_the_device(name, there):
     assert 1 < cache.builds < 25
 
 
-def test_a_batch_over_lists_from_the_device(there):
+def asked(cache, structures, pbc=True, **options):
+    positions, cell, _, batch = tensors(structures)
+    numbers = torch.from_numpy(np.concatenate([atoms.numbers for atoms in structures]))
+    return cache.graph(numbers, positions, cell, batch, pbc, **options)
+
+
+@pytest.mark.parametrize("strained", [False, True])
+def test_a_batch_over_lists_from_the_device(there, strained):
+    """A walk, with jumps across the cell; cells that shear, shrink and turn; structures that leave."""
     rng, cache = np.random.default_rng(0), batched.BatchedNeighborCache(4.0, 0.8)
     structures = [make_structure("crystal", seed=seed) for seed in range(3)] + [make_structure("skewed")]
-    for step in range(20):
+    for step in range(30):
         for atoms in structures:
-            atoms.positions += rng.normal(0, 0.04, atoms.positions.shape)
-        positions, cell, _, batch = tensors(structures)
-        numbers = torch.from_numpy(np.concatenate([atoms.numbers for atoms in structures]))
-        graph, fresh = cache.graph(numbers, positions, cell, batch, True), graph_from_atoms(structures, 4.0)
-        assert torch.equal(graph.centers, fresh.centers) and torch.equal(graph.neighbors, fresh.neighbors)
-        assert torch.allclose(graph.vectors(), fresh.vectors(), rtol=0, atol=1e-12)
-        if step == 10:
+            atoms.positions += rng.normal(0, 0.03, atoms.positions.shape) + 0.1
+            if strained:
+                strain = np.eye(3) + rng.normal(0, 0.003, (3, 3)) - 0.002 * np.eye(3)
+                atoms.set_cell(atoms.cell.array @ strain)
+                atoms.positions = atoms.positions @ strain
+        structures[0].wrap()
+        graph, fresh = asked(cache, structures), graph_from_atoms(structures, 4.0)
+        assert graph.n_edges >= fresh.n_edges
+        near = graph.within(4.0)
+        lengths = [np.sort(one.vectors().norm(dim=1).numpy()) for one in (near, fresh)]
+        assert np.allclose(*lengths, rtol=0, atol=1e-10)
+        assert torch.equal(near.centers, fresh.centers) and torch.equal(near.neighbors, fresh.neighbors)
+        assert cache.closest <= lengths[0].min()
+        if step == 15:
             structures = structures[1:]
-    assert cache.builds < cache.calls
+    assert 8 <= cache.builds < cache.calls / 2
+
+
+def test_a_slab_over_lists_from_the_device(there):
+    cache, atoms = batched.BatchedNeighborCache(4.0, 0.8), make_structure("slab")
+    for _ in range(10):
+        atoms.positions[:, 2] += 0.3
+        graph = asked(cache, [atoms], [True, True, False]).within(4.0)
+        assert torch.allclose(graph.vectors(), graph_from_atoms(atoms, 4.0).vectors(), rtol=0, atol=1e-12)
+    # Atoms that move together stay as far apart.
+    assert cache.builds == 1
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result the host waits for on a GPU."""
+
+    names = ("_local_scalar_dense", "nonzero", "aten.equal", "masked_select", "_unique", "repeat_interleave.Tensor")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        # Tensors that are on the CPU whatever the device.
+        small = all(isinstance(one, torch.Tensor) and one.shape == (3,) for one in args)
+        if any(name in str(function) for name in self.names) and not small:
+            self.seen.append(str(function))
+        return found
+
+
+def test_a_list_that_is_kept_costs_one_look(there):
+    cache, structures = batched.BatchedNeighborCache(4.0, 0.8), [make_structure("crystal", seed=k) for k in range(5)]
+    asked(cache, structures)
+    structures[2].positions += 0.01
+    with Waits() as waits:
+        asked(cache, structures)
+    # That of two flags, and of whether any direction is periodic, which the host knows.
+    assert len(waits.seen) <= 3 and cache.builds == 5
 
 
 def test_unknown_elements_in_a_batch_are_named(there):
     structures = [make_structure("crystal"), bulk("Fe", cubic=True)]
-    positions, cell, _, batch = tensors(structures)
-    numbers = torch.from_numpy(np.concatenate([atoms.numbers for atoms in structures]))
+    cache, check = batched.BatchedNeighborCache(4.0, 0.5), ElementCheck([8, 14], "x")
     with pytest.raises(InputError, match="structure 1 of 2: .*Fe"):
-        batched.BatchedNeighborCache(4.0, 0.5).graph(numbers, positions, cell, batch, True, ElementCheck([8, 14], "x"))
+        asked(cache, structures, check=check)
+    asked(cache, structures[:1], check=check)
+    structures[0].numbers[:] = 26
+    with pytest.raises(InputError, match="Fe"):
+        asked(cache, structures[:1], check=check)
 
 
 @pytest.mark.gpu

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs
 from asecalc_mlip.neighbors.lists import neighbor_list
-from asecalc_mlip.neighbors.places import DeviceLists, made_on
+from asecalc_mlip.neighbors.places import made_on
+from asecalc_mlip.neighbors.resident import ResidentLists
 
 __all__ = ["BatchedNeighborCache"]
 
@@ -20,7 +22,7 @@ class BatchedNeighborCache:
     """Neighbour lists of the structures of a batch, each kept until one of its atoms has moved skin/2.
 
     Cells that change carry their atoms along, as in `NeighborCache`. Everything but the making of a list runs on the
-    device of the state and for all structures at once; on a GPU that too, and then all lists are made when one is due.
+    device of the state and for all structures at once. On a GPU lists are made there too, see `ResidentLists`.
 
     Parameters
     ----------
@@ -39,14 +41,20 @@ class BatchedNeighborCache:
         self._graphs: dict[int, AtomGraph] = {}
         self._pbc = torch.zeros(3, dtype=torch.bool)
         self._inverse = torch.empty(0)
-        self._lists = DeviceLists()
+        self._resident = ResidentLists(cutoff, skin)
+        self._closest = np.inf
         # All of `_graphs` in one, with the positions for which the lists were made.
         self._batch: AtomGraph | None = None
+
+    @property
+    def closest(self) -> float:
+        """Å; no two atoms of the structures last asked for are closer than this, known without a look at them."""
+        return self._closest
 
     def graph(
         self, numbers: Tensor, positions: Tensor, cell: Tensor, batch: Tensor, pbc: Any, check: Any = None
     ) -> AtomGraph:
-        """Make the graph with exactly the edges shorter than the cutoff.
+        """Make the graph with exactly the edges shorter than the cutoff; on a GPU some longer ones are left in it.
 
         Parameters
         ----------
@@ -63,12 +71,16 @@ class BatchedNeighborCache:
         pbc = torch.as_tensor(pbc).cpu().expand(3)
         positions = positions.detach().to(torch.float64, copy=True)
         numbers, cell = numbers.long(), torch.where(pbc.to(cell.device)[:, None], cell.detach().double(), 0.0)
+        if made_on(cell.device):
+            graph = self._resident.graph(numbers, positions, cell, batch, pbc, check)
+            self.calls, self.builds = self.calls + len(cell), self._resident.builds
+            self._closest = self._resident.closest
+            return graph
         stale, positions = self._stale(numbers, positions, cell, batch, pbc)
         self.calls += len(cell)
         indices = stale.nonzero().squeeze(-1).tolist()
         if indices:
-            rebuild = self._rebuild_there if made_on(cell.device) else self._rebuild
-            rebuild(indices, AtomGraph(numbers, positions, batch, batch, batch, cell), pbc, check)
+            self._rebuild(indices, AtomGraph(numbers, positions, batch, batch, batch, cell), pbc, check)
         assert self._batch is not None
         graph = replace(self._batch, positions=positions, cell=cell)
         return graph.within(self.cutoff) if self.skin > 0 else graph
@@ -120,20 +132,10 @@ class BatchedNeighborCache:
         self.builds += len(indices)
         self._graphs, self._pbc = graphs, pbc
         self._batch = batch_graphs([graphs[k] for k in range(state.n_structures)]).to(state.positions.device)
+        shortest = self._batch.shortest() if self._batch.n_edges else self.cutoff + self.skin
+        self._closest = shortest - self.skin
         # Directions that are not periodic have rows of zeros, which a pseudo-inverse leaves out.
         self._inverse = torch.linalg.pinv(self._batch.cell)
-
-    def _rebuild_there(self, indices: list[int], state: AtomGraph, pbc: Tensor, check: Any) -> None:
-        number = state.n_structures
-        if len(indices) == number and check is not None:
-            _check_all(state, check)
-        reach = self.cutoff + self.skin
-        periodic = pbc.to(state.cell.device).expand(number, 3)
-        i, j, shifts = self._lists(state.positions, state.cell, periodic, state.batch, reach)
-        self.builds += number
-        self._pbc = pbc
-        self._batch = replace(state, centers=i, neighbors=j, shifts=shifts, reach=reach)
-        self._inverse = torch.linalg.pinv(state.cell)
 
     def _single(self, numbers: Tensor, positions: Tensor, cell: Tensor, pbc: Tensor) -> AtomGraph:
         reach = self.cutoff + self.skin
@@ -148,16 +150,3 @@ class BatchedNeighborCache:
             shifts=None if shifts is None else torch.from_numpy(shifts),
             reach=reach,
         )
-
-
-def _check_all(state: AtomGraph, check: Any) -> None:
-    numbers, owner = state.numbers.cpu().numpy(), state.batch.cpu().numpy()
-    try:
-        check(numbers)
-    except InputError:
-        for index in range(state.n_structures):
-            try:
-                check(numbers[owner == index])
-            except InputError as error:
-                raise InputError(f"structure {index} of {state.n_structures}: {error}") from None
-        raise

@@ -14,6 +14,7 @@ import torch
 import vesin
 from torch import Tensor
 
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.neighbors.cells import cell_lists, sort_pairs
 from asecalc_mlip.neighbors.lists import LONG, check_structure
 
@@ -56,7 +57,9 @@ class DeviceLists:
     ) -> tuple[Tensor, Tensor, Tensor | None] | None:
         try:
             return vesin_list(positions, cell, pbc, reach)
-        except (RuntimeError, OSError) as error:
+        except (InputError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a compiler and a driver have many ways to fail
             self._trusts_vesin = False
             _warn((str(error).splitlines() or [type(error).__name__])[0])
         return None
@@ -96,7 +99,6 @@ def vesin_list(
 
 
 def _same(one: tuple[Tensor, Tensor, Tensor | None], other: tuple[Tensor, Tensor, Tensor | None]) -> bool:
-    # Pairs at the reach itself may fall on either side by rounding; a skin makes that harmless, but not the count.
     return all(
         a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in zip(one, other, strict=True)
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from asecalc_mlip.engine.base import EngineName
 from asecalc_mlip.files import replacing
 from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
 
 __all__ = ["report", "verdicts"]
+
+ENGINES = get_args(EngineName)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def _figure(done: dict[str, Any], path: Path) -> None:
         (right, _batches(done), "aspirins at once", "atoms per second"),
     )
     for axes, curves, x, y in panels:
-        for (engine, points), colour in zip(curves.items(), COLOURS, strict=False):
+        for engine, points in curves.items():
+            colour = COLOURS[ENGINES.index(engine) % len(COLOURS)]
             axes.loglog(*zip(*sorted(points), strict=True), "o-", label=engine, color=colour, ms=4)
         axes.set(xlabel=x, ylabel=y)
         axes.legend(**LEGEND)
