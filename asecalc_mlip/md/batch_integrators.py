@@ -14,6 +14,7 @@ the integrator alone, atom by atom or summed over one replica, so a replica does
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,25 +77,51 @@ class Flat:
         return np.exp(values)
 
 
-class BatchedNVE:
+class BatchedIntegrator(ABC):
+    """A step in two halves, as on a device forces come from elsewhere in between."""
+
+    flat: Flat
+
+    def step(self, forces: Forces) -> None:
+        """Make one step of all replicas; `forces` gives those at the positions as they are then."""
+        self.first_half()
+        self.flat.forces = forces()
+        self.second_half()
+
+    @abstractmethod
+    def first_half(self) -> None:
+        """Move all atoms."""
+
+    @abstractmethod
+    def second_half(self) -> None:
+        """Complete the momenta with the new forces."""
+
+    @abstractmethod
+    def write_back(self, index: int) -> None:
+        """Hand the state of one replica back to its own integrator."""
+
+
+class BatchedNVE(BatchedIntegrator):
     """Velocity Verlet."""
 
     def __init__(self, flat: Flat, alone: Sequence[NVE], noise: Noise | None = None) -> None:
         self.flat, self.dt = flat, alone[0].dt
 
-    def step(self, forces: Forces) -> None:
-        """Make one step of all replicas; `forces` gives those at the positions as they are then."""
-        flat, half = self.flat, 0.5 * self.dt
-        flat.momenta += half * flat.forces
+    def first_half(self) -> None:
+        """Kick and drift."""
+        flat = self.flat
+        flat.momenta += 0.5 * self.dt * flat.forces
         flat.positions += self.dt * flat.momenta / flat.masses
-        flat.forces = forces()
-        flat.momenta += half * flat.forces
+
+    def second_half(self) -> None:
+        """Kick."""
+        self.flat.momenta += 0.5 * self.dt * self.flat.forces
 
     def write_back(self, index: int) -> None:
         """Do nothing: positions and momenta say it all."""
 
 
-class BatchedLangevin:
+class BatchedLangevin(BatchedIntegrator):
     """Langevin dynamics with the centre of mass of each replica held (Vanden-Eijnden and Ciccotti 2006, Eq. 23)."""
 
     def __init__(self, flat: Flat, alone: Sequence[LangevinFixedCom], noise: Noise | None = None) -> None:
@@ -108,20 +135,23 @@ class BatchedLangevin:
         # A single atom has no other motion.
         self.held = flat.array((np.array(flat.sizes) > 1)[:, None].astype(float))
 
-    def step(self, forces: Forces) -> None:
-        """Make one step of all replicas; `forces` gives those at the positions as they are then."""
+    def first_half(self) -> None:
+        """Kick and drift, with noise and the centre of mass held."""
         flat, dt = self.flat, self.dt
         xi, eta = self.noise()
-        kick, shift = self.c3 * xi - self.c4 * eta, self.c5 * eta
+        self._kick, shift = self.c3 * xi - self.c4 * eta, self.c5 * eta
         v = flat.momenta / flat.masses
-        v += self.c1 * flat.forces / flat.masses - self.c2 * v + kick
+        v += self.c1 * flat.forces / flat.masses - self.c2 * v + self._kick
         old = flat.positions
         new = old + dt * v + shift
         new += flat.spread(self.held * (flat.sum(flat.masses * old) - flat.sum(flat.masses * new)) / self.total_mass)
         flat.positions = new
-        v = (new - old - shift) / dt
-        flat.forces = forces()
-        v += self.c1 * flat.forces / flat.masses - self.c2 * v + kick
+        self._v = (new - old - shift) / dt
+
+    def second_half(self) -> None:
+        """Kick with the same noise, and take the motion of the centre of mass off."""
+        flat, v = self.flat, self._v
+        v += self.c1 * flat.forces / flat.masses - self.c2 * v + self._kick
         p = v * flat.masses
         flat.momenta = p - flat.masses * flat.spread(self.held * flat.sum(p) / self.total_mass)
 
@@ -129,7 +159,7 @@ class BatchedLangevin:
         """Do nothing: the generator is the replica's own."""
 
 
-class BatchedNoseHoover:
+class BatchedNoseHoover(BatchedIntegrator):
     """Nosé-Hoover chains, one for each replica (Martyna, Klein, Tuckerman 1992)."""
 
     def __init__(self, flat: Flat, alone: Sequence[NoseHoover], noise: Noise | None = None) -> None:
@@ -142,14 +172,17 @@ class BatchedNoseHoover:
         self.kT = flat.array(np.array([c._kT for c in chains]))
         self.ndof = flat.array(np.array([3.0 * c._num_atoms_global for c in chains]))
 
-    def step(self, forces: Forces) -> None:
-        """Make one step of all replicas; `forces` gives those at the positions as they are then."""
+    def first_half(self) -> None:
+        """Chain, kick and drift."""
         flat, half = self.flat, 0.5 * self.dt
         self._chain(half)
         flat.momenta += half * flat.forces
         flat.positions += self.dt * flat.momenta / flat.masses
-        flat.forces = forces()
-        flat.momenta += half * flat.forces
+
+    def second_half(self) -> None:
+        """Kick and chain."""
+        half = 0.5 * self.dt
+        self.flat.momenta += half * self.flat.forces
         self._chain(half)
 
     def write_back(self, index: int) -> None:
@@ -189,12 +222,10 @@ def drawn_noise(alone: Sequence, sizes: Sequence[int]) -> tuple[np.ndarray, np.n
 
 
 # How the replicas of each integrator advance together; one that is not here cannot be in a campaign.
-BATCHED: dict[type, type] = {NVE: BatchedNVE, LangevinFixedCom: BatchedLangevin, NoseHoover: BatchedNoseHoover}
+BATCHED: dict[type, Any] = {NVE: BatchedNVE, LangevinFixedCom: BatchedLangevin, NoseHoover: BatchedNoseHoover}
 
 
-def batched(
-    flat: Flat, alone: Sequence, noise: Noise | None = None
-) -> BatchedNVE | BatchedLangevin | BatchedNoseHoover:
+def batched(flat: Flat, alone: Sequence, noise: Noise | None = None) -> BatchedIntegrator:
     """Make the integrator of a batch from those of its replicas, which must be of one kind and time step.
 
     Parameters

@@ -214,8 +214,8 @@ def test_langevin_on_a_device_has_the_temperature():
     steps, potential, kinetic = harmonic(64, settings), [], []
     for _ in range(24):
         steps.run(25)
-        potential.append(steps.energies.numpy().copy())
-        kinetic.append(steps.flat.sum((steps.flat.momenta**2 / steps.flat.masses).sum(1)).numpy() / 2)
+        potential.append(steps.state.energies.numpy().copy())
+        kinetic.append(steps.state.flat.sum((steps.state.flat.momenta**2 / steps.state.flat.masses).sum(1)).numpy() / 2)
     expected = 0.5 * (27 - 3) * 8.617333e-5 * 300.0
     for energies in (potential[6:], kinetic[6:]):
         means = np.mean(energies, axis=0)
@@ -230,7 +230,7 @@ def test_pieces_are_the_whole():
     first.fetch()
     second = harmonic(3, settings, done=25, state=(first.host.positions, first.host.momenta, first.host.forces))
     second.run(35)
-    assert torch.equal(second.flat.positions, whole.flat.positions)
+    assert torch.equal(second.state.flat.positions, whole.state.flat.positions)
 
 
 class NoLook(TorchDispatchMode):
@@ -258,8 +258,8 @@ def test_steps_wait_for_nothing(tmp_path, thermostat):
     with NoLook():
         steps._launch(5)
         with pytest.raises(AssertionError, match="the host waits for aten._local_scalar_dense"):
-            float(steps._farthest)
-    assert 0 < float(steps._farthest) < 0.25
+            float(steps.state.farthest)
+    assert 0 < float(steps.state.farthest) < 0.25
 
 
 @pytest.mark.gpu
@@ -284,4 +284,4 @@ def test_on_a_gpu(tmp_path, dtype):
         steps._launch(5)
     finally:
         torch.cuda.set_sync_debug_mode(before)
-    assert 0 < float(steps._farthest) < 0.25
+    assert 0 < float(steps.state.farthest) < 0.25
