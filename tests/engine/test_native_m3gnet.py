@@ -75,3 +75,8 @@ def test_little_room_changes_nothing(monkeypatch, dtype, tolerance, n_interactio
         # Of each edge its features twice, their gradient and four numbers; of each atom what it tells its pairs.
         assert needed < dtype.itemsize * (edges * (3 * 32 + 5) + 1000 * (3 * (8 * 32 + 160) + 18 * (4 * 32 + 80) + 350))
         assert kept > 5 * needed
+
+
+def test_functions_with_a_slope_at_the_cutoff_need_no_finer_tables():
+    network = make_potential("m3gnet", radial_basis="spherical_bessel", n_angular=2, n_rbf=3).network
+    assert network.packed().weights.nodes < 2000
