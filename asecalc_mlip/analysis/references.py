@@ -193,7 +193,7 @@ def reference_from_dict(data: Mapping[str, Any]) -> Reference:
     InputError
         It is none, or damaged.
     """
-    kind = KINDS.get(data.get("format", "")) if isinstance(data, Mapping) else None
+    kind = KINDS.get(str(data.get("format", ""))) if isinstance(data, Mapping) else None
     if kind is None:
         raise InputError("this is no reference; make one with 'asecalc reference'")
     try:
@@ -212,7 +212,7 @@ def load_reference(path: str | os.PathLike) -> Reference:
     """
     if _is_json(Path(path)):
         data = read_json(path, "reference")
-        kind = KINDS.get(data.get("format", "")) if isinstance(data, dict) else None
+        kind = KINDS.get(str(data.get("format", ""))) if isinstance(data, dict) else None
         if kind is None:
             raise InputError(f"{path} is no reference: make one with 'asecalc reference', or give frames")
         return read_reference(kind, path)

@@ -134,6 +134,7 @@ def test_load_reference_takes_frames(tmp_path):
     [
         ("a.json", '{"format": "x"}', "a.json is no reference"),
         ("a.json", "[1, 2]", "a.json is no reference"),
+        ("a.json", '{"format": ["H"]}', "a.json is no reference"),
         ("a.json", '{"format"', r"a.json cannot be read \(JSON\)"),
         ("a.xyz", "5\nhello\n", "a.xyz: frame 0"),
         ("b.json", None, "b.json cannot be read"),
