@@ -6,6 +6,13 @@ from __future__ import annotations
 def mend():
     import triton.language as tl
     from triton.runtime import interpreter
+    from triton.runtime.jit import JITFunction
+
+    # Where triton was imported before, its own functions, such as zeros and sum, are for a GPU.
+    for module in (tl, tl.standard):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, JITFunction):
+                setattr(module, name, interpreter.InterpretedFunction(value.fn))
 
     patch_tensor = interpreter._patch_lang_tensor
 
