@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ def read_materials(path: Path) -> Iterator[Callable[[], Atoms]]:
             frames = [(name, frame) for frames in material.values() for name, frame in frames.items()]
         except (ValueError, RecursionError, AttributeError, MemoryError) as error:
             raise DataError(f"{path}: {text[:40]!r}… is no material of MPtrj ({str(error)[:200]})") from None
-        for name, frame in frames:
-            yield lambda name=name, frame=frame: _frame(path, name, frame)
+        yield from (partial(_frame, path, name, frame) for name, frame in frames)
 
 
 def _members(path: Path) -> Iterator[str]:

@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -193,11 +192,7 @@ def _makers(data_set: DataSet, path: Path, part: str | None) -> Iterator[Make]:
     if data_set.reader == "zip of npz":
         return read_npz_members(path)
     frames = read_zeolite_frames(path) if data_set.reader == "zeo" else iter_frames(path)
-    return (partial(_same, atoms) for atoms in frames)
-
-
-def _same(atoms: Atoms) -> Atoms:
-    return atoms
+    return (atoms.copy for atoms in frames)
 
 
 def _with_split(makers: Iterator[Make], split: str | None, path: Path) -> Iterator[Make]:

@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -44,7 +45,7 @@ def read_xsf_members(path: Path, part: str | None = None) -> Iterator[Callable[[
     """
     for name, content in _members(path, ".xsf", LARGEST_XSF):
         if part is None or part in name:
-            yield lambda name=name, content=content: parse_xsf(content, f"{path}: {name!r:.120}", name)
+            yield partial(parse_xsf, content, f"{path}: {name!r:.120}", name)
 
 
 def read_npz_members(path: Path) -> Iterator[Callable[[], Atoms]]:
@@ -56,7 +57,7 @@ def read_npz_members(path: Path) -> Iterator[Callable[[], Atoms]]:
             split = file.stem.rpartition("-")[2]
             for atoms in iter_frames(file):
                 atoms.info["split"] = split
-                yield lambda atoms=atoms: atoms
+                yield atoms.copy
 
 
 def parse_xsf(content: bytes, where: str, name: str = "") -> Atoms:

@@ -86,8 +86,8 @@ class SpinConv(Network):
     n_angular : int
         Harmonics have l < n_angular.
     n_spins : int
-        Angles S by which a filter is turned. With 32 what is said above about the beginning is of the order of 1e-7 of
-        a message of usual size, with 16 of 3e-4.
+        Angles S by which a filter is turned. After a short training on ethanol forces differed from the gradient by
+        2e-3 eV/Å with 8 angles, 2e-7 with 16 and 5e-9 with 32, for forces to 2.5 eV/Å.
     direct_forces : bool
         Add a head that reads the forces from the messages, for `energies_and_forces`.
     n_polar : int
