@@ -43,6 +43,8 @@ MOST = 500
 SLOWEST = 1.0
 # Share of the cutoff from which on a curve falls to zero, or the end of the table, if that is shorter.
 FALLS = 0.75
+# eV and eV/Å, of φ; a model file may not hold numbers beyond a million.
+LARGEST = 2e5
 # Between two points a cubic has no extremum of its own if its slopes are at most so many times the mean one.
 STEEPEST = 3.0
 Reals = NDArray[np.float64]
@@ -241,6 +243,9 @@ def _with_pairs(cohesion: Potential, curves: Mapping[tuple[int, int], DimerCurve
         energies = energies - [one["energy"] for one in found]
         slopes = slopes + [one["forces"][1, 2] for one in found]
         energies[-1] = slopes[-1] = 0.0
+        # A network can be off by millions of eV where nuclei meet; from there on inwards φ goes on straight.
+        k = int(np.flatnonzero(np.maximum(np.abs(energies), np.abs(slopes)) > LARGEST).max(initial=-1)) + 1
+        energies[:k], slopes[:k] = energies[k] + slopes[k] * (r[:k] - r[k]), slopes[k]
         values = torch.tensor(np.stack([energies, slopes], axis=1), dtype=new.network.pairs.dtype)
         i, j = elements.index(a), elements.index(b)
         new.network.pairs[i, j] = new.network.pairs[j, i] = values
