@@ -12,6 +12,8 @@ from asecalc_mlip import PIWSLCalculator, zoo
 from asecalc_mlip.analysis import load_reference
 from asecalc_mlip.analysis.references import temperature_doubt
 from asecalc_mlip.probes import attractive_holes, diatomic_curves, displacement_scan
+from asecalc_mlip.probes.diatomic_report import diatomic_report
+from asecalc_mlip.probes.dimers import compare_dimers
 from asecalc_mlip.zoo import FOLDER as ZOO
 
 MODELS = sorted(path.name for path in ZOO.glob("*.pt"))
@@ -60,6 +62,16 @@ def test_deep_holes_of_a_molecule_lie_behind_a_wall(name):
     n = len(calc.potential.elements)
     assert len(holes) == n * (n + 1) // 2
     assert all(hole is None or hole.depth_eV < 1.0 or hole.barrier_eV > 10.0 for hole in holes.values())
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in CRYSTALS])
+def test_isolated_dimers_of_a_molecule_are_those_of_density_functional_theory(name):
+    calc = PIWSLCalculator.load(name, device="cpu")
+    report, n = diatomic_report(calc), len(calc.potential.elements)
+    found = compare_dimers(report.curves)
+    assert len(found) == n * (n + 1) // 2 and all(one.agrees for one in found)
+    # The two PaiNNs, which were trained before, are off by thousands of eV where nuclei meet.
+    assert name in ("aspirin.pt", "ethanol.pt") or not any(report.flags), report
 
 
 @pytest.mark.parametrize("name", CRYSTALS)
