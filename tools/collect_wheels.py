@@ -18,6 +18,7 @@ import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from packaging.markers import default_environment
@@ -116,7 +117,12 @@ def bad_tags(wheels: Iterable[Path]) -> list[str]:
 def missing(wheels: Sequence[Path], have: Iterable[str]) -> list[str]:
     """Name requirements of the wheels that are neither among them nor on the machine."""
     known = {canonicalize_name(name) for name in have} | {parse_wheel_filename(path.name)[0] for path in wheels}
-    environment = {**default_environment(), "python_version": PYTHON, "python_full_version": f"{PYTHON}.0", "extra": ""}
+    environment: Any = {
+        **default_environment(),
+        "python_version": PYTHON,
+        "python_full_version": f"{PYTHON}.0",
+        "extra": "",
+    }
     absent = []
     for path in wheels:
         for requirement in requirements_of(path):

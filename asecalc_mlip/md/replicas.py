@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,9 @@ class Batch:
 
     flat: Flat
     energies: np.ndarray
+    integrator: Any
     _slices: list[slice]
+    _on_device: DeviceSteps | None
 
     def __init__(
         self, replicas: Sequence[Replica], calculator, *, on_device: bool | None = None, drawn: bool = False
@@ -143,7 +146,8 @@ class Batch:
 
     def _steps_on_device(self) -> tuple[dict[int, str], int]:
         begun = time.perf_counter()
-        steps = self._on_device = self._on_device or self._to_device()
+        steps = self._on_device or self._to_device()
+        self._on_device = steps
         number = min(replica.steps_until_due(replica.state.step) for replica in self.replicas)
         steps.run(number)
         self.energies, refused = steps.fetch()
@@ -195,7 +199,7 @@ class Batch:
 
     def _set(self, replicas: list[Replica]) -> None:
         self.replicas = replicas
-        self._on_device: DeviceSteps | None = None
+        self._on_device = None
         self.energies = np.zeros(len(replicas))
         if not replicas:
             return

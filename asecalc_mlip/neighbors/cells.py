@@ -254,7 +254,7 @@ def _extents(
     lost = empty.index_add(0, batch, (~(positions.abs() <= FARTHEST)).to(empty.dtype))
     sizes = torch.bincount(batch, minlength=n_structures).to(low.dtype)
     found = torch.cat([low, high, lost, sizes[:, None]], dim=1).cpu().numpy()
-    return found[:, :3], found[:, 3:6], found[:, 6:9].any(axis=1), found[:, 9].astype(np.int64)
+    return found[:, :3], found[:, 3:6], np.asarray(found[:, 6:9].any(axis=1)), found[:, 9].astype(np.int64)
 
 
 def _say_what_is_wrong(
