@@ -78,7 +78,7 @@ def fit_pairs(frames: Sequence[Atoms]) -> PairFit | None:
     )
 
 
-def exchanged_axes(frames: Sequence[Atoms]) -> tuple[int, int, int] | None:
+def exchanged_axes(frames: Sequence[Atoms]) -> tuple[int, ...] | None:
     """Return the order of the axes in which forces follow the structures far better than as they are, if there is one.
 
     The forces of unseen frames are predicted for each order; their correlation with the labels is what counts.
