@@ -40,7 +40,7 @@ def test_first_snippet_runs_from_any_folder(page, tmp_path):
 def test_how_to_add_something_is_short_and_names_its_test(page):
     lines = text_of(page).splitlines()
     assert len(lines) < 40
-    (last,) = [k for k, line in enumerate(lines) if line.startswith("**If a step was forgotten.**")]
+    (last,) = [k for k, line in enumerate(lines) if line.startswith("**If you forgot a step.**")]
     named = re.findall(r"`(tests/[\w/]+\.py)", "\n".join(lines[last:]))
     assert named and all((ROOT / test).is_file() for test in named)
 

@@ -47,7 +47,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import group_norm, silu
+from torch.nn.functional import silu
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
@@ -252,7 +252,11 @@ class Spin(nn.Module):
             terms += [c @ v + s @ w, c @ w - s @ v]
         spun = torch.einsum("ak,ekh->eah", self._waves(function), torch.stack(terms, dim=1))
         mean = silu(spun + self.bias).mean(1)
-        return group_norm(mean, self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps)
+        # Not torch's group_norm: its second derivative takes no batch of directions, which a Hessian gives it.
+        groups = mean.unflatten(1, (self.norm.num_groups, -1))
+        centred = groups - groups.mean(-1, keepdim=True)
+        scaled = centred * (centred.square().mean(-1, keepdim=True) + self.norm.eps).rsqrt()
+        return scaled.view_as(mean) * self.norm.weight + self.norm.bias
 
     def _waves(self, like: Tensor) -> Tensor:
         """1, cos mα and sin mα for each of the angles, (S, 2L − 1)."""

@@ -79,7 +79,7 @@ def test_a_killed_report_goes_on_where_it_was(model, tmp_path, monkeypatch):
     from asecalc_mlip.md.replicas import Batch
 
     whole = run(model, tmp_path / "whole", temperature_K=2.0, steps=300)
-    step, made = Batch.step, []
+    step, made = Batch._step, []
 
     def killed(self):
         made.append(1)
@@ -87,7 +87,7 @@ def test_a_killed_report_goes_on_where_it_was(model, tmp_path, monkeypatch):
             raise SystemExit(9)
         return step(self)
 
-    monkeypatch.setattr(Batch, "step", killed)
+    monkeypatch.setattr(Batch, "_step", killed)
     with pytest.raises(SystemExit):
         run(model, tmp_path / "cut", temperature_K=2.0, steps=300)
     lines, made[:] = [], [0] * 1000
