@@ -7,7 +7,7 @@ Rows, each of which goes on where it was and is kept in benchmarks/results/learn
     dft         ethanol, PBE/def2-SVP by PySCF, 500 K: labels, seconds, survival, error on rmd17_ethanol_test.xyz
     xtb         the same by GFN2-xTB, three seeds
     random      as many frames as each seed of `xtb` has, at random from GFN2-xTB dynamics: survival and error beside it
-    crystal     α-quartz, labelled by silica_eam.pt, at 600 and 1200 K: survival against labels
+    crystal     α-quartz, labelled by silica_eam.pt, learned at 600 K: survival at 1200 K against labels
     kill        killed by SIGKILL at random moments: the same labels and the same model as without
     committee   rank correlation of spread and error, and cost, for two to four members and for heads on one backbone
 
@@ -16,10 +16,9 @@ Rows, each of which goes on where it was and is kept in benchmarks/results/learn
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -41,11 +40,17 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.data.errors import evaluate_frames  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.data.xtb import XtbSettings, make_dataset  # noqa: E402
-from asecalc_mlip.files import read_json, write_json  # noqa: E402
+from asecalc_mlip.files import read_json, read_structures, write_json  # noqa: E402
+from asecalc_mlip.md.files import TRAJECTORY  # noqa: E402
+from asecalc_mlip.teachers import Teacher, TeacherOptions, open_teacher  # noqa: E402
+from asecalc_mlip.teachers.base import Failed  # noqa: E402
+from benchmarks.studies.learn_kill import killed_at_random  # noqa: E402
 from training.config import load_config  # noqa: E402
 from training.learn import LearnSettings, Until, learn  # noqa: E402
-from training.learn.committee import calibration, load_committee  # noqa: E402
+from training.learn.committee import calibration, load_committee, write_data  # noqa: E402
 from training.learn.dynamics import run_all  # noqa: E402
+from training.learn.final import train_final  # noqa: E402
+from training.learn.state import Folder  # noqa: E402
 from training.train import train  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "learn.json"
@@ -56,7 +61,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {"until": Until(8, 50.0), "budget": 200},
 }
 SEEDS = (0, 1, 2)
-KEPT = ("labels", "force_mae_meV_A", "threshold", "rank_correlation", "stable_ps", "unphysical")
+OWN = 100  # frames of its own dynamics on which a model is judged
+KEPT = ("labels", "force_mae_meV_A", "threshold", "rank_correlation", "stable_ps", "broken", "unphysical")
 
 
 @click.command()
@@ -84,11 +90,13 @@ def dft(place: Path, size: str) -> dict[str, Any]:
 
 
 def xtb(place: Path, size: str) -> list[dict[str, Any]]:
-    """Ethanol by GFN2-xTB, and the errors on frames of its own dynamics."""
+    """Ethanol by GFN2-xTB, and what its model is worth on frames that no model chose."""
     rows = []
     for seed in SEEDS:
-        row = _learned(_ethanol("xtb", size, seed=seed), [molecule("CH3CH2OH")], place / f"xtb{seed}")
-        rows.append({"seed": seed, **row, "xtb_test": _errors(place / f"xtb{seed}" / "model.pt", _test(place))})
+        folder, settings = place / f"xtb{seed}", _ethanol("xtb", size, seed=seed)
+        row = _learned(settings, [molecule("CH3CH2OH")], folder)
+        rows.append({"seed": seed, **row, **_judged(folder / "model.pt", place, settings, folder)})
+        print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
@@ -96,77 +104,39 @@ def random(place: Path, size: str) -> list[dict[str, Any]]:
     """As many labels at random, the same training, the same replicas."""
     rows = []
     for seed in SEEDS:
-        settings = _ethanol("xtb", size, seed=seed)
+        settings, folder = _ethanol("xtb", size, seed=seed), Folder(place / f"random{seed}")
+        folder.path.mkdir(exist_ok=True)
         labels = read_json(place / f"xtb{seed}" / "result.json")["labels"]
-        frames = place / f"random{seed}.xyz"
-        _dynamics(frames, labels, seed + 10)
-        out = place / f"random{seed}"
-        model = _trained(frames, out, settings.steps_last, seed)
-        runs = run_all(out / "runs", settings, [molecule("CH3CH2OH")], [model], np.inf, 1)
-        done = [run for run in runs if run is not None]
-        rows.append(
-            {
-                "seed": seed,
-                "labels": labels,
-                "stable": sum(run["failure"] is None for run in done),
-                "stable_ps": [run["stable_ps"] for run in done],
-                "xtb_test": _errors(model, _test(place)),
-            }
-        )
+        now = folder.round(0)
+        _dynamics(now.labels, labels, seed + 10)
+        write_data(folder, now)
+        model = train_final(folder, now, settings, "GFN2-xTB", folder.path / "final")
+        rows.append({"seed": seed, "labels": labels, **_judged(model, place, settings, folder.path)})
+        print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
-def crystal(place: Path, size: str) -> list[dict[str, Any]]:
-    """Quartz by an embedded-atom potential, to twice the first temperature."""
-    start = zoo.structure("silica")
-    rows = []
-    for kelvin in (600.0, 1200.0):
-        given = {**SIZES[size], "until": Until(2, 2.0 if size == "small" else 20.0)}
-        settings = LearnSettings("silica_eam.pt", temperature_K=kelvin, timestep_fs=1.0, training=ONE_THREAD, **given)
-        rows.append({"temperature_K": kelvin, **_learned(settings, [start], place / f"quartz{kelvin:g}")})
-    return rows
-
-
-KILLED = """
-import sys
-from ase.build import molecule
-import torch
-torch.set_num_threads(1)
-from training.learn import LearnSettings, Until, learn
-settings = LearnSettings("xtb", temperature_K=500.0, until=Until(2, 0.3), budget=16, members=2, initial=8, per_round=4,
-    steps_first=100, steps=50, steps_last=100, training=("run.threads=1", "run.device=cpu"))
-print(learn(settings, [molecule("H2O")], sys.argv[1]).status)
-"""
+def crystal(place: Path, size: str) -> dict[str, Any]:
+    """Quartz by an embedded-atom potential at 600 K; the model of each round, and the final one, at 1200 K."""
+    start, folder = zoo.structure("silica"), place / "quartz"
+    until = Until(4, 5.0) if size == "small" else Until(4, 20.0)
+    given = {**SIZES[size], "until": until, "timestep_fs": 1.0, "training": ONE_THREAD}
+    settings = LearnSettings("silica_eam.pt", temperature_K=600.0, **given)
+    row = _learned(settings, [start], folder)
+    hot = dataclasses.replace(settings, temperature_K=1200.0)
+    models = [(r["labels"], Folder(folder).round(k).member(0)) for k, r in enumerate(row["rounds"])]
+    models.append((row["labels"], folder / "model.pt"))
+    teacher = open_teacher("silica_eam.pt", TeacherOptions())
+    row["at_1200_K"] = [
+        {"labels": labels, "model": model.name, **_survived(model, hot, [start], folder / f"hot{k}", teacher)}
+        for k, (labels, model) in enumerate(models)
+    ]
+    return row
 
 
 def kill(place: Path, size: str) -> dict[str, Any]:
     """SIGKILL at random moments, ten (three of the small size), against an uninterrupted run."""
-    whole, parts, rng = place / "kill-whole", place / "kill-parts", np.random.default_rng(0)
-    seconds = _run_killed(whole, None)
-    moments = [float(t) for t in rng.uniform(0.1, 0.9, 10 if size == "full" else 3) * seconds / 2]
-    alive = [moment for moment in moments if _run_killed(parts, moment) >= 0]
-    _run_killed(parts, None)
-    names = sorted(str(p.relative_to(whole)) for p in whole.glob("round*/labels.xyz"))
-    same = {name: (whole / name).read_bytes() == (parts / name).read_bytes() for name in names}
-    atoms = molecule("H2O")
-    energies = [PIWSLCalculator.load(p / "model.pt").get_potential_energy(atoms) for p in (whole, parts)]
-    return {"kills_after_s": alive, "same_labels": same, "energies_eV": energies, "same_model": len(set(energies)) == 1}
-
-
-def _run_killed(folder: Path, after: float | None) -> float:
-    """Run to the end, or kill after so many seconds; return the seconds, -1 where it had ended before."""
-    begun = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], env=environment)
-    try:
-        code = process.wait(after)
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        return time.monotonic() - begun
-    if code:
-        raise RuntimeError(f"it ended with {code}")
-    return time.monotonic() - begun if after is None else -1.0
+    return killed_at_random(place, 10 if size == "full" else 3)
 
 
 def committee(place: Path, size: str) -> list[dict[str, Any]]:
@@ -200,6 +170,44 @@ def _members(bases: list[Path | None], frames: Path, out: Path, steps: int, *mor
     return [_trained(frames, out / str(k), steps, k, base, *more) for k, base in enumerate(bases)], (
         time.perf_counter() - begun
     )
+
+
+def _judged(model: Path, place: Path, settings: LearnSettings, folder: Path) -> dict[str, Any]:
+    """Errors on frames at random, and survival and errors in dynamics of its own at twice the temperature and below."""
+    teacher, starts = open_teacher("xtb", TeacherOptions()), [molecule("CH3CH2OH")]
+    found: dict[str, Any] = {"xtb_test": _errors(model, _test(place))}
+    for kelvin in (settings.temperature_K, 2 * settings.temperature_K):
+        conditions = dataclasses.replace(settings, temperature_K=kelvin)
+        found[f"{kelvin:g} K"] = _survived(model, conditions, starts, folder / f"judged{kelvin:g}", teacher)
+    return found
+
+
+def _survived(
+    model: Path, settings: LearnSettings, starts: list[Atoms], folder: Path, teacher: Teacher
+) -> dict[str, Any]:
+    """Run the replicas under the monitor alone, and label frames of them to compare."""
+    done = [run for run in run_all(folder, settings, starts, [model], np.inf, 1) if run is not None]
+    paths = [folder / f"replica{k:03d}" / TRAJECTORY for k in range(len(done))]
+    frames = [frame for path in paths for frame in read_structures(path)]
+    chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, min(OWN, len(frames))).astype(int)]
+    pairs = [
+        (a, truth) for a, truth in zip(chosen, teacher.label(chosen), strict=True) if not isinstance(truth, Failed)
+    ]
+    guesses = PIWSLCalculator.load(model, device="cpu").evaluate([a for a, _ in pairs])
+    wrong = [guess["forces"] - truth.forces for guess, (_, truth) in zip(guesses, pairs, strict=True)]
+    largest = np.array([np.linalg.norm(one, axis=1).max() for one in wrong])
+    return {
+        "stable": sum(run["failure"] is None for run in done),
+        "of": len(done),
+        "ps": settings.until.ps,
+        "stable_ps": [run["stable_ps"] for run in done],
+        "reasons": [run["failure"] and run["failure"]["brief"] for run in done],
+        "own_frames": len(chosen),
+        "own_frames_without_label": len(chosen) - len(pairs),
+        "own_force_mae_meV_A": 1e3 * float(np.mean([np.abs(one).mean() for one in wrong])),
+        "own_frames_above_tolerance": float((largest > settings.tolerance).mean()),
+        "own_largest_error_eV_A": float(largest.max()),
+    }
 
 
 def _trained(frames: Path, out: Path, steps: int, seed: int, base: Path | None = None, *more: str) -> Path:

@@ -26,7 +26,7 @@ from training.learn.settings import LearnSettings
 from training.learn.state import Folder, Round, seed_of
 from training.train import Stopped
 
-__all__ = ["final_model"]
+__all__ = ["final_model", "train_final"]
 
 # Of the random numbers of its runs: beyond any round.
 PLACE = 1_000_000
@@ -58,20 +58,8 @@ def final_model(
     place = folder.path / f"final{last.number:02d}-{settings.steps_last}"
     if (place / "final.json").is_file():
         return read_json(place / "final.json")
-    place.mkdir(exist_ok=True)
-    model = place / "training" / "model.pt"
-    if not (model.parent / "summary.json").is_file():
-        live(f"training the final model, {settings.steps_last} steps")
-        given = {
-            **training_settings(last, settings, teacher.name),
-            "run.output": str(model.parent),
-            "run.name": "model",
-            "run.seed": seed_of(settings, PLACE, 1),
-            "run.max_epochs": max(1, round(settings.steps_last / STEPS_PER_EPOCH)),
-            "optimizer.warmup_steps": min(500, settings.steps_last // 10),
-            "optimizer.ema_decay": 0.99,
-        }
-        quietly(folder, place / "training.log", configured(given, settings))
+    live(f"training the final model, {settings.steps_last} steps")
+    model = train_final(folder, last, settings, teacher.name, place)
     live("dynamics of the final model")
     with folder.timed("dynamics"):
         runs = run_all(place / "runs", settings, starts, [model], math.inf, PLACE, stop)
@@ -95,6 +83,24 @@ def final_model(
         write_bytes(folder.path / name, (model.parent / name).read_bytes())
     write_json(place / "final.json", found)
     return found
+
+
+def train_final(folder: Folder, last: Round, settings: LearnSettings, level: str, place: Path) -> Path:
+    """Train on all labels of a round, with new weights; return the model file, which may be there already."""
+    place.mkdir(exist_ok=True)
+    model = place / "training" / "model.pt"
+    if not (model.parent / "summary.json").is_file():
+        given = {
+            **training_settings(last, settings, level),
+            "run.output": str(model.parent),
+            "run.name": "model",
+            "run.seed": seed_of(settings, PLACE, 1),
+            "run.max_epochs": max(1, round(settings.steps_last / STEPS_PER_EPOCH)),
+            "optimizer.warmup_steps": min(500, settings.steps_last // 10),
+            "optimizer.ema_decay": 0.99,
+        }
+        quietly(folder, place / "training.log", configured(given, settings))
+    return model
 
 
 def _draw_dimers(model: Path, path: Path) -> None:
