@@ -15,7 +15,8 @@ ARGS ?=
 TEST_JOBS ?= 2
 COVERAGE ?=
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
+# What is imported is compiled at its first import: compiling everything at once takes as long as downloading it.
+PIP := $(PY) -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 STAMP := $(VENV)/.installed
 SCHNETPACK := schnetpack==2.2.0
 
@@ -54,7 +55,7 @@ nvt: $(STAMP)
 	$(PY) md_protocols/nvt.py $(ARGS)
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_JOBS) $(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_JOBS) --dist worksteal $(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(ARGS)
 
 attack: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m tests.attack $(ARGS)

@@ -7,10 +7,12 @@ SchNetPack runs on 3.11 all the same; ``make`` installs it there, past what it d
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
 
@@ -73,6 +75,22 @@ KERNELS = Extension(
 )
 
 
+class ParallelBuild(build_ext):
+    """Compiles the sources of an extension side by side: setuptools does so for whole extensions only."""
+
+    def build_extension(self, extension):
+        """Build one extension, a compiler per processor."""
+        compile_all = self.compiler.compile
+
+        def compile_each(sources, *args, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(lambda source: compile_all([source], *args, **options), sources))
+            return [path for paths in objects for path in paths]
+
+        self.compiler.compile = compile_each
+        super().build_extension(extension)
+
+
 class AnyPythonWheel(bdist_wheel):
     """A wheel for one platform and any Python 3: the kernels are a plain library that knows nothing of Python."""
 
@@ -106,7 +124,7 @@ setup(
         "training": ["defaults.yaml"],
     },
     ext_modules=[KERNELS],
-    cmdclass={"bdist_wheel": AnyPythonWheel},
+    cmdclass={"bdist_wheel": AnyPythonWheel, "build_ext": ParallelBuild},
     install_requires=INFERENCE,
     extras_require={
         # No marker for the version of Python: what cannot train must not install in silence.
