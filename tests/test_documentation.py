@@ -27,7 +27,7 @@ PAGES = sorted(
 )
 SCRIPTS = sorted(script for folder in ("md_protocols", "examples") for script in (ROOT / folder).glob("[a-z]*.py"))
 SETTINGS = ("train", "pretrain", "finetune", "tune")
-SECTIONS = "data|model|loss|weak|optimizer|finetune|pretrain|run"
+SECTIONS = "data|model|loss|weak|optimizer|finetune|far|pretrain|run"
 ENDS_OF_FILES = ("pt", "xyz", "extxyz", "db", "npz", "yaml", "json", "md", "py", "csv", "html", "log", "ckpt", "traj")
 SHELL = ("", "bash", "sh", "shell", "console", "text")
 
