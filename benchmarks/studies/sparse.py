@@ -3,7 +3,7 @@
     asecalc zoo get TensorNet-MatPES-PBE; asecalc zoo get TensorNet-ANI-1x
     python benchmarks/studies/sparse.py run [PART or ROW...] [--jobs 2]   # trains what is missing, writes as it goes
     python benchmarks/studies/sparse.py list [PART]                       # parts, or the rows of one with their state
-    python benchmarks/studies/sparse.py table                             # the tables of docs/studies/sparse.md
+    python benchmarks/studies/sparse.py table                             # tables and figure of docs/studies
 
 A row is one training, for example "silica 30/fine-tuned/seed 0". Interrupted trainings go on where they were.
 benchmarks/results/sparse.json holds the errors on the test frames, what was forgotten, steps and processor seconds.
@@ -11,6 +11,7 @@ benchmarks/results/sparse.json holds the errors on the test frames, what was for
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.studies.grid import load_results, run_rows, select_parts, show_parts  # noqa: E402
-from benchmarks.studies.sparse_rows import DATA, PARTS, Row, overrides  # noqa: E402
+from benchmarks.studies.sparse_rows import DATA, PARTS, Row, stages  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "sparse.json"
 RUNS = ROOT / "runs" / "sparse"
@@ -59,8 +60,10 @@ def run(names: tuple[str, ...], jobs: int) -> None:
 
 @main.command()
 def table() -> None:
-    """Print the tables of the page, from the results."""
-    click.echo(tables(load_results(RESULTS)))
+    """Write tables and figure of the pages, from the results."""
+    from benchmarks.studies.sparse_report import write_report
+
+    click.echo(write_report(load_results(RESULTS), RESULTS.parent))
 
 
 def train_row(row: Row) -> dict[str, Any]:
@@ -71,8 +74,9 @@ def train_row(row: Row) -> dict[str, Any]:
 
     show()
     folder = RUNS / row.key.replace("/", "_").replace(" ", "_").replace(",", "")
-    resumed, start = (folder / "last.ckpt").exists(), time.process_time()
-    result = train(settings_of(overrides(row, SHARED, folder)))
+    resumed, start = any(folder.rglob("last.ckpt")), time.process_time()
+    for settings in stages(row, SHARED, folder):
+        result = train(settings_of(settings))
     seconds = time.process_time() - start
     assert result.errors is not None
     return {
@@ -82,38 +86,19 @@ def train_row(row: Row) -> dict[str, Any]:
         "old_level": None if result.old_level is None else result.old_level.card(),
         "test_frames": result.errors.n_structures,
         "best_epoch": result.best_epoch + 1,
+        "curve": _curve(folder),
         "base": DATA[row.data].base if row.method.startswith("fine") else None,
         # Of a training in parts only the last one was timed.
         "cpu_seconds": None if resumed else round(seconds, 1),
     }
 
 
-def tables(results: dict[str, Any]) -> str:
-    """Return a table for each data set in Markdown: rows that were run, and how many were not."""
-    lines = []
-    for name in DATA:
-        rows = [result for result in results.values() if result["data"] == name]
-        missing = sum(row.key not in results for row in PARTS[name]())
-        lines += [f"### {name}", ""]
-        if rows:
-            lines += ["| frames | training | steps | seed | energies (meV/atom) | forces (meV/Å) | CPU |"]
-            lines += ["|---|---|---|---|---|---|---|"]
-            lines += [_line(result) for result in sorted(rows, key=lambda r: (r["n_train"], r["method"], r["seed"]))]
-            lines += [""]
-        lines += [
-            f"Not run: {missing} of {len(PARTS[name]())} rows; `python benchmarks/studies/sparse.py run {name}`.",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def _line(result: dict[str, Any]) -> str:
-    mae, seconds = result["mae"], result["cpu_seconds"]
-    cost = "in parts" if seconds is None else f"{seconds / 60:.0f} min"
-    energy = mae.get("energy_per_atom", mae.get("energy", float("nan")))
-    steps = result["steps"] or DATA[result["data"]].steps
-    cells = [result["n_train"], result["method"], steps, result["seed"], f"{energy:.2f}"]
-    return f"| {' | '.join(map(str, cells))} | {mae.get('forces', float('nan')):.1f} | {cost} |"
+def _curve(folder: Path) -> list[list[float]]:
+    """Return steps and force errors (meV/Å) of the validation frames, about twenty of them."""
+    with (folder / "log.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val_forces_mae")]
+    kept = rows[:: max(1, len(rows) // 20)] + rows[-1:]
+    return [[int(row["step"]), round(1000 * float(row["val_forces_mae"]), 2)] for row in kept]
 
 
 def _summary(result: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "PARTS", "Row", "overrides"]
+__all__ = ["DATA", "PARTS", "Row", "stages"]
 
 SEEDS = (0, 1, 2)
 MATERIALS, MOLECULES = "TensorNet-MatPES-PBE", "TensorNet-ANI-1x"
@@ -29,6 +29,8 @@ class DataSet:
         Structures per gradient step, and steps of a training.
     stress, forces : bool
         Whether there are such labels.
+    rate : float
+        Learning rate of fine-tuning: less than a random network is given, as large steps undo what the base knows.
     """
 
     train: str
@@ -39,14 +41,17 @@ class DataSet:
     steps: int = 20_000
     stress: bool = False
     forces: bool = True
+    rate: float = 2e-4
 
 
 DATA = {
     "silica": DataSet("silica_zeo22_train.xyz", "silica_zeo22_test.xyz", (30, 120, 1160), MATERIALS),
     "limno": DataSet("limno_electrode_train.xyz", "limno_electrode_val.xyz", (30, 270), MATERIALS, stress=True),
     "tio2": DataSet("tio2_train.xyz", "tio2_test.xyz", (100, 1000), MATERIALS),
-    "3bpa": DataSet("3bpa_train_300K.xyz", None, (50, 430), MOLECULES, batch=5),
-    "aspirin": DataSet("rmd17_aspirin_train.xyz", "rmd17_aspirin_test.xyz", (50, 100, 950), MOLECULES, batch=5),
+    "3bpa": DataSet("3bpa_train_300K.xyz", None, (50, 430), MOLECULES, batch=5, rate=5e-4),
+    "aspirin": DataSet(
+        "rmd17_aspirin_train.xyz", "rmd17_aspirin_test.xyz", (50, 100, 950), MOLECULES, batch=5, rate=5e-4
+    ),
     "malonaldehyde": DataSet(
         "qm22_malonaldehyde_ccsdt_energies_train.xyz", None, (100, 950), MOLECULES, batch=10, forces=False
     ),
@@ -61,10 +66,24 @@ TENSORNET = {"architecture": "tensornet", "cutoff": 5.0, "n_features": 64, "n_in
 FIRST = {"weak.method": "piwsl", "weak.order": "first", "weak.pitc": 1.0, "weak.pisc": 0.01}
 ANTITHETIC = {"weak.method": "piwsl", "weak.order": "antithetic", "weak.pitc": 100.0, "weak.pisc": 1.0}
 REPLAY = {"far.teacher": "base", "far.sources": "[bonds,two_step,dynamics]", "far.share": 0.1}
+# All atoms moved at random by up to 0.2 Å, nothing pulled together: what is learned first is to hold near the data.
+XTB = {
+    "pretrain.teacher": "xtb",
+    "pretrain.rounds": 20,
+    "pretrain.strength": 0.2,
+    "pretrain.n_pairs": 0,
+    "pretrain.max_atoms": 1000,
+    "data.n_val": 5,
+    "optimizer.lr": 1e-3,
+}
 METHODS: dict[str, dict[str, Any]] = {
     "PaiNN": {"start": PAINN},
+    "PaiNN, xtb first": {"start": PAINN, "teacher": XTB},
     "TensorNet": {"start": TENSORNET},
+    "TensorNet, xtb first": {"start": TENSORNET, "teacher": XTB},
     "fine-tuned": {},
+    # One model for all seeds; it has seen structures of the first, and no label of any.
+    "fine-tuned, xtb first": {"teacher": {**XTB, "pretrain.rounds": 40}, "shared": 6000},
     "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},
     "fine-tuned, first": FIRST,
     "fine-tuned, antithetic": ANTITHETIC,
@@ -94,34 +113,48 @@ class Row:
         return dict(self.__dict__)
 
 
-def overrides(row: Row, data_folder: Path, output: Path) -> dict[str, Any]:
-    """Return settings of a row as `asecalc train` takes them."""
+def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
+    """Return the settings of the trainings of a row, one after another, as `asecalc train` takes them.
+
+    With a teacher half of the steps are on its labels, in a folder of their own; the others start from that model. A
+    `shared` model of the teacher has its own number of steps.
+    """
     data, method = DATA[row.data], dict(METHODS[row.method])
-    start, steps = method.pop("start", None), row.steps or data.steps
-    return {
+    start, teacher, shared = (method.pop(name, None) for name in ("start", "teacher", "shared"))
+    steps = row.steps or data.steps
+    labels = {
         "data.train": data_folder / data.train,
-        **({} if data.test is None else {"data.test": data_folder / data.test}),
         "data.n_train": row.n_train,
         "data.n_val": min(50, max(20, row.n_train // 10)),
         "data.split_seed": row.seed,
-        **({"finetune.base": data.base} if start is None else _sizes(start)),
-        **({"loss.stress_weight": 50.0} if data.stress else {}),
-        **({} if data.forces else {"loss.forces_weight": 0.0, "loss.energy": "mse"}),
         "loss.energy_per_atom": True,
-        # A tenth of what a random network is given: large steps undo what the base knows.
-        "optimizer.lr": 2e-4 if start is None else 1e-3,
-        "optimizer.warmup_steps": 100,
-        "optimizer.ema_decay": 0.99,
         "run.batch_size": data.batch,
-        "run.steps_per_epoch": max(50, steps // 40),
-        "run.max_epochs": min(40, steps // 50),
         "run.seed": row.seed,
         "run.threads": 1,
         "run.device": "cpu",
         "run.progress": False,
-        "run.output": output,
+        "optimizer.warmup_steps": 100,
+        "optimizer.ema_decay": 0.99,
+        **({"loss.stress_weight": 50.0} if data.stress else {}),
+        **({} if data.forces else {"loss.forces_weight": 0.0, "loss.energy": "mse"}),
         **method,
     }
+    last = {**labels, "run.output": output, **({} if data.test is None else {"data.test": data_folder / data.test})}
+    based = {"finetune.base": data.base, "optimizer.lr": data.rate}
+    fresh = {} if start is None else {**_sizes(start), "optimizer.lr": 1e-3}
+    if teacher is None:
+        return [{**last, **(fresh or based), **_length(steps)}]
+    before = shared or steps // 2
+    folder = output.parent / f"teacher_{row.data}_{row.n_train}" if shared else output / "teacher"
+    first = {**labels, **(fresh or based), **teacher, **_length(before, epochs=16), "run.output": folder}
+    if shared:
+        first |= {"data.split_seed": 0, "run.seed": 0}
+    rest = steps if shared else steps - before
+    return [first, {**last, "finetune.base": folder / "model.pt", "optimizer.lr": data.rate, **_length(rest)}]
+
+
+def _length(steps: int, epochs: int = 40) -> dict[str, int]:
+    return {"run.steps_per_epoch": max(50, steps // epochs), "run.max_epochs": min(epochs, steps // 50)}
 
 
 def _sizes(start: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +177,16 @@ SHORT = [
     Row("aspirin", 50, "fine-tuned", 0, 2000),
     Row("aspirin", 50, "PaiNN", 0, 2000),
 ]
+# The questions that docs/studies answers, in the steps after which the validation errors stay.
+FEW = [Row("aspirin", 50, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
+FEW += [Row("aspirin", 50, "TensorNet", seed, 5000) for seed in SEEDS]
+WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for seed in SEEDS for order in ("first", "antithetic")]
+TEACHER = [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
+TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in ("TensorNet", "TensorNet, xtb first")]
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "short": lambda: SHORT,
+    "few": lambda: FEW,
+    "weak": lambda: WEAK,
+    "teacher": lambda: TEACHER,
     **{name: (lambda name=name: _part(name)) for name in DATA},  # type: ignore[misc]
 }

@@ -1,0 +1,141 @@
+"""Tables and figure of the study of sparse data, from benchmarks/results/sparse.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import ttest_rel
+
+from asecalc_mlip.files import save_figure, write_text
+from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
+from benchmarks.studies.sparse_rows import DATA, PARTS, Row
+
+__all__ = ["write_report"]
+
+Results = dict[str, dict[str, Any]]
+
+
+def write_report(results: Results, folder: Path) -> str:
+    """Write a Markdown file for each question and the figure; return all tables."""
+    made = {f"sparse_{name}.md": make(results) for name, make in TABLES.items()}
+    for name, text in made.items():
+        write_text(folder / name, text + "\n")
+    save_figure(curves_figure(results), folder / "sparse_curves.png")
+    return "\n\n".join(f"{name}\n\n{text}" for name, text in made.items())
+
+
+def few_table(results: Results) -> str:
+    """Return the means over seeds of each training on 50 frames of aspirin and 30 of silica."""
+    lines = ["| data, frames | training | steps | seeds | energies, meV | forces, meV/Å | processor time |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for (data, n, method, steps), rows in _groups(results, ("aspirin", 50), ("silica", 30)):
+        energies = _spread([row["mae"]["energy"] for row in rows], 1)
+        cells = [f"{data}, {n}", method, steps, len(rows), energies, _spread(_forces(rows), 1), _cost(rows)]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", _missing(results, "few")])
+
+
+def weak_table(results: Results) -> str:
+    """Return what each weak loss changes against plain fine-tuning of the same seeds."""
+    head = "| data, frames | beside the labels | seeds | energies, meV | forces, meV/Å | change of forces | p |"
+    lines, grouped = [head, "|---|---|---|---|---|---|---|"], dict(_groups(results, ("aspirin", 50), ("silica", 30)))
+    for (data, n, method, steps), rows in grouped.items():
+        plain = grouped.get((data, n, "fine-tuned", steps), [])
+        if method.partition(",")[0] != "fine-tuned" or method.endswith("xtb first") or not plain:
+            continue
+        pairs = _pairs(plain, rows)
+        energies = _spread([row["mae"]["energy"] for row in rows], 1)
+        change, p = ("", "") if method == "fine-tuned" else _change(pairs)
+        name = method.partition(", ")[2] or "nothing"
+        cells = [f"{data}, {n}", name, len(rows), energies, _spread(_forces(rows), 2), change, p]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", _missing(results, "weak")])
+
+
+def teacher_table(results: Results) -> str:
+    """Return plain training and training that begins with GFN2-xTB, seed by seed."""
+    head = "| network, frames of aspirin | steps | seed | forces, meV/Å | GFN2-xTB first | change | energies, meV |"
+    lines, grouped = [head, "|---|---|---|---|---|---|---|"], dict(_groups(results, ("aspirin", 100)))
+    for (_, n, method, steps), rows in grouped.items():
+        taught = grouped.get(("aspirin", n, f"{method}, xtb first", steps), [])
+        for plain, other in _pairs(rows, taught):
+            before, after = plain["mae"]["forces"], other["mae"]["forces"]
+            energies = f"{plain['mae']['energy']:.0f} → {other['mae']['energy']:.0f}"
+            cells = [f"{method}, {n}", steps, plain["seed"], f"{before:.1f}", f"{after:.1f}"]
+            cells += [f"{100 * (after / before - 1):+.0f} %", energies]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", _missing(results, "teacher")])
+
+
+def curves_figure(results: Results) -> Figure:
+    """Draw the validation errors of the forces against steps: 50 frames of aspirin, and 100 with a teacher."""
+    figure = new_figure(9.5, 4.2, "Forces on validation frames of aspirin, seed 0 to 2")
+    left, right = figure.subplots(1, 2)
+    for axes, n, names in (
+        (left, 50, ("fine-tuned", "fine-tuned, xtb first", "TensorNet")),
+        (right, 100, ("PaiNN", "PaiNN, xtb first", "TensorNet", "TensorNet, xtb first")),
+    ):
+        for name, colour in zip(names, COLOURS, strict=False):
+            rows = [r for r in results.values() if (r["data"], r["n_train"], r["method"]) == ("aspirin", n, name)]
+            for k, row in enumerate(rows):
+                steps, errors = np.array(row.get("curve") or [[np.nan, np.nan]]).T
+                axes.plot(steps, errors, color=colour, lw=1.3, label=name if k == 0 else None)
+        axes.set(xscale="log", yscale="log", xlabel="gradient steps on the labels", title=f"{n} frames")
+        axes.set_yticks([20, 30, 40, 60, 80, 120, 200], minor=False)
+        axes.set_yticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_ylim(20, 250)
+        axes.legend(**LEGEND)
+    left.set_ylabel("mean absolute error, meV/Å")
+    tidy(left, right)
+    return figure
+
+
+TABLES: dict[str, Callable[[Results], str]] = {"few": few_table, "weak": weak_table, "teacher": teacher_table}
+
+
+def _groups(results: Results, *wanted: tuple[str, int]) -> Iterator[tuple[tuple[str, int, str, int], list[Any]]]:
+    found: dict[tuple[str, int, str, int], list[Any]] = {}
+    for row in results.values():
+        if (row["data"], row["n_train"]) in wanted:
+            steps = row["steps"] or DATA[row["data"]].steps
+            found.setdefault((row["data"], row["n_train"], row["method"], steps), []).append(row)
+    for key in sorted(found):
+        yield key, sorted(found[key], key=lambda row: row["seed"])
+
+
+def _pairs(plain: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
+    by_seed = {row["seed"]: row for row in others}
+    return [(row, by_seed[row["seed"]]) for row in plain if row["seed"] in by_seed]
+
+
+def _change(pairs: Sequence[tuple[Any, Any]]) -> tuple[str, str]:
+    """Return the mean change of the force error in percent, and the p value of a paired t test where it has one."""
+    before, after = (np.array(_forces(rows)) for rows in zip(*pairs, strict=True))
+    p = f"{ttest_rel(before, after).pvalue:.2g}" if len(pairs) > 2 else "one seed" if len(pairs) == 1 else "two seeds"
+    return f"{100 * (after / before - 1).mean():+.1f} %", p
+
+
+def _forces(rows: Sequence[Any]) -> list[float]:
+    return [row["mae"]["forces"] for row in rows]
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def _cost(rows: Sequence[Any]) -> str:
+    known = [row["cpu_seconds"] for row in rows if row["cpu_seconds"] is not None]
+    # The first seed of a shared start pays for it.
+    return f"{np.median(known) / 60:.1f} min" if known else "in parts"
+
+
+def _missing(results: Results, part: str) -> str:
+    rows: list[Row] = PARTS[part]()
+    missing = sum(row.key not in results for row in rows)
+    return f"Not run: {missing} of {len(rows)} rows; `python benchmarks/studies/sparse.py run {part}` runs them."

@@ -1,0 +1,62 @@
+"""Rows of the study of sparse data: what is equal between those that are compared."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.studies.grid import settings_of
+from benchmarks.studies.sparse_report import few_table, teacher_table, weak_table
+from benchmarks.studies.sparse_rows import PARTS, Row, stages
+
+DATA, OUTPUT = Path("data"), Path("runs/row")
+
+
+def steps_of(settings):
+    return settings["run.steps_per_epoch"] * settings["run.max_epochs"]
+
+
+def result(method, seed, forces, steps=600, n=50):
+    mae = {"energy": 20.0, "forces": forces}
+    return Row("aspirin", n, method, seed, steps).to_dict() | {"mae": mae, "cpu_seconds": 30.0}
+
+
+def test_all_rows_have_settings_that_a_training_takes():
+    rows = {row.key: row for part in PARTS.values() for row in part()}
+    kinds = {(row.data, row.method): row for row in rows.values()}
+    for row in kinds.values():
+        for settings in stages(row, DATA, OUTPUT):
+            assert settings_of(settings).run.threads == 1
+
+
+@pytest.mark.parametrize("name", ["PaiNN", "TensorNet"])
+def test_a_teacher_takes_half_of_the_steps_and_sees_the_same_frames(name):
+    row = Row("aspirin", 100, name, 2, 10_000)
+    (plain,), (first, last) = stages(row, DATA, OUTPUT), stages(replace(row, method=f"{name}, xtb first"), DATA, OUTPUT)
+    assert steps_of(last) == steps_of(plain) / 2 and 0.95 < steps_of(first) / steps_of(last) <= 1
+    for key in ("data.train", "data.n_train", "data.split_seed", "run.batch_size"):
+        assert first[key] == last[key] == plain[key]
+    assert "data.test" not in first and last["data.test"] == plain["data.test"]
+    assert last["finetune.base"] == first["run.output"] / "model.pt"
+    assert "pretrain.teacher" not in last
+
+
+def test_a_shared_teacher_is_one_model_for_all_seeds():
+    rows = [Row("aspirin", 50, "fine-tuned, xtb first", seed, 600) for seed in (0, 1)]
+    (first, last), (same, other) = (stages(row, DATA, OUTPUT / str(row.seed)) for row in rows)
+    assert first == same and first["run.output"].parent == OUTPUT
+    assert (last["data.split_seed"], other["data.split_seed"]) == (0, 1)
+    assert last["finetune.base"] == other["finetune.base"]
+
+
+def test_tables_compare_seed_with_seed():
+    rows = [result("fine-tuned", seed, 40.0 + seed) for seed in range(3)]
+    rows += [result("fine-tuned, first", seed, 0.9 * (40.0 + seed)) for seed in range(3)]
+    rows += [result("PaiNN", 1, 80.0, n=100), result("PaiNN, xtb first", 1, 60.0, n=100)]
+    results = {f"{k}": row for k, row in enumerate(rows)}
+    weak = weak_table(results)
+    assert "| first | 3 |" in weak and "-10.0 %" in weak
+    p = float(weak.split("-10.0 % | ")[1].split(" |")[0])
+    assert p < 1e-3
+    assert "| PaiNN, 100 | 600 | 1 | 80.0 | 60.0 | -25 % | 20 → 20 |" in teacher_table(results)
+    assert "41.0 ± 1.0" in few_table(results)
