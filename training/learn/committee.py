@@ -25,7 +25,7 @@ from asecalc_mlip.files import write_bytes, write_json
 from asecalc_mlip.logs import into
 from training.config import TrainConfig, load_config
 from training.data import Split
-from training.learn.settings import SMALL, LearnSettings
+from training.learn.settings import SMALL, SMALL_ONES, LearnSettings
 from training.learn.state import Folder, Round, seed_of
 from training.train import train
 
@@ -96,7 +96,8 @@ def member_config(folder: Folder, now: Round, settings: LearnSettings, number: i
         "optimizer.ema_decay": 0.98,
     }
     if base is None:
-        given |= {f"model.hyperparameters.{name}": value for name, value in SMALL.items()} if _painn(settings) else {}
+        small = SMALL if settings.architecture in SMALL_ONES else {}
+        given |= {f"model.hyperparameters.{name}": value for name, value in small.items()}
     else:
         given["finetune.base"] = str(base)
     return configured(given, settings, base is not None)
@@ -125,6 +126,8 @@ def configured(given: dict[str, Any], settings: LearnSettings, has_base: bool = 
     # A base has its architecture, and what it was added to.
     of_base = ("model.", "finetune.delta=")
     own = [text for text in settings.training if not (has_base and text.startswith(of_base))]
+    if not has_base:
+        given = {**given, "model.architecture": settings.architecture}
     return load_config([], [*(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()), *own])
 
 
@@ -183,9 +186,3 @@ def judge_committee(now: Round, settings: LearnSettings, members: Sequence[Path]
     found = {"threshold": raised * threshold, "raised": raised, **found}
     write_json(now.file("committee.json"), found, indent=None)
     return found
-
-
-def _painn(settings: LearnSettings) -> bool:
-    """Whether the members are PaiNN, whose small sizes are known."""
-    names = [text.partition("=")[2].strip() for text in settings.training if text.startswith("model.architecture=")]
-    return not names or names[-1] == "painn"

@@ -14,7 +14,7 @@ from asecalc_mlip.models.potential import predict
 from asecalc_mlip.teachers import TeacherOptions, open_teacher
 from asecalc_mlip.teachers.base import Failed
 from training.learn.committee import BATCH
-from training.learn.settings import SMALL, LearnSettings
+from training.learn.settings import ARCHITECTURE, SMALL, LearnSettings
 from training.learn.structures import check_starts
 
 __all__ = ["estimate"]
@@ -49,8 +49,8 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
         f"one label of {atoms.get_chemical_formula()} by {teacher.name}: {label:.2f} s",
         f"budget of {settings.budget} labels in about {rounds:.0f} rounds: labels {_hours(settings.budget * label)}, "
         f"training {_hours(trained)}, dynamics {_hours(dynamics)}",
-        "The first label may include the start of the program; small PaiNN members on this machine as it is now. Many "
-        "learnings end before their budget.",
+        "The first label may include the start of the program; small TensorNet members on this machine as it is now. "
+        "Many learnings end before their budget.",
     ]
     return "\n".join(lines)
 
@@ -58,7 +58,7 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
 def _seconds(atoms: Atoms, replicas: int) -> tuple[float, float]:
     """Return seconds of a gradient step on a batch, and of the forces on all replicas."""
     energies = dict.fromkeys(map(int, atoms.numbers), 0.0)
-    model = build_potential("painn", dict(SMALL), reference_energies=energies)
+    model = build_potential(ARCHITECTURE, dict(SMALL), reference_energies=energies)
     graph = graph_from_atoms(atoms, model.cutoff)
     batch, many = batch_graphs([graph] * BATCH), batch_graphs([graph] * replicas)
 

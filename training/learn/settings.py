@@ -15,8 +15,12 @@ from asecalc_mlip.quantities import FORCE, FRAMES, HOURS, INTERVAL, MEMBERS, SEE
 __all__ = ["FREE", "LearnSettings", "Until"]
 
 UNITS_PS = {"fs": 1e-3, "ps": 1.0, "ns": 1e3}
-# Of the members; the defaults of the architecture are for the final model.
+# Of all models where the user names no other: of a few dozen frames it learns more than PaiNN, see docs/howto/learn.md.
+ARCHITECTURE = "tensornet"
+# Of the members, where the architecture is one of these; its defaults are for the final model.
 SMALL = {"n_features": 32, "n_interactions": 2}
+SMALL_ONES = ("tensornet", "painn")
+_KEY = "model.architecture"
 # What may change between two parts of one learning: the rest decides which frames are taken.
 FREE = ("budget", "hours", "steps_last", "final")
 
@@ -148,6 +152,12 @@ class LearnSettings:
     def together(self) -> bool:
         """Whether replicas advance in one batch, which a cell or a temperature that changes does not allow."""
         return self.pressure_GPa is None and self.temperature_end_K is None
+
+    @property
+    def architecture(self) -> str:
+        """Architecture of the models that begin with random weights."""
+        names = [value.strip() for key, _, value in (text.partition("=") for text in self.training) if key == _KEY]
+        return names[-1] if names else ARCHITECTURE
 
     @property
     def replica_steps(self) -> int:

@@ -8,9 +8,10 @@ from ase.io import write
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import build_potential
-from training.learn.committee import calibration
+from training.learn.committee import calibration, configured, member_config
 from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
+from training.learn.state import Folder
 from training.learn.structures import OVERLAP, candidates_of, first_structures, is_physical
 
 
@@ -37,6 +38,25 @@ def test_settings_that_the_loop_sets_itself_are_refused():
         LearnSettings("xtb", members=1)
     with pytest.raises(InputError, match="ramp"):
         LearnSettings("xtb", pressure_GPa=0.0, temperature_end_K=900.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "architecture", "size"),
+    [
+        ((), "tensornet", {"n_features": 32, "n_interactions": 2}),
+        (("model.architecture=painn",), "painn", {"n_features": 32, "n_interactions": 2}),
+        (("model.hyperparameters.n_features=8",), "tensornet", {"n_features": 8, "n_interactions": 2}),
+        (("model.architecture=schnet",), "schnet", {}),
+    ],
+)
+def test_members_are_small_tensornets_unless_the_user_names_others(given, architecture, size, tmp_path):
+    folder, settings = Folder(tmp_path), LearnSettings("xtb", training=given)
+    folder.path.mkdir(exist_ok=True)
+    first = member_config(folder, folder.round(0), settings, 0, "GFN2-xTB")
+    assert (first.model.architecture, dict(first.model.hyperparameters)) == (architecture, size)
+    final = configured({"data.train": "data.xyz"}, settings)
+    assert final.model.architecture == architecture
+    assert "n_interactions" not in final.model.hyperparameters
 
 
 @pytest.mark.parametrize(
