@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy.stats import ttest_rel
 
 from asecalc_mlip.files import save_figure, write_text
@@ -87,7 +88,9 @@ def curves_figure(results: Results) -> Figure:
         axes.set(xscale="log", yscale="log", xlabel="gradient steps on the labels", title=f"{n} frames")
         axes.set_yticks([20, 30, 40, 60, 80, 120, 200], minor=False)
         axes.set_yticks([], minor=True)
-        axes.yaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
         axes.set_ylim(20, 250)
         axes.legend(**LEGEND)
     left.set_ylabel("mean absolute error, meV/Å")

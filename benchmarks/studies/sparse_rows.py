@@ -66,11 +66,11 @@ TENSORNET = {"architecture": "tensornet", "cutoff": 5.0, "n_features": 64, "n_in
 FIRST = {"weak.method": "piwsl", "weak.order": "first", "weak.pitc": 1.0, "weak.pisc": 0.01}
 ANTITHETIC = {"weak.method": "piwsl", "weak.order": "antithetic", "weak.pitc": 100.0, "weak.pisc": 1.0}
 REPLAY = {"far.teacher": "base", "far.sources": "[bonds,two_step,dynamics]", "far.share": 0.1}
-# All atoms moved at random by up to 0.2 Å, nothing pulled together: what is learned first is to hold near the data.
+# All atoms moved at random by up to 0.1 Å, nothing pulled together: what is learned first is to hold near the data.
 XTB = {
     "pretrain.teacher": "xtb",
     "pretrain.rounds": 20,
-    "pretrain.strength": 0.2,
+    "pretrain.strength": 0.1,
     "pretrain.n_pairs": 0,
     "pretrain.max_atoms": 1000,
     "data.n_val": 5,
@@ -83,7 +83,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "TensorNet, xtb first": {"start": TENSORNET, "teacher": XTB},
     "fine-tuned": {},
     # One model for all seeds; it has seen structures of the first, and no label of any.
-    "fine-tuned, xtb first": {"teacher": {**XTB, "pretrain.rounds": 40}, "shared": 6000},
+    "fine-tuned, xtb first": {"teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2}, "shared": 6000},
     "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},
     "fine-tuned, first": FIRST,
     "fine-tuned, antithetic": ANTITHETIC,
