@@ -13,7 +13,8 @@ import torch
 from asecalc_mlip._version import __version__
 from asecalc_mlip.files import read_json, write_json
 from tests.attack.catalogue import FAMILIES
-from tests.attack.harness import OUTCOMES, Family, Tally, attack
+from tests.attack.harness import Family, attack
+from tests.attack.outcomes import OUTCOMES, Tally
 
 OUTPUT = Path("benchmarks") / "results" / "attack.json"
 EVERY = 20.0  # s between two states on the disk

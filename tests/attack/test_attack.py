@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from tests.attack.catalogue import FAMILIES
-from tests.attack.harness import Arena, Family, Refused, Tally, Trap, attack
+from tests.attack.harness import Arena, Family, Refused, Trap, attack
+from tests.attack.outcomes import Tally
 from tests.attack.running import Changes
 
 SEED = int(os.environ.get("ASECALC_ATTACK_SEED", "0"))
