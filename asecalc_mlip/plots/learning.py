@@ -11,6 +11,8 @@ from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, RED, new_fi
 
 __all__ = ["calibration_figure", "course_figure"]
 
+TENTHS = 10
+
 
 def course_figure(
     labels: Sequence[int],
@@ -61,6 +63,8 @@ def course_figure(
 def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str = "") -> Figure:
     """Draw the true error of the force on an atom against the spread of the committee.
 
+    Lines are root mean squares of both in each tenth of the atoms, in the order of their spread.
+
     Parameters
     ----------
     parts : mapping
@@ -73,11 +77,19 @@ def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float
     low, high = (positive.min(), positive.max()) if len(positive) else (1e-3, 1.0)
     axes.plot([low, high], [low, high], color=GREY, lw=1.0, label="error = spread")
     for colour, (label, (spread, error)) in zip((BLUE, RED, GREEN), parts.items(), strict=False):
-        axes.plot(spread, error, ".", color=colour, ms=4, alpha=0.5, label=plain(label))
+        axes.plot(spread, error, ".", color=colour, ms=4, alpha=0.35, label=plain(label))
+        axes.plot(*_tenths(np.asarray(spread), np.asarray(error)), "o-", color=colour, lw=1.6, ms=5, mec=INK, mew=0.8)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("Spread of the committee (eV/Å)")
     axes.set_ylabel("True error of the force (eV/Å)")
-    axes.legend(loc="upper left", **LEGEND)
+    axes.legend(loc="lower right", **LEGEND)
     tidy(axes)
     return figure
+
+
+def _tenths(spread: np.ndarray, error: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return root mean squares of spread and error in ten parts of as many atoms."""
+    parts = [part for part in np.array_split(np.argsort(spread, kind="stable"), TENTHS) if len(part)]
+    found = [[float(np.sqrt((values[part] ** 2).mean())) for part in parts] for values in (spread, error)]
+    return found[0], found[1]

@@ -8,8 +8,11 @@ from asecalc_mlip.analysis.survival import Survival
 from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, plain, tidy
 
 
-def survival_figure(curves: dict[str, Survival], *, title: str = "") -> Figure:
-    """Draw one step curve for each of `curves`, by its label, with its 95 % limits shaded."""
+def survival_figure(curves: dict[str, Survival], *, title: str = "", log_time: bool = False) -> Figure:
+    """Draw one step curve for each of `curves`, by its label, with its 95 % limits shaded.
+
+    `log_time` is for curves whose runs last from femtoseconds to nanoseconds; the zero of the time is then left out.
+    """
     figure = new_figure(7.0, 4.2, title)
     axes = figure.subplots()
     for k, (label, curve) in enumerate(curves.items()):
@@ -20,7 +23,10 @@ def survival_figure(curves: dict[str, Survival], *, title: str = "") -> Figure:
     axes.set_xlabel("Time (ps)")
     axes.set_ylabel("Runs still stable (%)")
     axes.set_ylim(0.0, 104.0)
-    axes.set_xlim(left=0.0)
-    axes.legend(loc="lower left", **LEGEND)
+    if log_time:
+        axes.set_xscale("log")
+    else:
+        axes.set_xlim(left=0.0)
+    axes.legend(loc="best", **LEGEND)
     tidy(axes)
     return figure

@@ -26,8 +26,8 @@ from ase.build import molecule
 import torch
 torch.set_num_threads(1)
 from training.learn import LearnSettings, Until, learn
-settings = LearnSettings("xtb", temperature_K=500.0, until=Until(2, 0.3), budget=16, members=2, initial=8, per_round=4,
-    steps_first=100, steps=50, steps_last=100, training=("run.threads=1", "run.device=cpu"))
+settings = LearnSettings("xtb", temperature_K=800.0, until=Until(2, 0.3), tolerance=0.05, budget=16, members=2,
+    initial=6, per_round=3, steps_first=50, steps=50, steps_last=50, training=("run.threads=1", "run.device=cpu"))
 print(learn(settings, [molecule("H2O")], sys.argv[1]).status)
 """
 

@@ -110,7 +110,10 @@ def _survival(rounds: list[dict[str, Any]], final: dict[str, Any] | None, settin
     if final:
         curves["final model, monitor alone"] = survival(final["stable_ps"], final["broken"])
     caption = f"Share of the replicas without a frame to label, to {settings.until.ps:g} ps; shaded: 95 % limits."
-    return section("Survival by round", figure(figure_bytes(survival_figure(curves), DPI), caption, "survival curves"))
+    return section(
+        "Survival by round",
+        figure(figure_bytes(survival_figure(curves, log_time=True), DPI), caption, "survival curves"),
+    )
 
 
 def _calibration(folder: Folder, rounds: list[dict[str, Any]]) -> Raw:
@@ -122,7 +125,10 @@ def _calibration(folder: Folder, rounds: list[dict[str, Any]]) -> Raw:
     if found:
         label = "frames taken, before they were trained on"
         parts[label] = tuple([value for one in found for value in one[name]] for name in ("spread", "error"))  # type: ignore[assignment]
-    text = "Each point is an atom. The spread is of use where a large one means a large error."
+    text = (
+        "Each point is an atom; lines are root mean squares of tenths of the atoms. The spread is of use where a large "
+        "one means a large error."
+    )
     drawn = figure(figure_bytes(calibration_figure(parts), DPI), text, "spread against error")
     return section("What the spread is worth", drawn)
 

@@ -6,8 +6,11 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
+from asecalc_mlip.analysis.survival import survival
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import build_potential
+from asecalc_mlip.plots.learning import calibration_figure
+from asecalc_mlip.plots.survival import survival_figure
 from training.learn.committee import calibration, configured, member_config
 from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
@@ -170,3 +173,18 @@ def test_calibration_of_spreads_that_are_half_of_the_errors():
     assert found["ratio"] == pytest.approx(2.0)
     assert found["rank_correlation"] == pytest.approx(1.0)
     assert found["force_mae_meV_A"] == pytest.approx(1e3 * np.mean(found["error"]) / 3, rel=1e-4)
+
+
+def test_lines_of_the_calibration_figure_are_root_mean_squares_of_tenths():
+    spread = np.arange(1.0, 21.0)
+    shuffled = np.random.default_rng(0).permutation(20)
+    axes = calibration_figure({"held out": (spread[shuffled], 3.0 * spread[shuffled])}).axes[0]
+    line = axes.lines[-1]
+    assert line.get_xdata() == pytest.approx(np.sqrt((spread.reshape(10, 2) ** 2).mean(axis=1)))
+    assert line.get_ydata() == pytest.approx(3.0 * np.asarray(line.get_xdata()))
+
+
+def test_survival_on_a_logarithmic_axis_of_time():
+    drawn = survival_figure({"10 labels": survival([0.01, 50.0], [True, False])}, log_time=True)
+    assert drawn.axes[0].get_xscale() == "log"
+    assert survival_figure({"10 labels": survival([0.01, 50.0], [True, False])}).axes[0].get_xlim()[0] == 0.0
