@@ -30,7 +30,7 @@ from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_
 from asecalc_mlip.engine.estimate import autograd_bytes
 from asecalc_mlip.engine.padding import pad_graph
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.kernels import library, plain
+from asecalc_mlip.kernels import library, plain, plain_tensor
 from asecalc_mlip.models import layers, radial
 from asecalc_mlip.models.potential import Potential, Prediction
 
@@ -170,7 +170,7 @@ def _code(*names: str) -> str:
         Modules of the network and its parts; of those, our own.
     """
     modules = [sys.modules[name] for name in names if name.startswith("asecalc_mlip.")]
-    modules += [layers, radial, plain, edges, sys.modules[__name__]]
+    modules += [layers, radial, plain, plain_tensor, edges, sys.modules[__name__]]
     return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.kernels import plain_kernels
 
 __all__ = ["Precision", "arithmetic", "check_precision"]
 
@@ -35,7 +36,16 @@ def check_precision(precision: str, device: torch.device, dtype: torch.dtype) ->
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Matrix products in a precision inside the block; the setting before it is restored after it."""
+    """Matrix products in a precision inside the block; the setting before it is restored after it.
+
+    On a GPU messages are in plain torch there: it is what the fused kernels are compared with, and may be captured.
+    """
+    with plain_kernels() if device.type == "cuda" else nullcontext(), _products(precision, device):
+        yield
+
+
+@contextmanager
+def _products(precision: Precision, device: torch.device) -> Iterator[None]:
     if precision == "tf32":
         before = _set_matmul("tf32")
         try:

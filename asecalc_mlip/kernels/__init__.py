@@ -1,4 +1,4 @@
-"""Message passing operations: native on the CPU, plain torch everywhere else, with the same result.
+"""Message passing operations: native on the CPU, Triton on a GPU, plain torch everywhere else, with the same result.
 
 `painn_message` and `schnet_message` are differentiable twice, as a force loss needs; `plain_kernels()` makes
 them differentiable to any order. The native library is optional (setup.py builds it where there is a C++ compiler);
@@ -10,15 +10,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from asecalc_mlip.kernels import plain
+from asecalc_mlip.kernels.chosen import plain_kernels, triton_kernels
 from asecalc_mlip.kernels.library import native_library
-from asecalc_mlip.kernels.only_plain import plain_kernels
-from asecalc_mlip.kernels.operations import Operation, serves
+from asecalc_mlip.kernels.operations import Operation
 
-__all__ = ["native_library", "painn_message", "plain_kernels", "schnet_message"]
+__all__ = ["native_library", "painn_message", "plain_kernels", "schnet_message", "triton_kernels"]
 
-_PAINN = Operation("painn", ("edges", "features", "sum", "sum"))
-_PAINN_FIRST = Operation("painn_first", ("edges", "features", "sum"))
-_SCHNET = Operation("schnet", ("edges", "sum"))
+_PAINN = Operation("painn", ("edges", "features", "sum", "sum"), plain.painn_message)
+_PAINN_FIRST = Operation("painn_first", ("edges", "features", "sum"), plain.painn_first_message)
+_SCHNET = Operation("schnet", ("edges", "sum"), plain.schnet_message)
 
 
 def painn_message(
@@ -40,8 +40,6 @@ def painn_message(
     -------
     q, mu : (N, F) and (N, 3, F)
     """
-    if not serves(filters):
-        return plain.painn_message(filters, directions, x, mu, centers, neighbors)
     n, f = len(x), filters.shape[1] // (2 if mu is None else 3)
     given = (filters, directions, x) if mu is None else (filters, directions, x, mu)
     # The features are the last number of the first shape.
@@ -51,6 +49,4 @@ def painn_message(
 
 def schnet_message(filters: Tensor, x: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
     """y_i = Σ_j W_ij x_j, the continuous-filter convolution of SchNet: (E, F) and (N, F) → (N, F)."""
-    if not serves(filters):
-        return plain.schnet_message(filters, x, centers, neighbors)
     return _SCHNET((filters, x), [x.shape], centers, neighbors)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["painn_message", "schnet_message"]
+__all__ = ["painn_first_message", "painn_message", "schnet_message"]
 
 
 def painn_message(
@@ -17,6 +17,13 @@ def painn_message(
     if mu is not None:
         edge_mu = edge_mu + parts[2][:, None, :] * mu.index_select(0, neighbors)
     return _scatter_sum(parts[0], centers, x.shape[0]), _scatter_sum(edge_mu, centers, x.shape[0])
+
+
+def painn_first_message(
+    filters: Tensor, directions: Tensor, x: Tensor, centers: Tensor, neighbors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See `asecalc_mlip.kernels.painn_message`, without μ."""
+    return painn_message(filters, directions, x, None, centers, neighbors)
 
 
 def schnet_message(filters: Tensor, x: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:

@@ -1,37 +1,23 @@
-"""TensorNet's operations in training: native on the CPU, plain torch everywhere else, twice differentiable."""
+"""TensorNet's operations in training: native on the CPU, Triton on a GPU, else plain torch, twice differentiable."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from asecalc_mlip.kernels.operations import Operation, serves
+from asecalc_mlip.kernels import plain_tensor
+from asecalc_mlip.kernels.operations import Operation
 
-__all__ = [
-    "PARTS",
-    "bounded",
-    "from_matrices",
-    "interpolate",
-    "spread_message",
-    "squares",
-    "tensor_message",
-    "tensor_product",
-    "to_matrices",
-]
+__all__ = ["bounded", "interpolate", "spread_message", "squares", "tensor_message", "tensor_product"]
 
-_TENSOR = Operation("tensor", ("edges", "sum"))
-_SPREAD = Operation("spread", ("edges", "features", "sum", "sum"))
-_TABLE = Operation("table", ("features", "sum"), outputs="edges")
+_TENSOR = Operation("tensor", ("edges", "sum"), plain_tensor.tensor_message)
+_SPREAD = Operation("spread", ("edges", "features", "sum", "sum"), plain_tensor.spread_message)
+_TABLE = Operation("table", ("features", "sum"), plain_tensor.interpolate, outputs="edges")
 _PRODUCTS = {
-    False: Operation("product", ("edges", "edges"), outputs="edges"),
-    True: Operation("symmetric", ("edges", "edges"), outputs="edges"),
+    False: Operation("product", ("edges", "edges"), plain_tensor.product, outputs="edges"),
+    True: Operation("symmetric", ("edges", "edges"), plain_tensor.symmetric_product, outputs="edges"),
 }
-_BOUND = Operation("bound", ("edges",), outputs="edges")
-_SQUARES = Operation("squares", ("edges",), outputs="edges")
-
-# Which of the three parts, I, A and S, each of the nine rows of a tensor belongs to.
-PARTS = [0, 1, 1, 1, 2, 2, 2, 2, 2]
-TERMS = 6
+_BOUND = Operation("bound", ("edges",), plain_tensor.bounded, outputs="edges")
+_SQUARES = Operation("squares", ("edges",), plain_tensor.squares, outputs="edges")
 
 
 def tensor_message(filters: Tensor, y: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
@@ -48,10 +34,7 @@ def tensor_message(filters: Tensor, y: Tensor, centers: Tensor, neighbors: Tenso
     -------
     (N, 9, F)
     """
-    if serves(filters):
-        return _TENSOR((filters, y), [y.shape], centers, neighbors)[0]
-    values = filters.unflatten(-1, (3, -1))[:, PARTS] * y.index_select(0, neighbors)
-    return values.new_zeros(y.shape).index_add(0, centers, values)
+    return _TENSOR((filters, y), [y.shape], centers, neighbors)[0]
 
 
 def spread_message(
@@ -72,13 +55,8 @@ def spread_message(
     -------
     (N, 9, F)
     """
-    shape = (of_center.shape[0], len(PARTS), of_center.shape[1])
-    if serves(filters):
-        return _SPREAD((filters, rows, of_neighbor, of_center), [shape], centers, neighbors)[0]
-    z = of_neighbor.index_select(0, neighbors) + of_center.index_select(0, centers)
-    amounts = filters.unflatten(-1, (3, -1)) * z[:, None]
-    values = amounts[:, PARTS] * rows[:, :, None]
-    return values.new_zeros(shape).index_add(0, centers, values)
+    shape = (of_center.shape[0], 9, of_center.shape[1])
+    return _SPREAD((filters, rows, of_neighbor, of_center), [shape], centers, neighbors)[0]
 
 
 def interpolate(weights: Tensor, table: Tensor, start: Tensor) -> Tensor:
@@ -94,51 +72,19 @@ def interpolate(weights: Tensor, table: Tensor, start: Tensor) -> Tensor:
     -------
     (E, W)
     """
-    if serves(weights):
-        return _TABLE((weights, table), [(len(start), table.shape[1])], start, start)[0]
-    rows = table[start[:, None] + torch.arange(TERMS, device=start.device)]
-    return (weights[:, :, None] * rows).sum(1)
+    return _TABLE((weights, table), [(len(start), table.shape[1])], start, start)[0]
 
 
 def tensor_product(a: Tensor, b: Tensor, *, symmetric: bool) -> Tensor:
     """Multiply matrices of each atom and channel, (N, 9, F): A B + B A, or A B."""
-    if serves(a):
-        return _PRODUCTS[symmetric]((a, b), [a.shape])[0]
-    a, b = to_matrices(a), to_matrices(b)
-    return from_matrices(_matrix_product(a, b) + _matrix_product(b, a) if symmetric else _matrix_product(a, b))
+    return _PRODUCTS[symmetric]((a, b), [a.shape])[0]
 
 
 def bounded(x: Tensor) -> Tensor:
     """Divide matrices of each atom and channel by their size: X / (‖X‖² + 1), (N, 9, F)."""
-    if serves(x):
-        return _BOUND((x,), [x.shape])[0]
-    return x / (squares(x).sum(1) + 1.0)[:, None]
+    return _BOUND((x,), [x.shape])[0]
 
 
 def squares(x: Tensor) -> Tensor:
     """Return ‖I‖², ‖A‖², ‖S‖² of (N, 9, F): (N, 3, F)."""
-    if serves(x):
-        return _SQUARES((x,), [(x.shape[0], 3, x.shape[2])])[0]
-    xx, yy, xy, xz, yz = x[:, 4:].unbind(1)
-    diagonal = xx.square() + yy.square() + (xx + yy).square()
-    symmetric = diagonal + 2.0 * (xy.square() + xz.square() + yz.square())
-    return torch.stack((3.0 * x[:, 0].square(), 2.0 * x[:, 1:4].square().sum(1), symmetric), dim=1)
-
-
-def to_matrices(x: Tensor) -> Tensor:
-    """Return (N, 9, F) as matrices (N, 3, 3, F)."""
-    i, ax, ay, az, xx, yy, xy, xz, yz = x.unbind(1)
-    rows = (i + xx, xy - az, xz + ay, xy + az, i + yy, yz - ax, xz - ay, yz + ax, i - xx - yy)
-    return torch.stack(rows, dim=1).unflatten(1, (3, 3))
-
-
-def from_matrices(m: Tensor) -> Tensor:
-    """Return (N, 3, 3, F) as nine numbers of I, A and S each, (N, 9, F)."""
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(1) for row in m.unbind(1))
-    i = (xx + yy + zz) / 3.0
-    skew = (0.5 * (zy - yz), 0.5 * (xz - zx), 0.5 * (yx - xy))
-    return torch.stack((i, *skew, xx - i, yy - i, 0.5 * (xy + yx), 0.5 * (xz + zx), 0.5 * (yz + zy)), dim=1)
-
-
-def _matrix_product(a: Tensor, b: Tensor) -> Tensor:
-    return (a[:, :, :, None] * b[:, None]).sum(2)
+    return _SQUARES((x,), [(x.shape[0], 3, x.shape[2])])[0]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asecalc_mlip.kernels.tensor import TERMS, interpolate
+from asecalc_mlip.kernels.plain_tensor import TERMS
+from asecalc_mlip.kernels.tensor import interpolate
 
 __all__ = ["Knots", "knots_for"]
 

@@ -25,7 +25,8 @@ from torch.func import grad, jacrev, jvp, vjp, vmap
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import plain_kernels
-from asecalc_mlip.kernels.tensor import PARTS, bounded, spread_message, squares, tensor_message, tensor_product
+from asecalc_mlip.kernels.plain_tensor import PARTS
+from asecalc_mlip.kernels.tensor import bounded, spread_message, squares, tensor_message, tensor_product
 from asecalc_mlip.models.layers import edge_geometry
 from asecalc_mlip.models.painn_hessian_edges import Edges, add_edges, completed, dense, moved
 from asecalc_mlip.models.painn_hessian_edges import mixed as mixed_edges

@@ -7,7 +7,8 @@ from ase.build import molecule
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.kernels.tensor import from_matrices, squares, to_matrices
+from asecalc_mlip.kernels.plain_tensor import from_matrices, to_matrices
+from asecalc_mlip.kernels.tensor import squares
 from asecalc_mlip.models import build_network, build_potential, predict
 from tests.cases import E0, make_potential, make_structure
 

@@ -16,8 +16,8 @@ from asecalc_mlip.engine.cuda_graph import CudaGraphEngine
 from asecalc_mlip.engine.eager import EagerEngine
 from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_by_number, lone_atoms
 from asecalc_mlip.engine.precision import Precision, arithmetic
-from asecalc_mlip.engine.triton.blocks import Blocks
 from asecalc_mlip.graph import AtomGraph, graph_from_atoms
+from asecalc_mlip.kernels.triton.blocks import Blocks
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction
 from asecalc_mlip.models.schnet import SchNet

@@ -10,8 +10,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from asecalc_mlip.engine.triton import convolve
-from asecalc_mlip.engine.triton.blocks import Blocks
 from asecalc_mlip.engine.triton.edges import Edges
+from asecalc_mlip.kernels.triton.blocks import Blocks
 
 __all__ = ["painn_messages", "schnet_messages"]
 

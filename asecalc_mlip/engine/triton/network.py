@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asecalc_mlip.engine.triton.blocks import Blocks
 from asecalc_mlip.engine.triton.core_operation import FusedCore
 from asecalc_mlip.engine.triton.edges import Edges, edges_of
 from asecalc_mlip.engine.triton.messages import painn_messages, schnet_messages
@@ -25,6 +24,7 @@ from asecalc_mlip.engine.triton.tensor_operations import (
     updated,
 )
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.kernels.triton.blocks import Blocks
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.schnet import SchNet
 from asecalc_mlip.models.sum import Sum

@@ -11,8 +11,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from asecalc_mlip.engine.triton import algebra, tensors
-from asecalc_mlip.engine.triton.blocks import Blocks
 from asecalc_mlip.engine.triton.edges import Edges
+from asecalc_mlip.kernels.triton.blocks import Blocks
 
 __all__ = ["bounded", "interaction", "mixed", "scaled", "squares_of", "tensor_messages", "tensor_spread", "updated"]
 

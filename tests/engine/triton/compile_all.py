@@ -1,4 +1,6 @@
-"""Compile every kernel for an H100, without having one, as the engine calls it; print name, registers, bytes in memory.
+"""Compile every kernel for an H100, without having one, as engine and trainings call it.
+
+Printed are the name, registers of a thread, and bytes in memory.
 
 The driver is one that knows the kind of GPU and nothing else, and launches are left out. Run as a process of its own,
 because functions that the interpreter runs are not compiled.
@@ -21,9 +23,12 @@ from triton.runtime.jit import JITFunction
 
 from asecalc_mlip.engine.triton.network import fuse
 from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.kernels.triton.examples import _derivatives, example
+from asecalc_mlip.kernels.triton.launch import TRITON
 from asecalc_mlip.models import PaiNN, SchNet, TensorNet
 from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.zbl import ZBL
+from tests.kernels.triton.operations import OPERATIONS
 
 TARGET = GPUTarget("cuda", 90, 32)
 CUTOFF = 3.0
@@ -67,6 +72,9 @@ def programs(dtype, F):
             graph.numbers, None, None, centers=graph.centers, neighbors=graph.neighbors, cell=None, edge_vectors=vectors
         )
         fuse(network.to(dtype))(edges).sum().backward()
+    for name, operation in OPERATIONS.items():
+        inputs, shapes, ends = example(name, atoms=5, edges=20, features=F, dtype=dtype)
+        _derivatives(inputs, operation.by(TRITON, inputs, shapes, *ends))
     JITFunction.run = run
     return found.values()
 

@@ -11,9 +11,9 @@ from ase import Atoms
 
 from asecalc_mlip.engine import CudaGraphEngine, EagerEngine, NativeEngine, TritonEngine, make_engine
 from asecalc_mlip.engine.padding import pad_graph
-from asecalc_mlip.engine.triton.blocks import Blocks
 from asecalc_mlip.engine.triton.engine import _SERVED, FusedEngine
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
+from asecalc_mlip.kernels.triton.blocks import Blocks
 from tests.cases import E0, make_potential
 
 FLOAT64, FLOAT32 = torch.float64, torch.float32
@@ -222,15 +222,18 @@ def test_without_an_interpreter_the_cpu_is_refused(monkeypatch):
 
 
 def test_every_kernel_compiles_for_an_h100():
-    """Without a GPU, as the engine calls it: without atomic additions, and with all numbers in registers."""
+    """Without a GPU, as engine and trainings call it: no atomic additions, and all numbers in registers."""
     from asecalc_mlip.engine.triton import algebra, convolve, core, mixing, splines, tensors
+    from asecalc_mlip.kernels.triton import atoms, convolutions, tables
+    from asecalc_mlip.kernels.triton import tensors as training_tensors
 
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.engine.triton.compile_all", "float32", "128"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
     assert found.returncode == 0, found.stderr
     lines = [line.split() for line in found.stdout.splitlines()]
-    kernels = {name for file in (algebra, convolve, core, mixing, splines, tensors) for name in file.__all__}
+    files = (algebra, convolve, core, mixing, splines, tensors, atoms, convolutions, tables, training_tensors)
+    kernels = {name for file in files for name in file.__all__}
     helpers = {"interpolate", "interpolate_slopes", "spline_slopes", "spline_values"}
     assert {name for name, *_ in lines} == kernels - helpers
     for *name, registers, spilled in lines:

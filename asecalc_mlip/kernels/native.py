@@ -1,0 +1,36 @@
+"""Operations on the CPU, by the native library."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asecalc_mlip.kernels import library
+from asecalc_mlip.kernels.backend import Backend, Call, Order
+from asecalc_mlip.kernels.library import SUFFIX
+
+__all__ = ["NATIVE"]
+
+
+def _run(name: str, order: Order, call: Call) -> None:
+    function = getattr(library.native_library(), f"{name}_{order}_{SUFFIX[call.outputs[0].dtype]}")
+    function(
+        call.inputs[0].shape[0],
+        call.features,
+        torch.get_num_threads(),
+        *(None if index is None else index.data_ptr() for index in (call.centers, call.others)),
+        _addresses(call.inputs),
+        _addresses(call.outputs),
+        None if call.sums is None else call.sums.data_ptr(),
+    )
+
+
+def _addresses(tensors: Sequence[Tensor]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+NATIVE = Backend(adds=True, run=_run)

@@ -1,0 +1,89 @@
+"""TensorNet's operations in plain torch: any device, any order of derivative, traceable."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "PARTS",
+    "TERMS",
+    "bounded",
+    "from_matrices",
+    "interpolate",
+    "product",
+    "spread_message",
+    "squares",
+    "symmetric_product",
+    "tensor_message",
+    "to_matrices",
+]
+
+# Which of the three parts, I, A and S, each of the nine rows of a tensor belongs to.
+PARTS = [0, 1, 1, 1, 2, 2, 2, 2, 2]
+TERMS = 6
+
+
+def tensor_message(filters: Tensor, y: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
+    """See `asecalc_mlip.kernels.tensor.tensor_message`."""
+    values = filters.unflatten(-1, (3, -1))[:, PARTS] * y.index_select(0, neighbors)
+    return values.new_zeros(y.shape).index_add(0, centers, values)
+
+
+def spread_message(
+    filters: Tensor, rows: Tensor, of_neighbor: Tensor, of_center: Tensor, centers: Tensor, neighbors: Tensor
+) -> Tensor:
+    """See `asecalc_mlip.kernels.tensor.spread_message`."""
+    z = of_neighbor.index_select(0, neighbors) + of_center.index_select(0, centers)
+    amounts = filters.unflatten(-1, (3, -1)) * z[:, None]
+    values = amounts[:, PARTS] * rows[:, :, None]
+    return values.new_zeros((len(of_center), *values.shape[1:])).index_add(0, centers, values)
+
+
+def interpolate(weights: Tensor, table: Tensor, _: Tensor, start: Tensor) -> Tensor:
+    """See `asecalc_mlip.kernels.tensor.interpolate`."""
+    rows = table[start[:, None] + torch.arange(TERMS, device=start.device)]
+    return (weights[:, :, None] * rows).sum(1)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply matrices of each atom and channel, (N, 9, F)."""
+    return from_matrices(_product(to_matrices(a), to_matrices(b)))
+
+
+def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return A B + B A of matrices of each atom and channel, (N, 9, F)."""
+    a, b = to_matrices(a), to_matrices(b)
+    return from_matrices(_product(a, b) + _product(b, a))
+
+
+def bounded(x: Tensor) -> Tensor:
+    """See `asecalc_mlip.kernels.tensor.bounded`."""
+    return x / (squares(x).sum(1) + 1.0)[:, None]
+
+
+def squares(x: Tensor) -> Tensor:
+    """See `asecalc_mlip.kernels.tensor.squares`."""
+    xx, yy, xy, xz, yz = x[:, 4:].unbind(1)
+    diagonal = xx.square() + yy.square() + (xx + yy).square()
+    symmetric = diagonal + 2.0 * (xy.square() + xz.square() + yz.square())
+    return torch.stack((3.0 * x[:, 0].square(), 2.0 * x[:, 1:4].square().sum(1), symmetric), dim=1)
+
+
+def to_matrices(x: Tensor) -> Tensor:
+    """Return (N, 9, F) as matrices (N, 3, 3, F)."""
+    i, ax, ay, az, xx, yy, xy, xz, yz = x.unbind(1)
+    rows = (i + xx, xy - az, xz + ay, xy + az, i + yy, yz - ax, xz - ay, yz + ax, i - xx - yy)
+    return torch.stack(rows, dim=1).unflatten(1, (3, 3))
+
+
+def from_matrices(m: Tensor) -> Tensor:
+    """Return (N, 3, 3, F) as nine numbers of I, A and S each, (N, 9, F)."""
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(1) for row in m.unbind(1))
+    i = (xx + yy + zz) / 3.0
+    skew = (0.5 * (zy - yz), 0.5 * (xz - zx), 0.5 * (yx - xy))
+    return torch.stack((i, *skew, xx - i, yy - i, 0.5 * (xy + yx), 0.5 * (xz + zx), 0.5 * (yz + zy)), dim=1)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return (a[:, :, :, None] * b[:, None]).sum(2)

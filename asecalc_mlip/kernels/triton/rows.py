@@ -1,0 +1,51 @@
+"""Rows of edges: those of each centre, and those that end in each atom, found once for each neighbour list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+__all__ = ["Rows", "rows_of"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Edges by an end of theirs.
+
+    Attributes
+    ----------
+    starts : (n + 1,) int32
+        Those of row i are at the places starts[i] … starts[i + 1] − 1.
+    order : (E,) int32
+        Edge at each place; where edges are sorted already, nothing reads it.
+    """
+
+    starts: Tensor
+    order: Tensor
+
+
+# Blocks of a network, and the three passes of a step, have the same ends.
+_known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def rows_of(ends: Tensor, n: int, *, is_sorted: bool = False) -> Rows:
+    """Rows of edges by their ends (E,) int64, which are below n; nothing waits for the GPU."""
+    # It changes when somebody writes into the tensor.
+    version = 0 if ends.is_inference() else ends._version
+    key = (n, version, is_sorted)
+    known = _known.get(ends, {})
+    if key not in known:
+        known = {other: rows for other, rows in known.items() if other[1] == version}
+        known[key] = _found(ends, n, is_sorted)
+        _known[ends] = known
+    return known[key]
+
+
+def _found(ends: Tensor, n: int, is_sorted: bool) -> Rows:
+    order = ends if is_sorted else torch.argsort(ends, stable=True)
+    by_end = ends if is_sorted else ends.index_select(0, order)
+    starts = torch.searchsorted(by_end, torch.arange(n + 1, device=ends.device), out_int32=True)
+    return Rows(starts, order if is_sorted else order.to(torch.int32))
