@@ -120,9 +120,9 @@ def crystal(place: Path, size: str) -> dict[str, Any]:
     """Quartz by an embedded-atom potential at 600 K; the model of each round, and the final one, at 1200 K."""
     start, folder = zoo.structure("silica"), place / "quartz"
     until = Until(4, 5.0) if size == "small" else Until(4, 20.0)
-    # The final model as small as the members: it has four times the atoms of ethanol.
-    training = (*ONE_THREAD, *(["model.hyperparameters.n_features=32"] if size == "small" else []))
-    given = {**SIZES[size], "until": until, "timestep_fs": 1.0, "training": training}
+    given = {**SIZES[size], "until": until, "timestep_fs": 1.0, "training": ONE_THREAD}
+    if size == "small":  # four times the atoms of ethanol: a final model as small as the members
+        given |= {"training": (*ONE_THREAD, "model.hyperparameters.n_features=32"), "steps_last": 1000}
     settings = LearnSettings("silica_eam.pt", temperature_K=600.0, **given)
     row = _learned(settings, [start], folder)
     hot = dataclasses.replace(settings, temperature_K=1200.0)

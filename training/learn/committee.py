@@ -25,7 +25,7 @@ from asecalc_mlip.files import write_bytes, write_json
 from asecalc_mlip.logs import into
 from training.config import TrainConfig, load_config
 from training.data import Split
-from training.learn.settings import SMALL, SMALL_ONES, LearnSettings
+from training.learn.settings import LearnSettings
 from training.learn.state import Folder, Round, seed_of
 from training.train import train
 
@@ -96,8 +96,7 @@ def member_config(folder: Folder, now: Round, settings: LearnSettings, number: i
         "optimizer.ema_decay": 0.98,
     }
     if base is None:
-        small = SMALL if settings.architecture in SMALL_ONES else {}
-        given |= {f"model.hyperparameters.{name}": value for name, value in small.items()}
+        given |= {f"model.hyperparameters.{name}": value for name, value in settings.small.items()}
     else:
         given["finetune.base"] = str(base)
     return configured(given, settings, base is not None)

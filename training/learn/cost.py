@@ -14,7 +14,7 @@ from asecalc_mlip.models.potential import predict
 from asecalc_mlip.teachers import TeacherOptions, open_teacher
 from asecalc_mlip.teachers.base import Failed
 from training.learn.committee import BATCH
-from training.learn.settings import ARCHITECTURE, SMALL, LearnSettings
+from training.learn.settings import LearnSettings
 from training.learn.structures import check_starts
 
 __all__ = ["estimate"]
@@ -39,7 +39,7 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
     label = time.perf_counter() - begun
     if isinstance(found, Failed):
         raise InputError(f"{teacher.name} cannot label the start structure: {found.reason}")
-    gradient, force = _seconds(atoms, settings.until.replicas)
+    gradient, force = _seconds(atoms, settings)
     rounds = 1 + max(0, settings.budget - settings.initial) / settings.per_round
     steps = settings.steps_first + (rounds - 1) * settings.steps
     trained = settings.members * (steps * gradient + rounds * OVERHEAD_S) + settings.steps_last * gradient
@@ -49,18 +49,18 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
         f"one label of {atoms.get_chemical_formula()} by {teacher.name}: {label:.2f} s",
         f"budget of {settings.budget} labels in about {rounds:.0f} rounds: labels {_hours(settings.budget * label)}, "
         f"training {_hours(trained)}, dynamics {_hours(dynamics)}",
-        "The first label may include the start of the program; small TensorNet members on this machine as it is now. "
-        "Many learnings end before their budget.",
+        f"The first label may include the start of the program; members are small models of {settings.architecture}, "
+        "on this machine as it is now. Many learnings end before their budget.",
     ]
     return "\n".join(lines)
 
 
-def _seconds(atoms: Atoms, replicas: int) -> tuple[float, float]:
+def _seconds(atoms: Atoms, settings: LearnSettings) -> tuple[float, float]:
     """Return seconds of a gradient step on a batch, and of the forces on all replicas."""
     energies = dict.fromkeys(map(int, atoms.numbers), 0.0)
-    model = build_potential(ARCHITECTURE, dict(SMALL), reference_energies=energies)
+    model = build_potential(settings.architecture, settings.small, reference_energies=energies)
     graph = graph_from_atoms(atoms, model.cutoff)
-    batch, many = batch_graphs([graph] * BATCH), batch_graphs([graph] * replicas)
+    batch, many = batch_graphs([graph] * BATCH), batch_graphs([graph] * settings.until.replicas)
 
     def gradient() -> None:
         found = predict(model.train(), batch, create_graph=True)

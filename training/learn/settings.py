@@ -160,6 +160,11 @@ class LearnSettings:
         return names[-1] if names else ARCHITECTURE
 
     @property
+    def small(self) -> dict[str, int]:
+        """Hyperparameters that make members of this architecture small."""
+        return dict(SMALL) if self.architecture in SMALL_ONES else {}
+
+    @property
     def replica_steps(self) -> int:
         """Steps of a replica, a whole number of intervals."""
         return self.interval * max(1, round(1e3 * self.until.ps / self.timestep_fs / self.interval))
