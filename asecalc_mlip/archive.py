@@ -41,6 +41,7 @@ ALLOWED = "a weight is a dense, contiguous tensor of float32 or float64"
 _END, _ENTRY, _HEADER = struct.Struct("<4s4H2LH"), struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
 _CUT = "it may be cut off by a broken copy or download, or come from another program. Nothing was executed"
 _AGAIN = "copy or download the file again"
+_STRUCTURES = (".xyz", ".extxyz", ".cif", ".traj", ".db", ".vasp", ".pdb")
 
 
 def write(content: dict[str, Any], file: BinaryIO) -> None:
@@ -66,6 +67,9 @@ def read(path: Path) -> Any:
             raise CheckpointError("its numbers are not little-endian; write it again on a machine of the usual kind")
         return _Resolver(content, entries).resolved(interpreted(bytes(description)))
     except CheckpointError as error:
+        if path.suffix in _STRUCTURES:
+            advice = "give a model (.pt) here; in a command, the model comes before the structures"
+            raise CheckpointError(f"{path} is a file of structures by its name, and no model: {advice}") from None
         raise CheckpointError(f"{path} is not a model file of this package, or is damaged: {error}") from None
 
 

@@ -82,7 +82,14 @@ class Commands(click.Group):
                 formatter.write_dl(rows)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+EPILOG = (
+    "The option --help of a command prints its options and an example. First steps: `asecalc nvt aspirin.pt "
+    "--steps 2000` runs dynamics, `asecalc report aspirin.pt --quick` judges a model, and `asecalc train "
+    "data.train=frames.xyz` trains one."
+)
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="asecalc-mlip")
 @click.pass_context
 def main(context: click.Context) -> None:

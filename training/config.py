@@ -58,6 +58,11 @@ __all__ = [
 # Of any number in a file, where no other bound is known.
 LARGEST = 1e12
 
+# Kinds of values in the words of an error, and examples where the kind says too little.
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+KINDS |= {list: "a list such as [a, b]", dict: "pairs such as {a: 1, b: 2}"}
+EXAMPLES = {"run.time": "30min, 2h or 1h30min"}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -282,9 +287,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         plain = get_origin(option) or option
         if isinstance(value, plain) and not (isinstance(value, bool) and plain is not bool):
             return value
-    raise InputError(
-        f"{name} is {shortened(value)}, of type {type(value).__name__}; expected {getattr(hint, '__name__', hint)}"
-    )
+    raise InputError(f"{name} is {shortened(value)}; expected {_expected(hint, name)}")
+
+
+def _expected(hint: Any, name: str) -> str:
+    kinds = [KINDS.get(get_origin(option) or option, str(option)) for option in _alternatives(hint)]
+    null = ["null"] if type(None) in get_args(hint) else []
+    example = f", such as {EXAMPLES[name]}" if name in EXAMPLES else ""
+    return " or ".join(kinds) + example + "".join(f", or {word}" for word in null)
 
 
 def _alternatives(hint: Any) -> list[Any]:

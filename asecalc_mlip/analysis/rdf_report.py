@@ -96,7 +96,7 @@ def rdf_report(
     usual = (R_MAX, BINS) if periodic else (H_R_MAX, H_BINS)
     size: dict[str, Any] = {"r_max": r_max or usual[0], "bins": bins or usual[1]}
     compared: dict[str, Function] = {}
-    if reference is not None and Path(reference).suffix != ".json":
+    if reference is not None and Path(reference).suffix not in (".json", ".pt"):
         compared = _functions(_read(reference), periodic, **size)
     elif reference is not None:
         compared = _stored(reference, group, periodic)

@@ -210,6 +210,9 @@ def load_reference(path: str | os.PathLike) -> Reference:
     InputError
         The file is neither.
     """
+    if Path(path).suffix == ".pt":
+        advice = "give a file of 'asecalc reference', or frames; a run of this model uses the reference in it by itself"
+        raise InputError(f"{path} is a model, not a reference: {advice}")
     if _is_json(Path(path)):
         data = read_json(path, "reference")
         kind = KINDS.get(str(data.get("format", ""))) if isinstance(data, dict) else None

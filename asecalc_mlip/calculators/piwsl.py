@@ -62,6 +62,8 @@ class PIWSLCalculator(StateCalculator):
         precision: Precision = "float32",
     ):
         super().__init__()
+        if not isinstance(model, LoadedModel):
+            raise InputError(f"model is {model!r}, not a loaded model; write PIWSLCalculator.load('aspirin.pt')")
         if dtype not in ("float32", "float64"):
             raise InputError(f"dtype is {dtype!r}; allowed: 'float32' (fast), 'float64' (for small differences)")
         self.device = checked_device(device)

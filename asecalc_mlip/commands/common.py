@@ -76,6 +76,8 @@ def existing(path: str) -> None:
 
 def settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return configuration files, which must exist, and KEY=VALUE pairs."""
+    if any(argument.startswith("=") for argument in arguments):
+        raise InputError("a setting has spaces around its '='; write KEY=VALUE in one word, such as run.seed=1")
     configs = [argument for argument in arguments if "=" not in argument]
     for config in configs:
         existing(config)

@@ -136,7 +136,7 @@ def phonons(
 
     \b
     Example:
-      asecalc phonons silica.pt quartz.cif --supercell 3 3 3 --figure phonons.png -o phonons.json
+      asecalc phonons silica.pt quartz.cif --supercell 5 5 5 --figure phonons.png -o phonons.json
     """
     from asecalc_mlip import probes
     from asecalc_mlip.plots.probes import phonon_figure

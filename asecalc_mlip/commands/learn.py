@@ -26,7 +26,7 @@ EXIT_CODES = (
 @click.argument("arguments", nargs=-1, required=True, metavar="STRUCTURE... [KEY=VALUE...]")
 @click.option("--labels", required=True, metavar="TEACHER",
               help="Source of labels: xtb, pyscf:PBE/def2-SVP, a model file, or my_vasp.py:calculator.")  # fmt: skip
-@click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True, help="Total charge, e.")
+@click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True, help="Total charge, such as -1.")
 @click.option("--multiplicity", type=Number(q.MULTIPLICITY), help="2S+1; default: the lowest that is possible.")
 @click.option("--temperature", "temperature_K", type=Number(q.TEMPERATURE), metavar="K", default=500.0,
               show_default=True, help="Temperature of the dynamics.")  # fmt: skip

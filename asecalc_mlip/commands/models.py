@@ -16,7 +16,19 @@ trust_option = click.option(
 )
 
 
-@click.command()
+class Trains(click.Command):
+    """Command that takes KEY=VALUE pairs, and says so where somebody writes a setting as an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Add how settings are written to the error about an unknown option."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            advice = "settings are KEY=VALUE, such as data.train=FILE; asecalc train --defaults lists them"
+            raise click.UsageError(f"{error.format_message()} {advice}", ctx) from None
+
+
+@click.command(cls=Trains)
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
 @click.option("--defaults", is_flag=True, help="Print every setting with its default and its meaning.")
 @trust_option
@@ -44,7 +56,7 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool, tr
     run(configs, overrides)
 
 
-@click.command()
+@click.command(cls=Trains)
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
 @trust_option
 @click.pass_context
@@ -66,7 +78,7 @@ def pretrain(context: click.Context, arguments: tuple[str, ...], trust_data: boo
     run(configs, overrides)
 
 
-@click.command()
+@click.command(cls=Trains)
 @click.argument("base", metavar="MODEL")
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
 @trust_option
@@ -82,13 +94,15 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...], trus
     Example:
       asecalc finetune runs/pretrained/model.pt silica.yaml run.output=runs/silica finetune.replay=0.2
     """
+    if "=" in base:
+        raise click.UsageError(f"{base} is no model; name the MODEL to start from first, then the settings", context)
     configs, overrides = _given(context, arguments, trust_data)
     from training.main import finetune as run
 
     run(base, configs, overrides)
 
 
-@click.command()
+@click.command(cls=Trains)
 @click.argument("arguments", nargs=-1, metavar=SETTINGS)
 @click.option("--space", multiple=True, metavar="KEY=LOW:HIGH[:log]|KEY=A,B,C",
               help="Setting to vary; may be repeated. Default: epsilon and coefficients of weak.method.")  # fmt: skip

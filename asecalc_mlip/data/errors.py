@@ -178,7 +178,8 @@ def evaluate_frames(
     found = census(frames)
     if not any(found.counts.get(label, 0) for label in LABELS):
         others = [option for label, names in found.others.items() for option in (f"--{label}-key {n}" for n in names)]
-        advice = f"perhaps {', '.join(others)}" if others else "there is nothing to compare"
+        unknown = "if there are any, name them by --energy-key and --forces-key"
+        advice = f"perhaps {', '.join(others)}" if others else unknown
         raise DataError(f"{name} has no labels in any of its {len(frames)} frames: {found}; {advice}")
     labels = [label for label in LABELS if found.counts.get(label, 0)]
     # NaN labels would make every error NaN; a size that surprises is told, and for the eye to judge.

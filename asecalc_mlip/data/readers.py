@@ -36,6 +36,7 @@ ENERGY_UNITS = {
     "ry": units.Rydberg,
 }
 PRESSURE_UNITS = {"gpa": units.GPa, "kbar": 0.1 * units.GPa, "bar": units.bar}
+_FORMATS = "Data files are extended XYZ, ASE .db, MD17/rMD17 .npz, or any other file of frames that ASE reads"
 STRESS_FORMS = (r"(.+)/(\w+)/\2/\2", r"(.+)/(\w+)(?:\^|\*\*)3")
 LENGTH_UNITS = {"ang": 1.0, "angstrom": 1.0, "å": 1.0, "bohr": units.Bohr, "a0": units.Bohr, "nm": units.nm}
 
@@ -151,7 +152,7 @@ def parse_stress_unit(name: str) -> float:
 def _open(path: Path) -> tuple[Iterator[Atoms], _Units]:
     """Return the raw frames of a file and the units that go with its format."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz")
+        raise InputError(f"{path}: no such file. {_FORMATS}")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
     if path.suffix == ".npz":
@@ -230,6 +231,5 @@ def _read_other(path: Path) -> Iterator[Atoms]:
             good += 1
     except Exception as error:  # each of ASE's formats raises its own kinds
         raise DataError(
-            f"{path}: frame {good} cannot be read as {path.suffix or 'any format ASE knows'} ({error}). "
-            "Data files are extended XYZ, ASE .db, or MD17/rMD17 .npz"
+            f"{path}: frame {good} cannot be read as {path.suffix or 'any format ASE knows'} ({error}). {_FORMATS}"
         ) from error

@@ -188,6 +188,8 @@ def diatomic_curves(
 ) -> list[DiatomicCurve]:
     """Take the curve of every pair, "Si-O" or ("Si", "O"); by default all pairs of elements that a model knows."""
     chosen = all_pairs(calc) if not pairs else [parse_pair(pair) for pair in pairs]
+    if check := getattr(calc, "check_elements", None):  # before a message names one of a thousand distances
+        check(np.concatenate([_numbers(a, b) for a, b in chosen]))
     return [diatomic_curve(calc, a, b, **options) for a, b in chosen]
 
 

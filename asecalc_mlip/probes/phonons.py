@@ -170,7 +170,9 @@ def phonons(
         For structures that are not crystals, and where phonopy is not installed.
     """
     if not atoms.pbc.all():
-        raise InputError(f"phonons need a crystal, pbc is {atoms.pbc.tolist()}; for a molecule there are vibrations")
+        raise InputError(
+            f"phonons need a crystal, pbc is {atoms.pbc.tolist()}; for a molecule use 'asecalc vibrations'"
+        )
     try:
         from phonopy import Phonopy
         from phonopy.structure.atoms import PhonopyAtoms

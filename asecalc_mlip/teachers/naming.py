@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import CheckpointError, InputError
 from asecalc_mlip.teachers.base import Teacher, TeacherOptions
 
 __all__ = ["KINDS", "open_teacher"]
@@ -42,7 +42,10 @@ def open_teacher(name: str, options: TeacherOptions | None = None) -> Teacher:
     if name and not rest:
         from asecalc_mlip.teachers.model import ModelTeacher
 
-        return ModelTeacher(name)
+        try:
+            return ModelTeacher(name)
+        except CheckpointError as error:
+            raise InputError(f"{error}. Other sources of labels: {ADVICE}") from None
     raise InputError(f"{name!r} names no teacher; {ADVICE}")
 
 

@@ -62,7 +62,7 @@ def find(path: str | Path) -> Path:
     if known is not None and cached(known).is_file():
         return cached(known)
     shipped = ", ".join(models()) or "none"
-    how = f"; {known.name} is had by: asecalc zoo get {known.name}" if known else f"; shipped models: {shipped}"
+    how = f"; get it with: asecalc zoo get {known.name}" if known else f"; shipped models: {shipped}"
     raise CheckpointError(f"model file {str(path)!r} does not exist in {Path.cwd()}{how}")
 
 
