@@ -46,7 +46,8 @@ class DataConfig:
     """Where the labelled structures come from and how they are split."""
 
     train: str = ""
-    """Labelled structures: extended XYZ, ASE database or rMD17/MD17 .npz. Relative to where the run starts."""
+    """Labelled structures: extended XYZ, ASE database, rMD17/MD17 .npz, or any other file of frames that ASE reads.
+    Relative to the folder where the run starts."""
     test: str | None = None
     """File of test frames, for the errors in the card; None takes the frames that the split leaves over, if any."""
     n_train: int | None = None
@@ -140,11 +141,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class WeakConfig:
-    """Weak supervision by the physics of the model's own field, its variants and its rivals; see training/losses."""
+    """Weak supervision: losses that need no labels (PIWSL), their variants, and other methods to compare with."""
 
     method: str = "plain"
     """piwsl is PITC + PISC; two_point, two_point_label, taylor_label and endpoint are variants; curvature, noisy_nodes,
-    sam and asam are rivals; plain is none of them."""
+    sam and asam are other methods to compare with; plain is none of them."""
     pitc: float = 1.0
     """Coefficient of PITC (per eV²); the published 1.2 for kcal/mol beside mean absolute errors is 27.7 here."""
     pisc: float = 0.01
@@ -152,7 +153,7 @@ class WeakConfig:
     coefficient: float = 1.0
     """Coefficient of the one loss of the other methods."""
     order: Literal["first", "trapezoid", "antithetic"] = "first"
-    """first is the published form, which also penalises curvature; the others are unbiased to third order."""
+    """first is the published form, which also penalises the curvature of the energy; the others do not."""
     epsilon: float = 0.05
     """Largest displacement along each axis, Å."""
     normalisation: Literal["total", "per_atom"] = "total"
@@ -188,7 +189,7 @@ class OptimizerConfig:
     min_lr: float = 1e-6
     """Smallest learning rate."""
     ema_decay: float = 0.999
-    """Decay of the exponential moving average of the weights, which is what is validated and shipped; 0 is off."""
+    """Decay of the exponential moving average of the weights, which the model file gets; 0 is off."""
     gradient_clip: float = 10.0
     """Largest norm of the gradient."""
 
@@ -221,7 +222,7 @@ class RunConfig:
     device: str = "auto"
     """auto, cpu or cuda."""
     devices: int = 1
-    """Processes that share each batch, on GPUs one for each; the result is that of one process but for rounding."""
+    """Processes that share each batch, one on each GPU. The result is that of one process, apart from rounding."""
     licence: str = "not stated"
     """Licence of the trained model, for the card."""
     progress: bool = True
