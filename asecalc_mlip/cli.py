@@ -49,7 +49,7 @@ class Commands(click.Group):
         try:
             return self._invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("Interrupted. What was written is kept; the same command goes on, or begins anew.", err=True)
+            click.echo("Interrupted. All files written so far are kept; give the same command again.", err=True)
             ctx.exit(INTERRUPTED)
 
     def _invoke(self, ctx: click.Context) -> Any:

@@ -51,7 +51,7 @@ def locked(folder: PathName, setting: str = "run.output", *, make: bool = True, 
             if isinstance(error, (ConnectionError, TimeoutError)):
                 raise
             raise InputError(
-                f"{folder} cannot be written to: {error}. What was written before is kept: make room and run the same "
+                f"{folder} cannot be written to: {error}. Files written before are kept: make room and run the same "
                 "command again"
             ) from error
     finally:

@@ -180,7 +180,7 @@ def _is_over(saved: dict[str, Any], average: AveragedWeights, budget: TimeBudget
     stopped_early = patience is not None and saved["epoch"] - state["best_epoch"] >= patience
     if not (stopped_early or budget.is_over or (epochs is not None and done >= epochs)):
         return False
-    LOGGER.info(f"nothing left to train after {done} epochs; the results are written anew")
+    LOGGER.info(f"nothing left to train after {done} epochs; the command writes the results again")
     average.load_state_dict(dict(state))
     return True
 
@@ -212,6 +212,6 @@ def _readable(path: Path) -> dict[str, Any] | None:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  damaged archives raise many kinds
         raise InputError(
-            f"{path} cannot be read ({str(error).splitlines()[0][:120]}). Delete it to start this run anew, or put a "
+            f"{path} cannot be read ({str(error).splitlines()[0][:120]}). Delete it to start this run again, or put a "
             "copy of it back"
         ) from None

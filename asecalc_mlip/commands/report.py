@@ -69,5 +69,6 @@ def report(model: str, seeds: str | None, **options: Any) -> None:
     try:
         click.echo(str(make_report(settings, echo=click.echo)))
     except Stopped as stop:
-        click.echo(f"Stopped; what is done stays in {settings.folder}, and the same command goes on.", err=True)
+        kept = f"the results so far are in {settings.folder}"
+        click.echo(f"Stopped; {kept}. Give the same command again to continue.", err=True)
         sys.exit(128 + stop.signal)

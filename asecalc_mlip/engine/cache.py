@@ -56,7 +56,7 @@ def fetch(name: str, key: Mapping[str, Any]) -> Path | None:
         _check_owner(folder)
         if _digest(found[0].read_bytes()) != found[0].stem.rsplit("-", 1)[1]:
             found[0].unlink()
-            raise CacheError(f"{found[0]} was damaged and is removed; it is made anew next time")
+            raise CacheError(f"{found[0]} was damaged and is removed; the next run makes a new one")
         os.utime(found[0])
     except OSError as error:
         raise CacheError(f"the cache folder {folder} cannot be used: {error}") from None

@@ -60,7 +60,7 @@ class RunFiles:
     def check_free(self) -> None:
         """Refuse a directory with files of a run that cannot go on; what a run left before it began is removed."""
         if self.begun:
-            raise InputError(f"{self.directory} has a run: give the same settings to go on, or another --output")
+            raise InputError(f"{self.directory} has a run: give the same settings to continue, or another --output")
         found = self.found
         if found and self._rows() > 1:
             raise InputError(

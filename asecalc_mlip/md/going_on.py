@@ -85,6 +85,6 @@ def check_start(start: Atoms, stored: Atoms, directory: str | os.PathLike) -> No
     ]
     if not all(same):
         raise InputError(
-            f"the start structure is not the one of the run in {directory}, which would go on: give the same one, or "
+            f"the start structure is not the one of the run in {directory}: give the same one to continue that run, or "
             "another --output for a new run"
         )

@@ -58,7 +58,7 @@ class MDResult:
 
     def report(self) -> str:
         """Tell the result in some lines, for people."""
-        how = "was complete already" if self.stable else "broke already and cannot go on"
+        how = "was complete already" if self.stable else "broke already and cannot continue"
         told = f"The run in {self.directory} {how}; its result:\n" if self.had_ended else ""
         return told + summary_text(self.summary, str(self.directory))
 

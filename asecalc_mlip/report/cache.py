@@ -15,7 +15,7 @@ from asecalc_mlip.files import read_json, write_json
 
 __all__ = ["ADVICE", "Pieces", "key_of"]
 
-ADVICE = "make room, or give another folder with -o DIR; the same command goes on where it was"
+ADVICE = "make room, or give another folder with -o DIR; the same command then continues"
 
 
 def key_of(value: Any) -> str:

@@ -150,7 +150,7 @@ def test_a_signal_is_told_and_leaves_its_exit_code(model, tmp_path, monkeypatch)
 
     monkeypatch.setattr(package, "make_report", stop)
     result = CliRunner().invoke(cli.main, ["report", str(model), "-o", str(tmp_path)])
-    assert result.exit_code == 143 and "the same command goes on" in result.stderr
+    assert result.exit_code == 143 and "Give the same command again to continue" in result.stderr
 
 
 def test_settings_come_from_card_reference_and_system(model):

@@ -87,7 +87,7 @@ def fit_file(
                 fit.compare(fit_eam(frames, plain, checkpoint=path.with_suffix(".morse.ckpt"), **options))
             fit.save(path)
     except KeyboardInterrupt:
-        LOGGER.warning(f"interrupted; the same command goes on from {path.with_suffix('.ckpt')}")
+        LOGGER.warning(f"interrupted; give the same command again to continue from {path.with_suffix('.ckpt')}")
         sys.exit(130)
     return fit
 

@@ -170,7 +170,7 @@ class _Fit:
             saved = torch.load(path, weights_only=True)
             before, same_data = saved["settings"], saved["data"] == self._data()
         except Exception as error:  # noqa: BLE001  damaged archives raise many kinds
-            raise InputError(f"{path} cannot be read ({error!s:.120}). Delete it to begin the fit anew") from None
+            raise InputError(f"{path} cannot be read ({error!s:.120}). Delete it to start the fit again") from None
         unlike = [f"{k} was {before.get(k)}, is {v}" for k, v in asdict(self.settings).items()
                   if k != "epochs" and before.get(k) != v]  # fmt: skip
         unlike += [] if same_data else ["the frames or their labels are others"]

@@ -148,7 +148,7 @@ def still_falling(history: Sequence[Mapping[str, float]]) -> str | None:
         return None
     return (
         f"the loss is still falling, by {100 * fall:.0f} % over the last {n} epochs: more of them, "
-        f"--epochs {3 * len(history)}, give a better potential, and go on from the checkpoint"
+        f"--epochs {3 * len(history)}, give a better potential and continue from the checkpoint"
     )
 
 

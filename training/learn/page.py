@@ -29,7 +29,7 @@ ENDS = {
     "budget": "It ended because all labels of the budget were used; the model may still break.",
     "hours": "It ended because its hours were over; the model may still break.",
     "stuck": "It ended because round after round had nothing new to label, though replicas still broke.",
-    "interrupted": "It was interrupted; the same command goes on.",
+    "interrupted": "It was interrupted; give the same command again to continue.",
 }
 
 

@@ -48,7 +48,7 @@ _ENDS = {
     "budget": "all labels of the budget were used",
     "hours": "the hours are over",
     "stuck": "nothing new to label was found in several rounds",
-    "interrupted": "interrupted; the same command goes on",
+    "interrupted": "interrupted; give the same command again to continue",
 }
 SETTINGS, STARTS, CLOCK = "learn.json", "starts.xyz", "clock.jsonl"
 VERSION = 1

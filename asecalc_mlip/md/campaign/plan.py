@@ -198,7 +198,7 @@ def _written(runs: list[Run], starts: Sequence[Atoms], output: str | os.PathLike
             return Campaign(directory, runs)
         if output is not None:
             raise InputError(
-                f"{directory} has a campaign already, and {difference}: give the same settings to go on, or another "
+                f"{directory} has a campaign already, and {difference}: give the same settings to continue, or another "
                 "--output"
             )
         number += 1

@@ -164,7 +164,7 @@ def test_a_signal_ends_softly_before_the_next_label(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SoftStop", Pressed)
     result = learn(_settings(tmp_path), [molecule("H2O")], tmp_path / "out")
     assert (result.status, result.labels, result.model) == ("interrupted", 0, None)
-    assert "the same command goes on" in result.describe()
+    assert "give the same command again to continue" in result.describe()
 
 
 def test_labels_that_all_fail_end_in_one_message(tmp_path):
