@@ -12,6 +12,7 @@ from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, RED, new_fi
 __all__ = ["calibration_figure", "course_figure"]
 
 TENTHS = 10
+LEAST = 20  # atoms of a root mean square
 
 
 def course_figure(
@@ -63,7 +64,7 @@ def course_figure(
 def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str = "") -> Figure:
     """Draw the true error of the force on an atom against the spread of the committee.
 
-    Lines are root mean squares of both in each tenth of the atoms, in the order of their spread.
+    Lines are root mean squares of both in each tenth of the atoms, in the order of their spread (parts of at least 20).
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float
 
 
 def _tenths(spread: np.ndarray, error: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return root mean squares of spread and error in ten parts of as many atoms."""
-    parts = [part for part in np.array_split(np.argsort(spread, kind="stable"), TENTHS) if len(part)]
+    """Return root mean squares of spread and error in ten parts of as many atoms, fewer where there are few atoms."""
+    number = max(1, min(TENTHS, len(spread) // LEAST))
+    parts = np.array_split(np.argsort(spread, kind="stable"), number)
     found = [[float(np.sqrt((values[part] ** 2).mean())) for part in parts] for values in (spread, error)]
     return found[0], found[1]

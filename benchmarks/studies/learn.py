@@ -50,7 +50,7 @@ from training.learn import LearnSettings, Until, learn  # noqa: E402
 from training.learn.committee import calibration, load_committee, write_data  # noqa: E402
 from training.learn.dynamics import run_all  # noqa: E402
 from training.learn.final import train_final  # noqa: E402
-from training.learn.state import Folder  # noqa: E402
+from training.learn.state import Folder, Round  # noqa: E402
 from training.train import train  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "learn.json"
@@ -90,30 +90,31 @@ def dft(place: Path, size: str) -> dict[str, Any]:
 
 
 def xtb(place: Path, size: str) -> list[dict[str, Any]]:
-    """Ethanol by GFN2-xTB, and what its model is worth on frames that no model chose."""
-    rows = []
-    for seed in SEEDS:
-        folder, settings = place / f"xtb{seed}", _ethanol("xtb", size, seed=seed)
-        row = _learned(settings, [molecule("CH3CH2OH")], folder)
-        rows.append({"seed": seed, **row, **_judged(folder / "model.pt", place, settings, folder)})
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+    """Ethanol by GFN2-xTB, and what its frames are worth to a model that is trained on them anew."""
+    return [learned_of_seed(place, size, seed) for seed in SEEDS]
+
+
+def learned_of_seed(place: Path, size: str, seed: int) -> dict[str, Any]:
+    """One seed of `xtb`."""
+    folder, settings = Folder(place / f"xtb{seed}"), _ethanol("xtb", size, seed=seed, final=False)
+    row = _learned(settings, [molecule("CH3CH2OH")], folder.path)
+    now = folder.round(len(row["rounds"]) - 1)
+    return {"seed": seed, **row, **_judged(_anew(folder, now, settings), place, settings, folder.path)}
 
 
 def random(place: Path, size: str) -> list[dict[str, Any]]:
     """As many labels at random, the same training, the same replicas."""
-    rows = []
-    for seed in SEEDS:
-        settings, folder = _ethanol("xtb", size, seed=seed), Folder(place / f"random{seed}")
-        folder.path.mkdir(exist_ok=True)
-        labels = read_json(place / f"xtb{seed}" / "result.json")["labels"]
-        now = folder.round(0)
-        _dynamics(now.labels, labels, seed + 10)
-        write_data(folder, now)
-        model = train_final(folder, now, settings, "GFN2-xTB", folder.path / "final")
-        rows.append({"seed": seed, "labels": labels, **_judged(model, place, settings, folder.path)})
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+    return [random_of_seed(place, size, seed) for seed in SEEDS]
+
+
+def random_of_seed(place: Path, size: str, seed: int) -> dict[str, Any]:
+    """One seed of `random`."""
+    folder, settings = Folder(place / f"random{seed}"), _ethanol("xtb", size, seed=seed)
+    folder.path.mkdir(exist_ok=True)
+    labels, now = read_json(place / f"xtb{seed}" / "result.json")["labels"], folder.round(0)
+    _dynamics(now.labels, labels, seed + 10)
+    write_data(folder, now)
+    return {"seed": seed, "labels": labels, **_judged(_anew(folder, now, settings), place, settings, folder.path)}
 
 
 def crystal(place: Path, size: str) -> dict[str, Any]:
@@ -182,6 +183,12 @@ def _judged(model: Path, place: Path, settings: LearnSettings, folder: Path) -> 
         conditions = dataclasses.replace(settings, temperature_K=kelvin)
         found[f"{kelvin:g} K"] = _survived(model, conditions, starts, folder / f"judged{kelvin:g}", teacher)
     return found
+
+
+def _anew(folder: Folder, now: Round, settings: LearnSettings) -> Path:
+    """Train a model as small as the members on the labels of a folder, with new weights."""
+    small = dataclasses.replace(settings, training=(*settings.training, "model.hyperparameters.n_features=32"))
+    return train_final(folder, now, small, "GFN2-xTB", folder.path / "anew")
 
 
 def _survived(

@@ -176,12 +176,14 @@ def test_calibration_of_spreads_that_are_half_of_the_errors():
 
 
 def test_lines_of_the_calibration_figure_are_root_mean_squares_of_tenths():
-    spread = np.arange(1.0, 21.0)
-    shuffled = np.random.default_rng(0).permutation(20)
+    spread = np.arange(1.0, 201.0)
+    shuffled = np.random.default_rng(0).permutation(200)
     axes = calibration_figure({"held out": (spread[shuffled], 3.0 * spread[shuffled])}).axes[0]
     line = axes.lines[-1]
-    assert line.get_xdata() == pytest.approx(np.sqrt((spread.reshape(10, 2) ** 2).mean(axis=1)))
+    assert line.get_xdata() == pytest.approx(np.sqrt((spread.reshape(10, 20) ** 2).mean(axis=1)))
     assert line.get_ydata() == pytest.approx(3.0 * np.asarray(line.get_xdata()))
+    few = calibration_figure({"held out": (spread[:50], spread[:50])}).axes[0].lines[-1]
+    assert len(few.get_xdata()) == 2
 
 
 def test_survival_on_a_logarithmic_axis_of_time():
