@@ -160,7 +160,7 @@ def download(
     progress : bool
         Show a progress bar.
     sha256 : str, optional
-        Of the content; only by https then.
+        Of the content, or its beginning; only by https then.
     md5 : str, optional
         Of the content, where an archive publishes nothing better: it tells damage, and no forgery.
     most : int, optional
@@ -185,7 +185,7 @@ def download(
             else:
                 _load(url, partial, target.name, progress, most)
             for kind, wanted in (("sha256", sha256), ("md5", md5)):
-                if wanted is not None and digest(partial, kind) != wanted:
+                if wanted is not None and not digest(partial, kind).startswith(wanted):
                     raise OSError(f"its {kind.upper().replace('SHA', 'SHA-')} is not that of the published file")
         except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
             again = f". {kept.name} keeps what was loaded" if kept.exists() else ""

@@ -1,8 +1,9 @@
 """Table of the public data sets that `asecalc data NAME` fetches: address, size, checksum, licence, level, reader.
 
-Checksums and sizes are those that the archives publish (figshare and Zenodo: MD5). None stands where none is known to
-us; then the checksum of what was read is told, and nothing is compared. No row was fetched when it was written, as the
-network was not there: addresses are those that public loaders of the same sets use.
+Checksums and sizes are those that the archives publish (figshare and Zenodo: MD5), or that a public loader records.
+None stands where none is known to us; then the checksum of what was read is told, and nothing is compared. No row was
+fetched when it was written, as the network was not there: addresses are those of the public loader that stands beside
+each.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ class File:
         Bytes, where the archive publishes them.
     md5 : str or None
         Where the archive publishes it.
+    sha256 : str or None
+        The whole or its beginning, where a public loader records it.
     """
 
     name: str
     url: str | None
     size: int | None = None
     md5: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +89,12 @@ class DataSet:
 
 
 def _npz(name: str) -> File:
+    # As SchNetPack 2.2 has them (schnetpack/datasets/md22.py).
     return File(name, f"{GDML}repo/datasets/{name}")
 
 
 def _ccsd(name: str) -> File:
+    # As torch-geometric 2.8 has them (torch_geometric/datasets/md17.py).
     return File(name, f"{GDML}data/npz/{name}")
 
 
@@ -168,6 +174,7 @@ PUBLISHED: dict[str, DataSet] = {
         cite="Artrith, Urban, Comput. Mater. Sci. 114 (2016) 135, doi 10.1016/j.commatsci.2015.11.047",
         page="http://ann.atomistic.net/download/",
         reader="xsf",
+        # As colabfit's script for this set has it.
         file=File("data-set-2016-TiO2.tar.bz2", "http://ann.atomistic.net/files/data-set-2016-TiO2.tar.bz2"),
     ),
     "lmnto": DataSet(
@@ -178,7 +185,7 @@ PUBLISHED: dict[str, DataSet] = {
         cite="Cooper et al., npj Comput. Mater. 6 (2020) 54, doi 10.1038/s41524-020-0323-8",
         page="https://doi.org/10.24435/materialscloud:2020.0037/v1",
         reader="xsf",
-        # The archive holds water too. The address of its file is not known to us.
+        # The archive holds water too. Colabfit's script for this set names its folders and no address of a file.
         file=File("lmnto.tar.gz", None),
     ),
     "zeo22": DataSet(
@@ -199,7 +206,12 @@ PUBLISHED: dict[str, DataSet] = {
         cite="Deringer, Caro, Csányi, Nat. Commun. 11 (2020) 5461, doi 10.1038/s41467-020-19168-z",
         page="https://doi.org/10.5281/zenodo.4003703",
         reader="frames",
-        file=File("P_GAP_20_fitting_data.xyz", "https://zenodo.org/records/4003703/files/P_GAP_20_fitting_data.xyz"),
+        # Address and checksum as load-atoms has them (src/load_atoms/database/importers/p_gap_20.py).
+        file=File(
+            "P_GAP_20_fitting_data.xyz",
+            "https://zenodo.org/records/4003703/files/P_GAP_20_fitting_data.xyz",
+            sha256="ab3059018068",
+        ),
     ),
     "mptrj": DataSet(
         title="MPtrj 2022.9",
@@ -209,6 +221,7 @@ PUBLISHED: dict[str, DataSet] = {
         cite="Deng et al., Nat. Mach. Intell. 5 (2023) 1031, doi 10.1038/s42256-023-00716-3",
         page="https://doi.org/10.6084/m9.figshare.23713842",
         reader="mptrj",
+        # As matbench-discovery has it.
         file=File("MPtrj_2022.9_full.json", "https://figshare.com/ndownloader/files/41619375"),
         most=13 * GIGA,
     ),

@@ -165,18 +165,20 @@ def _local(
                 "its archive or folder with --from"
             )
         most = file.size or data_set.most
-        download(file.url, local, page=data_set.page, progress=progress, md5=file.md5, most=most, resume=True)
-        return local, file.md5 is not None
+        sums = {"md5": file.md5, "sha256": file.sha256}
+        download(file.url, local, page=data_set.page, progress=progress, most=most, resume=True, **sums)
+        return local, any(sums.values())
     if local.is_file() and local.stat().st_size > data_set.most:
         raise DataError(f"{local} has more than the {data_set.most} bytes that {data_set.title} may have")
     # A file of another name may be a part that somebody cut out, which is told and not refused.
-    if file is None or file.md5 is None or local.name != file.name:
+    if file is None or not (file.md5 or file.sha256) or local.name != file.name:
         return local, False
-    if digest(local, "md5") != file.md5:
-        raise DataError(
-            f"{local}: its MD5 is not that of the published file. Remove it and run the same command again; a part of "
-            "it is read with --from under another name"
-        )
+    for kind, wanted in (("md5", file.md5), ("sha256", file.sha256)):
+        if wanted is not None and not digest(local, kind).startswith(wanted):
+            raise DataError(
+                f"{local}: its {kind.upper().replace('SHA', 'SHA-')} is not that of the published file. Remove it and "
+                "run the same command again; a part of it is read with --from under another name"
+            )
     return local, True
 
 

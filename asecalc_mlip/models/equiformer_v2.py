@@ -31,10 +31,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import pad
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models.activation import silu
 from asecalc_mlip.models.equiformer_v2_parts import (
     DegreeNorm,
     EdgeScalars,
@@ -211,7 +212,9 @@ class EdgeEmbedding(nn.Module):
 
     def _messages(self, *arguments: Tensor) -> Tensor:
         basis, envelope, rotations, centers, neighbors, of_neighbor, of_center = arguments
-        radial = self.edge(basis, of_neighbor[neighbors], of_center[centers]).unflatten(1, (self.n_rows, -1))
+        radial = self.edge(basis, of_neighbor.index_select(0, neighbors), of_center.index_select(0, centers)).unflatten(
+            1, (self.n_rows, -1)
+        )
         y = radial * self._scales.like(radial) * envelope[:, :, None]
         # Only rows of m = 0, which come first, because R has no direction but that of the edge.
         turned = rotations[:, : self.n_rows].transpose(1, 2) @ y
@@ -252,7 +255,8 @@ class Attention(nn.Module):
         self.of_logits = nn.Parameter(torch.empty(n_heads, n_alpha))
         nn.init.uniform_(self.of_logits, -1.0 / math.sqrt(n_alpha), 1.0 / math.sqrt(n_alpha))
         self.project = SO3Linear(n_heads * n_value, n_out, rotations.l_max)
-        self._scales = Table(row_scales(rotations))
+        scales = row_scales(rotations)
+        self._scales = None if bool((scales == 1).all()) else Table(scales)
 
     def forward(self, x: Tensor, graph: AtomGraph, edges: Edges, over_edges: Callable) -> Tensor:
         """(N, (l_max + 1)², F) to (N, (l_max + 1)², F of the output)."""
@@ -265,16 +269,17 @@ class Attention(nn.Module):
         """Σ_j f_c exp(A) Dᵀ S'(…), (N, (l_max + 1)², heads · n_value), and Σ_j f_c exp(A), (N, heads)."""
         basis, envelope, rotations, centers, neighbors, x, of_neighbor, of_center = arguments
         n_heads, n_alpha, n_value = self.sizes
-        radial = self.edge(basis, of_neighbor[neighbors], of_center[centers])
-        ends = [rotations @ x[neighbors], rotations @ x[centers]]
+        radial = self.edge(basis, of_neighbor.index_select(0, neighbors), of_center.index_select(0, centers))
+        ends = [rotations @ x.index_select(0, ends) for ends in (neighbors, centers)]
         y, more = self.first(torch.cat(ends, dim=-1), radial)
         alphas, scalars = more.split([n_heads * n_alpha, more.shape[1] - n_heads * n_alpha], dim=1)
         logits = (smooth_leaky_relu(self.norm(alphas.unflatten(1, (n_heads, n_alpha)))) * self.of_logits).sum(-1)
         # The norm bounds the logits, so that no largest one need be taken off.
         weights = torch.exp(logits) * envelope
         y = with_scalars(silu(scalars), self.on_edges.coefficients(silu(self.on_edges.values(y))))
-        y = self.last(y)[0].unflatten(-1, (n_heads, n_value)) * weights[:, None, :, None]
-        turned = rotations.transpose(1, 2) @ (y.flatten(2) * self._scales.like(y))
+        # Whole rows of features are multiplied faster than the few of one head at a time.
+        y = self.last(y)[0] * weights.repeat_interleave(n_value, dim=1)[:, None]
+        turned = rotations.transpose(1, 2) @ (y if self._scales is None else y * self._scales.like(y))
         n_atoms = x.shape[0]
         return sum_to_centers(turned, centers, n_atoms), sum_to_centers(weights, centers, n_atoms)
 

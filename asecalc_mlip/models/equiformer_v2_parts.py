@@ -9,8 +9,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
+from asecalc_mlip.models.activation import silu
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.so2 import Grid, complex_product, edge_grid, joined, parts_by_m
 from asecalc_mlip.models.spherical import EdgeRotations, SphereGrid, Table

@@ -32,10 +32,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import pad
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models.activation import SiLU, silu
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
 from asecalc_mlip.models.radial import make_radial_basis
 from asecalc_mlip.models.so2 import (
@@ -282,7 +283,7 @@ def _lively(module: nn.Module) -> None:
 
 
 def _head(n_features: int) -> nn.Sequential:
-    layers = [nn.Linear(n_features, n_features), nn.SiLU(), nn.Linear(n_features, n_features), nn.SiLU()]
+    layers = [nn.Linear(n_features, n_features), SiLU(), nn.Linear(n_features, n_features), SiLU()]
     return nn.Sequential(*layers, nn.Linear(n_features, 1, bias=False))
 
 

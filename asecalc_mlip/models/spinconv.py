@@ -42,15 +42,16 @@ images may have unlike energies, as published: filters are not symmetric.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.models.activation import silu
 from asecalc_mlip.models.harmonics import fixed_points, point_weights, real_harmonics
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry
 from asecalc_mlip.models.radial import make_radial_basis, polynomial_cutoff
@@ -180,7 +181,7 @@ class SpinConv(Network):
             sums = directions.new_zeros(graph.n_atoms, 3)
             sums = sums.index_add(0, graph.centers, directions * d[:, None] * envelope)
             beside = _beside(directions, sums.index_select(0, graph.centers))
-        turned = _turned(_frames(directions, beside), self.n_angular)
+        turned = _turned(_frames(directions, beside), self.n_angular)[:, :, columns_by_order(self.n_angular)]
         harmonics = real_harmonics(directions, self.n_angular)
         edges = Edges(graph.centers, graph.neighbors, *ends, envelope, harmonics, turned)
         h = self.distances(self.radial(d, *ends))
@@ -196,7 +197,10 @@ class SpinConv(Network):
 
 
 class Edges(NamedTuple):
-    """Pairs: both ends and their elements (E,), f_c (E, 1), Y(r̂) (E, L²), Y(R_e X) of the fixed points (E, K, L²)."""
+    """Pairs: both ends and their elements (E,), f_c (E, 1), Y(r̂) (E, L²), Y(R_e X) of the fixed points (E, K, L²).
+
+    The last are in the order of `columns_by_order`.
+    """
 
     centers: Tensor
     neighbors: Tensor
@@ -229,15 +233,13 @@ class Spin(nn.Module):
     """The spin convolution: (E, L², F) coefficients of functions on spheres → (E, H), the same however they are spun.
 
     V D(α) c is a Fourier series in α, whose terms are made first: of the order m by the coefficients of m and −m alone.
+    These stand side by side, as `columns_by_order` has them.
     """
 
     def __init__(self, n_features: int, n_hidden: int, n_angular: int, n_spins: int):
         super().__init__()
-        self.n_spins = n_spins
-        self.orders = [
-            ([n * n + n + m for n in range(m, n_angular)], [n * n + n - m for n in range(m, n_angular)])
-            for m in range(n_angular)
-        ]
+        self.n_spins, self.n_angular = n_spins, n_angular
+        self.degrees = [n_angular - m for m in range(n_angular)]
         size = 1 / math.sqrt(n_features * n_angular**2)
         self.filters = nn.Parameter(torch.empty(n_angular**2, n_features, n_hidden).uniform_(-size, size))
         self.bias = nn.Parameter(torch.empty(n_hidden).uniform_(-size, size))
@@ -245,13 +247,16 @@ class Spin(nn.Module):
 
     def forward(self, function: Tensor) -> Tensor:
         """See the class."""
-        terms = [torch.einsum("elf,lfh->eh", function[:, self.orders[0][0]], self.filters[self.orders[0][0]])]
-        for plus, minus in self.orders[1:]:
-            c, s = function[:, plus].flatten(1), function[:, minus].flatten(1)
-            v, w = self.filters[plus].flatten(0, 1), self.filters[minus].flatten(0, 1)
-            terms += [c @ v + s @ w, c @ w - s @ v]
-        spun = torch.einsum("ak,ekh->eah", self._waves(function), torch.stack(terms, dim=1))
-        mean = silu(spun + self.bias).mean(1)
+        filters = self.filters[columns_by_order(self.n_angular)]
+        sizes = [k * (2 if m else 1) for m, k in enumerate(self.degrees)]
+        (c, *others), (v, *rest) = function.split(sizes, dim=1), filters.split(sizes)
+        terms = [torch.addmm(self.bias, c.flatten(1), v.flatten(0, 1))]
+        for both, filters_of_both in zip(others, rest, strict=True):
+            v, w = (part.flatten(0, 1) for part in filters_of_both.chunk(2))
+            terms += [both.flatten(1) @ torch.cat([v, w]), both.flatten(1) @ torch.cat([w, -v])]
+        # Angles first, so that the products and the mean run over long rows.
+        spun = self._waves(function) @ torch.stack(terms).flatten(1)
+        mean = silu(spun).sum(0).view_as(terms[0]) / self.n_spins
         # Not torch's group_norm: its second derivative takes no batch of directions, which a Hessian gives it.
         groups = mean.unflatten(1, (self.norm.num_groups, -1))
         centred = groups - groups.mean(-1, keepdim=True)
@@ -262,7 +267,7 @@ class Spin(nn.Module):
         """1, cos mα and sin mα for each of the angles, (S, 2L − 1)."""
         angles = torch.arange(self.n_spins, dtype=torch.float64, device=like.device) * (2 * math.pi / self.n_spins)
         waves = [torch.ones_like(angles)]
-        for m in range(1, len(self.orders)):
+        for m in range(1, self.n_angular):
             waves += [torch.cos(m * angles), torch.sin(m * angles)]
         return torch.stack(waves, dim=1).to(like.dtype)
 
@@ -281,9 +286,12 @@ class ForceHead(nn.Module):
         directions, weights = (part.to(around) for part in quadrature(self.n_polar))
         weighted = weights[:, None] * directions
         across = _beside(directions, torch.zeros_like(directions))
-        turned, ours = (_turned(frames, self.n_angular).mT for frames in (_frames(directions, across), axes))
+        by_order = columns_by_order(self.n_angular)
+        turned = _turned(_frames(directions, across), self.n_angular)[:, :, by_order].mT
+        ours = _turned(axes, self.n_angular).mT
         found = point_weights(self.n_angular).to(around) @ (ours @ around)
-        function = (turned[None] @ found[:, None]).flatten(0, 1)
+        # One product for each atom, whose rows are those of all directions.
+        function = (turned.flatten(0, 1) @ found).unflatten(1, (len(directions), -1)).flatten(0, 1)
         elements = numbers[:, None].expand(-1, len(directions)).flatten()
         s = self.last(silu(self.first(self.spin(function), elements, elements)), elements, elements)
         s = s.view(len(numbers), len(directions))
@@ -308,9 +316,18 @@ class ElementMixing(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """(n, n_in) → (n, n_out), with the atomic numbers of both ends (n,)."""
-        shares = torch.softmax(self.of_source(source) + self.of_target(target), dim=1)
         candidates = silu(self.candidates(silu(self.first(x)))).unflatten(1, (CANDIDATES, -1))
-        return self.last(torch.einsum("ec,ech->eh", shares, candidates))
+        # Not by a batch of products: of one row each they take ten times as long, with their derivatives.
+        return self.last((candidates * self._shares(source, target)[:, :, None]).sum(1))
+
+    def _shares(self, source: Tensor, target: Tensor) -> Tensor:
+        """Softmax of the sum of two embeddings, (n, 8), with one exponential for each element instead of each pair."""
+        ends = (self.of_source.weight, source), (self.of_target.weight, target)
+        of_source, of_target = (
+            torch.exp(table - table.detach().amax(1, keepdim=True)).index_select(0, z) for table, z in ends
+        )
+        products = of_source * of_target
+        return products / products.sum(1, keepdim=True)
 
 
 class ScaledDistances(nn.Module):
@@ -326,9 +343,16 @@ class ScaledDistances(nn.Module):
 
     def forward(self, d: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Distances (E,) in Å and atomic numbers of both ends → (E, n_rbf)."""
-        of_target = self.of_target(target).unflatten(1, (2, GROUP))
-        scale, offset = (self.of_source(source)[:, None] * of_target).sum(-1).unbind(1)
+        of_target = self.of_target.weight.index_select(0, target).unflatten(1, (2, GROUP))
+        scale, offset = (self.of_source.weight.index_select(0, source)[:, None] * of_target).sum(-1).unbind(1)
         return self.basis(torch.exp(math.log(LARGEST_SCALE) * torch.tanh(scale / 2)) * d + offset)
+
+
+@lru_cache
+def columns_by_order(n_angular: int) -> list[int]:
+    """Places l² + l + m of harmonics in the order m = 0, 1, −1, 2, −2, …, with l ascending in each."""
+    orders = [sign * m for m in range(n_angular) for sign in ((1, -1) if m else (1,))]
+    return [n * n + n + m for m in orders for n in range(abs(m), n_angular)]
 
 
 def quadrature(n_polar: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter
 from asecalc_mlip.files import save_figure
 from asecalc_mlip.plots.style import BLUE, GREY, INK, LINE, SMALL, new_figure, plain, tidy
 
-__all__ = ["bench_report", "comparison", "peers", "size_scaling"]
+__all__ = ["bench_report", "comparison", "costs", "peers", "size_scaling"]
 
 COLOURS = {"schnetpack": GREY, "ours": BLUE}
 _OURS = "PIWSLCalculator, PaiNN"
@@ -56,6 +56,36 @@ def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> 
         axes.plot([row["atoms"] for row in sizes], [row[key] for row in sizes], "o-", color=COLOURS["ours"], ms=4)
         axes.set(xscale="log", yscale="log", xlabel="atoms (α-quartz)", ylabel=label)
         tidy(axes)
+    save_figure(figure, path)
+
+
+def costs(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: int = 1) -> None:
+    """Draw ms per call and training step of every architecture; rows as in benchmarks/results/architectures.json."""
+    calls, steps = (rows.get(f"{what}, {threads} threads", {}) for what in ("aspirin", "training step"))
+    names = sorted((name for name in steps if name != "machine"), key=lambda name: float(steps[name]["ms"]))
+    if not names:
+        return
+    figure = new_figure(9.5, 1.2 + 0.3 * len(names))
+    left, right = figure.subplots(1, 2, sharey=True)
+    for shift, engine, colour in ((-0.2, "auto", BLUE), (0.2, "eager", GREY)):
+        there = [(k, calls[f"{name}, {engine}"]["ms"]) for k, name in enumerate(names) if f"{name}, {engine}" in calls]
+        label = {"auto": "engine of “auto”", "eager": "autograd"}[engine]
+        bars = left.barh([k + shift for k, _ in there], [ms for _, ms in there], 0.38, color=colour, label=label)
+        left.bar_label(bars, [_number(ms) for _, ms in there], fontsize=7, padding=2)
+    bars = right.barh(range(len(names)), [steps[name]["ms"] for name in names], 0.6, color=BLUE)
+    right.bar_label(bars, [_number(steps[name]["ms"]) for name in names], fontsize=7, padding=2)
+    left.set(xlabel="ms per energy + forces, aspirin")
+    right.set(xlabel="ms per training step, 10 aspirins")
+    # Older rows of steps have no number of parameters; those of calls do.
+    sizes = [{**calls.get(f"{name}, eager", {}), **steps[name]}.get("parameters") for name in names]
+    labels = [n if size is None else f"{n}  ({size / 1000:.0f} k)" for n, size in zip(names, sizes, strict=True)]
+    left.set_yticks(range(len(names)), labels, fontsize=8)
+    left.invert_yaxis()
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xlim(right=3 * axes.get_xlim()[1])
+    tidy(left, right)
+    left.legend(**SMALL, loc="upper right")
     save_figure(figure, path)
 
 

@@ -222,6 +222,23 @@ def test_a_file_that_changed_meanwhile_is_loaded_anew(one_set):
     assert "Range" not in server.asked[-1]
 
 
+def test_the_beginning_of_a_sha256_is_compared(one_set, monkeypatch):
+    folder, server = one_set
+    row = published_files.PUBLISHED["mptrj"]
+    for beginning, refused in ((hashlib.sha256(server.content).hexdigest()[:12], False), ("0" * 12, True)):
+        file = File("set.json", row.file.url, sha256=beginning)
+        monkeypatch.setitem(published_files.PUBLISHED, "mptrj", DataSet(**{**row.__dict__, "file": file}))
+        # What lies there, and then what is loaded.
+        (folder / "set.json").write_bytes(server.content)
+        for error, message in ((DataError, "its SHA-256 is not"), (InputError, "its SHA-256 is not")):
+            if refused:
+                with pytest.raises(error, match=message):
+                    fetch("mptrj", folder / "o.xyz", progress=False)
+            else:
+                assert fetch("mptrj", folder / "o.xyz", progress=False).checked
+            (folder / "set.json").unlink(missing_ok=True)
+
+
 def test_another_content_and_too_much_of_it_are_refused(one_set):
     folder, server = one_set
     good = server.content
