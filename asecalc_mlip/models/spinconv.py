@@ -88,7 +88,7 @@ class SpinConv(Network):
         Harmonics have l < n_angular.
     n_spins : int
         Angles S by which a filter is turned. After a short training on ethanol forces differed from the gradient by
-        2e-3 eV/Å with 8 angles, 2e-7 with 16 and 5e-9 with 32, for forces to 2.5 eV/Å.
+        2e-3 eV/Å with 8 angles, 2e-7 with 16 and 5e-9 with 32, for forces to 2.5 eV/Å. Forces of a head do with 12.
     direct_forces : bool
         Add a head that reads the forces from the messages, for `energies_and_forces`.
     n_polar : int

@@ -46,7 +46,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "direct_forces": True,
         "sizes": {**SPHERICAL, "n_hidden": 16, "n_feed": 32, "n_alpha": 8, "n_value": 4},
     },
-    "spinconv-direct": {"architecture": "spinconv", "direct_forces": True, "sizes": {"n_features": 16, "n_hidden": 16}},
+    # Few angles, as forces of a head need not be a gradient: within 1e-3 of those with many angles and directions.
+    "spinconv-direct": {
+        "architecture": "spinconv",
+        "direct_forces": True,
+        "sizes": {"n_features": 16, "n_hidden": 16, "n_spins": 12, "n_polar": 5},
+    },
 }
 SIZES = {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20}
 

@@ -69,9 +69,20 @@ def train_row(row: Row) -> dict[str, Any]:
         "batch_size": run.config.run.batch_size,
         "best_epoch": average.best_epoch + 1,
         "epochs": run.config.run.max_epochs,
+        # Whether the curve is flat at the end is seen here.
+        "validation": _curve(folder),
         # Of a training in parts only the last one was timed.
         "cpu_seconds": None if resumed else round(seconds, 1),
     }
+
+
+def _curve(folder: Path) -> list[dict[str, float]]:
+    """Errors on the validation frames after each epoch, eV and Å."""
+    from training.run_log import read_rows
+
+    rows = read_rows(folder / "log.csv")
+    names = [name for name in rows[0] if name.startswith("val_") and name.endswith("_mae")] if rows else []
+    return [{name.removeprefix("val_"): round(float(row[name]), 5) for name in names} for row in rows]
 
 
 def _test_frames(row: Row, run: Any) -> list[Any]:
