@@ -225,18 +225,21 @@ def test_a_file_that_changed_meanwhile_is_loaded_anew(one_set):
 def test_the_beginning_of_a_sha256_is_compared(one_set, monkeypatch):
     folder, server = one_set
     row = published_files.PUBLISHED["mptrj"]
-    for beginning, refused in ((hashlib.sha256(server.content).hexdigest()[:12], False), ("0" * 12, True)):
+
+    def fetch_with(beginning):
         file = File("set.json", row.file.url, sha256=beginning)
         monkeypatch.setitem(published_files.PUBLISHED, "mptrj", DataSet(**{**row.__dict__, "file": file}))
-        # What lies there, and then what is loaded.
-        (folder / "set.json").write_bytes(server.content)
-        for error, message in ((DataError, "its SHA-256 is not"), (InputError, "its SHA-256 is not")):
-            if refused:
-                with pytest.raises(error, match=message):
-                    fetch("mptrj", folder / "o.xyz", progress=False)
-            else:
-                assert fetch("mptrj", folder / "o.xyz", progress=False).checked
-            (folder / "set.json").unlink(missing_ok=True)
+        return fetch("mptrj", folder / "o.xyz", progress=False, overwrite=True)
+
+    right = hashlib.sha256(server.content).hexdigest()[:12]
+    # What is loaded, and then what lies there.
+    assert fetch_with(right).checked and fetch_with(right).checked
+    with pytest.raises(DataError, match="its SHA-256 is not"):
+        fetch_with("0" * 12)
+    (folder / "set.json").unlink()
+    with pytest.raises(InputError, match="its SHA-256 is not"):
+        fetch_with("0" * 12)
+    assert not (folder / "set.json").exists()
 
 
 def test_another_content_and_too_much_of_it_are_refused(one_set):
