@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from asecalc_mlip import PIWSLCalculator, cli
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.progress import rates
 
 MISTAKES = {
     "structure in place of the model": ("nvt plain.xyz", "the model comes before the structures"),
@@ -56,3 +57,7 @@ def test_advice_of_training(line, advice, tmp_path, monkeypatch):
 def test_a_calculator_is_made_by_load():
     with pytest.raises(InputError, match=r"write PIWSLCalculator.load"):
         PIWSLCalculator("aspirin.pt")
+
+
+def test_rates_of_a_run_are_named_in_words():
+    assert rates({"neighbor_hit_rate": 0.914, "calls": 3}) == {"calls that reuse the neighbour list": "91 %"}

@@ -14,6 +14,8 @@ from asecalc_mlip.md.settings import MDSettings
 
 __all__ = ["Progress", "calculator_stats", "rates", "time_shares"]
 
+NAMES = {"neighbor_hit_rate": "calls that reuse the neighbour list"}
+
 LOG = logging.getLogger("asecalc_mlip")
 # Of the lines that stand in for a bar.
 LINES, SECONDS_BETWEEN_LINES = 20, 10.0
@@ -96,7 +98,7 @@ def calculator_stats(calculator) -> dict:
 def rates(stats: dict) -> dict[str, str]:
     """Return the rates among the stats (between 0 and 1, as the hit rate of the neighbour list), as percentages."""
     wanted = {k: v for k, v in stats.items() if k.endswith("rate") and isinstance(v, (int, float))}
-    return {k.replace("_", " "): f"{100 * v:.0f} %" for k, v in wanted.items()}
+    return {NAMES.get(k, k.replace("_", " ")): f"{100 * v:.0f} %" for k, v in wanted.items()}
 
 
 def time_shares(stats: dict, wall_s: float) -> dict[str, float]:

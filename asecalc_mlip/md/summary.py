@@ -157,10 +157,9 @@ def summary_text(summary: dict, directory: str) -> str:
         lines.append(f"Drift of the conserved energy {slope:+.3g} meV/atom/ps")
     if summary["ms_per_step"]:
         lines.append(f"{summary['ms_per_step']:.2f} ms per step, {summary['ns_per_day']:.3g} ns per day")
-    shares = {k: f"{100 * v:.0f} % of the time" for k, v in summary["time_shares"].items()}
-    stats = {**shares, **rates(summary["calculator"]["stats"])}
-    if stats:
-        lines.append(", ".join(f"{k} {v}" for k, v in stats.items()))
+    if summary["time_shares"]:
+        lines.append("Time: " + ", ".join(f"{k} {100 * v:.0f} %" for k, v in summary["time_shares"].items()))
+    lines += [f"{k[:1].upper()}{k[1:]}: {v}" for k, v in rates(summary["calculator"]["stats"]).items()]
     return "\n".join([*lines, f"Files: {directory}"])
 
 
