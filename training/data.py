@@ -94,7 +94,7 @@ def make_split(n_frames: int, n_train: int | None, n_val: int | None, *, seed: i
         raise DataError(f"a training needs 2 frames or more, one of them to validate on; the data have {n_frames}")
     if n_val is None:
         n_val = validation_frames(n_frames, n_train)
-        LOGGER.info(f"data.n_val is not given: {n_val} of {n_frames} frames are to validate on")
+        LOGGER.info(f"data.n_val is not given: {n_val} of {n_frames} frames are for validation")
     advice = f"data.n_val={max(1, n_frames // 10)}, for example"
     if n_train is None and n_val >= n_frames:
         raise DataError(f"{n_frames} frames do not fit n_val {n_val}, which leaves none to train on: {advice}")
