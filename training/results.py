@@ -35,7 +35,8 @@ class TrainingResult:
     old_level: Forgetting | None = None
 
     def __repr__(self) -> str:
-        tested = repr(self.errors) if self.errors is not None else "no test frames: for test errors set data.test, or data.n_train to hold frames back"
+        untested = "no test frames: for test errors set data.test, or data.n_train to hold frames back"
+        tested = repr(self.errors) if self.errors is not None else untested
         forgotten = "" if self.old_level is None else f"\n{self.old_level!r}"
         return (
             f"{tested}{forgotten}\nmodel of epoch {self.best_epoch + 1}: {self.model}"
