@@ -41,12 +41,16 @@ def test_every_row_is_there_and_none_failed(rehearsal):
         "shipped",
         "calculator",
         "lists",
-        "training",
+        "training step, tensornet, kernels",
+        "training parity, painn",
     ):
         assert any(key.startswith(start) for key in measured), start
     assert done["lists, quartz-72"]["vesin_same"] and done["lists, quartz-72"]["torch_same_as_cpu"]
     assert done["call, painn, aspirin, cuda-graph, float32"]["energy_error_eV_per_atom"] < 1e-6
     assert done["tests marked gpu"]["tests_failed"] == 0
+    for architecture in ("painn", "tensornet"):
+        assert done[f"training parity, {architecture}"]["gradient_error"] < 1e-5
+        assert done[f"training parity, {architecture}"]["loss_error"] < 1e-6
     assert (folder / "gpu_check.png").stat().st_size > 5000
 
 
@@ -124,11 +128,12 @@ def test_the_whole_plan_has_a_name_for_every_row_and_the_goals_find_theirs():
     assert keys[1:4] == [f"call, painn, aspirin, {engine}, float32" for engine in ("triton", "cuda-graph", "eager")]
     assert set(gpu_plan.Sizes().engines) == set(get_args(EngineName))
     done = {key: {"ms": 0.4, "atoms": 21, "energy_error_eV_per_atom": 1e-7, "atoms_per_s": 6e6} for key in keys}
+    done["training parity, painn"] = {"gradient_error": 1e-6}
     done["call, painn, aspirin, eager, float32"]["ms"] = 4.0
     done["tests marked gpu"] = {"tests_failed": 0}
     found = gpu_report.verdicts(done)
-    assert [one["reached"] for one in found] == [True] * 6
-    assert [one["reached"] for one in gpu_report.verdicts({})] == [None] * 6
+    assert [one["reached"] for one in found] == [True] * 7
+    assert [one["reached"] for one in gpu_report.verdicts({})] == [None] * 7
     done["call, painn, quartz-2025, cuda-graph, float32"]["ms"] = 0.3
     done["call, painn, quartz-72, eager, float32"]["energy_error_eV_per_atom"] = 1e-3
     assert [one["reached"] for one in gpu_report.verdicts(done)][4] is False

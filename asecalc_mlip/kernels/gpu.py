@@ -14,7 +14,7 @@ from asecalc_mlip.kernels.backend import Backend
 if TYPE_CHECKING:
     from asecalc_mlip.kernels.triton.examples import Comparable
 
-__all__ = ["backend_for"]
+__all__ = ["backend_for", "why_not"]
 
 # Reason why Triton is not used, at most one.
 _failed: list[str] = []
@@ -45,6 +45,11 @@ def backend_for(operation: Comparable, like: Tensor) -> Backend | None:
         stacklevel=4,
     )
     return None
+
+
+def why_not() -> str | None:
+    """Reason why nothing goes through Triton any more, or None."""
+    return _failed[0] if _failed else None
 
 
 @lru_cache(maxsize=64)

@@ -44,7 +44,8 @@ class Sizes:
     shipped: tuple[str, ...] = ("aspirin.pt", "silica.pt", "aspirin_tensornet.pt", "toluene.pt")
     calls: int = 30
     seconds: float = 2.0
-    tests: tuple[str, ...] = ("tests/engine", "tests/kernels", "tests/md", "tests/test_cells.py")
+    tests: tuple[str, ...] = ("tests/engine", "tests/md", "tests/test_cells.py")
+    kernel_tests: tuple[str, ...] = ("tests/kernels",)
     architectures: tuple[str, ...] = ("painn", "tensornet", "schnet")
     # What is worth most first.
     engines: tuple[str, ...] = ("triton", "cuda-graph", "eager", "native", "compiled")
@@ -65,6 +66,7 @@ REHEARSAL = Sizes(
     calls=2,
     seconds=0.05,
     tests=("tests/test_cells.py",),
+    kernel_tests=("tests/kernels/triton",),
     architectures=("painn", "tensornet"),
     engines=("triton", "cuda-graph", "eager", "native"),
 )
@@ -90,6 +92,13 @@ def plan(device: str, rehearse: bool) -> Iterator[Row]:
             measure = partial(gpu_rows.shipped, bench, model, name)
             yield Row(f"shipped, {model}, {name}", "parity", 60, measure)
     for architecture in sizes.architectures:
+        measure = partial(gpu_rows.training_parity, bench, architecture)
+        yield Row(f"training parity, {architecture}", "parity", 60, measure)
+    yield from _training(bench, sizes.architectures)
+    yield Row(
+        "tests marked gpu, kernels of trainings", "tests", 150, partial(gpu_rows.tests, sizes.kernel_tests, bench)
+    )
+    for architecture in sizes.architectures:
         yield from _calls(bench, architecture, sizes.structures, main)
     for name in sizes.first:
         for engine in main[:3]:
@@ -99,8 +108,6 @@ def plan(device: str, rehearse: bool) -> Iterator[Row]:
         yield Row(f"calculator, {name}", "calls", 60, partial(gpu_rows.calculator, bench, name))
     for name in sizes.lists:
         yield Row(f"lists, {name}", "lists", 60, partial(gpu_rows.lists, bench, name))
-    for kind in ("plain", "piwsl"):
-        yield Row(f"training step, {kind}", "training", 60, partial(gpu_rows.training, bench, kind))
     for number in sizes.replicas:
         measure = partial(gpu_dynamics.replicas, bench, number, sizes.replica_steps)
         yield Row(f"replicas, {number} x aspirin", "replicas", 60, measure)
@@ -123,6 +130,15 @@ def _call(bench: Bench, architecture: str, name: str, engine: str, precision: st
     limit = 150 if engine == "compiled" else 60
     key = f"call, {architecture}, {name}, {engine}, {precision}"
     return Row(key, "calls", limit, partial(gpu_rows.call, bench, architecture, name, engine, precision))
+
+
+def _training(bench: Bench, architectures: tuple[str, ...]) -> Iterator[Row]:
+    for architecture in architectures:
+        for kernels in ("kernels", "plain"):
+            key = f"training step, {architecture}, {kernels}"
+            yield Row(key, "training", 60, partial(gpu_rows.training, bench, architecture, "alone", kernels))
+    measure = partial(gpu_rows.training, bench, architectures[0], "piwsl", "kernels")
+    yield Row(f"training step, {architectures[0]}, kernels, piwsl", "training", 60, measure)
 
 
 def _batches(bench: Bench, size: int, engines: list[str]) -> Iterator[Row]:

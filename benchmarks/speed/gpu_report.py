@@ -121,11 +121,16 @@ def _parity(done: dict[str, Any]) -> float | None:
     return _most(exact, ("call, ", "shipped, "), "energy_error_eV_per_atom")
 
 
+def _training_parity(done: dict[str, Any]) -> float | None:
+    return _most(done, ("training parity, ",), "gradient_error")
+
+
 GOALS = (
     Goal("aspirin, ms per call", lambda done: _least(done, "call, painn, aspirin, ", "ms"), 0.5),
     Goal("aspirin, times eager", _over_eager, 5.0, at_most=False),
     Goal("quartz of 2 025 atoms, ms per call", lambda done: _least(done, "call, painn, quartz-2025, ", "ms"), 1.0),
     Goal("batches, atoms per second", lambda done: _most(done, ("batch, ",), "atoms_per_s"), 5e6, at_most=False),
     Goal("float32, largest error of an energy, eV per atom", _parity, 1e-6),
+    Goal("training, relative error of the gradient by weights", _training_parity, 1e-4),
     Goal("tests marked gpu that fail", lambda done: _most(done, ("tests ",), "tests_failed"), 0),
 )

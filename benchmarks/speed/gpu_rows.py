@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +26,7 @@ from asecalc_mlip.engine import CompiledEngine, CudaGraphEngine, EagerEngine, En
 from asecalc_mlip.engine.memory import is_out_of_memory
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
+from asecalc_mlip.kernels import gpu, plain_kernels
 from asecalc_mlip.models import Potential, Prediction, build_potential, parts_of, predict
 from asecalc_mlip.models.registry import hyperparameters_of
 from asecalc_mlip.neighbors.cells import cell_lists
@@ -43,6 +46,7 @@ __all__ = [
     "shipped",
     "tests",
     "training",
+    "training_parity",
 ]
 
 CUTOFF = 5.0  # Å
@@ -204,28 +208,20 @@ def lists(bench: Bench, name: str) -> dict[str, Any]:
     return found
 
 
-def training(bench: Bench, kind: str) -> dict[str, Any]:
-    """Milliseconds of a training step on 10 aspirins, plain or with the losses of PIWSL."""
+def training(bench: Bench, architecture: str, kind: str, kernels: str) -> dict[str, Any]:
+    """Milliseconds of a training step on 10 aspirins, plain or with the losses of PIWSL.
+
+    `kernels` are those of the device, or "plain" for messages in plain torch.
+    """
     from training.losses import PISC, PITC
 
-    torch.manual_seed(0)
-    model = build_potential("painn", _sizes(bench, "painn"), reference_energies=dict.fromkeys(ELEMENTS, 0.0))
-    model = model.to(bench.device).train()
-    # A reach that lets the displaced structures of the weak losses keep their list.
-    one = graph_from_atoms(structure("aspirin"), CUTOFF + 0.5)
-    graph = batch_graphs([one] * 10).to(bench.device)
-    graph = replace(graph, positions=graph.positions + 0.02 * torch.randn_like(graph.positions))
-    energies, forces = torch.randn(10, device=bench.device).double(), torch.randn_like(graph.positions)
+    model, graph, energies, forces = _trainable(bench, architecture)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     weak = [PITC(0.1), PISC(0.01)] if kind == "piwsl" else []
 
     def step() -> None:
         optimizer.zero_grad()
-        found = predict(model, graph, create_graph=True)
-        assert found.forces is not None
-        loss = (found.energy - energies).abs().mean() + (found.forces - forces).square().sum(-1).add(
-            1e-12
-        ).sqrt().mean()
+        loss = _loss(model, graph, energies, forces)
         for term in weak:
             loss = loss + term(model, graph)
         loss.backward()
@@ -233,8 +229,36 @@ def training(bench: Bench, kind: str) -> dict[str, Any]:
         optimizer.step()
 
     bench.peak()
-    ms = bench.time(step)
-    return {"ms": ms, "structures_per_s": round(1e4 / ms, 1), **bench.peak()}
+    with plain_kernels() if kernels == "plain" else nullcontext():
+        ms = bench.time(step)
+    failed = {} if gpu.why_not() is None else {"not_triton": gpu.why_not()}
+    return {"ms": ms, "structures_per_s": round(1e4 / ms, 1), **failed, **bench.peak()}
+
+
+def training_parity(bench: Bench, architecture: str) -> dict[str, Any]:
+    """Error of the loss and of its gradient by all weights, in float32 against plain torch in float64.
+
+    Of the kernels of the device, and of plain torch in float32 beside them.
+    """
+    model, graph, energies, forces = _trainable(bench, architecture)
+
+    def step(model: Potential) -> tuple[float, torch.Tensor]:
+        loss = _loss(model, graph, energies, forces)
+        found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        return float(loss.detach()), torch.cat([t.double().flatten() for t in found if t is not None])
+
+    with plain_kernels():
+        right_loss, right = step(copy.deepcopy(model).double())
+        plain_loss, plain = step(model)
+    loss, found = step(model)
+    if gpu.why_not() is not None:
+        raise RuntimeError(f"the kernels of trainings cannot be used: {gpu.why_not()}")
+    return {
+        "loss_error": abs(loss - right_loss) / right_loss,
+        "gradient_error": float((found - right).norm() / right.norm()),
+        "plain_loss_error": abs(plain_loss - right_loss) / right_loss,
+        "plain_gradient_error": float((plain - right).norm() / right.norm()),
+    }
 
 
 def memory(bench: Bench, n_atoms: int) -> dict[str, Any]:
@@ -323,14 +347,31 @@ def _errors(run: Engine, graph: AtomGraph, exact: Callable[[], Prediction]) -> d
     }
 
 
+def _trainable(bench: Bench, architecture: str) -> tuple[Potential, AtomGraph, torch.Tensor, torch.Tensor]:
+    """Model in training, 10 aspirins, and labels of no meaning: energies and forces."""
+    torch.manual_seed(0)
+    sizes = _sizes(bench, architecture)
+    model = build_potential(architecture, sizes, reference_energies=dict.fromkeys(ELEMENTS, 0.0))
+    # A reach that lets the displaced structures of the weak losses keep their list.
+    graph = batch_graphs([graph_from_atoms(structure("aspirin"), CUTOFF + 0.5)] * 10)
+    graph = replace(graph, positions=graph.positions + 0.02 * torch.randn_like(graph.positions)).to(bench.device)
+    energies, forces = torch.randn(10, device=bench.device).double(), torch.randn_like(graph.positions)
+    return model.to(bench.device).train(), graph, energies, forces
+
+
+def _loss(model: Potential, graph: AtomGraph, energies: torch.Tensor, forces: torch.Tensor) -> torch.Tensor:
+    found = predict(model, graph, create_graph=True)
+    assert found.forces is not None
+    of_forces = (found.forces - forces).square().sum(-1).add(1e-12).sqrt().mean()
+    return (found.energy - energies).abs().mean() + of_forces
+
+
 @cache
 def _exact(bench: Bench, architecture: str, name: str) -> Prediction:
     return _float64(_potential(bench, architecture), _graph(name, bench.device))
 
 
 def _float64(potential: Potential, graph: AtomGraph) -> Prediction:
-    import copy
-
     return predict(copy.deepcopy(potential).double().to(graph.positions.device), graph)
 
 

@@ -15,7 +15,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from asecalc_mlip.engine.triton.splines import interpolate, interpolate_slopes, spline_slopes, spline_values
+from asecalc_mlip.engine.triton.splines import (
+    interpolate,
+    interpolate_slopes,
+    slopes_alone,
+    spline_slopes,
+    spline_values,
+)
 
 __all__ = ["convolve", "convolve_backward", "convolve_edges"]
 
@@ -47,7 +53,7 @@ def convolve(
         mask = near[:, None] & inside[None, :]
         j = tl.load(senders + e, mask=near, other=0).to(tl.int64)
         c = spline_values(tl.load(fraction + e, mask=near, other=0.0))
-        at = table + (row * width)[:, None] + f[None, :]
+        at = table + (row * (2 * width))[:, None] + f[None, :]
         sent = x + (j * width)[:, None] + f[None, :]
         total += interpolate(at, width, mask, c) * tl.load(sent, mask=mask, other=0.0)
         if PARTS > 1:
@@ -129,7 +135,7 @@ def convolve_backward(
         t = tl.load(fraction + e, mask=near, other=0.0)
         c = spline_values(t)
         d = spline_slopes(t, tl.load(stretch + e, mask=near, other=0.0))
-        at = table + (row * width)[:, None] + f[None, :]
+        at = table + (row * (2 * width))[:, None] + f[None, :]
         q = tl.load(gq + (b * F)[:, None] + f[None, :], mask=mask, other=0.0)
         w, s = interpolate_slopes(at, width, mask, c, d)
         g1 += w * q
@@ -204,9 +210,9 @@ def convolve_edges(
         t = tl.load(fraction + e, mask=near, other=0.0)
         c = spline_values(t)
         d = spline_slopes(t, tl.load(stretch + e, mask=near, other=0.0))
-        at = table + (row * width)[:, None] + f[None, :]
+        at = table + (row * (2 * width))[:, None] + f[None, :]
         sent = x + (j * width)[:, None] + f[None, :]
-        slope = interpolate(at, width, mask, d) * tl.load(sent, mask=mask, other=0.0) * q[None, :]
+        slope = slopes_alone(at, width, mask, d) * tl.load(sent, mask=mask, other=0.0) * q[None, :]
         if PARTS > 1:
             ux = tl.load(directions + e, mask=near, other=0.0)
             uy = tl.load(directions + n_edges + e, mask=near, other=0.0)

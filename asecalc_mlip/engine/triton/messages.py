@@ -22,7 +22,7 @@ def schnet_messages(edges: Edges, table: Tensor, x: Tensor, senders: Tensor, blo
     Parameters
     ----------
     edges : Edges
-    table : (rows, F)
+    table : (rows, 2, F)
     x : (S, F)
         A row for each sender: atoms, or where it takes no gradient anything else.
     senders : (E,) int32
@@ -45,7 +45,7 @@ def painn_messages(
     Parameters
     ----------
     edges : Edges
-    table : (rows, 3F), where μ is None (rows, 2F)
+    table : (rows, 2, 3F), where μ is None (rows, 2, 2F)
     x : (S, 3F) or (S, 2F)
     senders : (E,) int32
         As for `schnet_messages`.
@@ -79,7 +79,7 @@ class _Messages(Function):
         x = x.to(table.dtype).contiguous()
         q, mu = (None if t is None else t.to(table.dtype).contiguous() for t in (q, mu))
         parts = 1 if q is None else 2 if mu is None else 3
-        width, n = table.shape[1] // parts, edges.n_atoms
+        width, n = table.shape[-1] // parts, edges.n_atoms
         out_q = x.new_empty(n, width)
         out_m = x.new_empty(n, 3, width) if parts > 1 else out_q
         place = (edges.rows, senders, edges.place, edges.fraction, directions)

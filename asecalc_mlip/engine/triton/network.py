@@ -103,11 +103,12 @@ def fuse(network: Network, blocks: Blocks | None = None) -> nn.Module:
 
 
 def _tables(network: Any, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
-    """Tables of the filters, divided by 120, float64; and what the kernels must know of the nodes."""
+    """Tables of the filters as splines.py reads them, float64; and what the kernels must know of the nodes."""
     tables, nodes, bend = spline_tables(network.filter_functions(), network.cutoff, tolerance=_TABLE_TOLERANCE[dtype])
     scale = (nodes - 1) * (network.cutoff + bend) / network.cutoff
     spline = torch.tensor([network.cutoff, bend, scale, nodes - 1.0], dtype=torch.float64)
-    return [table / 120.0 for table in tables], spline
+    # Nothing reads the difference of the last row.
+    return [torch.stack([table, table.diff(dim=0, append=table[-1:]) / 120.0], dim=1) for table in tables], spline
 
 
 def _painn(fused: FusedNetwork) -> Callable[[AtomGraph], Tensor]:
@@ -173,7 +174,7 @@ def _tensornet(fused: FusedNetwork) -> Callable[[AtomGraph], Tensor]:
 
 def _own_messages(edges: Edges, table: Tensor, y: Tensor, blocks: Blocks) -> Tensor:
     """Each atom's own tensors times the sums of the filters of its edges."""
-    ones, first = table.new_ones(1, table.shape[1]), edges.place.new_zeros(edges.n_edges)
+    ones, first = table.new_ones(1, table.shape[-1]), edges.place.new_zeros(edges.n_edges)
     sums = schnet_messages(edges, table, ones, first, blocks)
     return scaled(y, sums.unflatten(1, (3, -1)).movedim(1, 0))
 

@@ -1,8 +1,15 @@
 """Parts of the Triton kernels that every architecture uses: places of edges in a table, and reading it there.
 
-A table holds quintic B-splines, (nodes + 4, width), already divided by 120; `spline_tables` of models/tabulated.py
-makes them. An edge within the cutoff has a place, the first of its six rows, and the fraction t of the way to the next
-node; one beyond it has the place −1, and reads and adds nothing.
+A quintic B-spline has a number a_k for each node. Read as Σ a_k B_k its value loses little in float32, but its slope
+is made of differences of neighbours, which lose as many digits as they are smaller than the numbers themselves. A table
+therefore holds the differences, formed in float64, beside the numbers: (nodes + 4, 2, width), of which an edge reads
+one number and five differences,
+
+    w = a_0 + Σ_m C_m (a_(m+1) − a_m) / 120,   w' = Σ_m C_m' (a_(m+1) − a_m) / 120,   C_m = 120 Σ_(k>m) B_k,
+
+the differences already divided by 120. `spline_tables` of models/tabulated.py makes the numbers. An edge within the
+cutoff has a place, the first of its six rows, and the fraction t of the way to the next node; one beyond it has the
+place −1, and reads and adds nothing.
 
 These functions run on a GPU only, or under TRITON_INTERPRET=1; this file and those beside it that import triton are
 therefore imported by the engine when it is made.
@@ -13,56 +20,62 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["interpolate", "interpolate_slopes", "locate", "locate_backward", "spline_slopes", "spline_values"]
+__all__ = ["interpolate", "interpolate_slopes", "locate", "locate_backward", "slopes_alone", "spline_slopes",
+           "spline_values"]  # fmt: skip
 
 
 @triton.jit
 def spline_values(t):
-    """Weights of six rows for the value, times 120."""
-    s = 1.0 - t
+    """Weights C of five differences for the value, times 120."""
     t2 = t * t
-    s2 = s * s
-    a = s2 * s2 * s
-    b = 26.0 + t * (-50.0 + t * (20.0 + t * (20.0 + t * (-20.0 + 5.0 * t))))
-    c = 66.0 + t2 * (-60.0 + t2 * (30.0 - 10.0 * t))
-    d = 26.0 + t * (50.0 + t * (20.0 + t * (-20.0 + t * (-20.0 + 10.0 * t))))
-    e = 1.0 + t * (5.0 + t * (10.0 + t * (10.0 + t * (5.0 - 5.0 * t))))
-    f = t2 * t2 * t
-    return a, b, c, d, e, f
+    a = 119.0 + t * (5.0 + t * (-10.0 + t * (10.0 + t * (-5.0 + t))))
+    b = 93.0 + t * (55.0 + t * (-30.0 + t * (-10.0 + t * (15.0 - 4.0 * t))))
+    c = 27.0 + t * (55.0 + t * (30.0 + t * (-10.0 + t * (-15.0 + 6.0 * t))))
+    d = 1.0 + t * (5.0 + t * (10.0 + t * (10.0 + t * (5.0 - 4.0 * t))))
+    e = t2 * t2 * t
+    return a, b, c, d, e
 
 
 @triton.jit
 def spline_slopes(t, stretch):
-    """Weights of six rows for the derivative by the distance, times 120; `stretch` is that of the place."""
+    """Weights of five differences for the derivative by the distance, times 120; `stretch` is that of the place."""
     s = 1.0 - t
     t2 = t * t
     s2 = s * s
-    a = -5.0 * s2 * s2 * stretch
-    b = (-50.0 + t * (40.0 + t * (60.0 + t * (-80.0 + 25.0 * t)))) * stretch
-    c = t * (-120.0 + t2 * (120.0 - 50.0 * t)) * stretch
-    d = (50.0 + t * (40.0 + t * (-60.0 + t * (-80.0 + 50.0 * t)))) * stretch
-    e = (5.0 + t * (20.0 + t * (30.0 + t * (20.0 - 25.0 * t)))) * stretch
-    f = 5.0 * t2 * t2 * stretch
-    return a, b, c, d, e, f
+    a = 5.0 * s2 * s2 * stretch
+    b = (55.0 + t * (-60.0 + t * (-30.0 + t * (60.0 - 20.0 * t)))) * stretch
+    c = (55.0 + t * (60.0 + t * (-30.0 + t * (-60.0 + 30.0 * t)))) * stretch
+    d = (5.0 + t * (20.0 + t * (30.0 + t * (20.0 - 20.0 * t)))) * stretch
+    e = 5.0 * t2 * t2 * stretch
+    return a, b, c, d, e
 
 
 @triton.jit
 def interpolate(at, width, mask, c):
-    """Read functions at pointers (edges, channels) of the first rows, with weights (edges,) of the six."""
-    w = c[0][:, None] * tl.load(at, mask=mask, other=0.0)
-    for n in tl.static_range(1, 6):
-        w += c[n][:, None] * tl.load(at + n * width, mask=mask, other=0.0)
+    """Read functions at pointers (edges, channels) of the first rows, with weights (edges,) of five differences."""
+    w = tl.load(at, mask=mask, other=0.0)
+    for n in tl.static_range(0, 5):
+        w += c[n][:, None] * tl.load(at + (2 * n + 1) * width, mask=mask, other=0.0)
     return w
+
+
+@triton.jit
+def slopes_alone(at, width, mask, d):
+    """Read derivatives, as `interpolate` does values."""
+    s = d[0][:, None] * tl.load(at + width, mask=mask, other=0.0)
+    for n in tl.static_range(1, 5):
+        s += d[n][:, None] * tl.load(at + (2 * n + 1) * width, mask=mask, other=0.0)
+    return s
 
 
 @triton.jit
 def interpolate_slopes(at, width, mask, c, d):
     """As `interpolate`, values by the weights c and derivatives by the weights d."""
-    number = tl.load(at, mask=mask, other=0.0)
-    w = c[0][:, None] * number
+    number = tl.load(at + width, mask=mask, other=0.0)
+    w = tl.load(at, mask=mask, other=0.0) + c[0][:, None] * number
     s = d[0][:, None] * number
-    for n in tl.static_range(1, 6):
-        number = tl.load(at + n * width, mask=mask, other=0.0)
+    for n in tl.static_range(1, 5):
+        number = tl.load(at + (2 * n + 1) * width, mask=mask, other=0.0)
         w += c[n][:, None] * number
         s += d[n][:, None] * number
     return w, s

@@ -30,7 +30,7 @@ def tensor_spread(
     Parameters
     ----------
     edges : Edges
-    table : (rows, 3F)
+    table : (rows, 2, 3F)
     numbers : (N,) int32
         Elements of the atoms.
     of_neighbor, of_center : (elements, F)
@@ -46,7 +46,7 @@ def tensor_spread(
 
 
 def tensor_messages(edges: Edges, table: Tensor, y: Tensor, blocks: Blocks) -> Tensor:
-    """Sum the tensors (9, N, F) of neighbours, with a table (rows, 3F) of filters."""
+    """Sum the tensors (9, N, F) of neighbours, with a table (rows, 2, 3F) of filters."""
     return _Gather.apply(edges, table, blocks, edges.distances, y)
 
 
@@ -85,7 +85,7 @@ class _Spread(Function):
     def forward(
         ctx: Any, edges: Edges, table: Tensor, given: tuple, blocks: Blocks, distances: Tensor, directions: Tensor
     ) -> Tensor:
-        width, n = table.shape[1] // 3, edges.n_atoms
+        width, n = table.shape[-1] // 3, edges.n_atoms
         out = table.new_empty(9, n, width)
         tensors.spread[blocks.grid(n, width)](
             edges.rows, edges.elements, edges.place, edges.fraction, directions, table, *given, out, edges.n_edges, n,
@@ -100,7 +100,7 @@ class _Spread(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         table, directions = ctx.saved_tensors
         edges, given, blocks = ctx.rest
-        width, n = table.shape[1] // 3, edges.n_atoms
+        width, n = table.shape[-1] // 3, edges.n_atoms
         grid = blocks.grid(n, width)
         by_edge = table.new_empty(grid[1], 4, edges.n_edges)
         tensors.spread_edges[grid](
@@ -114,7 +114,7 @@ class _Spread(Function):
 class _Gather(Function):
     @staticmethod
     def forward(ctx: Any, edges: Edges, table: Tensor, blocks: Blocks, distances: Tensor, y: Tensor) -> Tensor:
-        width, n = table.shape[1] // 3, edges.n_atoms
+        width, n = table.shape[-1] // 3, edges.n_atoms
         y = y.contiguous()
         out = torch.empty_like(y)
         tensors.gather[blocks.grid(n, width)](
@@ -129,7 +129,7 @@ class _Gather(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         table, y = ctx.saved_tensors
         edges, blocks = ctx.rest
-        width, n = table.shape[1] // 3, edges.n_atoms
+        width, n = table.shape[-1] // 3, edges.n_atoms
         grid = blocks.grid(n, width)
         by_edge = table.new_empty(grid[1], edges.n_edges)
         made = torch.empty_like(y)

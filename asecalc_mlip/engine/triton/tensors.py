@@ -12,7 +12,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from asecalc_mlip.engine.triton.splines import interpolate, interpolate_slopes, spline_slopes, spline_values
+from asecalc_mlip.engine.triton.splines import (
+    interpolate,
+    interpolate_slopes,
+    slopes_alone,
+    spline_slopes,
+    spline_values,
+)
 
 __all__ = ["gather", "gather_backward", "spread", "spread_edges"]
 
@@ -48,7 +54,7 @@ def spread(
         near = row >= 0
         mask = near[:, None] & inside[None, :]
         c = spline_values(tl.load(fraction + e, mask=near, other=0.0))
-        at = table + (row * (3 * F))[:, None] + f[None, :]
+        at = table + (row * (6 * F))[:, None] + f[None, :]
         element = tl.load(elements + e, mask=near, other=0)
         z = tl.load(of_neighbor + (element * F)[:, None] + f[None, :], mask=mask, other=0.0) + own[None, :]
         x = -tl.load(directions + e, mask=near, other=0.0)
@@ -114,13 +120,13 @@ def spread_edges(
         t = tl.load(fraction + e, mask=near, other=0.0)
         c = spline_values(t)
         d = spline_slopes(t, tl.load(stretch + e, mask=near, other=0.0))
-        at = table + (row * (3 * F))[:, None] + f[None, :]
+        at = table + (row * (6 * F))[:, None] + f[None, :]
         element = tl.load(elements + e, mask=near, other=0)
         z = tl.load(of_neighbor + (element * F)[:, None] + f[None, :], mask=mask, other=0.0) + own[None, :]
         x = -tl.load(directions + e, mask=near, other=0.0)[:, None]
         y = -tl.load(directions + n_edges + e, mask=near, other=0.0)[:, None]
         r = -tl.load(directions + 2 * n_edges + e, mask=near, other=0.0)[:, None]
-        slope = interpolate(at, 3 * F, mask, d) * g0
+        slope = slopes_alone(at, 3 * F, mask, d) * g0
         w, s = interpolate_slopes(at + F, 3 * F, mask, c, d)
         slope += s * (x * g1 + y * g2 + r * g3)
         tx = w * g1
@@ -169,7 +175,7 @@ def gather(
         mask = near[:, None] & inside[None, :]
         j = tl.load(neighbors + e, mask=near, other=0).to(tl.int64)
         c = spline_values(tl.load(fraction + e, mask=near, other=0.0))
-        at = table + (row * (3 * F))[:, None] + f[None, :]
+        at = table + (row * (6 * F))[:, None] + f[None, :]
         sent = y + (j * F)[:, None] + f[None, :]
         w = interpolate(at, 3 * F, mask, c)
         s0 += w * tl.load(sent, mask=mask, other=0.0)
@@ -241,7 +247,7 @@ def gather_backward(
         t = tl.load(fraction + e, mask=near, other=0.0)
         c = spline_values(t)
         d = spline_slopes(t, tl.load(stretch + e, mask=near, other=0.0))
-        at = table + (row * (3 * F))[:, None] + f[None, :]
+        at = table + (row * (6 * F))[:, None] + f[None, :]
         heard = gm + (b * F)[:, None] + f[None, :]
         w, s = interpolate_slopes(at, 3 * F, mask, c, d)
         g = tl.load(heard, mask=mask, other=0.0)

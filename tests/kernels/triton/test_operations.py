@@ -17,6 +17,7 @@ from asecalc_mlip.models import predict, tensornet
 from asecalc_mlip.models.knots import knots_for
 from tests.cases import make_potential
 from tests.kernels.triton.operations import OPERATIONS
+from tests.triton_interpreter import ON_GPU
 
 FLOAT64, FLOAT32 = torch.float64, torch.float32
 # What a sum over some edges loses, relative to the largest number.
@@ -32,10 +33,15 @@ def launch():
 
 
 @pytest.fixture
-def small(launch, monkeypatch):
-    """Small programs, so that rows and channels need several."""
-    monkeypatch.setattr(launch, "BLOCKS", Blocks(edges=4, channels=16))
-    return launch
+def blocks(launch, monkeypatch):
+    """Function that sets the size of programs; on a GPU it stays, where compiling takes longer than running."""
+
+    def set_to(edges, channels, block=128):
+        if not ON_GPU:
+            monkeypatch.setattr(launch, "BLOCKS", Blocks(edges=edges, channels=channels))
+            monkeypatch.setattr(launch, "_BLOCK", block)
+
+    return set_to
 
 
 def assert_as_native(launch, name, dtype, device, **sizes):
@@ -61,9 +67,10 @@ def test_every_operation_is_there(launch):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_odd_widths_and_empty_rows_as_native(name, small, device):
+def test_odd_widths_and_empty_rows_as_native(name, launch, blocks, device):
     """Seventeen channels are two blocks; atom 3 is no centre, and nobody hears it; other rows have five edges or so."""
-    assert_as_native(small, name, FLOAT64, device, atoms=4, edges=15, features=17)
+    blocks(edges=4, channels=16)
+    assert_as_native(launch, name, FLOAT64, device, atoms=4, edges=15, features=17)
 
 
 @pytest.mark.parametrize("name", ["painn", "spread", "bound"])
@@ -78,9 +85,9 @@ def test_one_atom_and_no_edges(name, atoms, edges, launch, device):
 
 
 @pytest.mark.parametrize("name", ON_EDGES)
-def test_thousands_of_edges_in_a_row(name, launch, monkeypatch, device):
-    """A program takes a thousand at a time."""
-    monkeypatch.setattr(launch, "BLOCKS", Blocks(edges=1024, channels=16))
+def test_thousands_of_edges_in_a_row(name, launch, blocks, device):
+    """A program of the interpreter takes a thousand at a time."""
+    blocks(edges=1024, channels=16)
     assert_as_native(launch, name, FLOAT64, device, atoms=1, edges=2500, features=3, nodes=6)
 
 
@@ -101,12 +108,12 @@ def test_strided_inputs(launch, device):
 
 
 @pytest.mark.parametrize("architecture", ["painn", "schnet", "tensornet"])
-def test_a_training_step_as_with_native_kernels(architecture, launch, monkeypatch, device):
+def test_a_training_step_as_with_native_kernels(architecture, launch, blocks, monkeypatch, device):
     """Loss of energies and forces of a batch, and its gradient by all weights; TensorNet's filters from knots."""
-    monkeypatch.setattr(launch, "BLOCKS", Blocks(edges=64, channels=16))
+    blocks(edges=64, channels=64, block=1024)
     monkeypatch.setattr(tensornet, "knots_for", lambda distances, cutoff: knots_for(distances, cutoff, n=6))
-    monkeypatch.setattr(launch, "_BLOCK", 1024)
-    potential = make_potential(architecture, trainable=True, n_interactions=2 if architecture == "painn" else 1).train()
+    sizes = {"n_features": 17, "n_interactions": 2 if architecture == "painn" else 1}
+    potential = make_potential(architecture, trainable=True, **sizes).train()
     structures = (
         Atoms("OCH", [[0.0, 0.0, 0.0], [1.1, 0.3, 0.2], [-0.4, 0.9, -0.5]]),
         Atoms("OH", [[0, 0, 0], [0, 0, 1]]),
