@@ -50,6 +50,8 @@ def knots_for(distances: Tensor, cutoff: float, *, n: int = N_KNOTS) -> Knots | 
     """Knots for edges (E,) within the cutoff, or None where passing over all edges is as fast, or atoms overlap."""
     if len(distances) < 2 * n or bool(distances.detach().min() < CLOSEST) or cutoff <= 2 * CLOSEST:
         return None
+    # Edges in a skin, as the displaced structures of a weak loss have them, read what is at the cutoff: nothing.
+    distances = distances.clamp(max=cutoff)
     step = (cutoff - CLOSEST) / (n - 1)
     place = (distances - CLOSEST) / step
     with torch.no_grad():

@@ -76,6 +76,15 @@ def test_knots_say_what_the_edges_say(basis, monkeypatch):
         assert (exact - found).abs().max() <= 1e-6 * exact.abs().max() + 1e-9
 
 
+def test_edges_in_the_skin_read_nothing_from_knots():
+    distances = torch.linspace(1.0, 5.5, 1000, dtype=torch.float64).requires_grad_()
+    knots = knots_for(distances, 5.0)
+    values = knots.values((5.0 - knots.distances)[:, None] ** 3)
+    assert (values[distances > 5.0].abs() < 1e-12).all()
+    (slopes,) = torch.autograd.grad(values.sum(), distances)
+    assert not slopes[distances > 5.0].any() and slopes[distances < 4.9].all()
+
+
 def test_where_knots_are_not_used():
     few, close = torch.full((100,), 2.0), torch.full((5000,), 2.0)
     close[7] = 0.1
