@@ -13,7 +13,13 @@ from asecalc_mlip.kernels import library
 from asecalc_mlip.kernels.backend import Backend, Call, Order
 from asecalc_mlip.kernels.library import SUFFIX
 
-__all__ = ["NATIVE"]
+__all__ = ["NATIVE", "has"]
+
+
+def has(name: str) -> bool:
+    """Whether the library is there and has an operation."""
+    opened = library.native_library()
+    return opened is not None and hasattr(opened, f"{name}_forward_f32")
 
 
 def _run(name: str, order: Order, call: Call) -> None:

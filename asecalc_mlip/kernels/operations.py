@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from asecalc_mlip.kernels import gpu, library
+from asecalc_mlip.kernels import gpu, native
 from asecalc_mlip.kernels.backend import Backend, Call, Order
 from asecalc_mlip.kernels.chosen import chosen
 from asecalc_mlip.kernels.library import SUFFIX
-from asecalc_mlip.kernels.native import NATIVE
 
 __all__ = ["Operation"]
 
@@ -30,11 +29,11 @@ class Operation:
     Attributes
     ----------
     name : str
-        Its functions in the native library are NAME_forward, NAME_backward, NAME_second.
+        Its functions in the native library, if there are any, are NAME_forward, NAME_backward, NAME_second.
     gradients : tuple of {"edges", "sum", "features"}
         How the gradient of each input is made.
     plain : callable
-        The same in plain torch: inputs, and ends of edges if it has them.
+        The same in plain torch, or by other operations: inputs, and ends of edges if it has them.
     outputs : {"edges", "sum"}
         How the outputs are made.
     """
@@ -75,7 +74,7 @@ class Operation:
             return None
         if first.device.type == "cuda" or chosen() == "triton":
             return gpu.backend_for(self, first)
-        return NATIVE if first.device.type == "cpu" and library.native_library() is not None else None
+        return native.NATIVE if first.device.type == "cpu" and native.has(self.name) else None
 
 
 class _Forward(Function):
