@@ -57,7 +57,8 @@ def _lines(claim: dict[str, Any], study: dict[str, Any]) -> list[str]:
     ours, rows = claim.get("ours"), _rows(claim, study)
     per_atom = any("energy_per_atom" in row["rmse"] for row in sum(rows.values(), []))
     # Where few frames with huge forces would be all that a root mean square tells.
-    error, found = (ours or {}).get("error", "rmse"), []
+    error = (ours or {}).get("error", "rmse")
+    found: list[str] = []
     for kind in ("energy", "forces"):
         pair = claim.get(kind)
         if pair is None:
