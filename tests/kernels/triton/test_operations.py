@@ -124,14 +124,14 @@ def test_a_training_step_as_with_native_kernels(architecture, launch, blocks, mo
         loss = result.energy.square().mean() + result.forces.square().mean()
         return [loss, *torch.autograd.grad(loss, list(potential.parameters()), allow_unused=True)]
 
-    right = step(potential, graph)
+    expected = step(potential, graph)
     monkeypatch.setattr(gpu, "_compared", lambda *_: launch.TRITON)
     with triton_kernels():
         found = step(copy.deepcopy(potential).to(device), graph.to(device))
-    for ours, native in zip(found, right, strict=True):
-        assert (ours is None) == (native is None)
-        if native is not None:
-            assert (ours.cpu() - native).abs().max() <= 1e-10 * native.abs().max() + 1e-14
+    for ours, right in zip(found, expected, strict=True):
+        assert (ours is None) == (right is None)
+        if right is not None:
+            assert (ours.cpu() - right).abs().max() <= 1e-10 * right.abs().max() + 1e-14
 
 
 class TestOnAGpu:
