@@ -29,6 +29,7 @@ from training.samplers import EpochSampler, MixedSampler
 __all__ = [
     "FramesDataModule",
     "FRAME_WEIGHT",
+    "ROWS",
     "FramesDataset",
     "check_weights",
     "frame_weight",
@@ -44,6 +45,7 @@ __all__ = [
 
 SHIFTS = "_shifts"
 FRAME_WEIGHT = "_frame_weight"
+ROWS = "_rows"
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,10 @@ class FramesDataset(Dataset):
     def __len__(self) -> int:
         return len(self._frames)
 
+    def sizes(self, indices: Sequence[int]) -> list[int]:
+        """Return the number of atoms of frames."""
+        return [len(self._frames[i]) for i in indices]
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if index not in self._samples:
             sample = make_sample(self._frames[index], index, self._labels, self._cutoff)
@@ -265,6 +271,7 @@ class FramesDataModule(AtomsDataModule):
 
     dataset: FramesDataset | None
     _train_dataloader: AtomsLoader | None
+    _val_dataloader: AtomsLoader | None
 
     def __init__(
         self,
@@ -302,9 +309,18 @@ class FramesDataModule(AtomsDataModule):
         """Return the batches in an order fixed by seed and epoch."""
         if self._train_dataloader is None:
             drop_last = self._steps is None and len(self.train_dataset) > self.batch_size
-            batches = RankBatches(BatchSampler(self._sampler(), self.batch_size, drop_last), *place())
-            self._train_dataloader = AtomsLoader(self.train_dataset, batch_sampler=batches)
+            batches = BatchSampler(self._sampler(), self.batch_size, drop_last)
+            atoms = self._samples.sizes(self.train_idx)
+            self._train_dataloader = _RankLoader(self.train_dataset, RankBatches(batches, atoms, *place()))
         return self._train_dataloader
+
+    def val_dataloader(self) -> AtomsLoader:
+        """Return the batches of this process; where there are fewer frames than processes, each takes all of them."""
+        if self._val_dataloader is None:
+            number, total = place() if len(self.val_idx) >= place()[1] else (0, 1)
+            part = Subset(self._samples, self.val_idx[number::total])
+            self._val_dataloader = AtomsLoader(part, batch_size=self.val_batch_size)
+        return self._val_dataloader
 
     def _sampler(self) -> EpochSampler | MixedSampler:
         if self._replayed:
@@ -313,6 +329,18 @@ class FramesDataModule(AtomsDataModule):
             return MixedSampler(sizes, shares, self.batch_size, self._seed, self._steps)
         length = None if self._steps is None else self._steps * self.batch_size
         return EpochSampler(len(self.train_dataset), self._seed, length)
+
+
+class _RankLoader(AtomsLoader):
+    """Loader that says of each batch where it stands in that of all processes, if there are several."""
+
+    def __init__(self, dataset: Dataset, batches: RankBatches):
+        super().__init__(dataset, batch_sampler=batches)
+        self._rows = batches.rows
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            yield {**batch, ROWS: self._rows.popleft()} if self._rows else batch
 
 
 def _factors(frames: Sequence[Atoms], replay: Sequence[Replay], weights: Mapping[str, float]) -> list[float] | None:

@@ -1,42 +1,60 @@
 """Training on several processes: how they are started, share a batch, and add up what they found.
 
 The process that the user started is rank 0. It starts the others (training/worker.py), which read the same settings and
-data, and each takes its part of every batch. Gradients are averaged by Lightning's DDP. Losses are means over all rows
-of the batch, and random displacements are drawn for the whole batch, so that the result is that of one process.
+data, and each takes its part of every batch. Losses are means over all rows of the batch, and random displacements are
+drawn for the whole batch, so that the result is that of one process. One message a step carries everything that the
+processes have to tell each other (`average_gradients`).
 """
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
 __all__ = [
     "Environment",
+    "OneMessage",
     "Rank",
     "RankBatches",
+    "Rows",
     "Workers",
-    "count_rows",
+    "average_gradients",
     "mean_over_ranks",
     "place",
     "place_of_atoms",
     "share",
+    "take_rows",
 ]
 
 # Seconds that a process gets to end by itself.
 _PATIENCE = 30.0
-# Of the present batch: where the rows of this process begin, and how many there are in all.
-_KINDS = ("structures", "atoms")
-_ROWS: dict[str, tuple[int, int]] = {}
+
+
+class Rows(NamedTuple):
+    """Where a part of a batch begins, by structures and by atoms, and how many of them the whole batch has."""
+
+    structure: int
+    structures: int
+    atom: int
+    atoms: int
+
+
+# Of the present batch.
+_ROWS: list[Rows | None] = [None]
 
 
 @dataclass(frozen=True)
@@ -55,22 +73,15 @@ def place() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def count_rows(n_structures: int, n_atoms: int, device: torch.device) -> None:
-    """Tell all processes what this one has of the batch that begins: once, because each message costs a millisecond."""
-    number, total = place()
-    if total == 1:
-        return
-    counts = torch.zeros((total, 2), dtype=torch.int64, device=device)
-    counts[number, 0], counts[number, 1] = n_structures, n_atoms
-    torch.distributed.all_reduce(counts)
-    _ROWS.update(
-        {kind: (sum(column[:number]), sum(column)) for kind, column in zip(_KINDS, counts.T.tolist(), strict=True)}
-    )
+def take_rows(rows: Rows | None) -> None:
+    """Say where the batch that begins stands in the whole one; None where it is the whole one."""
+    _ROWS[0] = rows
 
 
 def place_of_atoms(n: int) -> tuple[int, int]:
     """Return where the n atoms of this process begin among those of the whole batch, and how many there are in all."""
-    return (0, n) if place()[1] == 1 else _ROWS["atoms"]
+    rows = _ROWS[0]
+    return (0, n) if rows is None else (rows.atom, rows.atoms)
 
 
 def share(rows: Tensor, name: str) -> float:
@@ -78,10 +89,30 @@ def share(rows: Tensor, name: str) -> float:
 
     Forces and noise have a row for each atom, other quantities one for each structure.
     """
+    whole = _ROWS[0]
+    if whole is None:
+        return 1.0
+    return place()[1] * len(rows) / (whole.atoms if name in ("forces", "noise") else whole.structures)
+
+
+def average_gradients(parameters: Iterable[Tensor], numbers: Tensor) -> list[float]:
+    """Average the gradients over the processes, and return the averages of some numbers of the step, in one message.
+
+    Some losses and parts of a batch leave parameters without a gradient. It counts as zero, unless no process has one.
+    """
     total = place()[1]
     if total == 1:
-        return 1.0
-    return total * len(rows) / _ROWS["atoms" if name in ("forces", "noise") else "structures"][1]
+        return numbers.tolist()
+    parameters = [p for p in parameters if p.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    used = numbers.new_tensor([p.grad is not None for p in parameters])
+    message = torch.cat([*(g.reshape(-1) for g in gradients), used.to(gradients[0]), numbers.to(gradients[0])])
+    torch.distributed.all_reduce(message)
+    message /= total
+    *averages, used, numbers = message.split([*(g.numel() for g in gradients), len(used), len(numbers)])
+    for parameter, average, anywhere in zip(parameters, averages, used.tolist(), strict=True):
+        parameter.grad = average.view_as(parameter).to(parameter.dtype) if anywhere else None
+    return numbers.tolist()
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
@@ -95,19 +126,63 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 
 class RankBatches(Sampler[list[int]]):
-    """The part of each batch that one process takes; parts follow each other in the order of the processes."""
+    """The part of each batch that one process takes; parts follow each other in the order of the processes.
 
-    def __init__(self, batches: BatchSampler, number: int, total: int):
+    Each process knows the whole batch, because its order depends on seed and epoch alone. So it knows where to cut it
+    for parts of about as many atoms, and where its own part stands.
+
+    Parameters
+    ----------
+    batches : BatchSampler
+    atoms : sequence of int
+        Of each frame.
+    number, total : int
+        Of this process, and of all.
+
+    Attributes
+    ----------
+    rows : deque of Rows
+        Of the parts that are handed out and not yet taken; empty where there is one process.
+    """
+
+    def __init__(self, batches: BatchSampler, atoms: Sequence[int], number: int, total: int):
         # Lightning tells the sampler of the frames each new epoch.
         self.batches, self.sampler = batches, batches.sampler
-        self.number, self.total = number, total
+        self.atoms, self.number, self.total = atoms, number, total
+        self.rows: deque[Rows] = deque()
 
     def __iter__(self) -> Iterator[list[int]]:
+        self.rows.clear()
         for batch in self.batches:
-            yield batch[len(batch) * self.number // self.total : len(batch) * (self.number + 1) // self.total]
+            if self.total > 1:
+                before = [0, *accumulate(self.atoms[i] for i in batch)]
+                start, end = (_cut(before, number, self.total) for number in (self.number, self.number + 1))
+                self.rows.append(Rows(start, len(batch), before[start], before[-1]))
+                batch = batch[start:end]
+            yield batch
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def _cut(before: Sequence[int], number: int, total: int) -> int:
+    """Return the first structure of a part, at the even share of the atoms; each part has one structure at least."""
+    size = len(before) - 1
+    near = min(range(size + 1), key=lambda k: abs(before[k] * total - before[-1] * number))
+    return max(number, min(near, size - total + number))
+
+
+class OneMessage(DDPStrategy):
+    """Lightning's strategy for several processes, without torch's wrapper around the model.
+
+    The wrapper sends several messages in a step; `average_gradients` sends one.
+    """
+
+    def configure_ddp(self) -> None:
+        """Take the weights of the first process."""
+        assert self.model is not None
+        for parameter in self.model.parameters():
+            torch.distributed.broadcast(parameter.data, 0)
 
 
 class Environment(ClusterEnvironment):
@@ -210,8 +285,10 @@ class Workers:
     def _failure(self, number: int) -> str:
         log = self._told[number - 1]
         log.seek(0)
-        last: Sequence[str] = log.read().strip().splitlines() or ["nothing"]
-        return f"process {number} of the training ended with code {self._processes[number - 1].poll()}: {last[-1]}"
+        last: Sequence[str] = log.read().strip().splitlines() or ["it said nothing"]
+        code = self._processes[number - 1].poll()
+        how = f"ended with code {code}" if code is None or code >= 0 else f"was ended by {signal.Signals(-code).name}"
+        return f"process {number} of the training {how}: {last[-1]}"
 
     def _end(self) -> None:
         for process, log in zip(self._processes, self._told, strict=True):

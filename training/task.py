@@ -10,21 +10,21 @@ from schnetpack import properties
 from schnetpack.model.base import AtomisticModel
 from schnetpack.task import AtomisticTask, ModelOutput
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, predict
 from training.callbacks import TimeBudget
 from training.config import LossConfig, OptimizerConfig, WeakConfig
-from training.data import FRAME_WEIGHT, graph_from_batch
+from training.data import FRAME_WEIGHT, ROWS, graph_from_batch
 from training.layer_rates import parameter_groups
 from training.losses.methods import method_of
 from training.losses.supervised import distance
 from training.losses.weak import NoisyNodes, WeakOutput, WeakSupervision
 from training.malloc import keep_freed_memory
-from training.ranks import count_rows, mean_over_ranks, share
+from training.ranks import average_gradients, share, take_rows
 from training.sam import SAM
+from training.sums import Sums
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
 
@@ -73,7 +73,7 @@ class PotentialAdapter(AtomisticModel):
 
 
 def make_outputs(loss: LossConfig, weak: WeakSupervision | NoisyNodes | None = None) -> list[ModelOutput]:
-    """Make an output per label with a weight above zero and per weak loss, each with loss, weight and metrics (eV, Å).
+    """Make an output per label with a weight above zero and per weak loss, each with loss and weight (eV, Å).
 
     The weak losses have no part in validation: models are chosen by their errors alone.
     """
@@ -88,7 +88,7 @@ def make_outputs(loss: LossConfig, weak: WeakSupervision | NoisyNodes | None = N
             name=name,
             loss_fn=distance(kind),
             loss_weight=weight,
-            metrics={"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)},
+            metrics={},
         )
         for name, weight, kind in wanted
         if weight > 0
@@ -142,6 +142,7 @@ class TrainingTask(AtomisticTask):
         self.budget = TimeBudget(None) if budget is None else budget
         self.schedule: Any = None
         self._restored_schedule: dict[str, Any] | None = None
+        self._means, self._losses = Sums(), Sums()
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Save nothing: SchNetPack would pickle the model into every checkpoint; the settings are in config.yaml."""
@@ -162,34 +163,47 @@ class TrainingTask(AtomisticTask):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch; the metrics of the training set are not worth their time in every step."""
-        self._count(batch)
+        take_rows(batch.get(ROWS))  # type: ignore[arg-type]
         prediction = self.predict_without_postprocessing(batch)
         prediction, targets = self.apply_constraints(prediction, self._targets(batch))
         loss = self.loss_fn(prediction, targets)
         weak = [output.name for output in self.outputs if isinstance(output, WeakOutput)]
         squares = [prediction[name].detach().square().mean() * share(prediction[name], name) for name in weak]
-        of_all, *squares = mean_over_ranks(torch.stack([loss, *squares]))
-        if not torch.isfinite(of_all):
-            raise DataError(self._diverged(batch))
-        size = len(batch["_idx"])
-        self.log("train_loss", of_all, on_step=False, on_epoch=True, batch_size=size)
-        for name, square in zip(weak, squares, strict=True):
-            self.log(f"train_{name}_rmse", square.sqrt(), on_step=False, on_epoch=True, batch_size=size)
+        self._step, self._frames = torch.stack([loss.detach(), *squares]), batch["_idx"]
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Log the supervised losses and metrics of one batch."""
-        torch.set_grad_enabled(self.grad_enabled)
-        self._count(batch)
-        prediction, targets = self.predict_without_postprocessing(batch), self._targets(batch)
-        loss = self.loss_fn(prediction, targets)
-        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["_idx"]), sync_dist=True)
-        self.log_metrics(prediction, targets, "val")
-        return {"val_loss": loss}
+    def on_after_backward(self) -> None:
+        """Bring the processes together, and stop where the loss is not a number."""
+        loss, *squares = average_gradients(self.parameters(), self._step)
+        if not math.isfinite(loss):
+            raise DataError(self._diverged())
+        weak = [output.name for output in self.outputs if isinstance(output, WeakOutput)]
+        self._means.add("train_loss", loss, 1)
+        for name, square in zip(weak, squares, strict=True):
+            self._means.add(f"train_{name}_rmse", square, 1)
 
-    def _count(self, batch: dict[str, Tensor]) -> None:
-        atoms = batch[properties.Z]
-        count_rows(len(batch[properties.n_atoms]), len(atoms), atoms.device)
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Log the means over the epoch at its last batch."""
+        if self.trainer.is_last_batch:
+            self.log_dict(self._means.take(self.device), on_step=False, on_epoch=True, batch_size=1)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Add the supervised losses and errors of one batch."""
+        torch.set_grad_enabled(self.grad_enabled)
+        take_rows(None)
+        prediction, targets = self.predict_without_postprocessing(batch), self._targets(batch)
+        for output in self._supervised():
+            name, error = output.name, prediction[output.name] - targets[output.target_property]
+            rows = len(error)
+            self._losses.add(name, output.calculate_loss(prediction, targets), rows)
+            self._means.add(f"val_{name}_mae", error.abs().mean(), rows)
+            self._means.add(f"val_{name}_rmse", error.square().mean(), rows)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the epoch."""
+        loss = sum(self._losses.take(self.device).values())
+        means = {"val_loss": loss, **self._means.take(self.device)}
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=1)
 
     def on_fit_start(self) -> None:
         """Keep the memory of a step for the next one."""
@@ -226,15 +240,17 @@ class TrainingTask(AtomisticTask):
         self._restored_schedule = checkpoint["schedule"]
 
     def _targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        supervised = [output for output in self.outputs if not isinstance(output, WeakOutput)]
-        names = [output.target_property for output in supervised]
+        names = [output.target_property for output in self._supervised()]
         names += [FRAME_WEIGHT, properties.idx_m] if FRAME_WEIGHT in batch else []
         return {name: batch[name] for name in names}
 
-    def _diverged(self, batch: dict[str, Tensor]) -> str:
+    def _supervised(self) -> list[Any]:
+        return [output for output in self.outputs if not isinstance(output, WeakOutput)]
+
+    def _diverged(self) -> str:
         return (
             f"the loss is no longer a number at step {self.global_step}, in a batch with the frames "
-            f"{batch['_idx'].tolist()} of the data. {_ADVICE}"
+            f"{self._frames.tolist()} of the data. {_ADVICE}"
         )
 
 

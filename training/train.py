@@ -16,7 +16,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy
 
 from asecalc_mlip import archive
 from asecalc_mlip.errors import InputError
@@ -37,7 +36,7 @@ from training.final_shift import shift_reference_energies
 from training.length import seconds_of
 from training.losses.methods import list_skin
 from training.prepare import Run, device_of, prepare
-from training.ranks import Environment, Rank, Workers
+from training.ranks import Environment, OneMessage, Rank, Workers
 from training.run_log import RunLog
 from training.settings import RunConfig
 from training.task import PotentialAdapter, TrainingTask, make_outputs
@@ -121,6 +120,8 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = (), *, rank: Rank = Rank()) 
     callbacks += [*watchers, StopTogether()]
     with _quiet(), signals:
         trainer = _trainer(run, [*callbacks, best] if rank.number == 0 else callbacks, rank)
+        # Lightning asks the first process in every step for a SIGTERM; StopSignals and StopTogether do at its end.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         path = None if saved is None else checkpoint.path
         try:
             trainer.fit(_task(run, budget), datamodule=run.data, ckpt_path=path, weights_only=True)
@@ -150,13 +151,7 @@ def _trainer(run: Run, callbacks: list[pl.Callback], rank: Rank) -> pl.Trainer:
         devices=rank.total,
         strategy="auto"
         if rank.total == 1
-        else DDPStrategy(
-            cluster_environment=Environment(rank),
-            process_group_backend="gloo" if on_cpu else "nccl",
-            # Some losses and parts of a batch leave weights without a gradient.
-            find_unused_parameters=True,
-            broadcast_buffers=False,
-        ),
+        else OneMessage(cluster_environment=Environment(rank), process_group_backend="gloo" if on_cpu else "nccl"),
         # The data module divides the batches.
         use_distributed_sampler=False,
         max_epochs=-1 if settings.max_epochs is None else settings.max_epochs,
@@ -192,8 +187,6 @@ def _quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        for message in ("find_unused_parameters=True", "Grad strides do not match"):
-            warnings.filterwarnings("ignore", message=message)
         for logger in loggers:
             logger.setLevel(logging.WARNING)
         try:

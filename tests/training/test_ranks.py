@@ -57,6 +57,6 @@ def test_what_cannot_be_is_told(tmp_path, molecules):
 @pytest.mark.parametrize("total", [2, 3])
 def test_parts_of_a_batch_make_the_batch(total):
     batches = torch.utils.data.BatchSampler(range(17), 5, drop_last=False)
-    parts = [list(RankBatches(batches, number, total)) for number in range(total)]
+    parts = [list(RankBatches(batches, [1] * 17, number, total)) for number in range(total)]
     assert [sum(each, []) for each in zip(*parts, strict=True)] == list(batches)
-    assert all(len(RankBatches(batches, number, total)) == 4 for number in range(total))
+    assert all(len(RankBatches(batches, [1] * 17, number, total)) == 4 for number in range(total))
