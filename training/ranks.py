@@ -3,7 +3,7 @@
 The process that the user started is rank 0. It starts the others (training/worker.py), which read the same settings and
 data, and each takes its part of every batch. Losses are means over all rows of the batch, and random displacements are
 drawn for the whole batch, so that the result is that of one process. One message a step carries everything that the
-processes have to tell each other (`average_gradients`).
+processes have to tell each other (`training.message`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -25,6 +25,8 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
+from training.message import Link
+
 __all__ = [
     "Environment",
     "OneMessage",
@@ -32,7 +34,6 @@ __all__ = [
     "RankBatches",
     "Rows",
     "Workers",
-    "average_gradients",
     "mean_over_ranks",
     "place",
     "place_of_atoms",
@@ -59,11 +60,15 @@ _ROWS: list[Rows | None] = [None]
 
 @dataclass(frozen=True)
 class Rank:
-    """Which of the processes of a training this one is; `port` is where rank 0 listens."""
+    """Which of the processes of a training this one is.
+
+    `port` is where rank 0 listens, `link` what connects processes on CPUs.
+    """
 
     number: int = 0
     total: int = 1
     port: int = 0
+    link: Link | None = None
 
 
 def place() -> tuple[int, int]:
@@ -93,26 +98,6 @@ def share(rows: Tensor, name: str) -> float:
     if whole is None:
         return 1.0
     return place()[1] * len(rows) / (whole.atoms if name in ("forces", "noise") else whole.structures)
-
-
-def average_gradients(parameters: Iterable[Tensor], numbers: Tensor) -> list[float]:
-    """Average the gradients over the processes, and return the averages of some numbers of the step, in one message.
-
-    Some losses and parts of a batch leave parameters without a gradient. It counts as zero, unless no process has one.
-    """
-    total = place()[1]
-    if total == 1:
-        return numbers.tolist()
-    parameters = [p for p in parameters if p.requires_grad]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    used = numbers.new_tensor([p.grad is not None for p in parameters])
-    message = torch.cat([*(g.reshape(-1) for g in gradients), used.to(gradients[0]), numbers.to(gradients[0])])
-    torch.distributed.all_reduce(message)
-    message /= total
-    *averages, used, numbers = message.split([*(g.numel() for g in gradients), len(used), len(numbers)])
-    for parameter, average, anywhere in zip(parameters, averages, used.tolist(), strict=True):
-        parameter.grad = average.view_as(parameter).to(parameter.dtype) if anywhere else None
-    return numbers.tolist()
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
@@ -175,7 +160,7 @@ def _cut(before: Sequence[int], number: int, total: int) -> int:
 class OneMessage(DDPStrategy):
     """Lightning's strategy for several processes, without torch's wrapper around the model.
 
-    The wrapper sends several messages in a step; `average_gradients` sends one.
+    The wrapper sends several messages in a step, `training.message.Message` one.
     """
 
     def configure_ddp(self) -> None:
@@ -241,7 +226,8 @@ class Workers:
 
     def __init__(self, folder: Path, total: int):
         self._folder = folder
-        self.rank = Rank(0, total, _free_port() if total > 1 else 0)
+        link, self._ends = Link.of_first(total) if total > 1 else (None, [])
+        self.rank = Rank(0, total, _free_port() if total > 1 else 0, link)
         self._processes: list[subprocess.Popen] = []
         self._told: list[Any] = []
 
@@ -249,6 +235,8 @@ class Workers:
         try:
             for number in range(1, self.rank.total):
                 self._start(number)
+            # Nobody but that process may hold its end, or its end of life would not be seen.
+            self._close_ends()
             for number, process in enumerate(self._processes, start=1):
                 assert process.stdout is not None
                 if process.stdout.readline().strip() != "ready":
@@ -275,11 +263,13 @@ class Workers:
     def _start(self, number: int) -> None:
         log = tempfile.TemporaryFile("w+")
         arguments = [str(self._folder), str(number), str(self.rank.total), str(self.rank.port)]
+        shared: list[int] = []
+        if self.rank.link is not None:
+            shared = [self.rank.link.memory, self._ends[number - 1].fileno()]
+        command = [sys.executable, "-m", "training.worker", *arguments, *map(str, shared)]
         self._told.append(log)
         self._processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "training.worker", *arguments], text=True, stdout=subprocess.PIPE, stderr=log
-            )
+            subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=log, pass_fds=shared)
         )
 
     def _failure(self, number: int) -> str:
@@ -299,6 +289,14 @@ class Workers:
             process.stdout.close()
             log.close()
         self._processes, self._told = [], []
+        self._close_ends()
+        if self.rank.link is not None:
+            self.rank.link.close()
+
+    def _close_ends(self) -> None:
+        for end in self._ends:
+            end.close()
+        self._ends = []
 
 
 def _code(process: subprocess.Popen, seconds: float) -> int | None:

@@ -22,7 +22,8 @@ from training.losses.methods import method_of
 from training.losses.supervised import distance
 from training.losses.weak import NoisyNodes, WeakOutput, WeakSupervision
 from training.malloc import keep_freed_memory
-from training.ranks import average_gradients, share, take_rows
+from training.message import Link, Message
+from training.ranks import place, share, take_rows
 from training.sam import SAM
 from training.sums import Sums
 
@@ -125,6 +126,7 @@ class TrainingTask(AtomisticTask):
         weak: WeakConfig | None = None,
         layer_decay: float = 1.0,
         budget: TimeBudget | None = None,
+        link: Link | None = None,
     ):
         arguments: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
         sharp = None if weak is None else method_of(weak).optimizer
@@ -143,6 +145,8 @@ class TrainingTask(AtomisticTask):
         self.schedule: Any = None
         self._restored_schedule: dict[str, Any] | None = None
         self._means, self._losses = Sums(), Sums()
+        self._link = link
+        self._message: Message | None = None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Save nothing: SchNetPack would pickle the model into every checkpoint; the settings are in config.yaml."""
@@ -167,19 +171,21 @@ class TrainingTask(AtomisticTask):
         prediction = self.predict_without_postprocessing(batch)
         prediction, targets = self.apply_constraints(prediction, self._targets(batch))
         loss = self.loss_fn(prediction, targets)
-        weak = [output.name for output in self.outputs if isinstance(output, WeakOutput)]
-        squares = [prediction[name].detach().square().mean() * share(prediction[name], name) for name in weak]
-        self._step, self._frames = torch.stack([loss.detach(), *squares]), batch["_idx"]
+        weak = [prediction[name].detach() for name in self._weak()]
+        squares = [
+            values.square().mean() * share(values, name) for values, name in zip(weak, self._weak(), strict=True)
+        ]
+        self._numbers, self._frames = torch.stack([loss.detach(), *squares]), batch["_idx"]
         return loss
 
     def on_after_backward(self) -> None:
         """Bring the processes together, and stop where the loss is not a number."""
-        loss, *squares = average_gradients(self.parameters(), self._step)
+        message = self._message
+        loss, *squares = self._numbers.tolist() if message is None else message.average(self._numbers)
         if not math.isfinite(loss):
             raise DataError(self._diverged())
-        weak = [output.name for output in self.outputs if isinstance(output, WeakOutput)]
         self._means.add("train_loss", loss, 1)
-        for name, square in zip(weak, squares, strict=True):
+        for name, square in zip(self._weak(), squares, strict=True):
             self._means.add(f"train_{name}_rmse", square, 1)
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -211,6 +217,8 @@ class TrainingTask(AtomisticTask):
 
     def on_train_start(self) -> None:
         """Make the schedule once the optimiser is there, in the state that was saved if there is one."""
+        if place()[1] > 1:
+            self._message = Message(self.parameters(), 1 + len(self._weak()), self._link)
         optimizer, config = self.trainer.optimizers[0], self.config
         if config.schedule == "plateau":
             self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -246,6 +254,9 @@ class TrainingTask(AtomisticTask):
 
     def _supervised(self) -> list[Any]:
         return [output for output in self.outputs if not isinstance(output, WeakOutput)]
+
+    def _weak(self) -> list[str]:
+        return [output.name for output in self.outputs if isinstance(output, WeakOutput)]
 
     def _diverged(self) -> str:
         return (

@@ -124,7 +124,7 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = (), *, rank: Rank = Rank()) 
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         path = None if saved is None else checkpoint.path
         try:
-            trainer.fit(_task(run, budget), datamodule=run.data, ckpt_path=path, weights_only=True)
+            trainer.fit(_task(run, budget, rank), datamodule=run.data, ckpt_path=path, weights_only=True)
         finally:
             if rank.total > 1 and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
@@ -133,14 +133,15 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = (), *, rank: Rank = Rank()) 
     return average
 
 
-def _task(run: Run, budget: TimeBudget) -> TrainingTask:
+def _task(run: Run, budget: TimeBudget, rank: Rank) -> TrainingTask:
     config, weights = run.config, label_weights(run.config.loss)
     reach = run.potential.cutoff + list_skin(config.weak)
     adapter = PotentialAdapter(
         run.potential, forces="forces" in weights, stress="stress" in weights, weak=run.weak, reach=reach
     )
     outputs, decay = make_outputs(config.loss, run.weak), config.finetune.layer_decay
-    return TrainingTask(adapter, outputs, config.optimizer, config.run.max_epochs, config.weak, decay, budget)
+    link = rank.link if device_of(config.run.device) == "cpu" else None
+    return TrainingTask(adapter, outputs, config.optimizer, config.run.max_epochs, config.weak, decay, budget, link)
 
 
 def _trainer(run: Run, callbacks: list[pl.Callback], rank: Rank) -> pl.Trainer:

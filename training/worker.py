@@ -1,16 +1,19 @@
 """A process of a training on several, started by the first: `python -m training.worker FOLDER NUMBER TOTAL PORT`.
 
-It reads settings and data as the first did, takes its part of each batch, and writes nothing.
+On CPUs the file descriptors of a `training.message.Link` follow, memory and socket. The process reads settings and data
+as the first did, takes its part of each batch, and writes nothing.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
 from asecalc_mlip.stopping import end_with_parent
 from training.config import load_config
+from training.message import Link
 from training.prepare import prepare
 from training.ranks import Rank
 from training.train import Stopped, fit, set_threads
@@ -29,8 +32,10 @@ def main(folder: str, *numbers: str) -> None:
     run = prepare(config, writes=False)
     answers.write("ready\n")
     answers.flush()
+    number, total, port, *shared = map(int, numbers)
+    link = Link(number, total, shared[0], [socket.socket(fileno=shared[1])]) if shared else None
     try:
-        fit(run, rank=Rank(*map(int, numbers)))
+        fit(run, rank=Rank(number, total, port, link))
     except Stopped:
         # The first process says so.
         return
