@@ -49,7 +49,7 @@ class RunLog(pl.Callback):
         row = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
-            "seconds": round(self.seconds, 1),
+            "seconds": round(self.seconds, 3),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **metrics,
         }
