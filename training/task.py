@@ -144,7 +144,7 @@ class TrainingTask(AtomisticTask):
         self.budget = TimeBudget(None) if budget is None else budget
         self.schedule: Any = None
         self._restored_schedule: dict[str, Any] | None = None
-        self._means, self._losses = Sums(), Sums()
+        self._means = Sums()
         self._link = link
         self._message: Message | None = None
 
@@ -201,15 +201,15 @@ class TrainingTask(AtomisticTask):
         for output in self._supervised():
             name, error = output.name, prediction[output.name] - targets[output.target_property]
             rows = len(error)
-            self._losses.add(name, output.calculate_loss(prediction, targets), rows)
+            self._means.add(f"loss of {name}", output.calculate_loss(prediction, targets), rows)
             self._means.add(f"val_{name}_mae", error.abs().mean(), rows)
             self._means.add(f"val_{name}_rmse", error.square().mean(), rows)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the epoch."""
-        loss = sum(self._losses.take(self.device).values())
-        means = {"val_loss": loss, **self._means.take(self.device)}
-        self.log_dict(means, on_step=False, on_epoch=True, batch_size=1)
+        means = self._means.take(self.device)
+        loss = sum(means.pop(f"loss of {output.name}") for output in self._supervised())
+        self.log_dict({"val_loss": loss, **means}, on_step=False, on_epoch=True, batch_size=1)
 
     def on_fit_start(self) -> None:
         """Keep the memory of a step for the next one."""

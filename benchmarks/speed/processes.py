@@ -1,9 +1,9 @@
 """Steps per second of a training on two processes (`run.devices=2`) against one, at the same batches.
 
-    python benchmarks/speed/processes.py [--again]     # benchmarks/results/processes.json, a table
+    python benchmarks/speed/processes.py [--again] [--only painn]     # benchmarks/results/processes.json, a table
 
 Each row is `asecalc train` on aspirin, one thread in each process, PIWSL off, validation on 10 frames at the end of an
-epoch of 30 batches. The time of an epoch is the median of all but the first. `ceiling` is what two processes could
+epoch of 20 batches. The time of an epoch is the median of all but the first. `ceiling` is what two processes could
 gain here without a word between them: two trainings at once, each with half of the batch, against one with the whole.
 """
 
@@ -23,20 +23,26 @@ import click
 
 RESULTS = Path(__file__).parents[1] / "results" / "processes.json"
 DATA = Path(os.environ.get("ASECALC_DATA", "../shared/data"))
-ROWS = [("painn", 64, 10), ("painn", 64, 32), ("painn", 128, 10), ("tensornet", 64, 10), ("tensornet", 128, 10)]
-BATCHES, EPOCHS = 30, 4
+ROWS = [
+    *(("painn", 64, 10), ("painn", 64, 32), ("painn", 64, 64), ("painn", 128, 10)),
+    *(("tensornet", 64, 10), ("tensornet", 128, 10)),
+]
+BATCHES, EPOCHS = 20, 4
 
 
 @click.command(help=__doc__)
 @click.option("--again", is_flag=True, help="Measure rows that are already in the file.")
-def main(again: bool) -> None:
+@click.option("--only", default="", help="Measure rows whose name begins so.")
+def main(again: bool, only: str) -> None:
     """Measure every row and print the table."""
-    done = json.loads(RESULTS.read_text()) if RESULTS.exists() and not again else {}
+    done = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for architecture, width, batch in ROWS:
         name = f"{architecture} {width}, batch {batch}"
-        if name not in done:
+        if name.startswith(only) and (again or name not in done):
             done[name] = measured(architecture, width, batch)
             RESULTS.write_text(json.dumps(done, indent=1) + "\n")
+        if name not in done:
+            continue
         times = "{ms_per_step_1:7.1f} {ms_per_step_2:7.1f} ms  {ratio:.2f} × of {ceiling:.2f} ×".format(**done[name])
         print(f"{name:24} {times}", flush=True)
 

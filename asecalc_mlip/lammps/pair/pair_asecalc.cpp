@@ -432,9 +432,11 @@ int PairAsecalc::exchange_size() const {
 }
 
 void PairAsecalc::exchange(const Exchange& after) {
+  // The sizes need not be told: comm_forward and comm_reverse, those of the widest exchange, are the limits of what is
+  // received. LAMMPS before 2025 has no argument for them.
   now = after;
-  if (now.direction == FORWARD) comm->forward_comm(this, exchange_size());
-  else comm->reverse_comm(this, exchange_size());
+  if (now.direction == FORWARD) comm->forward_comm(this);
+  else comm->reverse_comm(this);
 }
 
 int PairAsecalc::pack_forward_comm(int n, int* which, double* buffer, int, int*) {
