@@ -41,18 +41,14 @@ class SoftStop:
     def __enter__(self) -> SoftStop:
         if not self._old and threading.current_thread() is threading.main_thread():
             self._old = {number: signal.getsignal(number) for number in self._signals}
-            self.take_over()
+            for number in self._old:
+                signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
         self._old = {}
-
-    def take_over(self) -> None:
-        """Take the signals again, from whatever has taken them since."""
-        for number in self._old:
-            signal.signal(number, self._receive)
 
     @property
     def at_once(self) -> bool:

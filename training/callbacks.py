@@ -249,10 +249,6 @@ class StopSignals(pl.Callback):
     def __exit__(self, *exception: object) -> None:
         self._stop.__exit__(*exception)
 
-    def on_train_start(self, *_: Any) -> None:
-        """Take the signals over from Lightning, whose own handling ends the process without a checkpoint."""
-        self._stop.take_over()
-
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Ask for the end if a signal came."""
         if self.signal is not None:

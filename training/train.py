@@ -120,8 +120,6 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = (), *, rank: Rank = Rank()) 
     callbacks += [*watchers, StopTogether()]
     with _quiet(), signals:
         trainer = _trainer(run, [*callbacks, best] if rank.number == 0 else callbacks, rank)
-        # Lightning asks the first process in every step for a SIGTERM; StopSignals and StopTogether do at its end.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         path = None if saved is None else checkpoint.path
         try:
             trainer.fit(_task(run, budget, rank), datamodule=run.data, ckpt_path=path, weights_only=True)
@@ -147,7 +145,7 @@ def _task(run: Run, budget: TimeBudget, rank: Rank) -> TrainingTask:
 def _trainer(run: Run, callbacks: list[pl.Callback], rank: Rank) -> pl.Trainer:
     settings = run.config.run
     on_cpu = device_of(settings.device) == "cpu"
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator="cpu" if on_cpu else "gpu",
         devices=rank.total,
         strategy="auto"
@@ -164,6 +162,11 @@ def _trainer(run: Run, callbacks: list[pl.Callback], rank: Rank) -> pl.Trainer:
         inference_mode=False,
         num_sanity_val_steps=0,
     )
+    # Lightning would end the process at a SIGTERM without a checkpoint, and sends a message for it at once and in every
+    # step, for which another process may not be waiting. StopSignals and StopTogether look at the end of each epoch.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _is_over(saved: dict[str, Any], average: AveragedWeights, budget: TimeBudget, config: TrainConfig) -> bool:

@@ -3,7 +3,7 @@
     python benchmarks/speed/processes.py [--again] [--only painn]     # benchmarks/results/processes.json, a table
 
 Each row is `asecalc train` on aspirin, one thread in each process, PIWSL off, validation on 10 frames at the end of an
-epoch of 20 batches. The time of an epoch is the median of all but the first. `ceiling` is what two processes could
+epoch of 15 batches. The time of an epoch is the median of all but the first. `ceiling` is what two processes could
 gain here without a word between them: two trainings at once, each with half of the batch, against one with the whole.
 """
 
@@ -27,7 +27,7 @@ ROWS = [
     *(("painn", 64, 10), ("painn", 64, 32), ("painn", 64, 64), ("painn", 128, 10)),
     *(("tensornet", 64, 10), ("tensornet", 128, 10)),
 ]
-BATCHES, EPOCHS = 20, 4
+BATCHES, EPOCHS = 15, 4
 
 
 @click.command(help=__doc__)

@@ -19,6 +19,7 @@ from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.errors import InputError
 from tests import teacher
 from tests.small_runs import config, rows, weights
+from training.data import FramesDataModule
 from training.message import Link, Message
 from training.ranks import RankBatches, Workers
 from training.sums import Sums
@@ -70,6 +71,18 @@ def test_an_interruption_of_the_first_ends_both_with_a_checkpoint(tmp_path, mole
     with pytest.raises(Stopped):
         train(config(tmp_path, molecules, "run.devices=2"), [Interrupt()])
     assert weights(tmp_path / "run")[0]["epoch"] == 0 and not torch.distributed.is_initialized()
+
+
+def test_a_signal_before_the_first_step_ends_both_with_a_checkpoint(tmp_path, molecules, monkeypatch):
+    def signalled(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return loader(self)
+
+    loader = FramesDataModule.train_dataloader
+    monkeypatch.setattr(FramesDataModule, "train_dataloader", signalled)
+    with pytest.raises(Stopped):
+        train(config(tmp_path, molecules, "run.devices=2"))
+    assert weights(tmp_path / "run")[0]["epoch"] == 0
 
 
 def test_a_killed_process_ends_the_first_and_is_named(tmp_path, molecules, monkeypatch):
