@@ -1,25 +1,27 @@
-"""Steps per second of a training on two processes (`run.devices=2`) against one, at the same batches.
+"""Time of a training step on two processes (`run.devices=2`) against one, at the same batches.
 
-    python benchmarks/speed/processes.py [--again] [--only painn]     # benchmarks/results/processes.json, a table
+    python benchmarks/speed/processes.py [--again] [--only "painn 64"]     # benchmarks/results/processes.json, a table
 
-Each row is `asecalc train` on aspirin, one thread in each process, PIWSL off, validation on 10 frames at the end of an
-epoch of 15 batches. The time of an epoch is the median of all but the first. `ceiling` is what two processes could
-gain here without a word between them: two trainings at once, each with half of the batch, against one with the whole.
+Each row trains on aspirin with one thread in each process, PIWSL off. The time is the median over the steps of all
+epochs but the first, without validation. `ceiling` is what two processes could gain here without a word between them:
+two trainings at once, each with half of the batch, against one with the whole.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import click
+import pytorch_lightning as pl
 
 RESULTS = Path(__file__).parents[1] / "results" / "processes.json"
 DATA = Path(os.environ.get("ASECALC_DATA", "../shared/data"))
@@ -27,24 +29,27 @@ ROWS = [
     *(("painn", 64, 10), ("painn", 64, 32), ("painn", 64, 64), ("painn", 128, 10)),
     *(("tensornet", 64, 10), ("tensornet", 128, 10)),
 ]
-BATCHES, EPOCHS = 15, 4
+BATCHES, EPOCHS = 12, 3
 
 
 @click.command(help=__doc__)
 @click.option("--again", is_flag=True, help="Measure rows that are already in the file.")
-@click.option("--only", default="", help="Measure rows whose name begins so.")
-def main(again: bool, only: str) -> None:
+@click.option("--only", multiple=True, default=[""], help="Measure rows whose name begins so.")
+@click.option("--one", nargs=4, type=(str, int, int, int), hidden=True)
+def main(again: bool, only: tuple[str, ...], one: tuple[str, int, int, int] | None) -> None:
     """Measure every row and print the table."""
+    if one is not None:
+        print(json.dumps(train_steps(*one)))
+        return
     done = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for architecture, width, batch in ROWS:
         name = f"{architecture} {width}, batch {batch}"
         if name.startswith(only) and (again or name not in done):
             done[name] = measured(architecture, width, batch)
             RESULTS.write_text(json.dumps(done, indent=1) + "\n")
-        if name not in done:
-            continue
-        times = "{ms_per_step_1:7.1f} {ms_per_step_2:7.1f} ms  {ratio:.2f} × of {ceiling:.2f} ×".format(**done[name])
-        print(f"{name:24} {times}", flush=True)
+        if name in done:
+            row = "{ms_per_step_1:7.1f} {ms_per_step_2:7.1f} ms  {ratio:.2f} × of {ceiling:.2f} ×"
+            print(f"{name:24} {row.format(**done[name])}", flush=True)
 
 
 def measured(architecture: str, width: int, batch: int) -> dict[str, float]:
@@ -55,15 +60,29 @@ def measured(architecture: str, width: int, batch: int) -> dict[str, float]:
     apart = max(run.result() for run in runs)
     return {
         "atoms": 21 * batch,
-        "ms_per_step_1": one,
-        "ms_per_step_2": two,
-        "ratio": one / two,
-        "ceiling": one / apart,
+        "ms_per_step_1": round(one, 2),
+        "ms_per_step_2": round(two, 2),
+        "ratio": round(one / two, 3),
+        "ceiling": round(one / apart, 3),
     }
 
 
-def ms_per_step(architecture: str, width: int, batch: int, devices: int) -> float:
-    """Train a few epochs and return the time of a step in ms."""
+def ms_per_step(*row: Any) -> float:
+    """Return the time of a step in ms, of a training in a process of its own."""
+    command = [sys.executable, __file__, "--one", *map(str, row)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if finished.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{finished.stdout[-2000:]}{finished.stderr[-2000:]}")
+    return float(finished.stdout.splitlines()[-1])
+
+
+def train_steps(architecture: str, width: int, batch: int, devices: int) -> float:
+    """Train a few epochs here and return the time of a step in ms."""
+    from training.config import load_config
+    from training.train import train
+
+    steps = Steps()
     with tempfile.TemporaryDirectory() as folder:
         settings = [
             f"data.train={DATA / 'rmd17_aspirin_train.xyz'}",
@@ -79,14 +98,23 @@ def ms_per_step(architecture: str, width: int, batch: int, devices: int) -> floa
             "run.device=cpu",
             "run.threads=1",
         ]
-        command = [sys.executable, "-m", "asecalc_mlip.cli", "train", *settings]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        logs = list(Path(folder).rglob("log.csv"))
-        if finished.returncode or not logs:
-            raise SystemExit(f"{' '.join(command)}\n{finished.stdout[-2000:]}{finished.stderr[-2000:]}")
-        seconds = [float(row["seconds"]) for row in csv.DictReader(logs[0].open())]
-    return 1000 * statistics.median(b - a for a, b in zip(seconds, seconds[1:], strict=False)) / BATCHES
+        train(load_config([], settings), [steps])
+    return 1000 * statistics.median(steps.seconds)
+
+
+class Steps(pl.Callback):
+    """Times from the beginning of a step to that of the next one in the same epoch, s; the first epoch is left out."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, _module: Any, _batch: Any, batch_idx: int) -> None:
+        """Look at the clock."""
+        now = time.perf_counter()
+        if batch_idx and trainer.current_epoch:
+            self.seconds.append(now - self._last)
+        self._last = now
 
 
 if __name__ == "__main__":
