@@ -95,15 +95,15 @@ def plan(device: str, rehearse: bool) -> Iterator[Row]:
         measure = partial(gpu_rows.training_parity, bench, architecture)
         yield Row(f"training parity, {architecture}", "parity", 60, measure)
     yield from _training(bench, sizes.architectures)
-    yield Row(
-        "tests marked gpu, kernels of trainings", "tests", 150, partial(gpu_rows.tests, sizes.kernel_tests, bench)
-    )
     for architecture in sizes.architectures:
         yield from _calls(bench, architecture, sizes.structures, main)
     for name in sizes.first:
         for engine in main[:3]:
             for precision in PRECISIONS:
                 yield _call(bench, "painn", name, engine, precision)
+    yield Row(
+        "tests marked gpu, kernels of trainings", "tests", 150, partial(gpu_rows.tests, sizes.kernel_tests, bench)
+    )
     for name in ("aspirin", sizes.first[-1]):
         yield Row(f"calculator, {name}", "calls", 60, partial(gpu_rows.calculator, bench, name))
     for name in sizes.lists:
