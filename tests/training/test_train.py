@@ -164,7 +164,7 @@ def test_missing_label_is_named_before_anything_is_written(tmp_path):
         (["data.train=["], "not valid YAML"),
         (["data.test=absent.xyz"], "absent.xyz: no such file"),
         (["optimizer.lr=-1"], "optimizer.lr is -1.0; expected a number above 0"),
-        (["optimizer.lr=.inf"], "expected float"),
+        (["optimizer.lr=.inf"], "expected a number"),
         (["optimizer.ema_decay=2"], "ema_decay"),
         (["optimizer.plateau_factor=1.5"], "plateau_factor"),
         (["model.hyperparameters.cutoff=-1"], "cutoff is -1"),
