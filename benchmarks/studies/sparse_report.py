@@ -67,14 +67,14 @@ def teacher_table(results: Results) -> str:
             before, after = plain["mae"]["forces"], other["mae"]["forces"]
             energies = f"{plain['mae']['energy']:.0f} → {other['mae']['energy']:.0f}"
             cells = [f"{method}, {n}", steps, plain["seed"], f"{before:.1f}", f"{after:.1f}"]
-            cells += [f"{100 * (after / before - 1):+.0f} %", energies]
+            cells += [_percent(after / before - 1, 0), energies]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", _missing(results, "teacher")])
 
 
 def curves_figure(results: Results) -> Figure:
     """Draw the validation errors of the forces against steps: 50 frames of aspirin, and 100 with a teacher."""
-    figure = new_figure(9.5, 4.2, "Forces on validation frames of aspirin, seed 0 to 2")
+    figure = new_figure(9.5, 4.2, "Forces on validation frames of aspirin, one line for each training")
     left, right = figure.subplots(1, 2)
     for axes, n, names in (
         (left, 50, ("fine-tuned", "fine-tuned, xtb first", "TensorNet")),
@@ -120,7 +120,11 @@ def _change(pairs: Sequence[tuple[Any, Any]]) -> tuple[str, str]:
     """Return the mean change of the force error in percent, and the p value of a paired t test where it has one."""
     before, after = (np.array(_forces(rows)) for rows in zip(*pairs, strict=True))
     p = f"{ttest_rel(before, after).pvalue:.2g}" if len(pairs) > 2 else "one seed" if len(pairs) == 1 else "two seeds"
-    return f"{100 * (after / before - 1).mean():+.1f} %", p
+    return _percent((after / before - 1).mean(), 1), p
+
+
+def _percent(value: float, digits: int) -> str:
+    return f"{100 * value:+.{digits}f} %".replace("-", "−")
 
 
 def _forces(rows: Sequence[Any]) -> list[float]:

@@ -55,8 +55,8 @@ def test_tables_compare_seed_with_seed():
     rows += [result("PaiNN", 1, 80.0, n=100), result("PaiNN, xtb first", 1, 60.0, n=100)]
     results = {f"{k}": row for k, row in enumerate(rows)}
     weak = weak_table(results)
-    assert "| first | 3 |" in weak and "-10.0 %" in weak
-    p = float(weak.split("-10.0 % | ")[1].split(" |")[0])
+    assert "| first | 3 |" in weak and "−10.0 %" in weak
+    p = float(weak.split("−10.0 % | ")[1].split(" |")[0])
     assert p < 1e-3
-    assert "| PaiNN, 100 | 600 | 1 | 80.0 | 60.0 | -25 % | 20 → 20 |" in teacher_table(results)
+    assert "| PaiNN, 100 | 600 | 1 | 80.0 | 60.0 | −25 % | 20 → 20 |" in teacher_table(results)
     assert "41.0 ± 1.0" in few_table(results)
