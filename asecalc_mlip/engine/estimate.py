@@ -21,5 +21,6 @@ def autograd_bytes(
 
 
 def native_messages(potential: Potential) -> bool:
-    """Whether messages of a potential where it is go through the native library, where they have operations there."""
-    return potential.e0.device.type == "cpu" and library.native_library() is not None
+    """Whether a network of a potential passes its messages by the native library, where it is."""
+    able = any(network.traits.native_messages for network in potential.network.networks)
+    return able and potential.e0.device.type == "cpu" and library.native_library() is not None

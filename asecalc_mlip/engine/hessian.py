@@ -128,7 +128,6 @@ def _rows(potential: Potential, graph: AtomGraph) -> int:
             f"{(_GRAPH + _ROW) * one / 1e9:.3g} GB; {free / 1e9:.3g} GB are free. Take a smaller structure, or "
             "finite differences of the forces"
         )
-    native = potential.network.traits.native_messages and native_messages(potential)
-    if native and graph.n_edges * potential.network.n_features > _SMALL:
+    if native_messages(potential) and graph.n_edges * potential.network.n_features > _SMALL:
         return 1
     return max(1, min(int((free - _GRAPH * one) / (_ROW * one)), _ROWS_ON_CPU if on_cpu else _ROWS_ON_GPU))

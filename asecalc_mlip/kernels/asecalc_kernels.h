@@ -7,7 +7,7 @@
 #pragma once
 #include <cstdint>
 
-#define ASECALC_ABI 5
+#define ASECALC_ABI 6
 
 // One build serves every x86-64 machine: the loader picks the clone for the processor at hand.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -19,23 +19,24 @@ class Call:
 
     Attributes
     ----------
-    features : int
-        Width F.
+    atoms, features : int
+        Number N of atoms, and width F.
     centers, others : (E,) int64 or None
         Ends of edges, or what stands for them.
     inputs : sequence of Tensor
-        As operations.h orders them.
+        As operations.h orders them; None for the direction of weights that have none.
     outputs : sequence of Tensor
-        To be filled.
+        To be filled; None for the gradient of weights that nobody asks for.
     sums : Tensor or None
         To be filled: the output that is a sum over the features.
     """
 
+    atoms: int
     features: int
     centers: Tensor | None
     others: Tensor | None
-    inputs: Sequence[Tensor]
-    outputs: Sequence[Tensor]
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
     sums: Tensor | None
 
 

@@ -13,14 +13,19 @@ import torch
 __all__ = ["ABI", "SUFFIX", "Graph", "integers", "native_library", "pointers", "reals"]
 
 # Of asecalc_kernels.h; a library with another number is not used.
-ABI = 5
+ABI = 6
 # Of the names of functions that exist for both dtypes.
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
-# Those of message.cpp and tensor_message.cpp, each with a forward, a first and a second derivative.
+# Each with a forward, a first and a second derivative: those of message.cpp, tensor_message.cpp, tensor_knots.cpp and
+# tensor_atoms.cpp.
 _OPERATIONS = [
     *("painn", "painn_first", "schnet"),
-    *("tensor", "spread", "table", "product", "symmetric", "bound", "squares"),
+    *("tensor", "spread", "knots", "spread_knots", "squares"),
+    *("scale", "scale_bound", "combine", "combine_turned", "update", "update_bound"),
 ]
+
+# Those of tensor_mix.cpp, and how many integers each takes.
+_MIXING = {"tensor_mix": 5, "tensor_outer": 4}
 
 
 def integers(*names: str) -> list[tuple[str, Any]]:
@@ -100,5 +105,10 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
             for suffix in SUFFIX.values():
                 function = getattr(library, f"{name}_{order}_{suffix}")
                 function.restype = None
-                function.argtypes = [ctypes.c_int64] * 3 + [ctypes.c_void_p] * 5
+                function.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_void_p] * 5
+    for suffix in SUFFIX.values():
+        for name, counts in _MIXING.items():
+            function = getattr(library, f"{name}_{suffix}")
+            function.restype = None
+            function.argtypes = [ctypes.c_int64] * counts + [ctypes.c_void_p] * 3
     return library

@@ -13,8 +13,8 @@ namespace {
 
 template <typename T>
 struct Call {
-  index_t edges, features;
-  const index_t *centers, *others;  // others: neighbours, or first nodes of intervals
+  index_t atoms, edges, features;
+  const index_t *centers, *others;  // others: neighbours, and after them the first knots of edges
   const T* const* in;
   T* const* out;
 };
@@ -51,6 +51,12 @@ INLINE void over_centers(const Call<T>& c, Body body) {
 }
 #define ROW(first, end) [&](index_t first, index_t end) __attribute__((always_inline))
 
+// Zeros in a block of features of `rows` rows of an array
+template <typename T, typename V>
+INLINE void clear(const Call<T>& c, T* to, index_t rows, index_t f, V zero) {
+  for (index_t r = 0; r < rows; ++r) put(to + r * c.features + f, zero);
+}
+
 // Sums over features of one edge: W numbers, each gathered in a register and in a number for what is left over.
 template <typename T, int W>
 struct Sums {
@@ -85,13 +91,13 @@ void by_features(const Call<T>& c, index_t threads, index_t width, T* sums, Work
 
 }  // namespace
 
-// NAME_f32(edges, features, threads, centers, others, inputs, outputs, sums), f64 likewise; outputs that are sums over
-// edges must be zero.
+// NAME_f32(atoms, edges, features, threads, centers, others, inputs, outputs, sums), f64 likewise; whether outputs that
+// are sums over edges must be zero is in the line of the operation in Python.
 #define OPERATION_OF(NAME, WIDTH, T, S)                                                                                 \
   DISPATCH void NAME##_part(const Call<T>& c, T* sums, index_t f0, index_t f1) { NAME<T>(c, sums, f0, f1); }            \
-  ASECALC_EXPORT void NAME##_##S(index_t edges, index_t features, index_t threads, const index_t* centers,              \
+  ASECALC_EXPORT void NAME##_##S(index_t atoms, index_t edges, index_t features, index_t threads, const index_t* centers,              \
                                  const index_t* others, const T* const* in, T* const* out, T* sums) {                   \
-    const Call<T> c{edges, features, centers, others, in, out};                                                         \
+    const Call<T> c{atoms, edges, features, centers, others, in, out};                                                         \
     by_features(c, threads, WIDTH, sums, [c](T* to, index_t f0, index_t f1) { NAME##_part(c, to, f0, f1); });           \
   }
 #define OPERATION(NAME, WIDTH)        \

@@ -11,15 +11,17 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from asecalc_mlip.kernels import gpu, native
+from asecalc_mlip.kernels import gpu, library, native
 from asecalc_mlip.kernels.backend import Backend, Call, Order
 from asecalc_mlip.kernels.chosen import chosen
 from asecalc_mlip.kernels.library import SUFFIX
 
-__all__ = ["Operation"]
+__all__ = ["Made", "Operation", "asked_for", "native_takes"]
 
-# How a tensor is made: every number by one edge, as a sum over edges, or as a sum over the features.
-Made = Literal["edges", "sum", "features"]
+# How a tensor is made: "edges", every number by one edge, or by a kernel that clears its sums; as a sum over edges that
+# starts from zeros; as a sum over the features; or as "weights", a sum over edges that is left out where nobody asks
+# for it, as forces do without the gradients of weights.
+Made = Literal["edges", "sum", "features", "weights"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Operation:
     ----------
     name : str
         Its functions in the native library, if there are any, are NAME_forward, NAME_backward, NAME_second.
-    gradients : tuple of {"edges", "sum", "features"}
+    gradients : tuple of {"edges", "sum", "features", "weights"}
         How the gradient of each input is made.
     plain : callable
         The same in plain torch, or by other operations: inputs, and ends of edges if it has them.
@@ -63,18 +65,30 @@ class Operation:
         return _Forward.apply((self, backend, at, tuple(map(tuple, shapes))), *inputs)
 
     def _backend(self, inputs: Sequence[Tensor]) -> Backend | None:
-        """Fastest that serves these inputs: of one device and of float32 or float64, not being traced."""
+        """Fastest that serves these inputs."""
         first = inputs[0]
-        if (
-            chosen() == "plain"
-            or first.dtype not in SUFFIX
-            or torch.compiler.is_compiling()
-            or any(t.dtype != first.dtype or type(t) not in (Tensor, torch.nn.Parameter) for t in inputs)
-        ):
+        if not _kernels_take(inputs):
             return None
         if first.device.type == "cuda" or chosen() == "triton":
             return gpu.backend_for(self, first)
-        return native.NATIVE if first.device.type == "cpu" and native.has(self.name) else None
+        return native.NATIVE if native_takes(inputs) and native.has(self.name) else None
+
+
+def native_takes(inputs: Sequence[Tensor]) -> bool:
+    """Whether inputs are such that the native library computes with them, and it is there."""
+    on_cpu = inputs[0].device.type == "cpu" and chosen() is None
+    return on_cpu and _kernels_take(inputs) and library.native_library() is not None
+
+
+def _kernels_take(inputs: Sequence[Tensor]) -> bool:
+    """Whether they are of one dtype, float32 or float64, not being traced, and nobody asks for plain torch."""
+    dtype = inputs[0].dtype
+    return (
+        chosen() != "plain"
+        and dtype in SUFFIX
+        and not torch.compiler.is_compiling()
+        and all(t.dtype == dtype and type(t) in (Tensor, torch.nn.Parameter) for t in inputs)
+    )
 
 
 class _Forward(Function):
@@ -89,40 +103,68 @@ class _Forward(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):
-        return None, *_Backward.apply(ctx.what, *ctx.saved_tensors, *gradients)
+        kinds, nodes = ctx.what[0].gradients, ctx.next_functions
+        wanted = tuple(kind != "weights" or asked_for(node) for kind, (node, _) in zip(kinds, nodes, strict=True))
+        return None, *_Backward.apply(ctx.what, wanted, *ctx.saved_tensors, *gradients)
 
 
 class _Backward(Function):
     @staticmethod
-    def forward(ctx: Any, what: Any, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, what: Any, wanted: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         ctx.save_for_backward(*given)
+        ctx.set_materialize_grads(False)
         ctx.what = what
-        made = _gradients(what, given)
+        made = _gradients(what, given, wanted)
         _run(what, "backward", given, *_sorted(what, made))
         return made
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *directions: Tensor):
+    def backward(ctx: Any, *directions: Tensor | None):
         operation, backend, _, shapes = ctx.what
         given = ctx.saved_tensors
-        made = _gradients(ctx.what, given)
+        made = _gradients(ctx.what, given, ctx.needs_input_grad[2:])
         of_outputs = tuple(_made(backend, operation.outputs, given[0], shape) for shape in shapes)
         outputs, sums = _sorted(ctx.what, made)
-        _run(ctx.what, "second", (*given, *directions), (*of_outputs, *outputs), sums)
-        return None, *made, *of_outputs
+        along = _directions(operation, given, directions)
+        _run(ctx.what, "second", (*given, *along), (*of_outputs, *outputs), sums)
+        return None, None, *made, *of_outputs
 
 
-def _gradients(what: Any, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def asked_for(node: Any) -> bool:
+    """Whether the backward pass that runs now goes on to this node."""
+    if node is None:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # a leaf whose gradient is taken by autograd.grad
+        return True
+
+
+def _gradients(what: Any, given: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """Return room for the gradients of the inputs, which come first among what is given."""
     operation, backend, _, _ = what
-    return tuple(_made(backend, kind, t, t.shape) for kind, t in zip(operation.gradients, given, strict=False))
+    return tuple(
+        None if kind == "weights" and not asked else _made(backend, kind, t, t.shape)
+        for kind, t, asked in zip(operation.gradients, given, wanted, strict=False)
+    )
+
+
+def _directions(
+    operation: Operation, given: Sequence[Tensor], directions: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """Return directions of the gradients, zero for those that have none, but nothing for those of weights."""
+    return tuple(
+        torch.zeros_like(t) if direction is None and kind != "weights" else direction
+        for kind, t, direction in zip(operation.gradients, given, directions, strict=False)
+    )
 
 
 def _made(backend: Backend, kind: Made, like: Tensor, shape: Sequence[int]) -> Tensor:
-    return like.new_zeros(shape) if kind == "sum" and backend.adds else like.new_empty(shape)
+    return like.new_zeros(shape) if kind in ("sum", "weights") and backend.adds else like.new_empty(shape)
 
 
-def _sorted(what: Any, made: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor | None]:
+def _sorted(what: Any, made: Sequence[Tensor | None]) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
     """Return the gradients, and the one that is a sum over features."""
     pairs = list(zip(what[0].gradients, made, strict=True))
     sums = next((tensor for kind, tensor in pairs if kind == "features"), None)
@@ -130,9 +172,13 @@ def _sorted(what: Any, made: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tens
 
 
 def _run(
-    what: Any, order: Order, inputs: Sequence[Tensor], outputs: Sequence[Tensor], sums: Tensor | None = None
+    what: Any,
+    order: Order,
+    inputs: Sequence[Tensor | None],
+    outputs: Sequence[Tensor | None],
+    sums: Tensor | None = None,
 ) -> None:
     operation, backend, at, shapes = what
     centers, others = at or (None, None)
-    given = [tensor.contiguous() for tensor in inputs]
-    backend.run(operation.name, order, Call(shapes[0][-1], centers, others, given, outputs, sums))
+    given = [None if tensor is None else tensor.contiguous() for tensor in inputs]
+    backend.run(operation.name, order, Call(shapes[0][0], shapes[0][-1], centers, others, given, outputs, sums))

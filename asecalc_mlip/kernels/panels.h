@@ -5,11 +5,11 @@
 
 namespace {
 
-// Rows in pieces of one register. Row p of atom j is at j·atom + p·L, and its next piece `piece` further.
+// Rows in pieces of one register. Row p of atom j is at j·atom + p·row, and its next piece `piece` further.
 template <typename T>
 struct Rows {
   T* base;
-  index_t atom, piece;
+  index_t atom, piece, row = Lanes<std::remove_const_t<T>>::count;
 };
 
 // C columns, in registers, of P rows of each of M atoms: out = in · b (+ bias), or out += in · b
@@ -20,7 +20,7 @@ INLINE void panel_tile(index_t pieces, Rows<const T> in, const T* b, Rows<T> out
   for (int m = 0; m < M; ++m)
     for (int p = 0; p < P; ++p)
       for (int n = 0; n < C; ++n)
-        sums[m * P + p][n] = add ? load(out.base + m * out.atom + p * L + n * out.piece)
+        sums[m * P + p][n] = add ? load(out.base + m * out.atom + p * out.row + n * out.piece)
                                  : (bias ? load(bias + n * L) : Vec<T>{});
   const T* a = in.base;
   for (index_t k = 0; k < pieces; ++k, a += in.piece)
@@ -32,11 +32,11 @@ INLINE void panel_tile(index_t pieces, Rows<const T> in, const T* b, Rows<T> out
 #pragma GCC unroll 5
         for (int p = 0; p < P; ++p)
 #pragma GCC unroll 2
-          for (int n = 0; n < C; ++n) sums[m * P + p][n] += a[m * in.atom + p * L + l] * row[n];
+          for (int n = 0; n < C; ++n) sums[m * P + p][n] += a[m * in.atom + p * in.row + l] * row[n];
     }
   for (int m = 0; m < M; ++m)
     for (int p = 0; p < P; ++p)
-      for (int n = 0; n < C; ++n) store(out.base + m * out.atom + p * L + n * out.piece, sums[m * P + p][n]);
+      for (int n = 0; n < C; ++n) store(out.base + m * out.atom + p * out.row + n * out.piece, sums[m * P + p][n]);
 }
 
 // All atoms past one panel, as many at a time as the registers hold
@@ -75,11 +75,11 @@ INLINE void dense_rows(index_t atoms, index_t inputs, index_t outputs, const T* 
   constexpr index_t L = Lanes<T>::count;
   panel_layer<T, 1>(atoms, inputs, outputs, {in, inputs, L}, b, {out, outputs, L}, bias, add);
 }
-DISPATCH void dense(index_t atoms, index_t inputs, index_t outputs, const float* in, const float* b, float* out,
+[[maybe_unused]] DISPATCH void dense(index_t atoms, index_t inputs, index_t outputs, const float* in, const float* b, float* out,
                     const float* bias = nullptr, bool add = false) {
   dense_rows(atoms, inputs, outputs, in, b, out, bias, add);
 }
-DISPATCH void dense(index_t atoms, index_t inputs, index_t outputs, const double* in, const double* b, double* out,
+[[maybe_unused]] DISPATCH void dense(index_t atoms, index_t inputs, index_t outputs, const double* in, const double* b, double* out,
                     const double* bias = nullptr, bool add = false) {
   dense_rows(atoms, inputs, outputs, in, b, out, bias, add);
 }

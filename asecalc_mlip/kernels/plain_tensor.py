@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,10 @@ __all__ = [
     "bounded",
     "from_matrices",
     "interpolate",
+    "lagrange",
+    "mixed",
     "product",
+    "rows_of",
     "spread_message",
     "squares",
     "symmetric_product",
@@ -44,6 +49,33 @@ def interpolate(weights: Tensor, table: Tensor, _: Tensor, start: Tensor) -> Ten
     """See `asecalc_mlip.kernels.tensor.interpolate`."""
     rows = table[start[:, None] + torch.arange(TERMS, device=start.device)]
     return (weights[:, :, None] * rows).sum(1)
+
+
+def lagrange(t: Tensor) -> Tensor:
+    """Values at t (E,) of the polynomials that are one at one of 0 … 5 and zero at the others, (E, 6)."""
+    points = torch.arange(TERMS, dtype=t.dtype, device=t.device)
+    offsets = t[:, None] - points
+    below, above = torch.ones_like(t), torch.ones_like(t)
+    left, right = [below], [above]
+    for k in range(TERMS - 1):
+        left.append(left[-1] * offsets[:, k])
+        right.append(right[-1] * offsets[:, TERMS - 1 - k])
+    # Π (k − m) over the other points
+    scale = [(-1.0) ** (TERMS - 1 - k) * math.factorial(k) * math.factorial(TERMS - 1 - k) for k in range(TERMS)]
+    return torch.stack([left[k] * right[TERMS - 1 - k] / scale[k] for k in range(TERMS)], dim=1)
+
+
+def rows_of(u: Tensor) -> Tensor:
+    """Return the nine numbers of 1 + [û]× + (ûûᵀ − 1/3) for unit vectors (E, 3)."""
+    x, y, z = u.unbind(1)
+    one = torch.ones_like(x)
+    return torch.stack((one, x, y, z, x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z), dim=1)
+
+
+def mixed(x: Tensor, *weights: Tensor) -> Tensor:
+    """See `asecalc_mlip.kernels.tensor.mixed`."""
+    parts = zip(x.split([1, 3, 5], dim=1), weights, strict=True)
+    return torch.cat([torch.nn.functional.linear(part, weight) for part, weight in parts], dim=1)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -98,6 +98,8 @@ class ExpNormalBasis(nn.Module):
         super().__init__()
         self.n_rbf = n_rbf
         self.cutoff = cutoff
+        # For models/knots.py: eight along the width of a function, and at most 1/80 of the cutoff apart.
+        self.knots = (80, 6 * n_rbf)
 
     def forward(self, distances: Tensor) -> Tensor:
         """(E,) distances in Å → (E, n_rbf)."""

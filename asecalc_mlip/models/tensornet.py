@@ -35,13 +35,24 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by_registers, panels, with_bias
-from asecalc_mlip.kernels.tensor import bounded, spread_message, squares, tensor_message, tensor_product
+from asecalc_mlip.kernels.plain_tensor import rows_of
+from asecalc_mlip.kernels.tensor import (
+    combined,
+    knots_message,
+    mixed,
+    scaled,
+    spread_knots_message,
+    spread_message,
+    squares,
+    tensor_message,
+    updated,
+)
 from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
 from asecalc_mlip.models.tabulated import Tabulated, spline_tables
 from asecalc_mlip.models.tensornet_hessian import tensornet_bytes, tensornet_hessian
-from asecalc_mlip.models.tensornet_parts import filters_of, mixed, rows_of
+from asecalc_mlip.models.tensornet_parts import filters_of, weights_of
 from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
 from asecalc_mlip.models.vector_head import VectorHead
 
@@ -172,12 +183,13 @@ class TensorNet(Network):
     def features(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
         """Scalars (N, F) and vectors (N, 3, F), the skew parts, after the last block."""
         distances, directions = edge_geometry(graph, self.scalars.weight.dtype)
-        knots = knots_for(distances, self.cutoff) if self.training else None
+        knots = knots_for(distances, self.cutoff, *getattr(self.radial_basis, "knots", ())) if self.training else None
         at = distances if knots is None else knots.distances
         radial = (self.radial_basis(at), self.envelope(at, self.cutoff)[:, None])
-        x = self.embedding(graph, radial, knots, directions, self.over_edges)
-        for block in self.blocks:
-            x = block(x, graph, radial, knots, self.over_edges)
+        last = len(self.blocks)
+        x = self.embedding(graph, radial, knots, directions, self.over_edges, bound=last > 0)
+        for number, block in enumerate(self.blocks, 1):
+            x = block(x, graph, radial, knots, self.over_edges, bound=number < last)
         return self.scalars(self.norm(squares(x).flatten(1))), x[:, 1:4]
 
     def filter_functions(self) -> list[Tabulated]:
@@ -207,17 +219,27 @@ class TensorEmbedding(nn.Module):
         self.mix = nn.ModuleList(nn.Linear(n_features, n_features, bias=False) for _ in range(3))
 
     def forward(
-        self, graph: AtomGraph, radial: Radial, knots: Knots | None, directions: Tensor, over_edges: Callable
+        self,
+        graph: AtomGraph,
+        radial: Radial,
+        knots: Knots | None,
+        directions: Tensor,
+        over_edges: Callable,
+        *,
+        bound: bool,
     ) -> Tensor:
-        """(N, 9, F) from a graph, φ and f_c of its edges or of knots, and directions (E, 3)."""
+        """(N, 9, F) from a graph, φ and f_c of its edges or of knots, and directions (E, 3); bounded for a block."""
         elements = self.element(graph.numbers)
         function = partial(_projected, [self.projections.weight, self.projections.bias])
+        atoms, ends = (self.of_neighbor(elements), self.of_center(elements)), (graph.centers, graph.neighbors)
         # The paper's directions point to the atom, those of a graph away from it.
-        rows = rows_of(-directions)
-        edges, message = _passing(_embedding_message, function, radial, knots, (rows, graph.centers, graph.neighbors))
-        u = over_edges(message, edges, (self.of_neighbor(elements), self.of_center(elements)))
-        scales = self.scales(self.norm(squares(u).sum(1))).unflatten(-1, (-1, 3))
-        return mixed(self.mix, u, scales.unbind(-1))
+        if knots is None:
+            u = over_edges(partial(_embedding_message, function), (*radial, -directions, *ends), atoms)
+        else:
+            u = spread_knots_message(knots.place, knots.start, function(*radial), -directions, *atoms, *ends)
+        # Three numbers of a channel lie side by side.
+        scales = self.scales(self.norm(squares(u).sum(1))).unflatten(-1, (-1, 3)).transpose(1, 2).flatten(1)
+        return scaled(mixed(u, weights_of(self.mix)), scales, bound=bound)
 
 
 class TensorBlock(nn.Module):
@@ -230,17 +252,21 @@ class TensorBlock(nn.Module):
         self.filters = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
         self.mix = nn.ModuleList(nn.Linear(n_features, n_features, bias=False) for _ in range(6))
 
-    def forward(self, x: Tensor, graph: AtomGraph, radial: Radial, knots: Knots | None, over_edges: Callable) -> Tensor:
-        """(N, 9, F) after this block."""
-        x = bounded(x)
-        y = mixed(self.mix[:3], x)
-        kind = _own_message if self.own else _message
-        ends = (graph.centers, graph.neighbors)
-        edges, message = _passing(kind, partial(filters_of, self.weights()), radial, knots, ends)
-        m = over_edges(message, edges, (y,))
-        product = tensor_product(y, m, symmetric=self.symmetric)
-        d = mixed(self.mix[3:], bounded(product if self.symmetric else 2.0 * product))
-        return x + d + tensor_product(d, d, symmetric=False)
+    def forward(
+        self, x: Tensor, graph: AtomGraph, radial: Radial, knots: Knots | None, over_edges: Callable, *, bound: bool
+    ) -> Tensor:
+        """(N, 9, F) after this block, bounded where another follows, from bounded ones."""
+        weights = weights_of(self.mix)
+        y = mixed(x, weights[:3])
+        function = partial(filters_of, self.weights())
+        # With own messages every atom hears itself, once for each of its neighbours.
+        ends = (graph.centers, graph.centers if self.own else graph.neighbors)
+        if knots is None:
+            m = over_edges(partial(_message, function), (*radial, *ends), (y,))
+        else:
+            m = knots_message(knots.place, knots.start, function(*radial), y, *ends)
+        d = mixed(combined(y, m, symmetric=self.symmetric), weights[3:])
+        return updated(x, d, bound=bound)
 
     def weights(self) -> list[Tensor]:
         """Weights and biases of the filters, whose last layer gives those of a part side by side."""
@@ -253,27 +279,6 @@ def _by_part(rows: Tensor) -> Tensor:
     return rows.unflatten(0, (-1, 3)).movedim(1, 0).flatten(0, 1)
 
 
-def _passing(
-    message: Callable,
-    function: Callable[[Tensor, Tensor], Tensor],
-    radial: Radial,
-    knots: Knots | None,
-    more: tuple[Tensor, ...],
-) -> tuple[tuple[Tensor, ...], Callable]:
-    """Tensors of edges, and a function of them and of atoms, for `over_edges`.
-
-    `function` makes filters of φ and f_c: here on the knots, once for all edges, or on each edge when it is its turn.
-    """
-    if knots is None:
-        return (*radial, *more), partial(_on_edges, message, function)
-    values = knots.values(function(*radial))
-    return (values, *more), message
-
-
-def _on_edges(message: Callable, function: Callable, basis: Tensor, envelope: Tensor, *more: Tensor) -> Tensor:
-    return message(function(basis, envelope), *more)
-
-
 def _projected(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tensor:
     return nn.functional.linear(basis, weights[0], weights[1]) * envelope
 
@@ -284,18 +289,23 @@ def _weights(layers: nn.ModuleList) -> list[Tensor]:
 
 
 def _embedding_message(
-    filters: Tensor, rows: Tensor, centers: Tensor, neighbors: Tensor, of_neighbor: Tensor, of_center: Tensor
+    function: Callable,
+    basis: Tensor,
+    envelope: Tensor,
+    directions: Tensor,
+    centers: Tensor,
+    neighbors: Tensor,
+    of_neighbor: Tensor,
+    of_center: Tensor,
 ) -> Tensor:
-    return spread_message(filters, rows, of_neighbor, of_center, centers, neighbors)
+    filters = function(basis, envelope)
+    return spread_message(filters, rows_of(directions), of_neighbor, of_center, centers, neighbors)
 
 
-def _message(filters: Tensor, centers: Tensor, neighbors: Tensor, y: Tensor) -> Tensor:
-    return tensor_message(filters, y, centers, neighbors)
-
-
-def _own_message(filters: Tensor, centers: Tensor, neighbors: Tensor, y: Tensor) -> Tensor:
-    # Every atom hears itself, once for each of its neighbours.
-    return tensor_message(filters, y, centers, centers)
+def _message(
+    function: Callable, basis: Tensor, envelope: Tensor, centers: Tensor, senders: Tensor, y: Tensor
+) -> Tensor:
+    return tensor_message(function(basis, envelope), y, centers, senders)
 
 
 def _packed(network: TensorNet) -> Packed:

@@ -25,13 +25,13 @@ from torch.func import grad, jacrev, jvp, vjp, vmap
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import plain_kernels
-from asecalc_mlip.kernels.plain_tensor import PARTS
-from asecalc_mlip.kernels.tensor import bounded, spread_message, squares, tensor_message, tensor_product
+from asecalc_mlip.kernels.plain_tensor import PARTS, rows_of
+from asecalc_mlip.kernels.tensor import bounded, mixed, spread_message, squares, tensor_message, tensor_product
 from asecalc_mlip.models.layers import edge_geometry
 from asecalc_mlip.models.painn_hessian_edges import Edges, add_edges, completed, dense, moved
 from asecalc_mlip.models.painn_hessian_edges import mixed as mixed_edges
 from asecalc_mlip.models.tabulated import derivatives
-from asecalc_mlip.models.tensornet_parts import filters_of, mixed, rows_of
+from asecalc_mlip.models.tensornet_parts import filters_of, weights_of
 
 __all__ = ["tensornet_bytes", "tensornet_hessian"]
 
@@ -73,16 +73,16 @@ def _forward(network: Any, graph: AtomGraph) -> tuple[dict[str, Tensor], dict[st
         u = keep("u", _spread(network, graph, distances, directions).requires_grad_())
         norms = keep("norms", squares(u).sum(1))
         q = keep("q", e.scales(e.norm(norms)))
-        v = keep("v", mixed(e.mix, u))
+        v = keep("v", mixed(u, weights_of(e.mix)))
         x = keep("x0", v * q.unflatten(-1, (-1, 3)).movedim(-1, 1)[:, PARTS])
         for k, block in enumerate(network.blocks):
             bound = keep(f"bound{k}", bounded(x))
-            y = keep(f"y{k}", mixed(block.mix[:3], bound))
+            y = keep(f"y{k}", mixed(bound, weights_of(block.mix[:3])))
             radial = network.radial_basis(distances), network.envelope(distances, network.cutoff)[:, None]
             ends = graph.centers, graph.centers if block.own else graph.neighbors
             m = keep(f"m{k}", tensor_message(filters_of(block.weights(), *radial), y, *ends))
             p = keep(f"p{k}", _product(block, y, m))
-            d = keep(f"d{k}", mixed(block.mix[3:], keep(f"s{k}", bounded(p))))
+            d = keep(f"d{k}", mixed(keep(f"s{k}", bounded(p)), weights_of(block.mix[3:])))
             x = keep(f"x{k + 1}", bound + d + tensor_product(d, d, symmetric=False))
         energy = _energy(network)(squares(x).flatten(1)).sum()
         gradients = torch.autograd.grad(energy, list(found.values()), allow_unused=True, materialize_grads=True)

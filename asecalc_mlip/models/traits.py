@@ -108,6 +108,11 @@ class Network(nn.Module):
     def check_numbers(self, numbers: Tensor) -> None:
         """Raise an InputError for atomic numbers (N,) without parameters; most networks have them for all."""
 
+    @property
+    def networks(self) -> list[Network]:
+        """Itself; a sum has its parts here."""
+        return [self]
+
     def numbers_kept(self, n_atoms: int, n_edges: float, *, native: bool, piece: int | None = None) -> float:
         """How many numbers of the weights' dtype autograd keeps.
 

@@ -7,7 +7,9 @@ asecalc_mlip/bench/peers.py. A call is
 energy and forces of a structure that moves as in dynamics, neighbour list included; ours by the engine that the
 calculator chooses ("native" where there is one) and by autograd ("eager"). A training step is one on energies and
 forces of 10 aspirins with the same loss, clipping and optimiser for all; lists are made beforehand. All sides of a row
-go on in turns. Medians; rows that are in the file are skipped.
+go on in turns. Medians; rows that are in the file are skipped. Our trainings tell glibc's malloc to keep its memory;
+with MALLOC_MMAP_THRESHOLD_=1000000000 and MALLOC_TRIM_THRESHOLD_=10000000000 in the environment it does so for all
+sides, and rows get a name of their own.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def main(pythons: tuple[str, ...], threads: int, seconds: float, only: str) -> N
     found, where = read_json(RESULTS) if RESULTS.exists() else {}, interpreters(pythons)
     for ours, theirs in EQUALS.items():
         for system in (*SYSTEMS, TRAINING):
-            key = f"{ours}, {system}, {threads} threads"
+            tuned = ", tuned malloc" if "MALLOC_TRIM_THRESHOLD_" in os.environ else ""
+            key = f"{ours}, {system}, {threads} threads{tuned}"
             if key not in found and only in key:
                 found[key] = row(ours, {p: where[k] for p, k in theirs.items()}, system, threads, seconds)
                 write_json(RESULTS, found)

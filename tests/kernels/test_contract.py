@@ -64,7 +64,7 @@ def test_the_library_has_the_kernels(kernel):
 
 @needs_library
 def test_a_call_with_too_few_arguments_is_refused():
-    with pytest.raises(TypeError, match="at least 8 arguments"):
+    with pytest.raises(TypeError, match="at least 9 arguments"):
         native_library().schnet_forward_f32(1, 16)
 
 
