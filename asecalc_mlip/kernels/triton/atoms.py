@@ -1,4 +1,4 @@
-"""Kernels of TensorNet's matrices on atoms in training, nine rows of F numbers each; see tensor_message.cpp."""
+"""Kernels of TensorNet's matrices on atoms in training, nine rows of F numbers each; see tensor_atoms.cpp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels that read a table between its nodes in training, w_e = Σ_k c_ek t_(start + k); see tensor_message.cpp."""
+"""Kernels that read a table between its nodes in training, w_e = Σ_k c_ek t_(start + k); see tensor_knots.cpp."""
 
 from __future__ import annotations
 
