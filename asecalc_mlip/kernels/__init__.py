@@ -40,7 +40,8 @@ def painn_message(
     -------
     q, mu : (N, F) and (N, 3, F)
     """
-    n, f = len(x), filters.shape[1] // (2 if mu is None else 3)
+    # Not len(x): it would fix the size where a program is traced.
+    n, f = x.shape[0], filters.shape[1] // (2 if mu is None else 3)
     given = (filters, directions, x) if mu is None else (filters, directions, x, mu)
     # The features are the last number of the first shape.
     q, made = (_PAINN_FIRST if mu is None else _PAINN)(given, [(n, f), (n, 3, f)], centers, neighbors)

@@ -42,7 +42,7 @@ def spread_message(
     z = of_neighbor.index_select(0, neighbors) + of_center.index_select(0, centers)
     amounts = filters.unflatten(-1, (3, -1)) * z[:, None]
     values = amounts[:, PARTS] * rows[:, :, None]
-    return values.new_zeros((len(of_center), *values.shape[1:])).index_add(0, centers, values)
+    return values.new_zeros((of_center.shape[0], *values.shape[1:])).index_add(0, centers, values)
 
 
 def interpolate(weights: Tensor, table: Tensor, _: Tensor, start: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def interpolate(weights: Tensor, table: Tensor, start: Tensor) -> Tensor:
     -------
     (E, W)
     """
-    return _TABLE((weights, table), [(len(start), table.shape[1])], start, start)[0]
+    return _TABLE((weights, table), [(start.shape[0], table.shape[1])], start, start)[0]
 
 
 def knots_message(place: Tensor, start: Tensor, table: Tensor, y: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
