@@ -45,6 +45,7 @@ def killed_at_random(place: Path, kills: int) -> dict[str, Any]:
         shutil.rmtree(old)
     whole, rng = place / "kill-whole", np.random.default_rng(0)
     seconds = _run(whole, None)
+    assert seconds is not None  # nothing kills it
     found: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
     while len(found) < kills:
