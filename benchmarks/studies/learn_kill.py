@@ -59,7 +59,7 @@ def killed_at_random(place: Path, kills: int) -> dict[str, Any]:
         _run(parts, None)
         compared.append(_compared(whole, parts))
         print(compared[-1], flush=True)
-    return {"uninterrupted_s": round(seconds or 0.0, 1), "kills": found, "compared": compared}
+    return {"uninterrupted_s": round(seconds, 1), "kills": found, "compared": compared}
 
 
 def _run(folder: Path, after: float | None) -> float | None:
