@@ -41,7 +41,7 @@ def mark(items, folder):
         if folder not in str(item.path):
             continue
         if not HAS_TRITON:
-            item.add_marker(pytest.mark.skip(reason="triton is not installed"))
+            item.add_marker(pytest.mark.skip(reason="triton is not installed: pip install triton"))
         elif ON_GPU:
             item.add_marker(pytest.mark.gpu)
 

@@ -155,7 +155,8 @@ class Batch:
             self.integrator.eta, self.integrator.p_eta = steps.chain["eta"], steps.chain["p_eta"]
         share = (time.perf_counter() - begun) / len(self.replicas)
         for index, replica in enumerate(self.replicas):
-            replica.state.step += refused[index][0] if index in refused else number
+            done, _ = refused.get(index, (number, False))
+            replica.state.step += done
             replica.add_wall(share)
         return {index: _TOO_CLOSE if close else _LOST for index, (_, close) in refused.items()}, number
 

@@ -148,8 +148,8 @@ def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str
         answers.write(json.dumps(message, default=float) + "\n")
         answers.flush()
 
+    from benchmarks.speed.gpu_bench import NotHere
     from benchmarks.speed.gpu_plan import plan
-    from benchmarks.speed.gpu_rows import NotHere
 
     made = set(skip)
     for row in plan(device, rehearse):

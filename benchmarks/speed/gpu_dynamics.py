@@ -17,7 +17,7 @@ from asecalc_mlip.md.ensembles import make_integrator
 from asecalc_mlip.md.integrators import maxwell_boltzmann
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.models import Prediction
-from benchmarks.speed.gpu_rows import Bench, NotHere, engine_of
+from benchmarks.speed.gpu_bench import Bench, NotHere, engine_of
 
 __all__ = ["drift", "replicas", "torch_sim"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import gpu_dynamics, gpu_rows
-from benchmarks.speed.gpu_rows import Bench
+from benchmarks.speed import gpu_dynamics, gpu_rows, gpu_training
+from benchmarks.speed.gpu_bench import Bench
 
 __all__ = ["Row", "Sizes", "plan"]
 
@@ -92,7 +92,7 @@ def plan(device: str, rehearse: bool) -> Iterator[Row]:
             measure = partial(gpu_rows.shipped, bench, model, name)
             yield Row(f"shipped, {model}, {name}", "parity", 60, measure)
     for architecture in sizes.architectures:
-        measure = partial(gpu_rows.training_parity, bench, architecture)
+        measure = partial(gpu_training.training_parity, bench, architecture)
         yield Row(f"training parity, {architecture}", "parity", 60, measure)
     yield from _training(bench, sizes.architectures)
     for architecture in sizes.architectures:
@@ -136,8 +136,8 @@ def _training(bench: Bench, architectures: tuple[str, ...]) -> Iterator[Row]:
     for architecture in architectures:
         for kernels in ("kernels", "plain"):
             key = f"training step, {architecture}, {kernels}"
-            yield Row(key, "training", 60, partial(gpu_rows.training, bench, architecture, "alone", kernels))
-    measure = partial(gpu_rows.training, bench, architectures[0], "piwsl", "kernels")
+            yield Row(key, "training", 60, partial(gpu_training.training, bench, architecture, "alone", kernels))
+    measure = partial(gpu_training.training, bench, architectures[0], "piwsl", "kernels")
     yield Row(f"training step, {architectures[0]}, kernels, piwsl", "training", 60, measure)
 
 

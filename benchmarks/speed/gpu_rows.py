@@ -1,4 +1,4 @@
-"""What gpu.py measures of calls: results and milliseconds of every engine, batches, lists, training steps, memory."""
+"""What gpu.py measures of calls: results and milliseconds of every engine, batches, lists, memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,94 +19,20 @@ from ase import Atoms
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.bench.structures import quartz, structure
-from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.checkpoint import LoadedModel
-from asecalc_mlip.engine import CompiledEngine, CudaGraphEngine, EagerEngine, Engine, SumEngine, make_engine
+from asecalc_mlip.engine import Engine, make_engine
 from asecalc_mlip.engine.memory import is_out_of_memory
-from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
-from asecalc_mlip.kernels import gpu, plain_kernels
-from asecalc_mlip.models import Potential, Prediction, build_potential, parts_of, predict
-from asecalc_mlip.models.registry import hyperparameters_of
+from asecalc_mlip.models import Potential, Prediction, predict
 from asecalc_mlip.neighbors.cells import cell_lists
 from asecalc_mlip.neighbors.lists import compact_list
 from asecalc_mlip.neighbors.places import vesin_list
+from benchmarks.speed.gpu_bench import CUTOFF, ROOT, Bench, NotHere, engine_of, random_potential
 
-__all__ = [
-    "Bench",
-    "NotHere",
-    "batch",
-    "call",
-    "calculator",
-    "engine_of",
-    "lists",
-    "mace",
-    "memory",
-    "shipped",
-    "tests",
-    "training",
-    "training_parity",
-]
+__all__ = ["batch", "call", "calculator", "lists", "mace", "memory", "shipped", "tests"]
 
-CUTOFF = 5.0  # Å
-ELEMENTS = (1, 6, 8, 14)
-ROOT = Path(__file__).resolve().parents[2]
 # Beyond, float64 by autograd takes longer than it is worth.
 _MOST_EXACT = 3000
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where and how long is measured."""
-
-    device: torch.device
-    features: int
-    blocks: int
-    calls: int
-    seconds: float
-    rehearse: bool
-
-    def wait(self) -> None:
-        """Wait for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def machine(self) -> dict[str, Any]:
-        """Name the device and measure its memory and its matrix products, to judge the rest by."""
-        about: dict[str, Any] = {**machine(), "device": "cpu"}
-        if self.device.type == "cuda":
-            facts = torch.cuda.get_device_properties(self.device)
-            about |= {"device": facts.name, "memory_GB": round(facts.total_memory / 1e9, 1), "cuda": torch.version.cuda}
-        size = 2**12 if self.rehearse else 2**28
-        source = torch.zeros(size, device=self.device)
-        copied = self.time(lambda: source.clone())
-        n = 64 if self.rehearse else 8192
-        matrix = torch.randn(n, n, device=self.device)
-        product = self.time(lambda: matrix @ matrix)
-        about |= {"copy_GB_per_s": round(8 * size / copied / 1e6), "matmul_TFLOPs": round(2 * n**3 / product / 1e9, 1)}
-        return about
-
-    def time(self, function: Callable[[], Any]) -> float:
-        """Median milliseconds of calls, each waited for."""
-        times: list[float] = []
-        begun = time.perf_counter()
-        for count in range(self.calls + 5):
-            self.wait()
-            start = time.perf_counter()
-            function()
-            self.wait()
-            times.append(1000 * (time.perf_counter() - start))
-            if count > 6 and time.perf_counter() - begun > self.seconds:
-                break
-        return round(float(np.median(times[5 if len(times) > 6 else 1 :])), 4)
-
-    def peak(self) -> dict[str, float]:
-        """Peak of the memory since the last call."""
-        if self.device.type != "cuda":
-            return {}
-        peak = torch.cuda.max_memory_allocated(self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        return {"peak_GB": round(peak / 1e9, 3)}
 
 
 def tests(paths: Sequence[str], bench: Bench) -> dict[str, Any]:
@@ -208,59 +133,6 @@ def lists(bench: Bench, name: str) -> dict[str, Any]:
     return found
 
 
-def training(bench: Bench, architecture: str, kind: str, kernels: str) -> dict[str, Any]:
-    """Milliseconds of a training step on 10 aspirins, plain or with the losses of PIWSL.
-
-    `kernels` are those of the device, or "plain" for messages in plain torch.
-    """
-    from training.losses import PISC, PITC
-
-    model, graph, energies, forces = _trainable(bench, architecture)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    weak = [PITC(0.1), PISC(0.01)] if kind == "piwsl" else []
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss = _loss(model, graph, energies, forces)
-        for term in weak:
-            loss = loss + term(model, graph)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-
-    bench.peak()
-    with plain_kernels() if kernels == "plain" else nullcontext():
-        ms = bench.time(step)
-    failed = {} if gpu.why_not() is None else {"not_triton": gpu.why_not()}
-    return {"ms": ms, "structures_per_s": round(1e4 / ms, 1), **failed, **bench.peak()}
-
-
-def training_parity(bench: Bench, architecture: str) -> dict[str, Any]:
-    """Error of the loss and of its gradient by all weights, in float32 against plain torch in float64.
-
-    Of the kernels of the device, and of plain torch in float32 beside them.
-    """
-    model, graph, energies, forces = _trainable(bench, architecture)
-
-    def step(model: Potential) -> tuple[float, torch.Tensor]:
-        loss = _loss(model, graph, energies, forces)
-        found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-        return float(loss.detach()), torch.cat([t.double().flatten() for t in found if t is not None])
-
-    with plain_kernels():
-        right_loss, right = step(copy.deepcopy(model).double())
-        plain_loss, plain = step(model)
-    loss, found = step(model)
-    if gpu.why_not() is not None:
-        raise RuntimeError(f"the kernels of trainings cannot be used: {gpu.why_not()}")
-    return {
-        "loss_error": abs(loss - right_loss) / right_loss,
-        "gradient_error": float((found - right).norm() / right.norm()),
-        "plain_loss_error": abs(plain_loss - right_loss) / right_loss,
-        "plain_gradient_error": float((plain - right).norm() / right.norm()),
-    }
-
-
 def memory(bench: Bench, n_atoms: int) -> dict[str, Any]:
     """Milliseconds and peak memory of quartz of about so many atoms, list included, in the engine of a calculator."""
     cells = max(1, round((n_atoms / 9) ** (1 / 3)))
@@ -307,34 +179,6 @@ def mace(bench: Bench) -> dict[str, Any]:
     return found
 
 
-def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = "float32") -> Engine:
-    """Return an engine; of a sum the parts that it cannot run go eagerly.
-
-    A rehearsal runs CUDA graphs as the same padded calls without a capture.
-    """
-    if engine == CudaGraphEngine.name and bench.device.type == "cpu" and bench.rehearse and precision == "float32":
-        return CudaGraphEngine(potential, capture=False)
-    try:
-        if len(parts_of(potential)) == 1 or engine in (EagerEngine.name, CudaGraphEngine.name, CompiledEngine.name):
-            return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
-        first = parts_of(potential)[0]
-        make_engine(first, engine)  # type: ignore[arg-type]
-    except InputError as error:
-        raise NotHere(str(error)) from None
-    return SumEngine(potential, lambda part: _or_eager(part, engine))
-
-
-def _or_eager(part: Potential, engine: str) -> Engine:
-    try:
-        return make_engine(part, engine)  # type: ignore[arg-type]
-    except InputError:
-        return EagerEngine(part)
-
-
-class NotHere(Exception):
-    """An engine cannot run a model on this device."""
-
-
 def _errors(run: Engine, graph: AtomGraph, exact: Callable[[], Prediction]) -> dict[str, Any]:
     if graph.n_atoms > _MOST_EXACT:
         return {}
@@ -345,25 +189,6 @@ def _errors(run: Engine, graph: AtomGraph, exact: Callable[[], Prediction]) -> d
         "force_error_eV_per_A": float((found.forces - right.forces).abs().max()),
         "largest_force_eV_per_A": float(right.forces.abs().max()),
     }
-
-
-def _trainable(bench: Bench, architecture: str) -> tuple[Potential, AtomGraph, torch.Tensor, torch.Tensor]:
-    """Model in training, 10 aspirins, and labels of no meaning: energies and forces."""
-    torch.manual_seed(0)
-    sizes = _sizes(bench, architecture)
-    model = build_potential(architecture, sizes, reference_energies=dict.fromkeys(ELEMENTS, 0.0))
-    # A reach that lets the displaced structures of the weak losses keep their list.
-    graph = batch_graphs([graph_from_atoms(structure("aspirin"), CUTOFF + 0.5)] * 10)
-    graph = replace(graph, positions=graph.positions + 0.02 * torch.randn_like(graph.positions)).to(bench.device)
-    energies, forces = torch.randn(10, device=bench.device).double(), torch.randn_like(graph.positions)
-    return model.to(bench.device).train(), graph, energies, forces
-
-
-def _loss(model: Potential, graph: AtomGraph, energies: torch.Tensor, forces: torch.Tensor) -> torch.Tensor:
-    found = predict(model, graph, create_graph=True)
-    assert found.forces is not None
-    of_forces = (found.forces - forces).square().sum(-1).add(1e-12).sqrt().mean()
-    return (found.energy - energies).abs().mean() + of_forces
 
 
 @cache
@@ -377,15 +202,7 @@ def _float64(potential: Potential, graph: AtomGraph) -> Prediction:
 
 @cache
 def _potential(bench: Bench, architecture: str) -> Potential:
-    torch.manual_seed(0)
-    made = build_potential(architecture, _sizes(bench, architecture), reference_energies=dict.fromkeys(ELEMENTS, 0.0))
-    return made.eval().requires_grad_(False).to(bench.device)
-
-
-def _sizes(bench: Bench, architecture: str) -> dict[str, Any]:
-    known = hyperparameters_of(architecture)
-    wanted = {"cutoff": CUTOFF, "n_features": bench.features, "n_interactions": bench.blocks}
-    return {name: value for name, value in wanted.items() if name in known}
+    return random_potential(bench, architecture).eval().requires_grad_(False).to(bench.device)
 
 
 @cache

@@ -1,0 +1,115 @@
+"""Where gpu.py measures, how it times, and the engines and sizes of the models of its rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asecalc_mlip.bench.timing import machine
+from asecalc_mlip.engine import CompiledEngine, CudaGraphEngine, EagerEngine, Engine, SumEngine, make_engine
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.models import Potential, build_potential, parts_of
+from asecalc_mlip.models.registry import hyperparameters_of
+
+__all__ = ["CUTOFF", "ROOT", "Bench", "NotHere", "engine_of", "random_potential"]
+
+CUTOFF = 5.0  # Å
+ELEMENTS = (1, 6, 8, 14)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class NotHere(Exception):
+    """An engine cannot run a model on this device."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how long is measured."""
+
+    device: torch.device
+    features: int
+    blocks: int
+    calls: int
+    seconds: float
+    rehearse: bool
+
+    def wait(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def machine(self) -> dict[str, Any]:
+        """Name the device and measure its memory and its matrix products, to judge the rest by."""
+        about: dict[str, Any] = {**machine(), "device": "cpu"}
+        if self.device.type == "cuda":
+            facts = torch.cuda.get_device_properties(self.device)
+            about |= {"device": facts.name, "memory_GB": round(facts.total_memory / 1e9, 1), "cuda": torch.version.cuda}
+        size = 2**12 if self.rehearse else 2**28
+        source = torch.zeros(size, device=self.device)
+        copied = self.time(lambda: source.clone())
+        n = 64 if self.rehearse else 8192
+        matrix = torch.randn(n, n, device=self.device)
+        product = self.time(lambda: matrix @ matrix)
+        about |= {"copy_GB_per_s": round(8 * size / copied / 1e6), "matmul_TFLOPs": round(2 * n**3 / product / 1e9, 1)}
+        return about
+
+    def time(self, function: Callable[[], Any]) -> float:
+        """Median milliseconds of calls, each waited for."""
+        times: list[float] = []
+        begun = time.perf_counter()
+        for count in range(self.calls + 5):
+            self.wait()
+            start = time.perf_counter()
+            function()
+            self.wait()
+            times.append(1000 * (time.perf_counter() - start))
+            if count > 6 and time.perf_counter() - begun > self.seconds:
+                break
+        return round(float(np.median(times[5 if len(times) > 6 else 1 :])), 4)
+
+    def peak(self) -> dict[str, float]:
+        """Peak of the memory since the last call."""
+        if self.device.type != "cuda":
+            return {}
+        peak = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return {"peak_GB": round(peak / 1e9, 3)}
+
+
+def random_potential(bench: Bench, architecture: str) -> Potential:
+    """Return a potential of the sizes of this run with random weights, on the CPU."""
+    known = hyperparameters_of(architecture)
+    wanted = {"cutoff": CUTOFF, "n_features": bench.features, "n_interactions": bench.blocks}
+    sizes = {name: value for name, value in wanted.items() if name in known}
+    torch.manual_seed(0)
+    return build_potential(architecture, sizes, reference_energies=dict.fromkeys(ELEMENTS, 0.0))
+
+
+def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = "float32") -> Engine:
+    """Return an engine; of a sum the parts that it cannot run go eagerly.
+
+    A rehearsal runs CUDA graphs as the same padded calls without a capture.
+    """
+    if engine == CudaGraphEngine.name and bench.device.type == "cpu" and bench.rehearse and precision == "float32":
+        return CudaGraphEngine(potential, capture=False)
+    try:
+        if len(parts_of(potential)) == 1 or engine in (EagerEngine.name, CudaGraphEngine.name, CompiledEngine.name):
+            return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
+        first = parts_of(potential)[0]
+        make_engine(first, engine)  # type: ignore[arg-type]
+    except InputError as error:
+        raise NotHere(str(error)) from None
+    return SumEngine(potential, lambda part: _or_eager(part, engine))
+
+
+def _or_eager(part: Potential, engine: str) -> Engine:
+    try:
+        return make_engine(part, engine)  # type: ignore[arg-type]
+    except InputError:
+        return EagerEngine(part)
