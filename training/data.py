@@ -317,7 +317,9 @@ class FramesDataModule(AtomsDataModule):
     def val_dataloader(self) -> AtomsLoader:
         """Return the batches of this process; where there are fewer frames than processes, each takes all of them."""
         if self._val_dataloader is None:
-            number, total = place() if len(self.val_idx) >= place()[1] else (0, 1)
+            number, total = place()
+            if len(self.val_idx) < total:
+                number, total = 0, 1
             part = Subset(self._samples, self.val_idx[number::total])
             self._val_dataloader = AtomsLoader(part, batch_size=self.val_batch_size)
         return self._val_dataloader

@@ -41,10 +41,12 @@ class Link:
     @staticmethod
     def of_first(total: int) -> tuple[Link | None, list[socket.socket]]:
         """Make that of the first process, and the sockets of the others; None and none where the system cannot."""
-        if not hasattr(os, "memfd_create"):
+        try:
+            memory = os.memfd_create("asecalc")
+        except (AttributeError, OSError):
             return None, []
         pairs = [socket.socketpair() for _ in range(1, total)]
-        return Link(0, total, os.memfd_create("asecalc"), [ours for ours, _ in pairs]), [theirs for _, theirs in pairs]
+        return Link(0, total, memory, [ours for ours, _ in pairs]), [theirs for _, theirs in pairs]
 
     def wait(self) -> None:
         """Wait until all processes are here.
@@ -58,7 +60,7 @@ class Link:
             if self.number:
                 self.sockets[0].send(b".")
             arrived = all(one.recv(1) for one in self.sockets)
-            if self.number == 0:
+            if arrived and self.number == 0:
                 for one in self.sockets:
                     one.send(b".")
         except OSError:

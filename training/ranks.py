@@ -46,9 +46,8 @@ _PATIENCE = 30.0
 
 
 class Rows(NamedTuple):
-    """Where a part of a batch begins, by structures and by atoms, and how many of them the whole batch has."""
+    """How many structures and atoms a batch has, and at which atom a part of it begins."""
 
-    structure: int
     structures: int
     atom: int
     atoms: int
@@ -62,7 +61,7 @@ _ROWS: list[Rows | None] = [None]
 class Rank:
     """Which of the processes of a training this one is.
 
-    `port` is where rank 0 listens, `link` what connects processes on CPUs.
+    `port` is where rank 0 listens, `link` what connects processes on CPUs; None on GPUs and where there is none.
     """
 
     number: int = 0
@@ -141,8 +140,8 @@ class RankBatches(Sampler[list[int]]):
         for batch in self.batches:
             if self.total > 1:
                 before = [0, *accumulate(self.atoms[i] for i in batch)]
-                start, end = (_cut(before, number, self.total) for number in (self.number, self.number + 1))
-                self.rows.append(Rows(start, len(batch), before[start], before[-1]))
+                start, end = _cuts(before, self.total)[self.number : self.number + 2]
+                self.rows.append(Rows(len(batch), before[start], before[-1]))
                 batch = batch[start:end]
             yield batch
 
@@ -150,11 +149,16 @@ class RankBatches(Sampler[list[int]]):
         return len(self.batches)
 
 
-def _cut(before: Sequence[int], number: int, total: int) -> int:
-    """Return the first structure of a part, at the even share of the atoms; each part has one structure at least."""
-    size = len(before) - 1
-    near = min(range(size + 1), key=lambda k: abs(before[k] * total - before[-1] * number))
-    return max(number, min(near, size - total + number))
+def _cuts(before: Sequence[int], total: int) -> list[int]:
+    """Return the first structure of each part, near even shares of the atoms, and the end.
+
+    Each part has one structure at least, if there are enough.
+    """
+    size, cuts = len(before) - 1, [0]
+    for number in range(1, total):
+        near = min(range(size + 1), key=lambda k: abs(before[k] * total - before[-1] * number))
+        cuts.append(min(size, max(cuts[-1] + 1, min(near, size - total + number))))
+    return [*cuts, size]
 
 
 class OneMessage(DDPStrategy):
@@ -222,11 +226,13 @@ class Workers:
         Of the run, with its config.yaml.
     total : int
         Processes, this one included.
+    on_cpu : bool
+        Whether they train on CPUs, where they share memory.
     """
 
-    def __init__(self, folder: Path, total: int):
+    def __init__(self, folder: Path, total: int, *, on_cpu: bool = True):
         self._folder = folder
-        link, self._ends = Link.of_first(total) if total > 1 else (None, [])
+        link, self._ends = Link.of_first(total) if total > 1 and on_cpu else (None, [])
         self.rank = Rank(0, total, _free_port() if total > 1 else 0, link)
         self._processes: list[subprocess.Popen] = []
         self._told: list[Any] = []

@@ -259,8 +259,9 @@ class TrainingTask(AtomisticTask):
         return [output.name for output in self.outputs if isinstance(output, WeakOutput)]
 
     def _diverged(self) -> str:
+        has = "with" if place()[1] == 1 else "whose first part has"
         return (
-            f"the loss is no longer a number at step {self.global_step}, in a batch with the frames "
+            f"the loss is no longer a number at step {self.global_step}, in a batch {has} the frames "
             f"{self._frames.tolist()} of the data. {_ADVICE}"
         )
 

@@ -36,7 +36,7 @@ from training.final_shift import shift_reference_energies
 from training.length import seconds_of
 from training.losses.methods import list_skin
 from training.prepare import Run, device_of, prepare
-from training.ranks import Environment, OneMessage, Rank, Workers
+from training.ranks import Environment, OneMessage, Rank, Workers, take_rows
 from training.run_log import RunLog
 from training.settings import RunConfig
 from training.task import PotentialAdapter, TrainingTask, make_outputs
@@ -79,7 +79,7 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
     with locked(Path(config.run.output)):
         run = prepare(config)
         try:
-            with Workers(run.folder, config.run.devices) as workers:
+            with Workers(run.folder, config.run.devices, on_cpu=device_of(config.run.device) == "cpu") as workers:
                 average = fit(run, callbacks, rank=workers.rank)
         except Stopped as stop:
             if stop.model is not None and config.model.final_shift:
@@ -124,6 +124,8 @@ def fit(run: Run, watchers: Sequence[pl.Callback] = (), *, rank: Rank = Rank()) 
         try:
             trainer.fit(_task(run, budget, rank), datamodule=run.data, ckpt_path=path, weights_only=True)
         finally:
+            # A training that ends within an epoch leaves the place of its last batch.
+            take_rows(None)
             if rank.total > 1 and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
     if signals.signal is not None and not (budget.is_over or trainer.current_epoch == config.run.max_epochs):
@@ -138,8 +140,8 @@ def _task(run: Run, budget: TimeBudget, rank: Rank) -> TrainingTask:
         run.potential, forces="forces" in weights, stress="stress" in weights, weak=run.weak, reach=reach
     )
     outputs, decay = make_outputs(config.loss, run.weak), config.finetune.layer_decay
-    link = rank.link if device_of(config.run.device) == "cpu" else None
-    return TrainingTask(adapter, outputs, config.optimizer, config.run.max_epochs, config.weak, decay, budget, link)
+    epochs = config.run.max_epochs
+    return TrainingTask(adapter, outputs, config.optimizer, epochs, config.weak, decay, budget, rank.link)
 
 
 def _trainer(run: Run, callbacks: list[pl.Callback], rank: Rank) -> pl.Trainer:

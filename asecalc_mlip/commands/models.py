@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -94,7 +95,7 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...], trus
     Example:
       asecalc finetune runs/pretrained/model.pt silica.yaml run.output=runs/silica finetune.replay=0.2
     """
-    if "=" in base:
+    if "=" in base and not Path(base).exists():
         raise click.UsageError(f"{base} is no model; name the MODEL to start from first, then the settings", context)
     configs, overrides = _given(context, arguments, trust_data)
     from training.main import finetune as run

@@ -63,6 +63,8 @@ def main(threads: int, seconds: float, only: str, processor: bool, systems: tupl
     """Measure what is missing."""
     import torch
 
+    if processor and threads > 1:
+        raise click.UsageError("--processor adds the time of all threads; use it with --threads 1")
     torch.set_num_threads(threads)
     found: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
     plan = {f"{system}, {threads} threads": system for system in systems or SYSTEMS if system != "step"}

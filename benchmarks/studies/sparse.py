@@ -11,7 +11,6 @@ benchmarks/results/sparse.json holds the errors on the test frames, what was for
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from pathlib import Path
@@ -68,6 +67,7 @@ def table() -> None:
 
 def train_row(row: Row) -> dict[str, Any]:
     """Train one row and test it."""
+    from asecalc_mlip.locks import locked
     from asecalc_mlip.logs import show
     from benchmarks.studies.grid import settings_of
     from training.train import train
@@ -76,7 +76,10 @@ def train_row(row: Row) -> dict[str, Any]:
     folder = RUNS / row.key.replace("/", "_").replace(" ", "_").replace(",", "")
     resumed, start = any(folder.rglob("last.ckpt")), time.process_time()
     for settings in stages(row, SHARED, folder):
-        result = train(settings_of(settings))
+        # Seeds share the model of a teacher: the first trains it, the others wait for it.
+        output = settings["run.output"]
+        with locked(output.with_name(f".{output.name}.wait"), wait=True):
+            result = train(settings_of(settings))
     seconds = time.process_time() - start
     assert result.errors is not None
     return {
@@ -95,9 +98,10 @@ def train_row(row: Row) -> dict[str, Any]:
 
 def _curve(folder: Path) -> list[list[float]]:
     """Return steps and force errors (meV/Å) of the validation frames, about twenty of them."""
-    with (folder / "log.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val_forces_mae")]
-    kept = rows[:: max(1, len(rows) // 20)] + rows[-1:]
+    from training.run_log import read_rows
+
+    rows = [row for row in read_rows(folder / "log.csv") if row.get("val_forces_mae")]
+    kept = [*rows[: -1 : max(1, len(rows) // 20)], *rows[-1:]]
     return [[int(row["step"]), round(1000 * float(row["val_forces_mae"]), 2)] for row in kept]
 
 

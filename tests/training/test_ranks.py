@@ -21,7 +21,7 @@ from tests import teacher
 from tests.small_runs import config, rows, weights
 from training.data import FramesDataModule
 from training.message import Link, Message
-from training.ranks import RankBatches, Workers
+from training.ranks import RankBatches, Workers, place_of_atoms
 from training.sums import Sums
 from training.train import Stopped, train
 
@@ -100,6 +100,7 @@ def test_a_killed_process_ends_the_first_and_is_named(tmp_path, molecules, monke
     monkeypatch.setattr("training.train.Workers", Watched)
     with pytest.raises(RuntimeError, match="process 1 of the training was ended by SIGKILL: "):
         train(config(tmp_path, molecules, "run.devices=2"), [Kill()])
+    assert place_of_atoms(7) == (0, 7)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
@@ -142,7 +143,7 @@ def test_a_message_averages_gradients_where_one_has_them():
                 [numbers, *(None if p.grad is None else p.grad.tolist() for p in parameters)]
             )
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in (0, 1)]
+    threads = [threading.Thread(target=one, args=(number,), daemon=True) for number in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -171,8 +172,8 @@ def test_what_cannot_be_is_told(tmp_path, molecules):
         Workers(tmp_path / "absent", 2).__enter__()
 
 
-@pytest.mark.parametrize("total", [2, 3])
-@pytest.mark.parametrize("atoms", [[1] * 17, [9, 1, 1, 1, 1, *[3] * 11, 50]])
+@pytest.mark.parametrize("total", [2, 3, 4])
+@pytest.mark.parametrize("atoms", [[1] * 17, [9, 1, 1, 1, 1, *[3] * 11, 50], [1, 60, 40, 1, 1, *[3] * 12]])
 def test_parts_of_a_batch_make_the_batch(total, atoms):
     batches = torch.utils.data.BatchSampler(range(17), 5, drop_last=False)
     parts = [RankBatches(batches, atoms, number, total) for number in range(total)]
@@ -183,7 +184,7 @@ def test_parts_of_a_batch_make_the_batch(total, atoms):
         assert sum(each, []) == whole
         for k, rows_ in enumerate(found):
             before = sum(each[:k], [])
-            assert rows_ == (len(before), len(whole), sum(atoms[i] for i in before), sum(atoms[i] for i in whole))
+            assert rows_ == (len(whole), sum(atoms[i] for i in before), sum(atoms[i] for i in whole))
     assert all(len(part) == 4 for part in parts)
 
 

@@ -49,8 +49,8 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
         f"one label of {atoms.get_chemical_formula()} by {teacher.name}: {label:.2f} s",
         f"budget of {settings.budget} labels in about {rounds:.0f} rounds: labels {_hours(settings.budget * label)}, "
         f"training {_hours(trained)}, dynamics {_hours(dynamics)}",
-        f"The first label may include the start of the program; members are small models of {settings.architecture}, "
-        "on this machine as it is now. Many learnings end before their budget.",
+        f"The first label may include the start of the program; members are counted as small models of "
+        f"{settings.architecture}, on this machine as it is now. Many learnings end before their budget.",
     ]
     return "\n".join(lines)
 
