@@ -21,7 +21,6 @@ from asecalc_mlip.kernels.triton.blocks import Blocks
 from asecalc_mlip.models.painn import PaiNN
 from asecalc_mlip.models.potential import Potential, Prediction
 from asecalc_mlip.models.schnet import SchNet
-from asecalc_mlip.models.sum import Sum
 from asecalc_mlip.models.tensornet import TensorNet
 
 __all__ = ["FusedEngine", "TritonEngine"]
@@ -71,8 +70,7 @@ class TritonEngine:
         device = potential.e0.device
         if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             return f"it runs on a GPU, and the model is on {device}"
-        networks = potential.network.networks if isinstance(potential.network, Sum) else [potential.network]
-        if not any(type(network) in _SERVED for network in networks) or potential.direct_forces:
+        if not any(type(network) in _SERVED for network in potential.network.networks) or potential.direct_forces:
             forces = " with direct forces" if potential.direct_forces else ""
             return f"it has no kernel for {potential.architecture}{forces}"
         if potential.dtype not in (torch.float32, torch.float64):
