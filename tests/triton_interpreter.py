@@ -36,7 +36,7 @@ def decorate():
 
 
 def mark(items, folder):
-    """Skip the tests of a folder without triton; mark them gpu on one."""
+    """Skip the tests of a folder without triton; mark them gpu where there is one."""
     for item in items:
         if folder not in str(item.path):
             continue

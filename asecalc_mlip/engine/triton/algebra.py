@@ -9,17 +9,22 @@ import triton
 import triton.language as tl
 
 from asecalc_mlip.kernels.triton.matrices import (
-    inner,
+    bounded,
+    bounded_back,
+    filtered,
+    inner_by_part,
     matrix,
     metric,
     numbers,
+    parts,
     plus,
     product,
     read,
-    times,
+    scaled,
     turned,
     unmetric,
     write,
+    write_parts,
 )
 
 __all__ = ["bound", "bound_backward", "interact", "interact_backward", "scale", "scale_backward", "squares",
@@ -35,20 +40,6 @@ def pair(a, b, SYMMETRIC: tl.constexpr):
     else:
         second = first
     return plus(first, second)
-
-
-@triton.jit
-def bounded(n):
-    """X / (‖X‖² + 1)."""
-    return times(1.0 / (inner(metric(n), n) + 1.0), n)
-
-
-@triton.jit
-def bounded_back(n, g):
-    """Gradient by X from g, that by X / (‖X‖² + 1)."""
-    j = metric(n)
-    s = 1.0 / (inner(j, n) + 1.0)
-    return plus(times(s, g), times(-2.0 * s * s * inner(n, g), j))
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -125,12 +116,7 @@ def scale(x, q, out, size, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < size
     n = size.to(tl.int64)
-    a = tl.load(q + at, mask=mask, other=0.0)
-    b = tl.load(q + n + at, mask=mask, other=0.0)
-    c = tl.load(q + 2 * n + at, mask=mask, other=0.0)
-    v = read(x, at, n, mask)
-    made = (a * v[0], b * v[1], b * v[2], b * v[3], c * v[4], c * v[5], c * v[6], c * v[7], c * v[8])
-    write(out, at, n, mask, made)
+    write(out, at, n, mask, filtered(parts(q + at, n, mask), read(x, at, n, mask)))
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -139,17 +125,9 @@ def scale_backward(x, q, g, gx, gq, size, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < size
     n = size.to(tl.int64)
-    a = tl.load(q + at, mask=mask, other=0.0)
-    b = tl.load(q + n + at, mask=mask, other=0.0)
-    c = tl.load(q + 2 * n + at, mask=mask, other=0.0)
-    v = read(x, at, n, mask)
     h = read(g, at, n, mask)
-    made = (a * h[0], b * h[1], b * h[2], b * h[3], c * h[4], c * h[5], c * h[6], c * h[7], c * h[8])
-    write(gx, at, n, mask, made)
-    tl.store(gq + at, v[0] * h[0], mask=mask)
-    tl.store(gq + n + at, v[1] * h[1] + v[2] * h[2] + v[3] * h[3], mask=mask)
-    last = v[4] * h[4] + v[5] * h[5] + v[6] * h[6] + v[7] * h[7] + v[8] * h[8]
-    tl.store(gq + 2 * n + at, last, mask=mask)
+    write(gx, at, n, mask, filtered(parts(q + at, n, mask), h))
+    write_parts(gq + at, n, mask, inner_by_part(read(x, at, n, mask), h))
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -159,12 +137,7 @@ def squares(x, out, size, F, BLOCK: tl.constexpr):
     mask = at < size
     n = size.to(tl.int64)
     v = read(x, at, n, mask)
-    j = metric(v)
-    to = out + (at // F) * (3 * F) + at % F
-    tl.store(to, j[0] * v[0], mask=mask)
-    tl.store(to + F, j[1] * v[1] + j[2] * v[2] + j[3] * v[3], mask=mask)
-    last = j[4] * v[4] + j[5] * v[5] + j[6] * v[6] + j[7] * v[7] + j[8] * v[8]
-    tl.store(to + 2 * F, last, mask=mask)
+    write_parts(out + (at // F) * (3 * F) + at % F, F, mask, inner_by_part(metric(v), v))
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -174,9 +147,5 @@ def squares_backward(x, g, out, size, F, BLOCK: tl.constexpr):
     mask = at < size
     n = size.to(tl.int64)
     j = metric(read(x, at, n, mask))
-    given = g + (at // F) * (3 * F) + at % F
-    a = 2.0 * tl.load(given, mask=mask, other=0.0)
-    b = 2.0 * tl.load(given + F, mask=mask, other=0.0)
-    c = 2.0 * tl.load(given + 2 * F, mask=mask, other=0.0)
-    made = (a * j[0], b * j[1], b * j[2], b * j[3], c * j[4], c * j[5], c * j[6], c * j[7], c * j[8])
-    write(out, at, n, mask, made)
+    twice = scaled(parts(g + (at // F) * (3 * F) + at % F, F, mask), 2.0)
+    write(out, at, n, mask, filtered(twice, j))

@@ -6,17 +6,24 @@ import triton
 import triton.language as tl
 
 from asecalc_mlip.kernels.triton.matrices import (
+    bounded,
+    bounded_back,
+    filtered,
     inner,
+    inner_by_part,
     matrix,
     metric,
     numbers,
+    parts,
     plus,
     products,
     read,
+    scaled,
     times,
     turned,
     unmetric,
     write,
+    write_parts,
 )
 
 __all__ = ["bound", "bound_back", "bound_second", "multiply", "multiply_back", "squares", "squares_back",
@@ -57,19 +64,14 @@ def multiply_back(a, b, g, ga, gb, size, F, SYMMETRIC: tl.constexpr, BLOCK: tl.c
 def bound(x, out, size, F, BLOCK: tl.constexpr):
     """X / (‖X‖² + 1) of x (N, 9, F)."""
     at, _, mask = places(size, F, BLOCK)
-    n = read(x, at, F, mask)
-    write(out, at, F, mask, times(1.0 / (inner(metric(n), n) + 1.0), n))
+    write(out, at, F, mask, bounded(read(x, at, F, mask)))
 
 
 @triton.jit(do_not_specialize=["size"])
 def bound_back(x, g, out, size, F, BLOCK: tl.constexpr):
-    """s g − 2 s² (x·g) J x with s = 1 / (‖X‖² + 1)."""
+    """Gradient of `bound`."""
     at, _, mask = places(size, F, BLOCK)
-    n = read(x, at, F, mask)
-    h = read(g, at, F, mask)
-    j = metric(n)
-    s = 1.0 / (inner(j, n) + 1.0)
-    write(out, at, F, mask, plus(times(s, h), times(-2.0 * s * s * inner(n, h), j)))
+    write(out, at, F, mask, bounded_back(read(x, at, F, mask), read(g, at, F, mask)))
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -96,14 +98,15 @@ def squares(x, out, size, F, BLOCK: tl.constexpr):
     """‖I‖², ‖A‖², ‖S‖² of x (N, 9, F): out (N, 3, F)."""
     at, to, mask = places(size, F, BLOCK)
     n = read(x, at, F, mask)
-    write_parts(out, to, F, mask, n, metric(n), 1.0)
+    write_parts(out + to, F, mask, inner_by_part(n, metric(n)))
 
 
 @triton.jit(do_not_specialize=["size"])
 def squares_back(x, g, out, size, F, BLOCK: tl.constexpr):
     """2 g J x from g (N, 3, F)."""
     at, to, mask = places(size, F, BLOCK)
-    write(out, at, F, mask, by_part(g, to, F, mask, metric(read(x, at, F, mask))))
+    twice = scaled(parts(g + to, F, mask), 2.0)
+    write(out, at, F, mask, filtered(twice, metric(read(x, at, F, mask))))
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -111,23 +114,5 @@ def squares_second(x, g, h, dg, dx, size, F, BLOCK: tl.constexpr):
     """Store the derivatives of `squares_back` along h: 2 h·J x by g, 2 g J h by x."""
     at, to, mask = places(size, F, BLOCK)
     j = metric(read(h, at, F, mask))
-    write_parts(dg, to, F, mask, read(x, at, F, mask), j, 2.0)
-    write(dx, at, F, mask, by_part(g, to, F, mask, j))
-
-
-@triton.jit
-def write_parts(out, to, F, mask, a, b, scale):
-    """Store Σ_r a_r b_r over the rows of each part, times a number."""
-    tl.store(out + to, scale * (a[0] * b[0]), mask=mask)
-    tl.store(out + to + F, scale * (a[1] * b[1] + a[2] * b[2] + a[3] * b[3]), mask=mask)
-    rest = a[4] * b[4] + a[5] * b[5] + a[6] * b[6] + a[7] * b[7] + a[8] * b[8]
-    tl.store(out + to + 2 * F, scale * rest, mask=mask)
-
-
-@triton.jit
-def by_part(g, to, F, mask, n):
-    """Nine numbers, each times twice that of its part."""
-    a = 2.0 * tl.load(g + to, mask=mask, other=0.0)
-    b = 2.0 * tl.load(g + to + F, mask=mask, other=0.0)
-    c = 2.0 * tl.load(g + to + 2 * F, mask=mask, other=0.0)
-    return a * n[0], b * n[1], b * n[2], b * n[3], c * n[4], c * n[5], c * n[6], c * n[7], c * n[8]
+    write_parts(dg + to, F, mask, scaled(inner_by_part(read(x, at, F, mask), j), 2.0))
+    write(dx, at, F, mask, filtered(scaled(parts(g + to, F, mask), 2.0), j))

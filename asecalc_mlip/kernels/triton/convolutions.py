@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from asecalc_mlip.kernels.triton.matrices import parts
+
 __all__ = ["convolve", "convolve_back"]
 
 
@@ -64,11 +66,11 @@ def convolve(
             a = tl.load(w + k + 2 * F, mask=mask, other=0.0)
             b = tl.load(x + n + 2 * F, mask=mask, other=0.0)
             kept = a * b
-            vx, vy, vz = vector(mu + n, F, mask)
+            vx, vy, vz = parts(mu + n, F, mask)
             if TANGENT:
                 change = tl.load(hw + k + 2 * F, mask=mask, other=0.0) * b
                 change += a * tl.load(hx + n + 2 * F, mask=mask, other=0.0)
-                gx, gy, gz = vector(hmu + n, F, mask)
+                gx, gy, gz = parts(hmu + n, F, mask)
                 mx += change * vx + kept * gx
                 my += change * vy + kept * gy
                 mz += change * vz + kept * gz
@@ -113,10 +115,10 @@ def convolve_back(
         by_edge = gu + tl.program_id(1).to(tl.int64) * (3 * n_edges)
     if PARTS > 2:
         x3 = tl.load(x + own + 2 * F, mask=inside, other=0.0)[None, :]
-        mx, my, mz = vector(mu + own, F, inside)
+        mx, my, mz = parts(mu + own, F, inside)
         if TANGENT:
             h3 = tl.load(hx + own + 2 * F, mask=inside, other=0.0)[None, :]
-            nx, ny, nz = vector(hmu + own, F, inside)
+            nx, ny, nz = parts(hmu + own, F, inside)
         sum3 = tl.zeros((EDGES, CHANNELS), dtype=kind)
         sx = tl.zeros((EDGES, CHANNELS), dtype=kind)
         sy = tl.zeros((EDGES, CHANNELS), dtype=kind)
@@ -136,7 +138,7 @@ def convolve_back(
             tl.store(gw + k, x1 * q, mask=mask)
             sum1 += tl.load(w + k, mask=mask, other=0.0) * q
         if PARTS > 1:
-            gx_, gy_, gz_ = vector(gm + (i * (3 * F))[:, None] + f[None, :], F, mask)
+            gx_, gy_, gz_ = parts(gm + (i * (3 * F))[:, None] + f[None, :], F, mask)
             ux, uy, uz = direction(u, e, there)
             along = ux * gx_ + uy * gy_ + uz * gz_
             w2 = tl.load(w + k + F, mask=mask, other=0.0)
@@ -186,13 +188,4 @@ def direction(u, e, there):
     x = tl.load(u + 3 * e, mask=there, other=0.0)[:, None]
     y = tl.load(u + 3 * e + 1, mask=there, other=0.0)[:, None]
     z = tl.load(u + 3 * e + 2, mask=there, other=0.0)[:, None]
-    return x, y, z
-
-
-@triton.jit
-def vector(at, F, mask):
-    """Three rows of F numbers."""
-    x = tl.load(at, mask=mask, other=0.0)
-    y = tl.load(at + F, mask=mask, other=0.0)
-    z = tl.load(at + 2 * F, mask=mask, other=0.0)
     return x, y, z

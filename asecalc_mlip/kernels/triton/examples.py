@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asecalc_mlip.kernels.backend import Backend
 
-__all__ = ["EXAMPLES", "Comparable", "compare", "example"]
+__all__ = ["EXAMPLES", "Comparable", "compare", "derivatives", "example"]
 
 # Inputs and outputs of operations: numbers of E edges, N atoms, K nodes of a table, F features.
 EXAMPLES = {
@@ -79,16 +79,16 @@ def compare(operation: Comparable, backend: Backend, device: torch.device, dtype
     """
     with torch.inference_mode(False), torch.enable_grad():
         inputs, shapes, ends = example(operation.name, atoms=5, edges=20, features=32, device=device, dtype=dtype)
-        ours = _derivatives(inputs, operation.by(backend, inputs, shapes, *ends))
+        ours = derivatives(inputs, operation.by(backend, inputs, shapes, *ends))
         made = operation.plain(*inputs, *ends)
-        theirs = _derivatives(inputs, (made,) if isinstance(made, Tensor) else made)
+        theirs = derivatives(inputs, (made,) if isinstance(made, Tensor) else made)
     for found, right in zip(ours, theirs, strict=True):
         error = float((found - right).detach().abs().max() / right.detach().abs().max())
         if not error < _TOLERANCE[dtype]:
             raise RuntimeError(f"{operation.name} differs from plain torch by {error:.1e}")
 
 
-def _derivatives(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
+def derivatives(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
     """Return outputs, their first derivatives, and the second as a loss of forces sees them."""
     of_outputs = [(out * out.cos()).sum() for out in outputs]
     first = torch.autograd.grad(of_outputs, inputs, create_graph=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["inner", "matrix", "metric", "numbers", "plus", "product", "products", "read", "times", "turned", "unmetric",
-           "write", "zeros"]  # fmt: skip
+__all__ = ["bounded", "bounded_back", "filtered", "inner", "inner_by_part", "matrix", "metric", "numbers", "parts",
+           "plus", "product", "products", "read", "scaled", "times", "turned", "unmetric", "write", "write_parts",
+           "zeros"]  # fmt: skip
 
 
 @triton.jit
@@ -127,3 +128,54 @@ def zeros(EDGES: tl.constexpr, CHANNELS: tl.constexpr, kind: tl.constexpr):
     """Nine sums over edges, before the first."""
     none = tl.zeros((EDGES, CHANNELS), dtype=kind)
     return none, none, none, none, none, none, none, none, none
+
+
+@triton.jit
+def bounded(n):
+    """X / (‖X‖² + 1)."""
+    return times(1.0 / (inner(metric(n), n) + 1.0), n)
+
+
+@triton.jit
+def bounded_back(n, g):
+    """Gradient by X from g, that by X / (‖X‖² + 1): s g − 2 s² (x·g) J x with s = 1 / (‖X‖² + 1)."""
+    j = metric(n)
+    s = 1.0 / (inner(j, n) + 1.0)
+    return plus(times(s, g), times(-2.0 * s * s * inner(n, g), j))
+
+
+@triton.jit
+def parts(at, size, mask):
+    """Load three numbers, as of the parts I, A and S."""
+    x = tl.load(at, mask=mask, other=0.0)
+    y = tl.load(at + size, mask=mask, other=0.0)
+    z = tl.load(at + 2 * size, mask=mask, other=0.0)
+    return x, y, z
+
+
+@triton.jit
+def write_parts(at, size, mask, v):
+    """Store three numbers."""
+    for p in tl.static_range(0, 3):
+        tl.store(at + p * size, v[p], mask=mask)
+
+
+@triton.jit
+def scaled(v, z):
+    """Three numbers times one."""
+    return v[0] * z, v[1] * z, v[2] * z
+
+
+@triton.jit
+def filtered(v, n):
+    """Nine numbers, each times that of its part."""
+    return (v[0] * n[0], v[1] * n[1], v[1] * n[2], v[1] * n[3], v[2] * n[4], v[2] * n[5], v[2] * n[6], v[2] * n[7],
+            v[2] * n[8])  # fmt: skip
+
+
+@triton.jit
+def inner_by_part(a, b):
+    """Σ_r a_r b_r over the rows of each part."""
+    skew = a[1] * b[1] + a[2] * b[2] + a[3] * b[3]
+    rest = a[4] * b[4] + a[5] * b[5] + a[6] * b[6] + a[7] * b[7] + a[8] * b[8]
+    return a[0] * b[0], skew, rest

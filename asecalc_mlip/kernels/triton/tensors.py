@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from asecalc_mlip.kernels.triton.matrices import plus, read, zeros
+from asecalc_mlip.kernels.triton.matrices import filtered, inner_by_part, parts, plus, read, scaled, write_parts, zeros
 
 __all__ = ["gather", "gather_back", "spread", "spread_back", "sum_rows"]
 
@@ -61,9 +61,7 @@ def gather_back(
         k = (e * (3 * F))[:, None] + f[None, :]
         g = read(gm, (i * (9 * F))[:, None] + f[None, :], F, mask)
         total = plus(total, filtered(parts(w + k, F, mask), g))
-        by_part = inner_by_part(own, g)
-        for p in tl.static_range(0, 3):
-            tl.store(gw + k + p * F, by_part[p], mask=mask)
+        write_parts(gw + k, F, mask, inner_by_part(own, g))
     store(gy + a * (9 * F) + f, F, total, inside)
 
 
@@ -138,8 +136,7 @@ def spread_back(
         else:
             of_filter = scaled(along, z)
             of_z = v[0] * along[0] + v[1] * along[1] + v[2] * along[2]
-        for p in tl.static_range(0, 3):
-            tl.store(gw + k + p * F, of_filter[p], mask=mask)
+        write_parts(gw + k, F, mask, of_filter)
         of_row = filtered(amounts, g)
         for r in tl.static_range(0, 9):
             tl.store(by_edge + 9 * e + r, tl.sum(of_row[r], axis=1), mask=there)
@@ -169,45 +166,15 @@ def sum_rows(rows, order, values, out, F, EDGES: tl.constexpr, CHANNELS: tl.cons
 
 
 @triton.jit
-def parts(at, F, mask):
-    """Load the filters of the three parts."""
-    x = tl.load(at, mask=mask, other=0.0)
-    y = tl.load(at + F, mask=mask, other=0.0)
-    z = tl.load(at + 2 * F, mask=mask, other=0.0)
-    return x, y, z
-
-
-@triton.jit
 def numbers(s, e, there):
     """Nine numbers of edges, (EDGES, 1)."""
     return read(s, (9 * e)[:, None], 1, there[:, None])
 
 
 @triton.jit
-def scaled(v, z):
-    """Three numbers times one."""
-    return v[0] * z, v[1] * z, v[2] * z
-
-
-@triton.jit
 def added(a, b):
     """Sum of three numbers and three numbers."""
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-@triton.jit
-def filtered(v, n):
-    """Nine numbers, each times that of its part."""
-    return (v[0] * n[0], v[1] * n[1], v[1] * n[2], v[1] * n[3], v[2] * n[4], v[2] * n[5], v[2] * n[6], v[2] * n[7],
-            v[2] * n[8])  # fmt: skip
-
-
-@triton.jit
-def inner_by_part(a, b):
-    """Σ_r a_r b_r over the rows of each part."""
-    skew = a[1] * b[1] + a[2] * b[2] + a[3] * b[3]
-    rest = a[4] * b[4] + a[5] * b[5] + a[6] * b[6] + a[7] * b[7] + a[8] * b[8]
-    return a[0] * b[0], skew, rest
 
 
 @triton.jit

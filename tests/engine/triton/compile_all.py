@@ -23,7 +23,7 @@ from triton.runtime.jit import JITFunction
 
 from asecalc_mlip.engine.triton.network import fuse
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.kernels.triton.examples import _derivatives, example
+from asecalc_mlip.kernels.triton.examples import derivatives, example
 from asecalc_mlip.kernels.triton.launch import TRITON
 from asecalc_mlip.models import PaiNN, SchNet, TensorNet
 from asecalc_mlip.models.sum import Sum
@@ -74,7 +74,7 @@ def programs(dtype, F):
         fuse(network.to(dtype))(edges).sum().backward()
     for name, operation in OPERATIONS.items():
         inputs, shapes, ends = example(name, atoms=5, edges=20, features=F, dtype=dtype)
-        _derivatives(inputs, operation.by(TRITON, inputs, shapes, *ends))
+        derivatives(inputs, operation.by(TRITON, inputs, shapes, *ends))
     JITFunction.run = run
     return found.values()
 

@@ -11,7 +11,7 @@ from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import gpu, native, painn_message, plain_kernels, schnet_message, triton_kernels
 from asecalc_mlip.kernels.backend import Backend
 from asecalc_mlip.kernels.triton.blocks import Blocks
-from asecalc_mlip.kernels.triton.examples import EXAMPLES, _derivatives, compare, example
+from asecalc_mlip.kernels.triton.examples import EXAMPLES, compare, derivatives, example
 from asecalc_mlip.models import predict, tensornet
 from asecalc_mlip.models.knots import knots_for
 from tests.cases import make_potential
@@ -48,13 +48,13 @@ def assert_as_native(launch, name, dtype, device, **sizes):
     operation = OPERATIONS[name]
     inputs, shapes, ends = example(name, dtype=dtype, device=device, **sizes)
     on_cpu = [tensor.detach().cpu().requires_grad_() for tensor in inputs]
-    ours = _derivatives(inputs, operation.by(launch.TRITON, inputs, shapes, *ends))
+    ours = derivatives(inputs, operation.by(launch.TRITON, inputs, shapes, *ends))
     if not native.has(name):
         outputs = operation.plain(*on_cpu, *(end.cpu() for end in ends))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     else:
         outputs = operation.by(native.NATIVE, on_cpu, shapes, *(end.cpu() for end in ends))
-    for found, right in zip(ours, _derivatives(on_cpu, outputs), strict=True):
+    for found, right in zip(ours, derivatives(on_cpu, outputs), strict=True):
         assert found.shape == right.shape
         if right.numel():
             assert (found.cpu() - right).abs().max() <= CLOSE[dtype] * right.abs().max()
