@@ -22,7 +22,7 @@ class Call:
     atoms, features : int
         Number N of atoms, and width F.
     centers, others : (E,) int64 or None
-        Ends of edges, or what stands for them.
+        Ends of edges, or what stands for them; others (2, E) where first knots stand behind the neighbours.
     inputs : sequence of Tensor
         As operations.h orders them; None for the direction of weights that have none.
     outputs : sequence of Tensor

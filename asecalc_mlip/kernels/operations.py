@@ -48,7 +48,8 @@ class Operation:
     def __call__(self, inputs: Sequence[Tensor], shapes: Sequence[Sequence[int]], *ends: Tensor) -> tuple[Tensor, ...]:
         """Return outputs of the shapes, whose last number is that of the features.
 
-        `ends` are the centres and neighbours of edges, or what stands for them; nothing for one on single atoms.
+        `ends` are the centres and neighbours of edges, and perhaps their first knots, or what stands for them; nothing
+        for one on single atoms.
         """
         backend = self._backend(inputs)
         if backend is not None:
@@ -60,6 +61,8 @@ class Operation:
         self, backend: Backend, inputs: Sequence[Tensor], shapes: Sequence[Sequence[int]], *ends: Tensor
     ) -> tuple[Tensor, ...]:
         """Return outputs as `__call__` does, of a backend, which then computes their derivatives too."""
+        # First knots stand behind the neighbours.
+        ends = ends if len(ends) < 3 else (ends[0], torch.stack(ends[1:]))
         # Kernels write and read rows one after another.
         at = tuple(index.contiguous() for index in ends)
         return _Forward.apply((self, backend, at, tuple(map(tuple, shapes))), *inputs)
@@ -81,13 +84,13 @@ def native_takes(inputs: Sequence[Tensor]) -> bool:
 
 
 def _kernels_take(inputs: Sequence[Tensor]) -> bool:
-    """Whether they are of one dtype, float32 or float64, not being traced, and nobody asks for plain torch."""
-    dtype = inputs[0].dtype
+    """Whether they are of one dtype, float32 or float64, on one device, not traced, and nobody asks for plain torch."""
+    dtype, device = inputs[0].dtype, inputs[0].device
     return (
         chosen() != "plain"
         and dtype in SUFFIX
         and not torch.compiler.is_compiling()
-        and all(t.dtype == dtype and type(t) in (Tensor, torch.nn.Parameter) for t in inputs)
+        and all(t.dtype == dtype and t.device == device and type(t) in (Tensor, torch.nn.Parameter) for t in inputs)
     )
 
 
@@ -137,8 +140,8 @@ def asked_for(node: Any) -> bool:
         return False
     try:
         return torch._C._will_engine_execute_node(node)
-    except RuntimeError:  # a leaf whose gradient is taken by autograd.grad
-        return True
+    except (AttributeError, RuntimeError):  # no such function of torch; a leaf whose gradient autograd.grad takes
+        return True  # it is always right, and costs time at most
 
 
 def _gradients(what: Any, given: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:

@@ -109,7 +109,7 @@ def knots_message(place: Tensor, start: Tensor, table: Tensor, y: Tensor, center
     -------
     (N, 9, F)
     """
-    return _KNOTS((place, table, y), [y.shape], centers, torch.stack((neighbors, start)))[0]
+    return _KNOTS((place, table, y), [y.shape], centers, neighbors, start)[0]
 
 
 def spread_knots_message(
@@ -142,12 +142,17 @@ def spread_knots_message(
     """
     edges = torch.cat((place[:, None], directions), dim=1)
     shape, inputs = (of_center.shape[0], 9, of_center.shape[1]), (edges, table, of_neighbor, of_center)
-    return _SPREAD_KNOTS(inputs, [shape], centers, torch.stack((neighbors, start)))[0]
+    return _SPREAD_KNOTS(inputs, [shape], centers, neighbors, start)[0]
 
 
 def mixed(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """Mix the channels of (N, 9, in) by three weights (out, in), those of I, of A and of S: (N, 9, out)."""
-    if native_takes((x, *weights)) and whole_registers(*weights[0].shape, dtype=x.dtype):
+    shape = weights[0].shape[0], x.shape[2]
+    if (
+        native_takes((x, *weights))
+        and all(weight.shape == shape for weight in weights)
+        and whole_registers(*shape, dtype=x.dtype)
+    ):
         return native_mix(x, weights)
     return plain_tensor.mixed(x, *weights)
 
@@ -183,13 +188,13 @@ def squares(x: Tensor) -> Tensor:
 
 
 # What one operation of the native library does takes several where there is none, and these may have kernels elsewhere.
-def _by_knots(place: Tensor, table: Tensor, y: Tensor, centers: Tensor, others: Tensor) -> Tensor:
-    neighbors, start = others
+def _by_knots(place: Tensor, table: Tensor, y: Tensor, centers: Tensor, neighbors: Tensor, start: Tensor) -> Tensor:
     return tensor_message(interpolate(lagrange(place), table, start), y, centers, neighbors)
 
 
-def _spread_by_knots(edges: Tensor, table: Tensor, a: Tensor, b: Tensor, centers: Tensor, others: Tensor) -> Tensor:
-    neighbors, start = others
+def _spread_by_knots(
+    edges: Tensor, table: Tensor, a: Tensor, b: Tensor, centers: Tensor, neighbors: Tensor, start: Tensor
+) -> Tensor:
     filters = interpolate(lagrange(edges[:, 0]), table, start)
     return spread_message(filters, rows_of(edges[:, 1:]), a, b, centers, neighbors)
 

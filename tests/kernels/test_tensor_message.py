@@ -108,6 +108,18 @@ def test_channels_are_mixed_as_plain(n, sizes, threads, dtype):
         assert all(not result.any() for result in results())
 
 
+@pytest.mark.parametrize("sizes", [((16, 16), (16, 16), (32, 16)), ((16, 8), (16, 8), (16, 8))])
+def test_weights_that_do_not_fit_do_not_reach_the_library(sizes):
+    """It would read past their end."""
+    with pytest.raises(RuntimeError):
+        mixed(torch.ones(2, 9, 16), [torch.ones(size) for size in sizes])
+
+
+def test_the_library_takes_tensors_of_one_device():
+    x = torch.ones(2)
+    assert operations_module.native_takes((x, x)) and not operations_module.native_takes((x, x.to("meta")))
+
+
 def test_derivatives_of_mixing_in_the_library():
     torch.manual_seed(0)
     make = lambda *shape: torch.randn(*shape, dtype=torch.float64, requires_grad=True)  # noqa: E731
@@ -120,12 +132,18 @@ def test_derivatives_of_mixing_in_the_library():
 @pytest.mark.parametrize("name", NAMES)
 def test_atoms_without_neighbors_and_no_atoms(name, n):
     function, tensors = operations(n=n, e=0, f=16)[name]
-    out = function(*tensors)
-    first = torch.autograd.grad(out.square().sum(), tensors, create_graph=True)
-    second = torch.autograd.grad(sum(g.square().sum() for g in first), tensors)
+
+    def results():
+        out = function(*tensors)
+        first = torch.autograd.grad(out.square().sum(), tensors, create_graph=True)
+        return [out, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), tensors)]
+
+    ours = results()
     with plain_kernels():
-        assert torch.allclose(out, function(*tensors), rtol=1e-12)
-    assert all(torch.isfinite(g).all() and g.shape == t.shape for g, t in zip(second, tensors, strict=True))
+        theirs = results()
+    for found, right in zip(ours, theirs, strict=True):
+        assert found.shape == right.shape and torch.isfinite(found).all()
+        assert torch.allclose(found, right, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("basis", ["expnorm", "gaussian", "bessel", "smooth_bessel"])

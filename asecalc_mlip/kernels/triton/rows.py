@@ -19,22 +19,23 @@ class Rows:
     ----------
     starts : (n + 1,) int32
         Those of row i are at the places starts[i] … starts[i + 1] − 1.
-    order : (E,) int32
-        Edge at each place; where edges are sorted already, nothing reads it.
+    order : (E,) int32 or None
+        Edge at each place; None where edges are sorted already.
     """
 
     starts: Tensor
-    order: Tensor
+    order: Tensor | None
 
 
-# Blocks of a network, and the three passes of a step, have the same ends.
+# Blocks of a network, and the three passes of a step, have the same ends. Rows must not hold them, or they never die.
 _known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def rows_of(ends: Tensor, n: int, *, is_sorted: bool = False) -> Rows:
     """Rows of edges by their ends (E,) int64, which are below n; nothing waits for the GPU."""
-    # It changes when somebody writes into the tensor.
-    version = 0 if ends.is_inference() else ends._version
+    if ends.is_inference():  # nothing tells when somebody writes into it
+        return _found(ends, n, is_sorted)
+    version = ends._version  # it changes when somebody does
     key = (n, version, is_sorted)
     known = _known.get(ends, {})
     if key not in known:
@@ -45,7 +46,7 @@ def rows_of(ends: Tensor, n: int, *, is_sorted: bool = False) -> Rows:
 
 
 def _found(ends: Tensor, n: int, is_sorted: bool) -> Rows:
-    order = ends if is_sorted else torch.argsort(ends, stable=True)
-    by_end = ends if is_sorted else ends.index_select(0, order)
+    order = None if is_sorted else torch.argsort(ends, stable=True)
+    by_end = ends if order is None else ends.index_select(0, order)
     starts = torch.searchsorted(by_end, torch.arange(n + 1, device=ends.device), out_int32=True)
-    return Rows(starts, order if is_sorted else order.to(torch.int32))
+    return Rows(starts, None if order is None else order.to(torch.int32))

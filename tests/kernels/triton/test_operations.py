@@ -1,7 +1,9 @@
 """Operations of trainings by Triton: outputs, first and second derivatives, against the native kernels and autograd."""
 
 import copy
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ase import Atoms
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import gpu, native, painn_message, plain_kernels, schnet_message, triton_kernels
 from asecalc_mlip.kernels.backend import Backend
+from asecalc_mlip.kernels.tensor import knots_message
 from asecalc_mlip.kernels.triton.blocks import Blocks
 from asecalc_mlip.kernels.triton.examples import EXAMPLES, compare, derivatives, example
 from asecalc_mlip.models import predict, tensornet
@@ -206,3 +209,41 @@ def test_rows_are_found_once_and_anew_where_the_list_changes(device):
     assert rows_of(ends, 4) is rows and rows_of(ends, 3) is not rows
     ends[0] = 1
     assert rows_of(ends, 4).starts.tolist() == [0, 2, 3, 5, 5]
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_rows_do_not_keep_their_list_alive(is_sorted, device):
+    from asecalc_mlip.kernels.triton.rows import rows_of
+
+    ends = torch.tensor([0, 0, 1], device=device)
+    rows_of(ends, 2, is_sorted=is_sorted)
+    alive = weakref.ref(ends)
+    del ends
+    gc.collect()
+    assert alive() is None
+
+
+def test_rows_of_an_inference_tensor_are_always_of_what_it_holds(device):
+    from asecalc_mlip.kernels.triton.rows import rows_of
+
+    with torch.inference_mode():
+        ends = torch.tensor([2, 0, 2], device=device)
+        assert rows_of(ends, 3).starts.tolist() == [0, 1, 1, 3]
+        ends[0] = 1
+        assert rows_of(ends, 3).starts.tolist() == [0, 1, 2, 3]
+
+
+def test_messages_by_knots_find_rows_once(launch, device, monkeypatch):
+    """Those of centres, neighbours and first knots, for all blocks of a network."""
+    from asecalc_mlip.kernels.triton import rows
+
+    found, find = [], rows._found
+    monkeypatch.setattr(rows, "_found", lambda *given: (found.append(given), find(*given))[1])
+    monkeypatch.setattr(gpu, "_compared", lambda operation, *_: launch.TRITON if launch.has(operation.name) else None)
+    make = lambda *shape: torch.rand(*shape, dtype=FLOAT64, device=device, requires_grad=True)  # noqa: E731
+    place, table, y = make(3), make(7, 6), make(2, 9, 2)
+    centers, neighbors, start = (torch.tensor(ends, device=device) for ends in ([0, 0, 1], [1, 0, 0], [1, 0, 1]))
+    with triton_kernels():
+        for _ in range(2):
+            knots_message(place, start, table, y, centers, neighbors).sum().backward()
+    assert len(found) == 3
