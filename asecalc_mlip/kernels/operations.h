@@ -1,9 +1,8 @@
 // Operations of trainings: a call of any of them, its threads, and its name in the library.
 //
-// Each is linear in each of its inputs. The derivative of its first derivative along a direction, written h… below, is
-// therefore the second derivative, and one pass over the edges yields all of it. Features do not mix, so threads share
-// the features: each goes over all edges with some of them, no sum has two owners, and only sums over the features are
-// put together at the end.
+// The derivative of a first derivative along a direction, written h… below, is the second derivative, and one pass over
+// the edges yields all of it. Features do not mix, so threads share the features: each goes over all edges with some of
+// them, no sum has two owners, and only sums over the features are put together at the end.
 #pragma once
 #include "lanes.h"
 
@@ -32,7 +31,8 @@ INLINE double total(double v) { return v; }
 INLINE float total(Vec<float> v) { return sum<float>(v); }
 INLINE double total(Vec<double> v) { return sum<double>(v); }
 
-// body(f, zero) for each block of the features f0 … f1; BLOCK(f, V) begins such a body, with V the type of the block.
+// body(f, zero) for each block of the features f0 … f1; BLOCK(f) begins such a body; decltype(zero) is the type of the
+// block.
 template <typename T, typename Body>
 INLINE void over_features(index_t f0, index_t f1, Body body) {
   index_t f = f0;

@@ -139,7 +139,7 @@ INLINE void bound_second(const V n[ROWS], V g[ROWS], const V h[ROWS], V dy[ROWS]
     b.back(n, g, made);
     std::copy(made, made + ROWS, g);
   } else {
-    for (int r = 0; r < ROWS; ++r) dy[r] = h[r], dx[r] = h[r] - h[r];
+    for (int r = 0; r < ROWS; ++r) dy[r] = h[r], dx[r] = V{};
   }
 }
 
@@ -152,10 +152,10 @@ INLINE void over_atoms(const Call<T>& c, index_t f0, index_t f1, Body body) {
     });
 }
 
-// --- x = v q of the part of a row, bounded or not; in: v (N, 9, F), q (N, 3F) ------------------------------------------
+// Place of the numbers of an atom's parts, from that of its matrices
+INLINE index_t parts_of(index_t at, index_t F) { return at / (ROWS * F) * PARTS * F + at % F; }
 
-// Place of q of an atom, from that of its matrices
-INLINE index_t scale_of(index_t at, index_t F) { return at / (ROWS * F) * PARTS * F + at % F; }
+// --- x = v q of the part of a row, bounded or not; in: v (N, 9, F), q (N, 3F) ------------------------------------------
 
 template <bool BOUND, typename T>
 INLINE void scaled_forward(const Call<T>& c, index_t f0, index_t f1) {
@@ -164,7 +164,7 @@ INLINE void scaled_forward(const Call<T>& c, index_t f0, index_t f1) {
     using V = decltype(zero);
     V x[ROWS];
     take(c.in[0] + at, F, x);
-    for (int r = 0; r < ROWS; ++r) x[r] *= get<V>(c.in[1] + scale_of(at, F) + PART[r] * F);
+    for (int r = 0; r < ROWS; ++r) x[r] *= get<V>(c.in[1] + parts_of(at, F) + PART[r] * F);
     bound<BOUND, T>(x);
     give(x, c.out[0] + at, F);
   });
@@ -179,12 +179,12 @@ INLINE void scaled_backward(const Call<T>& c, index_t f0, index_t f1) {
     V v[ROWS], q[PARTS], x[ROWS], g[ROWS], gq[PARTS] = {zero, zero, zero};
     take(c.in[0] + at, F, v);
     take(c.in[2] + at, F, g);
-    for (int p = 0; p < PARTS; ++p) q[p] = get<V>(c.in[1] + scale_of(at, F) + p * F);
+    for (int p = 0; p < PARTS; ++p) q[p] = get<V>(c.in[1] + parts_of(at, F) + p * F);
     for (int r = 0; r < ROWS; ++r) x[r] = v[r] * q[PART[r]];
     bound_back<BOUND, T>(x, g);
     for (int r = 0; r < ROWS; ++r) gq[PART[r]] += g[r] * v[r], g[r] *= q[PART[r]];
     give(g, c.out[0] + at, F);
-    for (int p = 0; p < PARTS; ++p) put(c.out[1] + scale_of(at, F) + p * F, gq[p]);
+    for (int p = 0; p < PARTS; ++p) put(c.out[1] + parts_of(at, F) + p * F, gq[p]);
   });
 }
 
@@ -200,8 +200,8 @@ INLINE void scaled_second(const Call<T>& c, index_t f0, index_t f1) {
     take(c.in[2] + at, F, g);
     take(c.in[3] + at, F, hv);
     for (int p = 0; p < PARTS; ++p) {
-      q[p] = get<V>(c.in[1] + scale_of(at, F) + p * F);
-      hq[p] = get<V>(c.in[4] + scale_of(at, F) + p * F);
+      q[p] = get<V>(c.in[1] + parts_of(at, F) + p * F);
+      hq[p] = get<V>(c.in[4] + parts_of(at, F) + p * F);
     }
     for (int r = 0; r < ROWS; ++r) x[r] = v[r] * q[PART[r]], h[r] = hv[r] * q[PART[r]] + v[r] * hq[PART[r]];
     bound_second<BOUND, T>(x, g, h, dg, dx);
@@ -211,7 +211,7 @@ INLINE void scaled_second(const Call<T>& c, index_t f0, index_t f1) {
       dx[r] = dx[r] * q[PART[r]] + g[r] * hq[PART[r]];
     }
     give(dx, c.out[1] + at, F);
-    for (int p = 0; p < PARTS; ++p) put(c.out[2] + scale_of(at, F) + p * F, dq[p]);
+    for (int p = 0; p < PARTS; ++p) put(c.out[2] + parts_of(at, F) + p * F, dq[p]);
   });
 }
 
@@ -384,52 +384,46 @@ INLINE void updated_second(const Call<T>& c, index_t f0, index_t f1) {
 template <typename T>
 INLINE void squares_forward(const Call<T>& c, T*, index_t f0, index_t f1) {
   const index_t F = c.features;
-  for (index_t i = 0; i < c.edges; ++i)
-    over_features<T>(f0, f1, BLOCK(f) {
-      using V = decltype(zero);
-      V n[ROWS], j[ROWS], of_part[PARTS] = {zero, zero, zero};
-      for (int r = 0; r < ROWS; ++r) n[r] = get<V>(c.in[0] + (i * ROWS + r) * F + f);
-      metric(n, j);
-      for (int r = 0; r < ROWS; ++r) of_part[PART[r]] += n[r] * j[r];
-      for (int p = 0; p < PARTS; ++p) put(c.out[0] + (i * PARTS + p) * F + f, of_part[p]);
-    });
+  over_atoms(c, f0, f1, BLOCK(at) {
+    using V = decltype(zero);
+    V n[ROWS], j[ROWS], of_part[PARTS] = {zero, zero, zero};
+    take(c.in[0] + at, F, n);
+    metric(n, j);
+    for (int r = 0; r < ROWS; ++r) of_part[PART[r]] += n[r] * j[r];
+    for (int p = 0; p < PARTS; ++p) put(c.out[0] + parts_of(at, F) + p * F, of_part[p]);
+  });
 }
 
 // in: x, g; out: gx = 2 g J x
 template <typename T>
 INLINE void squares_backward(const Call<T>& c, T*, index_t f0, index_t f1) {
   const index_t F = c.features;
-  for (index_t i = 0; i < c.edges; ++i)
-    over_features<T>(f0, f1, BLOCK(f) {
-      using V = decltype(zero);
-      V n[ROWS], j[ROWS], g[PARTS];
-      for (int r = 0; r < ROWS; ++r) n[r] = get<V>(c.in[0] + (i * ROWS + r) * F + f);
-      for (int p = 0; p < PARTS; ++p) g[p] = T(2) * get<V>(c.in[1] + (i * PARTS + p) * F + f);
-      metric(n, j);
-      for (int r = 0; r < ROWS; ++r) put(c.out[0] + (i * ROWS + r) * F + f, V(g[PART[r]] * j[r]));
-    });
+  over_atoms(c, f0, f1, BLOCK(at) {
+    using V = decltype(zero);
+    V n[ROWS], j[ROWS], g[PARTS];
+    take(c.in[0] + at, F, n);
+    for (int p = 0; p < PARTS; ++p) g[p] = T(2) * get<V>(c.in[1] + parts_of(at, F) + p * F);
+    metric(n, j);
+    for (int r = 0; r < ROWS; ++r) j[r] *= g[PART[r]];
+    give(j, c.out[0] + at, F);
+  });
 }
 
 // in: x, g, h, a direction of gx; out: dg = 2 h·J x, dx = 2 g J h
 template <typename T>
 INLINE void squares_second(const Call<T>& c, T*, index_t f0, index_t f1) {
   const index_t F = c.features;
-  for (index_t i = 0; i < c.edges; ++i)
-    over_features<T>(f0, f1, BLOCK(f) {
-      using V = decltype(zero);
-      V n[ROWS], h[ROWS], jh[ROWS], g[PARTS], dg[PARTS] = {zero, zero, zero};
-      for (int r = 0; r < ROWS; ++r) {
-        n[r] = get<V>(c.in[0] + (i * ROWS + r) * F + f);
-        h[r] = get<V>(c.in[2] + (i * ROWS + r) * F + f);
-      }
-      for (int p = 0; p < PARTS; ++p) g[p] = T(2) * get<V>(c.in[1] + (i * PARTS + p) * F + f);
-      metric(h, jh);
-      for (int r = 0; r < ROWS; ++r) {
-        dg[PART[r]] += T(2) * n[r] * jh[r];
-        put(c.out[1] + (i * ROWS + r) * F + f, V(g[PART[r]] * jh[r]));
-      }
-      for (int p = 0; p < PARTS; ++p) put(c.out[0] + (i * PARTS + p) * F + f, dg[p]);
-    });
+  over_atoms(c, f0, f1, BLOCK(at) {
+    using V = decltype(zero);
+    V n[ROWS], h[ROWS], jh[ROWS], g[PARTS], dg[PARTS] = {zero, zero, zero};
+    take(c.in[0] + at, F, n);
+    take(c.in[2] + at, F, h);
+    for (int p = 0; p < PARTS; ++p) g[p] = T(2) * get<V>(c.in[1] + parts_of(at, F) + p * F);
+    metric(h, jh);
+    for (int r = 0; r < ROWS; ++r) dg[PART[r]] += T(2) * n[r] * jh[r], jh[r] *= g[PART[r]];
+    give(jh, c.out[1] + at, F);
+    for (int p = 0; p < PARTS; ++p) put(c.out[0] + parts_of(at, F) + p * F, dg[p]);
+  });
 }
 
 }  // namespace

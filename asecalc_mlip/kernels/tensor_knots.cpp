@@ -23,7 +23,7 @@ struct Polynomials {
 template <typename T, typename V>
 INLINE Polynomials<V> polynomials(V t) {
   // Products of the distances from the knots to the left and to the right, and their derivatives
-  const V zero = t - t, one = zero + T(1);
+  const V zero{}, one = zero + T(1);
   V l0[TERMS], l1[TERMS], l2[TERMS], r0[TERMS], r1[TERMS], r2[TERMS];
   l0[0] = r0[0] = one, l1[0] = r1[0] = l2[0] = r2[0] = zero;
   for (int k = 0; k + 1 < TERMS; ++k) {
@@ -82,6 +82,7 @@ struct Slice {
     const auto address = reinterpret_cast<std::uintptr_t>(space.data());
     rows = reinterpret_cast<V*>((address + 63) / 64 * 64);
   }
+  Slice(Slice&&) = default;  // a copy would point into the other's space
   INLINE V* at(index_t node) const { return rows ? rows + node * PARTS : nullptr; }
 };
 

@@ -2,7 +2,7 @@
 // three of A, five of S. Both functions are bilinear, and the derivatives of each are calls of the two.
 //
 //   tensor_mix    y_r = W x_r, with W that of the part of row r; W is (outputs, inputs), or (inputs, outputs) if turned
-//   tensor_outer  the gradient by the weights, G = Σ a_r b_rᵀ over atoms and the rows of a part; null where not wanted
+//   tensor_outer  the gradient by the weights, G = Σ a_r b_rᵀ over atoms and the rows of a part
 //
 // Widths are whole registers.
 #include "panels.h"
@@ -70,7 +70,6 @@ template <typename T, int P>
 INLINE void outer_part(index_t atoms, index_t left, index_t right, const T* a, const T* b, T* to, index_t first,
                        index_t last) {
   constexpr index_t L = Lanes<T>::count, TILE = P == 5 ? 10 : P == 3 ? 16 : 48;
-  if (!to) return;
   std::fill(to + first * right, to + last * right, T(0));
   for (index_t i = 0; i < atoms; i += TILE, a += TILE * ROWS * left, b += TILE * ROWS * right)
     for (index_t c = 0; c < right; c += 2 * L)
