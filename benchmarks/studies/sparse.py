@@ -73,7 +73,7 @@ def train_row(row: Row) -> dict[str, Any]:
     from training.train import train
 
     show()
-    folder = RUNS / row.key.replace("/", "_").replace(" ", "_").replace(",", "")
+    folder = RUNS / row.folder
     resumed, start = any(folder.rglob("last.ckpt")), time.process_time()
     for settings in stages(row, SHARED, folder):
         # Seeds share the model of a teacher: the first trains it, the others wait for it.

@@ -79,6 +79,12 @@ XTB = {
 METHODS: dict[str, dict[str, Any]] = {
     "PaiNN": {"start": PAINN},
     "PaiNN, xtb first": {"start": PAINN, "teacher": XTB},
+    # A small, fast network learns the fine-tuned model of the same frames, and then the labels.
+    "PaiNN, distilled": {
+        "start": PAINN,
+        "teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2},
+        "learns": 2000,
+    },
     "TensorNet": {"start": TENSORNET},
     "TensorNet, xtb first": {"start": TENSORNET, "teacher": XTB},
     "fine-tuned": {},
@@ -104,9 +110,14 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Name, unique within the study; also that of its folder."""
+        """Name, unique within the study."""
         steps = "" if self.steps is None else f", {self.steps} steps"
         return f"{self.data} {self.n_train}/{self.method}{steps}/seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return self.key.replace("/", "_").replace(" ", "_").replace(",", "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types."""
@@ -117,10 +128,11 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     """Return the settings of the trainings of a row, one after another, as `asecalc train` takes them.
 
     With a teacher half of the steps are on its labels, in a folder of their own; the others start from that model. A
-    `shared` model of the teacher has its own number of steps.
+    `shared` model of the teacher has its own number of steps. A network that `learns` a model, fine-tuned in so many
+    steps, has the row of this model as its teacher.
     """
     data, method = DATA[row.data], dict(METHODS[row.method])
-    start, teacher, shared = (method.pop(name, None) for name in ("start", "teacher", "shared"))
+    start, teacher, shared, learns = (method.pop(name, None) for name in ("start", "teacher", "shared", "learns"))
     steps = row.steps or data.steps
     labels = {
         "data.train": data_folder / data.train,
@@ -150,7 +162,13 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     if shared:
         first |= {"data.split_seed": 0, "run.seed": 0}
     rest = steps if shared else steps - before
-    return [first, {**last, "finetune.base": folder / "model.pt", "optimizer.lr": data.rate, **_length(rest)}]
+    parts = [first, {**last, "finetune.base": folder / "model.pt", "optimizer.lr": data.rate, **_length(rest)}]
+    if learns is None:
+        return parts
+    tuned = Row(row.data, row.n_train, "fine-tuned", row.seed, learns)
+    large = output.with_name(tuned.folder) / "model.pt"
+    first["pretrain.teacher"] = large
+    return parts if large.exists() else [*stages(tuned, data_folder, large.parent), *parts]
 
 
 def _length(steps: int, epochs: int = 40) -> dict[str, int]:
@@ -179,15 +197,17 @@ SHORT = [
 ]
 # The questions that docs/studies answers, in the steps after which the validation errors stay.
 FEW = [Row("aspirin", 50, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
-FEW += [Row("aspirin", 50, "TensorNet", seed, 4000) for seed in SEEDS]
+FEW += [Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for order in ("first", "antithetic") for seed in SEEDS]
 TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
-TEACHER += [Row("aspirin", 100, name, 0, 10_000) for name in ("PaiNN", "PaiNN, xtb first")]
+TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in ("TensorNet", "TensorNet, xtb first")]
+DISTIL = [Row("silica", 30, name, 0, 8000) for name in ("PaiNN", "PaiNN, distilled")]
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "short": lambda: SHORT,
     "few": lambda: FEW,
     "weak": lambda: WEAK,
     "teacher": lambda: TEACHER,
+    "distil": lambda: DISTIL,
     **{name: (lambda name=name: _part(name)) for name in DATA},  # type: ignore[misc]
 }

@@ -49,6 +49,15 @@ def test_a_shared_teacher_is_one_model_for_all_seeds():
     assert last["finetune.base"] == other["finetune.base"]
 
 
+def test_a_student_learns_the_model_that_is_fine_tuned_on_its_frames():
+    tuned, first, last = stages(Row("silica", 30, "PaiNN, distilled", 1, 8000), DATA, OUTPUT)
+    assert tuned == stages(Row("silica", 30, "fine-tuned", 1, 2000), DATA, tuned["run.output"])[0]
+    assert first["pretrain.teacher"] == tuned["run.output"] / "model.pt"
+    for key in ("data.train", "data.n_train", "data.split_seed"):
+        assert tuned[key] == first[key] == last[key]
+    assert first["model.architecture"] == "painn" and "finetune.base" not in first
+
+
 def test_tables_compare_seed_with_seed():
     rows = [result("fine-tuned", seed, 40.0 + seed) for seed in range(3)]
     rows += [result("fine-tuned, first", seed, 0.9 * (40.0 + seed)) for seed in range(3)]
