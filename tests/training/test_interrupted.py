@@ -1,24 +1,21 @@
 """Training that is interrupted: it continues exactly, and loses and hides nothing."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
+from tests import processes
 from tests.small_runs import config, rows, weights
 
 pytest.importorskip("schnetpack")
 from asecalc_mlip.locks import locked  # noqa: E402
 from training import train as training  # noqa: E402
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
@@ -59,28 +56,21 @@ def stop_after(settings, epochs):
 
 
 def test_kill_nine_then_resume(molecules, tmp_path):
-    settings = config(tmp_path, molecules, "run.max_epochs=25", output="whole")
-    training.train(settings)
-    # Every epoch is saved here, where the default is every 30 seconds.
+    training.train(config(tmp_path, molecules, "run.max_epochs=10", output="whole"))
+    # Every epoch is saved here, where the default is every 30 seconds; the end comes in the middle of the seventh.
     code = (
-        "import sys; from training import train, callbacks; from training.config import load_config;"
+        "import os, signal, sys; import pytorch_lightning as pl; from training import train, callbacks;"
+        "from training.config import load_config;"
         "callbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0;"
-        "train.train(load_config(sys.argv[1:2], sys.argv[2:]))"
+        "kill = lambda trainer, *_: trainer.global_step == 33 and os.kill(os.getpid(), signal.SIGKILL);"
+        "watcher = pl.callbacks.LambdaCallback(on_train_batch_end=kill);"
+        "train.train(load_config(sys.argv[1:2], sys.argv[2:]), [watcher])"
     )
-    arguments = [str(tmp_path / "small.yaml"), f"data.train={molecules}", "run.max_epochs=25"]
+    arguments = [str(tmp_path / "small.yaml"), f"data.train={molecules}", "run.max_epochs=10"]
     arguments.append(f"run.output={tmp_path / 'killed'}")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, stdout=subprocess.DEVNULL)
-    log = tmp_path / "killed" / "log.csv"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if log.exists() and len(log.read_text().splitlines()) > 5:
-            break
-        time.sleep(0.02)
-    assert process.poll() is None, "the run ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    training.train(config(tmp_path, molecules, "run.max_epochs=25", output="killed"))
+    killed = processes.run([sys.executable, "-c", code, *arguments])
+    assert killed.returncode == -signal.SIGKILL and len(rows(tmp_path / "killed")) == 6
+    training.train(config(tmp_path, molecules, "run.max_epochs=10", output="killed"))
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(a, b) for a, b in zip(whole[1], killed[1], strict=True))
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
@@ -121,21 +111,18 @@ def test_one_run_per_folder(molecules, tmp_path):
         training.train(config(tmp_path, molecules))
 
 
-def start(tmp_path, molecules, *arguments, prelude=""):
+def start(tmp_path, molecules, *arguments, prelude="pass"):
     """`asecalc train` in a process of its own."""
     config(tmp_path, molecules)  # writes small.yaml
     code = f"import sys; {prelude}; from asecalc_mlip.cli import main; main()"
     command = ["train", str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
-    command += arguments
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code, *command], env=environment, **pipes)
+    return processes.Popen([sys.executable, "-c", code, *command, *arguments], **pipes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_with_a_checkpoint(number, molecules, tmp_path):
-    prelude = "import signal; signal.signal(2, signal.default_int_handler)"
-    process = start(tmp_path, molecules, "run.max_epochs=100000", "model.final_shift=true", prelude=prelude)
+    process = start(tmp_path, molecules, "run.max_epochs=100000", "model.final_shift=true")
     log = tmp_path / "run" / "log.csv"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not (log.exists() and len(log.read_text()) > 300):

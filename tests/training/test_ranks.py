@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,13 +18,20 @@ from ase.io import read, write
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.errors import InputError
-from tests import teacher
+from tests import processes, teacher
 from tests.small_runs import config, rows, weights
 from training.data import FramesDataModule
 from training.message import Link, Message
 from training.ranks import RankBatches, Workers, place_of_atoms
 from training.sums import Sums
 from training.train import Stopped, train
+
+
+@pytest.fixture(autouse=True)
+def quick_workers(monkeypatch):
+    """Processes of trainings in this one have done their imports; those of a training in another start as ever."""
+    names = {**vars(subprocess), "Popen": processes.Popen}
+    monkeypatch.setattr("training.ranks.subprocess", SimpleNamespace(**names))
 
 
 def test_two_processes_in_two_parts_train_what_one_does(tmp_path, molecules, monkeypatch):
@@ -108,10 +116,11 @@ def test_a_killed_first_process_ends_the_other(tmp_path, molecules):
     config(tmp_path, molecules)
     settings = [str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
     command = [sys.executable, "-m", "asecalc_mlip.cli", "train", *settings, "run.devices=2", "run.max_epochs=100000"]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = processes.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         assert within(120, (tmp_path / "run" / "log.csv").exists)
         (other,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        assert b"training.worker" in Path(f"/proc/{other}/cmdline").read_bytes()
     finally:
         first.kill()
         first.wait()

@@ -2,17 +2,16 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from ase.io import read, write
 
 from asecalc_mlip.errors import InputError
+from tests import processes
 from tests.small_runs import config
 
 pytest.importorskip("schnetpack")
@@ -21,7 +20,6 @@ from training.config import load_config  # noqa: E402
 from training.train import train  # noqa: E402
 from training.tune import tune  # noqa: E402
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SPACE = ("weak.pitc=0.1:10:log", "weak.epsilon=0.01:0.05", "weak.order=first,trapezoid")
 
 
@@ -185,14 +183,13 @@ def start(tmp_path, molecules, *arguments):
     """`asecalc tune` in a process of its own, with a checkpoint after every epoch."""
     config(tmp_path, molecules)  # writes small.yaml
     code = (
-        "import sys, signal; signal.signal(2, signal.default_int_handler); from training import callbacks;"
-        "callbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0; from asecalc_mlip.cli import main; main()"
+        "import sys; from training import callbacks; callbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0;"
+        "from asecalc_mlip.cli import main; main()"
     )
     command = ["tune", str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
     command += [option for text in SPACE for option in ("--space", text)] + list(arguments)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code, *command], env=environment, **pipes)
+    return processes.Popen([sys.executable, "-c", code, *command], **pipes)
 
 
 def rows_of(log):
