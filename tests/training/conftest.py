@@ -1,4 +1,7 @@
-"""Data for training runs."""
+"""Data for training runs, which leave out the drawing."""
+
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from ase.io import write
@@ -13,6 +16,35 @@ def messages():
     logs.show()
     yield
     logs.hide()
+
+
+# Where trainings and searches find what draws their figures.
+FIGURES = ("training.results.parity", "training.results.learning_curve", "training.tune.trials.tune_figure")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_figures():
+    """Figures are empty files: to draw them takes longer than these trainings. `figures` brings them back."""
+
+    def empty(*_, path, **__):
+        Path(path).write_bytes(b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in FIGURES:
+            with suppress(ImportError):
+                patch.setattr(name, empty)
+        yield
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Figures are drawn."""
+    from asecalc_mlip.plots import training, tune
+
+    for name in FIGURES:
+        function = name.rpartition(".")[2]
+        with suppress(ImportError):
+            monkeypatch.setattr(name, getattr(tune if function == "tune_figure" else training, function))
 
 
 @pytest.fixture

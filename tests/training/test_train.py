@@ -30,7 +30,7 @@ def crystals(tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["painn", "schnet"])
-def test_learns_forces_and_leaves_a_model(architecture, molecules, tmp_path, capsys):
+def test_learns_forces_and_leaves_a_model(architecture, molecules, tmp_path, capsys, figures):
     test = tmp_path / "test.xyz"
     write(test, teacher.as_reference(teacher.molecule_frames(20, seed=5)), format="extxyz")
     result = training.train(
@@ -108,7 +108,7 @@ def test_units_of_the_files(tmp_path):
     assert again.mae == pytest.approx(result.errors.mae, rel=1e-3)
 
 
-def test_stress_and_unlike_cells(crystals, tmp_path):
+def test_stress_and_unlike_cells(crystals, tmp_path, figures):
     settings = ("loss.stress_weight=10", "loss.energy_per_atom=true", "data.n_val=4", "run.batch_size=4")
     result = training.train(config(tmp_path, crystals, *settings, "data.n_train=12", "run.max_epochs=30"))
     assert set(result.errors.mae) == {"energy", "energy_per_atom", "forces", "stress"}
@@ -125,7 +125,7 @@ def test_other_settings_need_another_folder(molecules, tmp_path):
     assert len(rows(tmp_path / "run")) == 2
 
 
-def test_missing_label_is_named_before_anything_is_written(tmp_path):
+def test_missing_label_is_named_before_anything_is_written(tmp_path, figures):
     frames = teacher.as_reference(teacher.molecule_frames(20))
     del frames[7].arrays["REF_forces"]
     path = tmp_path / "train.xyz"

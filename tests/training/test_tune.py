@@ -1,17 +1,21 @@
 """Searches of seconds: they hold the plain training and continue exactly; hopeless and broken trials end alone."""
 
 import csv
+import io
 import json
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 from ase.io import read, write
 
+from asecalc_mlip import logs
 from asecalc_mlip.errors import InputError
-from tests import processes
+from tests import processes, teacher
 from tests.small_runs import config
 
 pytest.importorskip("schnetpack")
@@ -34,10 +38,26 @@ def table(folder):
     return {int(row["trial"]): row for row in rows}
 
 
-def test_a_search_and_what_it_leaves(molecules, tmp_path, capsys):
-    folder = tmp_path / "tune"
-    result = tune(settings(tmp_path, molecules), SPACE, trials=3, output=folder, prune=False)
-    rows = table(folder)
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search of two trials that goes on to a third: its folder, data, result, words, and both tables."""
+    place = tmp_path_factory.mktemp("searched")
+    data = place / "train.xyz"
+    write(data, teacher.as_reference(teacher.molecule_frames(60)), format="extxyz")
+    base, folder, said = settings(place, data), place / "tune", io.StringIO()
+    logs.show()
+    with redirect_stdout(said):
+        tune(base, SPACE, trials=2, output=folder, prune=False)
+        before = table(folder)
+        result = tune(base, SPACE, trials=3, output=folder, prune=False)
+    logs.hide()
+    return SimpleNamespace(
+        folder=folder, data=data, base=base, result=result, said=said.getvalue(), before=before, after=table(folder)
+    )
+
+
+def test_a_search_and_what_it_leaves(searched):
+    folder, result, rows = searched.folder, searched.result, searched.after
     assert sorted(rows) == [0, 1, 2]
     losses = [float(row["val_loss"]) for row in rows.values()]
     assert losses == sorted(losses)
@@ -53,8 +73,7 @@ def test_a_search_and_what_it_leaves(molecules, tmp_path, capsys):
             assert 0.01 <= done.weak.epsilon <= 0.05
     with (folder / "trials" / "0000" / "log.csv").open(newline="") as file:
         assert result.plain.loss == min(float(row["val_loss"]) for row in csv.DictReader(file))
-    assert (folder / "tune.png").stat().st_size > 10_000
-    assert "trial 2 (3 of 3" in capsys.readouterr().out
+    assert "trial 2 (3 of 3" in searched.said
     assert "plain" in repr(result) and "best.yaml" in repr(result)
     best = load_config([folder / "best.yaml"])
     assert best.run.output == str(folder / "best")
@@ -62,15 +81,46 @@ def test_a_search_and_what_it_leaves(molecules, tmp_path, capsys):
     assert train(best).errors.mae == pytest.approx(summary["errors"]["mae"])
 
 
+def test_more_trials_go_on_and_a_finished_search_only_reports(searched, figures):
+    before, after, folder = searched.before, searched.after, searched.folder
+    assert len(before) == 2 and len(after) == 3 and {k: after[k] for k in before} == before
+    (folder / "tune.png").unlink()
+    tune(searched.base, SPACE, trials=2, output=folder)
+    assert table(folder) == after and (folder / "tune.png").stat().st_size > 10_000
+
+
+def test_another_search_needs_another_folder(searched):
+    place, data, folder = searched.folder.parent, searched.data, searched.folder
+    for other, space, message in (
+        (settings(place, data, "run.max_epochs=4"), SPACE, r"run\.max_epochs was 3, is 4"),
+        (settings(place, data, "run.seed=1"), SPACE, r"run\.seed was 0, is 1"),
+        (searched.base, SPACE[:2], "--space was"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tune(other, space, trials=4, output=folder)
+    content = data.read_bytes()
+    frames = read(data, ":")
+    frames[0].positions += 0.1
+    write(data, frames, format="extxyz")
+    with pytest.raises(InputError, match="the content of"):
+        tune(searched.base, SPACE, trials=4, output=folder)
+    data.write_bytes(content)
+    assert table(folder) == searched.after
+
+
 def test_a_killed_search_continues_as_if_nothing_had_happened(molecules, tmp_path):
-    overrides = ("data.n_train=20", "run.max_epochs=6")
+    overrides = ("data.n_train=20", "run.max_epochs=5")
     tune(config(tmp_path, molecules, *overrides), SPACE, trials=4, output=tmp_path / "whole")
     killed = tmp_path / "killed"
-    process = start(tmp_path, molecules, *overrides, "--trials", "4", "-o", str(killed))
-    wait_for(lambda: rows_of(killed / "trials" / "0002" / "log.csv") > 3, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "trials" / "0003").exists()
+    # In the fourth epoch of the third trial.
+    kill = (
+        "import os; from training.tune import search;"
+        "search._Watch.on_train_batch_end = lambda self, trainer, *_: "
+        "(self.trial.number, trainer.current_epoch) == (2, 3) and os.kill(os.getpid(), 9)"
+    )
+    process = start(tmp_path, molecules, *overrides, "--trials", "4", "-o", str(killed), prelude=kill)
+    assert process.wait(timeout=200) == -signal.SIGKILL
+    assert rows_of(killed / "trials" / "0002" / "log.csv") == 4 and not (killed / "trials" / "0003").exists()
     tune(config(tmp_path, molecules, *overrides), SPACE, trials=4, output=killed)
     assert table(killed) == table(tmp_path / "whole")
     # From its checkpoint, not from its first epoch.
@@ -90,18 +140,6 @@ def test_a_signal_ends_a_search_that_can_be_continued(molecules, tmp_path):
     assert (folder / "trials" / "0000" / "last.ckpt").exists()
 
 
-def test_more_trials_go_on_and_a_finished_search_only_reports(molecules, tmp_path):
-    folder = tmp_path / "tune"
-    tune(settings(tmp_path, molecules), SPACE, trials=2, output=folder)
-    before = table(folder)
-    tune(settings(tmp_path, molecules), SPACE, trials=3, output=folder)
-    after = table(folder)
-    assert len(after) == 3 and {k: after[k] for k in before} == before
-    (folder / "tune.png").unlink()
-    tune(settings(tmp_path, molecules), SPACE, trials=2, output=folder)
-    assert table(folder) == after and (folder / "tune.png").exists()
-
-
 def test_timeout_ends_at_an_epoch(molecules, tmp_path):
     long = settings(tmp_path, molecules, "run.max_epochs=100000")
     result = tune(long, SPACE, trials=2, timeout=0.03, output=tmp_path / "tune")
@@ -112,7 +150,7 @@ def test_timeout_ends_at_an_epoch(molecules, tmp_path):
     assert again.trials[0].epochs > trial.epochs
 
 
-def test_hopeless_trials_are_cut_short_but_not_the_plain_one(molecules, tmp_path, monkeypatch):
+def test_hopeless_trials_are_cut_short_but_not_the_plain_one(molecules, tmp_path, monkeypatch, figures):
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
     folder = tmp_path / "tune"
     result = tune(settings(tmp_path, molecules), SPACE, trials=3, output=folder)
@@ -141,24 +179,6 @@ def test_a_trial_that_diverges_does_not_end_the_search(molecules, tmp_path):
     assert all(t.values["optimizer.lr"] == 1000 and "no longer a number" in t.note for t in failed)
 
 
-def test_another_search_needs_another_folder(molecules, tmp_path):
-    folder = tmp_path / "tune"
-    base = settings(tmp_path, molecules)
-    tune(base, SPACE, trials=2, output=folder)
-    for other, space, message in (
-        (settings(tmp_path, molecules, "run.max_epochs=4"), SPACE, r"run\.max_epochs was 3, is 4"),
-        (settings(tmp_path, molecules, "run.seed=1"), SPACE, r"run\.seed was 0, is 1"),
-        (base, SPACE[:2], "--space was"),
-    ):
-        with pytest.raises(InputError, match=message):
-            tune(other, space, trials=3, output=folder)
-    frames = read(molecules, ":")
-    frames[0].positions += 0.1
-    write(molecules, frames, format="extxyz")
-    with pytest.raises(InputError, match="the content of"):
-        tune(base, SPACE, trials=3, output=folder)
-
-
 def test_bad_input(molecules, tmp_path):
     folder = tmp_path / "tune"
     base = settings(tmp_path, molecules)
@@ -179,12 +199,12 @@ def test_bad_input(molecules, tmp_path):
         tune(base, SPACE, trials=2, output=folder)
 
 
-def start(tmp_path, molecules, *arguments):
+def start(tmp_path, molecules, *arguments, prelude=""):
     """`asecalc tune` in a process of its own, with a checkpoint after every epoch."""
     config(tmp_path, molecules)  # writes small.yaml
     code = (
-        "import sys; from training import callbacks; callbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0;"
-        "from asecalc_mlip.cli import main; main()"
+        "import sys\nfrom training import callbacks\ncallbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0\n"
+        f"{prelude}\nfrom asecalc_mlip.cli import main; main()"
     )
     command = ["tune", str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
     command += [option for text in SPACE for option in ("--space", text)] + list(arguments)
