@@ -1,12 +1,12 @@
 """Pages keep their promises: short where they say so, links lead to files, equations stand where code cites them."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -30,9 +30,7 @@ def test_readme_fits_two_screens():
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/start.md"])
 def test_first_snippet_runs_from_any_folder(page, tmp_path):
     snippet = re.search(r"```python\n(.*?)```", text_of(ROOT / page), re.S)[1]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", snippet]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = processes.run([sys.executable, "-c", snippet], cwd=tmp_path)
     assert "-17619.18" in done.stdout, done.stderr
 
 

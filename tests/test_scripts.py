@@ -1,10 +1,11 @@
 """The scripts of probes run as they stand, and say what the commands say."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "md_protocols"
 
@@ -22,7 +23,7 @@ def test_script(script, arguments, told, made, tmp_path):
 
     bulk("Si").write(tmp_path / "si.xyz")
     command = [sys.executable, str(SCRIPTS / script), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = processes.run(command, cwd=tmp_path)
     assert (done.returncode == 0) == (made is not None), done.stderr
     assert told in done.stdout + done.stderr
     assert made is None or (tmp_path / made).is_file()
@@ -32,5 +33,5 @@ def test_script(script, arguments, told, made, tmp_path):
 def test_phonons_of_the_shipped_crystal(tmp_path):
     pytest.importorskip("phonopy")
     command = [sys.executable, str(SCRIPTS / "phonons.py"), "silica.pt"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = processes.run(command, cwd=tmp_path)
     assert "no imaginary modes" in done.stdout and (tmp_path / "phonons.png").is_file(), done.stderr

@@ -1,7 +1,6 @@
 """Replicas in a batch: the physics of the integrators alone, independence of each other, restarts, tables."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,12 +25,11 @@ from asecalc_mlip.md.campaign.runs import read_plan, run_share, shares
 from asecalc_mlip.md.ensembles import make_integrator
 from asecalc_mlip.md.integrators import maxwell_boltzmann
 from asecalc_mlip.md.settings import MDSettings
+from tests import processes
 from tests.md import toys
 from tests.md.commands import call
 from tests.md.models import random_model
 from tests.md.test_restart import assert_same_run
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def springs(seed, settings, atoms=None):
@@ -184,8 +182,7 @@ def test_a_killed_campaign_continues(plan, tmp_path):
     common = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", "--model", "model.pt"]
     common += ["--structure", "start.extxyz", "--seeds", "2", "--temperature", "20", "--steps", "800"]
     common += ["--interval", "20", "--timestep", "0.1", "--no-bond-rule", "--thermostat", "nose-hoover"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([*common, "--output", "cut"], env=environment)
+    process = processes.Popen([*common, "--output", "cut"])
     log = Path("cut/model-start000-20K-seed1/log.csv")
     end = time.time() + 60
     while time.time() < end and not (log.exists() and log.stat().st_size > 1500):  # some 15 frames
@@ -206,8 +203,7 @@ def test_processes_end_with_their_campaign(plan, number):
     assert call("campaign", "--restart", "--output", "whole", "--batch-size", "1").exit_code == 0
     runs = plan("cut", *settings)
     command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", "--restart", "--output", "cut", "--processes", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = processes.Popen(command, start_new_session=True)
     end = time.time() + 120
     while time.time() < end and not list(Path("cut").glob("*/restart*")):
         time.sleep(0.05)

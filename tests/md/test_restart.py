@@ -1,12 +1,10 @@
 """A run that is stopped and continued equals the run that was not, byte for byte."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +17,9 @@ from asecalc_mlip.md.lifecycle import continue_run, run_md
 from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.md.settings import MDSettings, continue_settings
 from asecalc_mlip.md.thermostats import THERMOSTATS
+from tests import processes
 from tests.md import toys
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = ("trajectory.extxyz", "log.csv")
 
 
@@ -127,8 +125,8 @@ def test_more_steps_give_the_longer_run(tmp_path):
 
 SCRIPT = """
 import sys, time
-sys.path.insert(0, {root!r})
 from asecalc_mlip.commands.dynamics import nvt
+from tests import processes
 from tests.md import toys
 class Slow(toys.Springs):
     def calculate(self, *args, **kwargs):
@@ -139,11 +137,9 @@ nvt.main(sys.argv[1:], obj=Slow(atoms))
 """
 
 
-def script(tmp_path, *arguments, **options):
-    (tmp_path / "script.py").write_text(SCRIPT.format(root=str(ROOT)))
-    command = [sys.executable, str(tmp_path / "script.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
+def script(*arguments):
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    return processes.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_size(path, size, seconds=120):
@@ -157,8 +153,8 @@ def wait_for_size(path, size, seconds=120):
 def test_killed_process_continues_the_same_run(tmp_path, stop):
     toys.ethanol().write(tmp_path / "start.xyz")
     common = ["--structure", tmp_path / "start.xyz", "--thermostat", "bussi", "--interval", "20", "--steps", "600"]
-    whole = script(tmp_path, *common, "--output", tmp_path / "whole")
-    cut = script(tmp_path, *common, "--output", tmp_path / "cut")
+    whole = script(*common, "--output", tmp_path / "whole")
+    cut = script(*common, "--output", tmp_path / "cut")
     wait_for_size(tmp_path / "cut" / "log.csv", 1500)  # some frames past step 200
     cut.send_signal(stop)
     _, message = cut.communicate(timeout=120)
@@ -166,7 +162,7 @@ def test_killed_process_continues_the_same_run(tmp_path, stop):
         assert cut.returncode == 128 + stop and "restart point" in message
         assert json.loads((tmp_path / "cut" / "summary.json").read_text())["status"] == "interrupted"
     assert len(read(tmp_path / "cut" / "trajectory.extxyz", ":")) < 31
-    again = script(tmp_path, "--restart", "--output", tmp_path / "cut")
+    again = script("--restart", "--output", tmp_path / "cut")
     assert again.wait(timeout=120) == 0 and whole.wait(timeout=120) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 

@@ -15,6 +15,7 @@ from ase.io import read, write
 
 from asecalc_mlip.analysis import MoleculeReference
 from asecalc_mlip.md import resolving
+from tests import processes
 from tests.cases import DIRECT, make_potential
 from tests.md import toys
 from tests.md.commands import call
@@ -270,10 +271,21 @@ def test_a_long_run_without_a_terminal_says_how_far_it_is(start, monkeypatch):
 
 def test_scripts_run_from_any_directory(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    for name in ("nvt.py", "nve.py", "npt.py", "anneal.py", "campaign.py"):
-        command = [sys.executable, str(ROOT / "md_protocols" / name), "--model", "nowhere.pt"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 2 and done.stderr.startswith("Error: model file 'nowhere.pt' does not exist")
+    scripts = [str(ROOT / "md_protocols" / f"{name}.py") for name in ("nvt", "nve", "npt", "anneal", "campaign")]
+    # One after another in a process that starts as each of them would: imports take longer than all of them.
+    code = (
+        "import runpy, sys\n"
+        "sys.path[0], scripts, sys.argv[1:] = sys.argv[1], sys.argv[2:], ['--model', 'nowhere.pt']\n"
+        "for script in scripts:\n"
+        "    try:\n"
+        "        runpy.run_path(script, run_name='__main__')\n"
+        "    except SystemExit as end:\n"
+        "        print(end.code)\n"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "md_protocols"), *scripts]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["2"] * 5, done.stderr
+    assert done.stderr.count("Error: model file 'nowhere.pt' does not exist") == 5
 
 
 @pytest.mark.parametrize("name", ["nvt", "nve", "npt", "anneal"])
@@ -285,9 +297,8 @@ def test_scripts_make_the_files_of_the_commands(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     model = "silica.pt" if name == "npt" else "ethanol.pt"
     common = ["--model", model, "--steps", "20" if name == "npt" else "200", "--seed", "3", "--temperature", "250"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     script = [sys.executable, str(ROOT / "md_protocols" / f"{name}.py"), *common, "--output", "script"]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)
+    done = processes.run(script)
     assert done.returncode == 0, done.stderr
     assert f"{name.upper()}, seed 3" in done.stdout
     assert call(name, *common, "--output", "command").exit_code == 0

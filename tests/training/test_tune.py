@@ -203,7 +203,7 @@ def start(tmp_path, molecules, *arguments, prelude=""):
     """`asecalc tune` in a process of its own, with a checkpoint after every epoch."""
     config(tmp_path, molecules)  # writes small.yaml
     code = (
-        "import sys\nfrom training import callbacks\ncallbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0\n"
+        "from training.callbacks import LastCheckpoint\nLastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0\n"
         f"{prelude}\nfrom asecalc_mlip.cli import main; main()"
     )
     command = ["tune", str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
