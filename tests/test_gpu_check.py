@@ -4,29 +4,36 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
+from click.testing import CliRunner
 
 from asecalc_mlip.engine.base import EngineName
 from benchmarks.speed import gpu, gpu_plan, gpu_report
+from tests import processes
 from tools import collect_wheels
 
-ROOT = Path(__file__).resolve().parents[1]
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_workers():
+    """Processes that measure have done their imports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": processes.Popen}))
+        yield
 
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu")
-    command = [sys.executable, "benchmarks/speed/gpu.py", "--all", "--rehearse", "--results", str(folder)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return folder, json.loads((folder / "gpu_check.json").read_text()), result.stdout
+    result = CliRunner().invoke(gpu.main, ["--all", "--rehearse", "--results", str(folder)])
+    assert result.exit_code == 0, result.output[-2000:]
+    return folder, json.loads((folder / "gpu_check.json").read_text())
 
 
 def test_every_row_is_there_and_none_failed(rehearsal):
-    folder, done, _ = rehearsal
+    folder, done = rehearsal
     assert {key: row for key, row in done.items() if "failed" in row} == {}
     assert set(done) == {row.key for row in gpu_plan.plan("cpu", True)}
     # Left out are only engines that need a GPU, and packages that are not there.
@@ -56,7 +63,7 @@ def test_every_row_is_there_and_none_failed(rehearsal):
 
 def test_the_same_command_goes_on(rehearsal):
     """A row that is missing is measured, the others stay as they are."""
-    folder, done, _ = rehearsal
+    folder, done = rehearsal
     kept = {key: row for key, row in done.items() if key != "lists, 8 x aspirin"}
     again = folder / "again"
     again.mkdir()

@@ -29,12 +29,6 @@ from tests.md.test_restart import assert_same_run, go_on, kill_at
 TEMPERATURE = 400.0
 
 
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
-
-
 def block(stiffness=4.0):
     atoms = bulk("Cu", cubic=True)
     atoms.calc = toys.Block(atoms, stiffness)
@@ -192,7 +186,6 @@ def test_the_log_of_npt_has_the_cell_and_an_old_log_goes_on_without(tmp_path, mo
     monkeypatch.setattr(IsotropicNPT, "log_values", lambda self: (self.atoms.get_volume(), 0.0))
     run_md(block(), settings, tmp_path / "old")
     monkeypatch.undo()
-    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
     go_on(block().calc, replace(settings, steps=400), tmp_path / "old")
     log = RunFiles(tmp_path / "old").read_log()
     assert list(log)[-2:] == ["volume_A3", "pressure_GPa"] and len(log["step"]) == 21

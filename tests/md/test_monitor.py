@@ -15,12 +15,6 @@ from asecalc_mlip.md.settings import MDSettings
 from tests.md import toys
 
 
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
-
-
 def molecule_monitor(atoms):
     reference = MoleculeReference.from_frames(atoms)
     return Monitor(atoms, temperature_K=300.0, ndof=3 * len(atoms) - 6, reference=reference)

@@ -22,12 +22,6 @@ from tests.md.commands import call
 from tests.md.test_restart import assert_same_run, go_on, kill_at
 
 
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
-
-
 def cell():
     return bulk("Cu", cubic=True) * 2
 

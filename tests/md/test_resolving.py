@@ -124,7 +124,7 @@ def test_asking_for_settings_changes_nothing():
     assert found.settings("nvt", **given) == first
 
 
-def test_the_example_of_the_package_runs(tmp_path, monkeypatch, capsys):
+def test_the_example_of_the_package_runs(tmp_path, monkeypatch, capsys, figure):
     monkeypatch.chdir(tmp_path)
     lines = [line.strip().removeprefix(">>> ") for line in md.__doc__.splitlines() if line.strip().startswith(">>> ")]
     assert len(lines) == 7

@@ -23,12 +23,6 @@ from tests.md import toys
 FILES = ("trajectory.extxyz", "log.csv")
 
 
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
-
-
 def settings(thermostat="nose-hoover", **changes):
     ensemble = "nvt" if thermostat else "nve"
     given = {"ensemble": ensemble, "thermostat": thermostat, "temperature_K": 300.0, "steps": 600, "interval": 20}

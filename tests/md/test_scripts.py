@@ -36,7 +36,7 @@ def run(command, *arguments, calculator=None):
     return call(command, "--structure", "start.xyz", *arguments, calculator=calculator)
 
 
-def test_files_frame_grid_and_summary(start):
+def test_files_frame_grid_and_summary(start, figure):
     before = dict(matplotlib.rcParams)
     arguments = ("--steps", 450, "--interval", 40, "--temperature", 300, "--seed", 7, "--output", "run")
     result = run("nvt", *arguments)
@@ -116,7 +116,7 @@ def test_what_a_run_left_before_it_began_is_no_obstacle(start):
     assert refused.exit_code == 2 and "without its restart.npz" in refused.stderr
 
 
-def test_unstable_run_exits_with_one_also_when_restarted(start):
+def test_unstable_run_exits_with_one_also_when_restarted(start, figure):
     def push(atoms, forces):
         return forces + np.eye(9, 3) * 30.0
 
@@ -222,7 +222,7 @@ def test_another_reference_than_the_run_began_with_is_refused(start):
         assert run("nvt", "--reference", "one.json", *more, "--output", "run").exit_code == 0
 
 
-def test_periodic_run_draws_its_rdf(start):
+def test_periodic_run_draws_its_rdf(start, figure):
     write("copper.xyz", toys.copper())
     arguments = ["--structure", "copper.xyz", "--thermostat", "bussi", "--steps", "100", "--interval", "10"]
     result = call("nvt", *arguments, "--output", "run", calculator=EMT())

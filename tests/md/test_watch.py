@@ -273,8 +273,7 @@ def test_the_bonds_of_a_cut_molecule_are_those_of_the_whole_one():
 
 
 @pytest.mark.parametrize("shift", [[0, 0, 0], [5.8, 11.9, 0.3]], ids=["inside", "across faces"])
-def test_a_molecule_in_a_box_that_dissociates_is_stopped_as_an_open_one(shift, tmp_path, monkeypatch):
-    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
+def test_a_molecule_in_a_box_that_dissociates_is_stopped_as_an_open_one(shift, tmp_path):
     atoms = boxed(shift)
     monitor = Monitor.for_run(atoms, MDSettings())
     assert monitor.check(atoms) is None and monitor.rules()["bonds"]["number"] == 8
@@ -288,8 +287,7 @@ def test_a_molecule_in_a_box_that_dissociates_is_stopped_as_an_open_one(shift, t
     assert monitor.check(moved).kind == "bond break"
 
 
-def test_a_run_in_a_box_compares_its_distances(tmp_path, monkeypatch):
-    monkeypatch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
+def test_a_run_in_a_box_compares_its_distances(tmp_path):
     settings, errors = MDSettings(ensemble="nve", temperature_K=1.0, steps=20, interval=10), {}
     for name, start in {"open": toys.ethanol(), "box": boxed([5.8, 11.9, 0.3])}.items():
         frames = [start.copy() for _ in range(60)]
@@ -303,7 +301,7 @@ def test_a_run_in_a_box_compares_its_distances(tmp_path, monkeypatch):
 # --- what people read ---
 
 
-def test_summary_log_and_figure_say_which_rule_fired(tmp_path, caplog):
+def test_summary_log_and_figure_say_which_rule_fired(tmp_path, caplog, figure):
     class Squeeze(toys.Free):
         def calculate(self, atoms=None, properties=("energy",), system_changes=()):
             super().calculate(atoms, properties, system_changes)
