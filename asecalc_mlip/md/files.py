@@ -83,6 +83,12 @@ class RunFiles:
         """Keep the directory to this process."""
         return locked(self.directory, "--output")
 
+    def wait_until_free(self) -> None:
+        """Wait for a process that still works in the directory, such as a worker of a run that was killed."""
+        if self.directory.is_dir():
+            with locked(self.directory, "--output", make=False, wait=True):
+                pass
+
     def append(self, name: str, data: bytes) -> None:
         """Add `data` at the end of a file, all of it or nothing."""
         path = self.path(name)

@@ -13,7 +13,7 @@ import pytest
 from ase.build import molecule
 from ase.io import read, write
 
-from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip import PIWSLCalculator, workers
 from asecalc_mlip.analysis import survival
 from asecalc_mlip.engine import NativeEngine
 from asecalc_mlip.errors import InputError
@@ -285,7 +285,7 @@ def test_a_scheduler_that_is_not_there(plan):
 
 def test_without_dask_nothing_is_planned(plan, monkeypatch):
     plan("other")
-    monkeypatch.setattr(planning, "find_spec", lambda name: None)
+    monkeypatch.setattr(workers, "find_spec", lambda name: None)
     arguments = ["--model", "model.pt", "--structure", "start.extxyz", "--output", "campaign", "--dask", "tcp://a:1"]
     result = call("campaign", *arguments)
     assert result.exit_code == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from ase import Atoms
 from tqdm import tqdm
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.extras import needs
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.batch_integrators import BATCHED
 from asecalc_mlip.md.campaign.report import CampaignReport, report_campaign
@@ -24,17 +22,18 @@ from asecalc_mlip.md.campaign.runs import (
     pick_frames,
     plan_runs,
     read_plan,
+    run_in_worker,
     run_share,
     shares,
     starts_text,
     write_plan,
 )
-from asecalc_mlip.md.campaign.workers import in_processes, on_dask
 from asecalc_mlip.md.conditions import time_step_note, warn_once
 from asecalc_mlip.md.resolving import Resolved, resolve
 from asecalc_mlip.md.settings import MDSettings, make_settings, protocols
 from asecalc_mlip.md.thermostats import THERMOSTATS
 from asecalc_mlip.stopping import SoftStop
+from asecalc_mlip.workers import Lost, Pool, Workers, each
 
 __all__ = ["CAMPAIGN_THERMOSTATS", "Campaign", "plan_campaign", "run_campaign"]
 
@@ -157,27 +156,33 @@ def run_campaign(
     InputError
         For numbers below 1, and a scheduler that does not answer.
     """
-    check_means(batch_size=batch_size, processes=processes, dask=dask)
+    workers = check_means(batch_size=batch_size, processes=processes, dask=dask)
     directory, runs = campaign.directory, campaign.runs
     todo = shares(directory, runs, batch_size, processes)
     hidden = None if progress is None else not progress
-    signal = None
-    if dask:
-        on_dask(directory, todo, address=dask, device=device, hidden=hidden)
-    elif processes > 1 and len(todo) > 1:
-        signal = in_processes(directory, todo, processes=processes, device=device, hidden=hidden)
-    else:
-        signal = _here(directory, todo, device, hidden)
+    # New processes take seconds to begin, which one share alone is not worth.
+    with (workers if dask or len(todo) > 1 else Workers()).open(directory) as pool:
+        signal = _there(pool, directory, todo, device, hidden) if pool else _here(directory, todo, device, hidden)
     return report_campaign(directory, runs, signal, had_ended=not todo)
 
 
-def check_means(*, batch_size: int, processes: int, dask: str | None) -> None:
+def check_means(*, batch_size: int, processes: int, dask: str | None) -> Workers:
     """Refuse what a campaign cannot be run with, before a plan is written."""
-    for name, number in (("--batch-size", batch_size), ("--processes", processes)):
-        if number < 1:
-            raise InputError(f"{name} must be at least 1, not {number}")
-    if dask and find_spec("distributed") is None:
-        raise needs("--dask", "distributed")
+    if batch_size < 1:
+        raise InputError(f"--batch-size must be at least 1, not {batch_size}")
+    return Workers(processes, dask)
+
+
+def _there(pool: Pool, directory: Path, todo: Sequence[Sequence[Run]], device: str, hidden: bool | None) -> int | None:
+    """Run the shares in workers; return the signal that stopped them, if one did."""
+    tasks = [(str(directory.resolve()), share, device) for share in todo]
+    with SoftStop() as stop, tqdm(total=len(todo), unit="share", disable=hidden) as bar:
+        try:
+            for _ in each(pool, run_in_worker, tasks, lambda: bool(stop.signal)):
+                bar.update()
+        except Lost as error:
+            raise InputError(f"a share of the campaign is not done: {error}; give the same command again") from None
+        return stop.signal
 
 
 def _here(directory: Path, todo: Sequence[Sequence[Run]], device: str, hidden: bool | None) -> int | None:

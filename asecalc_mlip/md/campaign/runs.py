@@ -21,6 +21,7 @@ from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
 from asecalc_mlip.md.resolving import Resolved, resolve
 from asecalc_mlip.md.settings import MDSettings
+from asecalc_mlip.permits import stop_wanted
 
 PLAN = "campaign.json"
 STARTS = "starts.extxyz"
@@ -201,6 +202,14 @@ def run_share(
                 replica.begin()
         run_replicas(batch, report=lambda replica, summary: ended.append(replica), stop=stop, tick=tick)
     return len(ended)
+
+
+def run_in_worker(directory: str, runs: Sequence[Run], device: str) -> int:
+    """Run what is left of one share as a task of a worker, which leaves off when it is asked to."""
+    for run in runs:
+        RunFiles(Path(directory) / run.name).wait_until_free()
+    left = [run for run in runs if summary_of(Path(directory), run) is None]
+    return run_share(directory, left, device=device, threads=1, stop=stop_wanted) if left and not stop_wanted() else 0
 
 
 def _replica(
