@@ -10,7 +10,7 @@ import click
 
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.numbers import Number
-from asecalc_mlip.commands.running import EXIT_CODES, RunCommand
+from asecalc_mlip.commands.running import EXIT_CODES, WORKERS, RunCommand
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.quantities import Quantity, parse_seeds
 
@@ -213,7 +213,6 @@ def _campaign_options() -> list[click.Parameter]:
     from asecalc_mlip.md.settings import DTYPES
 
     seeds = "Number of seeds from 0 on, or the seeds; default: those of the protocol, else 3."
-    dask = "Address of a Dask scheduler; its workers must have access to --output and to the models."
     return [
         click.Argument(["models"], nargs=-1, metavar="[MODEL]..."),
         _option("--model", "model_files", multiple=True, metavar="FILE", help="The same as MODEL; may be repeated."),
@@ -233,9 +232,7 @@ def _campaign_options() -> list[click.Parameter]:
         *_common_options(),
         _option("--batch-size", type=Number(q.BATCH), default=64, show_default=True, metavar="N",
                 help="Largest number of replicas in one batch."),
-        _option("--processes", type=Number(q.PROCESSES), default=1, show_default=True, metavar="N",
-                help="Number of processes; if several, each has one thread."),
-        _option("--dask", metavar="ADDRESS", help=dask),
+        *(_option(name, **given) for name, given in WORKERS.items()),
         _option("--output", "-o", metavar="DIR", help="Folder; default campaign, or the next free name."),
     ]  # fmt: skip
 

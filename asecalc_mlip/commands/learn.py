@@ -11,7 +11,7 @@ import click
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import existing, own_training
 from asecalc_mlip.commands.numbers import Number
-from asecalc_mlip.commands.running import INTERRUPTED, RunCommand
+from asecalc_mlip.commands.running import INTERRUPTED, WORKERS, RunCommand
 from asecalc_mlip.errors import InputError
 
 __all__ = ["learn"]
@@ -23,9 +23,10 @@ EXIT_CODES = (
 
 
 @click.command(cls=RunCommand, epilog=EXIT_CODES)
-@click.argument("arguments", nargs=-1, required=True, metavar="STRUCTURE... [KEY=VALUE...]")
-@click.option("--labels", required=True, metavar="TEACHER",
-              help="Source of labels: xtb, pyscf:PBE/def2-SVP, a model file, or my_vasp.py:calculator.")  # fmt: skip
+@click.argument("arguments", nargs=-1, metavar="STRUCTURE... [KEY=VALUE...]")
+@click.option("--labels", metavar="TEACHER",
+              help="Source of labels, always needed: xtb, pyscf:PBE/def2-SVP, a model file, or "
+              "my_vasp.py:calculator.")  # fmt: skip
 @click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True, help="Total charge, such as -1.")
 @click.option("--multiplicity", type=Number(q.MULTIPLICITY), help="2S+1; default: the lowest that is possible.")
 @click.option("--temperature", "temperature_K", type=Number(q.TEMPERATURE), metavar="K", default=500.0,
@@ -58,9 +59,13 @@ EXIT_CODES = (
 @click.option("--steps-last", type=Number(q.STEPS), metavar="N", default=10000, show_default=True,
               help="Gradient steps of the final model.")  # fmt: skip
 @click.option("--seed", type=Number(q.SEED), default=0, show_default=True, help="Seed of everything random.")
+@click.option("--processes", **WORKERS["--processes"])
+@click.option("--dask", **WORKERS["--dask"])
 @click.option("-o", "--output", default="learn", show_default=True, metavar="DIR", help="Folder of the learning.")
 @click.option("--dry-run", is_flag=True, help="Compute one label, and print what the budget would cost.")
-def learn(arguments: tuple[str, ...], output: str, dry_run: bool, **options: Any) -> int:
+def learn(
+    arguments: tuple[str, ...], output: str, dry_run: bool, processes: int, dask: str | None, **options: Any
+) -> int:
     """Learn a potential for one system from start structures, with labels only where they are needed.
 
     STRUCTURE is a start structure of the dynamics. The command labels a few frames, trains a committee of small models
@@ -76,6 +81,8 @@ def learn(arguments: tuple[str, ...], output: str, dry_run: bool, **options: Any
     """
     own_training()
     from asecalc_mlip.files import read_structures
+    from asecalc_mlip.teachers.naming import ADVICE
+    from asecalc_mlip.workers import Workers
     from training.learn import LearnSettings, Until, learn
     from training.learn.cost import estimate
 
@@ -83,14 +90,18 @@ def learn(arguments: tuple[str, ...], output: str, dry_run: bool, **options: Any
     training = tuple(text for text in arguments if "=" in text)
     if not structures:
         raise InputError("name a file with the structure to start from")
+    if not options["labels"]:
+        raise InputError(f"--labels is missing, the source of energies and forces; {ADVICE}")
     if options["data"]:
         existing(options["data"])
     settings = LearnSettings(**{**options, "until": Until.read(options["until"]), "training": training})
+    workers = Workers(processes, dask)
     starts = read_structures(*structures, what="start structures")
     if dry_run:
         click.echo(estimate(settings, starts))
         return 0
-    result = learn(settings, starts, output, tell=_tell, live=_live if sys.stderr.isatty() else lambda text: None)
+    live = _live if sys.stderr.isatty() else lambda text: None
+    result = learn(settings, starts, output, workers=workers, tell=_tell, live=live)
     _clear()
     click.echo(result.describe())
     return INTERRUPTED if result.status == "interrupted" else int(result.status != "stable")

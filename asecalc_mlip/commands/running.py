@@ -14,10 +14,24 @@ from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.errors import InputError
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "RunCommand", "script_options"]
+__all__ = ["EXIT_CODES", "INTERRUPTED", "WORKERS", "RunCommand", "script_options"]
 
 CRASH, INTERRUPTED = 3, 130
 EXIT_CODES = "Exit code: 0 stable, 1 unstable, 2 bad input, 3 another error, 128 + signal if stopped."
+# Options of commands whose work may be done by several workers, see asecalc_mlip.workers.
+WORKERS: dict[str, dict[str, Any]] = {
+    "--processes": {
+        "type": Number(q.PROCESSES),
+        "default": 1,
+        "show_default": True,
+        "metavar": "N",
+        "help": "Number of processes; if several, each has one thread.",
+    },
+    "--dask": {
+        "metavar": "ADDRESS",
+        "help": "Address of a Dask scheduler; its workers must have access to the same files.",
+    },
+}
 
 
 def script_options(temperature: str) -> Callable[[Callable], Callable]:

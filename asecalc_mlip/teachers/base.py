@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -113,6 +114,12 @@ class AseTeacher:
         """Yield the labels of each structure, in order."""
         for atoms in structures:
             yield self._one(atoms)
+
+    def write_apart(self, name: str) -> None:
+        """Let a calculator that writes files use a folder of its own in place of one it shares with other processes."""
+        calculator: Any = self.calculator
+        if hasattr(calculator, "directory"):
+            calculator.directory = str(Path(calculator.directory) / name)
 
     def _one(self, atoms: Atoms) -> Labels | Failed:
         # A copy without constraints and old results; with no memory of the structure before, a label depends on its

@@ -8,7 +8,7 @@ from pathlib import Path
 from asecalc_mlip.errors import CheckpointError, InputError
 from asecalc_mlip.teachers.base import Teacher, TeacherOptions
 
-__all__ = ["KINDS", "open_teacher"]
+__all__ = ["KINDS", "open_teacher", "with_whole_path"]
 
 ADVICE = (
     "give xtb, pyscf:PBE/def2-SVP, a model file such as silica_eam.pt, or an ASE calculator from a Python file, "
@@ -47,6 +47,13 @@ def open_teacher(name: str, options: TeacherOptions | None = None) -> Teacher:
         except CheckpointError as error:
             raise InputError(f"{error}. Other sources of labels: {ADVICE}") from None
     raise InputError(f"{name!r} names no teacher; {ADVICE}")
+
+
+def with_whole_path(name: str) -> str:
+    """Return the name of a teacher for a process in another folder."""
+    kind, colon, rest = name.partition(":")
+    path = Path(kind)
+    return name if kind in KINDS or not path.is_file() else f"{path.resolve()}{colon}{rest}"
 
 
 def _xtb(method: str, options: TeacherOptions) -> Teacher:

@@ -11,7 +11,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import build_potential
 from asecalc_mlip.models.potential import predict
-from asecalc_mlip.teachers import TeacherOptions, open_teacher
+from asecalc_mlip.teachers import open_teacher
 from asecalc_mlip.teachers.base import Failed
 from training.learn.committee import BATCH
 from training.learn.settings import LearnSettings
@@ -33,7 +33,7 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
         When the first start structure cannot be labelled.
     """
     atoms = check_starts(starts)[0]
-    teacher = open_teacher(settings.labels, TeacherOptions(settings.charge, settings.multiplicity))
+    teacher = open_teacher(settings.labels, settings.labeller)
     begun = time.perf_counter()
     (found,) = teacher.label([atoms])
     label = time.perf_counter() - begun
@@ -46,11 +46,12 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
     watched = settings.replica_steps * force * (1 + settings.members / settings.interval)
     dynamics = watched * (1 + 0.5 * rounds)
     lines = [
-        f"one label of {atoms.get_chemical_formula()} by {teacher.name}: {label:.2f} s",
+        f"one label of {atoms.get_chemical_formula()} by {teacher.name}: {_brief(label)}",
         f"budget of {settings.budget} labels in about {rounds:.0f} rounds: labels {_hours(settings.budget * label)}, "
         f"training {_hours(trained)}, dynamics {_hours(dynamics)}",
         f"The first label may include the start of the program; members are counted as small models of "
-        f"{settings.architecture}, on this machine as it is now. Many learnings end before their budget.",
+        f"{settings.architecture}, all in one process on this machine as it is now. Many learnings end before their "
+        "budget.",
     ]
     return "\n".join(lines)
 
@@ -81,11 +82,13 @@ def _timed(work: Callable[[], None]) -> float:
     return (time.perf_counter() - begun) / REPEATS
 
 
+def _brief(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.{0 if seconds >= 0.01 else 2}f} ms"
+
+
 def _hours(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 1:
+        return _brief(seconds)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

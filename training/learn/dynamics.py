@@ -7,6 +7,7 @@ of the kind "uncertain", and the last frame of its trajectory is the one in ques
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from ase import Atoms
 
 from asecalc_mlip.calculators.committee import CommitteeCalculator
@@ -27,6 +29,8 @@ from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
 from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.models.potential import Prediction
+from asecalc_mlip.permits import PATIENCE, stop_wanted
+from asecalc_mlip.workers import Lost, Pool, each
 from training.learn.committee import load_committee
 from training.learn.settings import LearnSettings
 from training.learn.state import seed_of
@@ -46,6 +50,7 @@ def run_all(
     place: int,
     stop: Stop = lambda: False,
     tick: Callable[[int], None] = lambda steps: None,
+    pool: Pool | None = None,
 ) -> list[dict[str, Any] | None]:
     """Run all replicas of a round to their ends, each from where it was; return their summaries.
 
@@ -66,6 +71,8 @@ def run_all(
         Asked whether to leave off.
     tick : callable
         Called with the number of replica steps made.
+    pool : Pool, optional
+        Workers that take parts of the replicas; None: all are run here.
 
     Returns
     -------
@@ -73,17 +80,57 @@ def run_all(
         None for a replica that has not ended, which `stop` kept from it.
     """
     left = [k for k in range(settings.until.replicas) if _ended(folder, k) is None]
-    if left:
-        leader = PIWSLCalculator.load(members[0], device="auto")
-        committee = load_committee(members, device="auto") if len(members) > 1 else None
-        identity = {"model_sha256": sha256_of(members[0])}
-        watch = _Watch(folder, settings, members[0], leader, committee, threshold, identity, place)
-        groups: dict[tuple, list[int]] = {}
-        for k in left:
-            groups.setdefault(tuple(starts[k % len(starts)].pbc.tolist()), []).append(k)
-        for numbers in groups.values():
-            (watch.together if settings.together else watch.one_by_one)(numbers, starts, stop, tick)
+    common = (settings, starts, members, threshold, place)
+    if left and pool is not None:
+        _run_there(pool, folder.resolve(), common, left, stop, tick)
+    elif left:
+        _run_here(folder, common, left, stop, tick)
     return [_ended(folder, k) for k in range(settings.until.replicas)]
+
+
+Common = tuple[LearnSettings, Sequence[Atoms], Sequence[Path], float, int]
+
+
+def _run_here(folder: Path, common: Common, numbers: Sequence[int], stop: Stop, tick: Tick) -> None:
+    settings, starts, members, threshold, place = common
+    leader = PIWSLCalculator.load(members[0], device="auto")
+    committee = load_committee(members, device="auto") if len(members) > 1 else None
+    identity = {"model_sha256": sha256_of(members[0])}
+    watch = _Watch(folder, settings, members[0], leader, committee, threshold, identity, place)
+    for part in _parts(numbers, starts, len(numbers)):
+        (watch.together if settings.together else watch.one_by_one)(part, starts, stop, tick)
+
+
+def _run_there(pool: Pool, folder: Path, common: Common, numbers: Sequence[int], stop: Stop, tick: Tick) -> None:
+    """Run replicas in workers: a batch for each of them, or a replica where batches are not possible."""
+    settings, starts, members, *rest = common
+    while not (size := pool.size()) and not stop():
+        time.sleep(PATIENCE)
+    parts = _parts(numbers, starts, -(-len(numbers) // max(1, size)) if settings.together else 1)
+    found = (settings, starts, [path.resolve() for path in members], *rest)
+    try:
+        for number, _ in each(pool, _run_part, [(folder, found, part) for part in parts], stop):
+            tick(len(parts[number]) * settings.replica_steps)
+    except Lost as error:
+        raise InputError(f"replicas of {folder} are not done: {error}; give the same command again") from None
+
+
+def _run_part(folder: Path, common: Common, numbers: Sequence[int]) -> None:
+    """Run what is left of some replicas, as a task of a worker."""
+    torch.set_num_threads(1)
+    for k in numbers:
+        RunFiles(folder / f"replica{k:03d}").wait_until_free()
+    left = [k for k in numbers if _ended(folder, k) is None]
+    if left and not stop_wanted():
+        _run_here(folder, common, left, stop_wanted, lambda steps: None)
+
+
+def _parts(numbers: Sequence[int], starts: Sequence[Atoms], most: int) -> list[list[int]]:
+    """Part replicas so that each part fits into one batch and has at most so many."""
+    groups: dict[tuple, list[int]] = {}
+    for k in numbers:
+        groups.setdefault(tuple(starts[k % len(starts)].pbc.tolist()), []).append(k)
+    return [group[k : k + most] for group in groups.values() for k in range(0, len(group), most)]
 
 
 class Watched(MDRun, ABC):
@@ -120,10 +167,20 @@ class WatchedReplica(Watched, Replica):
         return getattr(self.atoms.calc, "spread", None)
 
 
+class _Left(Exception):
+    """A run was left at its restart point."""
+
+
 class WatchedRun(Watched):
     """A run alone, in a cell or at a temperature that changes."""
 
     committee: CommitteeCalculator | None = None
+
+    def restart_point(self) -> None:
+        """Write the restart file; a worker gets no signal, so here it looks whether to leave off."""
+        super().restart_point()
+        if stop_wanted():
+            raise _Left
 
     def spread(self) -> np.ndarray | None:
         """Ask the committee."""
@@ -201,7 +258,10 @@ class _Watch:
                 return
             replica, _ = self._run(WatchedRun, k, starts, self.leader)
             replica.committee = self.committee
-            result = replica.run(progress=False)
+            try:
+                result = replica.run(progress=False)
+            except _Left:
+                return
             tick(result.summary["steps_done"])
             if result.summary["signal"]:  # it takes Ctrl-C while it runs
                 return

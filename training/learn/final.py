@@ -18,6 +18,7 @@ from asecalc_mlip.plots.diatomic import diatomic_figure
 from asecalc_mlip.probes.diatomic import all_pairs
 from asecalc_mlip.probes.diatomic_report import diatomic_report
 from asecalc_mlip.teachers import Teacher
+from asecalc_mlip.workers import Pool
 from training.card import rewrite
 from training.data import Split
 from training.learn.committee import STEPS_PER_EPOCH, configured, quietly, training_settings
@@ -41,6 +42,7 @@ def final_model(
     teacher: Teacher,
     stop: Callable[[], bool],
     live: Callable[[str], None],
+    pool: Pool | None = None,
 ) -> dict[str, Any]:
     """Train on all labels, run the replicas, write model.pt; what is there already is taken.
 
@@ -62,7 +64,7 @@ def final_model(
     model = train_final(folder, last, settings, teacher.name, place)
     live("dynamics of the final model")
     with folder.timed("dynamics"):
-        runs = run_all(place / "runs", settings, starts, [model], math.inf, PLACE, stop)
+        runs = run_all(place / "runs", settings, starts, [model], math.inf, PLACE, stop, pool=pool)
     done = [run for run in runs if run is not None]
     if len(done) < len(runs):
         raise Stopped(place, 2)

@@ -23,9 +23,11 @@ from asecalc_mlip.data.readers import read_frames as read_labelled
 from asecalc_mlip.files import write_json
 from asecalc_mlip.locks import locked
 from asecalc_mlip.stopping import SoftStop
-from asecalc_mlip.teachers import Teacher, TeacherOptions, open_teacher
+from asecalc_mlip.teachers import Teacher, open_teacher
 from asecalc_mlip.teachers.base import Labels, labelled
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
+from asecalc_mlip.teachers.side_by_side import side_by_side
+from asecalc_mlip.workers import Pool, Workers
 from training.learn.committee import calibration, judge_committee, load_committee, train_committee, write_data
 from training.learn.dynamics import run_all
 from training.learn.final import final_model
@@ -39,9 +41,9 @@ from training.train import Stopped
 __all__ = ["learn"]
 
 Tell = Callable[[str], None]
-# Rounds one after another in which nothing could be labelled.
+# After so many rounds in a row without anything to label, another would hardly bring a label.
 MOST_EMPTY = 5
-# On the threshold after a round whose frames are all copies of labelled ones.
+# Factor on the threshold after a round whose frames are all copies of labelled ones: it was too low to learn from.
 RAISE = 1.25
 LIVE_EVERY = 2000  # replica steps
 
@@ -51,6 +53,7 @@ def learn(
     starts: Sequence[Atoms],
     output: str | Path,
     *,
+    workers: Workers | None = None,
     tell: Tell = lambda text: None,
     live: Tell = lambda text: None,
 ) -> LearnResult:
@@ -63,6 +66,8 @@ def learn(
         Start structures of the dynamics.
     output : path
         Folder of everything.
+    workers : Workers, optional
+        Where labels and replicas are computed; by default in this process. The labels are the same everywhere.
     tell : callable
         Called with a line for each round.
     live : callable
@@ -76,15 +81,15 @@ def learn(
     Raises
     ------
     InputError
-        For settings and structures that cannot be used, other settings than before, and a folder that another process
-        works in.
+        For settings and structures that cannot be used, other settings than before, a folder that another process
+        works in, and a Dask scheduler that does not answer.
     """
     starts = check_starts(starts)
-    teacher = open_teacher(settings.labels, TeacherOptions(settings.charge, settings.multiplicity))
+    teacher = open_teacher(settings.labels, settings.labeller)
     folder = Folder(output)
-    with locked(folder.path, "--output"), SoftStop() as stop:
+    with locked(folder.path, "--output"), SoftStop() as stop, (workers or Workers()).open(folder.path) as pool:
         folder.open(settings, starts, teacher.recipe())
-        return _Loop(folder, settings, starts, teacher, stop, tell, live).run()
+        return _Loop(folder, settings, starts, teacher, pool, stop, tell, live).run()
 
 
 class _Interrupted(Exception):
@@ -93,10 +98,10 @@ class _Interrupted(Exception):
 
 class _Loop:
     def __init__(
-        self, folder: Folder, settings: LearnSettings, starts: Sequence[Atoms], teacher: Teacher, stop: SoftStop,
-        tell: Tell, live: Tell,
+        self, folder: Folder, settings: LearnSettings, starts: Sequence[Atoms], teacher: Teacher, pool: Pool | None,
+        stop: SoftStop, tell: Tell, live: Tell,
     ):  # fmt: skip
-        self.folder, self.settings, self.starts, self.teacher = folder, settings, starts, teacher
+        self.folder, self.settings, self.starts, self.teacher, self.pool = folder, settings, starts, teacher, pool
         self.stop, self.tell, self._live = stop, tell, live
 
     def run(self) -> LearnResult:
@@ -106,7 +111,9 @@ class _Loop:
             status = self._rounds()
             if self.settings.final:
                 last = self.folder.round(len(self.folder.rounds()) - 1)
-                final = final_model(self.folder, last, self.settings, self.starts, self.teacher, self._stops, self.live)
+                final = final_model(
+                    self.folder, last, self.settings, self.starts, self.teacher, self._stops, self.live, self.pool
+                )
         except (_Interrupted, Stopped):
             status = "interrupted"
         return self._result(status, final)
@@ -178,14 +185,17 @@ class _Loop:
         )
 
     def _label(self, now: Round) -> None:
-        """Label the structures of a round one by one, each on disk before the next begins."""
+        """Label the structures of a round, each on disk in its turn before the next is asked for."""
         picked = self._picked(now)
         done = len(failures_of(now.labels)) + _count(now.labels)
-        for number in range(done, len(picked)):
-            self._check()
-            self.live(f"label {number + 1} of {len(picked)}")
-            with self.folder.timed("labels"):
-                label_structures(picked[: number + 1], self.teacher, now.labels, progress=False)
+        left, ahead = picked[done:], now.file("labels.ahead.jsonl")
+        source = (self.teacher, self.settings.labels, self.settings.labeller)
+        with side_by_side(*source, left, ahead, pool=self.pool, stop=self._stops) as teacher:
+            for number in range(done, len(picked)):
+                self._check()
+                self.live(f"label {number + 1} of {len(picked)}")
+                with self.folder.timed("labels"):
+                    label_structures(picked[: number + 1], teacher, now.labels, progress=False)
 
     def _picked(self, now: Round) -> list[Atoms]:
         path = now.file("picked.xyz")
@@ -230,8 +240,8 @@ class _Loop:
         with self.folder.timed("dynamics"):
             folder = now.file("runs")
             runs = run_all(
-                folder, self.settings, self.starts, members, threshold, now.number, self._stops, tick
-            )  # fmt: skip
+                folder, self.settings, self.starts, members, threshold, now.number, self._stops, tick, self.pool
+            )
         found = [run for run in runs if run is not None]
         if len(found) < len(runs):
             raise _Interrupted

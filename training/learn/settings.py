@@ -11,14 +11,16 @@ from typing import Any
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.settings import MDSettings, make_settings
 from asecalc_mlip.quantities import FORCE, FRAMES, HOURS, INTERVAL, MEMBERS, SEED, STEPS, Quantity, count, shortened
+from asecalc_mlip.teachers import TeacherOptions
 
 __all__ = ["FREE", "LearnSettings", "Until"]
 
 UNITS_PS = {"fs": 1e-3, "ps": 1.0, "ns": 1e3}
 # Of all models where the user names no other: of a few dozen frames it learns more than PaiNN, see docs/howto/learn.md.
 ARCHITECTURE = "tensornet"
-# Of the members, where the architecture is one of these; its defaults are for the final model.
+# K members are trained again in every round; an architecture's defaults are for the one final model.
 SMALL = {"n_features": 32, "n_interactions": 2}
+# Others do not have these two hyperparameters, or were not tried at this size: their members have their defaults.
 SMALL_ONES = ("tensornet", "painn")
 _KEY = "model.architecture"
 # What may change between two parts of one learning: the rest decides which frames are taken.
@@ -147,6 +149,11 @@ class LearnSettings:
             "thermostat": "langevin" if kind == "nvt" else None,
         }
         return make_settings(kind, given)
+
+    @property
+    def labeller(self) -> TeacherOptions:
+        """Electronic state of all structures."""
+        return TeacherOptions(self.charge, self.multiplicity)
 
     @property
     def together(self) -> bool:

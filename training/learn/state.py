@@ -5,7 +5,8 @@
     given.xyz         labelled frames that the user brought
     clock.jsonl       seconds of labels, trainings and dynamics, a line a piece
     round00/          picked.xyz      structures to label, in this order
-                      labels.xyz      their labels, one after another; labels.failed.jsonl: those without
+                      labels.xyz      their labels, one after another; labels.failed.jsonl: those without;
+                                      labels.ahead.jsonl: those of workers that were ready before their turn
                       data.xyz        all labels so far; split.json
                       member0/ …      trainings
                       committee.json  threshold, calibration, errors

@@ -1,6 +1,7 @@
 """Replicas watched by a committee, of models with random weights: nothing is trained here."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import torch
 from ase.build import bulk
 
 from asecalc_mlip import checkpoint
+from asecalc_mlip.engine import NativeEngine
 from asecalc_mlip.models import build_potential
 
 pytest.importorskip("schnetpack")
 from asecalc_mlip.errors import InputError  # noqa: E402
 from asecalc_mlip.files import read_structures  # noqa: E402
+from tests.inline import Inline  # noqa: E402
+from training.learn import dynamics  # noqa: E402
 from training.learn.committee import load_committee  # noqa: E402
 from training.learn.dynamics import run_all  # noqa: E402
 from training.learn.settings import LearnSettings, Until  # noqa: E402
@@ -20,13 +24,24 @@ from training.learn.settings import LearnSettings, Until  # noqa: E402
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory):
-    folder, paths = tmp_path_factory.mktemp("members"), []
+    return _members(tmp_path_factory.mktemp("members"), 8)
+
+
+@pytest.fixture(scope="module")
+def native_members(tmp_path_factory):
+    """Of a width that the native engine serves; other engines round by the composition of a batch."""
+    return _members(tmp_path_factory.mktemp("members"), 16)
+
+
+def _members(folder, n_features):
+    paths = []
     for number in range(2):
         with torch.random.fork_rng():
             torch.manual_seed(number)
-            potential = build_potential(
-                "painn", {"cutoff": 3.0, "n_features": 8, "n_interactions": 2}, reference_energies={29: 0.0}, scale=0.5
-            )
+            sizes = {"cutoff": 3.0, "n_features": n_features, "n_interactions": 2}
+            potential = build_potential("painn", sizes, reference_energies={29: 0.0}, scale=0.5)
+        if n_features == 16 and not NativeEngine.serves(potential):
+            pytest.skip("the native library was not built")
         checkpoint.save(folder / f"member{number}.pt", potential)
         paths.append(folder / f"member{number}.pt")
     return paths
@@ -104,3 +119,37 @@ def test_replicas_of_another_model_are_not_gone_on_with(members, tmp_path):
     run_all(tmp_path, _settings(), [_crystal()], members, math.inf, 0, stop)
     with pytest.raises(InputError, match="model sha256 is not the one"):
         run_all(tmp_path, _settings(), [_crystal()], members[::-1], math.inf, 0)
+
+
+def test_replicas_in_workers_are_those_of_one_process(native_members, tmp_path):
+    settings, pool = _settings(), Inline(tmp_path)
+    whole = run_all(tmp_path / "whole", settings, [_crystal()], native_members, math.inf, 0)
+    parts = run_all(tmp_path / "parts", settings, [_crystal()], native_members, math.inf, 0, pool=pool)
+    assert [numbers for *_, numbers in pool.tasks] == [[0], [1]]
+    assert [run["stable_ps"] for run in parts] == [run["stable_ps"] for run in whole]
+    assert _trajectories(tmp_path / "parts", 2) == _trajectories(tmp_path / "whole", 2)
+
+
+@pytest.mark.parametrize("given", CONDITIONS[:2], ids=["nvt", "npt"])
+def test_a_worker_that_is_asked_to_stop_leaves_a_replica_that_goes_on(given, members, tmp_path, monkeypatch):
+    settings = replace(_settings(**given), until=Until(1, 0.22))
+    whole = run_all(tmp_path / "whole", settings, [_crystal()], members, math.inf, 0)
+    # The task asks once; then a batch at each step, a run before it begins and at its restart points.
+    asked = iter([False] * (210 if settings.together else 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(dynamics, "stop_wanted", lambda: next(asked, True))
+        parts = run_all(tmp_path / "parts", settings, [_crystal()], members, math.inf, 0, pool=Inline(tmp_path))
+    assert parts == [None] and (tmp_path / "parts" / "replica000" / "restart.npz").is_file()
+    parts = run_all(tmp_path / "parts", settings, [_crystal()], members, math.inf, 0, pool=Inline(tmp_path))
+    assert [run["stable_ps"] for run in parts] == [run["stable_ps"] for run in whole]
+    assert _trajectories(tmp_path / "parts", 1) == _trajectories(tmp_path / "whole", 1)
+
+
+def _trajectories(folder, number):
+    return [(folder / f"replica{k:03d}" / "trajectory.extxyz").read_bytes() for k in range(number)]
+
+
+def test_replicas_whose_worker_dies_end_the_command_and_stay(members, tmp_path):
+    with pytest.raises(InputError, match="replicas of .* are not done: .*give the same command again"):
+        run_all(tmp_path, _settings(), [_crystal()], members, math.inf, 0, pool=Inline(tmp_path, lost=(1,)))
+    assert (tmp_path / "replica000" / "summary.json").is_file()

@@ -1,6 +1,7 @@
 """The whole loop, with a toy labeller and networks that learn next to nothing."""
 
 import json
+import re
 
 import pytest
 from ase.build import molecule
@@ -11,6 +12,7 @@ from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.locks import locked
+from asecalc_mlip.workers import Workers
 from tests.commands import asecalc
 
 pytest.importorskip("schnetpack")
@@ -49,7 +51,7 @@ def _settings(folder, **given):
     defaults = {
         "labels": f"{folder / 'toy.py'}:calculator", "temperature_K": 300.0, "until": Until(2, 0.05), "interval": 10,
         "budget": 8, "members": 2, "initial": 6, "per_round": 2, "steps_first": 50, "steps": 50, "steps_last": 50,
-        "tolerance": 0.1, "training": ("model.hyperparameters.n_features=8", "run.threads=1", "run.device=cpu"),
+        "tolerance": 0.1, "training": ("model.hyperparameters.n_features=16", "run.threads=1", "run.device=cpu"),
     }  # fmt: skip
     return LearnSettings(**{**defaults, **given})
 
@@ -141,6 +143,23 @@ def _fails_at(function, count):
     return wrapped
 
 
+def test_with_dask_the_labels_and_replicas_are_the_same(learned, tmp_path):
+    """Of the first round: a budget without more labels leaves the replicas, and ends there."""
+    distributed = pytest.importorskip("distributed")
+    folder, whole, _ = learned
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    with cluster:
+        workers, settings = Workers(dask=cluster.scheduler_address), _settings(folder, budget=6, final=False)
+        result = learn(settings, [molecule("H2O")], tmp_path / "out", workers=workers)
+    assert result.rounds[0]["failed"] == whole.rounds[0]["failed"] and len(result.rounds) == 1
+    runs = [f"runs/replica00{k}/trajectory.extxyz" for k in range(2)]
+    for name in ("labels.xyz", "data.xyz", *runs):
+        one, two = (path / "out" / "round00" / name for path in (folder, tmp_path))
+        assert one.read_bytes() == two.read_bytes(), name
+    assert not list((tmp_path / "out").glob(".*work*"))
+    assert not list((tmp_path / "out").glob("*/labels.ahead*"))
+
+
 def test_a_finished_learning_is_read_and_other_settings_are_refused(learned):
     folder, result, _ = learned
     again = learn(_settings(folder), [molecule("H2O")], folder / "out", tell=pytest.fail)
@@ -181,7 +200,8 @@ def test_dry_run_tells_the_cost_and_writes_nothing(tmp_path, monkeypatch):
     before = sorted(tmp_path.iterdir())
     found = asecalc("learn", "water.xyz", "--labels", "toy.py:calculator", "--until", "2 x 0.1 ps", "--dry-run")
     assert found.exit_code == 0, found.output
-    assert "one label of H2O by toy.py:calculator" in found.output and "budget of 200 labels" in found.output
+    (value,) = re.findall(r"one label of H2O by toy.py:calculator: ([0-9.]+) ms\n", found.output)
+    assert float(value) > 0 and "budget of 200 labels" in found.output
     assert [p for p in sorted(tmp_path.iterdir()) if p.name != "__pycache__"] == before
 
 
@@ -192,6 +212,8 @@ def test_dry_run_tells_the_cost_and_writes_nothing(tmp_path, monkeypatch):
         (["water.xyz", "--labels", "xtb", "--until", "forever"], "8 x 50 ps"),
         (["water.xyz", "--labels", "psi4:b3lyp"], "names no teacher"),
         (["water.xyz", "--labels", "xtb", "--members", "1"], "--members"),
+        (["water.xyz"], "--labels is missing, the source of energies and forces; give xtb, pyscf:PBE/def2-SVP"),
+        (["water.xyz", "--labels", "xtb", "--processes", "0"], "--processes is '0'"),
     ],
 )
 def test_bad_input_is_told_in_one_message(words, told, tmp_path, monkeypatch):

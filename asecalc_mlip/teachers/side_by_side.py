@@ -1,0 +1,196 @@
+"""Labels by several workers at the same time, handed out in the order in which they are asked for.
+
+A label that is there before its turn goes into a file of its own at once, so a process that is killed loses only those
+at work; the next one takes the others from there. The file of labels is written in order by whoever asks, and so it is
+the same, byte for byte, as that of one process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import append_text
+from asecalc_mlip.permits import PATIENCE
+from asecalc_mlip.teachers.base import AseTeacher, Failed, Labels, Teacher, TeacherOptions
+from asecalc_mlip.teachers.naming import open_teacher, with_whole_path
+from asecalc_mlip.workers import Lost, Pool
+
+__all__ = ["side_by_side"]
+
+
+@contextmanager
+def side_by_side(
+    teacher: Teacher,
+    name: str,
+    options: TeacherOptions,
+    structures: Sequence[Atoms],
+    ahead: Path,
+    *,
+    pool: Pool | None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Teacher]:
+    """Give a teacher whose labels of these structures are computed by workers while others are asked for.
+
+    Parameters
+    ----------
+    teacher : Teacher
+        That of this process.
+    name : str
+        By which workers open it, as `open_teacher`.
+    options : TeacherOptions
+    structures : sequence of Atoms
+        What will be asked for, in this order.
+    ahead : Path
+        File of the labels that are there before their turn; it is removed when all were asked for.
+    pool : Pool or None
+        None: this process labels, but takes from the file what is there.
+    stop : callable
+        Asked whether to begin no other label. Those at work are waited for, and kept.
+    """
+    if pool is None:
+        labeller = _Ahead(teacher, ahead)
+        yield labeller
+    else:
+        labeller = _Spread(teacher, ahead, pool, stop, with_whole_path(name), options, structures)
+        try:
+            yield labeller
+        finally:
+            labeller.drain()
+    ahead.unlink(missing_ok=True)
+
+
+class _Ahead:
+    """A teacher that takes labels from a file where they are there already."""
+
+    def __init__(self, teacher: Teacher, path: Path) -> None:
+        self.teacher, self.path, self.name = teacher, path, teacher.name
+        self.known = _read(path)
+
+    def recipe(self) -> dict[str, Any]:
+        return self.teacher.recipe()
+
+    def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
+        for atoms in structures:
+            key = _key(atoms)
+            yield self.known[key] if key in self.known else self._computed(key, atoms)
+
+    def _computed(self, key: str, atoms: Atoms) -> Labels | Failed:
+        (found,) = self.teacher.label([atoms])
+        return found
+
+
+class _Spread(_Ahead):
+    """A teacher that has structures labelled by workers, as many at a time as there are workers."""
+
+    def __init__(
+        self, teacher: Teacher, path: Path, pool: Pool, stop: Callable[[], bool], name: str, options: TeacherOptions,
+        structures: Sequence[Atoms],
+    ) -> None:  # fmt: skip
+        super().__init__(teacher, path)
+        self.pool, self.stop, self.source = pool, stop, (name, options, json.dumps(teacher.recipe()))
+        todo = {_key(atoms): atoms for atoms in structures}
+        self.waiting = deque((key, atoms) for key, atoms in todo.items() if key not in self.known)
+        self.running: dict[Future, str] = {}
+
+    def drain(self) -> None:
+        """Wait for the labels at work, and keep them."""
+        self.waiting.clear()
+        while self.running:
+            try:
+                self._collect()
+            except InputError:  # of another label; the first such error is told already
+                pass
+
+    def _computed(self, key: str, atoms: Atoms) -> Labels | Failed:
+        while key not in self.known:
+            if key not in self.running.values() and key not in dict(self.waiting):
+                self.waiting.appendleft((key, atoms))
+            self._collect(key)
+        return self.known[key]
+
+    def _collect(self, wanted: str | None = None) -> None:
+        """Give tasks to workers that are free, and keep what is there."""
+        free = self.pool.size() - len(self.running) if self.waiting else 0
+        while self.waiting and free > 0 and (self.waiting[0][0] == wanted or not self.stop()):
+            key, atoms = self.waiting.popleft()
+            self.running[self.pool.submit(_label, *self.source, atoms)] = key
+            free -= 1
+        done = wait(self.running, timeout=PATIENCE, return_when=FIRST_COMPLETED).done
+        for job in [job for job in self.running if job in done]:
+            self._keep(self.running.pop(job), job)
+
+    def _keep(self, key: str, job: Future) -> None:
+        try:
+            found: Labels | Failed = self.pool.outcome(job)
+        except Lost as error:
+            found = Failed(str(error))
+        append_text(self.path, _line(key, found))
+        self.known[key] = found
+
+
+def _label(name: str, options: TeacherOptions, recipe: str, atoms: Atoms) -> Labels | Failed:
+    """Label a structure in a worker."""
+    try:
+        (found,) = _opened(name, options, recipe).label([atoms])
+    except InputError as error:
+        raise InputError(f"{error} (on the worker {socket.gethostname()})") from None
+    return found
+
+
+@lru_cache(maxsize=4)
+def _opened(name: str, options: TeacherOptions, recipe: str) -> Teacher:
+    """Open the teacher in a worker, once, and see that it is the one that was asked for."""
+    teacher = open_teacher(name, options)
+    if (found := json.dumps(teacher.recipe())) != recipe:
+        raise InputError(f"the labels would be by {found}, not by {recipe}; install the same versions on all workers")
+    if isinstance(teacher, AseTeacher):
+        teacher.write_apart(f"labels-{socket.gethostname()}-{os.getpid()}")
+    return teacher
+
+
+def _key(atoms: Atoms) -> str:
+    digest = hashlib.sha256()
+    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _line(key: str, found: Labels | Failed) -> str:
+    if isinstance(found, Failed):
+        entry: dict[str, Any] = {"reason": found.reason}
+    else:
+        stress = None if found.stress is None else found.stress.tolist()
+        entry = {"energy": found.energy, "forces": found.forces.tolist(), "stress": stress}
+    # The line before may have been cut off.
+    return f"\n{json.dumps({'structure': key, **entry})}\n"
+
+
+def _read(path: Path) -> dict[str, Labels | Failed]:
+    found: dict[str, Labels | Failed] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:  # cut off, or between two
+            continue
+        key = entry["structure"]
+        found[key] = Failed(entry["reason"]) if "reason" in entry else _labels(entry)
+    return found
+
+
+def _labels(entry: dict[str, Any]) -> Labels:
+    stress = None if entry["stress"] is None else np.array(entry["stress"], dtype=float)
+    return Labels(float(entry["energy"]), np.array(entry["forces"], dtype=float).reshape(-1, 3), stress)
