@@ -47,6 +47,7 @@ __all__ = [
     "write_json",
     "write_structure",
     "write_text",
+    "wrong_checksum",
 ]
 
 PathName = str | PathLike
@@ -154,8 +155,28 @@ def read_json(path: PathName, what: str = "file") -> Any:
 
 def sha256_of(path: PathName) -> str:
     """Return the SHA-256 of the content of a file, in hexadecimal digits."""
+    return _digest(path, "sha256")
+
+
+def wrong_checksum(path: PathName, **wanted: str | None) -> str:
+    """Return the name of the first checksum that a file does not have, SHA-256 or MD5; empty where it has all of them.
+
+    Parameters
+    ----------
+    path : path
+    **wanted : str or None
+        `sha256` and `md5`, hexadecimal digits or the first of them; None is not looked at.
+    """
+    for kind, digits in wanted.items():
+        if digits is not None and not _digest(path, kind).startswith(digits):
+            return kind.upper().replace("SHA", "SHA-")
+    return ""
+
+
+def _digest(path: PathName, kind: str) -> str:
+    # MD5 tells damage, and no forgery.
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=kind != "md5")).hexdigest()
 
 
 def read_structure(path: PathName, *, index: int = -1, what: str = "structure") -> Atoms:

@@ -14,10 +14,11 @@ from typing import Any
 
 from asecalc_mlip.errors import InputError
 
-__all__ = ["Quantity", "count", "parse_seeds", "shortened"]
+__all__ = ["Quantity", "count", "parse_seeds", "seconds_of", "shortened"]
 
 MOST_SEEDS = 1000
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 WHOLE = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 REAL = re.compile(r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,4})?", re.ASCII)
 
@@ -77,6 +78,14 @@ class Quantity:
 def count(most: float, least: int = 1, unit: str = "") -> Quantity:
     """Return the quantity of things that are counted."""
     return Quantity(least, int(most), unit, whole=True)
+
+
+def seconds_of(text: str) -> float | None:
+    """Return the seconds of a time such as "30min", "2h" or "1h30min"; None for other text, and for no time at all."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)(?![a-z])", text)
+    total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    whole = "".join(number + unit for number, unit in parts) == re.sub(r"\s", "", text)
+    return total if whole and total > 0 else None
 
 
 def shortened(value: Any, length: int = 60) -> str:

@@ -58,10 +58,9 @@ __all__ = [
 # Of any number in a file, where no other bound is known.
 LARGEST = 1e12
 
-# Kinds of values in the words of an error, and examples where the kind says too little.
+# Kinds of values in the words of an error.
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 KINDS |= {list: "a list such as [a, b]", dict: "pairs such as {a: 1, b: 2}"}
-EXAMPLES = {"run.time": "30min, 2h or 1h30min"}
 
 
 @dataclass(frozen=True)
@@ -291,10 +290,13 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 
 def _expected(hint: Any, name: str) -> str:
-    kinds = [KINDS.get(get_origin(option) or option, str(option)) for option in _alternatives(hint)]
-    null = ["null"] if type(None) in get_args(hint) else []
-    example = f", such as {EXAMPLES[name]}" if name in EXAMPLES else ""
-    return " or ".join(kinds) + example + "".join(f", or {word}" for word in null)
+    rule = RULES.get(name)
+    if isinstance(rule, Quantity):
+        what = str(rule)
+    else:
+        what = " or ".join(KINDS.get(get_origin(option) or option, str(option)) for option in _alternatives(hint))
+        what += f", {rule[1]}" if rule is not None else ""
+    return f"{what}, or null" if type(None) in get_args(hint) else what
 
 
 def _alternatives(hint: Any) -> list[Any]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
-from asecalc_mlip.errors import InputError
 from training.settings import RunConfig
 
-__all__ = ["LARGEST_EPOCH", "MOST_EPOCHS", "MOST_STEPS", "describe", "seconds_of", "steps_of", "with_length"]
+__all__ = ["LARGEST_EPOCH", "MOST_EPOCHS", "MOST_STEPS", "describe", "steps_of", "with_length"]
 
 # A training that says nothing of its length takes as many epochs as make these steps, and no more epochs than these.
 MOST_STEPS, MOST_EPOCHS = 20_000, 500
 # Steps; of larger sets an epoch is this part of a pass, so that the schedule and the best model have a fine grid.
 LARGEST_EPOCH = 1000
-UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 def with_length(run: RunConfig, n_train: int, *, replay: float = 0.0) -> RunConfig:
@@ -44,21 +41,6 @@ def with_length(run: RunConfig, n_train: int, *, replay: float = 0.0) -> RunConf
 def steps_of(run: RunConfig, n_train: int, *, replay: float = 0.0) -> int:
     """Return the gradient steps of an epoch."""
     return run.steps_per_epoch or max(1, int(n_train / (run.batch_size * (1.0 - replay))))
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds of a text such as "30min", "2h" or "1h30min".
-
-    Raises
-    ------
-    InputError
-        For a text of another form, and for no time at all.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)(?![a-z])", text)
-    total = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != re.sub(r"\s", "", text) or not total > 0:
-        raise InputError(f"run.time is {text!r}; expected a time such as 30min, 2h or 1h30min")
-    return total
 
 
 def describe(run: RunConfig, n_train: int, *, replay: float = 0.0) -> str:

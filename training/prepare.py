@@ -26,7 +26,7 @@ from training.data import FramesDataModule, Replay, Split
 from training.far import Far, make_far, open_level
 from training.far.make import atoms_of
 from training.initial import Start, make_start
-from training.length import describe, seconds_of, with_length
+from training.length import describe, with_length
 from training.losses.methods import list_skin, make_weak
 from training.losses.weak import NoisyNodes, WeakSupervision
 from training.pretrain import recipe_of
@@ -113,8 +113,6 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
         check_trainable(config.model.architecture)
     continuing = _continues(config, folder)
     weights, _, skin = label_weights(config.loss), device_of(config.run.device), list_skin(config.weak)
-    if config.run.time is not None:
-        seconds_of(config.run.time)
     frames, drawn = read_structures(config, folder)
     split = split_frames(config, folder, frames, continuing, drawn)
     training = [frames[i] for i in split.train]

@@ -19,6 +19,7 @@ from asecalc_mlip.quantities import (
     WEIGHT,
     Quantity,
     count,
+    seconds_of,
 )
 
 __all__ = [
@@ -317,6 +318,7 @@ SECTIONS: dict[str, type] = {
 }
 
 # What a value must be: a number within bounds, or a test and what it expects. Others hold what any number may be.
+# Messages for values of another kind say it too.
 RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
     "data.n_train": FRAMES,
     "data.n_val": FRAMES,
@@ -334,6 +336,7 @@ RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
     "optimizer.gradient_clip": Quantity(0, 1e9, above=True),
     "run.name": (_is_name, "a file name without a folder, of at most 200 letters"),
     "run.seed": SEED,
+    "run.time": (lambda v: seconds_of(v) is not None, "a time such as 30min, 2h or 1h30min"),
     "run.batch_size": BATCH,
     "run.max_epochs": EPOCHS,
     "run.steps_per_epoch": count(1e9),

@@ -21,6 +21,7 @@ from asecalc_mlip import archive
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.quantities import seconds_of
 from training.callbacks import (
     AveragedWeights,
     BestModel,
@@ -33,7 +34,6 @@ from training.callbacks import (
 from training.card import save_model
 from training.config import TrainConfig, label_weights
 from training.final_shift import shift_reference_energies
-from training.length import seconds_of
 from training.losses.methods import list_skin
 from training.prepare import Run, device_of, prepare
 from training.ranks import Environment, OneMessage, Rank, Workers, take_rows

@@ -9,7 +9,6 @@ MD17, Chmiela et al. 2017, sgdml.org, PBE+vdW-TS.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import tarfile
@@ -29,7 +28,7 @@ from tqdm import tqdm
 from asecalc_mlip.data.convert import write_reference
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import replacing, write_text
+from asecalc_mlip.files import replacing, write_text, wrong_checksum
 
 DataSet = Literal["rmd17", "md17"]
 # SchNetPack keeps this address inside a method, so it stands here; the names of the files come from SchNetPack.
@@ -184,21 +183,14 @@ def download(
                 os.replace(kept, partial)
             else:
                 _load(url, partial, target.name, progress, most)
-            for kind, wanted in (("sha256", sha256), ("md5", md5)):
-                if wanted is not None and not digest(partial, kind).startswith(wanted):
-                    raise OSError(f"its {kind.upper().replace('SHA', 'SHA-')} is not that of the published file")
+            if wrong := wrong_checksum(partial, sha256=sha256, md5=md5):
+                raise OSError(f"its {wrong} is not that of the published file")
         except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
             again = f". {kept.name} keeps what was loaded" if kept.exists() else ""
             raise InputError(
                 f"{url} could not be loaded ({error}){again}. Fetch it by hand (page: {page}), save it as {target}, "
                 "and run the same command again"
             ) from error
-
-
-def digest(path: Path, kind: str) -> str:
-    """Return the "sha256" or "md5" of the content of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=kind != "md5")).hexdigest()
 
 
 def _load(url: str, target: Path, name: str, progress: bool, most: int | None) -> None:

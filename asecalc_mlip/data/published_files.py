@@ -14,7 +14,7 @@ from ase.io.extxyz import write_xyz
 from tqdm import tqdm
 
 from asecalc_mlip.data.convert import with_reference_names
-from asecalc_mlip.data.downloads import digest, download
+from asecalc_mlip.data.downloads import download
 from asecalc_mlip.data.hdf5_files import ANI, SPICE, read_groups
 from asecalc_mlip.data.json_files import read_materials
 from asecalc_mlip.data.labels import check_frame
@@ -23,7 +23,7 @@ from asecalc_mlip.data.published import PUBLISHED, DataSet, File
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.data.xsf_files import read_npz_members, read_xsf_members
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import check_other, replacing
+from asecalc_mlip.files import check_other, replacing, sha256_of, wrong_checksum
 from asecalc_mlip.logs import LOGGER
 
 __all__ = ["Fetched", "fetch"]
@@ -124,7 +124,7 @@ def fetch(
         raise DataError(f"{local}: no frame of it has labels; is it {data_set.title}?")
     if left_out:
         LOGGER.warning(f"{local}: {left_out} frames without finite energy and forces are left out")
-    return Fetched(target, written, left_out, local, digest(local, "sha256") if local.is_file() else None, checked)
+    return Fetched(target, written, left_out, local, sha256_of(local) if local.is_file() else None, checked)
 
 
 def _named(name: str) -> DataSet:
@@ -165,20 +165,21 @@ def _local(
                 "its archive or folder with --from"
             )
         most = file.size or data_set.most
-        sums = {"md5": file.md5, "sha256": file.sha256}
-        download(file.url, local, page=data_set.page, progress=progress, most=most, resume=True, **sums)
-        return local, any(sums.values())
+        download(
+            file.url, local, page=data_set.page, progress=progress, most=most, resume=True, md5=file.md5,
+            sha256=file.sha256,
+        )  # fmt: skip
+        return local, bool(file.md5 or file.sha256)
     if local.is_file() and local.stat().st_size > data_set.most:
         raise DataError(f"{local} has more than the {data_set.most} bytes that {data_set.title} may have")
     # A file of another name may be a part that somebody cut out, which is told and not refused.
     if file is None or not (file.md5 or file.sha256) or local.name != file.name:
         return local, False
-    for kind, wanted in (("md5", file.md5), ("sha256", file.sha256)):
-        if wanted is not None and not digest(local, kind).startswith(wanted):
-            raise DataError(
-                f"{local}: its {kind.upper().replace('SHA', 'SHA-')} is not that of the published file. Remove it and "
-                "run the same command again; a part of it is read with --from under another name"
-            )
+    if wrong := wrong_checksum(local, md5=file.md5, sha256=file.sha256):
+        raise DataError(
+            f"{local}: its {wrong} is not that of the published file. Remove it and run the same command again; a part "
+            "of it is read with --from under another name"
+        )
     return local, True
 
 

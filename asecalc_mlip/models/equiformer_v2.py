@@ -33,7 +33,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.activation import silu
 from asecalc_mlip.models.equiformer_v2_parts import (
@@ -173,7 +172,7 @@ class EquiformerV2(Network):
             Without a force head.
         """
         if self.force_head is None:
-            raise InputError("this EquiformerV2 has no force head; build it with direct_forces=True, or use predict()")
+            raise self.no_force_head()
         edges = self._edges(graph)
         x = self.coefficients(graph, edges)
         return self.readout(x[:, 0]).squeeze(-1), self.force_head(x, graph, edges, self.over_edges)[:, 1:4, 0]

@@ -34,7 +34,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.activation import SiLU, silu
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
@@ -146,7 +145,7 @@ class ESCN(Network):
             Without a force head.
         """
         if self.force_head is None:
-            raise InputError("this eSCN has no force head; build it with direct_forces=True, or use predict()")
+            raise self.no_force_head()
         values = self.sphere.values(self.coefficients(graph))
         near = _step_of(graph, self.cutoff, values)
         return self.sphere.mean(self.readout(values)), near * self.sphere.vector(self.force_head(values))

@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
 from asecalc_mlip.kernels.library import integers, pointers, reals
@@ -136,7 +135,7 @@ class PaiNN(Network):
             Without a force head.
         """
         if self.force_head is None:
-            raise InputError("this PaiNN has no force head; build it with direct_forces=True, or use predict()")
+            raise self.no_force_head()
         q, mu = self.features(graph)
         return self.readout(q).squeeze(-1), self.force_head(q, mu)
 

@@ -49,7 +49,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.activation import silu
 from asecalc_mlip.models.harmonics import fixed_points, point_weights, real_harmonics
@@ -156,7 +155,7 @@ class SpinConv(Network):
             Without a force head.
         """
         if self.force_head is None:
-            raise InputError("this SpinConv has no force head; build it with direct_forces=True, or use predict()")
+            raise self.no_force_head()
         x, edges = self._messages(graph)
         around = _around(x, edges, graph.n_atoms, self.n_angular)
         return self._energies(graph, x, edges), self.force_head(around, graph.numbers, self._axes(graph))

@@ -31,7 +31,6 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by_registers, panels, with_bias
@@ -171,7 +170,7 @@ class TensorNet(Network):
             Without a force head.
         """
         if self.force_head is None:
-            raise InputError("this TensorNet has no force head; build it with direct_forces=True, or use predict()")
+            raise self.no_force_head()
         h, vectors = self.features(graph)
         return self.readout(h), self.force_head(h, vectors)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.packing import NativeKernel, Packed
 
@@ -104,6 +105,11 @@ class Network(nn.Module):
     def direct_forces(self) -> bool:
         """Whether forces come from a head of the network instead of the gradient of the energy."""
         return False
+
+    def no_force_head(self) -> InputError:
+        """Return the error of `energies_and_forces` of a network that was built without a head for forces."""
+        name = type(self).__name__
+        return InputError(f"this {name} has no force head; build it with direct_forces=True, or use predict()")
 
     def check_numbers(self, numbers: Tensor) -> None:
         """Raise an InputError for atomic numbers (N,) without parameters; most networks have them for all."""

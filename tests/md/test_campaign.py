@@ -29,7 +29,7 @@ from tests import processes
 from tests.md import toys
 from tests.md.commands import call
 from tests.md.models import random_model
-from tests.md.test_restart import assert_same_run
+from tests.md.restarts import assert_same_run
 
 
 def springs(seed, settings, atoms=None):

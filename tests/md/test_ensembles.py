@@ -24,7 +24,7 @@ from asecalc_mlip.md.settings import MDSettings, make_settings
 from asecalc_mlip.md.thermostats import THERMOSTATS, Ramp, Thermostat
 from tests.md import toys
 from tests.md.commands import call
-from tests.md.test_restart import assert_same_run, go_on, kill_at
+from tests.md.restarts import assert_same_run, go_on, killed_at
 
 TEMPERATURE = 400.0
 
@@ -119,15 +119,13 @@ def test_the_block_has_the_stress_of_its_energy():
     "changes",
     [{"ensemble": "npt"}, {"ensemble": "npt", "barostat": "full"}, {"ensemble": "anneal", "thermostat": "bussi"}],
 )
-def test_restart_is_bit_for_bit(tmp_path, monkeypatch, changes):
+def test_restart_is_bit_for_bit(tmp_path, changes):
     if changes["ensemble"] == "anneal":
         changes = {**changes, "temperature_end_K": 900.0}
     settings = make_settings(changes["ensemble"], {**changes, "steps": 600, "interval": 20, "timestep_fs": 2.0})
     run_md(block(), settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        killed = kill_at(patch, 390)
-        with pytest.raises(killed):
-            run_md(block(), settings, tmp_path / "cut")
+    with killed_at(390):
+        run_md(block(), settings, tmp_path / "cut")
     go_on(block().calc, settings, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
@@ -242,10 +240,8 @@ def test_a_new_thermostat_and_ensemble_are_a_class_and_a_row(tmp_path, monkeypat
     summary = run_md(block(), jump, tmp_path / "whole").summary
     assert summary["reached_K"] == 200.0
     np.testing.assert_allclose(RunFiles(tmp_path / "whole").read_log()["temperature_K"][-1], 200.0)
-    with monkeypatch.context() as patch:
-        killed = kill_at(patch, 290)
-        with pytest.raises(killed):
-            run_md(block(), jump, tmp_path / "cut")
+    with killed_at(290):
+        run_md(block(), jump, tmp_path / "cut")
     go_on(block().calc, jump, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     with pytest.raises(InputError, match="jump runs with the thermostat rescaling, not 'bussi'"):

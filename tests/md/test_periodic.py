@@ -19,7 +19,7 @@ from asecalc_mlip.md.settings import MDSettings, make_settings
 from asecalc_mlip.md.summary import summary_text
 from tests.md import toys
 from tests.md.commands import call
-from tests.md.test_restart import assert_same_run, go_on, kill_at
+from tests.md.restarts import assert_same_run, go_on, killed_at
 
 
 def cell():
@@ -113,7 +113,7 @@ def test_a_melting_run_stops_within_a_window_and_keeps_the_frame(tmp_path):
     assert run_md(free, again, tmp_path / "free", reference=reference).stable
 
 
-def test_restart_keeps_the_window(tmp_path, monkeypatch):
+def test_restart_keeps_the_window(tmp_path):
     reference = reference_at_300K()
     settings = MDSettings(ensemble="nve", temperature_K=300.0, steps=400, interval=20)
 
@@ -123,10 +123,8 @@ def test_restart_keeps_the_window(tmp_path, monkeypatch):
         return run_md(atoms, settings, directory, reference=reference).summary
 
     whole = start(tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        killed = kill_at(patch, 390)
-        with pytest.raises(killed):
-            start(tmp_path / "cut")
+    with killed_at(390):
+        start(tmp_path / "cut")
     summary = go_on(EMT(), settings, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     assert summary["rdf_errors"] == whole["rdf_errors"] and summary["extremes"] == whole["extremes"]

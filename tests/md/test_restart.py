@@ -6,32 +6,24 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 from ase.io import read
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.files import RunFiles
-from asecalc_mlip.md.lifecycle import continue_run, run_md
-from asecalc_mlip.md.run import MDRun
+from asecalc_mlip.md.lifecycle import run_md
 from asecalc_mlip.md.settings import MDSettings, continue_settings
 from asecalc_mlip.md.thermostats import THERMOSTATS
 from tests import processes
 from tests.md import toys
-
-FILES = ("trajectory.extxyz", "log.csv")
+from tests.md.restarts import assert_same_run, go_on, killed_at
 
 
 def settings(thermostat="nose-hoover", **changes):
     ensemble = "nvt" if thermostat else "nve"
     given = {"ensemble": ensemble, "thermostat": thermostat, "temperature_K": 300.0, "steps": 600, "interval": 20}
     return MDSettings(**{**given, **changes})
-
-
-def go_on(calculator, chosen, directory, **options):
-    """Continue a run; its summary."""
-    return continue_run(directory, calculator, **chosen.to_dict(), **options).summary
 
 
 def copper_run(directory, chosen):
@@ -41,37 +33,9 @@ def copper_run(directory, chosen):
     return run_md(atoms, chosen, directory)
 
 
-def kill_at(monkeypatch, step):
-    """Make the run die at `step` like a process that is killed: nothing is written any more."""
-
-    class Killed(BaseException):
-        pass
-
-    advance = MDRun._advance
-
-    def dying(self):
-        if self.state.step == step:
-            raise Killed
-        advance(self)
-
-    monkeypatch.setattr(MDRun, "_advance", dying)
-    return Killed
-
-
-def assert_same_run(a, b):
-    for name in FILES:
-        assert (a / name).read_bytes() == (b / name).read_bytes(), name
-    (first, meta_a), (second, meta_b) = RunFiles(a).load_restart(), RunFiles(b).load_restart()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-    for meta in (meta_a, meta_b):
-        del meta["wall_s"], meta["restarts"]
-    assert meta_a == meta_b
-
-
 @pytest.mark.parametrize("thermostat", [None, *THERMOSTATS])
 @pytest.mark.parametrize("system", ["molecule", "crystal"])
-def test_restart_is_bit_for_bit(tmp_path, monkeypatch, thermostat, system):
+def test_restart_is_bit_for_bit(tmp_path, thermostat, system):
     def start(directory):
         if system == "crystal":
             return copper_run(directory, settings(thermostat))
@@ -80,17 +44,15 @@ def test_restart_is_bit_for_bit(tmp_path, monkeypatch, thermostat, system):
         return run_md(atoms, settings(thermostat), directory)
 
     start(tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        killed = kill_at(patch, 390)  # the last restart point is step 200, frames were written up to 380
-        with pytest.raises(killed):
-            start(tmp_path / "cut")
+    with killed_at(390):  # the last restart point is step 200, frames were written up to 380
+        start(tmp_path / "cut")
     calculator = EMT() if system == "crystal" else toys.Springs(toys.ethanol())
     summary = go_on(calculator, settings(thermostat), tmp_path / "cut")
     assert summary["status"] == "finished" and summary["restarts"] == 1
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_restart_of_a_model_with_a_kept_neighbour_list(tmp_path, monkeypatch):
+def test_restart_of_a_model_with_a_kept_neighbour_list(tmp_path):
     from tests.md.models import SpringsAndModel
 
     def start(directory):
@@ -101,10 +63,8 @@ def test_restart_of_a_model_with_a_kept_neighbour_list(tmp_path, monkeypatch):
 
     model = start(tmp_path / "whole")
     assert 1 < model.stats()["neighbor_builds"] < 300  # the list was kept, and made anew on the way
-    with monkeypatch.context() as patch:
-        killed = kill_at(patch, 390)
-        with pytest.raises(killed):
-            start(tmp_path / "cut")
+    with killed_at(390):
+        start(tmp_path / "cut")
     calculator = SpringsAndModel(toys.ethanol(), tmp_path / "model.pt")
     go_on(calculator, settings("nose-hoover", temperature_K=600.0), tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
@@ -120,8 +80,8 @@ def test_more_steps_give_the_longer_run(tmp_path):
 SCRIPT = """
 import sys, time
 from asecalc_mlip.commands.dynamics import nvt
-from tests import processes
 from tests.md import toys
+from tests.md.restarts import assert_same_run, go_on, killed_at
 class Slow(toys.Springs):
     def calculate(self, *args, **kwargs):
         time.sleep(0.001)
@@ -237,7 +197,7 @@ def test_another_model_is_refused(tmp_path):
         go_on(EMT(), settings(), tmp_path / "run", identity={"model_sha256": "b"})
 
 
-def test_masses_and_charges_survive_a_restart(tmp_path, monkeypatch):
+def test_masses_and_charges_survive_a_restart(tmp_path):
     def start(directory):
         atoms = toys.ethanol()
         atoms.set_masses([2.014 if s == "H" else None for s in atoms.symbols])
@@ -245,10 +205,8 @@ def test_masses_and_charges_survive_a_restart(tmp_path, monkeypatch):
         return run_md(atoms, settings(), directory)
 
     start(tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        killed = kill_at(patch, 390)
-        with pytest.raises(killed):
-            start(tmp_path / "cut")
+    with killed_at(390):
+        start(tmp_path / "cut")
     go_on(toys.Springs(toys.ethanol()), settings(), tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     assert read(tmp_path / "cut" / "trajectory.extxyz").get_masses().max() < 16.1

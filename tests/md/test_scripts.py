@@ -90,16 +90,14 @@ def test_without_output_the_name_is_made_from_the_settings(start):
     assert not Path("nvt-aspirin-start-500K-seed0-3").exists()
 
 
-def test_an_unfinished_run_goes_on_by_the_same_command(start, monkeypatch):
-    from tests.md.test_restart import assert_same_run, kill_at
+def test_an_unfinished_run_goes_on_by_the_same_command(start):
+    from tests.md.restarts import assert_same_run, killed_at
 
     arguments = ("--steps", 400, "--interval", 20, "--thermostat", "bussi")
     assert run("nvt", *arguments, "--output", "whole").exit_code == 0
     for named in ((), ("--output", "cut")):
-        with monkeypatch.context() as patch:
-            killed = kill_at(patch, 290)
-            with pytest.raises(killed):
-                run("nvt", *arguments, *named)
+        with killed_at(290):
+            run("nvt", *arguments, *named)
         folder = Path("cut" if named else "nvt-aspirin-start-500K-seed0")
         assert not (folder / "summary.json").exists()
         assert run("nvt", *arguments, *named).exit_code == 0
@@ -292,7 +290,7 @@ def test_scripts_run_from_any_directory(tmp_path):
 def test_scripts_make_the_files_of_the_commands(tmp_path, monkeypatch, name):
     """Part by part, as the scripts show it, or in one command: the same trajectory, and either goes on."""
     from asecalc_mlip.md.files import RunFiles
-    from tests.md.test_restart import assert_same_run
+    from tests.md.restarts import assert_same_run
 
     monkeypatch.chdir(tmp_path)
     model = "silica.pt" if name == "npt" else "ethanol.pt"

@@ -14,6 +14,7 @@ from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import ARCHITECTURES, has_core, parts_of
 from asecalc_mlip.probes import attractive_hole, diatomic_curve
+from asecalc_mlip.quantities import seconds_of
 from tests import teacher
 from tests.small_runs import config, rows
 from tests.training.levels import files, tiny
@@ -115,7 +116,7 @@ def test_a_given_length_stays():
     ("text", "seconds"), [("30min", 1800), ("2h", 7200), ("1h30min", 5400), ("90 s", 90), ("0.5d", 43200)]
 )
 def test_times(text, seconds):
-    assert length.seconds_of(text) == seconds
+    assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "30", "2 hours", "min", "-2h", "0s", "2hx"])

@@ -1,6 +1,8 @@
 """Fit, label and export of EAMs: known parameters come back, interrupted work goes on, bad labels are told."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.lammps.eam_table import check_eam_fs, export_eam_fs
 from asecalc_mlip.models import build_potential, predict
 from asecalc_mlip.models.eam import before_softplus
+from tests import processes
 from tests.cases import STRUCTURES, make_potential, make_structure, model_file
 from training.eam import FitSettings, fit_eam, label
 from training.eam import fit as eam_module
@@ -220,6 +223,13 @@ def test_labelling_goes_on_after_a_kill(labeller, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="source_sha256"):
         label(structures[::-1], labeller, part, **options)
     assert part.read_bytes() == whole
+
+
+def test_a_process_that_labels_starts_without_the_trainer():
+    names = ("schnetpack", "pytorch_lightning")
+    code = f"import sys, training.eam.worker; print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], env=processes.environment(), capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_labelling_in_two_processes(labeller, tmp_path, monkeypatch):
