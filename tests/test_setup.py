@@ -27,8 +27,8 @@ def test_import_loads_no_training_stack():
 
 def test_import_is_quick_beyond_torch():
     code = "import time, torch; t = time.perf_counter(); import asecalc_mlip; print(time.perf_counter() - t)"
-    seconds = min(float(run(sys.executable, "-c", code).stdout) for _ in range(2))
-    assert seconds < 2.5
+    # Once more where it was not: something else may have had the processor.
+    assert any(float(run(sys.executable, "-c", code).stdout) < 2.5 for _ in range(2))
 
 
 def test_import_changes_nothing():
