@@ -31,7 +31,7 @@ __all__ = ["Popen", "environment", "run"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Above all numbers that a process is asked to use.
-HIGH = 300
+HIGH = 1000
 
 
 def environment(**more: str) -> dict[str, str]:
