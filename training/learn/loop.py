@@ -286,10 +286,10 @@ class _Loop:
     def _result(self, status: str, final: dict[str, Any] | None) -> LearnResult:
         rounds = self.folder.rounds()
         page = write_page(self.folder, self.settings, self.teacher, status, final) if rounds else None
-        model = self.folder.path / "model.pt" if final else self.folder.round(len(rounds) - 1).member(0)
-        numbers = (rounds[-1]["labels"], rounds[-1]["failed"]) if rounds else (0, 0)
-        spent = self.folder.seconds()
-        labels, failed = numbers
+        last, spent = self.folder.round(max(0, len(rounds) - 1)), self.folder.seconds()
+        model = self.folder.path / "model.pt" if final else last.member(0)
+        labels = rounds[-1]["labels"] if rounds else _count(last.labels)
+        failed = rounds[-1]["failed"] if rounds else len(failures_of(last.labels))
         result = LearnResult(status, labels, failed, model if rounds else None, page, rounds, final, spent)
         write_json(self.folder.path / "result.json", result)
         return result

@@ -1,6 +1,8 @@
 """Replicas watched by a committee, of models with random weights: nothing is trained here."""
 
 import math
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from asecalc_mlip.models import build_potential
 pytest.importorskip("schnetpack")
 from asecalc_mlip.errors import InputError  # noqa: E402
 from asecalc_mlip.files import read_structures  # noqa: E402
+from asecalc_mlip.permits import Permit, at_work  # noqa: E402
 from tests.inline import Inline  # noqa: E402
 from training.learn import dynamics  # noqa: E402
 from training.learn.committee import load_committee  # noqa: E402
@@ -153,3 +156,18 @@ def test_replicas_whose_worker_dies_end_the_command_and_stay(members, tmp_path):
     with pytest.raises(InputError, match="replicas of .* are not done: .*give the same command again"):
         run_all(tmp_path, _settings(), [_crystal()], members, math.inf, 0, pool=Inline(tmp_path, lost=(1,)))
     assert (tmp_path / "replica000" / "summary.json").is_file()
+
+
+def test_replicas_of_a_killed_command_leave_to_the_one_that_goes_on(native_members, tmp_path):
+    """A task on a cluster outlives the command; the next one waits until it has left its replicas."""
+    settings, starts = _settings(), [_crystal()]
+    run_all(tmp_path / "whole", settings, starts, native_members, math.inf, 0)
+    task = (tmp_path / "cut", (settings, starts, native_members, math.inf, 0), [0, 1])
+    before = threading.Thread(target=at_work, args=(Permit.give(tmp_path / ".workers"), dynamics._run_part, task))
+    before.start()
+    while before.is_alive() and not (tmp_path / "cut" / "replica001" / "restart.npz").is_file():
+        time.sleep(0.01)
+    Permit.give(tmp_path / ".workers")
+    dynamics._run_part(*task)
+    before.join()
+    assert _trajectories(tmp_path / "cut", 2) == _trajectories(tmp_path / "whole", 2)

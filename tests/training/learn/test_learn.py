@@ -7,6 +7,7 @@ import pytest
 from ase.build import molecule
 from ase.io import write
 
+from asecalc_mlip import workers
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.readers import read_frames
@@ -149,8 +150,8 @@ def test_with_dask_the_labels_and_replicas_are_the_same(learned, tmp_path):
     folder, whole, _ = learned
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
     with cluster:
-        workers, settings = Workers(dask=cluster.scheduler_address), _settings(folder, budget=6, final=False)
-        result = learn(settings, [molecule("H2O")], tmp_path / "out", workers=workers)
+        settings, means = _settings(folder, budget=6, final=False), Workers(dask=cluster.scheduler_address)
+        result = learn(settings, [molecule("H2O")], tmp_path / "out", workers=means)
     assert result.rounds[0]["failed"] == whole.rounds[0]["failed"] and len(result.rounds) == 1
     runs = [f"runs/replica00{k}/trajectory.extxyz" for k in range(2)]
     for name in ("labels.xyz", "data.xyz", *runs):
@@ -178,12 +179,31 @@ def test_another_process_in_the_folder_is_refused(learned):
 
 def test_a_signal_ends_softly_before_the_next_label(tmp_path, monkeypatch):
     class Pressed(loop.SoftStop):
-        signal = property(lambda self: 2, lambda self, value: None)
+        signal = property(
+            lambda self: 2 if (tmp_path / "out/round00/labels.xyz").exists() else None, lambda *given: None
+        )
 
     monkeypatch.setattr(loop, "SoftStop", Pressed)
     result = learn(_settings(tmp_path), [molecule("H2O")], tmp_path / "out")
-    assert (result.status, result.labels, result.model) == ("interrupted", 0, None)
-    assert "give the same command again to continue" in result.describe()
+    assert (result.status, result.labels, result.model) == ("interrupted", 1, None)
+    assert "give the same command again to continue: 1 labels, 0 failed" in result.describe()
+    assert [path.name for path in (tmp_path / "out").glob("round*")] == ["round00"]
+
+
+def test_a_scheduler_that_is_not_there_is_told_before_anything_begins(tmp_path, monkeypatch):
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.py").write_text(TOY)
+    write("water.xyz", molecule("H2O"))
+    words = ["learn", "water.xyz", "--labels", "toy.py:calculator", "--dask", "tcp://127.0.0.1:9"]
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.3s"}):
+        found = asecalc(*words)
+    assert found.exit_code == 2 and "no Dask scheduler answers at tcp://127.0.0.1:9" in found.output
+    monkeypatch.setattr(workers, "find_spec", lambda name: None)
+    found = asecalc(*words)
+    assert found.exit_code == 2 and "--dask needs distributed" in found.output
+    assert not (tmp_path / "learn").exists()
 
 
 def test_labels_that_all_fail_end_in_one_message(tmp_path):
