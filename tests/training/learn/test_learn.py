@@ -106,6 +106,8 @@ def test_held_out_labels_stay_held_out(learned):
     folder, _, _ = learned
     splits = [json.loads((folder / "out" / f"round0{k}" / "split.json").read_text()) for k in range(2)]
     assert not set(splits[0]["val"]) & set(splits[1]["train"])
+    assert 2 in splits[0]["val"], "the third of five; the most strongly rattled structure, the last, is trained on"
+    assert max(splits[0]["train"]) > max(splits[0]["val"])
     assert not set(splits[1]["val"]) & set(splits[1]["train"])
 
 

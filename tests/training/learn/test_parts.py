@@ -156,23 +156,41 @@ def test_features_know_a_turned_molecule_and_tell_a_stretched_one(architecture):
     assert np.abs(other - base).max() > 1e-3
 
 
-def test_calibration_of_spreads_that_are_half_of_the_errors():
-    class Committee:
-        def evaluate(self, frames):
-            rng = np.random.default_rng(0)
-            sizes = rng.uniform(0.1, 2.0, (len(frames), 3))
-            return [
-                {"forces": a.arrays["forces"] + s[:, None] * [1.0, 0.0, 0.0], "forces_std": 0.5 * s}
-                for a, s in zip(frames, sizes, strict=True)
-            ]
+class HalfAsSure:
+    """A committee whose spread is half of its error."""
 
-    frames = [molecule("H2O") for _ in range(4)]
+    def evaluate(self, frames):
+        sizes = np.random.default_rng(0).uniform(0.1, 2.0, (len(frames), 3))
+        return [
+            {"forces": a.arrays["forces"] + s[:, None] * [1.0, 0.0, 0.0], "forces_std": 0.5 * s}
+            for a, s in zip(frames, sizes, strict=True)
+        ]
+
+
+def waters(number):
+    frames = [molecule("H2O") for _ in range(number)]
     for atoms in frames:
         atoms.arrays["forces"] = np.zeros((3, 3))
-    found = calibration(Committee(), frames)
+    return frames
+
+
+def test_calibration_of_spreads_that_are_half_of_the_errors():
+    found = calibration(HalfAsSure(), waters(4))
     assert found["ratio"] == pytest.approx(2.0)
     assert found["rank_correlation"] == pytest.approx(1.0)
     assert found["force_mae_meV_A"] == pytest.approx(1e3 * np.mean(found["error"]) / 3, rel=1e-4)
+
+
+def test_one_strained_frame_does_not_decide_the_calibration():
+    class Strained(HalfAsSure):
+        def evaluate(self, frames):
+            results = super().evaluate(frames)
+            results[-1]["forces"] = results[-1]["forces"] + 20.0
+            return results
+
+    found = calibration(Strained(), waters(10))
+    assert found["ratio"] == pytest.approx(2.0, rel=0.25)
+    assert max(found["error"]) > 10 * max(found["spread"])
 
 
 def test_lines_of_the_calibration_figure_are_root_mean_squares_of_tenths():
