@@ -189,7 +189,7 @@ def test_one_strained_frame_does_not_decide_the_calibration():
             return results
 
     found = calibration(Strained(), waters(10))
-    assert found["ratio"] == pytest.approx(2.0, rel=0.25)
+    assert found["ratio"] == pytest.approx(2.0, rel=0.15)
     assert max(found["error"]) > 10 * max(found["spread"])
 
 
