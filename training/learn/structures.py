@@ -59,10 +59,11 @@ class Candidate:
 def first_structures(starts: Sequence[Atoms], settings: LearnSettings, number: int) -> list[Candidate]:
     """Return the structures of the first labels: the start structures, then rattled ones, from little to strong.
 
-    The largest displacements are those of a bond at 1.5 times the temperature, σ = √(k_B T / k).
+    The largest displacements are those of a bond at 1.5 times the temperature: its length changes by √(k_B T / k), and
+    it has two atoms, so each moves by σ = √(k_B T / 2k).
     """
     found = [Candidate(_bare(atoms), "start structure") for atoms in starts[:number]]
-    sigma = math.sqrt(units.kB * _highest(settings) / STIFFNESS)
+    sigma = math.sqrt(units.kB * _highest(settings) / (2 * STIFFNESS))
     more = number - len(found)
     for k in range(more):
         rng = np.random.default_rng(seed_of(settings, 0, k, 3))
