@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from asecalc_mlip.files import save_figure
 from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, LEGEND, ORANGE, new_figure, tidy
@@ -51,6 +52,9 @@ def learning_curve(log: str | Path, *, path: str | Path) -> None:
         values = [1000 * float(row[f"val_{quantity}_mae"]) for row in rows]
         axes.plot(epochs, values, color=color, lw=1.4, label=f"{quantity.replace('_', ' ')}, m{unit}")
     axes.set(xlabel="epoch", ylabel="validation MAE", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     tidy(axes)
     rate = axes.twinx()
     rate.plot(epochs, [float(row["lr"]) for row in rows], color=GREY, lw=1.0, ls="--")
