@@ -52,7 +52,8 @@ _ENDS = {
     "interrupted": "interrupted; give the same command again to continue",
 }
 SETTINGS, STARTS, CLOCK = "learn.json", "starts.xyz", "clock.jsonl"
-VERSION = 1
+# 2: other labels are held out than in 1, so a folder of then must not go on with members that know them.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,11 @@ def _digest(frames: Sequence[Atoms]) -> str:
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    if before.get("version") != VERSION:
+        raise InputError(
+            f"{folder} holds a learning of another version of this command, which held out other labels; choose another "
+            "--output, and give the labels there with --data"
+        )
     unlike = ["start structures"] if before["starts"] != now["starts"] else []
     if before["labeller"] != now["labeller"]:
         unlike.append(f"labels were by {before['labeller']}, are by {now['labeller']}")

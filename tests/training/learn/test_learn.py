@@ -173,6 +173,14 @@ def test_a_finished_learning_is_read_and_other_settings_are_refused(learned):
         learn(_settings(folder), [molecule("NH3")], folder / "out")
 
 
+def test_a_learning_of_another_version_is_refused(learned, tmp_path):
+    folder, _, _ = learned
+    settings = json.loads((folder / "out" / "learn.json").read_text())
+    (tmp_path / "learn.json").write_text(json.dumps({**settings, "version": 1}))
+    with pytest.raises(InputError, match="another version.*--data"):
+        learn(_settings(folder), [molecule("H2O")], tmp_path)
+
+
 def test_another_process_in_the_folder_is_refused(learned):
     folder, _, _ = learned
     with locked(folder / "out"), pytest.raises(InputError, match="in use by another"):
