@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from asecalc_mlip.analysis.survival import Survival
 from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, plain, tidy
 
+MOST_INSIDE = 3
+
 
 def survival_figure(curves: dict[str, Survival], *, title: str = "", log_time: bool = False) -> Figure:
     """Draw one step curve for each of `curves`, by its label, with its 95 % limits shaded.
@@ -27,6 +29,8 @@ def survival_figure(curves: dict[str, Survival], *, title: str = "", log_time: b
         axes.set_xscale("log")
     else:
         axes.set_xlim(left=0.0)
-    axes.legend(loc="best", **LEGEND)
+    # Many curves leave no room among them.
+    beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    axes.legend(**(beside if len(curves) > MOST_INSIDE else {"loc": "best"}), **LEGEND)
     tidy(axes)
     return figure

@@ -229,8 +229,8 @@ def _digest(frames: Sequence[Atoms]) -> str:
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     if before.get("version") != VERSION:
         raise InputError(
-            f"{folder} holds a learning of another version of this command, which held out other labels; choose another "
-            "--output, and give the labels there with --data"
+            f"{folder} holds a learning of another version of this command, which held out other labels; choose "
+            "another --output, and give the labels there with --data"
         )
     unlike = ["start structures"] if before["starts"] != now["starts"] else []
     if before["labeller"] != now["labeller"]:
