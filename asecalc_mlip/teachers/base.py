@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,6 +106,7 @@ class AseTeacher:
 
     def __init__(self, name: str, calculator: BaseCalculator, recipe: dict[str, Any] | None = None):
         self.name, self.calculator, self._recipe = name, calculator, recipe or {}
+        self._apart: Path | None = None
 
     def recipe(self) -> dict[str, Any]:
         """Return name, settings and version."""
@@ -119,7 +121,8 @@ class AseTeacher:
         """Let a calculator that writes files use a folder of its own in place of one it shares with other processes."""
         calculator: Any = self.calculator
         if hasattr(calculator, "directory"):
-            calculator.directory = str(Path(calculator.directory) / name)
+            self._apart = Path(calculator.directory) / name
+            calculator.directory = str(self._apart)
 
     def _one(self, atoms: Atoms) -> Labels | Failed:
         # A copy without constraints and old results; with no memory of the structure before, a label depends on its
@@ -136,6 +139,11 @@ class AseTeacher:
             raise
         except Exception as error:  # programs raise their own kinds
             return Failed(f"{type(error).__name__}: {error}")
+        finally:
+            # ASE makes the folder for calculators that write nothing, too.
+            if self._apart is not None:
+                with suppress(OSError):
+                    self._apart.rmdir()
         return checked(Labels(energy, forces, stress))
 
     def _stress(self, atoms: Atoms) -> np.ndarray | None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.lj import LennardJones
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.permits import Permit, at_work, stop_wanted
 from asecalc_mlip.teachers import Failed, TeacherOptions, open_teacher
+from asecalc_mlip.teachers.base import AseTeacher, Labels
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.side_by_side import side_by_side
 from asecalc_mlip.workers import Workers, each
@@ -125,6 +127,14 @@ def test_processes_label_apart_and_may_die(toy, tmp_path):
     assert all(path.parent.name.startswith("labels-") for path in tmp_path.glob("labels-*/output.txt"))
     assert list(tmp_path.glob("labels-*/output.txt"))
     assert not list(tmp_path.glob(".*workers*"))
+
+
+def test_a_calculator_that_writes_nothing_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    teacher = AseTeacher("pair", LennardJones(epsilon=0.1, sigma=1.3))
+    teacher.write_apart("labels-here")
+    assert all(isinstance(found, Labels) for found in teacher.label(_dimers(1.4, 1.5)))
+    assert not list(tmp_path.iterdir())
 
 
 def _ask(*answers):
