@@ -10,9 +10,7 @@ the models of `benchmarks/studies/eam_study.py run`. Interrupted runs go on; res
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.studies.campaigns import run_campaign  # noqa: E402
 from benchmarks.studies.eam_rows import DATA, PARTS, RUNS, Row  # noqa: E402
 from benchmarks.studies.eam_study import SHARED  # noqa: E402
 from benchmarks.studies.grid import run_rows, select_parts  # noqa: E402
@@ -47,34 +46,14 @@ def main(parts: tuple[str, ...], starts: int, jobs: int) -> None:
 
 def run_row(row: Row) -> dict[str, Any]:
     """Run or continue the trajectories of a model in a process of its own."""
-    folder = RUNS / "md" / row.key
-    arguments = ["--output", str(folder)]
-    if (folder / "campaign.json").exists():
-        arguments.append("--restart")
-    else:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        arguments += ["--model", str(RUNS / row.key / "model.pt"), "--reference", str(_reference(row.data))]
-        arguments += ["--structure", str(SHARED / DATA[row.data]["test"]), "--starts", os.environ[STARTS]]
-        arguments += ["--protocol", "eam-silica" if row.data == "silica" else "eam-mptrj"]
-        # Models of a row differ little, and under the same noise would make nearly the same trajectories.
-        arguments += ["--seeds", f"{row.seed},"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        return {"failed": (done.stderr.strip() or done.stdout.strip())[-300:]}
-    (group,) = json.loads((folder / "campaign_summary.json").read_text())["groups"]
+    arguments = ["--model", str(RUNS / row.key / "model.pt"), "--reference", str(_reference(row.data))]
+    arguments += ["--structure", str(SHARED / DATA[row.data]["test"]), "--starts", os.environ[STARTS]]
+    arguments += ["--protocol", "eam-silica" if row.data == "silica" else "eam-mptrj"]
+    # Models of a row differ little, and under the same noise would make nearly the same trajectories.
+    arguments += ["--seeds", f"{row.seed},"]
     names = ("runs", "stable", "failures", "rdf_error_percent", "closest_ratio", "force_frames", "frames")
-    summaries = [json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))]
-    return {
-        **row.to_dict(),
-        "noise_seed": row.seed,
-        "temperature_K": group["temperature_K"],
-        "length_ps": max(summary["time_ps"] for summary in summaries),
-        "stable_ps": [summary["stable_ps"] for summary in summaries],
-        **{name: group[name] for name in names},
-        "ms_per_replica_step": group["ms_per_replica_step"],
-    }
+    result = run_campaign(RUNS / "md" / row.key, arguments, (*names, "temperature_K", "ms_per_replica_step"))
+    return result if "failed" in result else {**row.to_dict(), "noise_seed": row.seed, **result}
 
 
 def _reference(data: str) -> Path:

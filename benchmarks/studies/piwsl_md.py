@@ -10,12 +10,8 @@ continues what was interrupted and skips what is done. Results: benchmarks/resul
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +19,14 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.studies.campaigns import run_campaign  # noqa: E402
+from benchmarks.studies.grid import run_rows  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results" / "piwsl_md.json"
 ZOO = ROOT / "asecalc_mlip" / "zoo"
+LENGTH = "PIWSL_STUDY_STEPS_TRAJECTORIES"
 LOSSES = {"painn": ("plain", "first"), "painn-direct": ("plain", "antithetic")}
 
 
@@ -59,56 +61,35 @@ class Task:
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Models at once, one thread each.")
 def main(picoseconds: float, trajectories: int, jobs: int) -> None:
     """Run what is missing."""
-    from asecalc_mlip.files import write_json
-
-    steps = round(picoseconds * 2000)
-    done = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    tasks = [task for task in plan() if task.key not in done]
+    tasks = plan()
     absent = [task.key for task in tasks if not task.checkpoint.exists()]
     if absent:
         click.echo(f"{len(absent)} models left out, as they are not trained yet, e.g. {absent[0]}")
-    with ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(run, task, steps, trajectories): task for task in tasks if task.checkpoint.exists()}
-        for number, future in enumerate(as_completed(pending), start=1):
-            task, result = pending[future], future.result()
-            click.echo(f"{number:4d}/{len(pending)} {task.key:<50} {result}")
-            if "failed" not in result:
-                done[task.key] = result
-                write_json(RESULTS, dict(sorted(done.items())))
+    os.environ[LENGTH] = f"{round(picoseconds * 2000)} {trajectories}"
+    run_rows([task for task in tasks if task.checkpoint.exists()], run, RESULTS, jobs=jobs, say=str)
 
 
-def plan() -> Iterator[Task]:
+def plan() -> list[Task]:
     """Every model of the study."""
-    for n_train in (100, 200):
-        for model, losses in LOSSES.items():
-            for loss in losses:
-                for seed in (0, 1, 2):
-                    yield Task(model, n_train, loss, seed)
+    return [
+        Task(model, n_train, loss, seed)
+        for n_train in (100, 200)
+        for model, losses in LOSSES.items()
+        for loss in losses
+        for seed in (0, 1, 2)
+    ]
 
 
-def run(task: Task, steps: int, trajectories: int) -> dict[str, Any]:
-    """Run or continue the trajectories of a model in a process of its own."""
-    arguments = ["--output", str(task.folder)]
-    if (task.folder / "campaign.json").exists():
-        arguments.append("--restart")
-    else:
-        task.folder.parent.mkdir(parents=True, exist_ok=True)
-        # Velocities of no two models are alike.
-        seeds = ",".join(str(100 * task.seed + k) for k in range(trajectories))
-        arguments += ["--model", str(task.checkpoint), "--structure", str(ZOO / "aspirin.xyz"), "--seeds", seeds]
-        arguments += ["--reference", str(ZOO / "aspirin.reference.json"), "--protocol", "md17", "--steps", str(steps)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    try:
-        (group,) = json.loads((task.folder / "campaign_summary.json").read_text())["groups"]
-    except (OSError, ValueError):
-        return {"failed": (done.stderr.strip() or done.stdout.strip())[-300:]}
-    if done.returncode:
-        return {"failed": done.stderr.strip()[-300:]}
+def run(task: Task) -> dict[str, Any]:
+    """Run or continue the trajectories of a model."""
+    steps, trajectories = map(int, os.environ[LENGTH].split())
+    # Velocities of no two models are alike.
+    seeds = ",".join(str(100 * task.seed + k) for k in range(trajectories))
+    arguments = ["--model", str(task.checkpoint), "--structure", str(ZOO / "aspirin.xyz"), "--seeds", seeds]
+    arguments += ["--reference", str(ZOO / "aspirin.reference.json"), "--protocol", "md17", "--steps", str(steps)]
     names = ("runs", "stable", "failures", "h_error", "temperature_mean_K", "ms_per_replica_step")
-    times = [json.loads(path.read_text())["stable_ps"] for path in sorted(task.folder.glob("*/summary.json"))]
-    return {"picoseconds": steps / 2000, "stable_ps": times, **{name: group[name] for name in names}}
+    result = run_campaign(task.folder, arguments, names)
+    return result if "failed" in result else {"picoseconds": steps / 2000, **result}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "PARTS", "Row", "stages"]
+__all__ = ["DATA", "DYNAMICS", "METHODS", "PARTS", "Row", "stages"]
 
 SEEDS = (0, 1, 2)
 MATERIALS, MOLECULES = "TensorNet-MatPES-PBE", "TensorNet-ANI-1x"
@@ -90,6 +90,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "fine-tuned": {},
     # One model for all seeds; it has seen structures of the first, and no label of any.
     "fine-tuned, xtb first": {"teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2}, "shared": 6000},
+    # Torn bonds, overlapping atoms and hot dynamics by GFN2-xTB; on the labels the model of the first step is replayed.
+    "fine-tuned, xtb first, far": {
+        "teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2, "far.teacher": "xtb"},
+        "shared": 6000,
+        **REPLAY,
+    },
     "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},
     "fine-tuned, first": FIRST,
     "fine-tuned, antithetic": ANTITHETIC,
@@ -157,7 +163,8 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     if teacher is None:
         return [{**last, **(fresh or based), **_length(steps)}]
     before = shared or steps // 2
-    folder = output.parent / f"teacher_{row.data}_{row.n_train}" if shared else output / "teacher"
+    name = f"teacher_{row.data}_{row.n_train}{'_far' if 'far.teacher' in teacher else ''}"
+    folder = output.parent / name if shared else output / "teacher"
     first = {**labels, **(fresh or based), **teacher, **_length(before, epochs=16), "run.output": folder}
     if shared:
         first |= {"data.split_seed": 0, "run.seed": 0}
@@ -202,12 +209,30 @@ WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for order in ("fir
 TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in ("TensorNet", "TensorNet, xtb first")]
+FIELD = [Row("aspirin", n, "fine-tuned, xtb first, far", seed, 600) for n in (50, 100) for seed in SEEDS]
+MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
+MORE += [Row("aspirin", 950, "fine-tuned", seed, 6000) for seed in SEEDS]
+BPA = [Row("3bpa", 50, f"fine-tuned{order}", seed, 600) for seed in SEEDS for order in ("", ", first", ", antithetic")]
+BPA += [Row("3bpa", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 DISTIL = [Row("silica", 30, name, 0, 8000) for name in ("PaiNN", "PaiNN, distilled")]
+# Trainings whose models are run: what the docs advise, and what it is compared with.
+DYNAMICS = [
+    *FIELD,
+    *[Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS],
+    *[Row("aspirin", 50, "fine-tuned", seed, 600) for seed in SEEDS],
+    *[Row("aspirin", 50, "fine-tuned, first", seed, 600) for seed in SEEDS],
+    *[Row("aspirin", 100, "TensorNet", seed, 6000) for seed in SEEDS],
+    *[Row("aspirin", 100, "PaiNN", seed, 10_000) for seed in SEEDS],
+    *[Row("aspirin", 100, "PaiNN, xtb first", seed, 10_000) for seed in SEEDS],
+]
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "short": lambda: SHORT,
     "few": lambda: FEW,
     "weak": lambda: WEAK,
     "teacher": lambda: TEACHER,
+    "field": lambda: FIELD,
+    "more": lambda: MORE,
+    "3bpa-few": lambda: BPA,
     "distil": lambda: DISTIL,
     **{name: (lambda name=name: _part(name)) for name in DATA},  # type: ignore[misc]
 }

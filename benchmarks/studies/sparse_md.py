@@ -1,0 +1,87 @@
+"""How long do models of few labels hold aspirin together, at 500 K and far hotter?
+
+    python benchmarks/studies/sparse_md.py [--jobs 2]    # of the models that `sparse.py run` has trained, what is missing
+    python benchmarks/studies/sparse_md.py --only 1200   # one temperature
+
+24 trajectories of each method, 8 with velocities of their own for each of three models (seeds): Nosé-Hoover, 0.5 fs,
+50 ps at 500 K and 20 ps at 1200 K, judged by the monitor. The trajectories of a model advance together. Runs go to
+runs/sparse-md; the same command continues what was interrupted. Results: benchmarks/results/sparse_md.json; the table
+is one of those of `sparse.py table`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.studies.campaigns import run_campaign  # noqa: E402
+from benchmarks.studies.grid import run_rows  # noqa: E402
+from benchmarks.studies.sparse import RUNS  # noqa: E402
+from benchmarks.studies.sparse_rows import DYNAMICS, Row  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "sparse_md.json"
+ZOO = ROOT / "asecalc_mlip" / "zoo"
+PICOSECONDS = {500: 50, 1200: 20}
+TRAJECTORIES = 8
+STEPS_PER_PS = 2000
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The trajectories of one model at one temperature."""
+
+    row: Row
+    temperature: int
+
+    @property
+    def key(self) -> str:
+        """That of the training, and the temperature."""
+        return f"{self.row.key}/{self.temperature} K"
+
+    @property
+    def model(self) -> Path:
+        """Model of the training."""
+        return RUNS / self.row.folder / "model.pt"
+
+
+@click.command(help=__doc__)
+@click.option("--only", type=click.Choice([str(t) for t in PICOSECONDS]), help="One temperature, K.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Models at once, one thread each.")
+def main(only: str | None, jobs: int) -> None:
+    """Run what is missing."""
+    asked = [int(only)] if only else list(PICOSECONDS)
+    campaigns = [Campaign(row, temperature) for row in DYNAMICS for temperature in asked]
+    ready = [one for one in campaigns if one.model.exists()]
+    if len(ready) < len(campaigns):
+        click.echo(f"{len(campaigns) - len(ready)} left out, as their models are not trained yet")
+    run_rows(ready, run, RESULTS, jobs=jobs, say=_summary)
+
+
+def run(campaign: Campaign) -> dict[str, Any]:
+    """Run or continue the trajectories of a model."""
+    row, temperature = campaign.row, campaign.temperature
+    # Velocities of no two trajectories of a method are alike.
+    seeds = ",".join(str(100 * row.seed + k) for k in range(TRAJECTORIES))
+    steps = PICOSECONDS[temperature] * STEPS_PER_PS
+    arguments = ["--model", str(campaign.model), "--structure", str(ZOO / "aspirin.xyz"), "--seeds", seeds]
+    arguments += ["--reference", str(ZOO / "aspirin.reference.json"), "--protocol", "md17"]
+    arguments += ["--steps", str(steps), "--temperature", str(temperature)]
+    names = ("runs", "stable", "failures", "h_error", "temperature_mean_K", "ms_per_replica_step")
+    result = run_campaign(ROOT / "runs" / "sparse-md" / campaign.key.replace("/", "_"), arguments, names)
+    return result if "failed" in result else {**row.to_dict(), "temperature_K": temperature, **result}
+
+
+def _summary(result: dict[str, Any]) -> str:
+    mean = sum(result["stable_ps"]) / len(result["stable_ps"])
+    return f"{result['stable']} of {result['runs']} stable, {mean:.1f} ps; {result['failures']}"
+
+
+if __name__ == "__main__":
+    main()
