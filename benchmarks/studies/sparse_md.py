@@ -1,6 +1,6 @@
 """How long do models of few labels hold aspirin together, at 500 K and far hotter?
 
-    python benchmarks/studies/sparse_md.py [--jobs 2]    # of the models that `sparse.py run` has trained, what is missing
+    python benchmarks/studies/sparse_md.py [--jobs 2]    # of the models that `sparse.py run` has trained: the missing
     python benchmarks/studies/sparse_md.py --only 1200   # one temperature
 
 24 trajectories of each method, 8 with velocities of their own for each of three models (seeds): Nosé-Hoover, 0.5 fs,
