@@ -62,7 +62,8 @@ def table() -> None:
     """Write tables and figure of the pages, from the results."""
     from benchmarks.studies.sparse_report import write_report
 
-    click.echo(write_report(load_results(RESULTS), RESULTS.parent))
+    dynamics = load_results(RESULTS.with_name("sparse_md.json"))
+    click.echo(write_report(load_results(RESULTS), dynamics, RESULTS.parent))
 
 
 def train_row(row: Row) -> dict[str, Any]:

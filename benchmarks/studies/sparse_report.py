@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from scipy.stats import ttest_rel
 
 from asecalc_mlip.files import save_figure, write_text
 from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
-from benchmarks.studies.sparse_rows import DATA, METHODS, PARTS, Row
+from benchmarks.studies.sparse_rows import DATA, DYNAMICS, METHODS, PARTS, Row
 
 __all__ = ["write_report"]
 
@@ -21,9 +22,10 @@ Results = dict[str, dict[str, Any]]
 WEAK = ("fine-tuned", "fine-tuned, first", "fine-tuned, antithetic")
 
 
-def write_report(results: Results, folder: Path) -> str:
+def write_report(results: Results, dynamics: Results, folder: Path) -> str:
     """Write a Markdown file for each question and the figure; return all tables."""
     made = {f"sparse_{name}.md": make(results) for name, make in TABLES.items()}
+    made["sparse_dynamics.md"] = dynamics_table(dynamics)
     for name, text in made.items():
         write_text(folder / name, text + "\n")
     save_figure(curves_figure(results), folder / "sparse_curves.png")
@@ -31,20 +33,25 @@ def write_report(results: Results, folder: Path) -> str:
 
 
 def few_table(results: Results) -> str:
-    """Return the means over seeds of each training on 50 frames of aspirin and 30 of silica."""
+    """Return the means over seeds of each training."""
     lines = ["| data, frames | training | steps | seeds | energies, meV | forces, meV/Å | processor time |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for (data, n, method, steps), rows in _groups(results, ("aspirin", 50), ("silica", 30)):
+    for (data, n, method, steps), rows in _groups(
+        results, ("aspirin", 50), ("aspirin", 100), ("aspirin", 950), ("3bpa", 50), ("silica", 30)
+    ):
         energies = _spread([row["mae"]["energy"] for row in rows], 1)
         cells = [f"{data}, {n}", method, steps, len(rows), energies, _spread(_forces(rows), 1), _cost(method, rows)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _missing(results, "few")])
+    return "\n".join([*lines, "", _missing(results, "few", "field", "more", "3bpa-few")])
 
 
 def weak_table(results: Results) -> str:
     """Return what each weak loss changes against plain fine-tuning of the same seeds."""
     head = "| data, frames | beside the labels | seeds | energies, meV | forces, meV/Å | change of forces | p |"
-    lines, grouped = [head, "|---|---|---|---|---|---|---|"], dict(_groups(results, ("aspirin", 50), ("silica", 30)))
+    lines, grouped = (
+        [head, "|---|---|---|---|---|---|---|"],
+        dict(_groups(results, ("aspirin", 50), ("3bpa", 50), ("silica", 30))),
+    )
     for (data, n, method, steps), rows in grouped.items():
         plain = grouped.get((data, n, "fine-tuned", steps), [])
         if method not in WEAK or not any((data, n, other, steps) in grouped for other in WEAK[1:]):
@@ -71,6 +78,25 @@ def teacher_table(results: Results) -> str:
             cells += [_percent(after / before - 1, 0), energies]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", _missing(results, "teacher")])
+
+
+def dynamics_table(results: Results) -> str:
+    """Return how many trajectories of each training are stable, and for how long, at each temperature."""
+    lines = ["| frames of aspirin | training | temperature | models | stable | mean stable time | ended by |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    found: dict[tuple[int, str, int, int], list[Any]] = {}
+    for row in results.values():
+        found.setdefault((row["n_train"], row["method"], row["temperature_K"], row["steps"]), []).append(row)
+    for (n, method, temperature, _), rows in sorted(found.items()):
+        times = [time for row in rows for time in row["stable_ps"]]
+        failures: Counter[str] = sum((Counter(row["failures"]) for row in rows), Counter())
+        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in failures.most_common())
+        stable = f"{sum(row['stable'] for row in rows)} of {len(times)}"
+        length = f"{np.mean(times):.1f} of {max(row['length_ps'] for row in rows):.0f} ps"
+        lines.append(f"| {n} | {method} | {temperature} K | {len(rows)} | {stable} | {length} | {why} |")
+    missing = sum(f"{row.key}/{temperature} K" not in results for row in DYNAMICS for temperature in (500, 1200))
+    command = "`python benchmarks/studies/sparse_md.py` runs them"
+    return "\n".join([*lines, "", f"Not run: {missing} of {2 * len(DYNAMICS)} sets of 8 trajectories; {command}."])
 
 
 def curves_figure(results: Results) -> Figure:
@@ -144,7 +170,7 @@ def _cost(method: str, rows: Sequence[Any]) -> str:
     return f"{typical(known) / 60:.1f} min" if known else "in parts"
 
 
-def _missing(results: Results, part: str) -> str:
-    rows: list[Row] = PARTS[part]()
-    missing = sum(row.key not in results for row in rows)
-    return f"Not run: {missing} of {len(rows)} rows; `python benchmarks/studies/sparse.py run {part}` runs them."
+def _missing(results: Results, *parts: str) -> str:
+    rows: list[Row] = [row for part in parts for row in PARTS[part]()]
+    missing, names = sum(row.key not in results for row in rows), " ".join(parts)
+    return f"Not run: {missing} of {len(rows)} rows; `python benchmarks/studies/sparse.py run {names}` runs them."

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.grid import settings_of
-from benchmarks.studies.sparse_report import few_table, teacher_table, weak_table
+from benchmarks.studies.sparse_report import dynamics_table, few_table, teacher_table, weak_table
 from benchmarks.studies.sparse_rows import PARTS, Row, stages
 
 DATA, OUTPUT = Path("data"), Path("runs/row")
@@ -49,6 +49,15 @@ def test_a_shared_teacher_is_one_model_for_all_seeds():
     assert last["finetune.base"] == other["finetune.base"]
 
 
+def test_the_structures_far_away_stay_in_the_second_step():
+    row = Row("aspirin", 50, "fine-tuned, xtb first, far", 1, 600)
+    first, last = stages(row, DATA, OUTPUT / "x")
+    assert (first["far.teacher"], last["far.teacher"]) == ("xtb", "base")
+    assert first["far.sources"] == last["far.sources"]
+    near = stages(replace(row, method="fine-tuned, xtb first"), DATA, OUTPUT / "x")[0]
+    assert first["run.output"] != near["run.output"]
+
+
 def test_a_student_learns_the_model_that_is_fine_tuned_on_its_frames():
     tuned, first, last = stages(Row("silica", 30, "PaiNN, distilled", 1, 8000), DATA, OUTPUT)
     assert tuned == stages(Row("silica", 30, "fine-tuned", 1, 2000), DATA, tuned["run.output"])[0]
@@ -69,3 +78,11 @@ def test_tables_compare_seed_with_seed():
     assert p < 1e-3
     assert "| PaiNN, 100 | 600 | 1 | 80.0 | 60.0 | −25 % | 20 → 20 |" in teacher_table(results)
     assert "41.0 ± 1.0" in few_table(results)
+
+
+def test_the_table_of_dynamics_counts_the_trajectories_of_all_models():
+    row = Row("aspirin", 50, "fine-tuned", 0, 600).to_dict() | {"temperature_K": 500, "length_ps": 50.0}
+    first = row | {"stable_ps": [50.0, 50.0], "stable": 2, "failures": {}}
+    other = row | {"seed": 1, "stable_ps": [50.0, 10.0], "stable": 1, "failures": {"broken_bond": 1}}
+    table = dynamics_table({"a": first, "b": other})
+    assert "| 50 | fine-tuned | 500 K | 2 | 3 of 4 | 40.0 of 50 ps | 1 broken bond |" in table
