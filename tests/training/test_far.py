@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
+from ase.build import bulk
 from ase.io import write
 
 from asecalc_mlip.checkpoint import load
@@ -12,9 +13,11 @@ from tests.training.levels import files, tiny
 
 pytest.importorskip("schnetpack")
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
+from asecalc_mlip.teachers import open_teacher  # noqa: E402
 from training import train as training  # noqa: E402
 from training.far.distance import Nearest, weight  # noqa: E402
-from training.settings import SECTIONS  # noqa: E402
+from training.far.sources import make_structures  # noqa: E402
+from training.settings import SECTIONS, FarConfig  # noqa: E402
 
 # The level of the data, and another one: energies of the atoms are others, and every bond is weaker.
 SAME = "from tests.teacher import Teacher\ncalculator = Teacher()\n"
@@ -190,3 +193,17 @@ def test_the_base_of_a_fine_tuning_keeps_what_it_knows(tmp_path):
     for atoms, _ in some:
         energy = float(run.potential.eval()(graph_from_atoms(atoms, run.potential.cutoff)).detach().sum())
         assert energy == pytest.approx(atoms.info["energy"], abs=1e-2, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_hot_dynamics_of_the_teacher_heat_the_structures_of_the_data(tmp_path):
+    (tmp_path / "level.py").write_text(SAME)
+    crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    settings = FarConfig(sources=["dynamics"], n=20, temperature=3000.0)
+    made = make_structures([crystal], settings, 4.0, open_teacher(f"{tmp_path / 'level.py'}:calculator"))
+    assert len(made) == 20 and all(atoms.info == {"config_type": "far_dynamics"} for atoms in made)
+    labelled = [teacher.labelled(atoms) for atoms in (crystal, *made)]
+    energies = np.array([atoms.info["energy"] for atoms in labelled]) / len(crystal)
+    # In the end 3/2 kT for each atom are potential energy; half of it comes at once from the velocities, the rest later.
+    assert energies[1:].min() > energies[0]
+    assert 0.3 < (energies[-5:].mean() - energies[0]) / (1.5 * units.kB * 3000.0) < 1.2

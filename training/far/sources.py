@@ -85,8 +85,14 @@ def _dynamics(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teach
         atoms = _bare(frames[int(rng.integers(len(frames)))])
         atoms.calc = _OfTeacher(teacher)
         MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature, rng=rng)
+        # The centre of mass may drift: labels do not know where a structure is.
         run = Langevin(
-            atoms, STEP * units.fs, temperature_K=settings.temperature, friction=FRICTION / units.fs, rng=rng
+            atoms,
+            STEP * units.fs,
+            temperature_K=settings.temperature,
+            friction=FRICTION / units.fs,
+            fixcm=False,
+            rng=rng,
         )
         try:
             for _ in range(STEPS // EVERY):
