@@ -204,6 +204,6 @@ def test_hot_dynamics_of_the_teacher_heat_the_structures_of_the_data(tmp_path):
     assert len(made) == 20 and all(atoms.info == {"config_type": "far_dynamics"} for atoms in made)
     labelled = [teacher.labelled(atoms) for atoms in (crystal, *made)]
     energies = np.array([atoms.info["energy"] for atoms in labelled]) / len(crystal)
-    # In the end 3/2 kT for each atom are potential energy; half of it comes at once from the velocities, the rest later.
+    # In the end 3/2 kT for each atom are potential energy; half comes at once from the velocities.
     assert energies[1:].min() > energies[0]
     assert 0.3 < (energies[-5:].mean() - energies[0]) / (1.5 * units.kB * 3000.0) < 1.2
