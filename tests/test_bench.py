@@ -25,7 +25,7 @@ ATOMS = {"ethanol": 9, "aspirin": 21, "quartz-72": 72, "water-192": 192, "quartz
 
 @pytest.fixture(scope="module")
 def ethanol():
-    return PIWSLCalculator.load("ethanol.pt", device="cpu")
+    return PIWSLCalculator.load("ethanol_painn.pt", device="cpu")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,6 +33,10 @@ def test_named_structures_are_physical(name):
     atoms = structure(name)
     assert len(atoms) == ATOMS[name]
     assert n_edges(atoms, 0.9) == 0 and n_edges(atoms, 5.0) > len(atoms)
+
+
+def test_molecules_have_the_edges_of_the_published_times():
+    assert (n_edges(structure("ethanol"), 5.0), n_edges(structure("aspirin"), 5.0)) == (72, 306)
 
 
 def test_quartz_has_its_density():
@@ -120,9 +124,8 @@ def test_command_writes_table_json_and_figure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("mine.xyz", structure("ethanol"))
     monkeypatch.setattr("asecalc_mlip.bench.report.BATCHES", (1, 2))
-    arguments = (
-        "bench ethanol.pt -s mine.xyz --steps 2 --threads 1 --scaling --largest 80 --batches -o b.json --figure b.png"
-    )
+    arguments = "bench ethanol_painn.pt -s mine.xyz --steps 2 --threads 1 --scaling --largest 80 --batches"
+    arguments += " -o b.json --figure b.png"
     result = CliRunner().invoke(main, arguments.split())
     assert result.exit_code == 0, result.output
     assert "ns/day" in result.output and "mine.xyz, 72 atoms" in result.output and "batch of 2" in result.output
@@ -183,7 +186,7 @@ def test_bench_has_a_row_for_each_peer_that_is_here_and_names_the_others(ethanol
     monkeypatch.setattr(peers, "PEERS", {"toy": "numpy", "other": "absent_package", "more": "absent_package"})
     report = bench(ethanol, ["ethanol"], steps=2, peers=True, echo=lambda line: None)
     assert report.peers["ethanol"]["toy"]["peer_steps"] == 2
-    assert report.peers["ethanol"]["toy"]["ours"]["model"].startswith("ethanol.pt, painn")
+    assert report.peers["ethanol"]["toy"]["ours"]["model"].startswith("ethanol_painn.pt, painn")
     told = repr(report)
     assert "toy" in told and "not installed here: absent_package (other, more)" in told
 

@@ -40,7 +40,7 @@ def silica() -> Atoms:
 
 
 def molecule() -> Atoms:
-    atoms = read(ZOO / "aspirin.xyz")
+    atoms = read(ZOO / "aspirin_painn.xyz")
     atoms.rattle(0.03, seed=1)
     atoms.center(vacuum=3.0)
     return atoms
@@ -81,11 +81,11 @@ def test_energy_forces_and_pressure_of_a_triclinic_crystal(tmp_path):
 def test_boundaries_that_are_not_periodic(tmp_path, boundary):
     atoms = molecule()
     lmp = started(atoms, tmp_path, ["C", "H", "O"], boundary=boundary)
-    bridge = attach(lmp, "aspirin.pt", ["C", "H", "O"])
+    bridge = attach(lmp, "aspirin_painn.pt", ["C", "H", "O"])
     lmp.command("run 0")
     bridge.check()
     atoms.pbc = [letter == "p" for letter in boundary.split()]
-    atoms.calc = PIWSLCalculator.load("aspirin.pt")
+    atoms.calc = PIWSLCalculator.load("aspirin_painn.pt")
     assert lmp.get_thermo("pe") == pytest.approx(atoms.get_potential_energy(), abs=1e-5)
     np.testing.assert_allclose(by_id(lmp, "f", len(atoms)), atoms.get_forces(), atol=1e-4)
     assert np.isnan(lmp.get_thermo("press"))
@@ -127,7 +127,7 @@ def test_lists_are_reused_and_barostats_follow_the_model(tmp_path):
 
 def test_minimisation_finds_the_minimum(tmp_path):
     lmp = started(molecule(), tmp_path, ["C", "H", "O"], boundary="s s s")
-    bridge = attach(lmp, PIWSLCalculator.load("aspirin.pt", dtype="float64"))
+    bridge = attach(lmp, PIWSLCalculator.load("aspirin_painn.pt", dtype="float64"))
     lmp.command("minimize 0 1e-3 500 2000")
     bridge.check()
     assert abs(by_id(lmp, "f", 21)).max() < 5e-3

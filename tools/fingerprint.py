@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ("aspirin", "ethanol", "silica", "silica_eam")
+MODELS = ("aspirin", "aspirin_painn", "ethanol", "silica", "silica_eam")
 TRAINING = {
     "data.n_train": 40,
     "data.n_val": 10,

@@ -112,7 +112,7 @@ class PIWSLCalculator(StateCalculator):
             engine by its name.
         precision : {"float32", "tf32", "bf16"}
             Of matrix products on a GPU; the cost in accuracy there is not measured. On the CPU bf16 changed the forces
-            of the shipped aspirin by 0.6 % rms and its energy by 14 meV, more than the model errs.
+            of aspirin_painn.pt by 0.6 % rms and its energy by 14 meV, more than the model errs.
 
         Raises
         ------

@@ -41,7 +41,7 @@ class CudaGraphEngine:
 
     No part of this has run on a GPU yet: the padding and the buffers are tested on the CPU, the capture is not, and
     neither speed nor the errors of "tf32" and "bf16" were measured there. On the CPU, bf16 autocast changed the forces
-    of the shipped aspirin by 0.6 % rms and its energy by 14 meV (benchmarks/speed/engines.py); tf32 has 3 more bits.
+    of aspirin_painn.pt by 0.6 % rms and its energy by 14 meV (benchmarks/speed/engines.py); tf32 has 3 more bits.
 
     Parameters
     ----------

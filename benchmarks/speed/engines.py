@@ -4,7 +4,7 @@
 
 Energy and forces on one thread, of random weights (the work does not depend on them). Milliseconds are processor time,
 which other work on the machine lengthens less than wall time; medians, engines in turns. Without a C++ compiler there
-is nothing to measure. bf16 is autocast on the CPU, over the shipped aspirin with atoms displaced by 0.1 Å.
+is nothing to measure. bf16 is autocast on the CPU, over aspirin_painn.pt with atoms displaced by 0.1 Å.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ import torch
 from ase.io import read
 from asecalc_mlip import PIWSLCalculator
 start = time.process_time()
-calc = PIWSLCalculator.load("aspirin.pt", compile=True, device="cpu")
+calc = PIWSLCalculator.load("aspirin_painn.pt", compile=True, device="cpu")
 atoms = read(sys.argv[1])
 calc.get_forces(atoms)
 print(start - before, time.process_time() - start, calc.engine.describe())
@@ -90,7 +90,7 @@ def rows(architecture: str, dtype: torch.dtype, n_features: int, steps: int) -> 
 
 def structures() -> dict[str, Atoms]:
     """Return a molecule and two crystals, all without symmetry."""
-    found = {"aspirin": read_structure(ZOO / "aspirin.xyz")}
+    found = {"aspirin": read_structure(ZOO / "aspirin_painn.xyz")}
     for repeat in (2, 4):
         crystal = bulk("C", "diamond", a=4.5, cubic=True) * (repeat, repeat, repeat)
         crystal.rattle(0.05, seed=0)
@@ -111,9 +111,9 @@ def race(engines: dict[str, Engine], graph: AtomGraph, steps: int) -> dict[str, 
 
 
 def first_call() -> dict[str, Any]:
-    """Time the load of the shipped aspirin, its program in the cache, and one evaluation, in a fresh process."""
-    PIWSLCalculator.load("aspirin.pt", compile=True, device="cpu")
-    command = [sys.executable, "-c", FIRST_CALL, str(ZOO / "aspirin.xyz")]
+    """Time the load of aspirin_painn.pt, its program in the cache, and one evaluation, in a fresh process."""
+    PIWSLCalculator.load("aspirin_painn.pt", compile=True, device="cpu")
+    command = [sys.executable, "-c", FIRST_CALL, str(ZOO / "aspirin_painn.xyz")]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     imports, call, engine = output.strip().split(maxsplit=2)
     return {"engine": engine, "imports_s": round(float(imports), 2), "load_and_first_call_s": round(float(call), 2)}
@@ -123,12 +123,12 @@ def bf16_errors() -> dict[str, float]:
     """Errors of bf16 autocast against float64, meV and meV/Å."""
     graphs = []
     for seed in range(50):
-        atoms = read_structure(ZOO / "aspirin.xyz")
+        atoms = read_structure(ZOO / "aspirin_painn.xyz")
         atoms.rattle(0.1, seed=seed)
         graphs.append(atoms)
     graph = graph_from_atoms(graphs, CUTOFF)
-    exact = EagerEngine(PIWSLCalculator.load("aspirin.pt", dtype="float64", device="cpu").potential)(graph)
-    potential = copy.deepcopy(PIWSLCalculator.load("aspirin.pt", device="cpu").potential)
+    exact = EagerEngine(PIWSLCalculator.load("aspirin_painn.pt", dtype="float64", device="cpu").potential)(graph)
+    potential = copy.deepcopy(PIWSLCalculator.load("aspirin_painn.pt", device="cpu").potential)
     with arithmetic("bf16", torch.device("cpu")):
         ours = EagerEngine(potential)(graph)
     assert ours.forces is not None and exact.forces is not None

@@ -29,10 +29,10 @@ _SKIN = 1.0  # Å
 
 
 def drift(bench: Bench, engine: str, steps: int, copies: int) -> dict[str, Any]:
-    """Slope of the total energy of the shipped aspirin in NVE, meV per atom and ps, and what a step costs."""
-    potential = checkpoint.load(zoo.find("aspirin.pt")).potential.eval().requires_grad_(False).to(bench.device)
+    """Slope of the total energy of aspirin_painn.pt in NVE, meV per atom and ps, and what a step costs."""
+    potential = checkpoint.load(zoo.find("aspirin_painn.pt")).potential.eval().requires_grad_(False).to(bench.device)
     run = engine_of(bench, potential, engine, "float32")
-    moving = _moving(bench, zoo.structure("aspirin"), copies, run, potential.cutoff, "nve")
+    moving = _moving(bench, zoo.structure("aspirin_painn"), copies, run, potential.cutoff, "nve")
     every = max(1, steps // 100)
     moving.run(every)  # lists and captures settle
     moving.fetch()
@@ -63,8 +63,8 @@ def drift(bench: Bench, engine: str, steps: int, copies: int) -> dict[str, Any]:
 
 def replicas(bench: Bench, number: int, steps: int) -> dict[str, Any]:
     """Time steps of Langevin aspirins that stay on the device, in the engine of a calculator."""
-    calc = PIWSLCalculator.load("aspirin.pt", device=str(bench.device))
-    moving = _moving(bench, zoo.structure("aspirin"), number, calc.engine, calc.cutoff, "langevin")
+    calc = PIWSLCalculator.load("aspirin_painn.pt", device=str(bench.device))
+    moving = _moving(bench, zoo.structure("aspirin_painn"), number, calc.engine, calc.cutoff, "langevin")
     moving.run(max(2, steps // 10))
     moving.fetch()
     lists, looks, begun = moving.lists, moving.looks, time.perf_counter()
@@ -89,8 +89,8 @@ def torch_sim(bench: Bench, steps: int) -> dict[str, Any]:
         from asecalc_mlip.torchsim import PIWSLModel
     except ImportError as error:
         raise NotHere(str(error)) from None
-    model = PIWSLModel.load("aspirin.pt", device=str(bench.device))
-    structures = [zoo.structure("aspirin") for _ in range(2 if bench.rehearse else 64)]
+    model = PIWSLModel.load("aspirin_painn.pt", device=str(bench.device))
+    structures = [zoo.structure("aspirin_painn") for _ in range(2 if bench.rehearse else 64)]
     times = []
     for _ in range(2):
         start = time.perf_counter()

@@ -41,7 +41,7 @@ class Sizes:
     replica_steps: int = 400
     lists: tuple[str, ...] = ("aspirin", "quartz-72", "quartz-576", "quartz-2025", "quartz-20250", "4096 x aspirin")
     largest: tuple[int, ...] = (20_250, 104_976, 419_904, 1_000_188, 2_000_376)
-    shipped: tuple[str, ...] = ("aspirin.pt", "silica.pt", "aspirin_tensornet.pt", "toluene.pt")
+    shipped: tuple[str, ...] = ("aspirin.pt", "silica.pt", "aspirin_painn.pt", "toluene.pt")
     calls: int = 30
     seconds: float = 2.0
     tests: tuple[str, ...] = ("tests/engine", "tests/md", "tests/test_cells.py")
@@ -62,7 +62,7 @@ REHEARSAL = Sizes(
     replica_steps=6,
     lists=("quartz-72", "8 x aspirin"),
     largest=(72,),
-    shipped=("aspirin.pt",),
+    shipped=("aspirin_painn.pt",),
     calls=2,
     seconds=0.05,
     tests=("tests/test_cells.py",),

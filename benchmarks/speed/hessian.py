@@ -1,7 +1,7 @@
 """How long does an exact Hessian take, beside finite differences of the forces by the same calculator?
 
-python benchmarks/speed/hessian.py                     # the shipped aspirin, float64, one thread
-python benchmarks/speed/hessian.py ethanol.pt --repeats 9
+python benchmarks/speed/hessian.py                     # aspirin_painn.pt, float64, one thread
+python benchmarks/speed/hessian.py ethanol_painn.pt --repeats 9
 
 Rounds take turns, so that a busy machine slows all alike. The shortest time of each is compared: on a machine with
 other work the median is that of the other work. Both are printed, and written to benchmarks/results/hessian.json.
@@ -34,7 +34,7 @@ RESULT = Path(__file__).parents[1] / "results" / "hessian.json"
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", nargs="?", default="aspirin.pt")
+    parser.add_argument("model", nargs="?", default="aspirin_painn.pt")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()

@@ -1,6 +1,6 @@
 """Replicas in one batch against the same runs one after another through ASE, on one thread and on two.
 
-    python benchmarks/speed/replicas.py            # 64 replicas of the shipped aspirin, Nosé-Hoover at 500 K
+    python benchmarks/speed/replicas.py            # 64 replicas of aspirin_painn.pt, Nosé-Hoover at 500 K
 
 Prints a table and writes campaign.json beside the other results. CPU seconds are given besides wall time, because they
 do not depend on who else uses the machine. Times of two threads mean something on an idle machine only.
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     asecalc_mlip.md.summary._figure = lambda *arguments: b""  # neither side draws
-    path = zoo.find("aspirin.pt")
+    path = zoo.find("aspirin_painn.pt")
     calculator = PIWSLCalculator.load(path, device="cpu")
     start = read(path.with_suffix(".xyz"))
     with tempfile.TemporaryDirectory() as folder:

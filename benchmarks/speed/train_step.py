@@ -3,7 +3,7 @@
     python benchmarks/speed/train_step.py  # writes benchmarks/results/train_step.json, prints a table
     python benchmarks/speed/train_step.py --piwsl  # our step with PITC and PISC against our plain one: piwsl_step.json
 
-Both sides get the same batch (10 aspirins, displaced by 0.05 Å, labelled by the shipped model), the same sizes, losses
+Both sides get the same batch (10 aspirins, displaced by 0.05 Å, labelled by aspirin_painn.pt), the same sizes, losses
 and optimiser; steps of the two alternate, so that a busy machine hurts both. With `tuned` glibc's malloc keeps its
 memory (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), which helps SchNetPack more than us.
 
@@ -171,8 +171,8 @@ def _batch(skin: float = 0.0) -> dict[str, Any]:
     from asecalc_mlip.zoo import FOLDER as ZOO
     from training.data import make_sample
 
-    start, rng = read_structure(ZOO / "aspirin.xyz"), np.random.default_rng(0)
-    calculator, samples = PIWSLCalculator.load("aspirin.pt", device="cpu"), []
+    start, rng = read_structure(ZOO / "aspirin_painn.xyz"), np.random.default_rng(0)
+    calculator, samples = PIWSLCalculator.load("aspirin_painn.pt", device="cpu"), []
     for index in range(10):
         atoms = start.copy()
         atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)

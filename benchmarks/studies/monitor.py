@@ -51,8 +51,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "monitor.json"
 RUNS = ROOT / "runs" / "monitor"
 DATA = Path(os.environ.get("ASECALC_DATA", ROOT.parent / "shared" / "data"))
 PROTOCOLS: dict[str, dict[str, Any]] = {
-    "aspirin": {"temperature_K": 500.0, "timestep_fs": 0.5, "steps": 4000, "interval": 20},
-    "ethanol": {"temperature_K": 500.0, "timestep_fs": 0.5, "steps": 8000, "interval": 20},
+    "aspirin_painn": {"temperature_K": 500.0, "timestep_fs": 0.5, "steps": 4000, "interval": 20},
+    "ethanol_painn": {"temperature_K": 500.0, "timestep_fs": 0.5, "steps": 8000, "interval": 20},
     "silica": {"temperature_K": 2000.0, "timestep_fs": 2.0, "steps": 1000, "interval": 10, "thermostat": "langevin"},
 }
 SEEDS = 8
@@ -95,7 +95,7 @@ def sound() -> dict[str, Any]:
 def hot() -> dict[str, Any]:
     """Run the shipped models far from the temperature of their data, and see how near contacts come to the limit."""
     rows = []
-    for name, kelvins in {"aspirin": (250, 500, 1000, 1500), "silica": (500, 1000, 2000, 3000, 4000)}.items():
+    for name, kelvins in {"aspirin_painn": (250, 500, 1000, 1500), "silica": (500, 1000, 2000, 3000, 4000)}.items():
         for kelvin in kelvins:
             settings = {**PROTOCOLS[name], "temperature_K": float(kelvin), "steps": 500, "bond_rule": False}
             found = _campaign(f"{name}.pt", f"hot-{kelvin}", settings, seeds=4)
@@ -114,7 +114,7 @@ def hot() -> dict[str, Any]:
 def planted() -> dict[str, Any]:
     """Edit failures into sound trajectories, frame after frame, and see whether and when they are found."""
     rows = []
-    for name in ("ethanol", "silica"):
+    for name in ("ethanol_painn", "silica"):
         for folder in sorted((RUNS / "sound" / name).glob("*-seed*"))[:6]:
             frames = read_structures(folder / "trajectory.extxyz")
             for kind, edit in EDITS[name].items():
@@ -133,7 +133,7 @@ def planted() -> dict[str, Any]:
 def attracted() -> dict[str, Any]:
     """Run shipped models with an attraction between one pair of elements, or with scaled weights."""
     rows = []
-    for name, pairs in {"ethanol": ("H-H", "C-O"), "silica": ("Si-Si", "O-O", "O-Si")}.items():
+    for name, pairs in {"ethanol_painn": ("H-H", "C-O"), "silica": ("Si-Si", "O-O", "O-Si")}.items():
         settings = {**PROTOCOLS[name], "steps": PROTOCOLS[name]["steps"] // 4}
         for pair in pairs:
             for depth in (4.0, 8.0):
@@ -158,10 +158,10 @@ def real(models: Path) -> dict[str, Any]:
 
 def cost() -> dict[str, Any]:
     """Time the monitor beside a step, on aspirin and on quartz of 576 atoms."""
-    found = md.resolve("aspirin.pt")
+    found = md.resolve("aspirin_painn.pt")
     rows = {}
     for name, atoms in {"aspirin": found.atoms, "quartz 576": _quartz()}.items():
-        model = "aspirin.pt" if name == "aspirin" else "silica.pt"
+        model = "aspirin_painn.pt" if name == "aspirin" else "silica.pt"
         resolved = md.resolve(model, atoms)
         settings = resolved.settings("nvt", **PROTOCOLS[Path(model).stem])
         atoms.calc = resolved.calculator(device="cpu")
@@ -286,9 +286,9 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
 
 def _judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Judge runs by the energy that the shipped model gives their last frames."""
-    judges = {name: PIWSLCalculator.load(f"{name}.pt", device="cpu") for name in ("ethanol", "silica")}
+    judges = {name: PIWSLCalculator.load(f"{name}.pt", device="cpu") for name in ("ethanol_painn", "silica")}
     for row in rows:
-        name = "ethanol" if row["model"] == "ethanol" else "silica"
+        name = "ethanol_painn" if row["model"] == "ethanol_painn" else "silica"
         heat = 1.5 * units.kB * PROTOCOLS[name]["temperature_K"]
         folder = RUNS / row["folder"]
         frames = read_structures(folder / "trajectory.extxyz")

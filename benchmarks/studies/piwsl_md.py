@@ -85,8 +85,9 @@ def run(task: Task) -> dict[str, Any]:
     steps, trajectories = map(int, os.environ[LENGTH].split())
     # Velocities of no two models are alike.
     seeds = ",".join(str(100 * task.seed + k) for k in range(trajectories))
-    arguments = ["--model", str(task.checkpoint), "--structure", str(ZOO / "aspirin.xyz"), "--seeds", seeds]
-    arguments += ["--reference", str(ZOO / "aspirin.reference.json"), "--protocol", "md17", "--steps", str(steps)]
+    arguments = ["--model", str(task.checkpoint), "--structure", str(ZOO / "aspirin_painn.xyz"), "--seeds", seeds]
+    arguments += ["--reference", str(ZOO / "aspirin_painn.reference.json")]
+    arguments += ["--protocol", "md17", "--steps", str(steps)]
     names = ("runs", "stable", "failures", "h_error", "temperature_mean_K", "ms_per_replica_step")
     result = run_campaign(task.folder, arguments, names)
     return result if "failed" in result else {"picoseconds": steps / 2000, **result}

@@ -76,7 +76,7 @@ def _clot(frames: list[Atoms], rng: Any) -> Iterator[Atoms]:
 
 
 EDITS: dict[str, dict[str, Callable[[list[Atoms], Any], Iterator[Atoms]]]] = {
-    "ethanol": {
+    "ethanol_painn": {
         "H-H together": _pull(("H", "H")),
         "H-O together": _pull(("H", "O")),
         "C-C together": _pull(("C", "C")),

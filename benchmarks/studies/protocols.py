@@ -1,6 +1,6 @@
-"""The shipped aspirin through whole protocols: md17 (500 K, 300 ps) and piwsl (NVE from 300 K, 300 ps), 3 seeds each.
+"""The PaiNN of aspirin in whole protocols: md17 (500 K, 300 ps) and piwsl (NVE from 300 K, 300 ps), 3 seeds each.
 
-    python benchmarks/studies/protocols.py [--model aspirin.pt] [--protocol md17 ...]
+    python benchmarks/studies/protocols.py [--model aspirin_painn.pt] [--protocol md17 ...]
 
 The seeds of a protocol advance together in one campaign on one thread; the wall time of each is its share. The
 same command continues what was interrupted and skips what is done. Results: benchmarks/results/protocols.json, .md
@@ -31,7 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 @click.command(help=__doc__)
-@click.option("--model", default="aspirin.pt", show_default=True, help="Shipped model or path of a .pt file.")
+@click.option("--model", default="aspirin_painn.pt", show_default=True, help="Shipped model or path of a .pt file.")
 @click.option("--protocol", "protocols", multiple=True, default=["md17", "piwsl"], show_default=True)
 @click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs" / "protocols", help="For the runs.")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="For the results.")

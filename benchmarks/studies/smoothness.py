@@ -77,7 +77,7 @@ def main() -> None:
 
 def probe(key: str, md: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
     """Numbers of one model."""
-    atoms = read_structure(ZOO / "aspirin.xyz")
+    atoms = read_structure(ZOO / "aspirin_painn.xyz")
     calculator = PIWSLCalculator.load(ROOT / "runs" / "piwsl" / key / "model.pt", device="cpu", dtype="float64")
     start = time.perf_counter()
     row: dict[str, Any] = {

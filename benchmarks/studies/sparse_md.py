@@ -70,8 +70,8 @@ def run(campaign: Campaign) -> dict[str, Any]:
     # Velocities of no two trajectories of a method are alike.
     seeds = ",".join(str(100 * row.seed + k) for k in range(TRAJECTORIES))
     steps = PICOSECONDS[temperature] * STEPS_PER_PS
-    arguments = ["--model", str(campaign.model), "--structure", str(ZOO / "aspirin.xyz"), "--seeds", seeds]
-    arguments += ["--reference", str(ZOO / "aspirin.reference.json"), "--protocol", "md17"]
+    arguments = ["--model", str(campaign.model), "--structure", str(ZOO / "aspirin_painn.xyz"), "--seeds", seeds]
+    arguments += ["--reference", str(ZOO / "aspirin_painn.reference.json"), "--protocol", "md17"]
     arguments += ["--steps", str(steps), "--temperature", str(temperature)]
     names = ("runs", "stable", "failures", "h_error", "temperature_mean_K", "ms_per_replica_step")
     result = run_campaign(ROOT / "runs" / "sparse-md" / campaign.key.replace("/", "_"), arguments, names)

@@ -1,6 +1,6 @@
 """Does a potential hold a molecule together, keep its structure, and conserve energy?
 
-    python benchmarks/studies/stability.py --jobs 2                    # the full study of the shipped aspirin
+    python benchmarks/studies/stability.py --jobs 2                    # the full study of the PaiNN of aspirin
     python benchmarks/studies/stability.py --only nve --seeds 1        # a part of it
 
 NVT at 500 K (Nosé-Hoover, 0.5 fs: the protocol md17) for several seeds, judged by the 0.5 Å bond rule; h(r) against the
@@ -66,7 +66,7 @@ class Task:
 
 
 @click.command(help=__doc__)
-@click.option("--model", default="aspirin.pt", show_default=True, help="Shipped model or path of a .pt file.")
+@click.option("--model", default="aspirin_painn.pt", show_default=True, help="Shipped model or path of a .pt file.")
 @click.option("--picoseconds", type=click.FloatRange(0.1), default=50.0, show_default=True, help="Of each NVT run.")
 @click.option("--nve-picoseconds", type=click.FloatRange(0.1), help="Default: 10, at most --picoseconds.")
 @click.option("--only", type=click.Choice(["nvt", "nve"]), help="Only one of the two parts.")

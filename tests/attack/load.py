@@ -16,7 +16,7 @@ from tests.attack.model_files import GOLDEN
 
 __all__ = ["ethanol", "resident_MB"]
 
-MODEL = "ethanol.pt"
+MODEL = "ethanol_painn.pt"
 SMALL = GOLDEN / "painn.pt"  # for so many calls that a larger model would take hours
 THREADS = 8
 

@@ -119,9 +119,10 @@ def test_imaginary_modes_are_told():
     assert "not relaxed" in " ".join(vibrations(straight, calc).warnings)
 
 
-def test_exact_and_differences_agree_on_a_real_model():
-    calc = PIWSLCalculator.load("ethanol.pt", dtype="float64")
-    atoms = relax(read(ZOO / "ethanol.xyz"), calc).atoms
+@pytest.mark.parametrize("name", ["ethanol", "ethanol_painn"])
+def test_exact_and_differences_agree_on_a_real_model(name):
+    calc = PIWSLCalculator.load(f"{name}.pt", dtype="float64")
+    atoms = relax(read(ZOO / f"{name}.xyz"), calc).atoms
     exact, differences = (vibrations(atoms, calc, method=m, delta_A=1e-3) for m in ("exact", "differences"))
     np.testing.assert_allclose(exact.frequencies_cm1, differences.frequencies_cm1, atol=1.0)
     assert len(exact.frequencies_cm1) == 21 and np.abs(exact.rigid_cm1).max() < 5.0
