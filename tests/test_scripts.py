@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "md_protocols"
 @pytest.mark.parametrize(
     "script, arguments, told, made",
     [
-        ("diatomic.py", ["ethanol.pt"], "6 pairs", "diatomic.png"),
+        ("diatomic.py", ["ethanol_painn.pt"], "6 pairs", "diatomic.png"),
         ("relax.py", ["ethanol.pt"], "relaxed in", "relaxed.xyz"),
         ("phonons.py", ["ethanol.pt", "si.xyz"], "does not know the element Si", None),
     ],
