@@ -240,8 +240,8 @@ def bench(model: str, structures: tuple[str, ...], output: str | None, figure: s
     """Measure how fast a MODEL (default: aspirin.pt) runs on this machine.
 
     Structures are files, or names: ethanol, aspirin, quartz-72, water-192, quartz-576, quartz-2025; default: all
-    names whose elements the model has. SchNetPack's calculator with the same weights runs beside it where that is
-    installed.
+    names whose elements the model has. SchNetPack's calculator with the same weights runs beside a PaiNN or SchNet,
+    such as aspirin_painn.pt, where that is installed.
 
     \b
     Example:
