@@ -1,0 +1,114 @@
+"""Does a model of CCSD(T) energies know the proton transfer of malonaldehyde, and does it run?
+
+    python benchmarks/studies/malonaldehyde.py [--model malonaldehyde.pt]
+
+- Barrier of the proton transfer between the two oxygens: the top of a climbing-image nudged elastic band between the
+  minimum and its mirror image. The surface that the data are of has 4.1 kcal/mol = 0.178 eV (Wang et al. 2008).
+- Dynamics: Nosé-Hoover, 0.5 fs, three runs of 300 ps at 500 K and of 50 ps at 1000 K, judged by the monitor.
+
+Runs go to runs/malonaldehyde-md and go on where they were interrupted. Result: benchmarks/results/malonaldehyde.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from ase import Atoms
+from ase.mep import NEB
+from ase.optimize import BFGS
+from scipy.optimize import linear_sum_assignment
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from asecalc_mlip import PIWSLCalculator, zoo  # noqa: E402
+from asecalc_mlip.files import read_structure, write_json  # noqa: E402
+from benchmarks.studies.campaigns import run_campaign  # noqa: E402
+
+RESULT = ROOT / "benchmarks" / "results" / "malonaldehyde.json"
+PICOSECONDS = {500: 300, 1000: 50}
+STEPS_PER_PS = 2000
+IMAGES, FMAX = 9, 0.005
+KCAL_PER_EV = 23.0605
+
+
+@click.command(help=__doc__)
+@click.option("--model", default="malonaldehyde.pt", show_default=True)
+def main(model: str) -> None:
+    """Measure what is missing."""
+    path = zoo.find(model)
+    result: dict[str, Any] = {"model": Path(model).name, **barrier(path)}
+    click.echo(f"barrier {result['barrier_eV']:.4f} eV = {result['barrier_kcal_per_mol']:.2f} kcal/mol")
+    write_json(RESULT, result)
+    for temperature, length in PICOSECONDS.items():
+        arguments = ["--model", str(path), "--seeds", "0,1,2", "--protocol", "md17"]
+        arguments += ["--structure", str(path.with_suffix(".xyz")), "--temperature", str(temperature)]
+        arguments += ["--steps", str(length * STEPS_PER_PS)]
+        names = ("runs", "stable", "failures", "temperature_mean_K", "ms_per_replica_step")
+        found = run_campaign(ROOT / "runs" / "malonaldehyde-md" / f"{temperature} K", arguments, names)
+        click.echo(f"{temperature} K: {found}")
+        result[f"{temperature} K"] = found
+        write_json(RESULT, result)
+
+
+def barrier(model: Path) -> dict[str, Any]:
+    """Return the height of the proton transfer, the O-O distances and where the proton is at its ends and its top."""
+    calculator = PIWSLCalculator.load(str(model), device="cpu", dtype="float64")
+    start = read_structure(model.with_suffix(".xyz"))
+    start.calc = calculator
+    BFGS(start, logfile=None).run(fmax=FMAX, steps=500)
+    end = mirror_image(start)
+    band = [start, *[start.copy() for _ in range(IMAGES - 2)], end]
+    for image in band:
+        image.calc = calculator
+    chain = NEB(band, climb=True, allow_shared_calculator=True, remove_rotation_and_translation=True)
+    chain.interpolate(method="idpp")
+    converged = BFGS(chain, logfile=None).run(fmax=FMAX, steps=500)
+    energies = [image.get_potential_energy() for image in band]
+    top = int(np.argmax(energies))
+    height = energies[top] - energies[0]
+    return {
+        "barrier_eV": round(height, 5),
+        "barrier_kcal_per_mol": round(height * KCAL_PER_EV, 3),
+        "converged": bool(converged),
+        "minimum_A": _bridge(start),
+        "top_A": _bridge(band[top]),
+        "published_barrier_kcal_per_mol": 4.1,
+    }
+
+
+def mirror_image(atoms: Atoms) -> Atoms:
+    """Return the molecule after the transfer: each atom where the mirror image of its partner is.
+
+    The mirror is the plane through the middle carbon and the middle of the oxygens, normal to O-O; partners are the
+    atoms that are nearest to the places where the mirror takes the others, by least squares of all assignments.
+    """
+    oxygens = np.flatnonzero(atoms.numbers == 8)
+    normal = atoms.positions[oxygens[1]] - atoms.positions[oxygens[0]]
+    normal /= np.linalg.norm(normal)
+    middle = atoms.positions[oxygens].mean(0)
+    mirrored = atoms.positions - 2.0 * np.outer((atoms.positions - middle) @ normal, normal)
+    moved = atoms.copy()
+    for number in np.unique(atoms.numbers):
+        same = np.flatnonzero(atoms.numbers == number)
+        distances = np.linalg.norm(atoms.positions[same][:, None] - mirrored[same][None], axis=-1)
+        moved.positions[same] = mirrored[same[linear_sum_assignment(distances**2)[1]]]
+    return moved
+
+
+def _bridge(atoms: Atoms) -> dict[str, float]:
+    oxygens = np.flatnonzero(atoms.numbers == 8)
+    hydrogens = np.flatnonzero(atoms.numbers == 1)
+    reach = atoms.get_all_distances()[np.ix_(oxygens, hydrogens)]
+    proton = hydrogens[reach.sum(0).argmin()]
+    near, far = sorted(atoms.get_distances(proton, oxygens))
+    return {name: round(float(value), 3) for name, value in
+            (("O-O", atoms.get_distance(*oxygens)), ("O-H", near), ("H...O", far))}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
