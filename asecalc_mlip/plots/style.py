@@ -68,7 +68,11 @@ def figure_bytes(figure: Figure, dpi: int = 150) -> bytes:
 
 def plain(text: str) -> str:
     """Return text without mathematics, of a length that fits: a name with dollar signs is no formula."""
-    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return escaped(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
+
+
+def escaped(text: str) -> str:
+    """Return text without mathematics, at its whole length."""
     return text.replace("$", r"\$")
 
 

@@ -11,7 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from asecalc_mlip.plots.stability import Series
-from asecalc_mlip.plots.style import BLUE, COLOURS, GREY, INK, RED, SMALL, new_figure, plain, running_mean, tidy
+from asecalc_mlip.plots.style import (
+    BLUE,
+    COLOURS,
+    GREY,
+    INK,
+    RED,
+    SMALL,
+    escaped,
+    new_figure,
+    plain,
+    running_mean,
+    tidy,
+)
 
 __all__ = ["PairCurve", "energy_figure", "summary_figure"]
 
@@ -74,7 +86,7 @@ def summary_figure(
     """
     figure = new_figure(13.0, 8.6)
     figure.suptitle(plain(title), fontsize=14, color=INK, fontweight="bold")
-    figure.supxlabel(plain(footer), fontsize=8.5, color=GREY)
+    figure.supxlabel(escaped(footer), fontsize=8.5, color=GREY)
     grid = figure.add_gridspec(2, 2, wspace=0.06, hspace=0.05)
     stability, structure = (grid[0, k].subgridspec(2, 1, height_ratios=[3.2, 1.0], hspace=0.03) for k in (0, 1))
     above, below = (figure.add_subplot(stability[k]) for k in (0, 1))

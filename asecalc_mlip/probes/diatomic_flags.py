@@ -1,7 +1,8 @@
 """Unphysical features of a diatomic curve, by name.
 
     attractive hole           the energy falls inwards at distances where no two atoms are ever bound
-    well without data         a well between there and the distances of the training data: it may be a bond
+    well without data         a well between there and the distances of the training data: it may be a bond. One that
+                              DFT has too (isolated dimers of H, C and O) is right and not flagged
     spurious minimum          a second minimum outside of that
     jump or kink at cutoff    energy or force is not continuous there
     jump or kink              the same elsewhere
@@ -28,6 +29,7 @@ from scipy.signal import find_peaks
 from asecalc_mlip.analysis.contacts import REACH, shortest_by_pair
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.probes.diatomic import DiatomicCurve
+from asecalc_mlip.probes.dimers import is_known_well
 
 __all__ = ["Flag", "Hole", "attractive_hole", "diatomic_flags", "never_bound", "outstanding", "shortest_distances"]
 
@@ -195,6 +197,8 @@ def _hole_flag(curve: DiatomicCurve, below: float) -> Flag | None:
     bound = BOUND / NEVER_BOUND * never_bound(*curve.symbols)
     if hole.bottom_A >= bound:
         inner = attractive_hole(curve, bound) if (curve.distances_A < bound).sum() >= 2 else None
+        if inner is None and is_known_well(curve.symbols, hole.bottom_A, -_at(curve, hole.bottom_A)):
+            return None
         if inner is None:
             text = (
                 f"a well of {hole.depth_eV:.2f} eV at {hole.bottom_A:.2f} Å, closer than {below:.2f} Å, where the "
@@ -207,6 +211,10 @@ def _hole_flag(curve: DiatomicCurve, below: float) -> Flag | None:
         f"{hole.bottom_A:.2f} Å, behind a barrier of {hole.barrier_eV:.2f} eV"
     )
     return Flag("attractive hole", hole.top_A, hole.depth_eV, "eV", text)
+
+
+def _at(curve: DiatomicCurve, distance: float) -> float:
+    return float(np.interp(distance, curve.distances_A, curve.energies_eV))
 
 
 def _spurious_minimum(curve: DiatomicCurve, below: float) -> Flag | None:

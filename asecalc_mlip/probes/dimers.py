@@ -27,6 +27,7 @@ __all__ = [
     "DimerDifference",
     "compare_dimers",
     "dimer_table",
+    "is_known_well",
     "reference_dimers",
     "reference_frames",
 ]
@@ -88,8 +89,7 @@ class DimerDifference:
     @property
     def agrees(self) -> bool:
         """Whether the depth is within 1 eV and the position within 0.1 Å."""
-        near = abs(self.minimum_A - self.dft_minimum_A) <= POSITION_A
-        return near and abs(self.depth_eV - self.dft_depth_eV) <= DEPTH_eV
+        return _agree((self.minimum_A, self.depth_eV), (self.dft_minimum_A, self.dft_depth_eV))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types."""
@@ -105,6 +105,15 @@ def reference_dimers() -> dict[str, ReferenceDimer]:
     }
 
 
+def is_known_well(symbols: tuple[str, str], position_A: float, depth_eV: float) -> bool:
+    """Return whether the table has a well there, of about that depth below separated atoms."""
+    known = _known(symbols)
+    if known is None:
+        return False
+    at, energy = known.minimum()
+    return _agree((position_A, depth_eV), (at, -energy))
+
+
 def compare_dimers(curves: Sequence[DiatomicCurve]) -> list[DimerDifference]:
     """Compare the wells of curves with those of the table, for the pairs that it has.
 
@@ -115,11 +124,10 @@ def compare_dimers(curves: Sequence[DiatomicCurve]) -> list[DimerDifference]:
     """
     found = []
     for curve in curves:
-        known = reference_dimers()
-        pair = next((p for p in (curve.pair, "-".join(reversed(curve.symbols))) if p in known), None)
-        if pair is None:
+        known = _known(curve.symbols)
+        if known is None:
             continue
-        at, energy = known[pair].minimum()
+        at, energy = known.minimum()
         # A hole at short distance is another matter, and flagged.
         beyond = curve.distances_A > 0.5 * at
         distances, energies = curve.distances_A[beyond], curve.energies_eV[beyond]
@@ -142,6 +150,15 @@ def dimer_table(differences: Sequence[DimerDifference]) -> str:
         for d in differences
     ]
     return "\n".join(lines)
+
+
+def _known(symbols: tuple[str, str]) -> ReferenceDimer | None:
+    table = reference_dimers()
+    return table.get("-".join(symbols)) or table.get("-".join(reversed(symbols)))
+
+
+def _agree(well: tuple[float, float], other: tuple[float, float]) -> bool:
+    return abs(well[0] - other[0]) <= POSITION_A and abs(well[1] - other[1]) <= DEPTH_eV
 
 
 def _frame(symbols: Sequence[str], places: Sequence[float], energy: float, forces: Sequence[float]) -> Atoms:

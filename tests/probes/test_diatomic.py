@@ -215,6 +215,18 @@ def test_a_well_that_may_be_a_bond_is_no_hole():
     assert "attractive hole" in names and "well without data" not in names
 
 
+@pytest.mark.parametrize(("position", "depth", "right"), [(0.77, 4.5, True), (0.77, 2.5, False), (1.0, 4.5, False)])
+def test_a_well_that_dft_has_too_is_right_without_data(position, depth, right):
+    """H-H in the data of a molecule without such a bond, as in aspirin.pt with its part for isolated dimers."""
+
+    def well(r):
+        x = np.exp(-2.0 * (r - position))
+        return depth * ((1.0 - x) ** 2 - 1.0), 4.0 * depth * (1.0 - x) * x
+
+    flags = diatomic_flags(curve(well, ("H", "H"), cutoff_A=6.0), below_A=1.4)
+    assert [flag.name for flag in flags] == ([] if right else ["well without data"])
+
+
 def test_figure_of_a_wall_has_a_smooth_scale_and_names_its_band(tmp_path, monkeypatch):
     """A scale that switches at some energy draws a kink where the curve has none."""
     drawn = []
