@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["ERROR_UNITS", "Label", "LABELS", "UNITS", "error_text", "with_unit"]
+__all__ = ["ERROR_UNITS", "Label", "LABELS", "UNITS", "error_text", "threads_text", "with_unit"]
 
 Label = Literal["energy", "forces", "stress"]
 LABELS: tuple[Label, ...] = ("energy", "forces", "stress")
@@ -22,3 +22,8 @@ def with_unit(quantity: str) -> str:
 def error_text(quantity: str, value: float, digits: int = 2) -> str:
     """Return an error with its unit: "13.10 meV/Å"."""
     return f"{value:.{digits}f} {ERROR_UNITS[quantity]}"
+
+
+def threads_text(number: int) -> str:
+    """Return a number of CPU threads in words: "1 thread"."""
+    return f"{number} thread{'' if number == 1 else 's'}"

@@ -22,6 +22,7 @@ from asecalc_mlip.bench.structures import NAMES, enlarged, structure
 from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.units import threads_text
 
 if TYPE_CHECKING:
     from asecalc_mlip.calculators.piwsl import PIWSLCalculator
@@ -82,7 +83,7 @@ class BenchReport:
         return "\n".join(
             [
                 f"{self.model['name']}: {self.model['engine']}, {self.model['dtype']}, {self.model['device']}",
-                f"{self.machine['processor']}, {self.machine['threads']} threads, torch {self.machine['torch']}",
+                f"{self.machine['processor']}, {threads_text(self.machine['threads'])}, torch {self.machine['torch']}",
                 f"SchNetPack {self.schnetpack}{', SpkCalculator with the same weights' if compared else ''}",
                 f"milliseconds per step, neighbour list included and apart; ns/day at {self.timestep_fs:g} fs",
                 _COLUMNS + (_THEIR_COLUMNS if compared else ""),

@@ -14,6 +14,7 @@ from asecalc_mlip.engine.estimate import EDGE_BYTES_NATIVE
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import Graph
 from asecalc_mlip.models.potential import Potential, Prediction
+from asecalc_mlip.units import threads_text
 
 __all__ = ["NativeEngine"]
 
@@ -84,7 +85,7 @@ class NativeEngine:
 
     def describe(self) -> str:
         """Name the engine in a few words."""
-        return f"native {self.potential.architecture}, {torch.get_num_threads()} threads"
+        return f"native {self.potential.architecture}, {threads_text(torch.get_num_threads())}"
 
     def _run(self, graph: AtomGraph, vectors: Tensor, derivative: bool) -> tuple[Tensor, Tensor | None]:
         rows = torch.searchsorted(graph.centers, torch.arange(graph.n_atoms + 1))

@@ -11,6 +11,7 @@ from matplotlib.ticker import NullFormatter
 
 from asecalc_mlip.files import save_figure
 from asecalc_mlip.plots.style import BLUE, GREY, INK, LINE, SMALL, new_figure, plain, tidy
+from asecalc_mlip.units import threads_text
 
 __all__ = ["bench_report", "comparison", "costs", "peers", "size_scaling"]
 
@@ -108,7 +109,9 @@ def peers(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path, threads: i
     panels[0].set_yticks(range(len(labels)), labels, fontsize=8)
     panels[0].get_yticklabels()[0].set(color=COLOURS["ours"], fontweight="bold")
     panels[0].invert_yaxis()
-    figure.supxlabel(f"ms per energy + forces, neighbour list included; float32, CPU, {threads} threads", fontsize=9)
+    figure.supxlabel(
+        f"ms per energy + forces, neighbour list included; float32, CPU, {threads_text(threads)}", fontsize=9
+    )
     save_figure(figure, path)
 
 

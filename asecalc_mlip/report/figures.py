@@ -14,6 +14,7 @@ from asecalc_mlip.plots.summary import PairCurve, energy_figure, summary_figure
 from asecalc_mlip.report.findings import heads
 from asecalc_mlip.report.subject import Subject
 from asecalc_mlip.report.trajectories import from_plain, reference_curve
+from asecalc_mlip.units import threads_text
 
 __all__ = ["energies", "partial", "summary"]
 
@@ -94,6 +95,6 @@ def _footer(found: dict[str, Any], settings: dict[str, Any]) -> str:
         f"{how['formula']}, {how['n_atoms']} atoms; NVT {settings['steps']} and NVE "
         f"{found['nve']['runs'][0]['settings']['steps']} steps of {settings['timestep_fs']:g} fs, seeds {seeds}\n"
         f"{speed['step_ms']:.2f} ms per step ({speed['ns_per_day']:.3g} ns/day{busy}) on {speed['device']}, "
-        f"{how['machine']['processor']}, {how['machine']['threads']} threads; asecalc-mlip "
+        f"{how['machine']['processor']}, {threads_text(how['machine']['threads'])}; asecalc-mlip "
         f"{how['versions']['asecalc-mlip']}, {how['date']}"
     )
