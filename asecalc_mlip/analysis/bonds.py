@@ -13,9 +13,19 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from asecalc_mlip.analysis.frames import pairs_within
 
-__all__ = ["BOND_MARGIN", "bond_lengths", "bond_limits", "find_bonds", "holds_molecules", "is_boxed_molecule", "whole"]
+__all__ = [
+    "BOND_MARGIN",
+    "THRESHOLD",
+    "bond_lengths",
+    "bond_limits",
+    "find_bonds",
+    "holds_molecules",
+    "is_boxed_molecule",
+    "whole",
+]
 
 BOND_MARGIN = 0.6  # Å, added to the sum of the covalent radii
+THRESHOLD = 0.5  # Å, by which the length of a bond may differ from its mean
 
 
 def find_bonds(atoms: Atoms, margin: float = BOND_MARGIN) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.analysis.bonds import bond_lengths, bond_limits, find_bonds, holds_molecules, whole
+from asecalc_mlip.analysis.bonds import THRESHOLD, bond_lengths, bond_limits, find_bonds, holds_molecules, whole
 from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.distances import BINS, R_MAX, DistanceHistogram, distance_histogram
 from asecalc_mlip.analysis.frames import stated_temperatures
@@ -18,6 +18,8 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_json, write_json
 
 FORMAT = "asecalc-mlip molecule reference"
+# Share of the frames in which a bond may be broken.
+MOBILE = 0.05
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,7 +77,8 @@ class MoleculeReference:
             Where they come from, e.g. "rMD17 aspirin, 950 training frames, PBE/def2-SVP".
         geometry : Atoms, optional
             The geometry that decides which atoms are bonded. By default a pair is bonded when its mean distance over
-            the frames is below R_cov,i + R_cov,j + 0.6 Å, so that one stretched frame does not count.
+            the frames is below R_cov,i + R_cov,j + 0.6 Å, so that one stretched frame does not count, and its distance
+            is within 0.5 Å of the mean in 95 % of them: a proton that moves between two atoms is bonded to neither.
         bins, r_max : int, float
             Of h(r); `r_max` in Å.
 
@@ -190,4 +193,7 @@ def _bonds_of_mean(atoms: Atoms, positions: np.ndarray) -> np.ndarray:
     if len(candidates) == 0:
         return candidates.astype(np.int64)
     mean = np.mean([bond_lengths(frame, candidates) for frame in positions], axis=0)
-    return candidates[mean < bond_limits(atoms, candidates)].astype(np.int64)
+    bonds = candidates[mean < bond_limits(atoms, candidates)].astype(np.int64)
+    lengths = bond_lengths(positions, bonds)
+    away = np.abs(lengths - lengths.mean(axis=0)) > THRESHOLD
+    return bonds[away.mean(axis=0) <= MOBILE]

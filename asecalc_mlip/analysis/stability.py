@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.analysis.bonds import bond_lengths
+from asecalc_mlip.analysis.bonds import THRESHOLD, bond_lengths
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.errors import InputError
-
-THRESHOLD = 0.5  # Å
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 
 from asecalc_mlip import zoo
-from asecalc_mlip.analysis.bonds import is_boxed_molecule
+from asecalc_mlip.analysis.bonds import THRESHOLD, is_boxed_molecule
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import (
@@ -19,7 +19,7 @@ from asecalc_mlip.analysis.references import (
     load_reference,
     reference_from_dict,
 )
-from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
+from asecalc_mlip.analysis.stability import worst_deviation
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structure, sha256_of
 from asecalc_mlip.md.conditions import warn_once

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
+from asecalc_mlip.analysis.bonds import THRESHOLD
 from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.limits import COLLAPSE, ContactLimits
 from asecalc_mlip.analysis.periodic import PeriodicReference
@@ -18,7 +19,7 @@ from asecalc_mlip.analysis.rdf import frame_rdfs
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import ContactReference, Reference
 from asecalc_mlip.analysis.shells import shell_numbers
-from asecalc_mlip.analysis.stability import THRESHOLD, worst_deviation
+from asecalc_mlip.analysis.stability import worst_deviation
 from asecalc_mlip.md.failures import Extremes, Failure
 
 __all__ = ["BondRule", "ContactRule", "RDFRule", "ShellRule", "Window"]
