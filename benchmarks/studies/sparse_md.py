@@ -24,11 +24,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.studies.campaigns import run_campaign  # noqa: E402
 from benchmarks.studies.grid import run_rows  # noqa: E402
 from benchmarks.studies.sparse import RUNS  # noqa: E402
-from benchmarks.studies.sparse_rows import DYNAMICS, Row  # noqa: E402
+from benchmarks.studies.sparse_rows import DYNAMICS, PICOSECONDS, Row  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "sparse_md.json"
 ZOO = ROOT / "asecalc_mlip" / "zoo"
-PICOSECONDS = {500: 50, 1200: 20}
 TRAJECTORIES = 8
 STEPS_PER_PS = 2000
 

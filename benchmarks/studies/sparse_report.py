@@ -14,7 +14,7 @@ from scipy.stats import ttest_rel
 
 from asecalc_mlip.files import save_figure, write_text
 from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
-from benchmarks.studies.sparse_rows import DATA, DYNAMICS, METHODS, PARTS, Row
+from benchmarks.studies.sparse_rows import DATA, DYNAMICS, METHODS, PARTS, PICOSECONDS, Row
 
 __all__ = ["write_report"]
 
@@ -92,11 +92,13 @@ def dynamics_table(results: Results) -> str:
         failures: Counter[str] = sum((Counter(row["failures"]) for row in rows), Counter())
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in failures.most_common())
         stable = f"{sum(row['stable'] for row in rows)} of {len(times)}"
-        length = f"{np.mean(times):.1f} of {max(row['length_ps'] for row in rows):.0f} ps"
+        length = f"{np.mean(times):.1f} of {PICOSECONDS[temperature]} ps"
         lines.append(f"| {n} | {method} | {temperature} K | {len(rows)} | {stable} | {length} | {why} |")
-    missing = sum(f"{row.key}/{temperature} K" not in results for row in DYNAMICS for temperature in (500, 1200))
+    missing = sum(f"{row.key}/{temperature} K" not in results for row in DYNAMICS for temperature in PICOSECONDS)
     command = "`python benchmarks/studies/sparse_md.py` runs them"
-    return "\n".join([*lines, "", f"Not run: {missing} of {2 * len(DYNAMICS)} sets of 8 trajectories; {command}."])
+    return "\n".join(
+        [*lines, "", f"Not run: {missing} of {len(PICOSECONDS) * len(DYNAMICS)} sets of 8 trajectories; {command}."]
+    )
 
 
 def curves_figure(results: Results) -> Figure:
