@@ -197,7 +197,8 @@ def _hole_flag(curve: DiatomicCurve, below: float) -> Flag | None:
     bound = BOUND / NEVER_BOUND * never_bound(*curve.symbols)
     if hole.bottom_A >= bound:
         inner = attractive_hole(curve, bound) if (curve.distances_A < bound).sum() >= 2 else None
-        if inner is None and is_known_well(curve.symbols, hole.bottom_A, -_at(curve, hole.bottom_A)):
+        open_well = inner is None and hole.barrier_eV <= DEEPEST
+        if open_well and is_known_well(curve.symbols, hole.bottom_A, -_at(curve, hole.bottom_A)):
             return None
         if inner is None:
             text = (

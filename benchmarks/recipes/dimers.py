@@ -15,7 +15,7 @@ import argparse
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from asecalc_mlip.calculators.dimers import read_table
 from asecalc_mlip.data.readers import read_frames
@@ -36,6 +36,10 @@ def main() -> None:
     asked = {atomic_numbers[symbol] for symbol in options.elements}
     atoms, curves = read_table(read_frames(options.table) if options.table else reference_frames())
     atoms |= {atomic_numbers[symbol]: float(energy) for symbol, energy in (text.split("=") for text in options.e0)}
+    if not asked <= set(atoms):
+        parser.error(
+            f"the table has the elements {', '.join(chemical_symbols[z] for z in sorted(atoms))}, not all asked"
+        )
     frames = [_atom(number, atoms[number]) for number in sorted(asked)]
     for (a, b), curve in curves.items():
         if not {a, b} <= asked:

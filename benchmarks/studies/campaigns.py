@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["run_campaign"]
+__all__ = ["campaign_summary", "run_campaign"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_campaign(folder: Path, arguments: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """Run the campaign of `folder`, or continue it.
+    """Run the campaign of `folder`, or continue it with the arguments that it was begun with.
 
     Parameters
     ----------
@@ -46,3 +46,9 @@ def run_campaign(folder: Path, arguments: Sequence[str], names: Sequence[str]) -
         "stable_ps": [run["stable_ps"] for run in runs],
         **{name: group[name] for name in names},
     }
+
+
+def campaign_summary(result: dict[str, Any]) -> str:
+    """Return stable runs, mean stable time and failures as text."""
+    mean = sum(result["stable_ps"]) / len(result["stable_ps"])
+    return f"{result['stable']} of {result['runs']} stable, {mean:.1f} ps; {result['failures']}"

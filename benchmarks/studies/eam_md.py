@@ -20,7 +20,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.studies.campaigns import run_campaign  # noqa: E402
+from benchmarks.studies.campaigns import campaign_summary, run_campaign  # noqa: E402
 from benchmarks.studies.eam_rows import DATA, PARTS, RUNS, Row  # noqa: E402
 from benchmarks.studies.eam_study import SHARED  # noqa: E402
 from benchmarks.studies.grid import run_rows, select_parts  # noqa: E402
@@ -41,7 +41,7 @@ def main(parts: tuple[str, ...], starts: int, jobs: int) -> None:
     for data in {row.data for row in rows}:
         _make_reference(data)
     os.environ[STARTS] = str(starts)
-    run_rows(rows, run_row, RESULTS, jobs=jobs, say=_summary)
+    run_rows(rows, run_row, RESULTS, jobs=jobs, say=campaign_summary)
 
 
 def run_row(row: Row) -> dict[str, Any]:
@@ -71,11 +71,6 @@ def _make_reference(data: str) -> None:
         source, groups = DATA[data]["train"], GROUPS.get(data)
         reference = PeriodicReference.from_frames(frames, source, kind="liquid", group_by=groups)
         reference.save(_reference(data))
-
-
-def _summary(result: dict[str, Any]) -> str:
-    mean = sum(result["stable_ps"]) / len(result["stable_ps"])
-    return f"{result['stable']} of {result['runs']} stable, {mean:.1f} ps; {result['failures']}"
 
 
 if __name__ == "__main__":

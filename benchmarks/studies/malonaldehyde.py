@@ -51,7 +51,7 @@ LARGEST_SHIFT_EV = 1.0
 @click.option("--model", default="malonaldehyde.pt", show_default=True)
 @click.option("--beside", type=(str, click.Path(exists=True, path_type=Path)), help="Name and file of another model.")
 def main(model: str, beside: tuple[str, Path] | None) -> None:
-    """Measure what is missing."""
+    """Measure errors and barrier, and run the dynamics that are missing."""
     path, result = zoo.find(model), load_results(RESULT)
     if beside is not None:
         name, other = beside
@@ -67,10 +67,11 @@ def main(model: str, beside: tuple[str, Path] | None) -> None:
         arguments += ["--structure", str(path.with_suffix(".xyz")), "--temperature", str(temperature)]
         arguments += ["--steps", str(length * STEPS_PER_PS)]
         names = ("runs", "stable", "failures", "temperature_mean_K", "ms_per_replica_step")
-        found = run_campaign(ROOT / "runs" / "malonaldehyde-md" / f"{temperature} K", arguments, names)
+        found = run_campaign(ROOT / "runs" / "malonaldehyde-md" / path.stem / f"{temperature} K", arguments, names)
         click.echo(f"{temperature} K: {found}")
-        result[f"{temperature} K"] = found
-        write_json(RESULT, result)
+        if "failed" not in found:
+            result[f"{temperature} K"] = found
+            write_json(RESULT, result)
 
 
 def errors(model: Path) -> list[dict[str, Any]]:
@@ -127,8 +128,8 @@ def barrier(model: Path) -> dict[str, Any]:
 def mirror_image(atoms: Atoms) -> Atoms:
     """Return the molecule after the transfer: each atom where the mirror image of its partner is.
 
-    The mirror is the plane through the middle carbon and the middle of the oxygens, normal to O-O; partners are the
-    atoms that are nearest to the places where the mirror takes the others, by least squares of all assignments.
+    The mirror is normal to O-O and halves it; partners are the atoms that are nearest to the places where the mirror
+    takes the others, by least squares of all assignments.
     """
     oxygens = np.flatnonzero(atoms.numbers == 8)
     normal = atoms.positions[oxygens[1]] - atoms.positions[oxygens[0]]

@@ -21,7 +21,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.studies.campaigns import run_campaign  # noqa: E402
+from benchmarks.studies.campaigns import campaign_summary, run_campaign  # noqa: E402
 from benchmarks.studies.grid import run_rows  # noqa: E402
 from benchmarks.studies.sparse import RUNS  # noqa: E402
 from benchmarks.studies.sparse_rows import DYNAMICS, PICOSECONDS, Row  # noqa: E402
@@ -60,7 +60,7 @@ def main(only: str | None, jobs: int) -> None:
     ready = [one for one in campaigns if one.model.exists()]
     if len(ready) < len(campaigns):
         click.echo(f"{len(campaigns) - len(ready)} left out, as their models are not trained yet")
-    run_rows(ready, run, RESULTS, jobs=jobs, say=_summary)
+    run_rows(ready, run, RESULTS, jobs=jobs, say=campaign_summary)
 
 
 def run(campaign: Campaign) -> dict[str, Any]:
@@ -75,11 +75,6 @@ def run(campaign: Campaign) -> dict[str, Any]:
     names = ("runs", "stable", "failures", "h_error", "temperature_mean_K", "ms_per_replica_step")
     result = run_campaign(ROOT / "runs" / "sparse-md" / campaign.key.replace("/", "_"), arguments, names)
     return result if "failed" in result else {**row.to_dict(), "temperature_K": temperature, **result}
-
-
-def _summary(result: dict[str, Any]) -> str:
-    mean = sum(result["stable_ps"]) / len(result["stable_ps"])
-    return f"{result['stable']} of {result['runs']} stable, {mean:.1f} ps; {result['failures']}"
 
 
 if __name__ == "__main__":

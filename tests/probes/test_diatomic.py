@@ -225,6 +225,8 @@ def test_a_well_that_dft_has_too_is_right_without_data(position, depth, right):
 
     flags = diatomic_flags(curve(well, ("H", "H"), cutoff_A=6.0), below_A=1.4)
     assert [flag.name for flag in flags] == ([] if right else ["well without data"])
+    behind = diatomic_flags(curve(with_bump(well, 10.0, 1.9, 0.15), ("H", "H"), cutoff_A=6.0), below_A=1.4)
+    assert "well without data" in [flag.name for flag in behind]
 
 
 def test_figure_of_a_wall_has_a_smooth_scale_and_names_its_band(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.studies.grid import settings_of
 from benchmarks.studies.sparse_report import dynamics_table, few_table, teacher_table, weak_table
 from benchmarks.studies.sparse_rows import PARTS, Row, stages
+from training.config import load_config
 
 DATA, OUTPUT = Path("data"), Path("runs/row")
 
@@ -56,6 +57,19 @@ def test_the_structures_far_away_stay_in_the_second_step():
     assert first["far.sources"] == last["far.sources"]
     near = stages(replace(row, method="fine-tuned, xtb first"), DATA, OUTPUT / "x")[0]
     assert first["run.output"] != near["run.output"]
+
+
+def test_the_recipe_for_few_labels_is_that_of_the_study():
+    """But for what a study sets: names of files, seeds, threads, and more validation frames in the second step."""
+    recipes = Path(__file__).resolve().parents[2] / "benchmarks" / "recipes"
+    study = stages(Row("aspirin", 50, "fine-tuned, xtb first, far", 0, 600), DATA, OUTPUT / "x")
+    for name, settings in zip(("few_labels_first", "few_labels"), study, strict=True):
+        found, wanted = load_config([recipes / f"{name}.yaml"], ["data.train=x.xyz"]), settings_of(settings)
+        for section in ("pretrain", "far", "loss", "optimizer", "weak"):
+            assert getattr(found, section) == getattr(wanted, section), (name, section)
+        for key in ("batch_size", "steps_per_epoch", "max_epochs"):
+            assert getattr(found.run, key) == getattr(wanted.run, key), (name, key)
+    assert load_config([recipes / "few_labels_first.yaml"], ["data.train=x.xyz"]).finetune.base == "TensorNet-ANI-1x"
 
 
 def test_a_student_learns_the_model_that_is_fine_tuned_on_its_frames():
