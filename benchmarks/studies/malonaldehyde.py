@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -52,7 +52,8 @@ LARGEST_SHIFT_EV = 1.0
 @click.option("--beside", type=(str, click.Path(exists=True, path_type=Path)), help="Name and file of another model.")
 def main(model: str, beside: tuple[str, Path] | None) -> None:
     """Measure errors and barrier, and run the dynamics that are missing."""
-    path, result = zoo.find(model), load_results(RESULT)
+    path = zoo.find(model)
+    result: dict[str, Any] = dict(load_results(RESULT))
     if beside is not None:
         name, other = beside
         result.setdefault("beside", {})[name] = {**barrier(other), "test_energy_mae": errors(other)}
@@ -111,7 +112,7 @@ def barrier(model: Path) -> dict[str, Any]:
         band, climb=True, method="improvedtangent", allow_shared_calculator=True, remove_rotation_and_translation=True
     )
     chain.interpolate(method="idpp")
-    converged = BFGS(chain, logfile=None).run(fmax=FMAX, steps=500)
+    converged = BFGS(cast(Any, chain), logfile=None).run(fmax=FMAX, steps=500)
     energies = [image.get_potential_energy() for image in band]
     top = int(np.argmax(energies))
     height = energies[top] - energies[0]
