@@ -10,8 +10,8 @@ the models of `benchmarks/studies/eam_study.py run`. Interrupted runs go on; res
 
 from __future__ import annotations
 
-import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from benchmarks.studies.grid import run_rows, select_parts  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results" / "eam_md.json"
 # Where the kinds of structure differ, g(r) is compared with that of the same kind.
 GROUPS = {"silica": "topology"}
-STARTS = "EAM_STUDY_STARTS"
 
 
 @click.command(help=__doc__)
@@ -40,14 +39,13 @@ def main(parts: tuple[str, ...], starts: int, jobs: int) -> None:
     rows = [row for row in select_parts(parts, PARTS) if (RUNS / row.key / "model.pt").exists()]
     for data in {row.data for row in rows}:
         _make_reference(data)
-    os.environ[STARTS] = str(starts)
-    run_rows(rows, run_row, RESULTS, jobs=jobs, say=campaign_summary)
+    run_rows(rows, partial(run_row, starts=starts), RESULTS, jobs=jobs, say=campaign_summary)
 
 
-def run_row(row: Row) -> dict[str, Any]:
+def run_row(row: Row, *, starts: int) -> dict[str, Any]:
     """Run or continue the trajectories of a model in a process of its own."""
     arguments = ["--model", str(RUNS / row.key / "model.pt"), "--reference", str(_reference(row.data))]
-    arguments += ["--structure", str(SHARED / DATA[row.data]["test"]), "--starts", os.environ[STARTS]]
+    arguments += ["--structure", str(SHARED / DATA[row.data]["test"]), "--starts", str(starts)]
     arguments += ["--protocol", "eam-silica" if row.data == "silica" else "eam-mptrj"]
     # Models of a row differ little, and under the same noise would make nearly the same trajectories.
     arguments += ["--seeds", f"{row.seed},"]

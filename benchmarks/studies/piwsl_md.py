@@ -10,9 +10,9 @@ continues what was interrupted and skips what is done. Results: benchmarks/resul
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,11 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.studies.campaigns import run_campaign  # noqa: E402
+from benchmarks.studies.campaigns import campaign_summary, run_campaign  # noqa: E402
 from benchmarks.studies.grid import run_rows  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "piwsl_md.json"
 ZOO = ROOT / "asecalc_mlip" / "zoo"
-LENGTH = "PIWSL_STUDY_STEPS_TRAJECTORIES"
 LOSSES = {"painn": ("plain", "first"), "painn-direct": ("plain", "antithetic")}
 
 
@@ -65,8 +64,8 @@ def main(picoseconds: float, trajectories: int, jobs: int) -> None:
     absent = [task.key for task in tasks if not task.checkpoint.exists()]
     if absent:
         click.echo(f"{len(absent)} models left out, as they are not trained yet, e.g. {absent[0]}")
-    os.environ[LENGTH] = f"{round(picoseconds * 2000)} {trajectories}"
-    run_rows([task for task in tasks if task.checkpoint.exists()], run, RESULTS, jobs=jobs, say=str)
+    work = partial(run, steps=round(picoseconds * 2000), trajectories=trajectories)
+    run_rows([task for task in tasks if task.checkpoint.exists()], work, RESULTS, jobs=jobs, say=campaign_summary)
 
 
 def plan() -> list[Task]:
@@ -80,9 +79,8 @@ def plan() -> list[Task]:
     ]
 
 
-def run(task: Task) -> dict[str, Any]:
+def run(task: Task, *, steps: int, trajectories: int) -> dict[str, Any]:
     """Run or continue the trajectories of a model."""
-    steps, trajectories = map(int, os.environ[LENGTH].split())
     # Velocities of no two models are alike.
     seeds = ",".join(str(100 * task.seed + k) for k in range(trajectories))
     arguments = ["--model", str(task.checkpoint), "--structure", str(ZOO / "aspirin_painn.xyz"), "--seeds", seeds]
