@@ -8,6 +8,8 @@ The second command adds errors and barrier of another model to the result.
 - Errors on the 400 test frames, by their energy above the minimum: the frames reach 5 eV.
 - Barrier of the proton transfer between the two oxygens: the top of a climbing-image nudged elastic band between the
   minimum and its mirror image. The surface that the data are of has 4.1 kcal/mol = 0.178 eV (Wang et al. 2008).
+- Roughness (`displacement_scan`): the largest second difference of the force along one random line from the minimum and
+  from each of the four lowest test frames, in steps of 0.005 Å; GFN2-xTB along the same lines.
 - Dynamics: Nosé-Hoover, 0.5 fs, three runs of 300 ps at 500 K and of 50 ps at 1000 K, judged by the monitor.
 
 Runs go to runs/malonaldehyde-md and go on where they were interrupted. Result: benchmarks/results/malonaldehyde.json.
@@ -32,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 from asecalc_mlip import PIWSLCalculator, zoo  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.files import write_json  # noqa: E402
+from asecalc_mlip.probes import displacement_scan  # noqa: E402
 from benchmarks.studies.campaigns import run_campaign  # noqa: E402
 from benchmarks.studies.grid import load_results  # noqa: E402
 
@@ -45,6 +48,7 @@ SPLIT = (1500, 100, 0)
 RANGES_EV = ((0, 1), (1, 2), (2, 3), (3, 6))
 KCAL_PER_EV = 23.0605
 LARGEST_SHIFT_EV = 1.0
+LINES, LENGTHS_A, STEP_A = 4, (0.1, 0.2, 0.3), 0.005
 
 
 @click.command(help=__doc__)
@@ -61,6 +65,8 @@ def main(model: str, beside: tuple[str, Path] | None) -> None:
         write_json(RESULT, result)
         return
     result |= {"model": Path(model).name, **barrier(path), "test_energy_mae": errors(path)}
+    result["roughness_eV_per_A"] = roughness(path)
+    click.echo(f"roughness {result['roughness_eV_per_A']}")
     click.echo(f"barrier {result['barrier_eV']:.4f} eV = {result['barrier_kcal_per_mol']:.2f} kcal/mol")
     write_json(RESULT, result)
     for temperature, length in PICOSECONDS.items():
@@ -75,17 +81,42 @@ def main(model: str, beside: tuple[str, Path] | None) -> None:
             write_json(RESULT, result)
 
 
-def errors(model: Path) -> list[dict[str, Any]]:
-    """Return the mean absolute error of the test frames in ranges of their energy above the minimum."""
+def held_back() -> list[Atoms]:
+    """Return the frames that the recipe leaves for testing."""
     from training.data import make_split
 
     frames = read_frames(DATA)
     n_train, n_val, seed = SPLIT
+    return [frames[index] for index in make_split(len(frames), n_train, n_val, seed=seed).test]
+
+
+def roughness(model: Path) -> dict[str, dict[str, float]]:
+    """Return the roughness of the model and of GFN2-xTB, eV/Å, by the length of the lines, Å."""
+    from asecalc_mlip.data.xtb import XtbSettings, xtb_calculator
+
+    lowest = sorted(held_back(), key=lambda atoms: atoms.info["energy"])[:LINES]
+    starts = [Atoms(atoms.numbers, atoms.positions) for atoms in (zoo.structure("malonaldehyde"), *lowest)]
+    calculators = {
+        "model": PIWSLCalculator.load(str(model), device="cpu", dtype="float64"),
+        "GFN2-xTB": xtb_calculator(XtbSettings()),
+    }
+    found: dict[str, dict[str, float]] = {}
+    for length in LENGTHS_A:
+        points = round(length / STEP_A) + 1
+        reports = {
+            name: displacement_scan(starts, calc, length_A=length, points=points) for name, calc in calculators.items()
+        }
+        found[f"{length:g}"] = {name: round(float(max(r.roughness_eV_per_A)), 3) for name, r in reports.items()}
+    return found
+
+
+def errors(model: Path) -> list[dict[str, Any]]:
+    """Return the mean absolute error of the test frames in ranges of their energy above the minimum."""
     calculator = PIWSLCalculator.load(str(model), device="cpu")
     found = []
-    for index in make_split(len(frames), n_train, n_val, seed=seed).test:
-        atoms = Atoms(frames[index].numbers, frames[index].positions, calculator=calculator)
-        found.append((frames[index].info["energy"], atoms.get_potential_energy()))
+    for frame in held_back():
+        atoms = Atoms(frame.numbers, frame.positions, calculator=calculator)
+        found.append((frame.info["energy"], atoms.get_potential_energy()))
     labels, energies = np.array(found).T
     shift = float(np.median(energies - labels))
     # A model of another level of theory has another zero.
