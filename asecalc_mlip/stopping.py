@@ -10,7 +10,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-__all__ = ["SoftStop", "end_with_parent"]
+__all__ = ["Interrupted", "SoftStop", "end_with_parent"]
+
+
+class Interrupted(Exception):
+    """A signal came, and everything is on disk."""
 
 
 class SoftStop:

@@ -25,6 +25,7 @@ from ase import Atoms
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_text
 from asecalc_mlip.permits import PATIENCE
+from asecalc_mlip.stopping import Interrupted
 from asecalc_mlip.teachers.base import AseTeacher, Failed, Labels, Teacher, TeacherOptions
 from asecalc_mlip.teachers.naming import open_teacher, with_whole_path
 from asecalc_mlip.workers import Lost, Pool
@@ -60,9 +61,15 @@ def side_by_side(
         None: this process labels, but takes from the file what is there.
     stop : callable
         Asked whether to begin no other label. Those at work are waited for, and kept.
+
+    Raises
+    ------
+    Interrupted
+        Without a pool, when a label fails while `stop` becomes true: Ctrl-C in a terminal reaches the program that
+        labels as well, and a structure that it left is to be tried again.
     """
     if pool is None:
-        labeller = _Ahead(teacher, ahead)
+        labeller = _Ahead(teacher, ahead, stop)
         yield labeller
     else:
         labeller = _Spread(teacher, ahead, pool, stop, with_whole_path(name), options, structures)
@@ -76,8 +83,8 @@ def side_by_side(
 class _Ahead:
     """A teacher that takes labels from a file where they are there already."""
 
-    def __init__(self, teacher: Teacher, path: Path) -> None:
-        self.teacher, self.path, self.name = teacher, path, teacher.name
+    def __init__(self, teacher: Teacher, path: Path, stop: Callable[[], bool]) -> None:
+        self.teacher, self.path, self.name, self.stop = teacher, path, teacher.name, stop
         self.known = _read(path)
 
     def recipe(self) -> dict[str, Any]:
@@ -90,6 +97,8 @@ class _Ahead:
 
     def _computed(self, key: str, atoms: Atoms) -> Labels | Failed:
         (found,) = self.teacher.label([atoms])
+        if isinstance(found, Failed) and self.stop():
+            raise Interrupted
         return found
 
 
@@ -100,8 +109,8 @@ class _Spread(_Ahead):
         self, teacher: Teacher, path: Path, pool: Pool, stop: Callable[[], bool], name: str, options: TeacherOptions,
         structures: Sequence[Atoms],
     ) -> None:  # fmt: skip
-        super().__init__(teacher, path)
-        self.pool, self.stop, self.source = pool, stop, (name, options, json.dumps(teacher.recipe()))
+        super().__init__(teacher, path, stop)
+        self.pool, self.source = pool, (name, options, json.dumps(teacher.recipe()))
         todo = {_key(atoms): atoms for atoms in structures}
         self.waiting = deque((key, atoms) for key, atoms in todo.items() if key not in self.known)
         self.running: dict[Future, str] = {}

@@ -10,6 +10,7 @@ from ase.calculators.lj import LennardJones
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.permits import Permit, at_work, stop_wanted
+from asecalc_mlip.stopping import Interrupted, SoftStop
 from asecalc_mlip.teachers import Failed, TeacherOptions, open_teacher
 from asecalc_mlip.teachers.base import AseTeacher, Labels
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
@@ -19,6 +20,7 @@ from tests.inline import Inline
 
 TOY = """
 import os
+import signal
 from pathlib import Path
 from ase.calculators.lj import LennardJones
 
@@ -26,6 +28,9 @@ class Toy(LennardJones):
     def calculate(self, atoms=None, properties=None, system_changes=None):
         with open(Path(__file__).with_name("calls.txt"), "a") as file:
             file.write("x")
+        if os.environ.get("CTRL_C"):
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("the program ended with exit status 130")
         if atoms.positions[1, 0] > 2.9:
             raise RuntimeError("SCF not converged")
         if atoms.positions[1, 0] < 0.5:
@@ -98,6 +103,20 @@ def test_after_a_stop_no_label_begins_and_those_at_work_are_kept(toy, tmp_path):
         stopped.append(True)
         assert next(teacher.label(structures[1:2]))
         assert _calls() == 2
+
+
+def test_a_program_that_ctrl_c_ends_has_not_failed(toy, tmp_path, monkeypatch):
+    """A terminal sends Ctrl-C to the program that labels as well, and it ends with an error."""
+    monkeypatch.setenv("CTRL_C", "1")
+    structures = _dimers(*DISTANCES)
+    with SoftStop() as stop, pytest.raises(Interrupted):
+        with _spread(toy, structures, None, stop=lambda: stop.signal is not None) as teacher:
+            label_structures(structures, teacher, "out.xyz", progress=False)
+    assert failures_of("out.xyz") == []
+    monkeypatch.delenv("CTRL_C")
+    with _spread(toy, structures, None) as teacher:
+        label_structures(structures, teacher, "out.xyz", progress=False)
+    assert [one["number"] for one in failures_of("out.xyz")] == [2]
 
 
 def test_a_worker_that_dies_costs_one_label(toy, tmp_path):

@@ -22,7 +22,7 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.readers import read_frames as read_labelled
 from asecalc_mlip.files import write_json
 from asecalc_mlip.locks import locked
-from asecalc_mlip.stopping import SoftStop
+from asecalc_mlip.stopping import Interrupted, SoftStop
 from asecalc_mlip.teachers import Teacher, open_teacher
 from asecalc_mlip.teachers.base import Labels, labelled
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
@@ -92,10 +92,6 @@ def learn(
         return _Loop(folder, settings, starts, teacher, pool, stop, tell, live).run()
 
 
-class _Interrupted(Exception):
-    """A signal came, and everything is on disk."""
-
-
 class _Loop:
     def __init__(
         self, folder: Folder, settings: LearnSettings, starts: Sequence[Atoms], teacher: Teacher, pool: Pool | None,
@@ -114,7 +110,7 @@ class _Loop:
                 final = final_model(
                     self.folder, last, self.settings, self.starts, self.teacher, self._stops, self.live, self.pool
                 )
-        except (_Interrupted, Stopped):
+        except (Interrupted, Stopped):
             status = "interrupted"
         return self._result(status, final)
 
@@ -244,7 +240,7 @@ class _Loop:
             )
         found = [run for run in runs if run is not None]
         if len(found) < len(runs):
-            raise _Interrupted
+            raise Interrupted
         return found
 
     def _choose(
@@ -281,7 +277,7 @@ class _Loop:
 
     def _check(self) -> None:
         if self._stops():
-            raise _Interrupted
+            raise Interrupted
 
     def _result(self, status: str, final: dict[str, Any] | None) -> LearnResult:
         rounds = self.folder.rounds()
