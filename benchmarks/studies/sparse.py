@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.studies.grid import load_results, run_rows, select_parts, show_parts  # noqa: E402
-from benchmarks.studies.sparse_rows import DATA, PARTS, Row, stages  # noqa: E402
+from benchmarks.studies.sparse_rows import DATA, HOT, PARTS, Row, hot_frames, stages  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "sparse.json"
 RUNS = ROOT / "runs" / "sparse"
@@ -80,6 +80,8 @@ def train_row(row: Row) -> dict[str, Any]:
         # Seeds share the model of a teacher: the first trains it, the others wait for it.
         output = settings["run.output"]
         with locked(output.with_name(f".{output.name}.wait"), wait=True):
+            if settings["data.train"].name == HOT and not (output / "last.ckpt").exists():
+                hot_frames(row, SHARED, settings["data.train"])
             result = train(settings_of(settings))
     seconds = time.process_time() - start
     assert result.errors is not None

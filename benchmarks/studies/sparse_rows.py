@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "DYNAMICS", "METHODS", "PARTS", "PICOSECONDS", "Row", "stages"]
+__all__ = ["DATA", "DYNAMICS", "HOT", "METHODS", "PARTS", "PICOSECONDS", "Row", "hot_frames", "stages"]
 
 SEEDS = (0, 1, 2)
 MATERIALS, MOLECULES = "TensorNet-MatPES-PBE", "TensorNet-ANI-1x"
@@ -77,9 +77,17 @@ XTB = {
     "data.n_val": 5,
     "optimizer.lr": 1e-3,
 }
+# Frames of the teacher's dynamics, and their file in the folder of its training.
+HOT_FRAMES, HOT = 1000, "hot_frames.xyz"
 METHODS: dict[str, dict[str, Any]] = {
     "PaiNN": {"start": PAINN},
     "PaiNN, xtb first": {"start": PAINN, "teacher": XTB},
+    # Other numbers and kinds of the structures of the teacher: copies moved further, or frames of its own dynamics.
+    "PaiNN, xtb first, 5 copies": {"start": PAINN, "teacher": {**XTB, "pretrain.rounds": 5}},
+    "PaiNN, xtb first, 40 copies": {"start": PAINN, "teacher": {**XTB, "pretrain.rounds": 40}},
+    "PaiNN, xtb first, 0.2 Å": {"start": PAINN, "teacher": {**XTB, "pretrain.strength": 0.2}},
+    "PaiNN, xtb first, 500 K": {"start": PAINN, "teacher": XTB, "temperature": 500},
+    "PaiNN, xtb first, 1500 K": {"start": PAINN, "teacher": XTB, "temperature": 1500},
     # A small, fast network learns the fine-tuned model of the same frames, and then the labels.
     "PaiNN, distilled": {
         "start": PAINN,
@@ -137,10 +145,13 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
 
     With a teacher half of the steps are on its labels, in a folder of their own; the others start from that model. A
     `shared` model of the teacher has its own number of steps. A network that `learns` a model, fine-tuned in so many
-    steps, has the row of this model as its teacher.
+    steps, has the row of this model as its teacher. A teacher with a `temperature` labels frames of its own dynamics,
+    which `hot_frames` makes.
     """
     data, method = DATA[row.data], dict(METHODS[row.method])
-    start, teacher, shared, learns = (method.pop(name, None) for name in ("start", "teacher", "shared", "learns"))
+    start, teacher, shared, learns, temperature = (
+        method.pop(name, None) for name in ("start", "teacher", "shared", "learns", "temperature")
+    )
     steps = row.steps or data.steps
     labels = {
         "data.train": data_folder / data.train,
@@ -170,6 +181,9 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     first = {**labels, **(fresh or based), **teacher, **_length(before, epochs=16), "run.output": folder}
     if shared:
         first |= {"data.split_seed": 0, "run.seed": 0}
+    if temperature is not None:
+        first = {name: value for name, value in first.items() if not name.startswith("pretrain.")}
+        first |= {"data.train": folder / HOT, "data.n_train": HOT_FRAMES - 50, "data.n_val": 50}
     rest = steps if shared else steps - before
     parts = [first, {**last, "finetune.base": folder / "model.pt", "optimizer.lr": data.rate, **_length(rest)}]
     if learns is None:
@@ -178,6 +192,25 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     large = output.with_name(tuned.folder) / "model.pt"
     first["pretrain.teacher"] = large
     return parts if large.exists() else [*stages(tuned, data_folder, large.parent), *parts]
+
+
+def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
+    """Write frames of short dynamics of GFN2-xTB from the training frames of a row, with its labels; go on if begun."""
+    from asecalc_mlip.data.readers import read_frames
+    from asecalc_mlip.teachers import open_teacher
+    from asecalc_mlip.teachers.labelling import label_structures
+    from training.data import make_split
+    from training.far.sources import make_structures
+    from training.settings import FarConfig
+
+    frames, kept = read_frames(data_folder / DATA[row.data].train), Row(row.data, row.n_train, "PaiNN", row.seed)
+    split = stages(kept, data_folder, path.parent)[0]
+    chosen = make_split(len(frames), row.n_train, split["data.n_val"], seed=row.seed).train
+    teacher, temperature = open_teacher("xtb"), float(METHODS[row.method]["temperature"])
+    settings = FarConfig(sources=["dynamics"], n=HOT_FRAMES, temperature=temperature, seed=row.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    structures = make_structures([frames[k] for k in chosen], settings, 5.0, teacher)
+    label_structures(structures, teacher, path, recipe={"temperature_K": temperature}, progress=False)
 
 
 def _length(steps: int, epochs: int = 40) -> dict[str, int]:
@@ -210,6 +243,9 @@ FEW += [Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for order in ("first", "antithetic") for seed in SEEDS]
 TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
+# The number, kind and temperature of the teacher's structures: one seed, the best by its validation frames runs longer.
+KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
+LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in ("TensorNet", "TensorNet, xtb first")]
 FIELD = [Row("aspirin", n, "fine-tuned, xtb first, far", seed, 600) for n in (50, 100) for seed in SEEDS]
 MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
@@ -237,6 +273,8 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "few": lambda: FEW,
     "weak": lambda: WEAK,
     "teacher": lambda: TEACHER,
+    "teacher-kinds": lambda: KINDS,
+    "teacher-longer": lambda: LONGER,
     "field": lambda: FIELD,
     "more": lambda: MORE,
     "control": lambda: CONTROL,
