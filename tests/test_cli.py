@@ -1,5 +1,6 @@
 """The command line: options reach what they are for, and bad input is told without a traceback."""
 
+import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -53,6 +54,13 @@ def test_version_and_help(call):
         "data convert",
     ):
         assert call(*command.split(), "--help").exit_code == 0
+
+
+def test_runs_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("asecalc_mlip", run_name="__main__")
+    assert __version__ in capsys.readouterr().out
 
 
 def test_train_separates_files_from_settings(call, stand_in, tmp_path):
