@@ -14,11 +14,20 @@ from scipy.stats import ttest_rel
 
 from asecalc_mlip.files import save_figure, write_text
 from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
-from benchmarks.studies.sparse_rows import DATA, DYNAMICS, METHODS, PARTS, PICOSECONDS, Row
+from benchmarks.studies.sparse_rows import DATA, DYNAMICS, HOT_FRAMES, KINDS, METHODS, PARTS, PICOSECONDS, Row
 
 __all__ = ["write_report"]
 
 Results = dict[str, dict[str, Any]]
+STRUCTURES = {
+    "PaiNN, xtb first": ("copies, atoms moved by up to 0.1 Å", 2000),
+    "PaiNN, xtb first, 5 copies": ("copies, up to 0.1 Å", 500),
+    "PaiNN, xtb first, 40 copies": ("copies, up to 0.1 Å", 4000),
+    "PaiNN, xtb first, 0.2 Å": ("copies, up to 0.2 Å", 2000),
+    "PaiNN, xtb first, 500 K": ("its dynamics at 500 K", HOT_FRAMES),
+    "PaiNN, xtb first, 1500 K": ("its dynamics at 1500 K", HOT_FRAMES),
+    "PaiNN, xtb first, 75 % of steps": ("copies, up to 0.1 Å; three quarters of the steps", 2000),
+}
 WEAK = ("fine-tuned", "fine-tuned, first", "fine-tuned, antithetic")
 
 
@@ -77,7 +86,21 @@ def teacher_table(results: Results) -> str:
             cells = [f"{method}, {n}", steps, plain["seed"], f"{before:.1f}", f"{after:.1f}"]
             cells += [_percent(after / before - 1, 0), energies]
             lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _missing(results, "teacher")])
+    return "\n".join([*lines, "", _missing(results, "teacher", "teacher-longer")])
+
+
+def kinds_table(results: Results) -> str:
+    """Return what other structures of the teacher, and more steps on them, make of one seed."""
+    plain = results.get(Row("aspirin", 100, "PaiNN", 0, 10_000).key)
+    lines = ["| structures of GFN2-xTB | number | validation, meV/Å | test, meV/Å | change |", "|---|---|---|---|---|"]
+    for row in KINDS:
+        if plain is None or (found := results.get(row.key)) is None:
+            continue
+        test, validation = found["mae"]["forces"], min(error for _, error in found["curve"])
+        change = _percent(test / plain["mae"]["forces"] - 1, 0)
+        what, number = STRUCTURES[row.method]
+        lines.append(f"| {what} | {number} | {validation:.1f} | {test:.1f} | {change} |")
+    return "\n".join([*lines, "", _missing(results, "teacher-kinds")])
 
 
 def dynamics_table(results: Results) -> str:
@@ -127,7 +150,12 @@ def curves_figure(results: Results) -> Figure:
     return figure
 
 
-TABLES: dict[str, Callable[[Results], str]] = {"few": few_table, "weak": weak_table, "teacher": teacher_table}
+TABLES: dict[str, Callable[[Results], str]] = {
+    "few": few_table,
+    "weak": weak_table,
+    "teacher": teacher_table,
+    "kinds": kinds_table,
+}
 
 
 def _groups(results: Results, *wanted: tuple[str, int]) -> Iterator[tuple[tuple[str, int, str, int], list[Any]]]:

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "DYNAMICS", "HOT", "METHODS", "PARTS", "PICOSECONDS", "Row", "hot_frames", "stages"]
+__all__ = [
+    "DATA",
+    "DYNAMICS",
+    "HOT",
+    "HOT_FRAMES",
+    "KINDS",
+    "METHODS",
+    "PARTS",
+    "PICOSECONDS",
+    "Row",
+    "hot_frames",
+    "stages",
+]
 
 SEEDS = (0, 1, 2)
 MATERIALS, MOLECULES = "TensorNet-MatPES-PBE", "TensorNet-ANI-1x"
@@ -82,6 +94,7 @@ HOT_FRAMES, HOT = 1000, "hot_frames.xyz"
 METHODS: dict[str, dict[str, Any]] = {
     "PaiNN": {"start": PAINN},
     "PaiNN, xtb first": {"start": PAINN, "teacher": XTB},
+    "PaiNN, xtb first, 75 % of steps": {"start": PAINN, "teacher": XTB, "before": 0.75},
     # Other numbers and kinds of the structures of the teacher: copies moved further, or frames of its own dynamics.
     "PaiNN, xtb first, 5 copies": {"start": PAINN, "teacher": {**XTB, "pretrain.rounds": 5}},
     "PaiNN, xtb first, 40 copies": {"start": PAINN, "teacher": {**XTB, "pretrain.rounds": 40}},
@@ -143,14 +156,14 @@ class Row:
 def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     """Return the settings of the trainings of a row, one after another, as `asecalc train` takes them.
 
-    With a teacher half of the steps are on its labels, in a folder of their own; the others start from that model. A
-    `shared` model of the teacher has its own number of steps. A network that `learns` a model, fine-tuned in so many
-    steps, has the row of this model as its teacher. A teacher with a `temperature` labels frames of its own dynamics,
-    which `hot_frames` makes.
+    With a teacher half of the steps, or the share `before`, are on its labels, in a folder of their own; the others
+    start from that model. A `shared` model of the teacher has its own number of steps. A network that `learns` a model,
+    fine-tuned in so many steps, has the row of this model as its teacher. A teacher with a `temperature` labels frames
+    of its own dynamics, which `hot_frames` makes.
     """
     data, method = DATA[row.data], dict(METHODS[row.method])
-    start, teacher, shared, learns, temperature = (
-        method.pop(name, None) for name in ("start", "teacher", "shared", "learns", "temperature")
+    start, teacher, shared, learns, temperature, share = (
+        method.pop(name, None) for name in ("start", "teacher", "shared", "learns", "temperature", "before")
     )
     steps = row.steps or data.steps
     labels = {
@@ -175,7 +188,7 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     fresh = {} if start is None else {**_sizes(start), "optimizer.lr": 1e-3}
     if teacher is None:
         return [{**last, **(fresh or based), **_length(steps)}]
-    before = shared or steps // 2
+    before = shared or int(steps * (share or 0.5))
     name = f"teacher_{row.data}_{row.n_train}{'_far' if 'far.teacher' in teacher else ''}"
     folder = output.parent / name if shared else output / "teacher"
     first = {**labels, **(fresh or based), **teacher, **_length(before, epochs=16), "run.output": folder}
