@@ -10,6 +10,7 @@ from training.config import load_config
 
 SMALL = {
     "model": {
+        "architecture": "painn",
         "hyperparameters": {"cutoff": 4.0, "n_features": 16, "n_interactions": 2, "n_rbf": 8},
         "prior": "none",
         "final_shift": False,

@@ -11,6 +11,7 @@ __all__ = ["DEFAULTS_0_1", "completed"]
 # The defaults of version 0.1 that are others now. Settings that are newer are off.
 DEFAULTS_0_1: dict[str, dict[str, Any]] = {
     "model": {
+        "architecture": "painn",
         "hyperparameters": {
             "cutoff": 5.0,
             "n_features": 128,

@@ -96,7 +96,7 @@ class DataConfig:
 class ModelConfig:
     """Architecture and reference energies."""
 
-    architecture: str = "painn"
+    architecture: str = "tensornet"
     """painn, schnet, tensornet, m3gnet, escn, equiformer_v2, spinconv, cgcnn or torchmd_et. With finetune.base it need
     not be given, nor need hyper-parameters."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)

@@ -124,8 +124,10 @@ def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     has_base = "finetune.base" in settings
     sizes = flat.pop("model.hyperparameters")
     known = hyperparameters_of(str(settings.get("model.architecture", "painn")))
-    own = {} if has_base else {"model.hyperparameters": {name: v for name, v in sizes.items() if name in known}}
-    return {**flat, **own}
+    if has_base:
+        del flat["model.architecture"]
+        return flat
+    return {**flat, "model.hyperparameters": {name: v for name, v in sizes.items() if name in known}}
 
 
 def _yaml(value: Any) -> str:

@@ -137,12 +137,13 @@ def test_a_sum_learns_what_the_eam_leaves(levels, tmp_path):
     kept, was = model.potential.network.parts[1].state_dict(), load(levels[1]).potential.network.state_dict()
     assert all(torch.equal(kept[name], was[name]) for name in was)
     # A sum is a base like any other: its parts stay, and the EAM is free now.
-    again = (f"finetune.base={result.model}", "finetune.delta_frozen=false", "optimizer.weight_decay=0.9")
-    run = training.prepare(tiny(tmp_path, levels[0], *again, output="again"))
+    again = (delta[0], f"finetune.base={result.model}")
+    free = ("finetune.delta_frozen=false", "optimizer.weight_decay=0.9")
+    run = training.prepare(tiny(tmp_path, levels[0], *again, *free, output="again"))
     training.fit(run)
     assert not torch.equal(run.potential.network.parts[1].depth, was["depth"])
     with pytest.raises(InputError, match="sum of potentials already"):
-        training.prepare(tiny(tmp_path, levels[0], again[0], delta[1], output="twice"))
+        training.prepare(tiny(tmp_path, levels[0], *again, delta[1], output="twice"))
 
 
 def test_scale_and_energies_of_a_sum_are_those_of_the_rest(levels, tmp_path):

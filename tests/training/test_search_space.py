@@ -102,7 +102,7 @@ def test_a_plain_training_stays_plain_where_no_weak_setting_is_searched():
         ("run.seed=1:4", r"run\.seed cannot be searched"),
         ("loss.forces_weight=1:10", "what trials are compared by"),
         ("data.n_train=50:100", "could not be compared"),
-        ("model.hyperparameters.n_feature=8,16", "painn has no hyper-parameter 'n_feature'"),
+        ("model.hyperparameters.n_feature=8,16", "tensornet has no hyper-parameter 'n_feature'"),
         ("model.hyperparameters.n_features=0:16", "n_features is 0"),
     ],
 )
