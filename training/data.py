@@ -17,6 +17,7 @@ from schnetpack.data import AtomsDataModule, AtomsLoader
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Subset
 
+from asecalc_mlip.data.labels import frame_name
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_json
 from asecalc_mlip.graph import AtomGraph
@@ -39,6 +40,7 @@ __all__ = [
     "graph_from_batch",
     "make_sample",
     "make_split",
+    "spread",
     "validation_frames",
     "weights_digest",
 ]
@@ -108,6 +110,19 @@ def make_split(n_frames: int, n_train: int | None, n_val: int | None, *, seed: i
         )
     order = np.random.default_rng(seed).permutation(n_frames).tolist()
     return Split(sorted(order[:n_train]), sorted(order[n_train : n_train + n_val]), sorted(order[n_train + n_val :]))
+
+
+def spread(frames: Sequence[Atoms], most: int) -> list[int]:
+    """Return the places of `most` frames, spread evenly, and of those that bring an element which these do not have."""
+    if not frames:
+        return []
+    places = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)).tolist()
+    known = {z for i in places for z in frames[i].numbers.tolist()}
+    for i, atoms in enumerate(frames):
+        if not known.issuperset(numbers := atoms.numbers.tolist()):
+            places.append(i)
+            known.update(numbers)
+    return sorted(places)
 
 
 def fingerprint(frames: Sequence[Atoms], *more: Any) -> str:
@@ -289,6 +304,8 @@ class FramesDataModule(AtomsDataModule):
         # SchNetPack wants the name of a database, which is neither written nor read.
         super().__init__(datapath="frames.db", batch_size=batch_size, num_workers=0, load_properties=list(labels))
         every = [*frames, *(atoms for more in replay for atoms in more.frames)]
+        if "stress" in labels:
+            _check_volumes(every, [*split.train, *split.val, *range(len(frames), len(every))])
         self._samples = FramesDataset(every, labels, cutoff, _factors(frames, replay, weights or {}))
         self._split, self._seed, self._steps = split, seed, steps_per_epoch
         self._replay = [(len(more.frames), more.share) for more in replay]
@@ -343,6 +360,16 @@ class _RankLoader(AtomsLoader):
     def __iter__(self) -> Any:
         for batch in super().__iter__():
             yield {**batch, ROWS: self._rows.popleft()} if self._rows else batch
+
+
+def _check_volumes(frames: Sequence[Atoms], places: Sequence[int]) -> None:
+    """Refuse frames without a volume, whose stress a model does not have: it would be NaN, and with it all weights."""
+    for i in places:
+        if not frames[i].pbc.all():
+            raise DataError(
+                f"{frame_name(frames[i], i)} has pbc {frames[i].pbc.tolist()} and so no volume for a stress, but the "
+                "loss gives weight to it: leave such frames out, or set loss.stress_weight=0"
+            )
 
 
 def _factors(frames: Sequence[Atoms], replay: Sequence[Replay], weights: Mapping[str, float]) -> list[float] | None:

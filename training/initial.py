@@ -19,6 +19,7 @@ import numpy as np
 import pytorch_lightning as pl
 from ase import Atoms
 from ase.data import chemical_symbols
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel, load
@@ -131,18 +132,19 @@ def _with_weight(config: TrainConfig, frames: list[Atoms]) -> list[Atoms]:
 
 
 def energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str = "cpu") -> list[dict[str, Any]]:
-    """Sum interaction energies (eV), forces (eV/Å) and stress of potentials, without their reference energies."""
+    """Sum energies (eV), forces (eV/Å) and stress (eV/Å³, Voigt) of potentials, without their reference energies."""
     results = [_evaluate(potential, frames, device) for potential in known]
     total = results[0]
     for result in results[1:]:
         for row, more in zip(total, result, strict=True):
             row["energy"] += more["energy"]
             row["forces"] = row["forces"] + more["forces"]
+            row["stress"] = _sum(row["stress"], more["stress"])
     return total
 
 
 def without_energies_of(known: Sequence[Potential], frames: Sequence[Atoms], device: str = "cpu") -> list[Atoms]:
-    """Copy labelled frames, with energies and forces less those of `known`, reference energies aside."""
+    """Copy labelled frames, with energies, forces and stress less those of `known`, reference energies aside."""
     if not known:
         return list(frames)
     rest = []
@@ -152,6 +154,8 @@ def without_energies_of(known: Sequence[Potential], frames: Sequence[Atoms], dev
             copy.info["energy"] = copy.info["energy"] - result["energy"]
         if has_label(copy, "forces"):
             copy.arrays["forces"] = copy.arrays["forces"] - result["forces"]
+        if has_label(copy, "stress") and result["stress"] is not None:
+            copy.info["stress"] = copy.info["stress"] - voigt_6_to_full_3x3_stress(result["stress"])
         rest.append(copy)
     return rest
 
@@ -159,6 +163,10 @@ def without_energies_of(known: Sequence[Potential], frames: Sequence[Atoms], dev
 def shift_text(shift: Mapping[int, float]) -> str:
     """Return the E0 shifts as text."""
     return ", ".join(f"{chemical_symbols[z]} {value:+.4f}" for z, value in sorted(shift.items())) + " eV"
+
+
+def _sum(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return None if one is None or other is None else one + other
 
 
 def _evaluate(potential: Potential, frames: Sequence[Atoms], device: str) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig, label_weights
-from training.data import Split, fingerprint
+from training.data import Split, fingerprint, spread
 from training.initial import Start, shift_text, without_energies_of
 from training.pretrain import LABELLED, large_labels
 from training.reference_energies import reference_energies
@@ -144,11 +144,13 @@ def _shift(start: Start, frames: Sequence[Atoms], device: str) -> dict[int, floa
     """Return Δ by element, from what the model says of the old structures before its first step."""
     labelled = [atoms for atoms in frames if has_label(atoms, "energy")]
     # What a base says of atoms that overlap can be anything, and would decide about all the others.
-    labelled = [atoms for atoms in labelled if closest_contact(atoms) >= CLOSE] or labelled
+    apart = [atoms for atoms in labelled if closest_contact(atoms) >= CLOSE]
+    known = {z for atoms in apart for z in atoms.numbers.tolist()}
+    labelled = apart + [atoms for atoms in labelled if not known.issuperset(atoms.numbers.tolist())]
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     if not labelled:
         return dict.fromkeys(elements, 0.0)
-    labelled = labelled[:: max(1, len(labelled) // COMPARED)]
+    labelled = [labelled[i] for i in spread(labelled, COMPARED)]
     left = []
     for atoms in without_energies_of(start.known, labelled, device):
         copy = Atoms(atoms.numbers)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
+from ase.stress import voigt_6_to_full_3x3_stress
 
+from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.models import parts_of
 from tests import teacher
@@ -35,6 +37,16 @@ def test_what_is_left_has_no_mean_and_the_forces_of_the_data():
     after = np.array([atoms.info["energy"] for atoms in rest]) - e0
     assert abs(before.mean()) > 1.0 and abs(after.mean()) < 1e-4 and after.std() == pytest.approx(before.std())
     assert all(np.array_equal(a.arrays["forces"], b.arrays["forces"]) for a, b in zip(frames, rest, strict=True))
+
+
+def test_the_stress_of_what_is_known_is_taken_off_as_well(tmp_path):
+    frames, (_, eam) = teacher.crystal_frames(2), files(tmp_path)
+    calculator = PIWSLCalculator.load(eam, dtype="float64")
+    for atoms, found in zip(frames, calculator.evaluate(frames), strict=True):
+        atoms.info["stress"] = voigt_6_to_full_3x3_stress(found["stress"])
+    rest = without_energies_of([calculator.potential, calculator.potential], frames)
+    for atoms, left in zip(frames, rest, strict=True):
+        np.testing.assert_allclose(left.info["stress"], -atoms.info["stress"], atol=1e-9)
 
 
 def test_data_with_dimers_and_data_without_binding_have_none(caplog):

@@ -16,6 +16,7 @@ from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.teachers import open_teacher  # noqa: E402
 from training import train as training  # noqa: E402
 from training.far.distance import Nearest, weight  # noqa: E402
+from training.far.level import open_level  # noqa: E402
 from training.far.sources import make_structures  # noqa: E402
 from training.settings import SECTIONS, FarConfig  # noqa: E402
 
@@ -114,6 +115,18 @@ def test_a_teacher_has_the_binding_energy_of_the_data_where_atoms_have_their_nei
     assert data > 0.5
 
 
+def test_an_element_of_one_frame_counts_for_level_and_distance(tmp_path, monkeypatch):
+    """Frames that are looked at are spread evenly, and those of rare elements come on top."""
+    frames = teacher.crystal_frames(30)
+    rare = frames[1].copy()
+    rare.numbers[0] = 1
+    frames[1] = teacher.labelled(rare)
+    level = open_level(far_run(tmp_path, OTHER), frames, tmp_path / "run")
+    assert set(level._by_least_squares()) == {1, 11, 17}
+    monkeypatch.setattr("training.far.distance.MOST", 5)
+    assert Nearest(frames, 4.0).excess(frames[1]) < 0.5
+
+
 def test_structures_are_kept_and_the_share_is_theirs(tmp_path):
     settings = far_run(tmp_path, SAME, "run.steps_per_epoch=8")
     run = training.prepare(settings)
@@ -170,6 +183,11 @@ def test_what_cannot_be_is_named(tmp_path):
         tiny(tmp_path, data, "far.sources=[nowhere]")
     with pytest.raises(InputError, match="leave nothing of a batch"):
         training.prepare(tiny(tmp_path, data, "far.teacher=xtb", "far.share=0.6", "finetune.replay=0.5"))
+    pair = Atoms([11, 17], [[0, 0, 0], [0, 0, 1.5]], info={"REF_energy": np.nan})
+    pair.arrays["REF_forces"] = np.zeros((2, 3))
+    write(tmp_path / "nan.xyz", pair, format="extxyz")
+    with pytest.raises(InputError, match=r"far.data: labels of frame 0 of nan.xyz are NaN"):
+        training.prepare(tiny(tmp_path, data, f"far.data={tmp_path / 'nan.xyz'}"))
     assert SECTIONS["far"]().teacher is None
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ pytest.importorskip("schnetpack")
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import train as training  # noqa: E402
 from training.config import OF_BASE, ModelConfig  # noqa: E402
+from training.reference_energies import ReferenceEnergies  # noqa: E402
+from training.replay import _shift  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,18 @@ def test_replayed_energies_are_what_the_model_would_say(tmp_path):
     save(tmp_path / "start.pt", run.potential)
     assert run.old.errors(tmp_path / "start.pt", of_new_level=True).mae["energy"] < 0.1
     assert run.old.errors(eam, of_new_level=False).mae["energy"] < 0.1
+
+
+def test_replayed_energies_of_an_element_in_one_frame_are_shifted(monkeypatch):
+    frames, old = teacher.crystal_frames(10), {1: 100.0, 11: 5.0, 17: 7.0}
+    frames[1].numbers[0] = 1
+    for atoms in frames:
+        atoms.info["energy"] = sum(old[z] for z in atoms.numbers)
+    monkeypatch.setattr("training.replay.COMPARED", 3)
+    start = SimpleNamespace(known=[], e0=ReferenceEnergies({1: -1.0, 11: -2.0, 17: -3.0}, "given", "", 0.0))
+    shift = _shift(start, frames, "cpu")
+    moved = frames[1].info["energy"] + sum(shift[z] for z in frames[1].numbers)
+    assert moved == pytest.approx(start.e0.total(frames[1].numbers), abs=1e-6)
 
 
 def test_a_sum_learns_what_the_eam_leaves(levels, tmp_path):

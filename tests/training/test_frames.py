@@ -169,6 +169,21 @@ def test_weighted_distances(name):
     assert ones.item() == pytest.approx(distance(name)(prediction, target).item())
 
 
+def test_each_energy_is_a_row_of_l2mae():
+    prediction, target = torch.tensor([1.0, 2.0, 4.0]), torch.zeros(3)
+    assert distance("l2mae")(prediction, target).item() == pytest.approx(7 / 3)
+    assert distance("l2mae")(prediction, target, torch.tensor([1.0, 1.0, 0.0])).item() == pytest.approx(1.0)
+
+
+def test_a_stress_without_a_volume_is_refused(tmp_path):
+    frames = teacher.as_reference(teacher.crystal_frames(14))
+    for atoms in frames[5:]:
+        atoms.pbc = (True, True, False)
+    write(tmp_path / "slabs.xyz", frames, format="extxyz")
+    with pytest.raises(DataError, match=r"frame \d+ of slabs.xyz has pbc \[True, True, False\] and so no volume"):
+        trained.prepare(config(tmp_path, tmp_path / "slabs.xyz", "data.n_val=4", "loss.stress_weight=1"))
+
+
 @pytest.mark.parametrize(
     ("factors", "message"),
     [("{warm: 2}", "no frame has the config_type warm; they have cold, hot"), ("{hot: -1}", "expected a number of 0"),

@@ -19,6 +19,7 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.neighbors.lists import neighbor_list
+from training.data import spread
 
 __all__ = ["Nearest", "weight"]
 
@@ -42,8 +43,7 @@ class Nearest:
         self.elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
         n = len(self.elements)
         self.low, self.high = np.full((n, n), np.inf), np.full((n, n), -np.inf)
-        some = np.unique(np.linspace(0, len(frames) - 1, min(MOST, len(frames))).round().astype(int))
-        for atoms in (frames[i] for i in some):
+        for atoms in (frames[i] for i in spread(frames, MOST)):
             kinds, nearest = np.searchsorted(self.elements, atoms.numbers), self._nearest(atoms)
             np.minimum.at(self.low, kinds, nearest)
             np.maximum.at(self.high, kinds, nearest)

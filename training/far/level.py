@@ -32,7 +32,7 @@ from asecalc_mlip.teachers.labelling import label_structures
 from asecalc_mlip.teachers.structures import isolated_atoms
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
-from training.data import fingerprint
+from training.data import fingerprint, spread
 from training.reference_energies import least_squares
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
     teacher = open_teacher(name)
     numbers = {int(z) for atoms in training for z in atoms.numbers}
     some = [atoms for atoms in training if has_label(atoms, "energy")]
-    some = [some[i] for i in np.unique(np.linspace(0, len(some) - 1, COMPARED).round().astype(int))] if some else []
+    some = [some[i] for i in spread(some, COMPARED)]
     asked = [*isolated_atoms(numbers), *some]
     bare = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc, info={"place": k}) for k, a in enumerate(asked)]
     folder.mkdir(parents=True, exist_ok=True)

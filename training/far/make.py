@@ -15,9 +15,9 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.data.census import has_label
-from asecalc_mlip.data.labels import is_isolated_atom
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
@@ -84,8 +84,9 @@ def make_far(
 
     Raises
     ------
-    InputError
-        Where nothing is left that is far from the data, and for elements that the model does not know.
+    InputError, DataError
+        Where nothing is left that is far from the data, for elements that the model does not know, and labels of a file
+        that are not finite.
     """
     settings = config.far
     if level is None and settings.data is None:
@@ -175,7 +176,14 @@ def _of_file(config: TrainConfig, start: Start) -> list[Atoms]:
     known = set(start.potential.elements)
     if absent := sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known}):
         raise InputError(f"far.data {config.far.data} has {', '.join(absent)}, which the data lack; leave those out")
+    if bad := [frame_name(atoms) for atoms in frames if not _is_finite(atoms)]:
+        raise DataError(f"far.data: labels of {', '.join(bad[:5])} are NaN or infinite; leave {len(bad)} frame(s) out")
     return frames
+
+
+def _is_finite(atoms: Atoms) -> bool:
+    labels = (atoms.info.get("energy"), atoms.arrays.get("forces"), atoms.info.get("stress"))
+    return all(np.isfinite(label).all() for label in labels if label is not None)
 
 
 def _factor(nearest: Nearest, atoms: Atoms, width: float) -> float:

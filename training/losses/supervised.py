@@ -18,7 +18,10 @@ def _mae(prediction: Tensor, target: Tensor) -> Tensor:
 
 def _l2mae(prediction: Tensor, target: Tensor) -> Tensor:
     # The square root has no derivative at zero; 1e-12 eV/Å is below any label's noise.
-    return (prediction - target).square().sum(-1).add(1e-24).sqrt()
+    difference = prediction - target
+    # Each energy is a row of its own.
+    difference = difference.unsqueeze(-1) if difference.ndim == 1 else difference
+    return difference.square().sum(-1).add(1e-24).sqrt()
 
 
 def _mse(prediction: Tensor, target: Tensor) -> Tensor:
