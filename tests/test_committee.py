@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,20 @@ def test_threshold_warns_or_stops(files):
     atoms.calc = strict
     with pytest.raises(CommitteeDisagreement, match=f"{largest:.3g} eV/Å"):
         VelocityVerlet(atoms, 1.0).run(1)
+
+
+def test_a_member_that_says_nan_disagrees(files):
+    atoms, committee = molecule("CH3CH2OH"), load(files, threshold=1e6, action="stop")
+    engine = committee.engine.engine.engines[1]
+
+    class Broken:
+        def __call__(self, graph, **options):
+            found = engine(graph, **options)
+            return replace(found, forces=torch.full_like(found.forces, torch.nan))
+
+    committee.engine.engine.engines[1] = Broken()
+    with pytest.raises(CommitteeDisagreement, match="disagree by nan"):
+        committee.get_forces(atoms)
 
 
 def test_print_card_and_copies(files):

@@ -137,13 +137,14 @@ class CommitteeCalculator(PIWSLCalculator):
 
     def _judge(self) -> None:
         spread = self.results.get("forces_std")
-        if spread is None or self.threshold is None or not spread.max() >= self.threshold:
+        # NaN of a member is a disagreement.
+        if spread is None or self.threshold is None or spread.max() < self.threshold:
             return
         worst = int(spread.argmax())
         symbol = "" if self.atoms is None else f" ({self.atoms.symbols[worst]})"
         text = (
             f"{len(self.models)} models disagree by {spread[worst]:.3g} eV/Å on the force of atom {worst}{symbol}, the "
-            f"threshold is {self.threshold:g}; {int((spread >= self.threshold).sum())} of {len(spread)} atoms are "
+            f"threshold is {self.threshold:g}; {int((~(spread < self.threshold)).sum())} of {len(spread)} atoms are "
             "above it. The structure is outside of their training data: label it and train on it, or stay away from it"
         )
         if self.action == "stop":

@@ -81,7 +81,7 @@ def _labels(
 
 def _record(path: Path, number: int, atoms: Atoms, failed: Failed) -> None:
     entry = {"number": number, "formula": atoms.get_chemical_formula(), "reason": failed.reason}
-    append_text(_beside(path), json.dumps(entry) + "\n")
+    append_text(_beside(path), f"\n{json.dumps(entry)}\n")  # the line before may have been cut off
 
 
 def _beside(path: Path) -> Path:

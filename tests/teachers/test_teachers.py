@@ -60,6 +60,11 @@ def test_a_label_that_fails_is_recorded_and_not_tried_again(tmp_path):
         assert [len(a) for a in read_frames(path)] == [2, 2]
         assert failures_of(path) == [{"number": 1, "formula": "Ar2", "reason": "RuntimeError: no convergence"}]
     assert Picky.asked == 3
+    # Also beside a line that a full disk has cut off.
+    beside = tmp_path / "labels.failed.jsonl"
+    beside.write_text(beside.read_text() + '{"number": 3, "for')
+    label_structures([*structures, _argon(0.4)], teacher, path, progress=False)
+    assert [one["number"] for one in failures_of(path)] == [1, 3]
 
 
 def test_a_file_that_was_cut_off_goes_on_to_the_same_bytes(tmp_path):

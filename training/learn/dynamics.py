@@ -148,7 +148,8 @@ class Watched(MDRun, ABC):
         # The start has a label: what the committee does not know of it more labels there would not teach.
         looks = self.state.failure is None and self.state.step > 0
         spread = self.spread() if looks else None
-        if spread is None or not spread.max() >= self.threshold:
+        # A member that says NaN is not sure.
+        if spread is None or spread.max() < self.threshold:
             return
         worst, value = int(spread.argmax()), float(spread.max())
         name = f"{self.atoms.symbols[worst]}{worst}"

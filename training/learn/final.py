@@ -59,6 +59,7 @@ def final_model(
     # Steps are not compared when a learning goes on, so another number is another training.
     place = folder.path / f"final{last.number:02d}-{settings.steps_last}"
     if (place / "final.json").is_file():
+        _hand_over(place, folder)  # a final model of other steps may be there
         return read_json(place / "final.json")
     live(f"training the final model, {settings.steps_last} steps")
     model = train_final(folder, last, settings, teacher.name, place)
@@ -81,8 +82,7 @@ def final_model(
     }
     rewrite(model, {**load(model).card, "learning": _card(folder, settings, teacher, found)})
     _draw_dimers(model, place / "dimers.png")
-    for name in ("model.pt", "model.xyz"):
-        write_bytes(folder.path / name, (model.parent / name).read_bytes())
+    _hand_over(place, folder)
     write_json(place / "final.json", found)
     return found
 
@@ -103,6 +103,12 @@ def train_final(folder: Folder, last: Round, settings: LearnSettings, level: str
         }
         quietly(folder, place / "training.log", configured(given, settings))
     return model
+
+
+def _hand_over(place: Path, folder: Folder) -> None:
+    """Write the model and its start structure where the user looks for them."""
+    for name in ("model.pt", "model.xyz"):
+        write_bytes(folder.path / name, (place / "training" / name).read_bytes())
 
 
 def _draw_dimers(model: Path, path: Path) -> None:

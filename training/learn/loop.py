@@ -16,10 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+from asecalc_mlip.data.census import has_label
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames as read_labelled
+from asecalc_mlip.errors import DataError
 from asecalc_mlip.files import write_json
 from asecalc_mlip.locks import locked
 from asecalc_mlip.stopping import Interrupted, SoftStop
@@ -168,6 +172,7 @@ class _Loop:
                 "round": now.number,
                 "labels": n_labels,
                 "asked": asked,
+                "left": self.settings.budget - asked,
                 "failed": self._failed(now),
                 **brief,
                 "stable_ps": [run["stable_ps"] for run in runs],
@@ -211,6 +216,13 @@ class _Loop:
         """Keep the labelled frames of the user as the trainings read them."""
         frames = []
         for atoms in read_labelled(name):
+            if is_isolated_atom(atoms) and not has_label(atoms, "forces"):
+                atoms.arrays["forces"] = np.zeros((1, 3))
+            if missing := [label for label in ("energy", "forces") if not has_label(atoms, label)]:
+                raise DataError(
+                    f"--data: {frame_name(atoms)} has no {' and no '.join(missing)}, which every frame needs here; "
+                    "leave such frames out"
+                )
             labels = Labels(float(atoms.info["energy"]), atoms.arrays["forces"], atoms.info.get("stress"))
             bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
             frames.append(labelled(bare, labels))
@@ -295,7 +307,9 @@ def _raised(rounds: Sequence[dict[str, Any]]) -> float:
     """Return the factor on the threshold: where every frame in question is a copy of one that has labels, it is low."""
     factor = 1.0
     for summary in rounds:
-        copies = summary["candidates"] > summary["unphysical"] and not summary["taken"]
+        # Nothing is taken where no label is left either.
+        wanted = summary["candidates"] > summary["unphysical"] and summary.get("left", 1) > 0
+        copies = wanted and not summary["taken"]
         factor *= RAISE if copies else 1.0
     return factor
 

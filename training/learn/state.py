@@ -139,7 +139,7 @@ class Folder:
         begun = time.perf_counter()
         yield
         line = json.dumps({"what": what, "seconds": round(time.perf_counter() - begun, 3)})
-        append_text(self.path / CLOCK, line + "\n")
+        append_text(self.path / CLOCK, f"\n{line}\n")  # the line before may have been cut off
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of labels, training and dynamics so far; pieces that were cut off do not count."""

@@ -17,6 +17,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.failures import UNCERTAIN
 from asecalc_mlip.md.files import TRAJECTORY, UNSTABLE
+from asecalc_mlip.md.integrators import refuse_constraints
 from training.learn.settings import LearnSettings
 from training.learn.state import seed_of
 
@@ -102,7 +103,7 @@ def check_starts(starts: Sequence[Atoms]) -> list[Atoms]:
     Raises
     ------
     InputError
-        For none, isolated atoms, and atoms on top of each other.
+        For none, isolated atoms, atoms on top of each other, and constraints, which dynamics here do not have.
     """
     if not starts:
         raise InputError("there is no structure to start from; name a file with one")
@@ -111,6 +112,7 @@ def check_starts(starts: Sequence[Atoms]) -> list[Atoms]:
             raise InputError(f"start structure {number} has {len(atoms)} atoms; expected a molecule or a crystal")
         if not is_physical(atoms):
             raise InputError(f"start structure {number} has atoms on top of each other, or no numbers; repair it")
+        refuse_constraints(atoms)
     return [_bare(atoms) for atoms in starts]
 
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
@@ -167,6 +168,10 @@ def test_a_finished_learning_is_read_and_other_settings_are_refused(learned):
     folder, result, _ = learned
     again = learn(_settings(folder), [molecule("H2O")], folder / "out", tell=pytest.fail)
     assert (again.status, again.labels, again.final) == (result.status, result.labels, result.final)
+    # The model is that of this result, also where one of other settings was made in between.
+    model = again.model.read_bytes()
+    again.model.write_bytes((folder / "out" / "round00" / "member0" / "member.pt").read_bytes())
+    assert learn(_settings(folder), [molecule("H2O")], folder / "out").model.read_bytes() == model
     with pytest.raises(InputError, match="temperature_K was 300.0, is 310.0"):
         learn(_settings(folder, temperature_K=310.0), [molecule("H2O")], folder / "out")
     with pytest.raises(InputError, match="start structures"):
@@ -221,6 +226,15 @@ def test_labels_that_all_fail_end_in_one_message(tmp_path):
     start.positions[:, 2] -= 1.0
     with pytest.raises(InputError, match="0 of the structures .*labels.failed.jsonl"):
         learn(_settings(tmp_path, initial=3), [start], tmp_path / "out")
+
+
+def test_given_frames_without_forces_are_named(tmp_path):
+    frames = [molecule("H2O"), Atoms("O")]
+    for atoms in frames:
+        atoms.info["REF_energy"] = -1.0
+    write(tmp_path / "given.xyz", frames, format="extxyz")
+    with pytest.raises(InputError, match="--data: frame 0 of given.xyz has no forces"):
+        learn(_settings(tmp_path, data=str(tmp_path / "given.xyz")), [molecule("H2O")], tmp_path / "out")
 
 
 def test_dry_run_tells_the_cost_and_writes_nothing(tmp_path, monkeypatch):

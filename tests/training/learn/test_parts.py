@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.constraints import FixAtoms
 from ase.io import write
 
 from asecalc_mlip.analysis.survival import survival
@@ -12,10 +13,11 @@ from asecalc_mlip.models import build_potential
 from asecalc_mlip.plots.learning import calibration_figure
 from asecalc_mlip.plots.survival import survival_figure
 from training.learn.committee import calibration, configured, member_config
+from training.learn.loop import _raised
 from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
 from training.learn.state import Folder
-from training.learn.structures import OVERLAP, candidates_of, first_structures, is_physical
+from training.learn.structures import OVERLAP, candidates_of, check_starts, first_structures, is_physical
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,27 @@ def test_atoms_within_half_of_their_covalent_radii_are_for_no_labeller():
     assert not is_physical(crystal)
     far.positions[0, 0] = np.nan
     assert not is_physical(far)
+
+
+def test_constraints_of_a_start_are_refused_and_not_dropped():
+    start = molecule("H2O")
+    start.set_constraint(FixAtoms([0]))
+    with pytest.raises(InputError, match="FixAtoms"):
+        check_starts([start])
+
+
+def test_the_threshold_rises_after_rounds_of_copies_and_not_after_the_last_label():
+    copies = {"candidates": 3, "unphysical": 1, "taken": [], "left": 4}
+    assert _raised([copies]) == 1.25
+    assert _raised([{**copies, "left": 0}, {**copies, "taken": [{}]}, {**copies, "unphysical": 3}]) == 1.0
+
+
+def test_a_clock_whose_last_line_was_cut_off_goes_on(tmp_path):
+    folder = Folder(tmp_path)
+    (tmp_path / "clock.jsonl").write_text('{"what": "labels", "seconds": 2.0}\n{"what": "labels", "sec')
+    with folder.timed("labels"):
+        pass
+    assert folder.seconds()["labels"] == pytest.approx(2.0, abs=0.5)
 
 
 def _run(folder, number, frames, broken=None):
