@@ -109,6 +109,9 @@ def test_a_member_that_says_nan_disagrees(files):
             found = engine(graph, **options)
             return replace(found, forces=torch.full_like(found.forces, torch.nan))
 
+        def bytes_needed(self, n_atoms, n_edges):
+            return engine.bytes_needed(n_atoms, n_edges)
+
     committee.engine.engine.engines[1] = Broken()
     with pytest.raises(CommitteeDisagreement, match="disagree by nan"):
         committee.get_forces(atoms)
