@@ -88,6 +88,9 @@ def test_what_cannot_be_is_named(models, tmp_path):
         add_dimers(model, [a for a in TABLE if 8 not in a.numbers], frames())
     with pytest.raises(InputError, match="a dimer, but no isolated atom of C"):
         add_dimers(model, [a for a in TABLE if a.numbers.tolist() != [6]], frames())
+    bare = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]], info={"energy": -2050.0})
+    with pytest.raises(InputError, match="a frame is a dimer of H-O without energy or forces"):
+        add_dimers(model, [*TABLE, bare], frames())
     with pytest.raises(InputError, match="so few neighbours"):
         add_dimers(model, TABLE, [*frames(), Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])])
     direct = load(model_file(tmp_path, "painn", direct_forces=True))

@@ -264,6 +264,10 @@ def _from_isolated(
                 f"{'an' if 'energy' in atoms.info else 'no'} energy; expected one atom with its energy"
             )
         z = int(atoms.numbers[0])
+        if not np.isfinite(atoms.info["energy"]):
+            raise DataError(
+                f"the {source} have the energy {atoms.info['energy']} for {chemical_symbols[z]}; leave it out"
+            )
         if z in values and abs(values[z] - atoms.info["energy"]) > 1e-6:
             raise DataError(f"the {source} hold two unlike energies for {chemical_symbols[z]}; keep one of them")
         values[z] = float(atoms.info["energy"])

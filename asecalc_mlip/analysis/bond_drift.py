@@ -60,8 +60,8 @@ def bond_drift(frames: np.ndarray | Iterable, reference: MoleculeReference | Ato
     Parameters
     ----------
     frames : array or iterable
-        (n_frames, n_atoms, 3) array in Å, or an iterable of frames or of `ase.Atoms`; read one by one, only the lengths
-        are kept.
+        (n_frames, n_atoms, 3) array in Å, or an iterable of frames or of `ase.Atoms`, whose cell gives the nearest
+        images; read one by one, only the lengths are kept.
     reference : MoleculeReference or Atoms
         Or a geometry whose bonds are the reference.
 
@@ -74,10 +74,7 @@ def bond_drift(frames: np.ndarray | Iterable, reference: MoleculeReference | Ato
         reference = MoleculeReference.from_frames(reference, "given geometry")
     if len(reference.bonds) == 0:
         raise InputError(f"the reference {reference!r} has no bonds whose lengths could drift")
-    rows = [
-        bond_lengths(np.asarray(f.positions if isinstance(f, Atoms) else f, dtype=float), reference.bonds)
-        for f in as_list(frames)
-    ]
+    rows = [_lengths(frame, reference) for frame in as_list(frames)]
     if len(rows) < 8:
         raise InputError(f"halves of a run need at least four frames each, so eight in all, not {len(rows)}")
     lengths = np.array(rows)
@@ -92,3 +89,9 @@ def bond_drift(frames: np.ndarray | Iterable, reference: MoleculeReference | Ato
         [b.mean - a.mean for a, b in zip(first, second, strict=True)],
         [float(np.hypot(a.error, b.error)) for a, b in zip(first, second, strict=True)],
     )
+
+
+def _lengths(frame: Atoms | np.ndarray, reference: MoleculeReference) -> np.ndarray:
+    if isinstance(frame, Atoms):
+        return bond_lengths(frame.positions, reference.bonds, frame)
+    return bond_lengths(np.asarray(frame, dtype=float), reference.bonds)

@@ -9,8 +9,18 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from ase import Atoms
+from ase.neighborlist import natural_cutoffs
+from scipy.spatial import cKDTree
 
-from asecalc_mlip.analysis.bonds import THRESHOLD, bond_lengths, bond_limits, find_bonds, holds_molecules, whole
+from asecalc_mlip.analysis.bonds import (
+    BOND_MARGIN,
+    THRESHOLD,
+    bond_lengths,
+    bond_limits,
+    find_bonds,
+    holds_molecules,
+    whole,
+)
 from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.distances import BINS, R_MAX, DistanceHistogram, distance_histogram
 from asecalc_mlip.analysis.frames import stated_temperatures
@@ -190,9 +200,14 @@ def _check_same_molecule(frames: list[Atoms]) -> None:
 
 def _bonds_of_mean(atoms: Atoms, positions: np.ndarray) -> np.ndarray:
     """Bonds by mean distances over `positions` (n_frames, n_atoms, 3)."""
-    candidates = np.array(np.triu_indices(len(atoms), 1)).T
+    # A mean below a limit has a value below it: all other pairs, of large clusters too many to hold, need no look.
+    reach, codes = 2.0 * max(natural_cutoffs(atoms, mult=1)) + BOND_MARGIN, np.zeros(0, dtype=np.int64)
+    for frame in positions:
+        near = cKDTree(frame).query_pairs(reach, output_type="ndarray")
+        codes = np.union1d(codes, near[:, 0] * len(atoms) + near[:, 1])
+    candidates = np.stack(np.divmod(codes, len(atoms)), axis=1)
     if len(candidates) == 0:
-        return candidates.astype(np.int64)
+        return candidates
     mean = np.mean([bond_lengths(frame, candidates) for frame in positions], axis=0)
     bonds = candidates[mean < bond_limits(atoms, candidates)].astype(np.int64)
     lengths = bond_lengths(positions, bonds)

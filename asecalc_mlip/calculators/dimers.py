@@ -24,7 +24,7 @@ from scipy.interpolate import CubicHermiteSpline
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel
-from asecalc_mlip.data.labels import is_isolated_atom
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import Potential, add_potentials, build_potential, core_potential, parts_of
 from asecalc_mlip.models.cohesion import FIRST, ONE, Cohesion, fewest_neighbors
@@ -102,9 +102,9 @@ def read_table(frames: Sequence[Atoms]) -> tuple[dict[int, float], dict[tuple[in
     Raises
     ------
     InputError
-        Where an element of a dimer has no isolated atom, or a curve has one point only.
+        Where an element of a dimer has no isolated atom, a dimer no energy or forces, or a curve one point only.
     """
-    atoms = {int(a.numbers[0]): float(a.info["energy"]) for a in frames if is_isolated_atom(a)}
+    atoms = {int(a.numbers[0]): float(a.info["energy"]) for a in frames if is_isolated_atom(a) and "energy" in a.info}
     points: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
     for frame in frames:
         if len(frame) != 2 or frame.pbc.any():
@@ -112,6 +112,10 @@ def read_table(frames: Sequence[Atoms]) -> tuple[dict[int, float], dict[tuple[in
         a, b = sorted(frame.numbers.tolist())
         if missing := [chemical_symbols[z] for z in (a, b) if z not in atoms]:
             raise InputError(f"the table has a dimer, but no isolated atom of {', '.join(missing)}; add it")
+        if not ("energy" in frame.info and "forces" in frame.arrays):
+            raise InputError(
+                f"{frame_name(frame)} is a dimer of {_name((a, b))} without energy or forces; leave it out"
+            )
         vector = frame.positions[1] - frame.positions[0]
         distance = float(np.linalg.norm(vector))
         force = float(frame.arrays["forces"][1] @ vector) / distance

@@ -234,7 +234,8 @@ def _write(target: Path, makers: Iterator[Make], about: dict[str, str]) -> tuple
         for make in makers:
             atoms = make()
             check_frame(atoms)
-            if not (np.isfinite(atoms.info["energy"]) and np.isfinite(atoms.arrays["forces"]).all()):
+            labels = atoms.info.get("energy", np.nan), atoms.arrays.get("forces", np.nan)
+            if not all(np.isfinite(label).all() for label in labels):
                 left_out += 1
                 continue
             copy = with_reference_names(atoms)

@@ -192,6 +192,12 @@ def test_a_bond_that_creeps_is_found():
     assert result.change_A[worst] > 4 * result.error_A[worst] and result.names[worst] in repr(result)
     with pytest.raises(InputError, match="eight in all"):
         bond_drift(frames[:5], ethanol)
+    # In a box that cuts the molecule, by the nearest images.
+    for frame in (boxed := [frame.copy() for frame in frames]):
+        frame.set_cell([9.0, 9.0, 9.0])
+        frame.pbc = True
+        frame.wrap()
+    np.testing.assert_allclose(bond_drift(boxed, ethanol).mean_A, result.mean_A, atol=1e-9)
 
 
 def test_a_slab_without_a_cell_vector_where_it_is_open():

@@ -1,10 +1,11 @@
 """Bond rule, molecule reference, energy drift."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 
 from asecalc_mlip.analysis import MoleculeReference, energy_drift, stability
 from asecalc_mlip.analysis.bonds import find_bonds
@@ -86,6 +87,17 @@ def test_a_proton_that_moves_in_the_data_has_no_bond_to_watch(n, away, watched):
     reference = MoleculeReference.from_frames(frames)
     assert (pair.tolist() in reference.bonds.tolist()) == watched
     assert len(reference.bonds) == len(find_bonds(ethanol)) - (not watched)
+
+
+def test_bonds_of_a_cluster_take_no_memory_for_all_its_pairs():
+    cluster = bulk("Cu", cubic=True) * 8
+    cluster.pbc = False
+    tracemalloc.start()
+    reference = MoleculeReference.from_frames(cluster)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(reference.bonds, find_bonds(cluster))
+    assert most < 30e6  # 2 million pairs have 150 MB
 
 
 def test_bad_input_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from ase.io import write
 from click.testing import CliRunner
 
 from asecalc_mlip import cli
@@ -23,7 +24,7 @@ from tests.data.published_samples import (
     write_tar,
     xsf_text,
 )
-from tests.teacher import crystal_frames
+from tests.teacher import as_reference, crystal_frames
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
@@ -123,6 +124,12 @@ def test_frames_without_labels_are_left_out_and_told(tmp_path, caplog):
     found = fetch("ani1x", tmp_path / "o.xyz", source=path, progress=False)
     assert (found.frames, found.left_out) == (len(expected) - 2, 2)
     assert "2 frames without finite energy and forces" in caplog.text
+    # And those that have no such label at all.
+    frames = crystal_frames(3)
+    del frames[0].arrays["forces"]
+    write(tmp_path / "some.xyz", as_reference(frames), format="extxyz")
+    found = fetch("gap20-phosphorus", tmp_path / "p.xyz", source=tmp_path / "some.xyz", progress=False)
+    assert (found.frames, found.left_out) == (2, 1)
 
 
 def test_a_folder_of_xsf(tmp_path):

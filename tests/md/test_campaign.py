@@ -303,6 +303,10 @@ def test_bad_input_is_named(plan):
         (["--model", "model.pt", "--structure", "start.extxyz", "--starts", "5"], "5 starts cannot"),
         (["--seeds", "0", "--output", "b"], "--seeds is '0'"),
         (["--seeds", "1,1", "--output", "b"], "--seeds is '1,1'"),
+        (
+            ["--model", "model.pt", "--structure", "start.extxyz", "--temperature", "300", "--temperature", "300"],
+            "several runs are called model-start000-300K-seed0",
+        ),
         (["--protocol", "ramp", "--output", "b"], "asecalc anneal"),
         (
             ["--restart", "--output", "campaign", "--batch-size", "0"],

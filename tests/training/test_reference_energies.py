@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.io import write
 
 from asecalc_mlip.data.readers import read_frames
@@ -87,6 +87,8 @@ def test_bad_requests(frames):
         reference_energies(frames, "guess")
     with pytest.raises(DataError, match="9 atoms"):
         reference_energies(frames, "isolated", isolated=frames)
+    with pytest.raises(DataError, match="have the energy nan for H"):
+        reference_energies(frames, "fit", atoms=[Atoms("H", info={"energy": np.nan})])
     bare = [atoms.copy() for atoms in frames[:2]]
     for atoms in bare:
         del atoms.info["energy"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -77,7 +78,7 @@ def plan_runs(
     Raises
     ------
     InputError
-        Two models of one name, nothing to run.
+        Two models or runs of one name, nothing to run.
     """
     stems = [model.stem for model in models]
     twice = {stem for stem in stems if stems.count(stem) > 1}
@@ -92,6 +93,8 @@ def plan_runs(
             runs.append(Run(name, str(model), digests[model], start, settings.to_dict(), reference))
     if not runs:
         raise InputError("there is nothing to run: give at least one model, start, temperature and seed")
+    if again := sorted({name for name, number in Counter(run.name for run in runs).items() if number > 1}):
+        raise InputError(f"several runs are called {', '.join(again[:3])}: give each temperature and seed once")
     return runs
 
 
