@@ -62,8 +62,10 @@ SCHNETPACK_IMPORTS = [
 ]
 
 # Message passing in C++, loaded by ctypes: no torch is needed to build it, and without a compiler the package falls
-# back to plain torch. No -ffast-math: linking with it would change the arithmetic of the whole process.
+# back to plain torch. No -ffast-math: linking with it would change the arithmetic of the whole process. No symbols for
+# debuggers, which Python's own flags ask for: with them the compiler takes a third longer for a far larger library.
 KERNEL_FLAGS = ["-O3", "-std=c++17", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-Wno-psabi"]
+KERNEL_FLAGS.append("-g0")
 KERNELS = Extension(
     "asecalc_mlip.kernels._native",
     sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("asecalc_mlip/kernels/*.cpp")),
@@ -83,6 +85,8 @@ class ParallelBuild(build_ext):
         compile_all = self.compiler.compile
 
         def compile_each(sources, *args, **options):
+            # Those that take long first, else the last of them is compiled alone.
+            sources = sorted(sources, key=os.path.getsize, reverse=True)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 objects = list(pool.map(lambda source: compile_all([source], *args, **options), sources))
             return [path for paths in objects for path in paths]
