@@ -33,6 +33,8 @@ def without_figures():
         for name in FIGURES:
             with suppress(ImportError):
                 patch.setattr(name, empty)
+        # Those of the dynamics of a learning; tests/md looks at them.
+        patch.setattr("asecalc_mlip.md.summary._figure", lambda *_: b"")
         yield
 
 
