@@ -1,6 +1,7 @@
 """What is shipped: every model has a card, a relaxed start and a reference, and crystals have no holes."""
 
 import json
+from functools import cache
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -23,8 +24,15 @@ STARTED = [name for name in MODELS if not name.endswith("_eam.pt")]
 CRYSTALS = [name for name in MODELS if name.startswith("silica")]
 
 
+@cache
 def calculator(name):
     return PIWSLCalculator.load(name, dtype="float64", device="cpu")
+
+
+@cache
+def curves_of(name):
+    """Report with the whole curves of all pairs, by the calculator as users have it."""
+    return diatomic_report(PIWSLCalculator.load(name, device="cpu"))
 
 
 def test_all_are_there():
@@ -58,19 +66,18 @@ def test_no_attractive_hole_in_a_material(name):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in CRYSTALS])
 def test_deep_holes_of_a_molecule_lie_behind_a_wall(name):
-    calc = calculator(name)
-    pairs = combinations_with_replacement(sorted(calc.potential.elements), 2)
+    elements = calculator(name).potential.elements
+    pairs = combinations_with_replacement(sorted(elements), 2)
     bonds = {tuple(chemical_symbols[z] for z in pair): covalent_radii[list(pair)].sum() for pair in pairs}
-    holes = attractive_holes(diatomic_curves(calc, grid="full"), bonds)
-    n = len(calc.potential.elements)
+    holes = attractive_holes(curves_of(name).curves, bonds)
+    n = len(elements)
     assert len(holes) == n * (n + 1) // 2
     assert all(hole is None or hole.depth_eV < 1.0 or hole.barrier_eV > 10.0 for hole in holes.values())
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in CRYSTALS])
 def test_isolated_dimers_of_a_molecule_are_those_of_density_functional_theory(name):
-    calc = PIWSLCalculator.load(name, device="cpu")
-    report, n = diatomic_report(calc), len(calc.potential.elements)
+    report, n = curves_of(name), len(calculator(name).potential.elements)
     found = compare_dimers(report.curves)
     assert len(found) == n * (n + 1) // 2 and all(one.agrees for one in found)
     # The two PaiNNs, which were trained before, are off by thousands of eV where nuclei meet.
