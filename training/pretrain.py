@@ -14,6 +14,7 @@ import ase.db
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.logs import LOGGER
@@ -35,9 +36,10 @@ _ORDER = ["teacher", "teacher_sha256", *PERTURBATION, "source_sha256", "dimers"]
 def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -> tuple[list[Atoms], Split]:
     """Label perturbed copies of the structures to train and to validate on; return them and their split.
 
-    All copies of a structure are on the same side. What an earlier call wrote is not made again.
+    All copies of a structure are on the same side. `sources` are all frames of the data, as a split file counts them;
+    isolated atoms among them are no structures. What an earlier call wrote is not made again.
     """
-    settings, split = config.pretrain, _source_split(config, len(sources))
+    settings, split = config.pretrain, _source_split(config, sources)
     assert settings.teacher is not None
     teacher, chosen = open_teacher(settings.teacher), sorted([*split.train, *split.val])
     structures = [_bare(sources[i]) for i in chosen]
@@ -89,11 +91,13 @@ def _is_recipe(info: Mapping[str, Any]) -> bool:
     return ("model_sha256" in info or "teacher" in info) and set(PERTURBATION) <= set(info)
 
 
-def _source_split(config: TrainConfig, n: int) -> Split:
-    data = config.data
+def _source_split(config: TrainConfig, frames: Sequence[Atoms]) -> Split:
+    data, places = config.data, [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
     if data.split_file is not None:
-        return Split.load(data.split_file, n)
-    return make_split(n, data.n_train, data.n_val, seed=data.split_seed)
+        split, kept = Split.load(data.split_file, len(frames)), set(places)
+        return Split([i for i in split.train if i in kept], [i for i in split.val if i in kept], [])
+    split = make_split(len(places), data.n_train, data.n_val, seed=data.split_seed)
+    return Split([places[k] for k in split.train], [places[k] for k in split.val], [])
 
 
 def _plain(value: Any) -> Any:

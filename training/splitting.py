@@ -42,7 +42,7 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     frames = read_frames(data.train, **config.data.reading())
     if config.pretrain.teacher is not None:
-        frames, split = label_sources(config, _structures(frames), folder)
+        frames, split = label_sources(config, frames, folder)
         name = str(folder / LABELLED)
     structures = _structures(frames)
     counts = census(structures)

@@ -1,7 +1,11 @@
 """Pretraining on the labels of an EAM: made in the run's folder or read from a file, and told in the card."""
 
+import json
+
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.io import read, write
 
 from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.checkpoint import load
@@ -40,6 +44,21 @@ def test_data_and_eam_in_one_command(tmp_path, capsys):
     assert found["teacher"] == "eam.pt" and (found["rounds"], found["strength"]) == (2, 0.3)
     with pytest.raises(InputError, match=r"pretrain\.rounds was 2, is 3"):
         train.prepare(tiny(tmp_path, data, f"pretrain.teacher={eam}", "pretrain.rounds=3"))
+
+
+def test_a_split_file_counts_the_isolated_atoms_too(tmp_path):
+    """Else the structures that are held back for a test would be those that are labelled."""
+    data, eam = files(tmp_path)
+    atoms = [Atoms([z], info={"REF_energy": -4.0}) for z in (11, 17)]
+    write(data, [*atoms, *read(data, ":")], format="extxyz")
+    split = {"train": [2, 3, 4, 5, 6, 7], "val": [8, 9, 10], "test": [11, 12, 13, 14, 15]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    teacher = (f"pretrain.teacher={eam}", "pretrain.rounds=1", f"data.split_file={tmp_path / 'split.json'}")
+    run = train.prepare(tiny(tmp_path, data, *teacher))
+    sources = read_frames(data)
+    assert (len(run.split.train), len(run.split.val)) == (6, 3)
+    for atoms, i in zip(run.frames, [*split["train"], *split["val"]], strict=True):
+        assert abs(atoms.positions - sources[i].positions).max() < 1e-9
 
 
 @pytest.mark.parametrize("kind", ["xyz", "db"])

@@ -27,6 +27,7 @@ COPY = 0.02
 """Distance below which a frame is a copy of known ones."""
 WIDTHS = np.linspace(0.8, 5.0, 12)  # Å, centres of the radial functions
 CHUNK = 32
+PIECE = 2**22  # distances at once: those of all atoms of large cells would fill the memory
 
 
 def atomic_features(potential: Potential, frames: Sequence[Atoms]) -> list[np.ndarray]:
@@ -114,8 +115,10 @@ class _Nearest:
         self._closer(self.atoms[self.owner == frame])
 
     def _closer(self, others: np.ndarray) -> None:
-        if len(others) and len(self.atoms):
-            self.nearest = np.minimum(self.nearest, cdist(self.atoms, others).min(axis=1))
+        rows = max(1, PIECE // max(1, len(others)))
+        for k in range(0, len(self.atoms) if len(others) else 0, rows):
+            near = cdist(self.atoms[k : k + rows], others).min(axis=1)
+            self.nearest[k : k + rows] = np.minimum(self.nearest[k : k + rows], near)
 
 
 def _radial(atoms: Atoms, elements: Sequence[int]) -> np.ndarray:

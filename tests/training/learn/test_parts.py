@@ -1,5 +1,7 @@
 """Parts of the loop: settings, start and candidate structures, choice of frames, calibration."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -159,6 +161,18 @@ def test_farthest_frames_come_first_and_copies_never():
     assert farthest(frames, [numbers] * 4, known, [numbers] * 2, 1) == taken[:1]
     tiny = [known[0] + 0.4 * COPY]
     assert farthest(tiny, [numbers], known, [numbers] * 2, 5) == []
+
+
+def test_many_atoms_are_compared_in_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    many, known = [rng.normal(size=(40, 3)) for _ in range(50)], [rng.normal(size=(40, 3)) for _ in range(100)]
+    numbers = [np.full(40, 6)]
+    whole = farthest(many, numbers * 50, known, numbers * 100, 5)
+    monkeypatch.setattr("training.learn.selection.PIECE", 10_000)
+    tracemalloc.start()
+    assert farthest(many, numbers * 50, known, numbers * 100, 5) == whole
+    assert tracemalloc.get_traced_memory()[1] < 2e6  # all distances at once have 64 MB
+    tracemalloc.stop()
 
 
 def test_an_element_is_compared_with_its_own_atoms_only():
