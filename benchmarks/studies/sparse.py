@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.studies.grid import load_results, run_rows, select_parts, show_parts  # noqa: E402
-from benchmarks.studies.sparse_rows import DATA, HOT, PARTS, Row, hot_frames, stages  # noqa: E402
+from benchmarks.studies.sparse_rows import DATA, PARTS, Row, hot_file, hot_frames, stages  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "sparse.json"
 RUNS = ROOT / "runs" / "sparse"
@@ -76,12 +76,13 @@ def train_row(row: Row) -> dict[str, Any]:
     show()
     folder = RUNS / row.folder
     resumed, start = any(folder.rglob("last.ckpt")), time.process_time()
+    if (name := hot_file(row)) is not None:
+        with locked(RUNS / f".{name}.wait", wait=True):
+            hot_frames(row, SHARED, RUNS / name)
     for settings in stages(row, SHARED, folder):
         # Seeds share the model of a teacher: the first trains it, the others wait for it.
         output = settings["run.output"]
         with locked(output.with_name(f".{output.name}.wait"), wait=True):
-            if settings["data.train"].name == HOT and not (output / "last.ckpt").exists():
-                hot_frames(row, SHARED, settings["data.train"])
             result = train(settings_of(settings))
     seconds = time.process_time() - start
     assert result.errors is not None

@@ -10,13 +10,13 @@ from typing import Any
 __all__ = [
     "DATA",
     "DYNAMICS",
-    "HOT",
     "HOT_FRAMES",
     "KINDS",
     "METHODS",
     "PARTS",
     "PICOSECONDS",
     "Row",
+    "hot_file",
     "hot_frames",
     "stages",
 ]
@@ -89,8 +89,8 @@ XTB = {
     "data.n_val": 5,
     "optimizer.lr": 1e-3,
 }
-# Frames of the teacher's dynamics, and their file in the folder of its training.
-HOT_FRAMES, HOT = 1000, "hot_frames.xyz"
+# Frames of the teacher's dynamics.
+HOT_FRAMES = 1000
 METHODS: dict[str, dict[str, Any]] = {
     "PaiNN": {"start": PAINN},
     "PaiNN, xtb first": {"start": PAINN, "teacher": XTB},
@@ -101,6 +101,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "PaiNN, xtb first, 0.2 Å": {"start": PAINN, "teacher": {**XTB, "pretrain.strength": 0.2}},
     "PaiNN, xtb first, 500 K": {"start": PAINN, "teacher": XTB, "temperature": 500},
     "PaiNN, xtb first, 1500 K": {"start": PAINN, "teacher": XTB, "temperature": 1500},
+    "TensorNet, xtb first, 500 K": {"start": TENSORNET, "teacher": XTB, "temperature": 500},
     # A small, fast network learns the fine-tuned model of the same frames, and then the labels.
     "PaiNN, distilled": {
         "start": PAINN,
@@ -196,7 +197,7 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
         first |= {"data.split_seed": 0, "run.seed": 0}
     if temperature is not None:
         first = {name: value for name, value in first.items() if not name.startswith("pretrain.")}
-        first |= {"data.train": folder / HOT, "data.n_train": HOT_FRAMES - 50, "data.n_val": 50}
+        first |= {"data.train": output.parent / hot_file(row), "data.n_train": HOT_FRAMES - 50, "data.n_val": 50}
     rest = steps if shared else steps - before
     parts = [first, {**last, "finetune.base": folder / "model.pt", "optimizer.lr": data.rate, **_length(rest)}]
     if learns is None:
@@ -205,6 +206,12 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     large = output.with_name(tuned.folder) / "model.pt"
     first["pretrain.teacher"] = large
     return parts if large.exists() else [*stages(tuned, data_folder, large.parent), *parts]
+
+
+def hot_file(row: Row) -> str | None:
+    """Name of the file of `hot_frames`, which networks share; None for methods that have none."""
+    temperature = METHODS[row.method].get("temperature")
+    return None if temperature is None else f"hot_{row.data}_{row.n_train}_seed_{row.seed}_{temperature}_K.xyz"
 
 
 def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
@@ -216,6 +223,8 @@ def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
     from training.far.sources import make_structures
     from training.settings import FarConfig
 
+    if path.is_file() and len(read_frames(path)) == HOT_FRAMES:
+        return
     frames, kept = read_frames(data_folder / DATA[row.data].train), Row(row.data, row.n_train, "PaiNN", row.seed)
     split = stages(kept, data_folder, path.parent)[0]
     chosen = make_split(len(frames), row.n_train, split["data.n_val"], seed=row.seed).train
@@ -256,10 +265,12 @@ FEW += [Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for order in ("first", "antithetic") for seed in SEEDS]
 TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
-# The number, kind and temperature of the teacher's structures: one seed, the best by its validation frames runs longer.
-KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
-LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
+TEACHER += [Row("aspirin", 100, "PaiNN, xtb first, 500 K", seed, 10_000) for seed in SEEDS]
 TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in ("TensorNet", "TensorNet, xtb first")]
+TEACHER += [Row("aspirin", 100, "TensorNet, xtb first, 500 K", seed, 6000) for seed in SEEDS]
+# The number, kind and temperature of the teacher's structures: one seed.
+KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
+LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first, 500 K")]
 FIELD = [Row("aspirin", n, "fine-tuned, xtb first, far", seed, 600) for n in (50, 100) for seed in SEEDS]
 MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
 MORE += [Row("aspirin", 950, "fine-tuned", seed, 6000) for seed in SEEDS]

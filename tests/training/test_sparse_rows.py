@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.studies.grid import settings_of
 from benchmarks.studies.sparse_report import dynamics_table, few_table, teacher_table, weak_table
-from benchmarks.studies.sparse_rows import PARTS, Row, stages
+from benchmarks.studies.sparse_rows import PARTS, Row, hot_file, stages
 from training.config import load_config
 
 DATA, OUTPUT = Path("data"), Path("runs/row")
@@ -90,7 +90,10 @@ def test_tables_compare_seed_with_seed():
     assert "| first | 3 |" in weak and "−10.0 %" in weak
     p = float(weak.split("−10.0 % | ")[1].split(" |")[0])
     assert p < 1e-3
-    assert "| PaiNN, 100 | 600 | 1 | 80.0 | 60.0 | −25 % | 20 → 20 |" in teacher_table(results)
+    results["hot"] = result("PaiNN, xtb first, 500 K", 1, 40.0, n=100)
+    table = teacher_table(results)
+    assert "| PaiNN, 600 | copies | 1 | 80.0 | 60.0 | −25 % | 20 → 20 |" in table
+    assert "| PaiNN, 600 | dynamics at 500 K | 1 | 80.0 | 40.0 | −50 % | 20 → 20 |" in table
     assert "41.0 ± 1.0" in few_table(results)
 
 
@@ -100,3 +103,12 @@ def test_the_table_of_dynamics_counts_the_trajectories_of_all_models():
     other = row | {"seed": 1, "stable_ps": [50.0, 10.0], "stable": 1, "failures": {"broken_bond": 1}}
     table = dynamics_table({"a": first, "b": other})
     assert "| 50 | fine-tuned | 500 K | 2 | 3 of 4 | 40.0 of 50 ps | 1 broken bond |" in table
+
+
+def test_frames_of_the_teachers_dynamics_are_shared_by_networks():
+    rows = [Row("aspirin", 100, f"{network}, xtb first, 500 K", 1, 600) for network in ("PaiNN", "TensorNet")]
+    first, last = zip(*(stages(row, DATA, OUTPUT) for row in rows), strict=True)
+    assert {one["data.train"] for one in first} == {OUTPUT.parent / hot_file(rows[0])}
+    assert all("pretrain.teacher" not in one for one in first)
+    assert {one["data.train"].name for one in last} == {"rmd17_aspirin_train.xyz"}
+    assert hot_file(Row("aspirin", 100, "PaiNN, xtb first", 1)) is None
