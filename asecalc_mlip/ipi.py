@@ -59,6 +59,7 @@ def serve(
     from asecalc_mlip.calculators.loading import load_calculator, load_structure
 
     atoms = load_structure(model, structure)
+    atoms.set_constraint()  # the server moves the atoms, and needs the forces on all of them
     atoms.calc = load_calculator(model, device=device, dtype=dtype)
     # Wrong elements are told before a server waits, and the first step of the server is as fast as the others.
     atoms.get_forces()

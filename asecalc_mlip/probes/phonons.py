@@ -184,7 +184,10 @@ def phonons(
     crystal, relaxed, force = _start(atoms, calc, relax_first, fmax_eV_per_A, steps)
     repeats = supercell_for(crystal) if supercell is None else _checked(supercell)
     unit = PhonopyAtoms(
-        symbols=crystal.get_chemical_symbols(), cell=crystal.cell.array, scaled_positions=crystal.get_scaled_positions()
+        symbols=crystal.get_chemical_symbols(),
+        cell=crystal.cell.array,
+        scaled_positions=crystal.get_scaled_positions(),
+        masses=crystal.get_masses(),
     )
     with warnings.catch_warnings():
         # phonopy tells that it once had another default, also to those who say what they want.

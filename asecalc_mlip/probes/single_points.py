@@ -41,7 +41,7 @@ def energies_and_forces(calc: Any, structures: Sequence[Atoms]) -> tuple[np.ndar
         atoms.calc = calc
         try:
             energies.append(atoms.get_potential_energy())
-            forces.append(np.array(atoms.get_forces()))
+            forces.append(np.array(atoms.get_forces(apply_constraint=False)))
         except (NotImplementedError, PropertyNotImplementedError) as error:
             raise InputError(f"{model_name(calc)} cannot give energy and forces of {atoms}: {error}") from None
     return np.array(energies, float), forces

@@ -8,6 +8,7 @@ import uuid
 import numpy as np
 import pytest
 from ase.calculators.socketio import SocketIOCalculator
+from ase.constraints import FixAtoms
 from ase.io import write
 
 from asecalc_mlip import PIWSLCalculator, zoo
@@ -19,7 +20,9 @@ from tests.commands import asecalc
 @pytest.mark.parametrize("name", ["silica", "ethanol"])
 def test_a_server_gets_what_the_calculator_says(tmp_path, name):
     atoms = zoo.structure(name)
-    write(tmp_path / "start.xyz", atoms, format="extxyz")
+    start = atoms.copy()
+    start.set_constraint(FixAtoms([0, 1]))  # of the file alone; the forces are those on all atoms
+    write(tmp_path / "start.xyz", start, format="extxyz")
     socket, answers = f"asecalc-{uuid.uuid4().hex[:8]}", []
     arguments = ("ipi", f"{name}.pt", tmp_path / "start.xyz", "--unix", socket, "--dtype", "float64", "--wait", 20)
     client = threading.Thread(target=lambda: answers.append(asecalc(*arguments)), daemon=True)

@@ -174,6 +174,16 @@ def test_phonons_agree_with_the_exact_hessian_of_the_supercell(tmp_path):
 
 
 @needs_phonopy
+def test_phonons_of_heavier_isotopes_are_slower():
+    light, calc = argon()
+    heavy = light.copy()
+    heavy.set_masses(4.0 * light.get_masses())
+    few = {"supercell": (2, 2, 2), "relax_first": False, "mesh": (2, 2, 2), "points_per_segment": 3}
+    fast, slow = (phonons(atoms, calc, **few).frequencies_THz.max() for atoms in (light, heavy))
+    assert slow == pytest.approx(0.5 * fast, rel=1e-6)
+
+
+@needs_phonopy
 def test_imaginary_modes_are_never_hidden(tmp_path):
     atoms, calc = bulk("Ar", "bcc", a=4.2), LennardJones(**ARGON)  # bcc argon shears into fcc
     found = phonons(atoms, calc, supercell=(2, 2, 2), mesh=(6, 6, 6), relax_first=False, points_per_segment=11)

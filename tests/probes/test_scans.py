@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.lj import LennardJones
+from ase.constraints import FixAtoms
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.errors import InputError
@@ -64,6 +66,14 @@ def test_force_is_minus_the_slope(calc, kind):
     }[kind](1e-4)
     slope = (scan.energies_eV[2] - scan.energies_eV[0]) / (scan.values[2] - scan.values[0])
     assert scan.forces[1] == pytest.approx(-slope, abs=1e-6 * max(1.0, abs(slope)))
+
+
+def test_forces_of_a_scan_are_those_on_all_atoms():
+    free = Atoms("Ar3", [[0, 0, 0], [0, 0, 3.5], [0, 3.5, 3.5]])
+    held = free.copy()
+    held.set_constraint(FixAtoms([0, 1]))
+    forces = [bond_scan(atoms, LennardJones(sigma=3.4), 0, 1, values_A=[3.4, 3.6]).forces for atoms in (free, held)]
+    assert forces[0][0] != 0.0 and np.array_equal(*forces)
 
 
 def test_smooth_and_broken_bonds(tmp_path):
