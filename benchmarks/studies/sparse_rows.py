@@ -115,6 +115,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "fine-tuned": {},
     # One model for all seeds; it has seen structures of the first, and no label of any.
     "fine-tuned, xtb first": {"teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2}, "shared": 6000},
+    "fine-tuned, xtb first, 500 K": {"teacher": XTB, "shared": 6000, "temperature": 500},
     # Torn bonds, overlapping atoms and hot dynamics by GFN2-xTB; on the labels the model of the first step is replayed.
     "fine-tuned, xtb first, far": {
         "teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2, "far.teacher": "xtb"},
@@ -191,7 +192,8 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     if teacher is None:
         return [{**last, **(fresh or based), **_length(steps)}]
     before = shared or int(steps * (share or 0.5))
-    name = f"teacher_{row.data}_{row.n_train}{'_far' if 'far.teacher' in teacher else ''}"
+    kind = "_far" if "far.teacher" in teacher else "" if temperature is None else f"_{temperature}_K"
+    name = f"teacher_{row.data}_{row.n_train}{kind}"
     folder = output.parent / name if shared else output / "teacher"
     first = {**labels, **(fresh or based), **teacher, **_length(before, epochs=16), "run.output": folder}
     if shared:
@@ -211,8 +213,11 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
 
 def hot_file(row: Row) -> str | None:
     """Name of the file of `hot_frames`, which networks share; None for methods that have none."""
-    temperature = METHODS[row.method].get("temperature")
-    return None if temperature is None else f"hot_{row.data}_{row.n_train}_seed_{row.seed}_{temperature}_K.xyz"
+    method = METHODS[row.method]
+    if (temperature := method.get("temperature")) is None:
+        return None
+    seed = 0 if "shared" in method else row.seed
+    return f"hot_{row.data}_{row.n_train}_seed_{seed}_{temperature}_K.xyz"
 
 
 def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
@@ -228,9 +233,10 @@ def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
         return
     frames, kept = read_frames(data_folder / DATA[row.data].train), Row(row.data, row.n_train, "PaiNN", row.seed)
     split = stages(kept, data_folder, path.parent)[0]
-    chosen = make_split(len(frames), row.n_train, split["data.n_val"], seed=row.seed).train
+    seed = 0 if "shared" in METHODS[row.method] else row.seed
+    chosen = make_split(len(frames), row.n_train, split["data.n_val"], seed=seed).train
     teacher, temperature = open_teacher("xtb"), float(METHODS[row.method]["temperature"])
-    settings = FarConfig(sources=["dynamics"], n=HOT_FRAMES, temperature=temperature, seed=row.seed)
+    settings = FarConfig(sources=["dynamics"], n=HOT_FRAMES, temperature=temperature, seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     structures = make_structures([frames[k] for k in chosen], settings, 5.0, teacher)
     label_structures(structures, teacher, path, recipe={"temperature_K": temperature}, progress=False)
@@ -262,6 +268,7 @@ SHORT = [
 ]
 # The questions that docs/studies answers, in the steps after which the validation errors stay.
 FEW = [Row("aspirin", 50, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
+FEW += [Row("aspirin", 50, "fine-tuned, xtb first, 500 K", seed, 600) for seed in SEEDS]
 FEW += [Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for order in ("first", "antithetic") for seed in SEEDS]
 TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
