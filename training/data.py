@@ -306,7 +306,11 @@ class FramesDataModule(AtomsDataModule):
         every = [*frames, *(atoms for more in replay for atoms in more.frames)]
         if "stress" in labels:
             _check_volumes(every, [*split.train, *split.val, *range(len(frames), len(every))])
-        self._samples = FramesDataset(every, labels, cutoff, _factors(frames, replay, weights or {}))
+        factors = _factors(frames, replay, weights or {})
+        if factors is not None:
+            beside = range(len(frames), len(every))
+            _check_factors(factors, {"training": split.train, "validation": split.val, "replayed or far": beside})
+        self._samples = FramesDataset(every, labels, cutoff, factors)
         self._split, self._seed, self._steps = split, seed, steps_per_epoch
         self._replay = [(len(more.frames), more.share) for more in replay]
         self._replayed = list(range(len(frames), len(every)))
@@ -360,6 +364,16 @@ class _RankLoader(AtomsLoader):
     def __iter__(self) -> Any:
         for batch in super().__iter__():
             yield {**batch, ROWS: self._rows.popleft()} if self._rows else batch
+
+
+def _check_factors(factors: Sequence[float], parts: Mapping[str, Sequence[int]]) -> None:
+    """Refuse parts in which no frame counts: without a validation loss the first weights would be the best ones."""
+    for name, places in parts.items():
+        if places and not any(factors[i] for i in places):
+            raise InputError(
+                f"data.weights are 0 for all {len(places)} {name} frames; raise the factor of their config_type or "
+                "data.weights.default, or choose another data.n_val or data.split_seed"
+            )
 
 
 def _check_volumes(frames: Sequence[Atoms], places: Sequence[int]) -> None:

@@ -1,5 +1,7 @@
 """Frames that hold one atom are E0s, and frames may have weights by their kind."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ pytest.importorskip("schnetpack")
 from asecalc_mlip.data.labels import is_isolated_atom  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import train as trained  # noqa: E402
-from training.data import Split, make_split  # noqa: E402
+from training.data import FramesDataModule, Replay, Split, make_split  # noqa: E402
 from training.losses.supervised import DISTANCES, distance  # noqa: E402
 
 ATOMS = {"H": -13.6, "C": -1027.0, "O": -2041.0}
@@ -192,6 +194,20 @@ def test_a_stress_without_a_volume_is_refused(tmp_path):
 def test_weights_that_cannot_be(factors, message, tmp_path):
     with pytest.raises(InputError, match=message):
         trained.prepare(config(tmp_path, kinds(tmp_path / "kinds.xyz"), f"data.weights={factors}"))
+
+
+def test_weights_must_leave_something_to_validate_on_and_to_replay(tmp_path):
+    frames = read_frames(kinds(tmp_path / "kinds.xyz"))
+    split = {"train": list(range(40)), "val": [41, 43, 45], "test": []}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    given = ("data.weights={hot: 0}", f"data.split_file={tmp_path / 'split.json'}")
+    with pytest.raises(InputError, match="data.weights are 0 for all 3 validation frames"):
+        trained.prepare(config(tmp_path, tmp_path / "kinds.xyz", *given))
+    more = [Replay([atoms.copy()], 0.5) for atoms in frames[:1]]
+    more[0].frames[0].info["config_type"] = "far_dimers"
+    options = {"labels": ["energy"], "cutoff": 4.0, "batch_size": 4, "seed": 0}
+    with pytest.raises(InputError, match="data.weights are 0 for all 1 replayed or far frames"):
+        FramesDataModule(frames, Split([0], [2], []), replay=more, weights={"cold": 1.0, "default": 0.0}, **options)
 
 
 @pytest.mark.parametrize(("frames", "n_train", "expected"), [(2, None, 1), (30, None, 7), (100, None, 10),
