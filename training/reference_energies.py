@@ -227,7 +227,7 @@ def _fit(every: Sequence[Atoms], known: Mapping[int, float], where: str = "in th
             f"the compositions fix only {rank} of {len(free)} values, of which the smallest were taken: "
             "they do not describe single atoms"
         )
-    values = {z: {**known, **fitted}[z] for z in elements}
+    values = dict(sorted({**known, **fitted}.items()))
     found = _tested(frames, values, "fit" if free else "isolated", "; ".join(parts))
     return replace(found, isolated=tuple(known), undetermined=rank < len(free))
 

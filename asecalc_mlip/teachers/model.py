@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.calculators.loading import load_calculator
+from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.files import sha256_of
 from asecalc_mlip.teachers.base import Failed, Labels, checked
 
@@ -36,16 +37,35 @@ class ModelTeacher:
         return {"teacher": self.name, "teacher_sha256": f"x{sha256_of(self.path)[:16]}"}
 
     def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
-        """Yield the labels of each structure, in order.
+        """Yield the labels of each structure, in order; those with atoms on top of each other fail.
 
         Raises
         ------
         InputError
-            For elements that the model does not know.
+            For elements that the model does not know, and structures that memory does not hold.
         """
         for atoms in structures:
             self.calculator.check_elements(atoms.numbers)
-        for result in self.calculator.evaluate_iter(structures):
-            stress = result.get("stress")
-            full = None if stress is None else np.array(voigt_6_to_full_3x3_stress(stress), dtype=float)
-            yield checked(Labels(float(result["energy"]), np.array(result["forces"], dtype=float), full))
+        done = 0
+        try:
+            for result in self.calculator.evaluate_iter(structures):
+                yield _labels(result)
+                done += 1
+        except NotEnoughMemoryError:
+            raise
+        except InputError:  # of one in a batch
+            yield from map(self._alone, structures[done:])
+
+    def _alone(self, atoms: Atoms) -> Labels | Failed:
+        try:
+            return _labels(self.calculator.evaluate([atoms])[0])
+        except NotEnoughMemoryError:
+            raise
+        except InputError as error:
+            return Failed(str(error).removeprefix("structure 0: "))
+
+
+def _labels(result: dict[str, Any]) -> Labels | Failed:
+    stress = result.get("stress")
+    full = None if stress is None else np.array(voigt_6_to_full_3x3_stress(stress), dtype=float)
+    return checked(Labels(float(result["energy"]), np.array(result["forces"], dtype=float), full))

@@ -116,6 +116,10 @@ def test_a_model_file_labels_in_batches_and_names_its_checksum():
     assert teacher.recipe()["teacher_sha256"].startswith("x")
     with pytest.raises(InputError):
         list(teacher.label([bulk("Cu")]))
+    overlap = Atoms("OH", [[0, 0, 0], [0, 0, 0.05]])
+    first, failed, last = teacher.label([atoms[0], overlap, atoms[1]])
+    assert isinstance(failed, Failed) and failed.reason.startswith("atoms 0 and 1 are 0.050 Å apart")
+    assert first.energy == pytest.approx(found[0].energy) and last.energy == pytest.approx(found[1].energy)
 
 
 def test_spin_that_the_electrons_do_not_allow_is_refused():

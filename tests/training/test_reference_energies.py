@@ -76,6 +76,12 @@ def test_missing_element_is_named(frames):
         reference_energies(frames, "isolated", isolated=isolated_atoms((1, 6)))
 
 
+def test_an_isolated_atom_serves_an_element_that_no_energy_has(frames):
+    more = Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]])  # without a label
+    found = reference_energies([*frames, more], "fit", atoms=isolated_atoms((11, 17)))
+    assert found.values[11] == ATOM_ENERGY[11] and found.fitted == [1, 6, 8]
+
+
 def test_bad_requests(frames):
     with pytest.raises(InputError, match="need a file"):
         reference_energies(frames, "isolated")
