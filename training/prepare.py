@@ -20,6 +20,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import Potential, check_trainable, parts_of
+from asecalc_mlip.teachers.naming import with_whole_path
 from training.card import conditions_of
 from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split
@@ -239,7 +240,9 @@ def _placed(config: dict[str, Any]) -> dict[str, Any]:
     placed = {name: dict(section) for name, section in config.items()}
     for section, _, key in (path.partition(".") for path in _PATHS):
         name = placed[section][key]
-        if name and Path(name).is_file():
+        if name and key == "teacher":
+            placed[section][key] = with_whole_path(name)
+        elif name and Path(name).is_file():
             placed[section][key] = str(Path(name).resolve())
     return placed
 

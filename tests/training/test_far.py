@@ -15,6 +15,7 @@ pytest.importorskip("schnetpack")
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.teachers import open_teacher  # noqa: E402
 from training import train as training  # noqa: E402
+from training.config import load_config  # noqa: E402
 from training.far.distance import Nearest, weight  # noqa: E402
 from training.far.level import open_level  # noqa: E402
 from training.far.sources import make_structures  # noqa: E402
@@ -143,6 +144,18 @@ def test_structures_are_kept_and_the_share_is_theirs(tmp_path):
     run.data.setup()
     order = [i for batch in run.data.train_dataloader().batch_sampler for i in batch]
     assert sum(i >= len(run.split.train) for i in order) == 8
+
+
+@pytest.mark.parametrize("name", ["eam.pt", "level.py:calculator"])
+def test_a_run_goes_on_from_its_own_settings_in_another_folder(name, tmp_path, monkeypatch):
+    """These have the whole paths of files that the first command named as they lay there."""
+    data, _ = files(tmp_path)
+    (tmp_path / "level.py").write_text(SAME)
+    monkeypatch.chdir(tmp_path)
+    first = training.prepare(tiny(tmp_path, data.name, f"far.teacher={name}", *FAR))
+    monkeypatch.chdir(tmp_path.parent)
+    again = training.prepare(load_config([tmp_path / "run" / "config.yaml"]))
+    assert again.far.weights == first.far.weights
 
 
 def test_labels_near_the_data_are_those_of_the_data(tmp_path):

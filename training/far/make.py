@@ -137,8 +137,10 @@ def _labelled(
 ) -> list[Atoms]:
     """Return the structures of all sources with the labels of the teacher, from files where they are there."""
     settings, teacher = config.far, level.teacher
+    # Where the files are is of no matter: a run that goes on from another folder has their whole paths.
+    plain = asdict(settings) | {"teacher": _file_name(settings.teacher), "data": _file_name(settings.data)}
     recipe = {
-        "far": f"x{fingerprint(training, sorted(asdict(settings).items()), start.potential.cutoff)[:16]}",
+        "far": f"x{fingerprint(training, sorted(plain.items()), start.potential.cutoff)[:16]}",
         **teacher.recipe(),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,6 +161,12 @@ def _labelled(
     if failed := failures_of(labelled):
         LOGGER.info(f"{len(failed)} of {len(structures)} have no labels, the first one: {failed[0]['reason'][:120]}")
     return read_frames(labelled) if labelled.is_file() else []
+
+
+def _file_name(name: str | None) -> str | None:
+    """Return the name of a file, or of a teacher in one (FILE.py:NAME), without its folder; others as they are."""
+    file, colon, rest = (name or "").partition(":")
+    return f"{Path(file).name}{colon}{rest}" if Path(file).is_file() else name
 
 
 def _read(path: Path, recipe: str) -> list[Atoms] | None:
