@@ -26,6 +26,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import CLOSE, closest_contact
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.units import LABELS
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig, label_weights
 from training.data import Split, fingerprint, spread
@@ -94,6 +95,8 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
     frames = read_frames(path)
     _check(config, frames, path, start)
     pool, held = _divided(config, frames, path)
+    if held:  # what would be told after the training
+        census(held).refuse(LABELS, allow_implausible=True)
     if settings.replay > 0 and not pool:
         raise InputError(f"all {len(frames)} frames of {path} are held back; lower finetune.n_old")
     shift = _shift(start, frames, config.run.device)

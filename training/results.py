@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ase import Atoms
+
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.data.census import census
 from asecalc_mlip.data.errors import Errors, evaluate_frames
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.files import write_json
 from asecalc_mlip.plots.training import learning_curve, parity
-from asecalc_mlip.units import with_unit
+from asecalc_mlip.units import LABELS, with_unit
 from training.callbacks import AveragedWeights
 from training.card import make_card, rewrite, save_model
 from training.final_shift import shift_reference_energies
@@ -82,7 +86,17 @@ def _test(run: Run, path: Path) -> Errors | None:
         frames = [a for a in read_frames(data.test, **data.reading()) if not is_isolated_atom(a)]
         name = Path(data.test).name
     elif run.split.test:
-        frames, name = [run.frames[i] for i in run.split.test], f"{Path(data.train).name}, held back"
+        frames, name = _judged([run.frames[i] for i in run.split.test]), f"{Path(data.train).name}, held back"
     else:
         return None
     return evaluate_frames(PIWSLCalculator.load(path, device=run.test_device), frames, name=name)
+
+
+def _judged(frames: Sequence[Atoms]) -> list[Atoms]:
+    """Return frames without labels that cannot be right, such as NaN: these have no weight, or had been refused."""
+    wrong = {problem.label for problem in census(frames).problems if not problem.size_only}
+    copies = [atoms.copy() for atoms in frames]
+    for atoms in copies:
+        for label in wrong.intersection(LABELS):
+            (atoms.arrays if label == "forces" else atoms.info).pop(label, None)
+    return copies

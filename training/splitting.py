@@ -20,6 +20,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import shared_structures
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.units import LABELS
 from training.config import DataConfig, TrainConfig, label_weights
 from training.data import Split, check_weights, fingerprint, make_split, weights_digest
 from training.hints import hint_of_stress
@@ -114,6 +115,7 @@ def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
         keys = {key: name for key, name in config.data.reading().items() if key.endswith("_key") and name}
         looked = f"looked for under {', '.join(f'{k} {v}' for k, v in keys.items())}" if keys else "of any usual name"
         raise DataError(f"{config.data.test} has no labels {looked} ({found}); data.test is read as data.train is")
+    found.refuse([label for label in LABELS if found.counts[label]], allow_implausible=True)
     _warn_of_shared(config.data.test, training, frames)
     known = {int(z) for atoms in training for z in atoms.numbers}
     absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})

@@ -177,6 +177,20 @@ def test_each_energy_is_a_row_of_l2mae():
     assert distance("l2mae")(prediction, target, torch.tensor([1.0, 1.0, 0.0])).item() == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("periodic", "value", "told"), [(True, np.nan, "is NaN"), (False, 0.0, "no periodic")])
+def test_wrong_labels_without_a_weight_do_not_end_a_training_at_its_test(periodic, value, told, tmp_path):
+    frames = teacher.as_reference(teacher.crystal_frames(14) if periodic else teacher.molecule_frames(14))
+    for atoms in frames:
+        atoms.info["REF_stress"] = np.full((3, 3), value)
+    write(tmp_path / "all.xyz", frames, format="extxyz")
+    given = ("data.n_train=8", "data.n_val=4", "run.max_epochs=1")
+    result = trained.train(config(tmp_path, tmp_path / "all.xyz", *given))
+    assert set(result.errors.mae) - {"energy_per_atom"} == {"energy", "forces"}
+    # Those of a file for the test are refused before the training.
+    with pytest.raises(DataError, match=told):
+        trained.prepare(config(tmp_path, tmp_path / "all.xyz", *given, f"data.test={tmp_path / 'all.xyz'}"))
+
+
 def test_a_stress_without_a_volume_is_refused(tmp_path):
     frames = teacher.as_reference(teacher.crystal_frames(14))
     for atoms in frames[5:]:

@@ -223,7 +223,9 @@ class _Loop:
                     f"--data: {frame_name(atoms)} has no {' and no '.join(missing)}, which every frame needs here; "
                     "leave such frames out"
                 )
-            labels = Labels(float(atoms.info["energy"]), atoms.arrays["forces"], atoms.info.get("stress"))
+            # Of zeros in a file of molecules the last evaluation would say that they cannot be.
+            stress = atoms.info.get("stress") if atoms.pbc.all() else None
+            labels = Labels(float(atoms.info["energy"]), atoms.arrays["forces"], stress)
             bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
             frames.append(labelled(bare, labels))
         write_frames(self.folder.path / "given.xyz", frames)

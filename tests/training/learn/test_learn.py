@@ -2,7 +2,9 @@
 
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
@@ -20,6 +22,7 @@ from tests.commands import asecalc
 pytest.importorskip("schnetpack")
 from training.learn import LearnSettings, Until, learn, loop  # noqa: E402
 from training.learn import committee as committees  # noqa: E402
+from training.learn.state import Folder  # noqa: E402
 
 TOY = """
 import numpy as np
@@ -235,6 +238,16 @@ def test_given_frames_without_forces_are_named(tmp_path):
     write(tmp_path / "given.xyz", frames, format="extxyz")
     with pytest.raises(InputError, match="--data: frame 0 of given.xyz has no forces"):
         learn(_settings(tmp_path, data=str(tmp_path / "given.xyz")), [molecule("H2O")], tmp_path / "out")
+
+
+def test_given_molecules_have_no_stress(tmp_path):
+    atoms = molecule("H2O")
+    atoms.info |= {"REF_energy": -1.0, "REF_stress": np.zeros((3, 3))}
+    atoms.arrays["REF_forces"] = np.zeros((3, 3))
+    write(tmp_path / "some.xyz", atoms, format="extxyz")
+    loop._Loop._take_given(SimpleNamespace(folder=Folder(tmp_path)), str(tmp_path / "some.xyz"))
+    (given,) = read_frames(tmp_path / "given.xyz")
+    assert "energy" in given.info and "stress" not in given.info
 
 
 def test_dry_run_tells_the_cost_and_writes_nothing(tmp_path, monkeypatch):
