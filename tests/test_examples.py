@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests import processes
+from tests.figures import blank_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,7 +54,8 @@ def test_learning_from_one_geometry(tmp_path, capsys):
     toy = tmp_path / "toy.py"
     toy.write_text("from ase.calculators.emt import EMT\ncalculator = EMT()\n")
     quick = {"budget": 4, "initial": 4, "members": 2, "steps_first": 50, "steps_last": 50}
-    status = example("learn").main(str(tmp_path / "out"), f"{toy}:calculator", "1 x 0.02 ps", quick)
+    with blank_figures():
+        status = example("learn").main(str(tmp_path / "out"), f"{toy}:calculator", "1 x 0.02 ps", quick)
     printed = capsys.readouterr().out
     assert status in ("stable", "budget") and (tmp_path / "out" / "model.pt").is_file()
     assert printed.startswith("round 0: 4 labels") and "report.html" in printed, printed

@@ -10,6 +10,7 @@ from ase.io import write
 from asecalc_mlip.checkpoint import save
 from asecalc_mlip.report import measurements as pieces
 from tests.cases import make_potential
+from tests.figures import blank_figures
 from tests.teacher import as_reference, labelled
 
 HOSTILE = '<script>alert("x")</script>$\\frac{1}$ & <img src=http://a.b/c>'
@@ -19,6 +20,21 @@ HOSTILE = '<script>alert("x")</script>$\\frac{1}$ & <img src=http://a.b/c>'
 def few_pairs(monkeypatch):
     """Curves of a few pairs tell as much as those of all."""
     monkeypatch.setattr(pieces, "MOST_PAIRS", 1)
+
+
+@pytest.fixture(autouse=True)
+def blank(request):
+    """Figures are one pixel, but those of a test that takes `figures`."""
+    if "figures" in request.fixturenames:
+        yield
+        return
+    with blank_figures():
+        yield
+
+
+@pytest.fixture
+def figures():
+    """Figures are drawn."""
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def run(model, folder, **options):
     return make_report(ReportSettings(str(model), output=str(folder), **{**SHORT, **options}))
 
 
-def test_page_of_a_molecule_is_whole_and_escaped(model, tmp_path):
+def test_page_of_a_molecule_is_whole_and_escaped(model, tmp_path, figures):
     report = run(model, tmp_path / "out", temperature_K=2.0)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "<img src=http" not in page and "&lt;script&gt;" in page
@@ -50,7 +50,7 @@ def test_broken_runs_are_told_on_top(model, tmp_path):
     assert "broke (" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_periodic_model_with_labelled_data(model, crystals, tmp_path):
+def test_periodic_model_with_labelled_data(model, crystals, tmp_path, figures):
     model.with_suffix(".xyz").unlink()
     report = run(model, tmp_path / "out", data=str(crystals), temperature_K=2.0, seeds=(0,), frames=5)
     errors = report.found["errors"]
