@@ -14,10 +14,10 @@ MISTAKES = {
     "no file": ("evaluate aspirin.pt absent.xyz", "no such file"),
     "model as a reference": ("nvt aspirin.pt --reference aspirin.pt", "asecalc reference"),
     "model to compare g(r) with": ("rdf plain.xyz --reference aspirin.pt", "asecalc reference"),
-    "phonons of a molecule": ("phonons aspirin.pt --as-is", "use 'asecalc vibrations'"),
+    "phonons of a molecule": ("phonons aspirin_painn.pt --as-is", "use 'asecalc vibrations'"),
     "pair of an unknown element": (
-        "diatomic aspirin.pt --pairs Si-O",
-        "Error: aspirin.pt does not know the element Si",
+        "diatomic aspirin_painn.pt --pairs Si-O",
+        "Error: aspirin_painn.pt does not know the element Si",
     ),
     "temperature with a unit": ("nvt aspirin.pt --temperature 300K", "expected a number above 0, at most 10⁶ K"),
     "misspelt command": ("evalute aspirin.pt plain.xyz", "Did you mean 'evaluate'?"),

@@ -14,8 +14,8 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "md_protocols"
     "script, arguments, told, made",
     [
         ("diatomic.py", ["ethanol_painn.pt"], "6 pairs", "diatomic.png"),
-        ("relax.py", ["ethanol.pt"], "relaxed in", "relaxed.xyz"),
-        ("phonons.py", ["ethanol.pt", "si.xyz"], "does not know the element Si", None),
+        ("relax.py", ["ethanol_painn.pt"], "relaxed in", "relaxed.xyz"),
+        ("phonons.py", ["ethanol_painn.pt", "si.xyz"], "does not know the element Si", None),
     ],
 )
 def test_script(script, arguments, told, made, tmp_path):

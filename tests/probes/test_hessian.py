@@ -131,7 +131,7 @@ def test_exact_and_differences_agree_on_a_real_model(name):
 
 def test_command(tmp_path):
     files = ["-o", str(tmp_path / "v.json"), "--figure", str(tmp_path / "v.png")]
-    result = asecalc("vibrations", "ethanol.pt", *files)
+    result = asecalc("vibrations", "ethanol_painn.pt", *files)
     assert result.exit_code == 0, result.stderr
     assert "21 vibrations" in result.stdout and (tmp_path / "v.png").is_file()
-    assert asecalc("vibrations", "ethanol.pt", "absent.xyz").exit_code == 2
+    assert asecalc("vibrations", "ethanol_painn.pt", "absent.xyz").exit_code == 2
