@@ -12,7 +12,7 @@ from ase.build import bulk
 from asecalc_mlip import graph as graphs
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.neighbors import neighbor_list
+from asecalc_mlip.neighbors import lists, neighbor_list
 from asecalc_mlip.neighbors.batched import BatchedNeighborCache
 from asecalc_mlip.neighbors.lists import compact_list
 from asecalc_mlip.neighbors.verlet import NeighborCache
@@ -46,6 +46,18 @@ def test_every_pair_once(seed):
     assert found == sorted(found)
     assert len(set(found)) == len(found)
     assert set(found) == by_hand(positions, cell, pbc, cutoff)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_atoms_have_the_pairs_of_many(seed, monkeypatch):
+    """By all distances, and by boxes as larger structures."""
+    positions = np.random.default_rng(seed).uniform(0, 8, (lists.FEW - seed, 3))
+    found = neighbor_list(positions, np.zeros((3, 3)), [False] * 3, 3.0)
+    monkeypatch.setattr(lists, "FEW", 0)
+    boxes = neighbor_list(positions, np.zeros((3, 3)), [False] * 3, 3.0)
+    assert found[2] is boxes[2] is None and len(found[0]) > 100
+    for one, other in zip(found[:2], boxes[:2], strict=True):
+        assert one.dtype == other.dtype and np.array_equal(one, other) and one.flags.c_contiguous
 
 
 def same(cache, atoms):

@@ -17,6 +17,8 @@ MOST_IMAGES = 1e5
 LONG = 100.0
 # Boxes of one cutoff for each atom, beyond which gaps are shortened too: vesin looks at all boxes
 EMPTY = 10.0
+# Up to so many atoms without a periodic direction, all distances are found in less time than boxes.
+FEW = 40
 
 
 def neighbor_list(
@@ -56,6 +58,8 @@ def compact_list(
     """Do as `neighbor_list`, with shifts in the smallest integers that hold them, mostly int8."""
     positions, pbc = np.ascontiguousarray(positions, dtype=np.float64), np.asarray(pbc, dtype=bool)
     box = check_structure(positions, cell, pbc, cutoff)
+    if len(positions) <= FEW and not pbc.any():
+        return *_by_all_distances(positions, cutoff), None
     points, box, jumps = _compact(positions, box, pbc, cutoff)
     # Each pair once and without copies, as these lists are most of the memory that is taken here.
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
@@ -82,7 +86,8 @@ def compact_list(
 def check_structure(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> np.ndarray:
     """Return the completed cell of a structure that has a neighbour list; arguments and errors of `neighbor_list`."""
     box = _checked_box(positions, np.asarray(cell, dtype=np.float64), pbc)
-    _check_images(box, pbc, cutoff)
+    if pbc.any():
+        _check_images(box, pbc, cutoff)
     return box
 
 
@@ -138,6 +143,16 @@ def _check_images(box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
             f"the cell {np.round(box, 6).tolist()} is only {heights[pbc].min():.3g} Å thick, so atoms overlap with "
             "their own images; is it in another unit, or scaled?"
         )
+
+
+def _by_all_distances(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a structure that is not periodic, sorted."""
+    vectors = positions[None] - positions[:, None]
+    near = np.einsum("ijk,ijk->ij", vectors, vectors) < cutoff**2
+    np.fill_diagonal(near, False)
+    centers, neighbors = np.nonzero(near)
+    # Kernels read them from memory, one after another; these are columns of one array.
+    return centers.copy(), neighbors.copy()
 
 
 def _compact(
