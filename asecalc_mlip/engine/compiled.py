@@ -204,6 +204,9 @@ def _options() -> dict[str, Any]:
     if hasattr(config.aot_inductor, "compile_wrapper_opt_level"):
         # The code that calls the loops one after another is long and takes no time.
         options["aot_inductor.compile_wrapper_opt_level"] = "O0"
+    if hasattr(config.aot_inductor, "precompile_headers"):
+        # Two files of 160 MB, kept for each Python environment, which take longer to make than one program saves.
+        options["aot_inductor.precompile_headers"] = False
     return options
 
 
