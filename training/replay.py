@@ -22,6 +22,7 @@ from ase.data import chemical_symbols
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import census, has_label
 from asecalc_mlip.data.errors import Errors, evaluate_frames
+from asecalc_mlip.data.labels import without_open_stress
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import CLOSE, closest_contact
 from asecalc_mlip.errors import InputError
@@ -96,7 +97,7 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
     _check(config, frames, path, start)
     pool, held = _divided(config, frames, path)
     if held:  # what would be told after the training
-        census(held).refuse(LABELS, allow_implausible=True)
+        census(without_open_stress(held)).refuse(LABELS, allow_implausible=True)
     if settings.replay > 0 and not pool:
         raise InputError(f"all {len(frames)} frames of {path} are held back; lower finetune.n_old")
     shift = _shift(start, frames, config.run.device)

@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.census import Census, census, has_label
-from asecalc_mlip.data.labels import frame_name, is_isolated_atom
+from asecalc_mlip.data.labels import frame_name, is_isolated_atom, without_open_stress
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import shared_structures
 from asecalc_mlip.errors import DataError, InputError
@@ -109,7 +109,7 @@ def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
     """Refuse a test file now that would be refused after hours of training."""
     if config.data.test is None:
         return
-    frames = _structures(read_frames(config.data.test, **config.data.reading()))
+    frames = without_open_stress(_structures(read_frames(config.data.test, **config.data.reading())))
     found = census(frames)
     if not any(found.counts.values()):
         keys = {key: name for key, name in config.data.reading().items() if key.endswith("_key") and name}

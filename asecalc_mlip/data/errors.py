@@ -17,7 +17,7 @@ from asecalc_mlip.calculators.batches import BatchSize
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import census, has_label
 from asecalc_mlip.data.error_tables import by_config_type, group_lines, hints, worst_frames, worst_lines
-from asecalc_mlip.data.labels import is_isolated_atom
+from asecalc_mlip.data.labels import is_isolated_atom, without_open_stress
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.engine.curl import force_curl
 from asecalc_mlip.errors import DataError
@@ -175,7 +175,8 @@ def evaluate_frames(
     DataError
         No frame has a label, or labels are NaN.
     """
-    found = census(frames)
+    labelled = without_open_stress(frames)
+    found = census(labelled)
     if not any(found.counts.get(label, 0) for label in LABELS):
         others = [option for label, names in found.others.items() for option in (f"--{label}-key {n}" for n in names)]
         unknown = "if there are any, name them by --energy-key and --forces-key"
@@ -192,7 +193,7 @@ def evaluate_frames(
 
         write_predictions(predictions, frames, results)
     chosen = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)] or list(range(len(frames)))
-    judged, given = [frames[i] for i in chosen], [results[i] for i in chosen]
+    judged, given = [labelled[i] for i in chosen], [results[i] for i in chosen]
     truth, guess = _arrays(judged, given)
     mae, rmse, mean = _means(truth, guess)
     warnings = [problem.text for problem in found.problems if problem.label in ("structure", *labels)]

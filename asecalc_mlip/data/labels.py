@@ -6,6 +6,7 @@ is overlooked trains nothing, so all usual places are searched, in a fixed order
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,17 @@ def is_isolated_atom(atoms: Atoms) -> bool:
         return True
     lengths = np.linalg.norm(minkowski_reduce(atoms.cell.array, atoms.pbc)[0], axis=1)[atoms.pbc]
     return not bool(((lengths > 0) & (lengths <= ISOLATED)).any())  # a missing lattice vector is no image
+
+
+def without_open_stress(frames: Sequence[Atoms]) -> list[Atoms]:
+    """Return frames, those that are not periodic in three directions without a stress: some programs write zeros."""
+    found = []
+    for atoms in frames:
+        if "stress" in atoms.info and not atoms.pbc.all():
+            atoms = atoms.copy()
+            del atoms.info["stress"]
+        found.append(atoms)
+    return found
 
 
 def broken_cell(atoms: Atoms) -> str | None:

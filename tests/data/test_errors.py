@@ -54,6 +54,14 @@ def test_energies_of_crystals_are_per_atom_too(calculator, structure, per_atom):
         assert "meV/atom" in str(errors)
 
 
+def test_a_stress_of_molecules_is_not_looked_at(calculator):
+    frames = labelled(calculator, "molecule")
+    for atoms in frames:
+        atoms.info["stress"] = np.zeros((3, 3))
+    errors = evaluate_frames(calculator, frames)
+    assert set(errors.mae) - {"energy_per_atom"} == {"energy", "forces"} and "stress" in frames[0].info
+
+
 def test_frames_of_several_sizes_are_compared_per_atom(calculator):
     frames = labelled(calculator, n=3) + labelled(calculator, "molecule", 3)
     frames = [*frames, *labelled(calculator, "crystal", 2)]

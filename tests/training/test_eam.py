@@ -150,6 +150,12 @@ def test_bad_data(frames):
     del without.arrays["forces"]
     with pytest.raises(DataError, match="no forces"):
         fit_eam([frames[1], without], SMALL)
+    spoiled = [atoms.copy() for atoms in frames[:4]]
+    spoiled[3].info["stress"] = np.full((3, 3), np.nan)
+    with pytest.raises(DataError, match="the stress of 1 frame.s. is NaN"):
+        fit_eam(spoiled, replace(SMALL, epochs=1), progress=False)
+    spoiled[3].pbc = False  # of which a stress says nothing
+    assert "stress" in fit_eam(spoiled, replace(SMALL, epochs=1), progress=False).errors["after"].mae
     with pytest.raises(InputError, match="lr is 0"):
         replace(SMALL, lr=0)
 

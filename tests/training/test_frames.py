@@ -1,6 +1,7 @@
 """Frames that hold one atom are E0s, and frames may have weights by their kind."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -177,8 +178,8 @@ def test_each_energy_is_a_row_of_l2mae():
     assert distance("l2mae")(prediction, target, torch.tensor([1.0, 1.0, 0.0])).item() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("periodic", "value", "told"), [(True, np.nan, "is NaN"), (False, 0.0, "no periodic")])
-def test_wrong_labels_without_a_weight_do_not_end_a_training_at_its_test(periodic, value, told, tmp_path):
+@pytest.mark.parametrize(("periodic", "value"), [(True, np.nan), (False, 0.0)])
+def test_wrong_labels_without_a_weight_do_not_end_a_training_at_its_test(periodic, value, tmp_path):
     frames = teacher.as_reference(teacher.crystal_frames(14) if periodic else teacher.molecule_frames(14))
     for atoms in frames:
         atoms.info["REF_stress"] = np.full((3, 3), value)
@@ -186,8 +187,8 @@ def test_wrong_labels_without_a_weight_do_not_end_a_training_at_its_test(periodi
     given = ("data.n_train=8", "data.n_val=4", "run.max_epochs=1")
     result = trained.train(config(tmp_path, tmp_path / "all.xyz", *given))
     assert set(result.errors.mae) - {"energy_per_atom"} == {"energy", "forces"}
-    # Those of a file for the test are refused before the training.
-    with pytest.raises(DataError, match=told):
+    # NaN in a file for the test is refused before the training.
+    with pytest.raises(DataError, match="is NaN") if periodic else nullcontext():
         trained.prepare(config(tmp_path, tmp_path / "all.xyz", *given, f"data.test={tmp_path / 'all.xyz'}"))
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from asecalc_mlip import archive
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.data.census import census
-from asecalc_mlip.data.labels import is_isolated_atom
+from asecalc_mlip.data.labels import is_isolated_atom, without_open_stress
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import replacing
 from asecalc_mlip.logs import LOGGER
@@ -91,7 +91,7 @@ def fit_eam(
         For labels that are missing or implausible, and stress labels of the wrong sign or unit.
     """
     atoms = [frame for frame in frames if is_isolated_atom(frame)]
-    frames = [frame for frame in frames if not is_isolated_atom(frame)] or list(frames)
+    frames = without_open_stress([frame for frame in frames if not is_isolated_atom(frame)] or frames)
     settings = (settings or FitSettings()).with_epochs(len(frames))
     _check_frames(frames, settings, trust)
     fit = _Fit(frames, settings, _solver(frames, e0, isolated, given, atoms), progress)
@@ -287,6 +287,7 @@ def _check_frames(frames: Sequence[Atoms], settings: FitSettings, trust: bool) -
     found = census(frames)
     weights = {"energy": settings.energy_weight or 1.0, "forces": settings.forces_weight}
     found.require(weights, allow_implausible=trust)
+    found.refuse(["stress"], allow_implausible=True)  # NaN, of which the errors after the fit would tell
 
 
 def _labelled(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
