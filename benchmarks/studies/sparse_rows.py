@@ -101,7 +101,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "PaiNN, xtb first, 0.2 Å": {"start": PAINN, "teacher": {**XTB, "pretrain.strength": 0.2}},
     "PaiNN, xtb first, 500 K": {"start": PAINN, "teacher": XTB, "temperature": 500},
     "PaiNN, xtb first, 1500 K": {"start": PAINN, "teacher": XTB, "temperature": 1500},
-    "TensorNet, xtb first, 500 K": {"start": TENSORNET, "teacher": XTB, "temperature": 500},
+    "PaiNN, xtb first, 3000 K": {"start": PAINN, "teacher": XTB, "temperature": 3000},
+    "TensorNet, xtb first, 1500 K": {"start": TENSORNET, "teacher": XTB, "temperature": 1500},
     # A small, fast network learns the fine-tuned model of the same frames, and then the labels.
     "PaiNN, distilled": {
         "start": PAINN,
@@ -115,7 +116,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "fine-tuned": {},
     # One model for all seeds; it has seen structures of the first, and no label of any.
     "fine-tuned, xtb first": {"teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2}, "shared": 6000},
-    "fine-tuned, xtb first, 500 K": {"teacher": XTB, "shared": 6000, "temperature": 500},
+    "fine-tuned, xtb first, 1500 K": {"teacher": XTB, "shared": 6000, "temperature": 1500},
     # Torn bonds, overlapping atoms and hot dynamics by GFN2-xTB; on the labels the model of the first step is replayed.
     "fine-tuned, xtb first, far": {
         "teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2, "far.teacher": "xtb"},
@@ -268,17 +269,17 @@ SHORT = [
 ]
 # The questions that docs/studies answers, in the steps after which the validation errors stay.
 FEW = [Row("aspirin", 50, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
-FEW += [Row("aspirin", 50, "fine-tuned, xtb first, 500 K", seed, 600) for seed in SEEDS]
+FEW += [Row("aspirin", 50, "fine-tuned, xtb first, 1500 K", seed, 600) for seed in SEEDS]
 FEW += [Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for order in ("first", "antithetic") for seed in SEEDS]
 TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
-TEACHER += [Row("aspirin", 100, "PaiNN, xtb first, 500 K", seed, 10_000) for seed in SEEDS]
+TEACHER += [Row("aspirin", 100, "PaiNN, xtb first, 1500 K", seed, 10_000) for seed in SEEDS]
 TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in ("TensorNet", "TensorNet, xtb first")]
-TEACHER += [Row("aspirin", 100, "TensorNet, xtb first, 500 K", seed, 6000) for seed in SEEDS]
+TEACHER += [Row("aspirin", 100, "TensorNet, xtb first, 1500 K", seed, 6000) for seed in SEEDS]
 # The number, kind and temperature of the teacher's structures: one seed.
 KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
-LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first, 500 K")]
+LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first, 1500 K")]
 FIELD = [Row("aspirin", n, "fine-tuned, xtb first, far", seed, 600) for n in (50, 100) for seed in SEEDS]
 MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
 MORE += [Row("aspirin", 950, "fine-tuned", seed, 6000) for seed in SEEDS]

@@ -90,10 +90,10 @@ def test_tables_compare_seed_with_seed():
     assert "| first | 3 |" in weak and "−10.0 %" in weak
     p = float(weak.split("−10.0 % | ")[1].split(" |")[0])
     assert p < 1e-3
-    results["hot"] = result("PaiNN, xtb first, 500 K", 1, 40.0, n=100)
+    results["hot"] = result("PaiNN, xtb first, 1500 K", 1, 40.0, n=100)
     table = teacher_table(results)
     assert "| PaiNN, 600 | copies | 1 | 80.0 | 60.0 | −25 % | 20 → 20 |" in table
-    assert "| PaiNN, 600 | dynamics at 500 K | 1 | 80.0 | 40.0 | −50 % | 20 → 20 |" in table
+    assert "| PaiNN, 600 | dynamics at 1500 K | 1 | 80.0 | 40.0 | −50 % | 20 → 20 |" in table
     assert "41.0 ± 1.0" in few_table(results)
 
 
@@ -106,7 +106,7 @@ def test_the_table_of_dynamics_counts_the_trajectories_of_all_models():
 
 
 def test_frames_of_the_teachers_dynamics_are_shared_by_networks():
-    rows = [Row("aspirin", 100, f"{network}, xtb first, 500 K", 1, 600) for network in ("PaiNN", "TensorNet")]
+    rows = [Row("aspirin", 100, f"{network}, xtb first, 1500 K", 1, 600) for network in ("PaiNN", "TensorNet")]
     first, last = zip(*(stages(row, DATA, OUTPUT) for row in rows), strict=True)
     assert {one["data.train"] for one in first} == {OUTPUT.parent / hot_file(rows[0])}
     assert all("pretrain.teacher" not in one for one in first)
