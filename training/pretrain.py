@@ -6,6 +6,7 @@ pretrained here and fine-tuned with the same settings has not seen the test stru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,41 +14,52 @@ from typing import Any
 import ase.db
 import numpy as np
 from ase import Atoms
+from tqdm import tqdm
 
+from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.logs import LOGGER
-from asecalc_mlip.teachers import open_teacher
+from asecalc_mlip.teachers import Teacher, open_teacher
+from asecalc_mlip.teachers.base import labelled
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.units import LABELS
 from training.config import TrainConfig
 from training.data import Split, fingerprint, make_split
 from training.eam.worker import perturbed
+from training.hot_runs import FRAMES, hot_run
+from training.settings import PretrainConfig
 
 __all__ = ["LABELLED", "label_sources", "large_labels", "recipe_of"]
 
 LABELLED = "labelled.xyz"
 """Name of the file with the labels, in the folder of the run."""
 PERTURBATION = ("rounds", "strength", "n_pairs", "max_atoms", "seed")
-_ORDER = ["teacher", "teacher_sha256", *PERTURBATION, "source_sha256", "dimers"]
+DYNAMICS = ("rounds", "temperature", "seed")
+_ORDER = ["teacher", "teacher_sha256", *PERTURBATION, "temperature", "source_sha256", "dimers"]
 
 
 def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -> tuple[list[Atoms], Split]:
-    """Label perturbed copies of the structures to train and to validate on; return them and their split.
+    """Label copies of the structures to train and to validate on, or frames of dynamics from them; return their split.
 
-    All copies of a structure are on the same side. `sources` are all frames of the data, as a split file counts them;
-    isolated atoms among them are no structures. What an earlier call wrote is not made again.
+    What comes from a structure is on the same side of the split. `sources` are all frames of the data, as a
+    split file counts them; isolated atoms among them are no structures. What an earlier call wrote is not made again.
     """
     settings, split = config.pretrain, _source_split(config, sources)
     assert settings.teacher is not None
     teacher, chosen = open_teacher(settings.teacher), sorted([*split.train, *split.val])
     structures = [_bare(sources[i]) for i in chosen]
-    copies = [perturbed(settings, k, n, atoms) for k, atoms in enumerate(structures) for n in range(settings.rounds)]
-    recipe = {name: getattr(settings, name) for name in PERTURBATION}
+    recipe = {name: getattr(settings, name) for name in (PERTURBATION if settings.temperature is None else DYNAMICS)}
     recipe["source_sha256"] = f"x{fingerprint(structures)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    path = label_structures(copies, teacher, folder / LABELLED, recipe=recipe, progress=config.run.progress)
+    path, progress = folder / LABELLED, config.run.progress
+    if settings.temperature is None:
+        rounds = range(settings.rounds)
+        copies = [perturbed(settings, k, n, atoms) for k, atoms in enumerate(structures) for n in rounds]
+        label_structures(copies, teacher, path, recipe=recipe, progress=progress)
+    else:
+        label_hot_runs(structures, settings, teacher, path, recipe=recipe, progress=progress)
     frames, validation = read_frames(path) if path.is_file() else [], set(split.val)
     # By what they say of themselves: those that the teacher could not label are not there.
     held = [k for k, atoms in enumerate(frames) if chosen[int(atoms.info["structure"])] in validation]
@@ -55,9 +67,48 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     if failed := failures_of(path):
         LOGGER.warning(f"{teacher.name} could not label {len(failed)} copies, the first one: {failed[0]['reason']}")
     if not (training and held):
-        raise DataError(f"{teacher.name} left too few copies to train and to validate on; see {path.stem}.failed.jsonl")
-    LOGGER.info(f"{len(chosen)} structures labelled {settings.rounds} times by {teacher.name}: {path}")
+        why = (
+            f"; see {path.stem}.failed.jsonl" if failed else "; choose more structures or a lower pretrain.temperature"
+        )
+        raise DataError(f"{teacher.name} left too few labels to train and to validate on{why}")
+    LOGGER.info(f"{len(frames)} labels by {teacher.name} from {len(chosen)} structures: {path}")
     return frames, Split(training, held, [])
+
+
+def label_hot_runs(
+    structures: Sequence[Atoms],
+    settings: PretrainConfig,
+    teacher: Teacher,
+    path: Path,
+    *,
+    recipe: Mapping[str, Any],
+    progress: bool,
+) -> None:
+    """Write frames of dynamics from each structure with the labels of the teacher, or go on with such a file.
+
+    A run ends at a structure that the teacher cannot label; the next structure follows.
+    """
+    file = open_label_file(path, {**teacher.recipe(), **recipe})
+    there = [int(atoms.info["structure"]) for atoms in read_frames(path)] if file.count() else []
+    begun = there[-1] if there else 0
+    for k in tqdm(range(begun, len(structures)), unit="run", disable=None if progress else True):
+        # Of the last run before a kill some frames may be missing.
+        if made := _frames_of_runs(k, structures[k], settings, teacher)[there.count(k) :]:
+            file.append(made)
+    missing = len(structures) * settings.rounds - file.count()
+    if missing:
+        LOGGER.warning(f"{teacher.name} could not label structures of its dynamics, which left out {missing} frames")
+
+
+def _frames_of_runs(index: int, start: Atoms, settings: PretrainConfig, teacher: Teacher) -> list[Atoms]:
+    assert settings.temperature is not None
+    rng, made = np.random.default_rng([settings.seed, index]), []
+    for _ in range(math.ceil(settings.rounds / FRAMES)):
+        made += list(hot_run(start, teacher, settings.temperature, rng))
+    frames = [labelled(atoms, labels) for atoms, labels in made[: settings.rounds]]
+    for n, atoms in enumerate(frames):
+        atoms.info.update(structure=index, round=n + 1)
+    return frames
 
 
 def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[str, Any] | None:
@@ -73,7 +124,7 @@ def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[s
         return None
     # `asecalc eam label` calls the teacher its model.
     names = {"model": "teacher", "model_sha256": "teacher_sha256"}
-    kept = {"teacher", "teacher_sha256", "source_sha256", "dimers", *PERTURBATION}
+    kept = {"teacher", "teacher_sha256", "source_sha256", "dimers", *PERTURBATION, *DYNAMICS}
     plain = {names.get(name, name): _plain(value) for name, value in found.items()}
     return {name: plain[name] for name in sorted(kept & set(plain), key=_ORDER.index)}
 
@@ -88,7 +139,8 @@ def large_labels(path: str | Path, frames: Sequence[Atoms]) -> tuple[str, ...]:
 
 
 def _is_recipe(info: Mapping[str, Any]) -> bool:
-    return ("model_sha256" in info or "teacher" in info) and set(PERTURBATION) <= set(info)
+    made = any(set(names) <= set(info) for names in (PERTURBATION, DYNAMICS))
+    return ("model_sha256" in info or "teacher" in info) and made
 
 
 def _source_split(config: TrainConfig, frames: Sequence[Atoms]) -> Split:

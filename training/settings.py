@@ -290,7 +290,10 @@ class PretrainConfig:
     """Teacher, which labels perturbed copies of the structures for training and validation: an EAM or another model
     file, xtb, FILE.py:NAME. None: data.train has labels already, for example those of `asecalc eam label`."""
     rounds: int = 5
-    """Copies of each structure; the first copy is not perturbed."""
+    """Copies of each structure; the first copy is not perturbed. With a temperature: frames from each structure."""
+    temperature: float | None = None
+    """K; in place of perturbed copies, the training takes frames of short dynamics of the teacher at this temperature,
+    from each structure. Take 2 to 4 times that of the data. None is off."""
     strength: float = 0.5
     """Largest displacement in the last copy, Å."""
     n_pairs: int = 4
@@ -358,6 +361,7 @@ RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
     "far.width": Quantity(0, 10, "Å", above=True),
     "far.seed": SEED,
     "pretrain.rounds": count(1e5),
+    "pretrain.temperature": Quantity(0, 1e5, "K", above=True),
     "pretrain.strength": SHIFT,
     "pretrain.n_pairs": COPIES,
     "pretrain.max_atoms": COPIES,

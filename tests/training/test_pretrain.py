@@ -10,6 +10,7 @@ from ase.io import read, write
 from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.teachers import Failed, Labels
 from tests.training.levels import files, tiny
 
 pytest.importorskip("schnetpack")
@@ -17,6 +18,7 @@ from asecalc_mlip.data.census import census  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import main, pretrain, train  # noqa: E402
 from training.eam.files import label_file  # noqa: E402
+from training.settings import PretrainConfig  # noqa: E402
 
 LABELS = {"rounds": 2, "strength": 0.3}
 RECIPE = ("pretrain.rounds=2", "pretrain.strength=0.3")
@@ -131,3 +133,68 @@ def test_isolated_dimers_follow_the_structures(tmp_path):
         label_file(str(data), str(eam), str(tmp_path / "none.xyz"), rounds=0, progress=False)
     with pytest.raises(InputError, match="recipe|made by"):
         label_file(str(data), str(eam), str(path), rounds=2, dimers=6, progress=False)
+
+
+class _Spring:
+    """A teacher that cannot label atoms that are further apart than a limit."""
+
+    name = "spring"
+
+    def __init__(self, longest=9.0):
+        self.longest, self.calls = longest, 0
+
+    def recipe(self):
+        return {"teacher": self.name}
+
+    def label(self, structures):
+        for atoms in structures:
+            self.calls += 1
+            vector = atoms.positions[1] - atoms.positions[0]
+            r = float(np.linalg.norm(vector))
+            pull = 20.0 * (r - 1.0) * vector / r
+            yield Failed("too long") if r > self.longest else Labels(10.0 * (r - 1.0) ** 2, np.array([pull, -pull]))
+
+
+def _hot(structures, path, teacher, **changes):
+    settings = PretrainConfig(**{"rounds": 12, "temperature": 900.0, "seed": 3, **changes})
+    pretrain.label_hot_runs(structures, settings, teacher, path, recipe={"rounds": 12}, progress=False)
+    return read_frames(path)
+
+
+def test_frames_of_the_teachers_dynamics_have_its_labels_and_survive_a_kill(tmp_path):
+    structures = [Atoms("HCl", [[0, 0, 0], [0, 0, d]]) for d in (1.0, 1.1)]
+    frames = _hot(structures, tmp_path / "whole.xyz", _Spring())
+    assert [atoms.info["structure"] for atoms in frames] == [0] * 12 + [1] * 12
+    for atoms in frames:
+        (expected,) = _Spring().label([atoms])
+        assert np.allclose(atoms.arrays["forces"], expected.forces, atol=1e-7)
+        assert atoms.info["energy"] == pytest.approx(expected.energy, abs=1e-7)
+    assert not np.allclose(frames[3].positions, frames[15].positions)
+    # Killed while it wrote the frames of the second structure.
+    text = (tmp_path / "whole.xyz").read_text()
+    (tmp_path / "cut.xyz").write_text(text[: int(0.7 * len(text))])
+    teacher = _Spring()
+    _hot(structures, tmp_path / "cut.xyz", teacher)
+    assert (tmp_path / "cut.xyz").read_text() == text
+    assert teacher.calls < 600  # of one structure, two trajectories of 200 steps
+
+
+def test_hotter_dynamics_of_the_teacher_reach_further_and_end_where_it_fails(tmp_path, caplog):
+    def spread(temperature):
+        frames = _hot([Atoms("HCl", [[0, 0, 0], [0, 0, 1.0]])], tmp_path / f"{temperature}.xyz", _Spring(),
+                      temperature=temperature, rounds=200)  # fmt: skip
+        return np.std([atoms.get_distance(0, 1) for atoms in frames])
+
+    assert spread(3000.0) > 1.8 * spread(300.0)
+    start, weak = [Atoms("HCl", [[0, 0, 0], [0, 0, 1.0]])], _Spring(1.25)
+    left = _hot(start, tmp_path / "weak.xyz", weak, temperature=3000.0, rounds=200)
+    assert 0 < len(left) < 200 and f"left out {200 - len(left)} frames" in caplog.text
+
+
+def test_dynamics_of_a_teacher_in_one_command(tmp_path):
+    data, eam = files(tmp_path)
+    hot = ("pretrain.rounds=2", "pretrain.temperature=300", "data.n_train=3", "data.n_val=1", "run.max_epochs=1")
+    result = train.train(tiny(tmp_path, data, f"pretrain.teacher={eam}", *hot))
+    found = load(result.model).card["pretraining"]
+    assert (found["rounds"], found["temperature"], found.get("strength")) == (2, 300.0, None)
+    assert len(read_frames(tmp_path / "run" / pretrain.LABELLED)) == 8

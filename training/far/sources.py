@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from ase import Atoms, units
-from ase.calculators.calculator import Calculator, all_changes
+from ase import Atoms
 from ase.data import covalent_radii
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.neighbors.lists import neighbor_list
 from asecalc_mlip.probes.fragments import far_side
-from asecalc_mlip.teachers import Failed, Teacher
+from asecalc_mlip.teachers import Teacher
 from asecalc_mlip.teachers.structures import NEAREST, isolated_dimers
+from training.hot_runs import FRAMES, hot_run
 from training.settings import FarConfig
 from training.two_step import two_step
 
@@ -23,8 +21,6 @@ __all__ = ["SOURCES", "make_structures"]
 
 # Å beyond the covalent radii up to which two atoms count as bonded; of the pairs that are torn and squeezed.
 BONDED = 0.3
-# Of hot dynamics: fs, 1/fs, steps of one trajectory, and steps between the frames that are taken.
-STEP, FRICTION, STEPS, EVERY = 0.5, 0.02, 200, 20
 
 Source = Callable[[Sequence[Atoms], FarConfig, float, Teacher], Iterator[Atoms]]
 
@@ -79,52 +75,14 @@ def _two_step(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teach
 
 
 def _dynamics(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teacher: Teacher) -> Iterator[Atoms]:
-    """Yield frames of short Langevin runs of the teacher, until a structure that it cannot label ends one."""
     rng = np.random.default_rng([settings.seed, 3])
-    for _ in range(max(1, settings.n * EVERY // STEPS)):
-        atoms = _bare(frames[int(rng.integers(len(frames)))])
-        atoms.calc = _OfTeacher(teacher)
-        MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature, rng=rng)
-        # The centre of mass may drift: labels do not know where a structure is.
-        run = Langevin(
-            atoms,
-            STEP * units.fs,
-            temperature_K=settings.temperature,
-            friction=FRICTION / units.fs,
-            fixcm=False,
-            rng=rng,
-        )
-        try:
-            for _ in range(STEPS // EVERY):
-                run.run(EVERY)
-                yield _bare(atoms)
-        except _NoLabels:
-            continue
+    for _ in range(max(1, settings.n // FRAMES)):
+        start = frames[int(rng.integers(len(frames)))]
+        for atoms, _ in hot_run(start, teacher, settings.temperature, rng):
+            yield atoms
 
 
 SOURCES: dict[str, Source] = {"dimers": _dimers, "bonds": _bonds, "two_step": _two_step, "dynamics": _dynamics}
-
-
-class _NoLabels(Exception):
-    """A structure that a teacher cannot label."""
-
-
-class _OfTeacher(Calculator):
-    """A teacher as an ASE calculator, for its dynamics."""
-
-    implemented_properties = ["energy", "forces"]
-
-    def __init__(self, teacher: Teacher):
-        super().__init__()
-        self.teacher = teacher
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
-        """Ask the teacher."""
-        super().calculate(atoms, properties, system_changes)
-        (labels,) = self.teacher.label([_bare(self.atoms)])
-        if isinstance(labels, Failed):
-            raise _NoLabels(labels.reason)
-        self.results = {"energy": labels.energy, "forces": labels.forces}
 
 
 def _a_bond(atoms: Atoms, rng: np.random.Generator) -> tuple[int, int, np.ndarray]:
