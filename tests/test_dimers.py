@@ -91,6 +91,12 @@ def test_what_cannot_be_is_named(models, tmp_path):
     bare = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]], info={"energy": -2050.0})
     with pytest.raises(InputError, match="a frame is a dimer of H-O without energy or forces"):
         add_dimers(model, [*TABLE, bare], frames())
+    other = next(a for a in TABLE if len(a) == 2).copy()
+    other.info["energy"] += 0.1
+    with pytest.raises(InputError, match="twice at .* Å; keep one"):
+        add_dimers(model, [*TABLE, other], frames())
+    with pytest.raises(InputError, match="two unlike energies of the atom H"):
+        add_dimers(model, [*TABLE, Atoms("H", info={"energy": 0.0})], frames())
     with pytest.raises(InputError, match="so few neighbours"):
         add_dimers(model, TABLE, [*frames(), Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])])
     direct = load(model_file(tmp_path, "painn", direct_forces=True))

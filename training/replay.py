@@ -22,7 +22,7 @@ from ase.data import chemical_symbols
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import census, has_label
 from asecalc_mlip.data.errors import Errors, evaluate_frames
-from asecalc_mlip.data.labels import without_open_stress
+from asecalc_mlip.data.labels import is_isolated_atom, without_open_stress
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import CLOSE, closest_contact
 from asecalc_mlip.errors import InputError
@@ -83,7 +83,7 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
     Raises
     ------
     InputError
-        Where there are none to replay, or they have elements that the model does not know.
+        Where there are none to replay, or they have elements that the model does not know. Isolated atoms are none.
     """
     settings, path = config.finetune, find_old_data(config)
     if path is None:
@@ -94,13 +94,16 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
             )
         return None
     frames = read_frames(path)
-    _check(config, frames, path, start)
+    structures = [atoms for atoms in frames if not is_isolated_atom(atoms)]
+    if not structures:
+        raise InputError(f"every frame of {path} is one isolated atom, whose energy is an E0; name structures")
+    _check(config, structures, path, start)
     pool, held = _divided(config, frames, path)
     if held:  # what would be told after the training
         census(without_open_stress(held)).refuse(LABELS, allow_implausible=True)
     if settings.replay > 0 and not pool:
         raise InputError(f"all {len(frames)} frames of {path} are held back; lower finetune.n_old")
-    shift = _shift(start, frames, config.run.device)
+    shift = _shift(start, structures, config.run.device)
     LOGGER.info(
         f"old level {path}: {len(held)} held back, {len(pool) if settings.replay > 0 else 0} to replay; E0 shift to "
         f"the new level: {shift_text(shift)}"
@@ -123,13 +126,15 @@ def _check(config: TrainConfig, frames: Sequence[Atoms], path: Path, start: Star
 
 
 def _divided(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> tuple[list[Atoms], list[Atoms]]:
-    """Return the frames to replay and frames to hold back: of what the base was validated on, if its split is there."""
+    """Return the structures to replay and those to hold back: of the validation of the base, if its split is there."""
     n, split = config.finetune.n_old, _split_of_base(config, frames, path)
     rng = np.random.default_rng(config.data.split_seed)
+    places = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
     if split is not None:
-        held = sorted(rng.permutation(split.val)[:n].tolist())
-        return [frames[i] for i in split.train], [frames[i] for i in held]
-    order = rng.permutation(len(frames)).tolist()
+        train, val = ([i for i in part if not is_isolated_atom(frames[i])] for part in (split.train, split.val))
+        held = sorted(rng.permutation(val)[:n].tolist())
+        return [frames[i] for i in train], [frames[i] for i in held]
+    order = rng.permutation(places).tolist()
     return [frames[i] for i in sorted(order[n:])], [frames[i] for i in sorted(order[:n])]
 
 

@@ -47,6 +47,7 @@ FALLS = 0.75
 LARGEST = 2e5
 # Between two points a cubic has no extremum of its own if its slopes are at most so many times the mean one.
 STEEPEST = 3.0
+SAME = 1e-6  # eV and Å
 Reals = NDArray[np.float64]
 
 
@@ -102,9 +103,17 @@ def read_table(frames: Sequence[Atoms]) -> tuple[dict[int, float], dict[tuple[in
     Raises
     ------
     InputError
-        Where an element of a dimer has no isolated atom, a dimer no energy or forces, or a curve one point only.
+        Where an element of a dimer has no isolated atom, a dimer no energy or forces, a curve one point only, and where
+        atoms or distances are there twice with unlike labels.
     """
-    atoms = {int(a.numbers[0]): float(a.info["energy"]) for a in frames if is_isolated_atom(a) and "energy" in a.info}
+    atoms: dict[int, float] = {}
+    for frame in frames:
+        if is_isolated_atom(frame) and "energy" in frame.info:
+            z, energy = int(frame.numbers[0]), float(frame.info["energy"])
+            if abs(atoms.setdefault(z, energy) - energy) > SAME:
+                raise InputError(
+                    f"the table has two unlike energies of the atom {chemical_symbols[z]}; keep one of them"
+                )
     points: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
     for frame in frames:
         if len(frame) != 2 or frame.pbc.any():
@@ -123,6 +132,8 @@ def read_table(frames: Sequence[Atoms]) -> tuple[dict[int, float], dict[tuple[in
     curves = {}
     for pair, rows in points.items():
         distances, energies, forces = np.array(sorted(set(rows))).T
+        if (twice := np.flatnonzero(np.diff(distances) < SAME)).size:
+            raise InputError(f"the table has {_name(pair)} twice at {distances[twice[0]]:.6g} Å; keep one of them")
         if len(distances) < 2:
             raise InputError(f"the table has one distance of {_name(pair)}; a curve needs at least two")
         curves[pair] = DimerCurve(pair, distances, energies, forces)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.io import read, write
 
 from asecalc_mlip import PIWSLCalculator
@@ -116,7 +117,9 @@ def test_replayed_energies_are_what_the_model_would_say(tmp_path):
     frames = read_frames(data)
     for atoms, result in zip(frames, PIWSLCalculator.load(eam, dtype="float64").evaluate(frames), strict=True):
         atoms.info["energy"], atoms.arrays["forces"] = result["energy"], result["forces"]
-    write(tmp_path / "old.xyz", teacher.as_reference(frames), format="extxyz")
+    # Isolated atoms of the old level, without forces, are no structures of it.
+    alone = [Atoms([z], info={"REF_energy": -500.0}) for z in (11, 17)]
+    write(tmp_path / "old.xyz", [*alone, *teacher.as_reference(frames)], format="extxyz")
     old = (f"finetune.base={eam}", f"finetune.old_data={tmp_path / 'old.xyz'}", "finetune.replay=0.5")
     run = training.prepare(of_base(tiny(tmp_path, data, *old, "finetune.n_old=4")))
     assert run.old is not None and len(run.old.held) == 4 and len(run.old.replay) == 10
