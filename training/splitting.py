@@ -156,6 +156,10 @@ def _without_atoms(split: Split, frames: Sequence[Atoms]) -> Split:
     train, val, test = (
         [i for i in part if not is_isolated_atom(frames[i])] for part in (split.train, split.val, split.test)
     )
+    if not (train and val):
+        raise InputError(
+            "data.split_file has nothing but isolated atoms to train or to validate on; name structures too"
+        )
     return Split(train, val, test, split.data_sha256)
 
 

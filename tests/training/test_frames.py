@@ -55,6 +55,13 @@ def test_isolated_atoms_are_e0s_and_no_structures(molecules, tmp_path, capsys):
     assert [i if i < 7 else i + 3 for i in plain.train] == split.train
 
 
+def test_a_split_of_isolated_atoms_alone_is_refused(tmp_path):
+    path = with_atoms(tmp_path / "mace.xyz", "HC", n=10)
+    (tmp_path / "split.json").write_text(json.dumps({"train": list(range(2, 12)), "val": [0, 1], "test": []}))
+    with pytest.raises(InputError, match="nothing but isolated atoms to train or to validate on"):
+        trained.prepare(config(tmp_path, path, f"data.split_file={tmp_path / 'split.json'}"))
+
+
 def test_isolated_atoms_without_an_energy_are_named(tmp_path, capsys):
     path = with_atoms(tmp_path / "mace.xyz", "HC")
     frames = read(path, ":")

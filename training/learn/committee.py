@@ -19,6 +19,7 @@ from ase import Atoms
 from scipy.stats import spearmanr
 
 from asecalc_mlip.calculators.committee import CommitteeCalculator
+from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_bytes, write_json
@@ -46,15 +47,17 @@ def write_data(folder: Folder, now: Round) -> int:
     path = now.file("data.xyz")
     if not path.is_file() or path.read_bytes() != text:
         write_bytes(path, text)
-    number = len(read_frames(path)) if text else 0
-    if number < 2:
+    frames = read_frames(path) if text else []
+    # Isolated atoms among given frames are E0s.
+    places = [k for k, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
+    if len(places) < 2:
         raise InputError(
-            f"{number} of the structures to start from could be labelled, and a training needs two; see "
+            f"{len(places)} of the structures to start from could be labelled, and a training needs two; see "
             f"{now.file('labels.failed.jsonl')}"
         )
-    held = list(range(HELD_OUT // 2, number, HELD_OUT)) or [number - 1]
-    Split([k for k in range(number) if k not in held], held, []).save(now.file("split.json"))
-    return number
+    held = places[HELD_OUT // 2 :: HELD_OUT] or places[-1:]
+    Split([k for k in range(len(frames)) if k not in held], held, []).save(now.file("split.json"))
+    return len(frames)
 
 
 def train_committee(

@@ -14,7 +14,8 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import build_potential
 from asecalc_mlip.plots.learning import calibration_figure
 from asecalc_mlip.plots.survival import survival_figure
-from training.learn.committee import calibration, configured, member_config
+from training.data import Split
+from training.learn.committee import calibration, configured, member_config, write_data
 from training.learn.loop import _raised
 from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
@@ -102,6 +103,17 @@ def test_atoms_within_half_of_their_covalent_radii_are_for_no_labeller():
     assert not is_physical(crystal)
     far.positions[0, 0] = np.nan
     assert not is_physical(far)
+
+
+def test_isolated_atoms_among_given_frames_are_not_held_out(tmp_path):
+    water, oxygen = molecule("H2O"), Atoms("O")
+    for atoms in (water, oxygen):
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -1.0, np.zeros((len(atoms), 3))
+    write(tmp_path / "given.xyz", [water, water, oxygen, water], format="extxyz")
+    folder = Folder(tmp_path)
+    now = folder.round(0)
+    assert write_data(folder, now) == 4
+    assert Split.load(now.file("split.json"), 4).val == [3]
 
 
 def test_constraints_of_a_start_are_refused_and_not_dropped():
