@@ -97,6 +97,9 @@ def test_what_cannot_be_is_named(models, tmp_path):
         add_dimers(model, [*TABLE, other], frames())
     with pytest.raises(InputError, match="two unlike energies of the atom H"):
         add_dimers(model, [*TABLE, Atoms("H", info={"energy": 0.0})], frames())
+    helium = Atoms("He", info={"energy": -79.0})
+    with pytest.raises(InputError, match="the data have He, which .* does not know"):
+        add_dimers(model, [*TABLE, helium], [*frames(), Atoms("HeH", np.eye(2, 3))])
     with pytest.raises(InputError, match="so few neighbours"):
         add_dimers(model, TABLE, [*frames(), Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])])
     direct = load(model_file(tmp_path, "painn", direct_forces=True))

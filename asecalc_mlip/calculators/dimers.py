@@ -200,7 +200,8 @@ def add_dimers(model: LoadedModel, table: Sequence[Atoms], frames: Sequence[Atom
     Raises
     ------
     InputError
-        For a model with direct forces, a table without an atom that the data have, and data with too few neighbours.
+        For a model with direct forces, a table without an atom that the data have, data with elements that the model
+        does not know, and data with too few neighbours.
     """
     potential = model.potential
     if potential.direct_forces:
@@ -210,6 +211,8 @@ def add_dimers(model: LoadedModel, table: Sequence[Atoms], frames: Sequence[Atom
     elements = sorted({int(z) for frame in frames for z in frame.numbers})
     if missing := [chemical_symbols[z] for z in elements if z not in atoms]:
         raise InputError(f"the table has no isolated atom of {', '.join(missing)}, which the data have; add it")
+    if unknown := [chemical_symbols[z] for z in elements if z not in potential.elements]:
+        raise InputError(f"the data have {', '.join(unknown)}, which {model.path.name} does not know; leave them out")
     parts = [part for part in parts_of(potential) if not isinstance(part.network, Cohesion)]
     old = next((part.network for part in parts_of(potential) if isinstance(part.network, Cohesion)), None)
     e0 = {z: atoms[z] for z in elements}
