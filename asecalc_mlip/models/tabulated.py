@@ -89,20 +89,23 @@ def spline_tables(
     last = _SPLINE_NODES[-1]
     # Slopes get better with the fifth power of the nodes, at first faster, hardly ever with the eighth.
     needed = dict.fromkeys(_BENDS, 0.0)
+    # The function that needed more nodes last comes first.
+    order = list(range(len(functions)))
     for nodes in _SPLINE_NODES:
         for bend in _BENDS:
             if nodes < needed[bend] and nodes != last:
                 continue
             places = _Places(cutoff, nodes, bend)
-            tables: list[Tensor] = []
-            for function in functions:
-                tables.append(_spline(function, places))
-                error = _spline_error(tables[-1], function, places)
+            tables: dict[int, Tensor] = {}
+            for k in order:
+                tables[k] = _spline(functions[k], places)
+                error = _spline_error(tables[k], functions[k], places)
                 if error > tolerance and nodes != last:
                     needed[bend] = nodes * (error / tolerance) ** (1 / 8)
+                    order.insert(0, order.pop(order.index(k)))
                     break
             else:
-                return tables, nodes, bend
+                return [tables[k] for k in range(len(functions))], nodes, bend
     raise AssertionError("the last number of nodes is taken whatever its error")
 
 
@@ -192,8 +195,8 @@ def _collocation(nodes: int) -> np.ndarray:
 
     put(0, 0, first)
     put(1, 0, second)
-    for node in range(nodes):
-        put(2 + node, node, value)
+    for k, weight in enumerate(value):
+        bands[6 - k, k : k + nodes] = weight
     put(n - 2, n - 5, second)
     put(n - 1, n - 5, first)
     return bands
