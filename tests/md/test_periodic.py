@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.calculators.emt import EMT
 from ase.io import read, write
 
 from asecalc_mlip.analysis import MoleculeReference, PeriodicReference, load_reference
@@ -42,7 +41,7 @@ def melt(atoms, forces):
     return 0.3 * (goal - atoms.positions) - 0.02 * atoms.get_momenta()
 
 
-class Planted(EMT):
+class Planted(toys.EMT):
     """EMT whose forces change at a given call."""
 
     def __init__(self, start, change):
@@ -119,20 +118,20 @@ def test_restart_keeps_the_window(tmp_path):
 
     def start(directory):
         atoms = cell()
-        atoms.calc = EMT()
+        atoms.calc = toys.EMT()
         return run_md(atoms, settings, directory, reference=reference).summary
 
     whole = start(tmp_path / "whole")
     with killed_at(390):
         start(tmp_path / "cut")
-    summary = go_on(EMT(), settings, tmp_path / "cut")
+    summary = go_on(toys.EMT(), settings, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     assert summary["rdf_errors"] == whole["rdf_errors"] and summary["extremes"] == whole["extremes"]
 
 
 def test_large_forces_are_counted_and_are_no_failure(tmp_path):
     atoms = cell()
-    atoms.calc = EMT()
+    atoms.calc = toys.EMT()
     atoms.calc.card = {"training_forces": {"mean": 0.0, "std": 1e-3}}
     settings = MDSettings(ensemble="nve", temperature_K=300.0, steps=100, interval=10)
     summary = run_md(atoms, settings, tmp_path / "run").summary
@@ -184,7 +183,7 @@ def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, m
     PeriodicReference.from_frames(rattled(), "made up", temperature_K=900.0, protocol="eam-mptrj").save(
         "copper.reference.json"
     )
-    monkeypatch.setattr(Resolved, "calculator", lambda *arguments, **options: EMT())
+    monkeypatch.setattr(Resolved, "calculator", lambda *arguments, **options: toys.EMT())
     result = call("nvt", "copper.pt", "--steps", "40", "--output", "a")
     assert result.exit_code == 0
     settings = json.loads(Path("a/summary.json").read_text())["settings"]
@@ -206,9 +205,9 @@ def test_a_temperature_outside_the_data_is_warned_of(tmp_path, monkeypatch):
     PeriodicReference.from_frames(rattled(), temperatures_K=(490.0, 510.0), threshold_A=1.7).save("r.json")
     common = ["--structure", "copper.xyz", "--reference", "r.json", "--steps", "0"]
     assert PeriodicReference.load("r.json").threshold == 1.7
-    result = call("nvt", *common, "--temperature", "500", "--output", "a", calculator=EMT())
+    result = call("nvt", *common, "--temperature", "500", "--output", "a", calculator=toys.EMT())
     assert result.exit_code == 0 and "Warning" not in result.stderr
-    result = call("nvt", *common, "--temperature", "2000", "--output", "b", calculator=EMT())
+    result = call("nvt", *common, "--temperature", "2000", "--output", "b", calculator=toys.EMT())
     assert result.exit_code == 0 and "of 490 to 510 K and the run is at 2000 K" in result.stderr
 
 
@@ -217,9 +216,9 @@ def test_frames_that_state_no_temperature_are_doubted_as_a_reference(tmp_path, m
     write("copper.xyz", cell(), format="extxyz")
     write("frames.xyz", rattled(), format="extxyz")
     common = ["--structure", "copper.xyz", "--reference", "frames.xyz", "--steps", "0"]
-    result = call("nvt", *common, "--output", "a", calculator=EMT())
+    result = call("nvt", *common, "--output", "a", calculator=toys.EMT())
     assert result.exit_code == 0 and "state no temperature" in result.stderr
-    result = call("nvt", *common, "--no-rdf-rule", "--output", "b", calculator=EMT())
+    result = call("nvt", *common, "--no-rdf-rule", "--output", "b", calculator=toys.EMT())
     assert result.exit_code == 0 and "state no temperature" not in result.stderr
 
 
@@ -246,7 +245,7 @@ def test_a_reference_of_another_kind_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("copper.xyz", cell(), format="extxyz")
     MoleculeReference.from_frames(toys.ethanol()).save("molecule.json")
-    result = call("nvt", "--structure", "copper.xyz", "--reference", "molecule.json", calculator=EMT())
+    result = call("nvt", "--structure", "copper.xyz", "--reference", "molecule.json", calculator=toys.EMT())
     assert result.exit_code == 2
     assert "it is for a molecule" in result.stderr
 

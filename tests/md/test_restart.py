@@ -7,7 +7,6 @@ import sys
 import time
 
 import pytest
-from ase.calculators.emt import EMT
 from ase.io import read
 
 from asecalc_mlip.errors import InputError
@@ -29,8 +28,18 @@ def settings(thermostat="nose-hoover", **changes):
 def copper_run(directory, chosen):
     """EMT copper: its neighbour list has a skin, so a careless restart sums in another order."""
     atoms = toys.copper()
-    atoms.calc = EMT()
+    atoms.calc = toys.EMT()
     return run_md(atoms, chosen, directory)
+
+
+@pytest.fixture(scope="module")
+def whole_copper(tmp_path_factory):
+    """Folder of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("copper") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asecalc_mlip.md.summary._figure", lambda *arguments: b"")
+        copper_run(folder, settings())
+    return folder
 
 
 @pytest.mark.parametrize("thermostat", [None, *THERMOSTATS])
@@ -46,7 +55,7 @@ def test_restart_is_bit_for_bit(tmp_path, thermostat, system):
     start(tmp_path / "whole")
     with killed_at(390):  # the last restart point is step 200, frames were written up to 380
         start(tmp_path / "cut")
-    calculator = EMT() if system == "crystal" else toys.Springs(toys.ethanol())
+    calculator = toys.EMT() if system == "crystal" else toys.Springs(toys.ethanol())
     summary = go_on(calculator, settings(thermostat), tmp_path / "cut")
     assert summary["status"] == "finished" and summary["restarts"] == 1
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
@@ -70,11 +79,10 @@ def test_restart_of_a_model_with_a_kept_neighbour_list(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_more_steps_give_the_longer_run(tmp_path):
-    copper_run(tmp_path / "whole", settings(steps=600))
+def test_more_steps_give_the_longer_run(tmp_path, whole_copper):
     copper_run(tmp_path / "short", settings(steps=300))  # ends between two restart points
-    go_on(EMT(), settings(steps=600), tmp_path / "short")
-    assert_same_run(tmp_path / "whole", tmp_path / "short")
+    go_on(toys.EMT(), settings(steps=600), tmp_path / "short")
+    assert_same_run(whole_copper, tmp_path / "short")
 
 
 SCRIPT = """
@@ -121,8 +129,7 @@ def test_killed_process_continues_the_same_run(tmp_path, stop):
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_full_disk_is_an_error_and_the_run_goes_on_later(tmp_path, monkeypatch):
-    copper_run(tmp_path / "whole", settings())
+def test_full_disk_is_an_error_and_the_run_goes_on_later(tmp_path, whole_copper, monkeypatch):
     import asecalc_mlip.md.files as files
 
     written = []
@@ -154,8 +161,8 @@ def test_full_disk_is_an_error_and_the_run_goes_on_later(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="No space left on device.*--restart"):
             copper_run(tmp_path / "cut", settings())
     assert len(read(tmp_path / "cut" / "trajectory.extxyz", ":")) > 3  # readable, no half frame
-    go_on(EMT(), settings(), tmp_path / "cut")
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    go_on(toys.EMT(), settings(), tmp_path / "cut")
+    assert_same_run(whole_copper, tmp_path / "cut")
 
 
 def test_settings_must_agree_but_steps_may_grow():
@@ -172,29 +179,29 @@ def test_settings_must_agree_but_steps_may_grow():
 
 def test_what_cannot_be_continued_is_refused(tmp_path):
     with pytest.raises(InputError, match="nothing to restart"):
-        go_on(EMT(), settings(), tmp_path / "nothing")
+        go_on(toys.EMT(), settings(), tmp_path / "nothing")
     copper_run(tmp_path / "run", settings(steps=200))
     log = (tmp_path / "run" / "log.csv").read_bytes()
     (tmp_path / "run" / "log.csv").write_bytes(log[:-5])
     with pytest.raises(InputError, match="shorter than at the restart point"):
-        go_on(EMT(), settings(), tmp_path / "run")
+        go_on(toys.EMT(), settings(), tmp_path / "run")
     (tmp_path / "run" / "restart.npz").write_bytes(b"PK broken")
     with pytest.raises(InputError, match="damaged"):
-        go_on(EMT(), settings(), tmp_path / "run")
+        go_on(toys.EMT(), settings(), tmp_path / "run")
 
 
 def test_a_run_in_progress_cannot_be_continued_by_another_process(tmp_path):
     copper_run(tmp_path / "run", settings(steps=200))
     with RunFiles(tmp_path / "run").lock(), pytest.raises(InputError, match="in use by another"):
-        go_on(EMT(), settings(), tmp_path / "run")
+        go_on(toys.EMT(), settings(), tmp_path / "run")
 
 
 def test_another_model_is_refused(tmp_path):
     atoms = toys.copper()
-    atoms.calc = EMT()
+    atoms.calc = toys.EMT()
     run_md(atoms, settings(steps=200), tmp_path / "run", identity={"model_sha256": "a"})
     with pytest.raises(InputError, match="model sha256 is not the one"):
-        go_on(EMT(), settings(), tmp_path / "run", identity={"model_sha256": "b"})
+        go_on(toys.EMT(), settings(), tmp_path / "run", identity={"model_sha256": "b"})
 
 
 def test_masses_and_charges_survive_a_restart(tmp_path):

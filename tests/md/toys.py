@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import all_changes
+from ase.calculators.emt import EMT as AseEMT
 
 from asecalc_mlip.analysis.bonds import find_bonds
 from asecalc_mlip.calculators.base import StateCalculator
@@ -57,6 +58,12 @@ def copper() -> Atoms:
     atoms = bulk("Cu") * 2
     atoms.rattle(0.02, seed=3)
     return atoms
+
+
+class EMT(AseEMT):
+    """ASE's metals. Its neighbour list has a skin."""
+
+    check_state = StateCalculator.check_state
 
 
 class Free(StateCalculator):
