@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,12 @@ NO_DATA = (
     "10.6084/m9.figshare.12672038, energies REF_energy in eV) into a folder and set ASECALC_DATA to it, or into "
     "../shared/data"
 )
+
+
+def pytest_collection_finish(session):
+    """Leave out of garbage collection what was imported, half a million objects that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
