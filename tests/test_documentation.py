@@ -19,12 +19,9 @@ from asecalc_mlip import cli
 from asecalc_mlip.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    page
-    for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "examples/README.md")
-    for page in ROOT.glob(pattern)
-    if "_build" not in page.parts
-)
+# Not in docs/_build, where a build of the documentation may be at work.
+PATTERNS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/[!_]*/**/*.md", "examples/README.md")
+PAGES = sorted(page for pattern in PATTERNS for page in ROOT.glob(pattern))
 SCRIPTS = sorted(script for folder in ("md_protocols", "examples") for script in (ROOT / folder).glob("[a-z]*.py"))
 SETTINGS = ("train", "pretrain", "finetune", "tune")
 SECTIONS = "data|model|loss|weak|optimizer|finetune|far|pretrain|run"

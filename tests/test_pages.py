@@ -11,7 +11,8 @@ from tests import processes
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"]
-PAGES += sorted(page for page in DOCS.glob("**/*.md") if "_build" not in page.parts)
+# Not in docs/_build, where a build of the documentation may be at work.
+PAGES += sorted([*DOCS.glob("*.md"), *DOCS.glob("[!_]*/**/*.md")])
 SOURCES = sorted(
     source
     for folder in ("asecalc_mlip", "training", "md_protocols", "benchmarks", "examples")
