@@ -202,12 +202,3 @@ def test_no_frames_and_unknown_labels(frames):
         census([])
     with pytest.raises(DataError, match="unknown labels.*dipole"):
         check_labels(frames, {"dipole": 1.0})
-
-
-@pytest.mark.realdata
-def test_all_real_files_pass(data_dir):
-    for path in sorted(data_dir.glob("*.xyz")):
-        frames = read_frames(path, index=":300")
-        found = census(frames)
-        assert found.counts["energy"] == len(frames), path
-        found.require({label: 1.0 for label, count in found.counts.items() if count})
