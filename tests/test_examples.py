@@ -53,7 +53,7 @@ def test_learning_from_one_geometry(tmp_path, capsys):
     pytest.importorskip("schnetpack", reason="needs the extra train: pip install 'asecalc-mlip[train]'")
     toy = tmp_path / "toy.py"
     toy.write_text("from ase.calculators.emt import EMT\ncalculator = EMT()\n")
-    quick = {"budget": 4, "initial": 4, "members": 2, "steps_first": 20, "steps_last": 20}
+    quick = {"budget": 4, "initial": 4, "members": 2, "steps_first": 50, "steps_last": 50}
     with blank_figures():
         status = example("learn").main(str(tmp_path / "out"), f"{toy}:calculator", "1 x 0.02 ps", quick)
     printed = capsys.readouterr().out

@@ -56,7 +56,7 @@ def _settings(folder, **given):
     (folder / "toy.py").write_text(TOY)
     defaults = {
         "labels": f"{folder / 'toy.py'}:calculator", "temperature_K": 300.0, "until": Until(2, 0.05), "interval": 10,
-        "budget": 8, "members": 2, "initial": 6, "per_round": 2, "steps_first": 20, "steps": 20, "steps_last": 20,
+        "budget": 8, "members": 2, "initial": 6, "per_round": 2, "steps_first": 50, "steps": 50, "steps_last": 50,
         "tolerance": 0.01, "training": ("model.hyperparameters.n_features=16", "run.threads=1", "run.device=cpu"),
     }  # fmt: skip
     return LearnSettings(**{**defaults, **given})
