@@ -21,7 +21,7 @@ from tests.commands import asecalc
 from tests.figures import blank_figures
 
 pytest.importorskip("schnetpack")
-from training.learn import LearnSettings, Until, learn, loop  # noqa: E402
+from training.learn import LearnSettings, Until, final, learn, loop  # noqa: E402
 from training.learn import committee as committees  # noqa: E402
 from training.learn.state import Folder  # noqa: E402
 
@@ -56,10 +56,19 @@ def _settings(folder, **given):
     (folder / "toy.py").write_text(TOY)
     defaults = {
         "labels": f"{folder / 'toy.py'}:calculator", "temperature_K": 300.0, "until": Until(2, 0.05), "interval": 10,
-        "budget": 8, "members": 2, "initial": 6, "per_round": 2, "steps_first": 50, "steps": 50, "steps_last": 50,
+        "budget": 8, "members": 2, "initial": 6, "per_round": 2, "steps_first": 20, "steps": 20, "steps_last": 20,
         "tolerance": 0.01, "training": ("model.hyperparameters.n_features=16", "run.threads=1", "run.device=cpu"),
     }  # fmt: skip
     return LearnSettings(**{**defaults, **given})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_epochs():
+    """Epochs of 10 steps, of which trainings of 20 have two."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (committees, final):
+            patch.setattr(place, "STEPS_PER_EPOCH", 10)
+        yield
 
 
 @pytest.fixture(scope="module")
