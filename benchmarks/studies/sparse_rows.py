@@ -199,9 +199,9 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     first = {**labels, **(fresh or based), **teacher, **_length(before, epochs=16), "run.output": folder}
     if shared:
         first |= {"data.split_seed": 0, "run.seed": 0}
-    if temperature is not None:
+    if (frames := hot_file(row)) is not None:
         first = {name: value for name, value in first.items() if not name.startswith("pretrain.")}
-        first |= {"data.train": output.parent / hot_file(row), "data.n_train": HOT_FRAMES - 50, "data.n_val": 50}
+        first |= {"data.train": output.parent / frames, "data.n_train": HOT_FRAMES - 50, "data.n_val": 50}
     rest = steps if shared else steps - before
     parts = [first, {**last, "finetune.base": folder / "model.pt", "optimizer.lr": data.rate, **_length(rest)}]
     if learns is None:
