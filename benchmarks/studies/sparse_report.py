@@ -14,7 +14,17 @@ from scipy.stats import ttest_rel
 
 from asecalc_mlip.files import save_figure, write_text
 from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
-from benchmarks.studies.sparse_rows import DATA, DYNAMICS, HOT_FRAMES, KINDS, METHODS, PARTS, PICOSECONDS, Row
+from benchmarks.studies.sparse_rows import (
+    DATA,
+    DYNAMICS,
+    HOT_FRAMES,
+    KINDS,
+    METHODS,
+    PARTS,
+    PICOSECONDS,
+    TRIALS,
+    Row,
+)
 
 __all__ = ["write_report"]
 
@@ -75,6 +85,15 @@ def weak_table(results: Results) -> str:
     return "\n".join([*lines, "", _missing(results, "weak")])
 
 
+def trials_table(results: Results) -> str:
+    """Return the validation errors by which learning rates and coefficients are chosen."""
+    lines = ["| training | validation, meV/Å | test, meV/Å |", "|---|---|---|"]
+    for row in TRIALS:
+        if (found := results.get(row.key)) is not None:
+            lines.append(f"| {row.method} | {_validation(found):.1f} | {found['mae']['forces']:.1f} |")
+    return "\n".join([*lines, "", _missing(results, "weak-trials")])
+
+
 def teacher_table(results: Results) -> str:
     """Return plain training and training that begins with GFN2-xTB, seed by seed."""
     lines = [
@@ -99,7 +118,7 @@ def kinds_table(results: Results) -> str:
     for row in KINDS:
         if plain is None or (found := results.get(row.key)) is None:
             continue
-        test, validation = found["mae"]["forces"], min(error for _, error in found["curve"])
+        test, validation = found["mae"]["forces"], _validation(found)
         change = _percent(test / plain["mae"]["forces"] - 1, 0)
         what, number = STRUCTURES[row.method]
         lines.append(f"| {what} | {number} | {validation:.1f} | {test:.1f} | {change} |")
@@ -156,6 +175,7 @@ def curves_figure(results: Results) -> Figure:
 TABLES: dict[str, Callable[[Results], str]] = {
     "few": few_table,
     "weak": weak_table,
+    "trials": trials_table,
     "teacher": teacher_table,
     "kinds": kinds_table,
 }
@@ -183,6 +203,10 @@ def _change(pairs: Sequence[tuple[Any, Any]]) -> tuple[str, str]:
     return _percent((after / before - 1).mean(), 1), p
 
 
+def _validation(row: dict[str, Any]) -> float:
+    return min(error for _, error in row["curve"])
+
+
 def _percent(value: float, digits: int) -> str:
     return f"{100 * value:+.{digits}f} %".replace("-", "−")
 
@@ -206,4 +230,5 @@ def _cost(method: str, rows: Sequence[Any]) -> str:
 def _missing(results: Results, *parts: str) -> str:
     rows: list[Row] = [row for part in parts for row in PARTS[part]()]
     missing, names = sum(row.key not in results for row in rows), " ".join(parts)
-    return f"Not run: {missing} of {len(rows)} rows; `python benchmarks/studies/sparse.py run {names}` runs them."
+    command = f"`python benchmarks/studies/sparse.py run {names}`"
+    return f"Not run: {missing} of {len(rows)} rows; {command} runs them." if missing else f"All rows of {command}."

@@ -16,6 +16,7 @@ __all__ = [
     "PARTS",
     "PICOSECONDS",
     "Row",
+    "TRIALS",
     "hot_file",
     "hot_frames",
     "stages",
@@ -126,6 +127,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},
     "fine-tuned, first": FIRST,
     "fine-tuned, antithetic": ANTITHETIC,
+    # Trials on the validation frames, as many for plain training as for each order.
+    "fine-tuned, rate 0.0002": {"optimizer.lr": 2e-4},
+    "fine-tuned, rate 0.001": {"optimizer.lr": 1e-3},
+    "fine-tuned, first × 0.1": {**FIRST, "weak.pitc": 0.1, "weak.pisc": 0.001},
+    "fine-tuned, first × 10": {**FIRST, "weak.pitc": 10.0, "weak.pisc": 0.1},
+    "fine-tuned, antithetic × 0.1": {**ANTITHETIC, "weak.pitc": 10.0, "weak.pisc": 0.1},
+    "fine-tuned, antithetic × 0.01": {**ANTITHETIC, "weak.pitc": 1.0, "weak.pisc": 0.01},
     "fine-tuned, replay": REPLAY,
 }
 
@@ -188,7 +196,7 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
         **method,
     }
     last = {**labels, "run.output": output, **({} if data.test is None else {"data.test": data_folder / data.test})}
-    based = {"finetune.base": data.base, "optimizer.lr": data.rate}
+    based = {"finetune.base": data.base, "optimizer.lr": method.get("optimizer.lr", data.rate)}
     fresh = {} if start is None else {**_sizes(start), "optimizer.lr": 1e-3}
     if teacher is None:
         return [{**last, **(fresh or based), **_length(steps)}]
@@ -272,6 +280,9 @@ FEW = [Row("aspirin", 50, name, seed, 600) for name in ("fine-tuned", "fine-tune
 FEW += [Row("aspirin", 50, "fine-tuned, xtb first, 1500 K", seed, 600) for seed in SEEDS]
 FEW += [Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for order in ("first", "antithetic") for seed in SEEDS]
+TRIED = ("", ", first", ", antithetic", ", rate 0.0002", ", rate 0.001", ", first × 0.1", ", first × 10")
+TRIED += (", antithetic × 0.1", ", antithetic × 0.01")
+TRIALS = [Row("aspirin", 50, f"fine-tuned{name}", 0, 600) for name in TRIED]
 TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, "PaiNN, xtb first, 1500 K", seed, 10_000) for seed in SEEDS]
@@ -296,6 +307,7 @@ DYNAMICS = [
     *FIELD[len(SEEDS) :],
     *[Row("aspirin", 50, "fine-tuned", seed, 600) for seed in SEEDS],
     *[Row("aspirin", 50, "fine-tuned, first", seed, 600) for seed in SEEDS],
+    *[Row("aspirin", 50, "fine-tuned, xtb first, 1500 K", seed, 600) for seed in SEEDS],
     *[Row("aspirin", 100, "TensorNet", seed, 6000) for seed in SEEDS],
     *[Row("aspirin", 100, "PaiNN", seed, 10_000) for seed in SEEDS],
     *[Row("aspirin", 100, "PaiNN, xtb first", seed, 10_000) for seed in SEEDS],
@@ -306,6 +318,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "short": lambda: SHORT,
     "few": lambda: FEW,
     "weak": lambda: WEAK,
+    "weak-trials": lambda: TRIALS,
     "teacher": lambda: TEACHER,
     "teacher-kinds": lambda: KINDS,
     "teacher-longer": lambda: LONGER,
