@@ -90,9 +90,9 @@ def label_hot_runs(
     """
     file = open_label_file(path, {**teacher.recipe(), **recipe})
     there = [int(atoms.info["structure"]) for atoms in read_frames(path)] if file.count() else []
-    begun = there[-1] if there else 0
+    # Of the last run before a kill some frames may be missing.
+    begun = 0 if not there else there[-1] + (there.count(there[-1]) == settings.rounds)
     for k in tqdm(range(begun, len(structures)), unit="run", disable=None if progress else True):
-        # Of the last run before a kill some frames may be missing.
         if made := _frames_of_runs(k, structures[k], settings, teacher)[there.count(k) :]:
             file.append(made)
     missing = len(structures) * settings.rounds - file.count()

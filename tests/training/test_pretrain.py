@@ -177,6 +177,9 @@ def test_frames_of_the_teachers_dynamics_have_its_labels_and_survive_a_kill(tmp_
     _hot(structures, tmp_path / "cut.xyz", teacher)
     assert (tmp_path / "cut.xyz").read_text() == text
     assert teacher.calls < 600  # of one structure, two trajectories of 200 steps
+    teacher.calls = 0
+    _hot(structures, tmp_path / "cut.xyz", teacher)
+    assert teacher.calls == 0
 
 
 def test_hotter_dynamics_of_the_teacher_reach_further_and_end_where_it_fails(tmp_path, caplog):
