@@ -40,6 +40,7 @@ STRUCTURES = {
     "PaiNN, xtb first, 3000 K": ("its dynamics at 3000 K", HOT_FRAMES),
     "PaiNN, xtb first, 75 % of steps": ("copies, up to 0.1 Å; three quarters of the steps", 2000),
 }
+FIRST = ("", ", xtb first", ", xtb first, 1500 K")
 WEAK = ("fine-tuned", *(f"fine-tuned, {order}" for order in ORDERS))
 
 
@@ -152,8 +153,8 @@ def curves_figure(results: Results) -> Figure:
     figure = new_figure(9.5, 4.2, "Forces on validation frames of aspirin, one line for each training")
     left, right = figure.subplots(1, 2)
     for axes, n, names in (
-        (left, 50, ("fine-tuned", "fine-tuned, xtb first", "TensorNet")),
-        (right, 100, ("PaiNN", "PaiNN, xtb first", "TensorNet", "TensorNet, xtb first")),
+        (left, 50, ("fine-tuned", "fine-tuned, xtb first", "fine-tuned, xtb first, 1500 K", "TensorNet")),
+        (right, 100, tuple(f"{network}{first}" for network in ("PaiNN", "TensorNet") for first in FIRST)),
     ):
         for name, colour in zip(names, COLOURS, strict=False):
             rows = [r for r in results.values() if (r["data"], r["n_train"], r["method"]) == ("aspirin", n, name)]
@@ -161,12 +162,12 @@ def curves_figure(results: Results) -> Figure:
                 steps, errors = np.array(row.get("curve") or [[np.nan, np.nan]]).T
                 axes.plot(steps, errors, color=colour, lw=1.3, label=name if k == 0 else None)
         axes.set(xscale="log", yscale="log", xlabel="gradient steps on the labels", title=f"{n} frames")
-        axes.set_yticks([20, 30, 40, 60, 80, 120, 200], minor=False)
+        axes.set_yticks([20, 30, 40, 60, 80, 120, 200, 400], minor=False)
         axes.set_yticks([], minor=True)
         axes.xaxis.set_minor_formatter(NullFormatter())
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g}")
-        axes.set_ylim(20, 250)
+        axes.set_ylim(20, 400)
         axes.legend(**LEGEND)
     left.set_ylabel("mean absolute error, meV/Å")
     tidy(left, right)
