@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from asecalc_mlip.errors import InputError
 
 BINS = 500
 R_MAX = 10.0  # Å
+PIECE = 2**20  # pairs whose vectors are in memory at once
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,8 +106,12 @@ def count_distances(positions: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """
     bins, r_max = len(edges) - 1, edges[-1]
     counts = np.zeros(bins, dtype=np.int64)
-    for i in range(len(positions) - 1):  # one row at a time: memory stays linear in the number of atoms
-        d = np.linalg.norm(positions[i + 1 :] - positions[i], axis=1)
+    # A tree finds near pairs without a look at all others, of which a large cluster has too many. It rounds in its own
+    # way, so a distance of exactly r_max is left to the comparison below.
+    pairs = cKDTree(positions).query_pairs(r_max * (1.0 + 1e-9), output_type="ndarray")
+    for k in range(0, len(pairs), PIECE):
+        i, j = pairs[k : k + PIECE].T
+        d = np.linalg.norm(positions[i] - positions[j], axis=1)
         index = np.ceil(d[d <= r_max] * (bins / r_max)).astype(np.int64) - 1
         counts += np.bincount(np.clip(index, 0, bins - 1), minlength=bins)
     return counts
