@@ -65,6 +65,7 @@ class Replica(MDRun):
             self.take_frame()
         if state.failure is None and state.step % settings.restart_every == 0:
             self.restart_point()
+        self.judge_end()
         return self.ended
 
     def due(self) -> bool:

@@ -46,7 +46,7 @@ class RunState:
 
     step: int = 0
     stable_step: int = 0
-    """Last step whose frame was found stable."""
+    """Last step that was found stable: that of a frame, or the last one of the run."""
     frames: int = 0
     """Stable frames in the trajectory."""
     wall_s: float = 0.0
@@ -208,6 +208,17 @@ class MDRun:
         if isinstance(self.reference, MoleculeReference) or not self.atoms.pbc.any():
             self.counts += count_distances(self._molecule(), self.edges)
 
+    def judge_end(self) -> None:
+        """Judge the last step of a run that is no whole number of intervals long; it is no frame of the trajectory."""
+        state = self.state
+        if state.failure is not None or state.step < self.settings.steps or state.stable_step == state.step:
+            return
+        failure, energy, forces = self._judge()
+        if failure is not None:
+            self._broken(failure, energy, forces)
+        else:
+            state.stable_step = state.step
+
     def restart_point(self) -> None:
         """Write the restart file and start the calculator afresh, as a restarted run will."""
         self._tick()
@@ -277,6 +288,7 @@ class MDRun:
                 elif stop.news():
                     every = settings.restart_every
                     bar.say(f"Stopping at the next restart point (every {every} steps); again: at once.")
+            self.judge_end()
             if state.step < settings.steps and state.failure is None:
                 state.signal = stop.signal
 

@@ -17,6 +17,7 @@ from asecalc_mlip.md.batch_integrators import Flat
 from asecalc_mlip.md.device_noise import SeededNoise, philox
 from asecalc_mlip.md.device_steps import DeviceSteps
 from asecalc_mlip.md.ensembles import make_integrator
+from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.integrators import maxwell_boltzmann
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
 from asecalc_mlip.md.settings import MDSettings
@@ -151,6 +152,14 @@ def test_lists_that_do_not_last_are_made_anew(tmp_path, monkeypatch, skin, kind)
     assert (steps.lists > 30) == (kind != "short")
     for ours, theirs in zip(frames(tmp_path / "device", 3), frames(tmp_path / "host", 3), strict=True):
         np.testing.assert_allclose(ours[-1].positions, theirs[-1].positions, atol=1e-8)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_the_last_step_is_judged_where_it_is_no_frame(tmp_path, on_device):
+    starts = [toys.ethanol()]
+    calculator = Tied(random_model(tmp_path / "model.pt"), starts, skin=2.0)
+    run(tmp_path / "runs", None, starts, calculator, on_device=on_device, steps=13)
+    assert RunFiles(tmp_path / "runs" / "0").summary()["stable_ps"] == pytest.approx(0.0065)
 
 
 def test_a_replica_that_breaks_stands_still_and_the_others_go_on(tmp_path):

@@ -191,3 +191,23 @@ def test_a_broken_start_is_bad_input_and_leaves_no_files(tmp_path):
     with pytest.raises(InputError, match="start structure is broken already"):
         run_md(atoms, settings(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_the_last_step_is_judged_where_it_is_no_frame(tmp_path, breaks):
+    atoms = toys.ethanol()
+    atoms.calc = toys.Springs(atoms, failures={105: poison} if breaks else {})
+    result = run_md(atoms, settings(steps=107, interval=50), tmp_path)
+    steps = [frame.info["step"] for frame in read(tmp_path / "trajectory.extxyz", ":")]
+    assert steps == [0, 50, 100]  # frames keep their spacing
+    assert result.summary["stable_ps"] == pytest.approx((100 if breaks else 107) * 0.5e-3)
+    assert result.summary["failure"] is None if not breaks else result.summary["failure"]["step"] == 107
+    if not breaks:
+        longer = run_md(toys_ethanol_with_springs(), settings(steps=150, interval=50), tmp_path)
+        assert longer.summary["stable_ps"] == pytest.approx(0.075) and longer.summary["frames"] == 4
+
+
+def toys_ethanol_with_springs():
+    atoms = toys.ethanol()
+    atoms.calc = toys.Springs(atoms)
+    return atoms
