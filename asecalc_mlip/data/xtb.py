@@ -7,6 +7,8 @@ and momenta to the last bit, so a run that was killed goes on as if it had not b
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Literal
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
-from ase.constraints import FixCom
+from ase.constraints import FixAtoms, FixCartesian, FixCom, FixConstraint
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import BFGS
@@ -29,6 +31,8 @@ from asecalc_mlip.files import append_text, read_structure
 from asecalc_mlip.locks import locked_file
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
+# Constraints that are kept.
+FIXED = (FixAtoms, FixCartesian)
 QUANTITIES = {
     "temperature_K": quantities.TEMPERATURE,
     "spacing_fs": quantities.SPACING,
@@ -101,7 +105,8 @@ def make_dataset(
     Parameters
     ----------
     molecule : path or Atoms
-        Start structure, or a file of it that ASE reads; it is relaxed first.
+        Start structure, or a file of it that ASE reads; it is relaxed first. Atoms or coordinates that it fixes stay
+        where they are, and have the forces that act on them.
     output : path
         Extended XYZ with REF_energy (eV), REF_forces (eV/Å) and momenta; appended to if it exists.
     n_frames : int
@@ -115,7 +120,8 @@ def make_dataset(
     Raises
     ------
     InputError
-        tblite is not installed, the structure cannot be read, the file belongs to another run, or the disk is full.
+        tblite is not installed, the structure cannot be read or has constraints of another kind, the file belongs to
+        another run, or the disk is full.
     DataError
         A calculation failed. The frames before it are in the file.
     """
@@ -123,6 +129,7 @@ def make_dataset(
     output = Path(output)
     start = molecule.copy() if isinstance(molecule, Atoms) else read_structure(molecule)
     _check_electrons(start, settings)
+    _check_constraints(start)
     calculator = xtb_calculator(settings)
     output.parent.mkdir(parents=True, exist_ok=True)
     with locked_file(output):
@@ -130,7 +137,7 @@ def make_dataset(
         with tqdm(total=n_frames, initial=min(done, n_frames), unit="frame", disable=None if progress else True) as bar:
             for number in range(done, n_frames):
                 atoms = _next_frame(atoms, start, number, calculator, settings)
-                append_text(output, _format(atoms, number, settings))
+                append_text(output, _format(atoms, start, number, settings))
                 bar.set_postfix(T=f"{atoms.get_temperature():.0f} K", E=f"{atoms.info['energy']:.3f} eV")
                 bar.update()
     return output
@@ -155,6 +162,18 @@ def _check_electrons(start: Atoms, settings: XtbSettings) -> None:
         )
 
 
+def _check_constraints(start: Atoms) -> None:
+    if unknown := sorted({type(c).__name__ for c in start.constraints if not isinstance(c, (*FIXED, FixCom))}):
+        raise InputError(
+            f"the start structure has constraints ({', '.join(unknown)}) that these dynamics do not support; fix atoms "
+            "or their coordinates, or save it without constraints"
+        )
+
+
+def _fixed(start: Atoms) -> list[FixAtoms | FixCartesian]:
+    return [c for c in start.constraints if isinstance(c, FIXED)]
+
+
 def _next_frame(atoms: Atoms | None, start: Atoms, number: int, calculator: Calculator, settings: XtbSettings) -> Atoms:
     """Run from one frame to the next, the first time from the relaxed start, and label the end."""
     rng = np.random.default_rng([settings.seed, number])
@@ -162,9 +181,11 @@ def _next_frame(atoms: Atoms | None, start: Atoms, number: int, calculator: Calc
         if atoms is None:
             atoms = _relaxed(start, calculator)
             MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature_K, rng=rng)
-            Stationary(atoms)
+            if not _fixed(start):
+                Stationary(atoms)
         steps = round((settings.spacing_fs if number else settings.equilibration_fs) / settings.timestep_fs)
-        _run(atoms, calculator, steps, rng, settings)
+        # What is fixed holds the centre of mass.
+        _run(atoms, _fixed(start) or [FixCom()], calculator, steps, rng, settings)
         # Without the wave function of the step before, a label depends on its structure alone.
         calculator.reset()
         atoms.info["energy"] = float(atoms.get_potential_energy())
@@ -179,15 +200,19 @@ def _next_frame(atoms: Atoms | None, start: Atoms, number: int, calculator: Calc
 
 def _relaxed(start: Atoms, calculator: Calculator) -> Atoms:
     atoms = Atoms(start.numbers, start.positions, cell=start.cell, pbc=start.pbc, calculator=calculator)
+    atoms.set_constraint(_fixed(start))
     BFGS(atoms, logfile=None).run(fmax=0.05, steps=200)
     return atoms
 
 
-def _run(atoms: Atoms, calculator: Calculator, steps: int, rng: np.random.Generator, settings: XtbSettings) -> None:
-    """Langevin dynamics with a fixed centre of mass, begun from scratch so that it can be repeated."""
+def _run(
+    atoms: Atoms, constraints: Sequence[FixConstraint], calculator: Calculator, steps: int, rng: np.random.Generator,
+    settings: XtbSettings,
+) -> None:  # fmt: skip
+    """Langevin dynamics under constraints, begun from scratch so that it can be repeated."""
     calculator.reset()
     atoms.calc = calculator
-    atoms.set_constraint(FixCom())
+    atoms.set_constraint(list(constraints))
     dynamics = Langevin(
         atoms,
         settings.timestep_fs * units.fs,
@@ -218,7 +243,7 @@ def _resume(output: Path, start: Atoms, settings: XtbSettings) -> tuple[int, Ato
 
 
 def _same_run(output: Path, last: Atoms, start: Atoms, settings: XtbSettings) -> None:
-    expected = _metadata(settings)
+    expected = {"fixed": None, **_metadata(start, settings)}
     unlike = [f"{key}={last.info.get(key)} there, {value} now" for key, value in expected.items()
               if str(last.info.get(key)) != str(value)]  # fmt: skip
     if list(last.numbers) != list(start.numbers):
@@ -236,8 +261,13 @@ def _cut(output: Path, n_lines: int) -> None:
         file.truncate(file.tell())
 
 
-def _metadata(settings: XtbSettings) -> dict[str, object]:
+def _metadata(start: Atoms, settings: XtbSettings) -> dict[str, object]:
+    fixed = np.zeros((len(start), 3), dtype=bool)
+    for constraint in _fixed(start):
+        fixed[constraint.index] |= constraint.mask if isinstance(constraint, FixCartesian) else True
+    digest = hashlib.sha256(fixed.tobytes()).hexdigest()[:16]
     return {
+        **({"fixed": f"x{digest}"} if fixed.any() else {}),
         "method": settings.method,
         "tblite": f"v{version('tblite')}",
         "temperature_K": float(settings.temperature_K),
@@ -250,12 +280,12 @@ def _metadata(settings: XtbSettings) -> dict[str, object]:
     }
 
 
-def _format(atoms: Atoms, number: int, settings: XtbSettings) -> str:
+def _format(atoms: Atoms, start: Atoms, number: int, settings: XtbSettings) -> str:
     """Return a frame as extended XYZ with all digits, which ASE's writer would round."""
     time = settings.equilibration_fs + number * settings.spacing_fs
     comment = "Properties=species:S:1:pos:R:3:momenta:R:3:REF_forces:R:3"
     comment += f" REF_energy={atoms.info['energy']!r} time_fs={time!r}"
-    comment += "".join(f" {key}={value}" for key, value in _metadata(settings).items())
+    comment += "".join(f" {key}={value}" for key, value in _metadata(start, settings).items())
     comment += f' pbc="{" ".join("FT"[int(p)] for p in atoms.pbc)}"'
     if atoms.cell.rank:
         comment += f' Lattice="{" ".join(map(repr, atoms.cell.array.reshape(-1).tolist()))}"'

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
 
 from asecalc_mlip.data.census import check_labels
 from asecalc_mlip.data.readers import read_frames
@@ -89,3 +90,18 @@ def test_wrong_input_is_told(water, tmp_path):
 def test_nothing_is_printed(water, tmp_path, capfd):
     make_dataset(water, tmp_path / "a.xyz", n_frames=1, settings=SHORT, progress=False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_fixed_atoms_stay_and_other_constraints_are_refused(water, tmp_path):
+    start = water.copy()
+    start.set_constraint([FixAtoms([0]), FixCartesian([1], mask=(True, False, False))])
+    frames = read_frames(make_dataset(start, tmp_path / "fixed.xyz", n_frames=2, settings=SHORT, progress=False))
+    assert all(np.array_equal(atoms.positions[0], water.positions[0]) for atoms in frames)
+    assert all(atoms.positions[1, 0] == water.positions[1, 0] for atoms in frames)
+    assert np.abs(frames[1].positions - frames[0].positions)[1:].max() > 1e-3
+    assert np.abs(frames[0].arrays["forces"][0]).max() > 0
+    with pytest.raises(InputError, match="fixed="):
+        make_dataset(water, tmp_path / "fixed.xyz", n_frames=3, settings=SHORT, progress=False)
+    start.set_constraint(FixBondLengths([[0, 1]]))
+    with pytest.raises(InputError, match="FixBondLength"):
+        make_dataset(start, tmp_path / "bonds.xyz", n_frames=1, settings=SHORT, progress=False)
