@@ -11,6 +11,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from asecalc_mlip.teachers import Failed, Labels, Teacher
+from asecalc_mlip.teachers.bare import bare
 
 __all__ = ["FRAMES", "hot_run"]
 
@@ -32,7 +33,7 @@ def hot_run(
         K.
     rng : numpy.random.Generator
     """
-    atoms = _bare(atoms)
+    atoms = bare(atoms)
     atoms.calc = calculator = _OfTeacher(teacher)
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
     # The centre of mass may drift: labels do not know where a structure is.
@@ -43,7 +44,7 @@ def hot_run(
         for _ in range(FRAMES):
             run.run(EVERY)
             atoms.get_forces()
-            yield _bare(atoms), calculator.labels
+            yield bare(atoms), calculator.labels
     except _NoLabels:
         return
 
@@ -65,12 +66,8 @@ class _OfTeacher(Calculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
         """Ask the teacher."""
         super().calculate(atoms, properties, system_changes)
-        (labels,) = self.teacher.label([_bare(self.atoms)])
+        (labels,) = self.teacher.label([bare(self.atoms)])
         if isinstance(labels, Failed):
             raise _NoLabels(labels.reason)
         self.labels = labels
         self.results = {"energy": labels.energy, "forces": labels.forces}
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

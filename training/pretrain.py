@@ -22,6 +22,7 @@ from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers import Teacher, open_teacher
+from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.base import labelled
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.units import LABELS
@@ -49,15 +50,15 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     settings, split = config.pretrain, _source_split(config, sources)
     assert settings.teacher is not None
     teacher, chosen = open_teacher(settings.teacher), sorted([*split.train, *split.val])
-    structures = [_bare(sources[i]) for i in chosen]
+    structures = [bare(sources[i]) for i in chosen]
     recipe = {name: getattr(settings, name) for name in (PERTURBATION if settings.temperature is None else DYNAMICS)}
-    recipe["source_sha256"] = f"x{fingerprint(structures)[:16]}"
+    recipe["source_sha256"] = f"x{fingerprint(structures, *states_of(structures))[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     path, progress = folder / LABELLED, config.run.progress
     if settings.temperature is None:
         rounds = range(settings.rounds)
         copies = [perturbed(settings, k, n, atoms) for k, atoms in enumerate(structures) for n in rounds]
-        label_structures(copies, teacher, path, recipe=recipe, progress=progress)
+        label_structures(copies, teacher, path, recipe=recipe, progress=progress, again=True)
     else:
         label_hot_runs(structures, settings, teacher, path, recipe=recipe, progress=progress)
     frames, validation = read_frames(path) if path.is_file() else [], set(split.val)
@@ -154,7 +155,3 @@ def _source_split(config: TrainConfig, frames: Sequence[Atoms]) -> Split:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

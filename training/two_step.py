@@ -17,6 +17,7 @@ from ase.data import covalent_radii
 from asecalc_mlip.calculators.checks import CLOSEST
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.neighbors.lists import neighbor_list
+from asecalc_mlip.teachers.bare import bare
 
 __all__ = ["closest_pairs", "round_strengths", "two_step", "two_step_series"]
 
@@ -57,7 +58,7 @@ def two_step(
         each other however often they are drawn.
     """
     _check(atoms, p, q, n_pairs, max_atoms)
-    moved = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    moved = bare(atoms)
     if p > 0:
         _pull(moved, p, rng, n_pairs)
     return _moved(moved, q, rng, max_atoms) if q > 0 else moved

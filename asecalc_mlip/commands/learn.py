@@ -27,8 +27,10 @@ EXIT_CODES = (
 @click.option("--labels", metavar="TEACHER",
               help="Source of labels, always needed: xtb, pyscf:PBE/def2-SVP, a model file, or "
               "my_vasp.py:calculator.")  # fmt: skip
-@click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True, help="Total charge, such as -1.")
-@click.option("--multiplicity", type=Number(q.MULTIPLICITY), help="2S+1; default: the lowest that is possible.")
+@click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True,
+              help="Total charge, such as -1; 0: that of the start structures.")  # fmt: skip
+@click.option("--multiplicity", type=Number(q.MULTIPLICITY),
+              help="2S+1; default: that of the start structures, else the lowest that is possible.")  # fmt: skip
 @click.option("--temperature", "temperature_K", type=Number(q.TEMPERATURE), metavar="K", default=500.0,
               show_default=True, help="Temperature of the dynamics.")  # fmt: skip
 @click.option("--temperature-end", "temperature_end_K", type=Number(q.TEMPERATURE), metavar="K",
@@ -40,7 +42,9 @@ EXIT_CODES = (
 @click.option("--until", default="8 x 50 ps", show_default=True, metavar="N x TIME",
               help="Number of replicas, and the time for which all of them must be quiet.")  # fmt: skip
 @click.option("--budget", type=Number(q.FRAMES), default=200, show_default=True, help="Largest number of labels.")
-@click.option("--hours", type=Number(q.HOURS), metavar="H", help="Largest time for labels, training and dynamics.")
+@click.option("--hours", type=Number(q.HOURS), metavar="H",
+              help="Largest time for labels, training and dynamics before the final model, checked after each "
+              "round.")  # fmt: skip
 @click.option("--members", type=Number(q.MEMBERS), default=3, show_default=True, help="Models in the committee.")
 @click.option("--tolerance", type=Number(q.FORCE), metavar="EV/A", default=0.5, show_default=True,
               help="Label a frame if the expected error of the force on an atom is larger.")  # fmt: skip

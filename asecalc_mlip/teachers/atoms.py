@@ -57,7 +57,7 @@ def write_atoms(
         raise InputError(f"{', '.join(unknown)}: no chemical element; give symbols such as H C O")
     numbers = [atomic_numbers[s] for s in elements]
     structures = [*isolated_atoms(numbers), *isolated_dimers(numbers, dimers, longest)]
-    path = label_structures(structures, GroundStates(level), output, progress=progress)
+    path = label_structures(structures, GroundStates(level), output, progress=progress, again=True)
     if open_label_file(path, {}).count() < len(set(numbers)):
         raise DataError(f"an isolated atom did not converge; see {path.stem}.failed.jsonl")
     return path

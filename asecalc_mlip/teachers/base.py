@@ -13,7 +13,9 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, Calculator
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.calculators.checks import ElementCheck
+from asecalc_mlip.errors import InputError, NotEnoughMemoryError
+from asecalc_mlip.teachers.bare import bare, stated_charge, stated_multiplicity
 
 __all__ = ["AseTeacher", "Failed", "Labels", "Teacher", "TeacherOptions", "labelled"]
 
@@ -28,13 +30,18 @@ class TeacherOptions:
     Attributes
     ----------
     charge : int
-        Total charge, e.
+        Total charge, e, of all structures; 0 takes what each of them states, see `asecalc_mlip.teachers.bare`.
     multiplicity : int, optional
-        2S+1; None takes the lowest that the number of electrons allows.
+        2S+1 of all structures; None takes what each of them states, else the lowest that the number of electrons
+        allows.
     """
 
     charge: int = 0
     multiplicity: int | None = None
+
+    def charge_of(self, atoms: Atoms) -> int:
+        """Return the total charge of a structure, e."""
+        return self.charge or stated_charge(atoms)
 
     def unpaired(self, atoms: Atoms) -> int:
         """Return the number of unpaired electrons of a structure, 2S.
@@ -42,17 +49,27 @@ class TeacherOptions:
         Raises
         ------
         InputError
-            For a multiplicity that the number of electrons does not allow.
+            For a multiplicity that the number of electrons does not allow. Initial magnetic moments that do not go
+            with it are a guess, and count for nothing.
         """
-        electrons = int(atoms.numbers.sum()) - self.charge
-        if self.multiplicity is None:
+        charge = self.charge_of(atoms)
+        electrons = int(atoms.numbers.sum()) - charge
+        multiplicity = self.multiplicity or stated_multiplicity(atoms)
+        if multiplicity is None:
             return electrons % 2
-        if self.multiplicity < 1 or (electrons - self.multiplicity) % 2 == 0 or self.multiplicity > electrons + 1:
+        if multiplicity < 1 or (electrons - multiplicity) % 2 == 0 or multiplicity > electrons + 1:
+            if self.multiplicity is None and "multiplicity" not in atoms.info:
+                return electrons % 2
             raise InputError(
-                f"{atoms.get_chemical_formula()} with charge {self.charge} has {electrons} electrons, which does not "
-                f"go with multiplicity {self.multiplicity}; check the charge, or give the multiplicity (2S+1)"
+                f"{atoms.get_chemical_formula()} with charge {charge} has {electrons} electrons, which does not "
+                f"go with multiplicity {multiplicity}; check the charge, or give the multiplicity (2S+1)"
             )
-        return self.multiplicity - 1
+        return multiplicity - 1
+
+    def recipe(self) -> dict[str, int]:
+        """Return what is the same for all structures, for files of labels."""
+        charge = {"charge": self.charge} if self.charge else {}
+        return charge if self.multiplicity is None else {**charge, "multiplicity": self.multiplicity}
 
 
 @dataclass(frozen=True)
@@ -113,8 +130,17 @@ class AseTeacher:
         return {"teacher": self.name, **self._recipe}
 
     def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
-        """Yield the labels of each structure, in order."""
+        """Yield the labels of each structure, in order.
+
+        Raises
+        ------
+        InputError
+            For elements that a calculator of this package does not know, and structures that memory does not hold.
+        """
+        check = getattr(self.calculator, "check_elements", None)
         for atoms in structures:
+            if isinstance(check, ElementCheck):
+                check(atoms.numbers)
             yield self._one(atoms)
 
     def write_apart(self, name: str) -> None:
@@ -127,15 +153,15 @@ class AseTeacher:
     def _one(self, atoms: Atoms) -> Labels | Failed:
         # A copy without constraints and old results; with no memory of the structure before, a label depends on its
         # structure alone.
-        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        asked = bare(atoms)
         try:
             if isinstance(self.calculator, Calculator):
                 self.calculator.reset()
-            bare.calc = self.calculator
-            energy = float(bare.get_potential_energy())
-            forces = np.array(bare.get_forces(), dtype=float)
-            stress = self._stress(bare)
-        except InputError:
+            asked.calc = self.calculator
+            energy = float(asked.get_potential_energy())
+            forces = np.array(asked.get_forces(), dtype=float)
+            stress = self._stress(asked)
+        except NotEnoughMemoryError:
             raise
         except Exception as error:  # programs raise their own kinds
             return Failed(f"{type(error).__name__}: {error}")

@@ -15,7 +15,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_text
 from asecalc_mlip.teachers.base import Failed, Labels, Teacher, labelled
 
-__all__ = ["failures_of", "label_structures"]
+__all__ = ["begin_again", "failures_of", "label_structures"]
 
 
 def label_structures(
@@ -25,6 +25,7 @@ def label_structures(
     *,
     recipe: dict[str, Any] | None = None,
     progress: bool = True,
+    again: bool = False,
 ) -> Path:
     """Write structures with energies, forces and stress of a teacher, or continue such a file.
 
@@ -40,6 +41,8 @@ def label_structures(
         ``.xyz``, ``.extxyz`` or ``.db``; REF_energy (eV), REF_forces (eV/Å) and REF_stress (3×3, eV/Å³).
     recipe : dict, optional
         Plain values about the structures, written into each frame with what the teacher is.
+    again : bool
+        Try all structures again where an earlier call could label none of them, see `begin_again`.
 
     Raises
     ------
@@ -48,6 +51,8 @@ def label_structures(
     """
     path = Path(output)
     file = open_label_file(path, {**teacher.recipe(), **(recipe or {})})
+    if again:
+        begin_again(path)
     failed = failures_of(path)
     done = file.count() + len(failed)
     if done > len(structures):
@@ -62,6 +67,16 @@ def label_structures(
                 file.append([labelled(atoms, result)])
             bar.update()
     return path
+
+
+def begin_again(path: str | Path) -> None:
+    """Forget failures beside a file without any label: what failed is the teacher, such as a program that is missing.
+
+    For callers that cannot go on without a label. Others have gone on, and failures must stay what they were.
+    """
+    path = Path(path)
+    if _beside(path).is_file() and not (path.is_file() and path.stat().st_size):
+        _beside(path).unlink()
 
 
 def failures_of(path: str | Path) -> list[dict[str, Any]]:

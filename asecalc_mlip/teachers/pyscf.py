@@ -17,6 +17,7 @@ from ase.units import Bohr, Hartree
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
+from asecalc_mlip.teachers.bare import stated_multiplicity
 from asecalc_mlip.teachers.base import Failed, Labels, TeacherOptions, checked
 
 __all__ = ["PyscfTeacher", "ground_state"]
@@ -55,10 +56,9 @@ class PyscfTeacher:
         _check_level(level, functional, basis)
 
     def recipe(self) -> dict[str, Any]:
-        """Return level, version, grid, charge and multiplicity."""
-        spin = {} if self.options.multiplicity is None else {"multiplicity": self.options.multiplicity}
+        """Return level, version and grid, and charge and multiplicity where they are given for all structures."""
         named = {"teacher": self.name, "pyscf": f"v{version('pyscf')}", "grid": self.grid}
-        return {**named, "density_fitting": True, "charge": self.options.charge, **spin}
+        return {**named, "density_fitting": True, **self.options.recipe()}
 
     def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
         """Yield the labels of each structure, in order; of isolated atoms and dimers those of the lowest state found.
@@ -77,8 +77,14 @@ class PyscfTeacher:
 
     def _is_free(self, atoms: Atoms) -> bool:
         """Return whether it is an isolated atom or dimer whose spin nobody gave and that has the spins of the table."""
-        given = self.options.charge != 0 or self.options.multiplicity is not None
-        return not given and len(atoms) <= 2 and all(int(z) in HUND for z in atoms.numbers)
+        options = self.options
+        given = options.multiplicity is not None or stated_multiplicity(atoms) is not None
+        return (
+            not given
+            and options.charge_of(atoms) == 0
+            and len(atoms) <= 2
+            and all(int(z) in HUND for z in atoms.numbers)
+        )
 
     def solve(self, atoms: Atoms, unpaired: int, *, broken: bool = False) -> Labels | Failed:
         """Solve one structure.
@@ -111,7 +117,12 @@ class PyscfTeacher:
 
         geometry = [(s, tuple(p)) for s, p in zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)]
         molecule = gto.M(
-            atom=geometry, basis=self.basis, charge=self.options.charge, spin=unpaired, unit="Angstrom", verbose=0
+            atom=geometry,
+            basis=self.basis,
+            charge=self.options.charge_of(atoms),
+            spin=unpaired,
+            unit="Angstrom",
+            verbose=0,
         )
         kind = dft.UKS if unpaired or broken else dft.RKS
         field = kind(molecule, xc=self.functional).density_fit()

@@ -26,6 +26,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_text
 from asecalc_mlip.permits import PATIENCE
 from asecalc_mlip.stopping import Interrupted
+from asecalc_mlip.teachers.bare import state_of
 from asecalc_mlip.teachers.base import AseTeacher, Failed, Labels, Teacher, TeacherOptions
 from asecalc_mlip.teachers.naming import open_teacher, with_whole_path
 from asecalc_mlip.workers import Lost, Pool
@@ -175,6 +176,7 @@ def _key(atoms: Atoms) -> str:
     digest = hashlib.sha256()
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
         digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(state_of(atoms))
     return digest.hexdigest()
 
 

@@ -31,22 +31,21 @@ class XtbTeacher:
             raise InputError(f"xtb has no method {method!r}; allowed: {', '.join(get_args(Method))}")
         self.name, self.options = method, options
         self.method = cast(Method, method)
-        self._teachers: dict[int, AseTeacher] = {}
-        self._of(1 if options.multiplicity is None else options.multiplicity)  # tblite is there, or the error comes now
+        self._teachers: dict[tuple[int, int], AseTeacher] = {}
+        self._of(options.charge, options.multiplicity or 1)  # tblite is there, or the error comes now
 
     def recipe(self) -> dict[str, Any]:
-        """Return method, version, charge and multiplicity."""
-        spin = {} if self.options.multiplicity is None else {"multiplicity": self.options.multiplicity}
-        return {"teacher": self.name, "tblite": f"v{version('tblite')}", "charge": self.options.charge, **spin}
+        """Return method and version, and charge and multiplicity where they are given for all structures."""
+        return {"teacher": self.name, "tblite": f"v{version('tblite')}", **self.options.recipe()}
 
     def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
         """Yield the labels of each structure, in order."""
         for atoms in structures:
-            yield from self._of(self.options.unpaired(atoms) + 1).label([atoms])
+            yield from self._of(self.options.charge_of(atoms), self.options.unpaired(atoms) + 1).label([atoms])
 
-    def _of(self, multiplicity: int) -> AseTeacher:
-        """Return the teacher of a multiplicity, which tblite fixes when it is made."""
-        if multiplicity not in self._teachers:
-            settings = XtbSettings(method=self.method, charge=self.options.charge, multiplicity=multiplicity)
-            self._teachers[multiplicity] = AseTeacher(self.name, xtb_calculator(settings))
-        return self._teachers[multiplicity]
+    def _of(self, charge: int, multiplicity: int) -> AseTeacher:
+        """Return the teacher of a charge and a multiplicity, which tblite fixes when it is made."""
+        if (charge, multiplicity) not in self._teachers:
+            settings = XtbSettings(method=self.method, charge=charge, multiplicity=multiplicity)
+            self._teachers[charge, multiplicity] = AseTeacher(self.name, xtb_calculator(settings))
+        return self._teachers[charge, multiplicity]

@@ -9,12 +9,16 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
+from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.teachers import Failed, Labels, TeacherOptions, open_teacher
+from asecalc_mlip.teachers.bare import states_of, with_state
 from asecalc_mlip.teachers.base import AseTeacher
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.structures import isolated_atoms, isolated_dimers
+from training.far.sources import make_structures
+from training.settings import FarConfig
 
 
 def _argon(distance: float = 3.8) -> Atoms:
@@ -65,6 +69,92 @@ def test_a_label_that_fails_is_recorded_and_not_tried_again(tmp_path):
     beside.write_text(beside.read_text() + '{"number": 3, "for')
     label_structures([*structures, _argon(0.4)], teacher, path, progress=False)
     assert [one["number"] for one in failures_of(path)] == [1, 3]
+
+
+def test_failures_without_a_label_are_tried_again_where_asked(tmp_path):
+    class Missing(LennardJones):
+        def calculate(self, atoms=None, properties=None, system_changes=()):
+            raise FileNotFoundError("no such program")
+
+    path, structures = tmp_path / "labels.xyz", [_argon(3.6), _argon(4.0)]
+    label_structures(structures, AseTeacher("lj", Missing(), {"version": 1}), path, progress=False)
+    assert len(failures_of(path)) == 2
+    label_structures(structures, _teacher(), path, progress=False)
+    assert len(failures_of(path)) == 2 and not path.exists()
+    label_structures(structures, _teacher(), path, progress=False, again=True)
+    assert failures_of(path) == [] and len(read_frames(path)) == 2
+
+
+def _ion() -> Atoms:
+    ion = molecule("OH")
+    ion.set_initial_magnetic_moments([0.5, 0.5])
+    ion.set_initial_charges([-0.7, -0.3])
+    ion.info.update(spin=2, name="hydroxide")
+    return ion
+
+
+def test_ase_calculators_see_moments_and_charges():
+    class Seeing(LennardJones):
+        def calculate(self, atoms=None, properties=None, system_changes=()):
+            self.seen = atoms.get_initial_magnetic_moments(), atoms.get_initial_charges(), dict(atoms.info)
+            super().calculate(atoms, properties, system_changes)
+
+    calculator = Seeing()
+    next(AseTeacher("lj", calculator).label([_ion()]))
+    moments, charges, info = calculator.seen
+    assert moments.tolist() == [0.5, 0.5] and charges.tolist() == [-0.7, -0.3] and info == {"spin": 2}
+
+
+def test_charge_and_spin_are_those_that_a_structure_states_unless_given():
+    ion = _ion()
+    assert (TeacherOptions().charge_of(ion), TeacherOptions(charge=1).charge_of(ion)) == (-1, 1)
+    ion.info["charge"] = 0
+    assert TeacherOptions().charge_of(ion) == 0 and TeacherOptions().unpaired(ion) == 1
+    oxygen = molecule("O2")
+    oxygen.set_initial_magnetic_moments([1.0, 1.0])
+    assert TeacherOptions().unpaired(oxygen) == 2 and TeacherOptions(multiplicity=1).unpaired(oxygen) == 0
+    oxygen.set_initial_magnetic_moments([0.6, 0.4])  # a guess, which the electrons do not allow
+    assert TeacherOptions().unpaired(oxygen) == 0
+    oxygen.info["multiplicity"] = 2
+    with pytest.raises(InputError, match="multiplicity 2"):
+        TeacherOptions().unpaired(oxygen)
+
+
+def test_copies_of_a_structure_keep_its_electronic_state():
+    ion, teacher = _ion(), AseTeacher("lj", LennardJones(epsilon=1.0, sigma=0.85))
+    made = make_structures([ion], FarConfig(sources=["bonds", "two_step", "dynamics"], n=1), 4.0, teacher)
+    assert {atoms.info["config_type"] for atoms in made} == {"far_bonds", "far_two_step", "far_dynamics"}
+    for atoms in made:
+        assert atoms.get_initial_charges().tolist() == [-0.7, -0.3] and atoms.info["spin"] == 2
+        assert "name" not in atoms.info
+    assert states_of(made) and not states_of([molecule("H2O")])
+
+
+def test_xtb_labels_ions_as_ions(tmp_path):
+    pytest.importorskip("tblite")
+    ion = molecule("OH")
+    (stated,), (given,) = (
+        list(open_teacher("xtb", options).label([atoms]))
+        for options, atoms in ((None, with_state(ion.copy(), _ion())), (TeacherOptions(charge=-1), ion))
+    )
+    assert stated.energy == given.energy
+    # The file says what is the same for all, and each frame what it states itself.
+    charged = ion.copy()
+    charged.info["charge"] = -1
+    path = label_structures([charged], open_teacher("xtb"), tmp_path / "ion.xyz", progress=False)
+    assert read_frames(path)[0].info["charge"] == -1
+    label_structures([charged, ion], open_teacher("xtb"), path, progress=False)
+    assert [atoms.info["energy"] == pytest.approx(given.energy) for atoms in read_frames(path)] == [True, False]
+
+
+def test_overlapping_atoms_are_a_failure_of_our_own_calculators_too():
+    calculator = PIWSLCalculator.load("aspirin.pt")
+    teacher = AseTeacher("ours", calculator)
+    failed, fine = teacher.label([Atoms("OH", [[0, 0, 0], [0, 0, 0.05]]), molecule("OH")])
+    assert isinstance(failed, Failed) and "0.050 Å apart" in failed.reason
+    assert isinstance(fine, Labels)
+    with pytest.raises(InputError, match="does not know the element Cu"):
+        next(teacher.label([bulk("Cu")]))
 
 
 def test_a_file_that_was_cut_off_goes_on_to_the_same_bytes(tmp_path):

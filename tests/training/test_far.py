@@ -41,6 +41,12 @@ class Weak(Teacher):
         self.results["forces"] = self.results["forces"] * 2.0 / 3.0
 calculator = Weak()
 """
+MISSING = """from tests.teacher import Teacher
+class Missing(Teacher):
+    def calculate(self, *arguments, **options):
+        raise OSError("no vasp")
+calculator = Missing()
+"""
 FAR = ("far.sources=[dimers,bonds,two_step]", "far.n=6", "far.dimers=4", "far.share=0.25")
 
 
@@ -126,6 +132,14 @@ def test_an_element_of_one_frame_counts_for_level_and_distance(tmp_path, monkeyp
     assert set(level._by_least_squares()) == {1, 11, 17}
     monkeypatch.setattr("training.far.distance.MOST", 5)
     assert Nearest(frames, 4.0).excess(frames[1]) < 0.5
+
+
+def test_a_teacher_that_labels_nothing_ends_the_run_and_is_asked_again(tmp_path):
+    frames = teacher.crystal_frames(4)
+    with pytest.raises(InputError, match="neither an isolated atom nor one of 4 training frames: OSError: no vasp"):
+        open_level(far_run(tmp_path, MISSING), frames, tmp_path / "run")
+    level = open_level(far_run(tmp_path, SAME), frames, tmp_path / "run")
+    assert sorted(level.atoms) == [11, 17] and len(level.compared) == 4
 
 
 def test_structures_are_kept_and_the_share_is_theirs(tmp_path):

@@ -28,7 +28,8 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers import Teacher, open_teacher
-from asecalc_mlip.teachers.labelling import label_structures
+from asecalc_mlip.teachers.bare import bare, states_of
+from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.structures import isolated_atoms
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
@@ -124,10 +125,14 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
     some = [atoms for atoms in training if has_label(atoms, "energy")]
     some = [some[i] for i in spread(some, COMPARED)]
     asked = [*isolated_atoms(numbers), *some]
-    bare = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc, info={"place": k}) for k, a in enumerate(asked)]
+    plain = [bare(atoms) for atoms in asked]
+    for place, atoms in enumerate(plain):
+        atoms.info["place"] = place
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = {"structures": f"x{fingerprint(bare)[:16]}"}
-    path = label_structures(bare, teacher, folder / "far_level.xyz", recipe=recipe, progress=config.run.progress)
+    recipe = {"structures": f"x{fingerprint(plain, *states_of(plain))[:16]}"}
+    path = label_structures(
+        plain, teacher, folder / "far_level.xyz", recipe=recipe, progress=config.run.progress, again=True
+    )
     level = TeacherLevel(teacher)
     for labelled in read_frames(path) if path.is_file() else []:
         place, energy = int(labelled.info["place"]), labelled.info["energy"]
@@ -136,4 +141,10 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
         else:
             difference = asked[place].info["energy"] - energy
             level.compared.append(Atoms(labelled.numbers, info={"energy": difference}))
+    if not (level.atoms or level.compared) and (failed := failures_of(path)):
+        # Its energies would stay at their own zero, hundreds of eV from that of the data.
+        raise InputError(
+            f"far.teacher {name} can label neither an isolated atom nor one of {len(some)} training frames: "
+            f"{failed[-1]['reason'][:200]}"
+        )
     return level

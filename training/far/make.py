@@ -20,6 +20,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.teachers.bare import states_of
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from training.cohesion import cohesion_of
 from training.config import TrainConfig
@@ -140,7 +141,7 @@ def _labelled(
     # Where the files are is of no matter: a run that goes on from another folder has their whole paths.
     plain = asdict(settings) | {"teacher": _file_name(settings.teacher), "data": _file_name(settings.data)}
     recipe = {
-        "far": f"x{fingerprint(training, sorted(plain.items()), start.potential.cutoff)[:16]}",
+        "far": f"x{fingerprint(training, sorted(plain.items()), start.potential.cutoff, *states_of(training))[:16]}",
         **teacher.recipe(),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,11 @@ def _labelled(
         write_text(path, text.getvalue())
         structures = _read(path, recipe["far"]) or []  # as they are on the disk, so that a continued run has the same
     labelled = folder / LABELLED_FAR
-    label_structures(structures, teacher, labelled, recipe={"far": recipe["far"]}, progress=config.run.progress)
+    # With far.data, a run whose teacher could label nothing has gone on.
+    label_structures(
+        structures, teacher, labelled, recipe={"far": recipe["far"]}, progress=config.run.progress,
+        again=settings.data is None,
+    )  # fmt: skip
     if failed := failures_of(labelled):
         LOGGER.info(f"{len(failed)} of {len(structures)} have no labels, the first one: {failed[0]['reason'][:120]}")
     return read_frames(labelled) if labelled.is_file() else []

@@ -12,6 +12,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.neighbors.lists import neighbor_list
 from asecalc_mlip.probes.fragments import far_side
 from asecalc_mlip.teachers import Teacher
+from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.structures import NEAREST, isolated_dimers
 from training.hot_runs import FRAMES, hot_run
 from training.settings import FarConfig
@@ -41,7 +42,7 @@ def make_structures(frames: Sequence[Atoms], settings: FarConfig, cutoff: float,
     made = []
     for name in settings.sources:
         for atoms in SOURCES[name](frames, settings, cutoff, teacher):
-            atoms.info = {"config_type": f"far_{name}"}
+            atoms.info["config_type"] = f"far_{name}"
             made.append(atoms)
     return made
 
@@ -55,7 +56,7 @@ def _bonds(frames: Sequence[Atoms], settings: FarConfig, cutoff: float, teacher:
     rng = np.random.default_rng([settings.seed, 1])
     several = [atoms for atoms in frames if len(atoms) > 1]
     for _ in range(settings.n if several else 0):
-        atoms = _bare(several[int(rng.integers(len(several)))])
+        atoms = bare(several[int(rng.integers(len(several)))])
         i, j, vector = _a_bond(atoms, rng)
         radii = float(covalent_radii[atoms.numbers[[i, j]]].sum())
         distance = float(np.linalg.norm(vector))
@@ -99,7 +100,3 @@ def _a_bond(atoms: Atoms, rng: np.random.Generator) -> tuple[int, int, np.ndarra
         )
     k = int(bonded[rng.integers(len(bonded))])
     return int(i[k]), int(j[k]), vectors[k]
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

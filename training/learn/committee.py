@@ -24,6 +24,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_bytes, write_json
 from asecalc_mlip.logs import into
+from asecalc_mlip.teachers.labelling import failures_of
 from training.config import TrainConfig, load_config
 from training.data import Split
 from training.learn.settings import LearnSettings
@@ -51,9 +52,11 @@ def write_data(folder: Folder, now: Round) -> int:
     # Isolated atoms among given frames are E0s.
     places = [k for k, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
     if len(places) < 2:
+        failed = failures_of(now.labels)
+        why = f"; the first that failed: {failed[0]['reason'][:200]}" if failed else ""
         raise InputError(
             f"{len(places)} of the structures to start from could be labelled, and a training needs two; see "
-            f"{now.file('labels.failed.jsonl')}"
+            f"{now.file('labels.failed.jsonl')}{why}"
         )
     held = places[HELD_OUT // 2 :: HELD_OUT] or places[-1:]
     Split([k for k in range(len(frames)) if k not in held], held, []).save(now.file("split.json"))

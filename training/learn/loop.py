@@ -28,8 +28,9 @@ from asecalc_mlip.files import write_json
 from asecalc_mlip.locks import locked
 from asecalc_mlip.stopping import Interrupted, SoftStop
 from asecalc_mlip.teachers import Teacher, open_teacher
+from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.base import Labels, labelled
-from asecalc_mlip.teachers.labelling import failures_of, label_structures
+from asecalc_mlip.teachers.labelling import begin_again, failures_of, label_structures
 from asecalc_mlip.teachers.side_by_side import side_by_side
 from asecalc_mlip.workers import Pool, Workers
 from training.learn.committee import calibration, judge_committee, load_committee, train_committee, write_data
@@ -158,7 +159,7 @@ class _Loop:
         self._check()
         committee = judge_committee(now, self.settings, members, _raised(before))
         runs = self._explore(now, members, committee["threshold"])
-        found = candidates_of(runs, now.file("runs"))
+        found = candidates_of(runs, now.file("runs"), self.starts)
         physical = [one for one in found if is_physical(one.atoms)]
         unphysical = [one for one in found if not is_physical(one.atoms)]
         asked = self._asked(now)
@@ -188,6 +189,8 @@ class _Loop:
     def _label(self, now: Round) -> None:
         """Label the structures of a round, each on disk in its turn before the next is asked for."""
         picked = self._picked(now)
+        if now.number == 0:
+            begin_again(now.labels)  # a training needs labels, so nothing has come of the failures
         done = len(failures_of(now.labels)) + _count(now.labels)
         left, ahead = picked[done:], now.file("labels.ahead.jsonl")
         source = (self.teacher, self.settings.labels, self.settings.labeller)
@@ -226,8 +229,7 @@ class _Loop:
             # Of zeros in a file of molecules the last evaluation would say that they cannot be.
             stress = atoms.info.get("stress") if atoms.pbc.all() else None
             labels = Labels(float(atoms.info["energy"]), atoms.arrays["forces"], stress)
-            bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-            frames.append(labelled(bare, labels))
+            frames.append(labelled(bare(atoms), labels))
         write_frames(self.folder.path / "given.xyz", frames)
 
     def _judge_labels(self, now: Round) -> None:

@@ -75,9 +75,9 @@ class LearnSettings:
     labels: str
     """Teacher of the labels, see `asecalc_mlip.teachers`: xtb, pyscf:PBE/def2-SVP, a model file, my_vasp.py:name."""
     charge: int = 0
-    """Total charge, e."""
+    """Total charge, e; 0: that of the start structures."""
     multiplicity: int | None = None
-    """2S+1; None: the lowest that the number of electrons allows."""
+    """2S+1; None: that of the start structures, else the lowest that the number of electrons allows."""
     temperature_K: float = 500.0
     """Temperature of the dynamics, K."""
     temperature_end_K: float | None = None
@@ -93,7 +93,7 @@ class LearnSettings:
     budget: int = 200
     """Most labels, those of the start among them."""
     hours: float | None = None
-    """Most hours of labels, training and dynamics together; None: no limit."""
+    """Most hours of labels, training and dynamics together before the final model; None: no limit."""
     members: int = 3
     """Members of the committee."""
     tolerance: float = 0.5

@@ -39,6 +39,7 @@ from ase import Atoms
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_text, read_json, read_structures, write_bytes, write_json
+from asecalc_mlip.teachers.bare import state_of
 from asecalc_mlip.units import ERROR_UNITS
 from training.learn.settings import FREE, LearnSettings
 
@@ -135,14 +136,16 @@ class Folder:
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Add the seconds of a piece of work to the clock, when it has ended well."""
+        """Add the seconds of a piece of work to the clock, also of one that Ctrl-C or an error ends."""
         begun = time.perf_counter()
-        yield
-        line = json.dumps({"what": what, "seconds": round(time.perf_counter() - begun, 3)})
-        append_text(self.path / CLOCK, f"\n{line}\n")  # the line before may have been cut off
+        try:
+            yield
+        finally:
+            line = json.dumps({"what": what, "seconds": round(time.perf_counter() - begun, 3)})
+            append_text(self.path / CLOCK, f"\n{line}\n")  # the line before may have been cut off
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of labels, training and dynamics so far; pieces that were cut off do not count."""
+        """Return the seconds of labels, training and dynamics so far; pieces that a kill cut off do not count."""
         total = {"labels": 0.0, "training": 0.0, "dynamics": 0.0}
         path = self.path / CLOCK
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -223,6 +226,7 @@ def _digest(frames: Sequence[Atoms]) -> str:
     for atoms in frames:
         for array in (atoms.numbers, np.round(atoms.positions, 6), np.round(atoms.cell.array, 6), atoms.pbc):
             digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(state_of(atoms))
     return digest.hexdigest()
 
 
@@ -233,7 +237,8 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> No
             "another --output, and give the labels there with --data"
         )
     unlike = ["start structures"] if before["starts"] != now["starts"] else []
-    if before["labeller"] != now["labeller"]:
+    # Learnings of older versions name a charge of 0, too.
+    if {"charge": 0, **before["labeller"]} != {"charge": 0, **now["labeller"]}:
         unlike.append(f"labels were by {before['labeller']}, are by {now['labeller']}")
     for name, value in now["settings"].items():
         old = before["settings"].get(name)

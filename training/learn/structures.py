@@ -18,6 +18,7 @@ from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.failures import UNCERTAIN
 from asecalc_mlip.md.files import TRAJECTORY, UNSTABLE
 from asecalc_mlip.md.integrators import refuse_constraints
+from asecalc_mlip.teachers.bare import bare, with_state
 from training.learn.settings import LearnSettings
 from training.learn.state import seed_of
 
@@ -63,12 +64,12 @@ def first_structures(starts: Sequence[Atoms], settings: LearnSettings, number: i
     The largest displacements are those of a bond at 1.5 times the temperature: its length changes by √(k_B T / k), and
     it has two atoms, so each moves by σ = √(k_B T / 2k).
     """
-    found = [Candidate(_bare(atoms), "start structure") for atoms in starts[:number]]
+    found = [Candidate(bare(atoms), "start structure") for atoms in starts[:number]]
     sigma = math.sqrt(units.kB * _highest(settings) / (2 * STIFFNESS))
     more = number - len(found)
     for k in range(more):
         rng = np.random.default_rng(seed_of(settings, 0, k, 3))
-        atoms = _bare(starts[k % len(starts)])
+        atoms = bare(starts[k % len(starts)])
         scale = sigma * (0.3 + 0.92 * k / max(1, more - 1))
         atoms.positions += rng.normal(scale=scale, size=atoms.positions.shape)
         if atoms.pbc.all() and settings.pressure_GPa is not None:
@@ -78,13 +79,16 @@ def first_structures(starts: Sequence[Atoms], settings: LearnSettings, number: i
     return [one for one in found if is_physical(one.atoms)]
 
 
-def candidates_of(runs: Sequence[dict[str, Any] | None], folder: Path) -> list[Candidate]:
-    """Return the frames in question of the runs of a round, and some before them, in the order of the runs."""
+def candidates_of(runs: Sequence[dict[str, Any] | None], folder: Path, starts: Sequence[Atoms]) -> list[Candidate]:
+    """Return the frames in question of the runs of a round, and some before them, in the order of the runs.
+
+    Trajectories have no magnetic moments and charges: those are of the start structures, which the runs take in turn.
+    """
     found = []
     for number, summary in enumerate(runs):
         if summary is None or summary["failure"] is None:
             continue
-        found += _near(summary, number, folder / f"replica{number:03d}")
+        found += _near(summary, number, folder / f"replica{number:03d}", starts[number % len(starts)])
     return found
 
 
@@ -113,10 +117,10 @@ def check_starts(starts: Sequence[Atoms]) -> list[Atoms]:
         if not is_physical(atoms):
             raise InputError(f"start structure {number} has atoms on top of each other, or no numbers; repair it")
         refuse_constraints(atoms)
-    return [_bare(atoms) for atoms in starts]
+    return [bare(atoms) for atoms in starts]
 
 
-def _near(summary: dict[str, Any], number: int, folder: Path) -> list[Candidate]:
+def _near(summary: dict[str, Any], number: int, folder: Path, start: Atoms) -> list[Candidate]:
     """Return the frames of one run that failed: the one in question first."""
     failure = summary["failure"]
     unsure = failure["kind"] == UNCERTAIN
@@ -125,25 +129,25 @@ def _near(summary: dict[str, Any], number: int, folder: Path) -> list[Candidate]
     interval_ps = summary["settings"]["interval"] * summary["settings"]["timestep_fs"] * 1e-3
     brief, time_ps, spread = failure["brief"], failure["time_ps"], failure["value"] if unsure else None
     found = []
+
+    def stated(atoms: Atoms) -> Atoms:
+        return with_state(bare(atoms), start)
+
     if unsure:
-        found.append(Candidate(_bare(frames[-1]), brief, number, time_ps, spread))
+        found.append(Candidate(stated(frames[-1]), brief, number, time_ps, spread))
     elif (folder / UNSTABLE).is_file():
-        found.append(Candidate(_bare(read_structures(folder / UNSTABLE)[0]), brief, number, time_ps))
+        found.append(Candidate(stated(read_structures(folder / UNSTABLE)[0]), brief, number, time_ps))
     for back in before:
         if back < len(frames):
             last = time_ps if unsure else summary["stable_ps"]
             when = last - back * interval_ps
             reason = f"{1e3 * (time_ps - when):.0f} fs before: {brief}"
-            found.append(Candidate(_bare(frames[-1 - back]), reason, number, round(when, 6)))
+            found.append(Candidate(stated(frames[-1 - back]), reason, number, round(when, 6)))
     return found
 
 
 def _highest(settings: LearnSettings) -> float:
     return max(settings.temperature_K, settings.temperature_end_K or 0.0)
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

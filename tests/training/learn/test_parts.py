@@ -1,5 +1,6 @@
 """Parts of the loop: settings, start and candidate structures, choice of frames, calibration."""
 
+import time
 import tracemalloc
 
 import numpy as np
@@ -14,6 +15,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import build_potential
 from asecalc_mlip.plots.learning import calibration_figure
 from asecalc_mlip.plots.survival import survival_figure
+from asecalc_mlip.stopping import Interrupted
 from training.data import Split
 from training.learn.committee import calibration, configured, member_config, write_data
 from training.learn.loop import _raised
@@ -137,6 +139,14 @@ def test_a_clock_whose_last_line_was_cut_off_goes_on(tmp_path):
     assert folder.seconds()["labels"] == pytest.approx(2.0, abs=0.5)
 
 
+def test_the_clock_counts_pieces_that_a_signal_ends(tmp_path):
+    folder = Folder(tmp_path)
+    with pytest.raises(Interrupted), folder.timed("training"):
+        time.sleep(0.06)
+        raise Interrupted
+    assert folder.seconds()["training"] == pytest.approx(0.1, abs=0.05)
+
+
 def _run(folder, number, frames, broken=None):
     path = folder / f"replica{number:03d}"
     path.mkdir()
@@ -153,7 +163,12 @@ def test_candidates_are_the_frame_in_question_and_some_before_it(tmp_path):
     unsure = {"kind": "uncertain", "brief": "uncertain H0", "time_ps": 0.11, "value": 0.7}
     torn = {"kind": "bond break", "brief": "bond break H0-H1", "time_ps": 0.12, "value": 3.0}
     runs = [{**common, "failure": unsure}, {**common, "failure": torn}, {**common, "failure": None}]
-    found = candidates_of(runs, tmp_path)
+    start = frames[0].copy()
+    start.set_initial_magnetic_moments([1.0, -1.0])
+    start.info["charge"] = 1
+    found = candidates_of(runs, tmp_path, [start])
+    assert all(one.atoms.get_initial_magnetic_moments().tolist() == [1.0, -1.0] for one in found)
+    assert all(one.atoms.info == {"charge": 1} for one in found)
     lengths = [round(one.atoms.get_distance(0, 1), 4) for one in found]
     assert lengths == [0.81, 0.79, 0.76, 3.0, 0.81, 0.79, 0.76, 0.71]
     assert [one.run for one in found] == [0] * 3 + [1] * 5
