@@ -264,6 +264,8 @@ class FarConfig:
     among them give E0."""
     share: float = 0.1
     """Share of each batch that consists of structures far from the data."""
+    weight: float = 1.0
+    """Factor on the loss of the structures far from the data."""
     sources: list[str] = field(default_factory=lambda: ["dimers", "bonds", "two_step", "dynamics"])
     """Sources of the structures: dimers (isolated, of each two elements), bonds (stretched and compressed), two_step
     (pulled pairs and random moves) and dynamics (hot runs of the teacher)."""
@@ -350,6 +352,7 @@ RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
     "finetune.replay": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "finetune.n_old": count(1e8, 0),
     "far.share": (lambda v: 0 < v < 1, "above 0 and below 1"),
+    "far.weight": (lambda v: v > 0, "above 0"),
     "far.sources": (
         lambda v: len(v) > 0 and set(map(str, v)) <= {"dimers", "bonds", "two_step", "dynamics"},
         "some of dimers, bonds, two_step, dynamics",

@@ -105,7 +105,7 @@ def make_far(
         factor = _factor(nearest, atoms, settings.width)
         if factor >= LEAST_WEIGHT and (complete := _with(atoms, labels)) is not None:
             kept.append(complete)
-            weights.append(factor)
+            weights.append(settings.weight * factor)
     if not kept:
         raise InputError(
             "no structure is far from the data: give far.sources=[dimers,bonds], a larger far.strength or "
@@ -113,9 +113,10 @@ def make_far(
         )
     counts = dict(sorted(Counter(str(a.info.get("config_type", "of a file")) for a in kept).items()))
     told = ", ".join(f"{name.removeprefix('far_')} {n}" for name, n in counts.items())
-    LOGGER.info(f"far from the data: {told}; mean weight {np.mean(weights):.2f}, {settings.share:g} of each batch")
+    LOGGER.info(f"far from the data: {told}; mean weight {np.mean(weights):.2g}, {settings.share:g} of each batch")
     card = {
         "share": settings.share,
+        "weight": settings.weight,
         **({} if level is None else {"teacher": level.teacher.recipe(), "sources": list(settings.sources)}),
         **({} if settings.data is None else {"file": Path(settings.data).name}),
         "structures": counts,
@@ -140,6 +141,8 @@ def _labelled(
     settings, teacher = config.far, level.teacher
     # Where the files are is of no matter: a run that goes on from another folder has their whole paths.
     plain = asdict(settings) | {"teacher": _file_name(settings.teacher), "data": _file_name(settings.data)}
+    # Neither of these changes the structures.
+    plain = {name: value for name, value in plain.items() if name not in ("share", "weight")}
     recipe = {
         "far": f"x{fingerprint(training, sorted(plain.items()), start.potential.cutoff, *states_of(training))[:16]}",
         **teacher.recipe(),
