@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.studies.campaigns import campaign_summary, run_campaign  # noqa: E402
 from benchmarks.studies.eam_rows import DATA, PARTS, RUNS, Row  # noqa: E402
 from benchmarks.studies.eam_study import SHARED  # noqa: E402
-from benchmarks.studies.grid import run_rows, select_parts  # noqa: E402
+from benchmarks.studies.grid import run_rows, select_rows  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "eam_md.json"
 # Where the kinds of structure differ, g(r) is compared with that of the same kind.
@@ -36,7 +36,7 @@ GROUPS = {"silica": "topology"}
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Models at once, one thread each.")
 def main(parts: tuple[str, ...], starts: int, jobs: int) -> None:
     """Run what is missing."""
-    rows = [row for row in select_parts(parts, PARTS) if (RUNS / row.key / "model.pt").exists()]
+    rows = [row for row in select_rows(parts, PARTS) if (RUNS / row.key / "model.pt").exists()]
     for data in {row.data for row in rows}:
         _make_reference(data)
     run_rows(rows, partial(run_row, starts=starts), RESULTS, jobs=jobs, say=campaign_summary)

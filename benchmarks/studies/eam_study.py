@@ -1,6 +1,6 @@
 """Does it help to learn an embedded-atom potential first? Trainings on real crystals, plain, pretrained and rivals.
 
-    python benchmarks/studies/eam_study.py run [PART...] [--jobs 2]      # fits, pretrains and trains what is missing
+    python benchmarks/studies/eam_study.py run [PART or ROW...]     # fits, pretrains and trains what is missing
     python benchmarks/studies/eam_study.py list                          # parts, rows, what is done
     python benchmarks/studies/eam_md.py                                  # the models in dynamics
     python benchmarks/studies/eam_report.py                              # tables and figures from the results
@@ -36,7 +36,7 @@ from benchmarks.studies.eam_rows import (  # noqa: E402
     pretrain_overrides,
     train_overrides,
 )
-from benchmarks.studies.grid import fit_model, run_rows, select_parts, show_parts  # noqa: E402
+from benchmarks.studies.grid import fit_model, run_rows, select_rows, show_parts  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "eam_study.json"
 SHARED = ROOT.parent / "shared" / "data"
@@ -55,11 +55,11 @@ def list_rows() -> None:
 
 
 @main.command()
-@click.argument("parts", nargs=-1)
+@click.argument("names", nargs=-1)
 @click.option("--jobs", default=2, show_default=True, help="Trainings at once, one thread each.")
-def run(parts: tuple[str, ...], jobs: int) -> None:
-    """Train the rows of PARTS (all by default) that are not in the results yet."""
-    run_rows(select_parts(parts, PARTS), train_row, RESULTS, jobs=jobs, say=_summary)
+def run(names: tuple[str, ...], jobs: int) -> None:
+    """Train the rows of these parts, or of these names (all by default), that are not in the results yet."""
+    run_rows(select_rows(names, PARTS), train_row, RESULTS, jobs=jobs, say=_summary)
 
 
 def train_row(row: Row) -> dict[str, Any]:

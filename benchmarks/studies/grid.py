@@ -21,7 +21,7 @@ import click
 from asecalc_mlip.files import write_json
 from asecalc_mlip.stopping import end_with_parent
 
-__all__ = ["fit_model", "load_results", "run_rows", "select_parts", "settings_of", "show_parts"]
+__all__ = ["fit_model", "load_results", "run_rows", "select_rows", "settings_of", "show_parts"]
 
 Result = dict[str, Any]
 
@@ -40,12 +40,13 @@ def load_results(path: Path) -> dict[str, Result]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def select_parts(parts: Sequence[str], known: Mapping[str, Callable[[], list[Any]]]) -> list[Any]:
-    """Rows of the named parts, or of all, each once."""
-    unknown = sorted(set(parts) - set(known))
-    if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: no such part; there are {', '.join(known)}")
-    return list({row.key: row for part in parts or known for row in known[part]()}.values())
+def select_rows(names: Sequence[str], known: Mapping[str, Callable[[], list[Any]]]) -> list[Any]:
+    """Rows of these names, and of the parts of these names; of all parts without names; each once."""
+    every = {row.key: row for rows_of in known.values() for row in rows_of()}
+    if unknown := sorted(set(names) - set(known) - set(every)):
+        raise click.BadParameter(f"{', '.join(unknown)}: no such part or row; the parts are {', '.join(known)}")
+    chosen = [row for name in names or known for row in ([every[name]] if name in every else known[name]())]
+    return list({row.key: row for row in chosen}.values())
 
 
 def show_parts(known: Mapping[str, Callable[[], list[Any]]], path: Path) -> None:

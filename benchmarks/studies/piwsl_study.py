@@ -1,6 +1,6 @@
 """Does weak supervision by the physics of the own field help? Trainings on real data, plain, PIWSL and rivals.
 
-    python benchmarks/studies/piwsl_study.py run [PART...] [--jobs 2]  # trains what is missing, writes as it goes
+    python benchmarks/studies/piwsl_study.py run [PART or ROW...]  # trains what is missing, writes as it goes
     python benchmarks/studies/piwsl_study.py list  # parts, rows, what is done
     python benchmarks/studies/piwsl_report.py  # tables and figures from the results
 
@@ -19,7 +19,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.studies.grid import fit_model, run_rows, select_parts, show_parts  # noqa: E402
+from benchmarks.studies.grid import fit_model, run_rows, select_rows, show_parts  # noqa: E402
 from benchmarks.studies.piwsl_rows import DATA, PARTS, Row, overrides  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "piwsl_study.json"
@@ -40,11 +40,11 @@ def list_rows() -> None:
 
 
 @main.command()
-@click.argument("parts", nargs=-1)
+@click.argument("names", nargs=-1)
 @click.option("--jobs", default=2, show_default=True, help="Trainings at once, one thread each.")
-def run(parts: tuple[str, ...], jobs: int) -> None:
-    """Train the rows of PARTS (all by default) that are not in the results yet."""
-    run_rows(select_parts(parts, PARTS), train_row, RESULTS, jobs=jobs, say=_summary)
+def run(names: tuple[str, ...], jobs: int) -> None:
+    """Train the rows of these parts, or of these names (all by default), that are not in the results yet."""
+    run_rows(select_rows(names, PARTS), train_row, RESULTS, jobs=jobs, say=_summary)
 
 
 def train_row(row: Row) -> dict[str, Any]:

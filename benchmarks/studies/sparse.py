@@ -21,7 +21,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.studies.grid import load_results, run_rows, select_parts, show_parts  # noqa: E402
+from benchmarks.studies.grid import load_results, run_rows, select_rows, show_parts  # noqa: E402
 from benchmarks.studies.sparse_rows import DATA, PARTS, Row, hot_file, hot_frames, stages  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "sparse.json"
@@ -41,7 +41,7 @@ def list_rows(part: str | None) -> None:
     if part is None:
         return show_parts(PARTS, RESULTS)
     done = load_results(RESULTS)
-    for row in select_parts([part], PARTS):
+    for row in select_rows([part], PARTS):
         click.echo(f"{'done' if row.key in done else 'not run':<8} {row.key}")
 
 
@@ -50,11 +50,7 @@ def list_rows(part: str | None) -> None:
 @click.option("--jobs", default=1, show_default=True, help="Trainings at once, one thread each.")
 def run(names: tuple[str, ...], jobs: int) -> None:
     """Train the rows of these parts, or of these names, that are not in the results yet."""
-    every = {row.key: row for part in PARTS.values() for row in part()}
-    rows = [every[name] for name in names if name in every]
-    parts = [name for name in names if name not in every]
-    rows += select_parts(parts, PARTS) if parts or not names else []
-    run_rows(rows, train_row, RESULTS, jobs=jobs, say=_summary)
+    run_rows(select_rows(names, PARTS), train_row, RESULTS, jobs=jobs, say=_summary)
 
 
 @main.command()

@@ -298,6 +298,9 @@ TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in 
 TEACHER += [Row("aspirin", 100, "TensorNet, xtb first, 1500 K", seed, 6000) for seed in SEEDS]
 # The number, kind and temperature of the teacher's structures: one seed.
 KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
+# Fewer and more labels.
+FIRST_OF = ("PaiNN", "PaiNN, xtb first, 1500 K")
+OTHERS = [Row("aspirin", n, name, seed, 10_000) for seed in SEEDS for n in (50, 950) for name in FIRST_OF]
 LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first, 1500 K")]
 FIELD = [Row("aspirin", n, "fine-tuned, xtb first, far", seed, 600) for n in (50, 100) for seed in SEEDS]
 MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
@@ -333,6 +336,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "weak-trials": lambda: TRIALS,
     "teacher": lambda: TEACHER,
     "teacher-kinds": lambda: KINDS,
+    "teacher-sizes": lambda: OTHERS,
     "teacher-longer": lambda: LONGER,
     "field": lambda: FIELD,
     "more": lambda: MORE,
