@@ -68,7 +68,7 @@ gpu-check: $(STAMP)
 	$(PY) benchmarks/speed/gpu.py --all $(ARGS)
 
 docs: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -q -j auto -b html docs docs/_build/html
 	@echo "Documentation: docs/_build/html/index.html"
 
 lint: $(STAMP)

@@ -119,5 +119,5 @@ def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.add_directive("python-run", PythonRun)
     app.add_directive("shell-run", ShellRun)
-    # Pages change the working folder, which belongs to the whole process.
-    return {"parallel_read_safe": False}
+    # Pages change the working folder; where pages are read in parallel, each process has its own.
+    return {"parallel_read_safe": True}
