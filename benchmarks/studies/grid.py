@@ -19,9 +19,10 @@ from typing import Any, Protocol
 import click
 
 from asecalc_mlip.files import write_json
+from asecalc_mlip.locks import locked
 from asecalc_mlip.stopping import end_with_parent
 
-__all__ = ["fit_model", "load_results", "run_rows", "select_rows", "settings_of", "show_parts"]
+__all__ = ["add_result", "fit_model", "load_results", "run_rows", "select_rows", "settings_of", "show_parts"]
 
 Result = dict[str, Any]
 
@@ -79,7 +80,7 @@ def run_rows(
     click.echo(f"{len(rows) - len(missing)} of {len(rows)} rows are done")
     for number, (row, result) in enumerate(_results(missing, work, jobs), start=1):
         if "failed" not in result:
-            _add(path, row.key, result)
+            add_result(path, row.key, result)
         text = f"failed: {result['failed']}" if "failed" in result else say(result)
         click.echo(f"{number:4d}/{len(missing)} {row.key:<58} {text}")
 
@@ -156,8 +157,7 @@ def _quietly(work: Callable[[Any], Result], row: Row) -> Result:
         return {"failed": f"{type(error).__name__}: {error}"}
 
 
-def _add(path: Path, key: str, result: Result) -> None:
-    # Read again: another run of the same study may have added rows of other parts.
-    results = load_results(path)
-    results.setdefault(key, result)
-    write_json(path, dict(sorted(results.items())))
+def add_result(path: Path, key: str, result: Result) -> None:
+    """Write the result of a row beside those that other runs of the study have added."""
+    with locked(path.with_name(f".{path.name}.wait"), wait=True):
+        write_json(path, dict(sorted({**load_results(path), key: result}.items())))

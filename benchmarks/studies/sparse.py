@@ -3,6 +3,7 @@
     asecalc zoo get TensorNet-MatPES-PBE; asecalc zoo get TensorNet-ANI-1x
     python benchmarks/studies/sparse.py run [PART or ROW...] [--jobs 2]   # trains what is missing, writes as it goes
     python benchmarks/studies/sparse.py list [PART]                       # parts, or the rows of one with their state
+    python benchmarks/studies/sparse.py far                               # the control, far from the data
     python benchmarks/studies/sparse.py table                             # tables and figure of docs/studies
 
 A row is one training, for example "silica 30/fine-tuned/seed 0". Interrupted trainings go on where they were.
@@ -51,6 +52,21 @@ def list_rows(part: str | None) -> None:
 def run(names: tuple[str, ...], jobs: int) -> None:
     """Train the rows of these parts, or of these names, that are not in the results yet."""
     run_rows(select_rows(names, PARTS), train_row, RESULTS, jobs=jobs, say=_summary)
+
+
+@main.command()
+def far() -> None:
+    """Measure the models of the control far from the data, those that are there."""
+    from benchmarks.studies.grid import add_result
+    from benchmarks.studies.sparse_far import far_errors
+
+    done = load_results(RESULTS)
+    for row in PARTS["control"]():
+        model, settings = RUNS / row.folder / "model.pt", stages(row, SHARED, RUNS / row.folder)[-1]
+        if row.key in done and "far.teacher" in settings and "far" not in done[row.key] and model.exists():
+            measured = far_errors(settings, model)
+            add_result(RESULTS, row.key, {**done[row.key], "far": measured})
+            click.echo(f"{row.key}: {measured}")
 
 
 @main.command()
