@@ -92,6 +92,7 @@ XTB = {
     "optimizer.lr": 1e-3,
 }
 IN_TURN = {**XTB, "pretrain.rounds": 10, "pretrain.temperature": 1500}
+FAR = {"far.teacher": "xtb", "far.weight": 0.1}
 # Frames of the teacher's dynamics.
 HOT_FRAMES = 1000
 METHODS: dict[str, dict[str, Any]] = {
@@ -117,7 +118,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "TensorNet": {"start": TENSORNET},
     "TensorNet, far": {"start": TENSORNET, "far.teacher": "xtb"},
     "TensorNet, far, share 0.03": {"start": TENSORNET, "far.teacher": "xtb", "far.share": 0.03},
-    "TensorNet, far, weight 0.1": {"start": TENSORNET, "far.teacher": "xtb", "far.weight": 0.1},
+    "TensorNet, far, weight 0.1": {"start": TENSORNET, **FAR},
     "TensorNet, far, weight 0.01": {"start": TENSORNET, "far.teacher": "xtb", "far.weight": 0.01},
     "TensorNet, xtb first": {"start": TENSORNET, "teacher": XTB},
     "fine-tuned": {},
@@ -129,6 +130,19 @@ METHODS: dict[str, dict[str, Any]] = {
         "teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2, "far.teacher": "xtb"},
         "shared": 6000,
         **REPLAY,
+    },
+    # The same with frames of the teacher's dynamics, twice the steps, and a smaller loss of what is far.
+    "fine-tuned, xtb first, 1500 K, far": {
+        "teacher": {
+            **XTB,
+            "pretrain.rounds": 40,
+            "pretrain.temperature": 1500,
+            "far.teacher": "xtb",
+            "far.weight": 0.1,
+        },
+        "shared": 12_000,
+        **REPLAY,
+        "far.weight": 0.1,
     },
     "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},
     "fine-tuned, first": FIRST,
@@ -207,7 +221,8 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     if teacher is None:
         return [{**last, **(fresh or based), **_length(steps)}]
     before = shared or int(steps * (share or 0.5))
-    kind = "_far" if "far.teacher" in teacher else "" if temperature is None else f"_{temperature}_K"
+    heat = temperature or teacher.get("pretrain.temperature")
+    kind = ("" if heat is None else f"_{heat}_K") + ("_far" if "far.teacher" in teacher else "")
     name = f"teacher_{row.data}_{row.n_train}{kind}"
     folder = output.parent / name if shared else output / "teacher"
     first = {**labels, **(fresh or based), **teacher, **_length(before, epochs=16), "run.output": folder}
@@ -303,6 +318,7 @@ FIRST_OF = ("PaiNN", "PaiNN, xtb first, 1500 K")
 OTHERS = [Row("aspirin", n, name, seed, 10_000) for seed in SEEDS for n in (50, 950) for name in FIRST_OF]
 LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first, 1500 K")]
 FIELD = [Row("aspirin", n, "fine-tuned, xtb first, far", seed, 600) for n in (50, 100) for seed in SEEDS]
+HOT_FIELD = [Row("aspirin", 50, "fine-tuned, xtb first, 1500 K, far", seed, 600) for seed in SEEDS]
 MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
 MORE += [Row("aspirin", 950, "fine-tuned", seed, 6000) for seed in SEEDS]
 # What far-field structures cost near the data, as the shipped models have them.
@@ -317,6 +333,7 @@ BPA += [Row("3bpa", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 DISTIL = [Row("silica", 30, name, 0, 8000) for name in ("PaiNN", "PaiNN, distilled")]
 # Trainings whose models are run: what the docs advise, and what it is compared with.
 DYNAMICS = [
+    *HOT_FIELD,
     *FIELD[: len(SEEDS)],
     *[Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS],
     *FIELD[len(SEEDS) :],
@@ -338,7 +355,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "teacher-kinds": lambda: KINDS,
     "teacher-sizes": lambda: OTHERS,
     "teacher-longer": lambda: LONGER,
-    "field": lambda: FIELD,
+    "field": lambda: FIELD + HOT_FIELD,
     "more": lambda: MORE,
     "control": lambda: CONTROL,
     "3bpa-few": lambda: BPA,
