@@ -23,7 +23,7 @@ from asecalc_mlip.files import write_text  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PUBLISHED = Path(__file__).with_name("piwsl_published.json")
-LOSSES = ("plain", "first", "antithetic")
+LOSSES = ("plain", "first", "antithetic", "first, per atom", "antithetic, per atom")
 HEAD = (
     "published: data, model",
     "RMSE, kcal/mol (/Å)",

@@ -184,8 +184,8 @@ def _by_seed(rows: list[Row]) -> list[Row]:
 
 
 def _few(rows: list[Row]) -> list[Row]:
-    """Rows of eSCN and PaiNN with the steps that an evening of a busy processor allows."""
-    chosen = [row for row in rows if row.model in ("escn-direct", "painn-direct")]
+    """Rows of eSCN with the steps that an evening of a busy processor allows."""
+    chosen = [row for row in rows if row.model == "escn-direct"]
     return [replace(row, loss=f"{row.loss}, {FEW} steps", steps=FEW) for row in chosen]
 
 
@@ -222,8 +222,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "tio2": lambda: _direct("tio2", 100) + _per_atom("tio2", 100),
     "ccsdt": lambda: _grid("malonaldehyde", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
     "spherical-short": lambda: _few(_spherical("aspirin", 100)),
-    # PaiNN's force head beside it.
-    "spherical-tio2-short": lambda: _by_seed(_few(_spherical("tio2", 100) + _direct("tio2", 100))),
+    "spherical-tio2-short": lambda: _by_seed(_few(_spherical("tio2", 100))),
     "spherical-published": lambda: [
         replace(row, loss=f"{row.loss}, {LONG} steps", steps=LONG)
         for row in _by_seed(_spherical("tio2", 1000))
