@@ -18,7 +18,7 @@ from asecalc_mlip.files import replacing
 from training.callbacks import AveragedWeights
 from training.config import WeakConfig
 from training.finetune import start_card
-from training.losses.methods import method_of
+from training.losses.methods import method_of, settled
 from training.pretrain import LABELLED
 from training.reference_energies import ReferenceEnergies
 from training.run_log import read_rows
@@ -78,7 +78,7 @@ def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
         "level_of_theory": level,
         "source": config.data.source,
         "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},
-        **_weak(config.weak),
+        **_weak(settled(config.weak, config.loss)),
         **start_card(run),
         "training": {
             "epochs": config.run.max_epochs or len(read_rows(run.folder / "log.csv")),

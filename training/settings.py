@@ -157,8 +157,9 @@ class WeakConfig:
     """first is the published form, which also penalises the curvature of the energy; the others do not."""
     epsilon: float = 0.05
     """Largest displacement along each axis, Å."""
-    normalisation: Literal["total", "per_atom"] = "total"
-    """Residual of the whole structure, as published, or per atom."""
+    normalisation: Literal["total", "per_atom"] | None = None
+    """Residual of the whole structure (total), as published, or per_atom. None: as the energies count, by
+    loss.energy_per_atom, so that the same coefficients weigh the same beside them."""
     distance: Literal["mse", "mae", "huber"] = "mse"
     """Distance of the residual from zero."""
     perturbation: Literal["uniform", "adversarial"] = "uniform"

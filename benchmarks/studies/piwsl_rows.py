@@ -85,7 +85,8 @@ class Row:
 
 def piwsl(order: str, pitc: float, pisc: float, epsilon: float = 0.05) -> dict[str, Any]:
     """Return settings of PITC + PISC."""
-    return {"method": "piwsl", "order": order, "pitc": pitc, "pisc": pisc, "epsilon": epsilon}
+    coefficients = {"order": order, "pitc": pitc, "pisc": pisc, "epsilon": epsilon}
+    return {"method": "piwsl", **coefficients, "normalisation": "total"}
 
 
 # Coefficients are the best of 3 to 4 powers of ten, seen on 100 frames of aspirin (seed 0, 2000 steps, half of the test

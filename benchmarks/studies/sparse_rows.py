@@ -78,8 +78,9 @@ DATA = {
 PAINN = {"architecture": "painn", "cutoff": 5.0, "n_features": 64, "n_interactions": 3, "n_rbf": 20}
 TENSORNET = {"architecture": "tensornet", "cutoff": 5.0, "n_features": 64, "n_interactions": 2, "n_rbf": 32}
 # Coefficients of the weak losses are those of docs/studies/piwsl.md, found on aspirin.
-FIRST = {"weak.method": "piwsl", "weak.order": "first", "weak.pitc": 1.0, "weak.pisc": 0.01}
-ANTITHETIC = {"weak.method": "piwsl", "weak.order": "antithetic", "weak.pitc": 100.0, "weak.pisc": 1.0}
+TOTAL = {"weak.method": "piwsl", "weak.normalisation": "total"}
+FIRST = {**TOTAL, "weak.order": "first", "weak.pitc": 1.0, "weak.pisc": 0.01}
+ANTITHETIC = {**TOTAL, "weak.order": "antithetic", "weak.pitc": 100.0, "weak.pisc": 1.0}
 REPLAY = {"far.teacher": "base", "far.sources": "[bonds,two_step,dynamics]", "far.share": 0.1}
 # All atoms moved at random by up to 0.1 Å, nothing pulled together: what is learned first is to hold near the data.
 XTB = {

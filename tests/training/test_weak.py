@@ -144,6 +144,17 @@ def test_plain_cards_say_nothing_of_it():
 # --- what a step computes ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("given", "per_atom", "expected"),
+    [(None, False, "total"), (None, True, "per_atom"), ("total", True, "total"), ("per_atom", False, "per_atom")],
+)
+def test_residuals_count_as_the_energies_do_unless_it_is_said(given, per_atom, expected):
+    weak = make_weak(
+        WeakConfig(method="piwsl", normalisation=given), LossConfig(energy_per_atom=per_atom), make_potential("painn")
+    )
+    assert {loss.normalisation for loss in weak.losses} == {expected}
+
+
 @pytest.mark.parametrize("forces", [False, True])
 @pytest.mark.parametrize("architecture", ["painn", "schnet", DIRECT])
 def test_step_is_labels_points_and_losses(architecture, forces):

@@ -7,7 +7,7 @@ default. Settings, cards, the search and the optimiser ask the row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asecalc_mlip.errors import InputError
@@ -19,7 +19,7 @@ from training.losses.weak import NoisyNodes, WeakSupervision
 from training.perturb import Perturbation, largest_relative_shift
 from training.settings import LossConfig, WeakConfig
 
-__all__ = ["METHODS", "WeakMethod", "check_method", "list_skin", "make_weak", "method_of"]
+__all__ = ["METHODS", "WeakMethod", "check_method", "list_skin", "make_weak", "method_of", "settled"]
 
 Weak = WeakSupervision | NoisyNodes
 # What every loss on displaced copies reads.
@@ -91,9 +91,14 @@ def make_weak(config: WeakConfig, loss: LossConfig, potential: Any) -> Weak | No
     InputError
         For methods, labels and models that do not go together.
     """
-    method = method_of(config)
+    method, config = method_of(config), settled(config, loss)
     _check(method, config, loss, potential)
     return None if method.make is None else method.make(config, potential)
+
+
+def settled(config: WeakConfig, loss: LossConfig) -> WeakConfig:
+    """Return the settings with what they leave to those of the labels' losses."""
+    return replace(config, normalisation=config.normalisation or ("per_atom" if loss.energy_per_atom else "total"))
 
 
 def list_skin(config: WeakConfig) -> float:
