@@ -12,10 +12,11 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from asecalc_mlip.data.label_files import open_label_file
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import cache_folder, read_json, write_json
 from asecalc_mlip.teachers.base import Failed, Labels
-from asecalc_mlip.teachers.labelling import label_structures
+from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.pyscf import PyscfTeacher, ground_state
 from asecalc_mlip.teachers.structures import isolated_atoms, isolated_dimers
 
@@ -49,7 +50,7 @@ def write_atoms(
     Raises
     ------
     InputError
-        For symbols that are no elements, and levels that PySCF does not know.
+        For symbols that are no elements, levels that PySCF does not know, and a file of other atoms or dimers.
     DataError
         When an isolated atom does not converge: without its energy the others mean nothing.
     """
@@ -57,10 +58,28 @@ def write_atoms(
         raise InputError(f"{', '.join(unknown)}: no chemical element; give symbols such as H C O")
     numbers = [atomic_numbers[s] for s in elements]
     structures = [*isolated_atoms(numbers), *isolated_dimers(numbers, dimers, longest)]
+    _check_continues(Path(output), structures)
     path = label_structures(structures, GroundStates(level), output, progress=progress, again=True)
-    if open_label_file(path, {}).count() < len(set(numbers)):
-        raise DataError(f"an isolated atom did not converge; see {path.stem}.failed.jsonl")
+    if failed := [one["formula"] for one in failures_of(path) if one["number"] < len(set(numbers))]:
+        raise DataError(f"the isolated atom {', '.join(failed)} did not converge; see {path.stem}.failed.jsonl")
     return path
+
+
+def _check_continues(path: Path, structures: Sequence[Atoms]) -> None:
+    """Refuse a file whose frames are not the first ones of these structures: what follows would be others."""
+    if not open_label_file(path, {}).count():
+        return
+    failed = {one["number"] for one in failures_of(path)}
+    wanted = [atoms for k, atoms in enumerate(structures) if k not in failed]
+    found = read_frames(path)
+    same = len(found) <= len(wanted) and all(
+        np.array_equal(one.numbers, other.numbers) and np.allclose(one.positions, other.positions, atol=1e-6)
+        for one, other in zip(found, wanted, strict=False)
+    )
+    if not same:
+        raise InputError(
+            f"{path} has other atoms or dimers than these; choose another output: what was computed is in the cache"
+        )
 
 
 class GroundStates:

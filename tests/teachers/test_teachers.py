@@ -11,7 +11,7 @@ from ase.calculators.lj import LennardJones
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.readers import read_frames
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.teachers import Failed, Labels, TeacherOptions, open_teacher
 from asecalc_mlip.teachers.bare import states_of, with_state
 from asecalc_mlip.teachers.base import AseTeacher
@@ -231,6 +231,40 @@ def test_isolated_structures_reach_from_overlap_to_the_cutoff():
     distances = [a.get_distance(0, 1) for a in frames[:7]]
     assert distances[0] == pytest.approx(0.2 * 0.62, abs=1e-3) and distances[-1] == 5.0
     assert {a.info["config_type"] for a in frames} == {"IsolatedDimer"}
+
+
+class _Atoms:
+    """Stands in for PySCF: an energy by element and distance, and no oxygen atom."""
+
+    name = "stand-in"
+
+    def __init__(self, level):
+        pass
+
+    def recipe(self):
+        return {"teacher": self.name}
+
+    def label(self, structures):
+        for atoms in structures:
+            energy = -float(atoms.numbers.sum()) + len(atoms)
+            fails = atoms.numbers.tolist() == [8]
+            yield Failed("no convergence") if fails else Labels(energy, np.zeros((len(atoms), 3)))
+
+
+def test_files_of_atoms_go_on_with_the_same_ones_only(tmp_path, monkeypatch):
+    from asecalc_mlip.teachers import atoms as module
+
+    monkeypatch.setattr(module, "GroundStates", _Atoms)
+    path = tmp_path / "atoms.xyz"
+    module.write_atoms(["H", "N"], "PBE/x", path, progress=False)
+    for elements, dimers in ((["H", "C", "N"], 0), (["H"], 3)):  # what follows would be nitrogen once more
+        with pytest.raises(InputError, match="other atoms or dimers"):
+            module.write_atoms(elements, "PBE/x", path, dimers=dimers, progress=False)
+    module.write_atoms(["H", "N"], "PBE/x", path, dimers=3, progress=False)
+    assert len(read_frames(path)) == 2 + 9
+    # Dimers do not make up for an atom.
+    with pytest.raises(DataError, match="isolated atom O did not converge"):
+        module.write_atoms(["H", "O"], "PBE/x", tmp_path / "other.xyz", dimers=3, progress=False)
 
 
 def test_pyscf_dimer_of_hydrogen(tmp_path, monkeypatch):

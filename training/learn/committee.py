@@ -1,7 +1,7 @@
 r"""The committee: K small models trained one after another from their last weights, and what their spread is worth.
 
     ε_i = sqrt( (1/K) Σ_k |F_i^k − F̄_i|² )       spread of the force on atom i, eV/Å
-    c   = rms_i |F̄_i − F_i^ref| / rms_i ε_i       on held-out labels
+    c   = median_i |F̄_i − F_i^ref| / median_i ε_i   on held-out labels, between 1 and 10
     θ   = tolerance / c                           a frame is taken when max_i ε_i ≥ θ
 
 Dynamics run on the first member; the others look at every n-th step, which makes K members hardly dearer than one.
