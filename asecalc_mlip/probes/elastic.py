@@ -11,6 +11,7 @@ The crystal is mechanically stable if all eigenvalues of C are positive (Mouhat,
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ase.optimize import BFGS
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.probes.constraints import free_copy
-from asecalc_mlip.probes.relax import RelaxResult, relax
+from asecalc_mlip.probes.relax import relax
 from asecalc_mlip.probes.single_points import model_name
 
 __all__ = ["ElasticConstants", "elastic_constants"]
@@ -45,7 +46,7 @@ class ElasticConstants:
     residual_stress_GPa : float
         Of the relaxed crystal, largest component.
     converged : bool
-        Whether the crystal was relaxed.
+        Whether the crystal was relaxed, and its atoms in every strained cell.
     cell_A : (6,) lengths and angles of the relaxed crystal
     formula, model : str
         Names.
@@ -85,7 +86,7 @@ class ElasticConstants:
         rows = ["  " + " ".join(f"{value:8.1f}" for value in row) for row in self.constants_GPa]
         notes = [] if self.stable else [f"  WARNING: unstable, lowest eigenvalue {self.eigenvalues_GPa[0]:.1f} GPa"]
         if not self.converged:
-            notes.append("  WARNING: the crystal was not fully relaxed")
+            notes.append("  WARNING: the crystal, or its atoms in a strained cell, were not fully relaxed")
         title = "  stiffness C, GPa, in Voigt order (xx yy zz yz xz xy):"
         return "\n".join([head, title, *rows, *notes])
 
@@ -125,7 +126,7 @@ def elastic_constants(
     Raises
     ------
     InputError
-        For structures that are not crystals, unknown symmetries, models without stress.
+        For structures that are not crystals or have no stiffness, unknown symmetries, models without stress.
     """
     try:
         from matscipy.elasticity import fit_elastic_constants, strain_patterns
@@ -148,23 +149,43 @@ def elastic_constants(
     )
     crystal = start.atoms if relax_first else _with(atoms, calc)
     crystal.set_constraint()
-    moving = len(atoms) > 1
+    moving, ended = len(atoms) > 1, list[bool]()
     constants, errors = fit_elastic_constants(
         crystal,
         symmetry=symmetry,
         N_steps=n_strains,
         delta=2.0 * strain / (n_strains - 1),
-        optimizer=BFGS if moving else None,
+        optimizer=partial(_Recorded, ended) if moving else None,
         verbose=False,
         **({"fmax": fmax_eV_per_A, "steps": steps} if moving else {}),
     )
-    return _result(np.asarray(constants) / units.GPa, np.asarray(errors) / units.GPa, crystal, start, symmetry, calc)
+    c, relaxed = np.asarray(constants) / units.GPa, start.converged and all(ended)
+    return _result(c, np.asarray(errors) / units.GPa, crystal, relaxed, symmetry, calc)
+
+
+class _Recorded(BFGS):
+    """Optimizer that notes whether it reached its aim, which matscipy does not ask."""
+
+    def __init__(self, ended: list[bool], atoms: Atoms, logfile: Any = None):
+        super().__init__(atoms, logfile=logfile)
+        self._ended = ended
+
+    def run(self, fmax: float = 0.05, steps: int = 100_000_000) -> bool:
+        """Run and note."""
+        self._ended.append(bool(super().run(fmax=fmax, steps=steps)))
+        return self._ended[-1]
 
 
 def _result(
-    c: np.ndarray, errors: np.ndarray, crystal: Atoms, start: RelaxResult, symmetry: str, calc: Any
+    c: np.ndarray, errors: np.ndarray, crystal: Atoms, relaxed: bool, symmetry: str, calc: Any
 ) -> ElasticConstants:
-    bulk, shear = hill_moduli(c)
+    try:
+        bulk, shear = hill_moduli(c)
+    except np.linalg.LinAlgError:
+        raise InputError(
+            "a strain of this crystal needs no stress at all: the model does not hold it together, perhaps as its "
+            "atoms are farther apart than the cutoff; look at its cell, or relax it first"
+        ) from None
     return ElasticConstants(
         constants_GPa=c,
         errors_GPa=errors,
@@ -175,7 +196,7 @@ def _result(
         eigenvalues_GPa=np.linalg.eigvalsh(0.5 * (c + c.T)),
         symmetry=symmetry,
         residual_stress_GPa=float(np.abs(crystal.get_stress()).max() / units.GPa),
-        converged=start.converged,
+        converged=relaxed,
         cell_lengths_A_angles_deg=crystal.cell.cellpar(),
         formula=crystal.get_chemical_formula("metal"),
         model=model_name(calc),

@@ -39,6 +39,8 @@ class EquationOfState:
         Whether V0 lies between the points; where it does not, nothing of this can be trusted.
     relaxed_positions : bool
         Whether atoms moved at each volume.
+    not_relaxed : int
+        At how many volumes their forces stayed above the limit: energies there are too high.
     n_atoms : int
         Number of atoms.
     formula, model : str
@@ -54,6 +56,7 @@ class EquationOfState:
     residual_meV_per_atom: float
     inside: bool
     relaxed_positions: bool
+    not_relaxed: int
     n_atoms: int
     formula: str
     model: str
@@ -76,6 +79,8 @@ class EquationOfState:
 
     def __repr__(self) -> str:
         outside = "" if self.inside else "; WARNING: V0 is outside of the volumes computed"
+        if self.not_relaxed:
+            outside += f"; WARNING: at {self.not_relaxed} volumes the atoms were not fully relaxed"
         return (
             f"{self.formula}, {self.model}: V0 {self.equilibrium_volume_A3 / self.n_atoms:.4f} Å³/atom, E0 "
             f"{self.equilibrium_energy_eV / self.n_atoms:.4f} eV/atom, B0 {self.bulk_modulus_GPa:.1f} GPa, B0' "
@@ -121,9 +126,10 @@ def equation_of_state(
         raise InputError(f"{n_volumes} volumes in ±{volume_range_percent} %: take 5 or more, within ±50 %")
     atoms = free_copy(atoms, "equation of state")
     shares = 1.0 + np.linspace(-1.0, 1.0, n_volumes) * volume_range_percent / 100.0
-    cells = [_scaled(atoms, share) for share in shares]
+    cells, not_relaxed = [_scaled(atoms, share) for share in shares], 0
     if relax_positions:
-        cells = [relax(cell, calc, fmax_eV_per_A=fmax_eV_per_A, steps=steps).atoms for cell in cells]
+        relaxed = [relax(cell, calc, fmax_eV_per_A=fmax_eV_per_A, steps=steps) for cell in cells]
+        cells, not_relaxed = [one.atoms for one in relaxed], sum(not one.converged for one in relaxed)
     energies, _ = energies_and_forces(calc, cells)
     volumes = np.array([cell.get_volume() for cell in cells])
     e0, b0, slope, v0 = _fit(volumes, energies)
@@ -138,6 +144,7 @@ def equation_of_state(
         residual_meV_per_atom=1e3 * float(np.sqrt((residual**2).mean())) / len(atoms),
         inside=bool(volumes.min() < v0 < volumes.max()),
         relaxed_positions=relax_positions,
+        not_relaxed=not_relaxed,
         n_atoms=len(atoms),
         formula=atoms.get_chemical_formula("metal"),
         model=model_name(calc),

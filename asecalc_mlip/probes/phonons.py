@@ -167,7 +167,7 @@ def phonons(
     Raises
     ------
     InputError
-        For structures that are not crystals, and where phonopy is not installed.
+        For structures that are not crystals or feel no force, and where phonopy is not installed.
     """
     if not atoms.pbc.all():
         raise InputError(
@@ -196,6 +196,11 @@ def phonons(
     found.generate_displacements(distance=displacement_A)
     cells = [_as_atoms(cell) for cell in found.supercells_with_displacements or []]
     found.forces = np.array(energies_and_forces(calc, cells)[1])
+    if not np.any(found.forces):
+        raise InputError(
+            "no displacement of an atom gives a force: the model does not hold this crystal together, perhaps as its "
+            "atoms are farther apart than the cutoff; look at its cell"
+        )
     found.produce_force_constants()
     found.symmetrize_force_constants(show_drift=False)
     bands = _bands(found, points_per_segment)

@@ -125,6 +125,31 @@ def test_elastic_constants_refuse_bad_input():
             call()
 
 
+def test_what_did_not_relax_is_told():
+    rattled = bulk("Cu", cubic=True)
+    rattled.rattle(0.05, seed=1)
+    found = equation_of_state(rattled, EMT(), n_volumes=5, steps=1)
+    assert found.not_relaxed == 5 and "at 5 volumes the atoms were not fully relaxed" in repr(found)
+    # A basis that is no centre of symmetry moves under strain.
+    crystal = relax(bulk("Al", "hcp", a=2.85, c=4.65), EMT(), cell="full", fmax_eV_per_A=1e-5).atoms
+    options = {"relax_first": False, "fmax_eV_per_A": 1e-4}
+    assert elastic_constants(crystal, EMT(), **options).converged
+    loose = elastic_constants(crystal, EMT(), steps=1, **options)
+    assert not loose.converged and "in a strained cell" in repr(loose)
+
+
+def test_a_crystal_without_any_force_is_told():
+    gas, model = bulk("Ar", a=30.0, cubic=True), LennardJones(epsilon=0.01, sigma=3.4, rc=8.0)
+    with pytest.raises(InputError, match="does not hold it together"):
+        elastic_constants(gas, model)
+
+
+@needs_phonopy
+def test_phonons_of_a_crystal_without_any_force_are_refused():
+    with pytest.raises(InputError, match="does not hold this crystal together"):
+        phonons(bulk("Ar", a=30.0), LennardJones(epsilon=0.01, sigma=3.4, rc=8.0), relax_first=False)
+
+
 @needs_phonopy
 def test_phonons_agree_with_phonopy_driven_by_ase(tmp_path):
     from phonopy import Phonopy
