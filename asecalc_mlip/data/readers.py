@@ -208,7 +208,8 @@ def _db_rows(path: Path, database: Database) -> Iterator[Atoms]:
             return
         try:
             atoms = row.toatoms()
-            atoms.info.update(row.key_value_pairs)
+            # Not what ASE gives for the name: of `charge` that is the sum of the initial charges.
+            atoms.info.update({name: vars(row).get(name, value) for name, value in row.key_value_pairs.items()})
             for name, value in dict(row.data).items():
                 value = np.asarray(value)
                 if value.ndim == 2 and len(value) == len(atoms) and value.shape[1] == 3 and "stress" not in name:

@@ -185,6 +185,14 @@ def test_ase_database(tmp_path, crystal_frames):
         same_labels(frame, expected)
 
 
+def test_the_charge_of_a_database_is_what_was_written(tmp_path, crystal_frames):
+    with connect(tmp_path / "c.db") as database:
+        database.write(crystal_frames[0], charge=-1, spin=2)
+    info = next(iter_frames(tmp_path / "c.db")).info
+    # ASE gives the sum of the initial charges for that name.
+    assert info["charge"] == -1 and info["spin"] == 2
+
+
 def test_schnetpack_database_brings_its_units(tmp_path, crystal_frames):
     with connect(tmp_path / "s.db") as database:
         database.metadata = {
