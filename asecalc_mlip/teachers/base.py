@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, Calculator
+from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotImplementedError
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.calculators.checks import ElementCheck
@@ -175,7 +175,10 @@ class AseTeacher:
     def _stress(self, atoms: Atoms) -> np.ndarray | None:
         if not (atoms.pbc.all() and "stress" in self.calculator.implemented_properties):
             return None
-        return np.array(voigt_6_to_full_3x3_stress(atoms.get_stress()), dtype=float)
+        try:
+            return np.array(voigt_6_to_full_3x3_stress(atoms.get_stress()), dtype=float)
+        except (PropertyNotImplementedError, NotImplementedError):  # in this mode of the program, as VASP's ISIF=0
+            return None
 
 
 def checked(labels: Labels) -> Labels | Failed:

@@ -35,7 +35,9 @@ def from_python_file(path: Path, name: str = "calculator") -> AseTeacher:
     spec = importlib.util.spec_from_file_location(f"_teacher_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
+    sys.path.insert(0, folder := str(path.resolve().parent))
+    # Where dataclasses look for the names of their annotations, and pickle for its classes.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
         found = getattr(module, name, None)
@@ -43,7 +45,8 @@ def from_python_file(path: Path, name: str = "calculator") -> AseTeacher:
     except Exception as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.pop(0)
+        if folder in sys.path:  # the file may have changed the list
+            sys.path.remove(folder)
     if not isinstance(calculator, BaseCalculator):
         there = ", ".join(k for k, v in vars(module).items() if isinstance(v, BaseCalculator)) or "none"
         raise InputError(

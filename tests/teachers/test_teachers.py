@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
@@ -44,6 +45,17 @@ def test_stress_of_a_crystal_is_a_symmetric_matrix():
     (found,) = AseTeacher("emt", EMT()).label([crystal])
     crystal.calc = EMT()
     np.testing.assert_allclose(found.stress, crystal.get_stress(voigt=False), atol=1e-12)
+
+
+def test_a_program_that_has_no_stress_in_its_mode_gives_the_rest():
+    class Without(EMT):
+        def get_property(self, name, atoms=None, allow_calculation=True):
+            if name == "stress":
+                raise PropertyNotImplementedError("stress not present in this calculation")
+            return super().get_property(name, atoms, allow_calculation)
+
+    (found,) = AseTeacher("emt", Without()).label([bulk("Cu", cubic=True)])
+    assert isinstance(found, Labels) and found.stress is None
 
 
 def test_a_label_that_fails_is_recorded_and_not_tried_again(tmp_path):
@@ -192,6 +204,12 @@ def test_a_calculator_of_a_python_file(tmp_path):
     )
     one, two = (next(iter(open_teacher(f"{file}{name}").label([_argon()]))) for name in ("", ":made"))
     assert two.energy == pytest.approx(2 * one.energy)
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom ase.calculators.lj import *\n"
+        "@dataclass\nclass Settings:\n    epsilon: float = 0.01\n"
+        "calculator = LennardJones(epsilon=Settings().epsilon, sigma=3.4, rc=12.0)\n"
+    )
+    assert next(iter(open_teacher(str(file)).label([_argon()]))).energy == one.energy
     with pytest.raises(InputError, match="no ASE calculator 'other'"):
         open_teacher(f"{file}:other")
 
