@@ -265,8 +265,8 @@ class FarConfig:
     among them give E0."""
     share: float = 0.1
     """Share of each batch that consists of structures far from the data."""
-    weight: float = 1.0
-    """Factor on the loss of the structures far from the data."""
+    weight: float = 0.1
+    """Factor on the loss of the structures far from the data, whose errors are much larger than those near them."""
     sources: list[str] = field(default_factory=lambda: ["dimers", "bonds", "two_step", "dynamics"])
     """Sources of the structures: dimers (isolated, of each two elements), bonds (stretched and compressed), two_step
     (pulled pairs and random moves) and dynamics (hot runs of the teacher)."""

@@ -63,7 +63,7 @@ def far() -> None:
     done = load_results(RESULTS)
     for row in PARTS["control"]():
         model, settings = RUNS / row.folder / "model.pt", stages(row, SHARED, RUNS / row.folder)[-1]
-        if row.key in done and "far.teacher" in settings and "far" not in done[row.key] and model.exists():
+        if row.key in done and "far" not in done[row.key] and model.exists():
             measured = far_errors(settings, model)
             add_result(RESULTS, row.key, {**done[row.key], "far": measured})
             click.echo(f"{row.key}: {measured}")

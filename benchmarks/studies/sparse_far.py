@@ -24,7 +24,7 @@ def far_errors(settings: Mapping[str, Any], model: Path) -> dict[str, Any]:
     Parameters
     ----------
     settings : mapping
-        Of the training, with far.teacher.
+        Of the training.
     model : Path
         What it made.
 
@@ -42,7 +42,13 @@ def far_errors(settings: Mapping[str, Any], model: Path) -> dict[str, Any]:
     from training.prepare import prepare
 
     folder = model.parent / "far_test"
-    changed = {"far.seed": SEED, "far.n": N, "far.sources": "[bonds,two_step,dynamics]", "far.weight": 1.0}
+    changed = {
+        "far.teacher": "xtb",
+        "far.seed": SEED,
+        "far.n": N,
+        "far.sources": "[bonds,two_step,dynamics]",
+        "far.weight": 1.0,
+    }
     run = prepare(settings_of({**settings, **changed, "run.output": folder}), writes=False)
     assert run.far is not None
     calc = PIWSLCalculator.load(model, device="cpu")

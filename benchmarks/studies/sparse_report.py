@@ -14,12 +14,12 @@ from scipy.stats import ttest_rel
 
 from asecalc_mlip.files import save_figure, write_text
 from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
+from benchmarks.studies.sparse_methods import HOT_FRAMES, METHODS
 from benchmarks.studies.sparse_rows import (
+    CONTROLLED,
     DATA,
     DYNAMICS,
-    HOT_FRAMES,
     KINDS,
-    METHODS,
     ORDERS,
     PARTS,
     PICOSECONDS,
@@ -37,8 +37,16 @@ STRUCTURES = {
     "PaiNN, xtb first, 0.2 Å": ("copies, up to 0.2 Å", 2000),
     "PaiNN, xtb first, 500 K": ("its dynamics at 500 K", HOT_FRAMES),
     "PaiNN, xtb first, 1500 K": ("its dynamics at 1500 K", HOT_FRAMES),
+    "PaiNN, xtb first, 1500 K in turn": ("the same, 10 from each structure (`pretrain.temperature`)", 1050),
     "PaiNN, xtb first, 3000 K": ("its dynamics at 3000 K", HOT_FRAMES),
     "PaiNN, xtb first, 75 % of steps": ("copies, up to 0.1 Å; three quarters of the steps", 2000),
+}
+ASKED = {
+    "TensorNet": "nothing",
+    "TensorNet, far": "a tenth of each batch, weight 1",
+    "TensorNet, far, share 0.03": "three hundredths, weight 1",
+    "TensorNet, far, weight 0.1": "a tenth, weight 0.1",
+    "TensorNet, far, weight 0.01": "a tenth, weight 0.01",
 }
 FIRST = ("", ", xtb first", ", xtb first, 1500 K")
 WEAK = ("fine-tuned", *(f"fine-tuned, {order}" for order in ORDERS))
@@ -99,18 +107,20 @@ def trials_table(results: Results) -> str:
 def teacher_table(results: Results) -> str:
     """Return plain training and training that begins with GFN2-xTB, seed by seed."""
     lines = [
-        "| network, steps | structures of GFN2-xTB | seed | forces, meV/Å | GFN2-xTB first | change | energies, meV |"
+        "| frames | network, steps | structures of GFN2-xTB | seed | forces, meV/Å | GFN2-xTB first | change "
+        "| energies, meV |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    lines, grouped = [*lines, "|---|---|---|---|---|---|---|"], dict(_groups(results, ("aspirin", 100)))
+    grouped = dict(_groups(results, *(("aspirin", n) for n in DATA["aspirin"].sizes)))
     for (_, n, method, steps), rows in grouped.items():
         for kind, what in (("xtb first", "copies"), ("xtb first, 1500 K", "dynamics at 1500 K")):
             for plain, other in _pairs(rows, grouped.get(("aspirin", n, f"{method}, {kind}", steps), [])):
                 before, after = plain["mae"]["forces"], other["mae"]["forces"]
                 energies = f"{plain['mae']['energy']:.0f} → {other['mae']['energy']:.0f}"
-                cells = [f"{method}, {steps}", what, plain["seed"], f"{before:.1f}", f"{after:.1f}"]
+                cells = [n, f"{method}, {steps}", what, plain["seed"], f"{before:.1f}", f"{after:.1f}"]
                 cells += [_percent(after / before - 1, 0), energies]
                 lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _missing(results, "teacher", "teacher-longer")])
+    return "\n".join([*lines, "", _missing(results, "teacher", "teacher-sizes", "teacher-longer")])
 
 
 def kinds_table(results: Results) -> str:
@@ -125,6 +135,29 @@ def kinds_table(results: Results) -> str:
         what, number = STRUCTURES[row.method]
         lines.append(f"| {what} | {number} | {validation:.1f} | {test:.1f} | {change} |")
     return "\n".join([*lines, "", _missing(results, "teacher-kinds")])
+
+
+def control_table(results: Results) -> str:
+    """Return what structures far from the data cost near them, and what they give far from them."""
+    lines = [
+        "| far from the data | seeds | forces, meV/Å | change | energies, meV | bonds | two_step | dynamics | flags |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    grouped = {method: rows for (_, _, method, _), rows in _groups(results, ("ethanol", 950))}
+    plain = grouped.get("TensorNet", [])
+    for method in CONTROLLED:
+        if not (rows := grouped.get(method, [])):
+            continue
+        pairs = _pairs(plain, rows)
+        change = "" if method == "TensorNet" or not pairs else _change(pairs)[0]
+        cells = [ASKED.get(method, method), len(rows), _spread(_forces(rows), 2), change]
+        cells.append(_spread([row["mae"]["energy"] for row in rows], 2))
+        far = [row["far"] for row in rows if "far" in row]
+        for source in ("bonds", "two_step", "dynamics"):
+            cells.append(_spread([errors["forces"][source] for errors in far], 2) if far else "")
+        cells.append(", ".join(sorted({flag for errors in far for flag in errors["flags"]})) if far else "")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", _missing(results, "control")])
 
 
 def dynamics_table(results: Results) -> str:
@@ -180,6 +213,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "trials": trials_table,
     "teacher": teacher_table,
     "kinds": kinds_table,
+    "control": control_table,
 }
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.studies.sparse_methods import HOT_FRAMES, METHODS
+
 __all__ = [
+    "CONTROLLED",
     "DATA",
     "DYNAMICS",
-    "HOT_FRAMES",
     "KINDS",
-    "METHODS",
     "ORDERS",
     "PARTS",
     "PICOSECONDS",
@@ -73,89 +74,6 @@ DATA = {
     "formic-acid-dimer": DataSet(
         "qm22_formic_acid_dimer_ccsdt_energies_train.xyz", None, (100, 950), MOLECULES, batch=10, forces=False
     ),
-}
-
-PAINN = {"architecture": "painn", "cutoff": 5.0, "n_features": 64, "n_interactions": 3, "n_rbf": 20}
-TENSORNET = {"architecture": "tensornet", "cutoff": 5.0, "n_features": 64, "n_interactions": 2, "n_rbf": 32}
-# Coefficients of the weak losses are those of docs/studies/piwsl.md, found on aspirin.
-TOTAL = {"weak.method": "piwsl", "weak.normalisation": "total"}
-FIRST = {**TOTAL, "weak.order": "first", "weak.pitc": 1.0, "weak.pisc": 0.01}
-ANTITHETIC = {**TOTAL, "weak.order": "antithetic", "weak.pitc": 100.0, "weak.pisc": 1.0}
-REPLAY = {"far.teacher": "base", "far.sources": "[bonds,two_step,dynamics]", "far.share": 0.1}
-# All atoms moved at random by up to 0.1 Å, nothing pulled together: what is learned first is to hold near the data.
-XTB = {
-    "pretrain.teacher": "xtb",
-    "pretrain.rounds": 20,
-    "pretrain.strength": 0.1,
-    "pretrain.n_pairs": 0,
-    "pretrain.max_atoms": 1000,
-    "data.n_val": 5,
-    "optimizer.lr": 1e-3,
-}
-IN_TURN = {**XTB, "pretrain.rounds": 10, "pretrain.temperature": 1500}
-FAR = {"far.teacher": "xtb", "far.weight": 0.1}
-# Frames of the teacher's dynamics.
-HOT_FRAMES = 1000
-METHODS: dict[str, dict[str, Any]] = {
-    "PaiNN": {"start": PAINN},
-    "PaiNN, xtb first": {"start": PAINN, "teacher": XTB},
-    "PaiNN, xtb first, 75 % of steps": {"start": PAINN, "teacher": XTB, "before": 0.75},
-    # Other numbers and kinds of the structures of the teacher: copies moved further, or frames of its own dynamics.
-    "PaiNN, xtb first, 5 copies": {"start": PAINN, "teacher": {**XTB, "pretrain.rounds": 5}},
-    "PaiNN, xtb first, 40 copies": {"start": PAINN, "teacher": {**XTB, "pretrain.rounds": 40}},
-    "PaiNN, xtb first, 0.2 Å": {"start": PAINN, "teacher": {**XTB, "pretrain.strength": 0.2}},
-    "PaiNN, xtb first, 500 K": {"start": PAINN, "teacher": XTB, "temperature": 500},
-    "PaiNN, xtb first, 1500 K": {"start": PAINN, "teacher": XTB, "temperature": 1500},
-    "PaiNN, xtb first, 3000 K": {"start": PAINN, "teacher": XTB, "temperature": 3000},
-    # The same by the setting of `asecalc train`: ten frames from each structure, in turn.
-    "PaiNN, xtb first, 1500 K in turn": {"start": PAINN, "teacher": IN_TURN},
-    "TensorNet, xtb first, 1500 K": {"start": TENSORNET, "teacher": XTB, "temperature": 1500},
-    # A small, fast network learns the fine-tuned model of the same frames, and then the labels.
-    "PaiNN, distilled": {
-        "start": PAINN,
-        "teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2},
-        "learns": 2000,
-    },
-    "TensorNet": {"start": TENSORNET},
-    "TensorNet, far": {"start": TENSORNET, "far.teacher": "xtb"},
-    "TensorNet, far, share 0.03": {"start": TENSORNET, "far.teacher": "xtb", "far.share": 0.03},
-    "TensorNet, far, weight 0.1": {"start": TENSORNET, **FAR},
-    "TensorNet, far, weight 0.01": {"start": TENSORNET, "far.teacher": "xtb", "far.weight": 0.01},
-    "TensorNet, xtb first": {"start": TENSORNET, "teacher": XTB},
-    "fine-tuned": {},
-    # One model for all seeds; it has seen structures of the first, and no label of any.
-    "fine-tuned, xtb first": {"teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2}, "shared": 6000},
-    "fine-tuned, xtb first, 1500 K": {"teacher": XTB, "shared": 6000, "temperature": 1500},
-    # Torn bonds, overlapping atoms and hot dynamics by GFN2-xTB; on the labels the model of the first step is replayed.
-    "fine-tuned, xtb first, far": {
-        "teacher": {**XTB, "pretrain.rounds": 40, "pretrain.strength": 0.2, "far.teacher": "xtb"},
-        "shared": 6000,
-        **REPLAY,
-    },
-    # The same with frames of the teacher's dynamics, twice the steps, and a smaller loss of what is far.
-    "fine-tuned, xtb first, 1500 K, far": {
-        "teacher": {
-            **XTB,
-            "pretrain.rounds": 40,
-            "pretrain.temperature": 1500,
-            "far.teacher": "xtb",
-            "far.weight": 0.1,
-        },
-        "shared": 12_000,
-        **REPLAY,
-        "far.weight": 0.1,
-    },
-    "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},
-    "fine-tuned, first": FIRST,
-    "fine-tuned, antithetic": ANTITHETIC,
-    # Trials on the validation frames, as many for plain training as for each order.
-    "fine-tuned, rate 0.0002": {"optimizer.lr": 2e-4},
-    "fine-tuned, rate 0.001": {"optimizer.lr": 1e-3},
-    "fine-tuned, first × 0.1": {**FIRST, "weak.pitc": 0.1, "weak.pisc": 0.001},
-    "fine-tuned, first × 10": {**FIRST, "weak.pitc": 10.0, "weak.pisc": 0.1},
-    "fine-tuned, antithetic × 0.1": {**ANTITHETIC, "weak.pitc": 10.0, "weak.pisc": 0.1},
-    "fine-tuned, antithetic × 0.01": {**ANTITHETIC, "weak.pitc": 1.0, "weak.pisc": 0.01},
-    "fine-tuned, replay": REPLAY,
 }
 
 
