@@ -76,8 +76,9 @@ def run(campaign: Campaign) -> dict[str, Any]:
     # Velocities of no two trajectories of a method are alike.
     seeds = ",".join(str(100 * row.seed + k) for k in range(TRAJECTORIES))
     steps = PICOSECONDS[temperature] * STEPS_PER_PS
-    arguments = ["--model", str(campaign.model), "--structure", str(ZOO / "aspirin_painn.xyz"), "--seeds", seeds]
-    arguments += ["--reference", str(ZOO / "aspirin_painn.reference.json"), "--protocol", "md17"]
+    start, reference = (str(ZOO / f"{row.data}_painn.{end}") for end in ("xyz", "reference.json"))
+    arguments = ["--model", str(campaign.model), "--structure", start, "--seeds", seeds]
+    arguments += ["--reference", reference, "--protocol", "md17"]
     arguments += ["--steps", str(steps), "--temperature", str(temperature)]
     names = ("runs", "stable", "failures", "h_error", "temperature_mean_K", "ms_per_replica_step")
     result = run_campaign(ROOT / "runs" / "sparse-md" / campaign.key.replace("/", "_"), arguments, names)

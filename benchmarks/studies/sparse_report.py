@@ -162,18 +162,20 @@ def control_table(results: Results) -> str:
 
 def dynamics_table(results: Results) -> str:
     """Return how many trajectories of each training are stable, and for how long, at each temperature."""
-    lines = ["| frames of aspirin | training | temperature | models | stable | mean stable time | ended by |"]
+    lines = ["| data, frames | training | temperature | models | stable | mean stable time | ended by |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    found: dict[tuple[int, str, int, int], list[Any]] = {}
+    found: dict[tuple[str, int, str, int, int], list[Any]] = {}
     for row in results.values():
-        found.setdefault((row["n_train"], row["method"], row["temperature_K"], row["steps"]), []).append(row)
-    for (n, method, temperature, _), rows in sorted(found.items()):
+        found.setdefault((row["data"], row["n_train"], row["method"], row["temperature_K"], row["steps"]), []).append(
+            row
+        )
+    for (data, n, method, temperature, _), rows in sorted(found.items()):
         times = [time for row in rows for time in row["stable_ps"]]
         failures: Counter[str] = sum((Counter(row["failures"]) for row in rows), Counter())
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in failures.most_common())
         stable = f"{sum(row['stable'] for row in rows)} of {len(times)}"
         length = f"{np.mean(times):.1f} of {PICOSECONDS[temperature]} ps"
-        lines.append(f"| {n} | {method} | {temperature} K | {len(rows)} | {stable} | {length} | {why} |")
+        lines.append(f"| {data}, {n} | {method} | {temperature} K | {len(rows)} | {stable} | {length} | {why} |")
     missing = sum(f"{row.key}/{temperature} K" not in results for row in DYNAMICS for temperature in PICOSECONDS)
     command = "`python benchmarks/studies/sparse_md.py` runs them"
     return "\n".join(

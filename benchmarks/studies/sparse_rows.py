@@ -262,6 +262,8 @@ DYNAMICS = [
     *[Row("aspirin", 100, "TensorNet", seed, 6000) for seed in SEEDS],
     *[Row("aspirin", 100, "PaiNN", seed, 10_000) for seed in SEEDS],
     *[Row("aspirin", 100, "PaiNN, xtb first", seed, 10_000) for seed in SEEDS],
+    Row("aspirin", 100, "PaiNN, xtb first, 1500 K in turn", 0, 10_000),
+    *[Row("ethanol", 950, name, 1, 20_000) for name in ("TensorNet", "TensorNet, far", "TensorNet, far, weight 0.1")],
 ]
 # K: ps, of their trajectories.
 PICOSECONDS = {500: 50, 1200: 20}

@@ -102,7 +102,7 @@ def test_the_table_of_dynamics_counts_the_trajectories_of_all_models():
     first = row | {"stable_ps": [50.0, 50.0], "stable": 2, "failures": {}}
     other = row | {"seed": 1, "stable_ps": [50.0, 10.0], "stable": 1, "failures": {"broken_bond": 1}}
     table = dynamics_table({"a": first, "b": other})
-    assert "| 50 | fine-tuned | 500 K | 2 | 3 of 4 | 40.0 of 50 ps | 1 broken bond |" in table
+    assert "| aspirin, 50 | fine-tuned | 500 K | 2 | 3 of 4 | 40.0 of 50 ps | 1 broken bond |" in table
 
 
 def test_frames_of_the_teachers_dynamics_are_shared_by_networks():
