@@ -146,7 +146,9 @@ def test_structures_are_kept_and_the_share_is_theirs(tmp_path):
     settings = far_run(tmp_path, SAME, "run.steps_per_epoch=8")
     run = training.prepare(settings)
     assert set(run.far.card["structures"]) == {"far_dimers", "far_bonds", "far_two_step"}
-    assert all(0 < w <= 1 for w in run.far.weights)
+    assert all(0 < w <= 0.1 for w in run.far.weights)
+    whole = training.prepare(far_run(tmp_path, SAME, "far.weight=1", output="whole")).far.weights
+    assert 0.5 < max(whole) <= 1 and whole == pytest.approx([10 * w for w in run.far.weights])
     made = [tmp_path / "run" / name for name in ("far_structures.xyz", "far.xyz")]
     before = [path.stat().st_mtime_ns for path in made]
     training.train(settings)
@@ -180,7 +182,7 @@ def test_labels_near_the_data_are_those_of_the_data(tmp_path):
     for atoms in wrong:
         atoms.info["REF_energy"], atoms.arrays["REF_forces"] = 0.0, np.zeros((len(atoms), 3))
     write(tmp_path / "wrong.xyz", wrong, format="extxyz")
-    used = ("data.n_train=10", "data.n_val=4", f"far.data={tmp_path / 'wrong.xyz'}", "far.width=1.0")
+    used = ("data.n_train=10", "data.n_val=4", f"far.data={tmp_path / 'wrong.xyz'}", "far.width=1.0", "far.weight=1")
     try:
         run = training.prepare(tiny(tmp_path, data, *used))
     except InputError as error:
@@ -234,7 +236,8 @@ def test_the_base_of_a_fine_tuning_keeps_what_it_knows(tmp_path):
     # So the model, before its first step, agrees with these labels.
     from asecalc_mlip.graph import graph_from_atoms
 
-    some = [(a, w) for a, w in zip(run.far.frames, run.far.weights, strict=True) if w > 0.3][:6]
+    some = [(a, w) for a, w in zip(run.far.frames, run.far.weights, strict=True) if w > 0.03][:6]
+    assert some
     for atoms, _ in some:
         energy = float(run.potential.eval()(graph_from_atoms(atoms, run.potential.cutoff)).detach().sum())
         assert energy == pytest.approx(atoms.info["energy"], abs=1e-2, rel=1e-5)
