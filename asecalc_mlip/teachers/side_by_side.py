@@ -66,8 +66,8 @@ def side_by_side(
     Raises
     ------
     Interrupted
-        Without a pool, when a label fails while `stop` becomes true: Ctrl-C in a terminal reaches the program that
-        labels as well, and a structure that it left is to be tried again.
+        When a label fails while `stop` becomes true: Ctrl-C in a terminal reaches the program that labels as well, and
+        a structure that it left is to be tried again.
     """
     if pool is None:
         labeller = _Ahead(teacher, ahead, stop)
@@ -115,6 +115,8 @@ class _Spread(_Ahead):
         todo = {_key(atoms): atoms for atoms in structures}
         self.waiting = deque((key, atoms) for key, atoms in todo.items() if key not in self.known)
         self.running: dict[Future, str] = {}
+        # Failed after a stop, perhaps as Ctrl-C reached the program that labels: to be tried again.
+        self.left: set[str] = set()
 
     def drain(self) -> None:
         """Wait for the labels at work, and keep them."""
@@ -128,6 +130,8 @@ class _Spread(_Ahead):
     def _computed(self, key: str, atoms: Atoms) -> Labels | Failed:
         while key not in self.known:
             if key not in self.running.values() and key not in dict(self.waiting):
+                if key in self.left:
+                    raise Interrupted
                 self.waiting.appendleft((key, atoms))
             self._collect(key)
         return self.known[key]
@@ -148,6 +152,9 @@ class _Spread(_Ahead):
             found: Labels | Failed = self.pool.outcome(job)
         except Lost as error:
             found = Failed(str(error))
+        if isinstance(found, Failed) and self.stop():
+            self.left.add(key)
+            return
         append_text(self.path, _line(key, found))
         self.known[key] = found
 

@@ -105,16 +105,18 @@ def test_after_a_stop_no_label_begins_and_those_at_work_are_kept(toy, tmp_path):
         assert _calls() == 2
 
 
-def test_a_program_that_ctrl_c_ends_has_not_failed(toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_program_that_ctrl_c_ends_has_not_failed(toy, tmp_path, monkeypatch, workers):
     """A terminal sends Ctrl-C to the program that labels as well, and it ends with an error."""
+    pool = Inline(tmp_path, 2) if workers else None
     monkeypatch.setenv("CTRL_C", "1")
     structures = _dimers(*DISTANCES)
     with SoftStop() as stop, pytest.raises(Interrupted):
-        with _spread(toy, structures, None, stop=lambda: stop.signal is not None) as teacher:
+        with _spread(toy, structures, pool, stop=lambda: stop.signal is not None) as teacher:
             label_structures(structures, teacher, "out.xyz", progress=False)
     assert failures_of("out.xyz") == []
     monkeypatch.delenv("CTRL_C")
-    with _spread(toy, structures, None) as teacher:
+    with _spread(toy, structures, pool) as teacher:
         label_structures(structures, teacher, "out.xyz", progress=False)
     assert [one["number"] for one in failures_of("out.xyz")] == [2]
 
