@@ -123,7 +123,8 @@ def finetune(context: click.Context, base: str, arguments: tuple[str, ...], trus
 def tune(context: click.Context, arguments: tuple[str, ...], trust_data: bool, **options: Any) -> None:
     """Search for the settings with the lowest validation loss.
 
-    Trial 0 uses the given settings unchanged. Give the same command again to continue an interrupted search.
+    Trial 0 uses the given settings, without weak supervision where its settings are searched. Give the same command
+    again to continue an interrupted search.
 
     \b
     Example:

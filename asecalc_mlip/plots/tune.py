@@ -110,7 +110,7 @@ def _draw(axes: Axes, panel: Panel, trials: _Trials) -> None:
     shown = y <= trials.highest
     whole, cut, ring = shown & trials.complete, shown & ~trials.complete, shown & (numbers == trials.best)
     if trials.plain is not None:
-        axes.axhline(trials.plain, color=INK, lw=1.3, ls="--", label="plain training")
+        axes.axhline(trials.plain, color=INK, lw=1.3, ls="--", label="trial 0")
     colours = colormaps["Blues"](0.35 + 0.65 * numbers[whole] / numbers.max())
     axes.scatter(
         x[whole], y[whole], s=44, c=colours, edgecolors=INK, lw=0.5, zorder=3, label="trials, later ones darker"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,8 @@ optuna = pytest.importorskip("optuna")
 from training.config import load_config  # noqa: E402
 from training.train import train  # noqa: E402
 from training.tune import tune  # noqa: E402
+from training.tune.space import make_space  # noqa: E402
+from training.tune.trials import TrialRecord, TuneResult, trial_values  # noqa: E402
 
 SPACE = ("weak.pitc=0.1:10:log", "weak.epsilon=0.01:0.05", "weak.order=first,trapezoid")
 
@@ -148,6 +151,16 @@ def test_timeout_ends_at_an_epoch(molecules, tmp_path):
     assert "run the same command again" in repr(result)
     again = tune(long, SPACE, trials=2, timeout=0.03, output=tmp_path / "tune")
     assert again.trials[0].epochs > trial.epochs
+
+
+def test_the_first_trial_has_the_given_settings_where_others_are_searched(molecules):
+    base = load_config([], [f"data.train={molecules}", "weak.method=piwsl"])
+    (rate,), unchanged = make_space(["optimizer.lr=0.0001:0.01:log"], base)
+    assert trial_values(0, {}, [rate]) == {} and unchanged.weak.method == "piwsl"
+    result = TuneResult(base, [rate], [TrialRecord(k, "complete", {}, loss=1.0 + k) for k in range(2)], Path("tune"))
+    assert "no trial is better than the training with the given settings" in repr(result)
+    (step,), _ = make_space(["weak.epsilon=0.01:0.05"], base)
+    assert trial_values(0, {}, [step]) == {"weak.method": "plain"} and trial_values(1, {"a": 1}, [step]) == {"a": 1}
 
 
 def test_hopeless_trials_are_cut_short_but_not_the_plain_one(molecules, tmp_path, monkeypatch, figures):

@@ -1,10 +1,10 @@
 """`asecalc tune`: a search of the coefficients of weak supervision, or of other settings, with Optuna.
 
-Trial 0 is the plain training; each further one a training with values that a tree-structured Parzen estimator chose
-(Bergstra et al., NeurIPS 2011). They are compared by the lowest validation loss of the supervised losses. All of a
-search is in its folder: it can be killed at any time, and the same command continues the training that was cut off
-from its checkpoint. The sampler is seeded anew for each trial, so an interrupted search proposes what an uninterrupted
-one does.
+Trial 0 has the given settings, without weak supervision where settings of that are searched; each further one has
+values that a tree-structured Parzen estimator chose (Bergstra et al., NeurIPS 2011). They are compared by the lowest
+validation loss of the supervised losses. All of a search is in its folder: it can be killed at any time, and the same
+command continues the training that was cut off from its checkpoint. The sampler is seeded anew for each trial, so an
+interrupted search proposes what an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -174,7 +174,10 @@ class _Search:
         return TuneResult(self.config, self.parameters, records, self.folder)
 
     def _run(self, trial: optuna.Trial, values: dict[str, Any], watch: _Watch) -> bool:
-        changes = {**trial_values(trial.number, values), "run.output": str(trial_folder(self.folder, trial.number))}
+        changes = {
+            **trial_values(trial.number, values, self.parameters),
+            "run.output": str(trial_folder(self.folder, trial.number)),
+        }
         state = TrialState.COMPLETE
         try:
             with self._talk(trial.number):
@@ -208,7 +211,7 @@ class _Search:
         left = f", about {np.mean(times) * (self.n_trials - number) / 60:.0f} min left" if times else ""
         saved = (trial_folder(self.folder, number) / "last.ckpt").exists()
         again = (", continued" if saved else ", begun again") * cut
-        LOGGER.info(f"trial {number} ({number + 1} of {self.n_trials}{again}{left}): {what or 'plain training'}")
+        LOGGER.info(f"trial {number} ({number + 1} of {self.n_trials}{again}{left}): {what or self.result().first}")
 
     @contextmanager
     def _talk(self, number: int) -> Iterator[None]:

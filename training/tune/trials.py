@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ class TrialRecord:
 
     Attributes
     ----------
-    number : of its folder; 0 is the plain training
+    number : of its folder; 0 is the training with which the others are compared
     state : complete, pruned (ended early as hopeless), running (to be continued) or failed
-    values : section.key → value that was tried; empty for the plain training
+    values : section.key → value that was tried; empty for trial 0
     loss : lowest validation loss of the supervised losses, or None before the first epoch
     best_epoch : of that loss, counted from 1
     epochs : trained
@@ -78,8 +78,14 @@ class TuneResult:
         return min((t for t in self.trials if t.state == "complete"), key=_loss, default=None)
 
     @property
+    def first(self) -> str:
+        """What trial 0 is called."""
+        weak = self.config.weak.method != "plain" and not any(p.key.startswith("weak.") for p in self.parameters)
+        return "training with the given settings" if weak else "plain training"
+
+    @property
     def plain(self) -> TrialRecord | None:
-        """The plain training, once it is complete."""
+        """Trial 0, with which the others are compared, once it is complete."""
         return next((t for t in self.trials if t.number == 0 and t.state == "complete"), None)
 
     def __repr__(self) -> str:
@@ -87,9 +93,11 @@ class TuneResult:
         if best is None or best.loss is None or plain is None or plain.loss is None:
             return f"{self._table()}\nno trial is complete yet; run the same command again to continue"
         change = 100 * (best.loss / plain.loss - 1)
-        verdict = "no trial is better than the plain training"
+        verdict = f"no trial is better than the {self.first}"
         if best.number != 0:
-            verdict = f"trial {best.number} is the best, its validation loss {change:+.1f} % of the plain training's"
+            verdict = (
+                f"trial {best.number} is the best, its validation loss {change:+.1f} % of that of the {self.first}"
+            )
         settings = shlex.quote(str(self.folder / "best.yaml"))
         number = self.config.data.n_val or "the"
         return (
@@ -109,7 +117,7 @@ class TuneResult:
         if best is None:
             return
         # A folder of its own: that of the settings searched from may hold a training with those.
-        values = {**trial_values(best.number, best.values), "run.output": str(self.folder / "best")}
+        values = {**trial_values(best.number, best.values, self.parameters), "run.output": str(self.folder / "best")}
         config = replace_values(self.config, values)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(self.folder / "best.yaml", f"# Trial {best.number}, validation loss {best.loss:.6g}\n{text}")
@@ -173,9 +181,11 @@ def trial_folder(folder: Path, number: int) -> Path:
     return folder / "trials" / f"{number:04d}"
 
 
-def trial_values(number: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a trial changes."""
-    return {"weak.method": "plain"} if number == 0 else dict(values)
+def trial_values(number: int, values: Mapping[str, Any], parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Return the settings that a trial changes; of trial 0 none, but where weak supervision is searched it has none."""
+    if number > 0:
+        return dict(values)
+    return {"weak.method": "plain"} if any(p.key.startswith("weak.") for p in parameters) else {}
 
 
 def _loss(trial: TrialRecord) -> float:
@@ -188,7 +198,7 @@ def _rank(trial: TrialRecord) -> tuple[int, float, int]:
 
 def _remark(trial: TrialRecord) -> str:
     if trial.state == "complete":
-        return "plain" if trial.number == 0 else ""
+        return "to compare with" if trial.number == 0 else ""
     if trial.state == "failed":
         return f"failed: {trial.note}"
     return f"{'pruned' if trial.state == 'pruned' else 'to be continued'} after {trial.epochs} epochs"
