@@ -170,9 +170,9 @@ class _Recorded(BFGS):
         super().__init__(atoms, logfile=logfile)
         self._ended = ended
 
-    def run(self, fmax: float = 0.05, steps: int = 100_000_000) -> bool:
+    def run(self, *arguments: Any, **options: Any) -> bool:
         """Run and note."""
-        self._ended.append(bool(super().run(fmax=fmax, steps=steps)))
+        self._ended.append(bool(super().run(*arguments, **options)))
         return self._ended[-1]
 
 
