@@ -63,6 +63,8 @@ def _with_whole_weight(content: Mapping[str, Any]) -> Mapping[str, Any]:
     far = content.get("far")
     if not (_is_whole(content) and isinstance(far, Mapping)) or "weight" in far:
         return content
+    if far.get("teacher") is None and far.get("data") is None:
+        return content
     return {**content, "far": {**far, "weight": 1.0}}
 
 

@@ -28,7 +28,7 @@ from training.far import Far, make_far, open_level
 from training.far.make import atoms_of
 from training.initial import Start, make_start
 from training.length import describe, with_length
-from training.losses.methods import list_skin, make_weak
+from training.losses.methods import list_skin, make_weak, settled
 from training.losses.weak import NoisyNodes, WeakSupervision
 from training.pretrain import recipe_of
 from training.reference_energies import ReferenceEnergies
@@ -197,20 +197,24 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
     if not saved.exists():
         raise InputError(f"{folder} holds a model but no config.yaml to say of which run; choose another run.output")
     # Through load_config, so that settings which are newer than the run have their defaults.
-    before = load_config([saved]).to_dict()
-    changed = _differences(_placed(before), _placed(config.to_dict()))
+    before = load_config([saved])
+    changed = _differences(*(_placed(_settled(one).to_dict()) for one in (before, config)))
     if changed:
         raise InputError(
             f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or continue "
             f"it with its own settings: asecalc train {saved}"
         )
     LOGGER.info(f"continuing the run in {folder}")
-    if config.optimizer.schedule == "cosine" and before["run"]["max_epochs"] != config.run.max_epochs:
+    if config.optimizer.schedule == "cosine" and before.run.max_epochs != config.run.max_epochs:
         LOGGER.info(
-            f"note: the cosine of the learning rate ended at epoch {before['run']['max_epochs']} and now ends at "
+            f"note: the cosine of the learning rate ended at epoch {before.run.max_epochs} and now ends at "
             f"{config.run.max_epochs}; the rate jumps, and the result is not that of one run of this length"
         )
     return True
+
+
+def _settled(config: TrainConfig) -> TrainConfig:
+    return replace(config, weak=settled(config.weak, config.loss))
 
 
 # What may change between two parts of one run without making it another run.

@@ -179,7 +179,9 @@ def test_the_model_carries_how_its_data_look(molecules, tmp_path):
 def old_settings(folder, data):
     """config.yaml of a run of version 0.1 (all settings, one that is newer than others left out)."""
     content = config(folder, data, "run.max_epochs=1").to_dict()
-    for section, names in {"model": ("prior", "final_shift"), "run": ("time",), "data": ("weights",)}.items():
+    content["weak"]["normalisation"] = "total"
+    newer = {"model": ("prior", "final_shift"), "run": ("time",), "data": ("weights",), "far": ("weight",)}
+    for section, names in newer.items():
         for name in names:
             del content[section][name]
     return content
@@ -201,8 +203,10 @@ def test_settings_of_version_0_1_mean_what_they_meant(molecules, tmp_path):
 def test_far_structures_of_an_older_run_keep_their_whole_weight(molecules, tmp_path):
     content = config(tmp_path, molecules).to_dict()
     assert content["far"].pop("weight") == 0.1
-    (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
-    assert load_config([tmp_path / "old.yaml"]).far.weight == 1.0
+    for name, weight in (("xtb", 1.0), (None, 0.1)):
+        content["far"]["teacher"] = name
+        (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
+        assert load_config([tmp_path / "old.yaml"]).far.weight == weight
     (tmp_path / "new.yaml").write_text("far: {share: 0.2}\n")  # what a user writes
     assert load_config([tmp_path / "new.yaml"]).far.weight == 0.1
 
@@ -210,6 +214,9 @@ def test_far_structures_of_an_older_run_keep_their_whole_weight(molecules, tmp_p
 def test_a_run_of_version_0_1_is_continued(molecules, tmp_path):
     trained.train(config(tmp_path, molecules, "run.max_epochs=1"))
     path = tmp_path / "run" / "config.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("normalisation: null", "normalisation: total"))  # its default of before
+    trained.prepare(config(tmp_path, molecules, "run.max_epochs=2", "loss.energy_per_atom=false"))
     path.write_text(yaml.safe_dump(old_settings(tmp_path, molecules)))
     trained.train(load_config([path], ["run.max_epochs=2"]))
     assert len(rows(tmp_path / "run")) == 2

@@ -97,8 +97,9 @@ def make_weak(config: WeakConfig, loss: LossConfig, potential: Any) -> Weak | No
 
 
 def settled(config: WeakConfig, loss: LossConfig) -> WeakConfig:
-    """Return the settings with what they leave to those of the labels' losses."""
-    return replace(config, normalisation=config.normalisation or ("per_atom" if loss.energy_per_atom else "total"))
+    """Return the settings with what they leave to those of the labels' losses, and without what no loss reads."""
+    given = config.normalisation or ("per_atom" if loss.energy_per_atom else "total")
+    return replace(config, normalisation=given if "normalisation" in method_of(config).reads else None)
 
 
 def list_skin(config: WeakConfig) -> float:
