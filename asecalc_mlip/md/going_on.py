@@ -72,6 +72,9 @@ def settings_to_go_on(meta: dict, settings: MDSettings, identity: dict) -> MDSet
     """Return settings of the run in a folder, if these go on with it."""
     check_identity(meta["identity"], identity)
     given = {name: value for name, value in settings.to_dict().items() if name not in _NAMES}
+    if given["ramp_steps"] == given["steps"]:
+        # The default, all steps. Those that were made had the ramp of the run, after which the temperature stays.
+        del given["ramp_steps"]
     return continue_settings(meta["settings"], given)
 
 

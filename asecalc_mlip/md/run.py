@@ -98,6 +98,7 @@ class MDRun:
         self.identity = identity or {}
         self.start = atoms.copy()
         self.start.set_constraint()
+        self._own_integrator = integrator is None
         self.integrator = integrator or _new_integrator(atoms, settings)
         self.ndof = self.integrator.ndof
         self._own_monitor = monitor is None
@@ -264,8 +265,10 @@ class MDRun:
 
     def _adopt(self, meta: dict) -> None:
         """Take the settings of the run in the folder, if ours go on with it."""
-        self.settings = settings_to_go_on(meta, self.settings, self.identity)
+        given, self.settings = self.settings, settings_to_go_on(meta, self.settings, self.identity)
         self.identity = meta["identity"]
+        if self._own_integrator and self.settings.ramp_steps != given.ramp_steps:
+            self.integrator = make_integrator(self.atoms, self.settings, np.random.default_rng(self.settings.seed))
 
     def _restore_atoms(self, arrays: dict[str, np.ndarray]) -> None:
         self.atoms.set_cell(arrays["cell"])

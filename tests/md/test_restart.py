@@ -230,3 +230,15 @@ def test_disk_that_is_full_only_when_synced(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(InputError, match="cannot be written: No space left"):
         run_files.save_restart({}, {})
+
+
+def test_a_ramp_that_is_extended_stays_at_its_end(tmp_path):
+    def ramp(steps):
+        atoms = toys.ethanol()
+        atoms.calc = toys.Springs(atoms)
+        given = {"ensemble": "anneal", "temperature_K": 100.0, "temperature_end_K": 300.0, "interval": 20}
+        return run_md(atoms, MDSettings(**given, thermostat="langevin", steps=steps), tmp_path)
+
+    assert ramp(40).log()["target_K"].tolist() == [100.0, 200.0, 300.0]
+    assert ramp(80).log()["target_K"].tolist() == [100.0, 200.0, 300.0, 300.0, 300.0]
+    assert ramp(80).had_ended
