@@ -198,7 +198,7 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
         raise InputError(f"{folder} holds a model but no config.yaml to say of which run; choose another run.output")
     # Through load_config, so that settings which are newer than the run have their defaults.
     before = load_config([saved])
-    changed = _differences(*(_placed(_settled(one).to_dict()) for one in (before, config)))
+    changed = _differences(_compared(before), _compared(config))
     if changed:
         raise InputError(
             f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or continue "
@@ -213,8 +213,8 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
     return True
 
 
-def _settled(config: TrainConfig) -> TrainConfig:
-    return replace(config, weak=settled(config.weak, config.loss))
+def _compared(config: TrainConfig) -> dict[str, Any]:
+    return _placed(replace(config, weak=settled(config.weak, config.loss)).to_dict())
 
 
 # What may change between two parts of one run without making it another run.
