@@ -24,17 +24,16 @@ REPLAY = {
     "far.share": 0.1,
     "far.weight": 1.0,
 }
+TAUGHT = {"pretrain.teacher": "xtb", "data.n_val": 5, "optimizer.lr": 1e-3}
 # All atoms moved at random by up to 0.1 Å, nothing pulled together: what is learned first is to hold near the data.
 XTB = {
-    "pretrain.teacher": "xtb",
+    **TAUGHT,
     "pretrain.rounds": 20,
     "pretrain.strength": 0.1,
     "pretrain.n_pairs": 0,
     "pretrain.max_atoms": 1000,
-    "data.n_val": 5,
-    "optimizer.lr": 1e-3,
 }
-IN_TURN = {**XTB, "pretrain.rounds": 10, "pretrain.temperature": 1500}
+IN_TURN = {**TAUGHT, "pretrain.rounds": 10, "pretrain.temperature": 1500}
 FAR = {"far.teacher": "xtb", "far.weight": 0.1}
 # The default of before.
 ALL_FAR = {**FAR, "far.weight": 1.0}
@@ -78,13 +77,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     # The same with frames of the teacher's dynamics, twice the steps, and a smaller loss of what is far.
     "fine-tuned, xtb first, 1500 K, far": {
-        "teacher": {
-            **XTB,
-            "pretrain.rounds": 40,
-            "pretrain.temperature": 1500,
-            "far.teacher": "xtb",
-            "far.weight": 0.1,
-        },
+        "teacher": {**IN_TURN, "pretrain.rounds": 40, **FAR},
         "shared": 12_000,
         **REPLAY,
         "far.weight": 0.1,

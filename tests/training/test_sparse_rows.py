@@ -62,7 +62,7 @@ def test_the_structures_far_away_stay_in_the_second_step():
 def test_the_recipe_for_few_labels_is_that_of_the_study():
     """But for what a study sets: names of files, seeds, threads, and more validation frames in the second step."""
     recipes = Path(__file__).resolve().parents[2] / "benchmarks" / "recipes"
-    study = stages(Row("aspirin", 50, "fine-tuned, xtb first, far", 0, 600), DATA, OUTPUT / "x")
+    study = stages(Row("aspirin", 50, "fine-tuned, xtb first, 1500 K, far", 0, 600), DATA, OUTPUT / "x")
     for name, settings in zip(("few_labels_first", "few_labels"), study, strict=True):
         found, wanted = load_config([recipes / f"{name}.yaml"], ["data.train=x.xyz"]), settings_of(settings)
         for section in ("pretrain", "far", "loss", "optimizer", "weak"):
