@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip.locks import locked  # noqa: E402
 from benchmarks.studies.campaigns import campaign_summary, run_campaign  # noqa: E402
-from benchmarks.studies.grid import run_rows  # noqa: E402
+from benchmarks.studies.grid import add_result, run_rows  # noqa: E402
+from benchmarks.studies.sparse import RESULTS as ERRORS  # noqa: E402
 from benchmarks.studies.sparse import RUNS, train_row  # noqa: E402
 from benchmarks.studies.sparse_rows import DYNAMICS, PICOSECONDS, Row  # noqa: E402
 
@@ -72,7 +73,7 @@ def run(campaign: Campaign) -> dict[str, Any]:
     row, temperature = campaign.row, campaign.temperature
     with locked(campaign.model.parent.with_suffix(".lock"), wait=True):
         if not campaign.model.exists():
-            train_row(row)
+            add_result(ERRORS, row.key, train_row(row))
     # Velocities of no two trajectories of a method are alike.
     seeds = ",".join(str(100 * row.seed + k) for k in range(TRAJECTORIES))
     steps = PICOSECONDS[temperature] * STEPS_PER_PS
