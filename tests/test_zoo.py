@@ -13,6 +13,7 @@ from ase.io import read
 from asecalc_mlip import PIWSLCalculator, zoo
 from asecalc_mlip.analysis import load_reference
 from asecalc_mlip.analysis.references import temperature_doubt
+from asecalc_mlip.checkpoint import load
 from asecalc_mlip.probes import attractive_holes, diatomic_curves, displacement_scan
 from asecalc_mlip.probes.diatomic_report import diatomic_report
 from asecalc_mlip.probes.dimers import compare_dimers
@@ -127,3 +128,10 @@ def test_shipped_references_know_the_closest_approach_and_the_temperature_of_the
     symbols = sorted(set(zoo.structure(name).get_chemical_symbols()))
     pairs = {f"{a}-{b}" for k, a in enumerate(symbols) for b in symbols[k:]} - {"O-O"}
     assert pairs <= set(reference.closest) and all(0.8 < d < 3.0 for d in reference.closest.values())
+
+
+@pytest.mark.parametrize("name", [name.removesuffix(".pt") for name in STARTED])
+def test_a_model_carries_the_reference_that_lies_beside_it(name):
+    """The monitor takes the one in the file: its limits are lower where that states no temperature."""
+    beside, inside = ZOO / f"{name}.reference.json", load(ZOO / f"{name}.pt").reference
+    assert inside == json.loads(beside.read_text())
