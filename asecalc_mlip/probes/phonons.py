@@ -110,7 +110,7 @@ class PhononResult:
         state = (
             f"IMAGINARY modes: {self.imaginary_percent:.2g} % of the mesh, lowest {self.lowest_THz:.3f} THz at "
             f"{self.lowest_at}: this crystal is not stable in this model, unless a larger supercell changes that "
-            "(forces reach as far as cutoff times layers)"
+            "(enlarge it until the phonons stay the same)"
             if self.has_imaginary
             else f"no imaginary modes, lowest {self.lowest_THz:+.3f} THz at {self.lowest_at}"
         )
