@@ -16,7 +16,7 @@ from asecalc_mlip.teachers import TeacherOptions
 __all__ = ["FREE", "LearnSettings", "Until"]
 
 UNITS_PS = {"fs": 1e-3, "ps": 1.0, "ns": 1e3}
-# Of all models where the user names no other: of a few dozen frames it learns more than PaiNN, see docs/studies/learn.md.
+# Of all models where the user names no other: of a few dozen frames it learns more than PaiNN, docs/studies/learn.md.
 ARCHITECTURE = "tensornet"
 # K members are trained again in every round; an architecture's defaults are for the one final model.
 SMALL = {"n_features": 32, "n_interactions": 2}
