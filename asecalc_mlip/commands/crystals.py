@@ -16,8 +16,8 @@ __all__ = ["COMMANDS"]
 
 @click.command()
 @probe()
-@click.option("--range", "volume_range", type=Number(q.RANGE), default=6.0, show_default=True, metavar="%",
-              help="Range of the volume to either side.")  # fmt: skip
+@click.option("--range", "volume_range", type=Number(q.RANGE), default=1.0, show_default=True, metavar="%",
+              help="Range of the volume to either side; wide ones suit stiff crystals only.")  # fmt: skip
 @click.option("--volumes", type=Number(q.POINTS), default=9, show_default=True, metavar="N", help="Number of volumes.")
 @fmax_option
 @as_is_option

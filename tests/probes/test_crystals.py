@@ -14,7 +14,7 @@ from ase.constraints import FixAtoms
 from ase.io import read
 from ase.units import GPa
 
-from asecalc_mlip import extras
+from asecalc_mlip import PIWSLCalculator, extras
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.plots.probes import elastic_figure, eos_figure, phonon_figure
 from asecalc_mlip.probes import elastic_constants, equation_of_state, phonons, relax
@@ -53,8 +53,6 @@ def test_relaxation_of_atoms_and_cell():
 
 
 def test_relaxation_refuses_bad_input(tmp_path):
-    from asecalc_mlip import PIWSLCalculator
-
     direct = PIWSLCalculator.load(model_file(tmp_path, DIRECT), dtype="float64")
     for call, match in (
         (lambda: relax(molecule("H2O"), EMT(), cell="full"), "cell='fixed'"),
@@ -86,6 +84,19 @@ def test_equation_of_state(copper, tmp_path):
         equation_of_state(molecule("H2O"), EMT())
     with pytest.raises(InputError, match="no minimum|WARNING"):
         equation_of_state(bulk("Cu", a=6.5), EMT(), relax_positions=False)
+
+
+def test_equation_of_state_of_a_soft_framework_agrees_with_its_elastic_constants():
+    """Quartz: ±6 % of volume, once the default, gave 51 GPa."""
+    from benchmarks.studies.quartz import RESULTS, quartz
+
+    calc = PIWSLCalculator.load("silica.pt", device="cpu")
+    relaxed = relax(quartz(), calc, cell="full").atoms
+    found = equation_of_state(relaxed, calc)
+    elastic = json.loads((RESULTS / "quartz.json").read_text())["silica"]["bulk_modulus_GPa"]
+    assert found.bulk_modulus_GPa == pytest.approx(elastic, rel=0.04) and "WARNING" not in repr(found)
+    wide = equation_of_state(relaxed, calc, volume_range_percent=6.0)
+    assert wide.bulk_modulus_GPa > 1.2 * elastic and "by the inner half of the volumes" in repr(wide)
 
 
 def test_elastic_constants_agree_with_matscipy_and_the_equation_of_state(copper, tmp_path):
