@@ -190,7 +190,7 @@ def curves_figure(results: Results) -> Figure:
     figure = new_figure(9.5, 4.2, "Forces on validation frames of aspirin, one line for each training")
     left, right = figure.subplots(1, 2)
     for axes, n, names in (
-        (left, 50, ("fine-tuned", "fine-tuned, xtb first", "fine-tuned, xtb first, 1500 K", "TensorNet")),
+        (left, 50, ("TensorNet", *(f"fine-tuned{first}" for first in (*FIRST, ", xtb first, 1500 K, far")))),
         (right, 100, tuple(f"{network}{first}" for network in ("PaiNN", "TensorNet") for first in FIRST)),
     ):
         for name, colour in zip(names, COLOURS, strict=False):
