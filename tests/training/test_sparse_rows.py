@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.grid import settings_of
-from benchmarks.studies.sparse_report import dynamics_table, few_table, teacher_table, weak_table
+from benchmarks.studies.sparse_report import control_table, dynamics_table, few_table, teacher_table, weak_table
 from benchmarks.studies.sparse_rows import PARTS, Row, hot_file, stages
 from training.config import load_config
 
@@ -95,6 +95,18 @@ def test_tables_compare_seed_with_seed():
     assert "| PaiNN, 600 | copies | 1 | 80.0 | 60.0 | −25 % | 20 → 20 |" in table
     assert "| PaiNN, 600 | dynamics at 1500 K | 1 | 80.0 | 40.0 | −50 % | 20 → 20 |" in table
     assert "41.0 ± 1.0" in few_table(results)
+
+
+def test_the_table_of_the_control_compares_equal_seeds():
+    def of(method, seed, forces, **more):
+        row = Row("ethanol", 950, method, seed, 20_000).to_dict()
+        return row | {"mae": {"energy": 1.0, "forces": forces}, "cpu_seconds": 30.0, **more}
+
+    far = {"forces": {"bonds": 0.5, "two_step": 0.8, "dynamics": 0.3}, "flags": ["H-H: a well", "O-O: a kink"]}
+    rows = [of("TensorNet", 0, 8.0), of("TensorNet", 1, 1.0), of("TensorNet, far, weight 0.1", 0, 8.8, far=far)]
+    table = control_table({str(k): row for k, row in enumerate(rows)})
+    assert "| nothing | 2 | 4.50 ± 4.95 |  | 1.00 ± 0.00 |" in table
+    assert "| a tenth, weight 0.1 | 1 | 8.80 | +10.0 % | 1.00 | 0.50 | 0.80 | 0.30 | 2 |" in table
 
 
 def test_the_table_of_dynamics_counts_the_trajectories_of_all_models():
