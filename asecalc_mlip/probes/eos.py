@@ -4,7 +4,8 @@ E(V) = E0 + 9 V0 B0/16 {[x − 1]³ B0' + [x − 1]² [6 − 4x]},   x = (V0/V)^
 
 The curve is good near V0 only. Frameworks such as quartz take up strain by turning stiff tetrahedra, and their B
 changes so fast with the volume that points far from V0 spoil B0. So the default range is narrow: of quartz by
-`silica.pt`, ±1, 2 and 6 % of volume give 41.6, 43.1 and 51.1 GPa, elastic constants 40.6; of copper by EMT all are equal.
+`silica.pt`, ±1, 2 and 6 % of volume give 41.6, 43.1 and 51.1 GPa, elastic constants 40.6; of copper by EMT all are
+equal.
 """
 
 from __future__ import annotations
