@@ -263,9 +263,11 @@ def unlike(reference: PeriodicReference, atoms: Atoms, temperature_K: float) -> 
     span = reference.temperatures_K
     if span is None:
         return "the frames of the reference state no temperature"
-    if span[1] > (1 + ONE_TEMPERATURE) * span[0] or temperature_doubt(reference, temperature_K):
-        text = f"{span[0]:g} K" if span[0] == span[1] else f"{span[0]:g} to {span[1]:g} K"
+    text = f"{span[0]:g} K" if span[0] == span[1] else f"{span[0]:g} to {span[1]:g} K"
+    if temperature_doubt(reference, temperature_K):
         return f"the frames of the reference are of {text} and the run is at {temperature_K:g} K"
+    if span[1] > (1 + ONE_TEMPERATURE) * span[0]:
+        return f"the frames of the reference are of {text}, not of one temperature"
     if reference.density is None:
         return "the reference does not say its composition and density; make it again with 'asecalc reference'"
     if reference.composition != composition_of(atoms):

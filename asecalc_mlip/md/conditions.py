@@ -117,4 +117,5 @@ def _watch_note(atoms: Atoms, settings: MDSettings, reference: Any) -> str | Non
             "only contacts, atoms that leave, volume and temperature are; give --reference to watch them"
         )
     reason = next(filter(None, (unlike(reference, atoms, end) for end in _ends(settings))), None)
-    return None if reason is None else f"g(r) is not watched: {reason}, and that alone changes g(r)"
+    differs = "another temperature, composition or density alone changes g(r)"
+    return None if reason is None else f"g(r) is not watched: {reason}; {differs}"

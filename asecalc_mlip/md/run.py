@@ -144,13 +144,14 @@ class MDRun:
         if ended is not None:
             return ended
         with self.files.lock():
+            told = not self.files.begun and _LOG.isEnabledFor(logging.INFO)
             if self.files.begun:
                 self.resume()
             else:
                 self.begin()
             self._integrate(progress)
             self._tick()
-            return MDResult(write_report(self), self.files.directory)
+            return MDResult(write_report(self), self.files.directory, rules_told=told)
 
     def begin(self) -> None:
         """Judge the start; write the reference, frame 0 and the first restart point."""

@@ -38,11 +38,14 @@ class MDResult:
         Folder of the run.
     had_ended : bool
         Whether it had ended before it was asked for again.
+    rules_told : bool
+        Whether people saw at its begin what the monitor watches; `report` then leaves that out.
     """
 
     summary: dict[str, Any] = field(repr=False)
     directory: Path
     had_ended: bool = False
+    rules_told: bool = False
 
     @property
     def stable(self) -> bool:
@@ -60,7 +63,7 @@ class MDResult:
         """Tell the result in some lines, for people."""
         how = "was complete already" if self.stable else "broke already and cannot continue"
         told = f"The run in {self.directory} {how}; its result:\n" if self.had_ended else ""
-        return told + summary_text(self.summary, str(self.directory))
+        return told + summary_text(self.summary, str(self.directory), rules=not self.rules_told)
 
     def log(self) -> dict[str, np.ndarray]:
         """Read log.csv by columns, each an (n,) array: step, time_ps, temperature_K, epot_eV and others."""
@@ -126,19 +129,20 @@ def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> d
     }
 
 
-def summary_text(summary: dict, directory: str) -> str:
-    """Tell the result of a run in some lines, for people."""
+def summary_text(summary: dict, directory: str, *, rules: bool = True) -> str:
+    """Tell the result of a run in some lines, for people; with `rules`, also what the monitor watched."""
     settings, failure = summary["settings"], summary["failure"]
     if failure:
         head = f"UNSTABLE at {failure['time_ps']:g} ps ({failure['kind']}): {failure['message']}."
-        head += f"\nStable for {summary['stable_ps']:g} ps; the broken frame is in {names.UNSTABLE}."
+        until = f"Stable for {summary['stable_ps']:g} ps" if summary["stable_ps"] else "Only the start was stable"
+        head += f"\n{until}; the broken frame is in {names.UNSTABLE}."
     elif summary["status"] == "interrupted":
         head = f"Stopped by a signal at {summary['time_ps']:g} ps; stable so far. The same command continues it."
     else:
         head = f"Stable for all {summary['time_ps']:g} ps."
     lines = [head, f"{summary['formula']}, {settings['ensemble'].upper()}, seed {settings['seed']}"]
     if summary["temperature_mean_K"] is not None:
-        lines[-1] += f", mean temperature {summary['temperature_mean_K']:.0f} ± {summary['temperature_std_K']:.0f} K"
+        lines[-1] += f", {_temperature_text(summary)}"
     if "reached_K" in summary:
         lines.append(f"The thermostat was at {summary['reached_K']:.0f} K at the last stable frame")
     if "volume_mean_A3" in summary:
@@ -151,7 +155,8 @@ def summary_text(summary: dict, directory: str) -> str:
         group = f" ({summary['rdf_group']})" if summary["rdf_group"] else ""
         lines.append(f"g(r) error {errors} against {summary['h_reference']}{group}")
     lines += _extremes_text(summary["extremes"], summary["frames"])
-    lines += rules_text(summary["rules"]) if "rules" in summary else []  # a run of an older version has none
+    if rules and "rules" in summary:  # a run of an older version has none
+        lines += rules_text(summary["rules"])
     if summary["energy_drift"]:
         slope = summary["energy_drift"]["slope_mev_per_atom_ps"]
         lines.append(f"Drift of the conserved energy {slope:+.3g} meV/atom/ps")
@@ -184,6 +189,11 @@ def rules_text(rules: dict[str, Any]) -> list[str]:
     if rules["not_used"]:
         lines.append("Not watched: " + "; ".join(f"{name} ({why})" for name, why in rules["not_used"].items()))
     return lines
+
+
+def _temperature_text(summary: dict) -> str:
+    mean, spread = summary["temperature_mean_K"], summary["temperature_std_K"]
+    return f"mean temperature {mean:.0f} ± {spread:.0f} K" if spread > 0 else f"temperature {mean:.0f} K in one frame"
 
 
 def _extremes_text(extremes: dict, frames: int) -> list[str]:

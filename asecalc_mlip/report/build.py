@@ -66,13 +66,13 @@ class Report:
     def __repr__(self) -> str:
         nvt, speed, errors = self.found["nvt"]["runs"], self.found["speed"], self.found["errors"]
         stable = sum(run["stable"] for run in nvt)
-        settings = nvt[0]["settings"]
+        settings, drifts = nvt[0]["settings"], slopes(self.found["nve"])
         lines = [
-            f"{self.found['model']['name']}: {len(self.warnings)} warnings",
+            f"{self.found['model']['name']}: {len(self.warnings)} warning{'s' if len(self.warnings) != 1 else ''}",
             *(f"  ! {line}" for line in self.warnings),
             f"  NVT {settings['temperature_K']:g} K: stable in {stable} of {len(nvt)} runs of "
             f"{max(run['time_ps'] for run in nvt):g} ps",
-            f"  NVE: drift {mean_std(slopes(self.found['nve']))} meV/atom/ps",
+            f"  NVE: drift {mean_std(drifts)} meV/atom/ps" if drifts else "  NVE: too few stable frames for a drift",
             f"  speed: {speed['step_ms']:.2f} ms per step, {speed['ns_per_day']:.3g} ns/day, {speed['atoms']} atoms",
         ]
         structure = structure_errors(nvt)

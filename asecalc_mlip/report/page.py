@@ -117,7 +117,7 @@ def _stability(found: dict[str, Any]) -> html.Raw:
             rows.append((
                 name.upper(), run["seed"], run["settings"]["steps"], f"{run['stable_ps']:g}",
                 "stable" if run["stable"] else f"broke ({failure['kind']})",
-                f"{_number(run['temperature_mean_K'], '.0f')} ± {_number(run['temperature_std_K'], '.0f')}",
+                _with_spread(run["temperature_mean_K"], run["temperature_std_K"]),
                 _number(extremes["closest_A"], ".2f"), extremes["closest_pair"] or "–",
                 _number(extremes["closest_ratio"], ".2f"), f"{extremes['largest_force']:.1f}",
             ))  # fmt: skip
@@ -250,6 +250,11 @@ def _how(subject: Subject, found: dict[str, Any]) -> html.Raw:
 
 def _machine(here: dict[str, Any]) -> str:
     return f"{here['processor']}, {here['threads']} of {here['cores']} threads"
+
+
+def _with_spread(mean: float | None, spread: float | None) -> str:
+    """Mean ± spread; the mean alone of a single frame, which has no spread."""
+    return f"{_number(mean, '.0f')} ± {_number(spread, '.0f')}" if spread else _number(mean, ".0f")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -124,6 +124,7 @@ def test_unstable_run_exits_with_one_also_when_restarted(start, figure):
     assert broken.exit_code == 1
     assert Path("run/figure.png").stat().st_size > 10_000
     output = broken.stdout
+    assert output.count("Watched: ") == 1
     assert "UNSTABLE at" in output and "Å long, its mean is" in output and "unstable.extxyz" in output
     assert call("nve", "--restart", "--output", "run", calculator=calculator).exit_code == 1
     same = run("nve", *arguments, calculator=calculator)

@@ -183,7 +183,7 @@ def _crystals(temperatures_K, scale=1.0):
     ("reference", "reason"),
     [
         (_crystals((300.0, 300.0)), None),
-        (_crystals((290.0, 310.0)), "290 to 310 K"),
+        (_crystals((290.0, 310.0)), "290 to 310 K, not of one temperature"),
         (_crystals((500.0, 500.0)), "of 500 K and the run is at 300 K"),
         (_crystals(None), "state no temperature"),
         (_crystals((300.0, 300.0), scale=1.03), "atoms per Å³"),
@@ -320,6 +320,9 @@ def test_summary_log_and_figure_say_which_rule_fired(tmp_path, caplog, figure):
     for told in (failure["message"], f"{failure['time_ps']:g} ps", "Watched: contacts (0.85 of the closest approach"):
         assert told in text
     assert "Not watched: g(r) (the frames of the reference are of 298 to 1000 K" in text
+    assert "Watched" not in summary_text(summary, "run", rules=False)  # a command told it when the run began
+    early = summary_text(summary | {"stable_ps": 0.0, "temperature_mean_K": 222.0, "temperature_std_K": 0.0}, "run")
+    assert "Only the start was stable; " in early and "temperature 222 K in one frame" in early
     assert "Watched: contacts" in caplog.text and f"limit {failure['limit']:.2f} Å" in failure["message"]
     assert summary["extremes"]["margin"] < 1.0 and summary["extremes"]["margin_limit_A"] == failure["limit"]
     assert (tmp_path / "run" / "figure.png").stat().st_size > 1e4

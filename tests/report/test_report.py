@@ -19,6 +19,7 @@ from asecalc_mlip.quantities import parse_seeds
 from asecalc_mlip.report import ReportSettings, build, findings, make_report
 from asecalc_mlip.report.dynamics import Stopped
 from asecalc_mlip.report.findings import mean_std
+from asecalc_mlip.report.page import _with_spread
 from asecalc_mlip.report.subject import subject_of
 from tests.teacher import as_reference, labelled
 
@@ -166,6 +167,17 @@ def test_settings_come_from_card_reference_and_system(model):
 def test_mean_and_spread_have_the_same_digits():
     assert mean_std([0.0012, 0.0104, -0.008]) == "0.0012 ± 0.0092"
     assert mean_std([0.25]) == "0.25" and mean_std([]) == "not known" and mean_std([2.0, 2.0]) == "2"
+
+
+def test_a_report_of_one_warning_and_of_runs_that_broke_reads_well(tmp_path):
+    run = {"stable": False, "time_ps": 0.0, "settings": {"temperature_K": 300.0}, "energy_drift": None}
+    speed = {"step_ms": 1.0, "ns_per_day": 43.2, "atoms": 3}
+    found = {"model": {"name": "m.pt"}, "nvt": {"runs": [run]}, "nve": {"runs": [run]}, "speed": speed, "errors": None}
+    text = repr(build.Report(tmp_path, found, ["One."]))
+    assert "m.pt: 1 warning\n" in text and "NVE: too few stable frames for a drift\n" in text
+    assert (
+        _with_spread(222.0, 0.0) == "222" and _with_spread(300.4, 9.6) == "300 ± 10" and _with_spread(None, None) == "–"
+    )
 
 
 def test_no_module_reaches_backwards():

@@ -319,3 +319,9 @@ def test_isolated_atoms_are_e0s_of_a_fit_too(frames, known):
     atom.info.update(energy=-3.0, config_type="IsolatedAtom")
     fit = fit_eam([*frames, atom], SMALL, progress=False)
     assert fit.e0.values == {14: -3.0} and fit.card["training_data"]["train"] == len(frames)
+
+
+def test_the_source_of_e0_says_first_of_what_energies_the_fit_was():
+    assert eam_module._beside_the_eam("fit on 9 energies") == "fit on 9 energies less those of the EAM, in the same fit"
+    told = eam_module._beside_the_eam("least squares on 9 energies; they do not describe single atoms")
+    assert told.endswith("in the same fit; they do not describe single atoms")

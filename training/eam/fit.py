@@ -274,9 +274,15 @@ def _solver(
         for atoms, energy in zip(bare, residuals, strict=True):
             atoms.info["energy"] = float(energy)
         found = reference_energies(bare, "fit", atoms=single)
-        return replace(found, source=f"{found.source} less the EAM, together with its fit") if found.fitted else found
+        return replace(found, source=_beside_the_eam(found.source)) if found.fitted else found
 
     return solve
+
+
+def _beside_the_eam(source: str) -> str:
+    """Say of which energies the fit was; what `source` says of its quality comes after."""
+    fit, *quality = source.split("; ", 1)
+    return "; ".join([f"{fit} less those of the EAM, in the same fit", *quality])
 
 
 def _check_frames(frames: Sequence[Atoms], settings: FitSettings, trust: bool) -> None:
