@@ -6,7 +6,7 @@ from benchmarks.speed.gpu_floor import MODELS, TRAINING, Kernel, rows, training_
 
 
 def test_the_page_has_the_table():
-    page = (Path(__file__).resolve().parents[1] / "docs" / "howto" / "gpu.md").read_text()
+    page = (Path(__file__).resolve().parents[1] / "docs" / "development" / "gpu.md").read_text()
     assert "\n".join(rows()) in page and "\n".join(training_rows()) in page
 
 
