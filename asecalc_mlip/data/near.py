@@ -33,6 +33,8 @@ class ClosePairs:
         Places of the frames in the set.
     moved : (n,) array
         Rms displacement of an atom between the two, Å.
+    farthest : (n,) array
+        Displacement of the atom that moves most, Å.
     sizes : (n,) array
         Number of atoms.
     energies : (n,) array
@@ -48,6 +50,7 @@ class ClosePairs:
     first: np.ndarray
     second: np.ndarray
     moved: np.ndarray
+    farthest: np.ndarray
     sizes: np.ndarray
     energies: np.ndarray
     work: np.ndarray
@@ -67,7 +70,7 @@ def close_pairs(frames: Sequence[Atoms]) -> ClosePairs:
         group = [frames[i] for i in places]
         for a, b in _nearest(_shapes(group)):
             rows.append((places[a], places[b], *_compare(group[a], group[b])))
-    table = np.array(rows, dtype=float).reshape(-1, 8)
+    table = np.array(rows, dtype=float).reshape(-1, 9)
     table = table[(table[:, 2] > COPY) & (table[:, 2] < FAR)]
     first, second, *rest = table.T
     return ClosePairs(first.astype(int), second.astype(int), *rest)
@@ -124,20 +127,20 @@ def _nearest(shapes: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _compare(a: Atoms, b: Atoms) -> tuple[float, ...]:
-    """Displacement, size, energies, works and stiffness of a pair."""
+    """Displacements, size, energies, works and stiffness of a pair."""
     moved, turn, strain = _displacement(a, b)
     energies = float(b.info["energy"] - a.info["energy"])
-    square = float(np.sum(moved**2))
+    square, most = float(np.sum(moved**2)), float(np.linalg.norm(moved, axis=1).max())
     far = np.inf if np.abs(strain).max() > MOST_STRAIN else np.sqrt(square / len(a) + np.sum(strain**2))
     if not ("forces" in a.arrays and "forces" in b.arrays) or square == 0:
-        return far, len(a), energies, np.nan, 0.0, np.nan
+        return far, most, len(a), energies, np.nan, 0.0, np.nan
     first, second = a.arrays["forces"], b.arrays["forces"] @ turn
     work = -0.5 * float(np.sum((first + second) * moved))
     stress_work = 0.0
     if strain.any():
         volume = 0.5 * (a.get_volume() + b.get_volume())
         stress_work = 0.5 * volume * float(np.sum((a.info["stress"] + b.info["stress"]) * strain))
-    return far, len(a), energies, work, stress_work, -float(np.sum((second - first) * moved)) / square
+    return far, most, len(a), energies, work, stress_work, -float(np.sum((second - first) * moved)) / square
 
 
 def _displacement(a: Atoms, b: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """Labels that contradict each other are found, with the unit or the mistake that explains it; good ones pass."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -35,6 +37,19 @@ def test_energies_change_by_the_work_of_the_forces(frames):
     assert np.corrcoef(pairs.work, pairs.energies)[0, 1] > 0.95
     assert np.median(pairs.energies / pairs.work) == pytest.approx(1.0, abs=0.1)
     assert np.all(pairs.stiffness > 0)
+
+
+def test_molecules_that_went_a_long_way_are_not_judged_by_it(frames, monkeypatch):
+    """Hydrogen turns around its neighbour, and a straight line between its places says nothing of the energy."""
+    pairs, rng = close_pairs(frames), np.random.default_rng(0)
+    assert np.all(pairs.farthest >= pairs.moved) and pairs.farthest.max() < 0.4
+    unrelated = replace(pairs, energies=rng.permutation(pairs.energies))
+    for farthest, scale, refused in ((0.8, None, None), (0.2, None, "energy"), (0.8, 1 / 23.06, "forces")):
+        found = unrelated if scale is None else replace(pairs, energies=scale * pairs.energies)
+        found = replace(found, farthest=np.full(len(pairs), farthest))
+        monkeypatch.setattr("asecalc_mlip.data.consistency.close_pairs", lambda frames, found=found: found)
+        problems, _ = check_agreement(frames)
+        assert [problem.label for problem in problems] == ([] if refused is None else [refused])
 
 
 def test_work_of_strained_crystals_counts_the_stress():
