@@ -36,6 +36,8 @@ NEAR = 0.4
 SLOPES, FEW_SLOPES, MANY_PAIRS = (0.75, 1.33), (0.5, 2.0), 30
 # With hydrogen 12 good pairs may have a slope of 0.41, or a correlation of 0.2.
 ROUGH_SLOPES, MANY_UNRELATED = (0.4, 2.5), 20
+# Of frames that are far from each other: right sets have 0.09 to 2, energies or forces in Hartree 0.04 or 50.
+EXTREME = (0.05, 5.0)
 # The same for energies of the pair fit: 0.55 to 1.5 where forces are described so well.
 FIT_SLOPES, FIT_FORCES, FIT_ENERGIES = (0.25, 4.0), 0.7, 0.6
 FIT_STRESS = 0.5
@@ -102,7 +104,8 @@ def _judge_pairs(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray, s
         return axes, []
     if not straight and len(some) < least:
         return [], []
-    if abs(related) < (UNRELATED if straight else CLEAR):
+    absurd = not EXTREME[0] < abs(slope) < EXTREME[1]
+    if abs(related) < (UNRELATED if straight or absurd else CLEAR):
         if straight and len(some) >= least:
             return _unrelated(pairs, some, related)
         return [], [_doubtful(frames, pairs, some, related)] if straight else []
