@@ -135,3 +135,15 @@ def test_a_model_carries_the_reference_that_lies_beside_it(name):
     """The monitor takes the one in the file: its limits are lower where that states no temperature."""
     beside, inside = ZOO / f"{name}.reference.json", load(ZOO / f"{name}.pt").reference
     assert inside == json.loads(beside.read_text())
+
+
+@pytest.mark.parametrize("name", ["silica.pt", "silica_tensornet.pt"])
+def test_forces_couple_farther_than_energies(name):
+    """docs/limits.md: an energy depends on atoms up to three cutoffs away, a force on atoms up to six."""
+    atoms = Atoms("SiO" * 7, [[1.7 * k, 0, 0] for k in range(14)])  # within the cutoff of 5 Å are two atoms
+    energies, forces = (calculator(name).get_property(p, atoms).copy() for p in ("energies", "forces"))
+    atoms.positions[0, 1] += 0.1
+    changed = abs(calculator(name).get_property("forces", atoms) - forces).max(axis=1) > 1e-12
+    assert changed[12] and not changed[13]
+    changed = abs(calculator(name).get_property("energies", atoms) - energies) > 1e-12
+    assert changed[6] and not changed[7:].any()

@@ -224,6 +224,7 @@ def test_imaginary_modes_are_never_hidden(tmp_path):
     atoms, calc = bulk("Ar", "bcc", a=4.2), LennardJones(**ARGON)  # bcc argon shears into fcc
     found = phonons(atoms, calc, supercell=(2, 2, 2), mesh=(6, 6, 6), relax_first=False, points_per_segment=11)
     assert found.has_imaginary and found.imaginary_percent > 0 and "IMAGINARY" in repr(found)
+    assert "enlarge it until the phonons stay the same" in repr(found)  # not: as far as cutoff times layers
     assert found.to_dict()["lowest_THz"] == found.lowest_THz == pytest.approx(found.frequencies_THz.min(), abs=0.3)
     assert not found.relaxed or found.max_force_eV_per_A < 1e-3
     phonon_figure([found], path=tmp_path / "p.png")
