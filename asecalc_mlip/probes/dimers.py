@@ -142,7 +142,7 @@ def dimer_table(differences: Sequence[DimerDifference]) -> str:
     right = sum(one.agrees for one in differences)
     lines = [
         f"isolated dimers against {LEVEL}: {right} of {len(differences)} wells within {DEPTH_eV:g} eV and "
-        f"{POSITION_A:g} Å",
+        f"{POSITION_A:g} Å (lowest points from half of the bond length of DFT to the far end)",
         f"  {'pair':<7}{'min Å':>7}{'DFT':>7}{'depth eV':>10}{'DFT':>7}",
     ]
     lines += [

@@ -23,6 +23,7 @@ from asecalc_mlip.probes.single_points import model_name
 __all__ = ["BondStretch", "SmoothnessReport", "bond_smoothness", "judge_stretch"]
 
 STEP = 0.01  # Å
+LONGEST_WRONG_WAY = 2 * STEP  # Å; a smooth bond has no more
 WRONG_WAY = 0.1  # eV/Å; noise of a force that is near zero is no wrong sign
 
 
@@ -59,7 +60,9 @@ class BondStretch:
     @property
     def smooth(self) -> bool:
         """Whether nothing was found."""
-        return not (self.jumps or self.spurious_minima or self.wrong_way_A > 2 * STEP or self.hole_eV > DEEPEST)
+        return not (
+            self.jumps or self.spurious_minima or self.wrong_way_A > LONGEST_WRONG_WAY + 1e-9 or self.hole_eV > DEEPEST
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +103,9 @@ class SmoothnessReport:
             f"{self.formula}, {self.model}: {100 * self.score:.0f} % of {len(self.bonds)} bonds smooth from "
             f"{self.stretch[0]:g} to {self.stretch[1]:g} bond lengths; jumps {sum(b.jumps for b in self.bonds)}, "
             f"spurious minima {sum(b.spurious_minima for b in self.bonds)}, deepest hole "
-            f"{max((b.hole_eV for b in self.bonds), default=0.0):.2f} eV"
+            f"{max((b.hole_eV for b in self.bonds), default=0.0):.2f} eV, longest wrong way "
+            f"{max((b.wrong_way_A for b in self.bonds), default=0.0):.2f} Å (a smooth bond: at most "
+            f"{LONGEST_WRONG_WAY:.2f} Å)"
         ]
         lines += [
             f"  {b.label:<12} {b.bond_A:.3f} Å  jumps {b.jumps}, minima {b.spurious_minima}, wrong way "

@@ -80,6 +80,7 @@ def test_smooth_and_broken_bonds(tmp_path):
     atoms = Atoms("SiO", [[0, 0, 0], [0, 0, 1.6]])
     good = bond_smoothness(atoms, Pair(morse))
     assert good.score == 1.0 and len(good.bonds) == 1 and "100 %" in repr(good)
+    assert "longest wrong way 0.00 Å (a smooth bond: at most 0.02 Å)" in repr(good)
     broken = {
         "jumps": cut(morse, 2.2, shift=False),
         "spurious_minima": with_bump(morse, -1.0, 2.2, 0.1),
