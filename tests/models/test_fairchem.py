@@ -44,7 +44,9 @@ def test_same_energies_and_forces(case, structure, dtype, tolerance):
     # 0.013 Å wide, float32 distances give slopes to 2e-5. Their tables are float32 whatever the dtype.
     rounded = 5.0 if dtype == torch.float32 and network.radial_basis.n_rbf == 600 else 1.0
     slopes = (-factor * gradient, expected["minus_slopes"], rounded * tolerance, abs(expected["energy"]))
-    for found, theirs, bound, summed in ((forces, expected["forces"], tolerance, 0.01), slopes):
+    # float32 rounds the sums of a head by the processor: below 1e-5 of the largest force on one, 1.4e-5 on another.
+    heads = (forces, expected["forces"], 2e-5 if dtype == torch.float32 else tolerance, 0.01)
+    for found, theirs, bound, summed in (heads, slopes):
         assert np.abs(theirs).max() > 1e-6 * factor
         assert np.abs(found.detach().numpy() - theirs).max() < bound * max(np.abs(theirs).max(), summed)
 

@@ -94,13 +94,15 @@ def label(
     pairs = isolated_dimers({int(z) for atoms in structures for z in atoms.numbers}, dimers, calculator.cutoff)
     every += [(len(structures) + k, 0, pair) for k, pair in enumerate(pairs)]
     total, done = len(every), file.count()
-    tasks = every[done:]
-    chunks = [tasks[k : k + CHUNK] for k in range(0, len(tasks), CHUNK)]
+    # Whole chunks, of which what is there is left out: in a batch of others the last digit may be another.
+    begun = done - done % CHUNK
+    chunks = [every[k : k + CHUNK] for k in range(begun, total, CHUNK)] if done < total else []
     with tqdm(total=total, initial=min(done, total), unit="structure", disable=None if progress else True) as bar:
         with _labeller(calculator, recipe, min(workers, len(chunks))) as labelled:
-            for frames in labelled(chunks):
-                file.append(frames)
-                bar.update(len(frames))
+            for k, frames in enumerate(labelled(chunks)):
+                new = frames[done - begun :] if k == 0 else frames
+                file.append(new)
+                bar.update(len(new))
     return path
 
 
