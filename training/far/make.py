@@ -141,8 +141,8 @@ def _labelled(
     settings, teacher = config.far, level.teacher
     # Where the files are is of no matter: a run that goes on from another folder has their whole paths.
     plain = asdict(settings) | {"teacher": _file_name(settings.teacher), "data": _file_name(settings.data)}
-    # Neither of these changes the structures.
-    plain = {name: value for name, value in plain.items() if name not in ("share", "weight")}
+    # It does not change the structures, and files of before it was a setting go on.
+    del plain["weight"]
     recipe = {
         "far": f"x{fingerprint(training, sorted(plain.items()), start.potential.cutoff, *states_of(training))[:16]}",
         **teacher.recipe(),
