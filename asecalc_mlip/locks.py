@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,9 @@ except ImportError:  # Windows: nothing is locked there
 __all__ = ["locked", "locked_file"]
 
 PathName = str | PathLike
+
+# Times that the file of a lock is opened anew because other processes removed it just then.
+TRIES = 100
 
 
 @contextmanager
@@ -55,20 +58,23 @@ def locked(folder: PathName, setting: str = "run.output", *, make: bool = True, 
                 "command again"
             ) from error
     finally:
-        os.close(handle)
-        if not existed and not any(folder.iterdir()):
-            folder.rmdir()
+        try:
+            if not existed and not any(folder.iterdir()):
+                folder.rmdir()  # before the lock goes: afterwards it may be that of the next process
+        finally:
+            os.close(handle)
 
 
 def _lock(folder: Path, setting: str, make: bool, wait: bool) -> int:
-    try:
-        if make:
-            folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{setting} {str(folder)!r} cannot be made: {error.strerror}") from None
-    _hold(handle, folder, setting, wait)
-    return handle
+    def opened() -> int:
+        try:
+            if make:
+                folder.mkdir(parents=True, exist_ok=True)
+            return os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{setting} {str(folder)!r} cannot be made: {error.strerror}") from None
+
+    return _held(opened, folder, folder, setting, wait)
 
 
 @contextmanager
@@ -82,27 +88,55 @@ def locked_file(path: PathName, setting: str = "output") -> Iterator[None]:
     """
     path = Path(path)
     lock = path.with_name(f".{path.name}.lock")
-    try:
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; choose another {setting}") from None
-    _hold(handle, path, setting)
+
+    def opened() -> int:
+        try:
+            return os.open(lock, os.O_CREAT | os.O_RDWR)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}; choose another {setting}") from None
+
+    handle = _held(opened, lock, path, setting)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)  # before the lock goes: afterwards it may be that of the next process
         os.close(handle)
 
 
-def _hold(handle: int, path: Path, setting: str, wait: bool = False) -> None:
+def _held(opened: Callable[[], int], lock: Path, path: Path, setting: str, wait: bool = False) -> int:
+    """Open the file or folder of a lock and hold it.
+
+    The process that held it may have removed it between the two. The lock is then one that nobody else will find,
+    while a third process holds a new file of the same name. So the name must still mean what was opened.
+    """
+    for _ in range(TRIES):
+        handle = opened()
+        if not _hold(handle, wait):
+            os.close(handle)
+            break
+        if fcntl is None or _is_at(handle, lock):
+            return handle
+        os.close(handle)
+    raise InputError(
+        f"{path} is in use by another running process: wait for it or stop it, or choose another {setting}"
+    )
+
+
+def _hold(handle: int, wait: bool) -> bool:
+    """Lock an open file, and return False where another process has it."""
     if fcntl is None:
-        return
+        return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        os.close(handle)
-        raise InputError(
-            f"{path} is in use by another running process: wait for it or stop it, or choose another {setting}"
-        ) from None
+        return False
     except OSError:  # a file system without locks
         pass
+    return True
+
+
+def _is_at(handle: int, lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(lock))
+    except OSError:  # removed
+        return False

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from asecalc_mlip import locks
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_json, write_text
-from asecalc_mlip.locks import locked_file
+from asecalc_mlip.locks import locked, locked_file
 from asecalc_mlip.plots.style import LONGEST, figure_bytes, new_figure, plain
 from tests.commands import asecalc
 
@@ -30,6 +32,46 @@ def test_one_process_for_a_file_that_grows(tmp_path):
     with locked_file(path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="no locks there")
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_lock_that_was_removed_before_it_was_held(tmp_path, monkeypatch, wait):
+    """The process before lets go of a lock between the moments when the next one opens it and holds it."""
+    path, folder, flock = tmp_path / "labels.xyz", tmp_path / "run", locks.fcntl.flock
+
+    def late(remove):
+        def once(handle, how):
+            monkeypatch.setattr(locks.fcntl, "flock", flock)
+            remove()
+            flock(handle, how)
+
+        return once
+
+    monkeypatch.setattr(locks.fcntl, "flock", late(path.with_name(".labels.xyz.lock").unlink))
+    with locked_file(path):
+        with pytest.raises(InputError, match="in use by another"), locked_file(path):
+            pass
+    monkeypatch.setattr(locks.fcntl, "flock", late(folder.rmdir))
+    with locked(folder, wait=wait):
+        assert folder.is_dir()
+        with pytest.raises(InputError, match="in use by another"), locked(folder):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_goes_before_its_lock(tmp_path, monkeypatch):
+    rmdir = Path.rmdir
+
+    def told(folder):
+        with pytest.raises(InputError, match="in use by another"), locked(folder):
+            pass
+        rmdir(folder)
+
+    monkeypatch.setattr(Path, "rmdir", told)
+    with locked(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
 
 
 def test_text_that_is_none_can_be_written(tmp_path):
