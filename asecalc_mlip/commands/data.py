@@ -29,8 +29,14 @@ def data() -> None:
 @click.option("--spacing", type=Number(q.SPACING), default=10.0, show_default=True, help="Time between frames, fs.")
 @click.option("--timestep", type=Number(q.TIMESTEP), default=0.5, show_default=True, help="Time step, fs.")
 @click.option("--equilibration", type=Number(q.TIME), default=500.0, show_default=True, help="Time before frame 0, fs.")
-@click.option("--charge", type=Number(q.CHARGE), default=0, show_default=True, help="Total charge, such as -1.")
-@click.option("--multiplicity", type=Number(q.MULTIPLICITY), default=1, show_default=True, help="2S+1.")
+@click.option(
+    "--charge", type=Number(q.CHARGE), default=0, show_default=True,
+    help="Total charge, such as -1; 0: that of the start structure.",
+)  # fmt: skip
+@click.option(
+    "--multiplicity", type=Number(q.MULTIPLICITY),
+    help="2S+1; default: that of the start structure, else the lowest that is possible.",
+)  # fmt: skip
 @click.option("--method", type=click.Choice(["GFN2-xTB", "GFN1-xTB"]), default="GFN2-xTB", show_default=True)
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 def xtb(molecule: str, frames: int, temperature: float, output: str | None, progress: bool, **options: Any) -> None:

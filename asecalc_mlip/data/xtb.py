@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,7 @@ from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.files import append_text, read_structure
 from asecalc_mlip.locks import locked_file
+from asecalc_mlip.teachers.base import TeacherOptions
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 # Constraints that are kept.
@@ -65,8 +66,10 @@ class XtbSettings:
         Seed of all random numbers.
     method : {"GFN2-xTB", "GFN1-xTB"}
         ``GFN2-xTB`` or ``GFN1-xTB``.
-    charge, multiplicity : int
-        Total charge (e) and spin multiplicity 2S+1.
+    charge : int
+        Total charge, e; 0 takes what the start structure states, see `asecalc_mlip.teachers.bare`.
+    multiplicity : int, optional
+        2S+1; None takes what the start structure states, else the lowest that the number of electrons allows.
     """
 
     temperature_K: float = 500.0
@@ -77,11 +80,12 @@ class XtbSettings:
     seed: int = 0
     method: Method = "GFN2-xTB"
     charge: int = 0
-    multiplicity: int = 1
+    multiplicity: int | None = None
 
     def __post_init__(self) -> None:
         for name, quantity in QUANTITIES.items():
-            quantity.check(getattr(self, name), name)
+            if name != "multiplicity" or self.multiplicity is not None:
+                quantity.check(getattr(self, name), name)
         if self.temperature_K >= 20000:
             raise InputError(f"a temperature of {self.temperature_K} K is not possible here; give 1 to 20000")
         if self.timestep_fs > 2:
@@ -106,7 +110,7 @@ def make_dataset(
     ----------
     molecule : path or Atoms
         Start structure, or a file of it that ASE reads; it is relaxed first. Atoms or coordinates that it fixes stay
-        where they are, and have the forces that act on them.
+        where they are, and have the forces that act on them. It may state its charge and its multiplicity.
     output : path
         Extended XYZ with REF_energy (eV), REF_forces (eV/Å) and momenta; appended to if it exists.
     n_frames : int
@@ -120,15 +124,14 @@ def make_dataset(
     Raises
     ------
     InputError
-        tblite is not installed, the structure cannot be read or has constraints of another kind, the file belongs to
-        another run, or the disk is full.
+        tblite is not installed, the structure cannot be read, has constraints of another kind or a multiplicity that
+        its electrons do not allow, the file belongs to another run or start structure, or the disk is full.
     DataError
         A calculation failed. The frames before it are in the file.
     """
-    settings = settings or XtbSettings()
     output = Path(output)
     start = molecule.copy() if isinstance(molecule, Atoms) else read_structure(molecule)
-    _check_electrons(start, settings)
+    settings = _with_state(settings or XtbSettings(), start)
     _check_constraints(start)
     calculator = xtb_calculator(settings)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -144,22 +147,19 @@ def make_dataset(
 
 
 def xtb_calculator(settings: XtbSettings) -> Calculator:
-    """Return tblite's ASE calculator, silent."""
+    """Return tblite's ASE calculator, silent; without a multiplicity that of a singlet."""
     try:
         from tblite.ase import TBLite
     except ImportError:
         raise needs(f"labelling by {settings.method}", "tblite") from None
-    return TBLite(None, method=settings.method, charge=settings.charge, multiplicity=settings.multiplicity, verbosity=0)
+    multiplicity = settings.multiplicity or 1
+    return TBLite(None, method=settings.method, charge=settings.charge, multiplicity=multiplicity, verbosity=0)
 
 
-def _check_electrons(start: Atoms, settings: XtbSettings) -> None:
-    """Refuse a spin that the number of electrons does not allow; tblite computes something else without a word."""
-    electrons = int(start.numbers.sum()) - settings.charge
-    if (electrons - settings.multiplicity) % 2 == 0:
-        raise InputError(
-            f"{start.get_chemical_formula()} with charge {settings.charge} has {electrons} electrons, which does not "
-            f"go with multiplicity {settings.multiplicity}. Check the charge, or give the multiplicity (2S+1)"
-        )
+def _with_state(settings: XtbSettings, start: Atoms) -> XtbSettings:
+    """Return the settings with the charge and multiplicity of the start structure, as a teacher takes them."""
+    options = TeacherOptions(settings.charge, settings.multiplicity)
+    return replace(settings, charge=options.charge_of(start), multiplicity=options.unpaired(start) + 1)
 
 
 def _check_constraints(start: Atoms) -> None:
@@ -236,18 +236,23 @@ def _resume(output: Path, start: Atoms, settings: XtbSettings) -> tuple[int, Ato
         _cut(output, good * (len(start) + 2))
     if last is None:
         return 0, None
-    _same_run(output, last, start, settings)
+    _same_run(output, last, good - 1, start, settings)
     atoms = Atoms(last.numbers, last.positions, cell=last.cell, pbc=last.pbc)
     atoms.set_momenta(last.arrays["momenta"])
     return good, atoms
 
 
-def _same_run(output: Path, last: Atoms, start: Atoms, settings: XtbSettings) -> None:
+def _same_run(output: Path, last: Atoms, number: int, start: Atoms, settings: XtbSettings) -> None:
     expected = {"fixed": None, **_metadata(start, settings)}
+    structure = expected.pop("start")
     unlike = [f"{key}={last.info.get(key)} there, {value} now" for key, value in expected.items()
               if str(last.info.get(key)) != str(value)]  # fmt: skip
+    if (time := last.info.get("time_fs")) != _time(number, settings):  # equilibration_fs is not written
+        unlike.append(f"frame {number} at {time} fs there, at {_time(number, settings)} fs now")
     if list(last.numbers) != list(start.numbers):
         unlike.append(f"{last.get_chemical_formula()} there, {start.get_chemical_formula()} now")
+    elif last.info.get("start", structure) != structure:  # files of before do not say
+        unlike.append("its start structure has other positions or another cell")
     if "momenta" not in last.arrays:
         unlike.append("no momenta there")
     if unlike:
@@ -265,9 +270,9 @@ def _metadata(start: Atoms, settings: XtbSettings) -> dict[str, object]:
     fixed = np.zeros((len(start), 3), dtype=bool)
     for constraint in _fixed(start):
         fixed[constraint.index] |= constraint.mask if isinstance(constraint, FixCartesian) else True
-    digest = hashlib.sha256(fixed.tobytes()).hexdigest()[:16]
     return {
-        **({"fixed": f"x{digest}"} if fixed.any() else {}),
+        "start": _digest(start.positions, start.cell.array, start.pbc),
+        **({"fixed": _digest(fixed)} if fixed.any() else {}),
         "method": settings.method,
         "tblite": f"v{version('tblite')}",
         "temperature_K": float(settings.temperature_K),
@@ -280,11 +285,19 @@ def _metadata(start: Atoms, settings: XtbSettings) -> dict[str, object]:
     }
 
 
+def _digest(*arrays: np.ndarray) -> str:
+    """Return a word for a line of extended XYZ, which no reader takes for a number."""
+    return f"x{hashlib.sha256(b''.join(array.tobytes() for array in arrays)).hexdigest()[:16]}"
+
+
+def _time(number: int, settings: XtbSettings) -> float:
+    return settings.equilibration_fs + number * settings.spacing_fs
+
+
 def _format(atoms: Atoms, start: Atoms, number: int, settings: XtbSettings) -> str:
     """Return a frame as extended XYZ with all digits, which ASE's writer would round."""
-    time = settings.equilibration_fs + number * settings.spacing_fs
     comment = "Properties=species:S:1:pos:R:3:momenta:R:3:REF_forces:R:3"
-    comment += f" REF_energy={atoms.info['energy']!r} time_fs={time!r}"
+    comment += f" REF_energy={atoms.info['energy']!r} time_fs={_time(number, settings)!r}"
     comment += "".join(f" {key}={value}" for key, value in _metadata(start, settings).items())
     comment += f' pbc="{" ".join("FT"[int(p)] for p in atoms.pbc)}"'
     if atoms.cell.rank:

@@ -1,9 +1,13 @@
 """Data from GFN2-xTB: labels are those of tblite, and a run that was killed goes on bit for bit."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.build import molecule
 from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
+from ase.io import write
 
 from asecalc_mlip.data.census import check_labels
 from asecalc_mlip.data.readers import read_frames
@@ -41,7 +45,7 @@ def test_labels_are_those_of_tblite(whole):
     np.testing.assert_allclose(atoms.get_forces(), frames[2].arrays["forces"], atol=1e-5)
     info = frames[2].info
     assert (info["method"], info["temperature_K"], info["seed"], info["time_fs"]) == ("GFN2-xTB", 500.0, 0, 14.0)
-    assert info["tblite"].startswith("v")
+    assert info["tblite"].startswith("v") and (info["charge"], info["multiplicity"]) == (0, 1)
 
 
 @pytest.mark.parametrize("rest", ["", "3\nProperties=species:S:1:po", "3\n"], ids=["between frames", "in one", "early"])
@@ -55,16 +59,55 @@ def test_continues_bit_for_bit(whole, water, tmp_path, rest):
 
 def test_complete_file_is_left_alone(whole, water):
     before = whole.read_bytes()
-    make_dataset(water, whole, n_frames=3, settings=SHORT, progress=False)
-    assert whole.read_bytes() == before
+    for settings in (SHORT, replace(SHORT, equilibration_fs=10.0, spacing_fs=2.0)):
+        make_dataset(water, whole, n_frames=3, settings=settings, progress=False)
+        assert whole.read_bytes() == before
 
 
 def test_other_run_is_refused(whole, water):
     other = XtbSettings(equilibration_fs=10, spacing_fs=2, temperature_K=300)
     with pytest.raises(InputError, match=r"another run \(temperature_K=500.0 there, 300.0 now\)"):
         make_dataset(water, whole, n_frames=4, settings=other, progress=False)
+    with pytest.raises(InputError, match=r"another run \(frame 2 at 14 fs there, at 24.0 fs now\)"):
+        make_dataset(water, whole, n_frames=4, settings=replace(SHORT, equilibration_fs=20.0), progress=False)
     with pytest.raises(InputError, match="H2O there, CH4 now"):
         make_dataset(molecule("CH4"), whole, n_frames=4, settings=SHORT, progress=False)
+
+
+def test_another_start_of_the_same_atoms_is_refused(whole, water, tmp_path):
+    moved, periodic = water.copy(), water.copy()
+    moved.positions[2, 0] += 0.1
+    periodic.center(vacuum=5)
+    for start in (moved, periodic):
+        with pytest.raises(InputError, match="another run .its start structure has other positions or another cell"):
+            make_dataset(start, whole, n_frames=4, settings=SHORT, progress=False)
+    older = tmp_path / "older.xyz"  # does not say of its start
+    older.write_text(re.sub(r" start=\w+", "", whole.read_text()))
+    assert "start" not in read_frames(older)[2].info
+    frames = read_frames(make_dataset(water, older, n_frames=4, settings=SHORT, progress=False))
+    assert len(frames) == 4 and frames[3].info["start"] == read_frames(whole)[0].info["start"]
+
+
+def test_the_start_states_its_charge_and_multiplicity(water, tmp_path):
+    hydroxide, radical, oxygen = molecule("OH"), molecule("OH"), molecule("O2")
+    hydroxide.info["charge"] = -1
+    oxygen.info["multiplicity"] = 3
+    start = tmp_path / "start.xyz"
+    for atoms, options, state in (
+        (hydroxide, {}, (-1, 1)),
+        (radical, {}, (0, 2)),  # neither: neutral, the lowest spin
+        (oxygen, {}, (0, 3)),
+        (oxygen, {"multiplicity": 1}, (0, 1)),
+    ):
+        start.unlink(missing_ok=True)
+        write(start, atoms)
+        output = tmp_path / f"{state}.xyz"
+        frame = read_frames(make_dataset(start, output, n_frames=1, settings=replace(SHORT, **options)))[0]
+        assert (frame.info["charge"], frame.info["multiplicity"]) == state
+        frame.calc = xtb_calculator(replace(SHORT, charge=state[0], multiplicity=state[1]))
+        assert frame.get_potential_energy() == pytest.approx(frame.info["energy"], abs=1e-6)
+    with pytest.raises(InputError, match="another run .charge=-1 there, 0 now; multiplicity=1 there, 2 now"):
+        make_dataset(radical, tmp_path / "(-1, 1).xyz", n_frames=2, settings=SHORT)
 
 
 def test_failed_calculation_keeps_the_frames_before_it(water, tmp_path, monkeypatch):
@@ -79,7 +122,7 @@ def test_failed_calculation_keeps_the_frames_before_it(water, tmp_path, monkeypa
 
 def test_wrong_input_is_told(water, tmp_path):
     with pytest.raises(InputError, match="H2O with charge 1 has 9 electrons.*multiplicity 1"):
-        make_dataset(water, tmp_path / "a.xyz", settings=XtbSettings(charge=1))
+        make_dataset(water, tmp_path / "a.xyz", settings=XtbSettings(charge=1, multiplicity=1))
     with pytest.raises(InputError, match="no such file"):
         make_dataset(tmp_path / "absent.xyz", tmp_path / "b.xyz")
     (tmp_path / "bad.xyz").write_text("hello")
