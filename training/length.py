@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from asecalc_mlip.errors import InputError
+from training.config import TrainConfig
 from training.settings import RunConfig
 
-__all__ = ["LARGEST_EPOCH", "MOST_EPOCHS", "MOST_STEPS", "describe", "steps_of", "with_length"]
+__all__ = ["LARGEST_EPOCH", "MOST_EPOCHS", "MOST_STEPS", "describe", "replay_share", "steps_of", "with_length"]
 
 # A training that says nothing of its length takes as many epochs as make these steps, and no more epochs than these.
 MOST_STEPS, MOST_EPOCHS = 20_000, 500
@@ -36,6 +38,23 @@ def with_length(run: RunConfig, n_train: int, *, replay: float = 0.0) -> RunConf
         return run
     epochs = MOST_STEPS // steps_of(run, n_train, replay=replay)
     return replace(run, max_epochs=min(MOST_EPOCHS, max(1, epochs)))
+
+
+def replay_share(config: TrainConfig) -> float:
+    """Return the share of each batch that does not come from the training set: replay and structures far from it.
+
+    Raises
+    ------
+    InputError
+        Where nothing is left for the training set.
+    """
+    far = config.far.share if config.far.teacher is not None or config.far.data is not None else 0.0
+    if far + config.finetune.replay >= 1:
+        raise InputError(
+            f"far.share {far:g} and finetune.replay {config.finetune.replay:g} leave nothing of a batch for the data; "
+            "lower them, to 0.1 each for example"
+        )
+    return far + config.finetune.replay
 
 
 def steps_of(run: RunConfig, n_train: int, *, replay: float = 0.0) -> int:

@@ -27,7 +27,7 @@ from training.data import FramesDataModule, Replay, Split
 from training.far import Far, make_far, open_level
 from training.far.make import atoms_of
 from training.initial import Start, make_start
-from training.length import describe, with_length
+from training.length import describe, replay_share, with_length
 from training.losses.methods import list_skin, make_weak, settled
 from training.losses.weak import NoisyNodes, WeakSupervision
 from training.pretrain import recipe_of
@@ -119,7 +119,7 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
     training = [frames[i] for i in split.train]
     atoms = isolated_atoms(frames, split) or atoms_of(config)
     _check_devices(config.run, len(training))
-    length = with_length(config.run, len(training), replay=_shares(config))
+    length = with_length(config.run, len(training), replay=replay_share(config))
     asked, config = config, replace(config, run=length)
     check_test(config, training)
     level = open_level(config, training, folder)
@@ -147,25 +147,8 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
         ],
     )
     LOGGER.info(f"{_name(start.potential)}, cutoff {start.potential.cutoff} Å; output in {folder}")
-    LOGGER.info(describe(config.run, len(training), replay=_shares(config)))
+    LOGGER.info(describe(config.run, len(training), replay=replay_share(config)))
     return Run(config, folder, frames, split, start, data, weak, old, far, recipe_of(config.data.train, frames))
-
-
-def _shares(config: TrainConfig) -> float:
-    """Return the share of each batch that does not come from the training set.
-
-    Raises
-    ------
-    InputError
-        Where nothing is left for it.
-    """
-    far = config.far.share if config.far.teacher is not None or config.far.data is not None else 0.0
-    if far + config.finetune.replay >= 1:
-        raise InputError(
-            f"far.share {far:g} and finetune.replay {config.finetune.replay:g} leave nothing of a batch for the data; "
-            "lower them, to 0.1 each for example"
-        )
-    return far + config.finetune.replay
 
 
 def _check_devices(settings: RunConfig, n_train: int) -> None:

@@ -21,7 +21,7 @@ from tests.small_runs import config
 
 pytest.importorskip("schnetpack")
 optuna = pytest.importorskip("optuna")
-from training.config import load_config  # noqa: E402
+from training.config import load_config, replace_values  # noqa: E402
 from training.train import train  # noqa: E402
 from training.tune import tune  # noqa: E402
 from training.tune.space import make_space  # noqa: E402
@@ -241,5 +241,12 @@ def test_a_search_chooses_the_length_of_its_trials_once(molecules, tmp_path):
 
     open_length = settings(tmp_path, molecules, "run.max_epochs=null", "data.n_train=null")
     assert _with_length(open_length).run.max_epochs == 500  # 50 frames in batches of 10
+    replayed = settings(
+        tmp_path, molecules, "run.max_epochs=null", "data.n_train=250", "finetune.replay=0.3", "far.share=0.2"
+    )
+    assert _with_length(replayed).run.max_epochs == 500  # 35 steps
+    assert _with_length(replace_values(replayed, {"far.teacher": "xtb"})).run.max_epochs == 400  # 50 steps
+    with pytest.raises(InputError, match="leave nothing of a batch"):
+        _with_length(replace_values(replayed, {"finetune.replay": 0.9, "far.teacher": "xtb"}))
     with pytest.raises(InputError, match="run.time gives trials unlike lengths"):
         tune(settings(tmp_path, molecules, "run.time=1h"), SPACE, trials=2, output=tmp_path / "tune")

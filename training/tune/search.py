@@ -28,7 +28,7 @@ from asecalc_mlip.logs import LOGGER, into
 from training.callbacks import StopSignals
 from training.config import TrainConfig, load_config, replace_values
 from training.data import validation_frames
-from training.length import with_length
+from training.length import replay_share, with_length
 from training.train import Stopped, train
 from training.tune.space import Parameter, make_space
 from training.tune.storage import TrialState, open_study, optuna, quiet_optuna, sampler, stored
@@ -128,7 +128,8 @@ def _with_length(config: TrainConfig) -> TrainConfig:
     frames = read_frames(config.data.train, **config.data.reading())
     structures = sum(not is_isolated_atom(atoms) for atoms in frames)
     n_val = config.data.n_val or validation_frames(structures)
-    run = with_length(config.run, config.data.n_train or max(1, structures - n_val))
+    n_train = config.data.n_train or max(1, structures - n_val)
+    run = with_length(config.run, n_train, replay=replay_share(config))
     return replace_values(config, {"run.max_epochs": run.max_epochs, "run.steps_per_epoch": run.steps_per_epoch})
 
 
