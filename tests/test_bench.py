@@ -1,7 +1,9 @@
 """Speed measurements: structures, fair timing, and the command. Times themselves are not tested."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,8 +41,10 @@ def test_molecules_have_the_edges_of_the_published_times():
     assert (n_edges(structure("ethanol"), 5.0), n_edges(structure("aspirin"), 5.0)) == (72, 306)
 
 
-def test_quartz_has_its_density():
-    atoms = quartz()
+def test_quartz_has_its_density_and_the_neighbours_that_the_documentation_names():
+    atoms, page = quartz(), Path(__file__).parents[1] / "docs" / "studies" / "speed.md"
+    told = re.findall(r"α-quartz,? with ([0-9.]+) neighbours", page.read_text(encoding="utf-8"))
+    assert told == ["45", f"{n_edges(atoms, 5.0) / len(atoms):.1f}"]
     assert atoms.get_chemical_formula() == "O6Si3"
     assert atoms.get_masses().sum() * 1.66054 / atoms.get_volume() == pytest.approx(2.65, abs=0.01)
 
