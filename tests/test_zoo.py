@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from itertools import combinations_with_replacement
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from asecalc_mlip import PIWSLCalculator, zoo
 from asecalc_mlip.analysis import load_reference
 from asecalc_mlip.analysis.references import temperature_doubt
 from asecalc_mlip.checkpoint import load
-from asecalc_mlip.probes import attractive_holes, diatomic_curves, displacement_scan
+from asecalc_mlip.probes import attractive_holes, bond_smoothness, diatomic_curves, displacement_scan
 from asecalc_mlip.probes.diatomic_report import diatomic_report
 from asecalc_mlip.probes.dimers import compare_dimers
 from asecalc_mlip.zoo import FOLDER as ZOO
@@ -147,3 +148,14 @@ def test_forces_couple_farther_than_energies(name):
     assert changed[12] and not changed[13]
     changed = abs(calculator(name).get_property("energies", atoms) - energies) > 1e-12
     assert changed[6] and not changed[7:].any()
+
+
+def test_smooth_bonds_are_as_few_as_the_documentation_says():
+    model, atoms = (
+        PIWSLCalculator.load("ethanol_painn.pt", dtype="float64", device="cpu"),
+        zoo.structure("ethanol_painn"),
+    )
+    found, page = bond_smoothness(atoms, model), Path(__file__).parents[1] / "docs" / "models.md"
+    told = f"{sum(bond.smooth for bond in found.bonds)} of {len(found.bonds)} bonds ({100 * found.score:.0f} %)"
+    assert f"{told} with `ethanol_painn.pt`" in page.read_text(encoding="utf-8")
+    assert bond_smoothness(atoms, model, stretch=(0.8, 1.3)).score == 1
