@@ -28,6 +28,7 @@ from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.units import LABELS
 from training.config import TrainConfig
 from training.data import Split, fingerprint, make_split
+from training.difference import corrected
 from training.eam.worker import perturbed
 from training.hot_runs import FRAMES, hot_run
 from training.settings import PretrainConfig
@@ -50,10 +51,12 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     settings, split = config.pretrain, _source_split(config, sources)
     assert settings.teacher is not None
     teacher, chosen = open_teacher(settings.teacher), sorted([*split.train, *split.val])
+    folder.mkdir(parents=True, exist_ok=True)
+    if settings.correct:
+        teacher = corrected(config, sources, split, teacher, folder)
     structures = [bare(sources[i]) for i in chosen]
     recipe = {name: getattr(settings, name) for name in (PERTURBATION if settings.temperature is None else DYNAMICS)}
     recipe["source_sha256"] = f"x{fingerprint(structures, *states_of(structures))[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
     path, progress = folder / LABELLED, config.run.progress
     if settings.temperature is None:
         rounds = range(settings.rounds)

@@ -297,6 +297,9 @@ class PretrainConfig:
     temperature: float | None = None
     """K; in place of perturbed copies, the training takes frames of short dynamics of the teacher at this temperature,
     from each structure. Take 2 to 4 times that of the data. None is off."""
+    correct: int = 0
+    """Small networks that first learn the difference between the labels of data.train and the teacher. Their mean is
+    added to the teacher. 0 is off."""
     strength: float = 0.5
     """Largest displacement in the last copy, Å."""
     n_pairs: int = 4
@@ -364,6 +367,7 @@ RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
     "far.temperature": Quantity(0, 1e5, "K", above=True),
     "far.width": Quantity(0, 10, "Å", above=True),
     "far.seed": SEED,
+    "pretrain.correct": count(100, 0),
     "pretrain.rounds": count(1e5),
     "pretrain.temperature": Quantity(0, 1e5, "K", above=True),
     "pretrain.strength": SHIFT,
