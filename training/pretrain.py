@@ -19,19 +19,20 @@ from tqdm import tqdm
 from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import iter_frames, read_frames
-from asecalc_mlip.errors import DataError
+from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
-from asecalc_mlip.teachers import Teacher, open_teacher
+from asecalc_mlip.teachers import Labels, Teacher, open_teacher
 from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.base import labelled
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.units import LABELS
+from asecalc_mlip.zoo import find
 from training.config import TrainConfig
 from training.data import Split, fingerprint, make_split
 from training.difference import corrected
 from training.eam.worker import perturbed
 from training.hot_runs import FRAMES, hot_run
-from training.settings import PretrainConfig
+from training.settings import BASE, PretrainConfig
 
 __all__ = ["LABELLED", "label_sources", "large_labels", "recipe_of"]
 
@@ -39,7 +40,8 @@ LABELLED = "labelled.xyz"
 """Name of the file with the labels, in the folder of the run."""
 PERTURBATION = ("rounds", "strength", "n_pairs", "max_atoms", "seed")
 DYNAMICS = ("rounds", "temperature", "seed")
-_ORDER = ["teacher", "teacher_sha256", *PERTURBATION, "temperature", "source_sha256", "dimers"]
+SAMPLER = ("sampler", "sampler_sha256")
+_ORDER = ["teacher", "teacher_sha256", *PERTURBATION, "temperature", *SAMPLER, "source_sha256", "dimers"]
 
 
 def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -> tuple[list[Atoms], Split]:
@@ -63,7 +65,11 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
         copies = [perturbed(settings, k, n, atoms) for k, atoms in enumerate(structures) for n in rounds]
         label_structures(copies, teacher, path, recipe=recipe, progress=progress, again=True)
     else:
-        label_hot_runs(structures, settings, teacher, path, recipe=recipe, progress=progress)
+        sampler = _sampler(config)
+        if sampler is not None:
+            known = sampler.recipe()
+            recipe |= {"sampler": known["teacher"], "sampler_sha256": known.get("teacher_sha256", "")}
+        label_hot_runs(structures, settings, teacher, path, recipe=recipe, progress=progress, sampler=sampler)
     frames, validation = read_frames(path) if path.is_file() else [], set(split.val)
     # By what they say of themselves: those that the teacher could not label are not there.
     held = [k for k, atoms in enumerate(frames) if chosen[int(atoms.info["structure"])] in validation]
@@ -79,6 +85,18 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     return frames, Split(training, held, [])
 
 
+def _sampler(config: TrainConfig) -> Teacher | None:
+    """Return what makes the frames in place of the teacher: a model, or the base of the run."""
+    name = config.pretrain.sampler
+    if name is None:
+        return None
+    if name != BASE:
+        return open_teacher(name)
+    if config.finetune.base is None:
+        raise InputError("pretrain.sampler is base, but the run has none; name finetune.base, or a model")
+    return open_teacher(str(find(config.finetune.base)))
+
+
 def label_hot_runs(
     structures: Sequence[Atoms],
     settings: PretrainConfig,
@@ -87,29 +105,38 @@ def label_hot_runs(
     *,
     recipe: Mapping[str, Any],
     progress: bool,
+    sampler: Teacher | None = None,
 ) -> None:
     """Write frames of dynamics from each structure with the labels of the teacher, or go on with such a file.
 
-    A run ends at a structure that the teacher cannot label; the next structure follows.
+    The dynamics are those of the sampler, if there is one, and else those of the teacher. A run ends at a structure
+    that it cannot label; the next structure follows. Frames of a sampler that the teacher cannot label are left out.
     """
     file = open_label_file(path, {**teacher.recipe(), **recipe})
     there = [int(atoms.info["structure"]) for atoms in read_frames(path)] if file.count() else []
     # Of the last run before a kill some frames may be missing.
     begun = 0 if not there else there[-1] + (there.count(there[-1]) == settings.rounds)
     for k in tqdm(range(begun, len(structures)), unit="run", disable=None if progress else True):
-        if made := _frames_of_runs(k, structures[k], settings, teacher)[there.count(k) :]:
+        if made := _frames_of_runs(k, structures[k], settings, teacher, sampler)[there.count(k) :]:
             file.append(made)
     missing = len(structures) * settings.rounds - file.count()
     if missing:
         LOGGER.warning(f"{teacher.name} could not label structures of its dynamics, which left out {missing} frames")
 
 
-def _frames_of_runs(index: int, start: Atoms, settings: PretrainConfig, teacher: Teacher) -> list[Atoms]:
+def _frames_of_runs(
+    index: int, start: Atoms, settings: PretrainConfig, teacher: Teacher, sampler: Teacher | None
+) -> list[Atoms]:
     assert settings.temperature is not None
     rng, made = np.random.default_rng([settings.seed, index]), []
     for _ in range(math.ceil(settings.rounds / FRAMES)):
-        made += list(hot_run(start, teacher, settings.temperature, rng))
-    frames = [labelled(atoms, labels) for atoms, labels in made[: settings.rounds]]
+        made += list(hot_run(start, sampler or teacher, settings.temperature, rng))
+    made = made[: settings.rounds]
+    if sampler is not None:
+        structures = [atoms for atoms, _ in made]
+        found = zip(structures, teacher.label(structures), strict=True)
+        made = [(atoms, labels) for atoms, labels in found if isinstance(labels, Labels)]
+    frames = [labelled(atoms, labels) for atoms, labels in made]
     for n, atoms in enumerate(frames):
         atoms.info.update(structure=index, round=n + 1)
     return frames
@@ -128,7 +155,7 @@ def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[s
         return None
     # `asecalc eam label` calls the teacher its model.
     names = {"model": "teacher", "model_sha256": "teacher_sha256"}
-    kept = {"teacher", "teacher_sha256", "source_sha256", "dimers", *PERTURBATION, *DYNAMICS}
+    kept = {"teacher", "teacher_sha256", "source_sha256", "dimers", *PERTURBATION, *DYNAMICS, *SAMPLER}
     plain = {names.get(name, name): _plain(value) for name, value in found.items()}
     return {name: plain[name] for name in sorted(kept & set(plain), key=_ORDER.index)}
 

@@ -23,6 +23,7 @@ from asecalc_mlip.quantities import (
 )
 
 __all__ = [
+    "BASE",
     "OF_BASE",
     "RULES",
     "SECTIONS",
@@ -39,6 +40,8 @@ __all__ = [
 
 # The architecture of a run that starts from a model and does not say which it expects.
 OF_BASE = "that of finetune.base"
+BASE = "base"
+"""Name of a teacher or sampler that is what a fine-tuning starts from."""
 Distance = Literal["mae", "l2mae", "mse", "huber"]
 
 
@@ -297,6 +300,9 @@ class PretrainConfig:
     temperature: float | None = None
     """K; in place of perturbed copies, the training takes frames of short dynamics of the teacher at this temperature,
     from each structure. Take 2 to 4 times that of the data. None is off."""
+    sampler: str | None = None
+    """Model whose dynamics make these frames in place of those of the teacher, which then labels them: a file, or base,
+    which is finetune.base itself. It saves the teacher nineteen of twenty labels. None is the teacher."""
     correct: int = 0
     """Small networks that first learn the difference between the labels of data.train and the teacher. Their mean is
     added to the teacher. 0 is off."""

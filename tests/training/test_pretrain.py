@@ -194,6 +194,50 @@ def test_hotter_dynamics_of_the_teacher_reach_further_and_end_where_it_fails(tmp
     assert 0 < len(left) < 200 and f"left out {200 - len(left)} frames" in caplog.text
 
 
+class _Stiff(_Spring):
+    """Another spring, for dynamics that a teacher only labels."""
+
+    name = "stiff"
+
+
+def test_a_sampler_moves_the_atoms_and_the_teacher_labels(tmp_path):
+    structures = [Atoms("HCl", [[0, 0, 0], [0, 0, 1.0]])]
+    settings = PretrainConfig(rounds=12, temperature=900.0, seed=3)
+
+    def made(teacher, sampler, name):
+        pretrain.label_hot_runs(
+            structures, settings, teacher, tmp_path / name, recipe={"rounds": 12}, progress=False, sampler=sampler
+        )
+        return read_frames(tmp_path / name)
+
+    alone, teacher = made(_Spring(), None, "alone.xyz"), _Spring()
+    frames = made(teacher, _Stiff(), "sampled.xyz")
+    # The same forces make the same frames, and the teacher is asked for each of them only.
+    assert all(np.allclose(a.positions, b.positions) for a, b in zip(frames, alone, strict=True))
+    assert teacher.calls == 12
+    for atoms in frames:
+        (expected,) = _Spring().label([atoms])
+        assert atoms.info["energy"] == pytest.approx(expected.energy, abs=1e-7) and atoms.info["teacher"] == "spring"
+    # What the teacher cannot label is left out, also after a kill.
+    longest = np.median([atoms.get_distance(0, 1) for atoms in frames])
+    few = made(_Spring(longest), _Stiff(), "few.xyz")
+    assert 0 < len(few) < 12 and len(made(_Spring(longest), _Stiff(), "few.xyz")) == len(few)
+
+
+def test_the_base_as_sampler(tmp_path):
+    data, eam = files(tmp_path)
+    hot = ("pretrain.rounds=2", "pretrain.temperature=300", "data.n_train=3", "data.n_val=1", "run.max_epochs=1")
+    with pytest.raises(InputError, match=r"sampler is base, but the run has none"):
+        train.prepare(tiny(tmp_path, data, f"pretrain.teacher={eam}", "pretrain.sampler=base", *hot))
+    base = train.train(tiny(tmp_path, data, "run.max_epochs=1", output="base")).model
+    given = (f"pretrain.teacher={eam}", "pretrain.sampler=base", f"finetune.base={base}", *hot)
+    run = train.prepare(tiny(tmp_path, data, *given, output="sampled"))
+    assert run.pretraining["sampler"] == base.name and run.pretraining["teacher"] == "eam.pt"
+    sampled = read_frames(tmp_path / "sampled" / pretrain.LABELLED)
+    calc = EAMCalculator.load(eam, dtype="float64")
+    assert len(sampled) == 8 and sampled[1].info["energy"] == pytest.approx(calc.get_potential_energy(sampled[1]))
+
+
 def test_dynamics_of_a_teacher_in_one_command(tmp_path):
     data, eam = files(tmp_path)
     hot = ("pretrain.rounds=2", "pretrain.temperature=300", "data.n_train=3", "data.n_val=1", "run.max_epochs=1")

@@ -35,14 +35,13 @@ from asecalc_mlip.zoo import find
 from training.config import TrainConfig
 from training.data import fingerprint, spread
 from training.reference_energies import least_squares
+from training.settings import BASE
 
 if TYPE_CHECKING:
     from training.initial import Start
 
-__all__ = ["BASE", "TeacherLevel", "open_level"]
+__all__ = ["TeacherLevel", "open_level"]
 
-BASE = "base"
-"""Name of the teacher that is what a fine-tuning starts from."""
 # Training frames that the teacher labels, to compare the two levels; more say nothing new about a constant.
 COMPARED = 20
 # eV per atom; two levels that differ by less are one.
