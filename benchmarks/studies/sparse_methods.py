@@ -2,8 +2,8 @@
 
 Settings as `asecalc train` takes them, and names that `sparse_rows.stages` reads: `start` is a random network,
 `teacher` what its first training learns, `shared` the steps of one such model for all seeds, `temperature` (K) that of
-frames that `sparse_rows.hot_frames` makes, `before` the share of steps on them, `learns` the steps of a model that is
-the teacher.
+frames that `sparse_rows.hot_frames` makes, `correct` the networks that correct the labels of these frames, `before` the
+share of steps on them, `learns` the steps of a model that is the teacher.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ METHODS: dict[str, dict[str, Any]] = {
     # The same by the setting of `asecalc train`: ten frames from each structure, in turn.
     "PaiNN, xtb first, 1500 K in turn": {"start": PAINN, "teacher": IN_TURN},
     "TensorNet, xtb first, 1500 K": {"start": TENSORNET, "teacher": XTB, "temperature": 1500},
+    # The labels of these frames are those of the teacher plus the mean of networks of its difference to the data.
+    "PaiNN, xtb first, 1500 K, corrected": {"start": PAINN, "teacher": XTB, "temperature": 1500, "correct": 3},
+    "TensorNet, xtb first, 1500 K, corrected": {"start": TENSORNET, "teacher": XTB, "temperature": 1500, "correct": 3},
     # A small, fast network learns the fine-tuned model of the same frames, and then the labels.
     "PaiNN, distilled": {
         "start": PAINN,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from asecalc_mlip.teachers.bare import bare
+from benchmarks.studies.grid import settings_of
 from benchmarks.studies.sparse_methods import HOT_FRAMES, METHODS
 
 __all__ = [
@@ -113,8 +115,8 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     of its own dynamics, which `hot_frames` makes.
     """
     data, method = DATA[row.data], dict(METHODS[row.method])
-    start, teacher, shared, learns, temperature, share = (
-        method.pop(name, None) for name in ("start", "teacher", "shared", "learns", "temperature", "before")
+    start, teacher, shared, learns, temperature, share, _ = (
+        method.pop(name, None) for name in ("start", "teacher", "shared", "learns", "temperature", "before", "correct")
     )
     steps = row.steps or data.steps
     labels = {
@@ -166,28 +168,41 @@ def hot_file(row: Row) -> str | None:
     if (temperature := method.get("temperature")) is None:
         return None
     seed = 0 if "shared" in method else row.seed
-    return f"hot_{row.data}_{row.n_train}_seed_{seed}_{temperature}_K.xyz"
+    by = "_corrected" if "correct" in method else ""
+    return f"hot_{row.data}_{row.n_train}_seed_{seed}_{temperature}_K{by}.xyz"
 
 
 def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
-    """Write frames of short dynamics of GFN2-xTB from the training frames of a row, with its labels; go on if begun."""
+    """Write frames of short dynamics of GFN2-xTB from the training frames of a row, with its labels; go on if begun.
+
+    Of a method with `correct` the same frames have the labels of GFN2-xTB plus the mean of so many networks.
+    """
     from asecalc_mlip.data.readers import read_frames
     from asecalc_mlip.teachers import open_teacher
     from asecalc_mlip.teachers.labelling import label_structures
     from training.data import make_split
+    from training.difference import corrected
     from training.far.sources import make_structures
     from training.settings import FarConfig
 
     if path.is_file() and len(read_frames(path)) == HOT_FRAMES:
         return
     frames, kept = read_frames(data_folder / DATA[row.data].train), Row(row.data, row.n_train, "PaiNN", row.seed)
-    split = stages(kept, data_folder, path.parent)[0]
-    seed = 0 if "shared" in METHODS[row.method] else row.seed
-    chosen = make_split(len(frames), row.n_train, split["data.n_val"], seed=seed).train
-    teacher, temperature = open_teacher("xtb"), float(METHODS[row.method]["temperature"])
-    settings = FarConfig(sources=["dynamics"], n=HOT_FRAMES, temperature=temperature, seed=seed)
+    settings = stages(kept, data_folder, path.parent)[0]
+    method = METHODS[row.method]
+    seed = 0 if "shared" in method else row.seed
+    split = make_split(len(frames), row.n_train, settings["data.n_val"], seed=seed)
+    teacher, temperature = open_teacher("xtb"), float(method["temperature"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    structures = make_structures([frames[k] for k in chosen], settings, 5.0, teacher)
+    if (networks := method.get("correct")) is None:
+        asked = FarConfig(sources=["dynamics"], n=HOT_FRAMES, temperature=temperature, seed=seed)
+        structures = make_structures([frames[k] for k in split.train], asked, 5.0, teacher)
+    else:
+        plain = path.with_name(path.name.replace("_corrected", ""))
+        hot_frames(replace(row, method=row.method.replace(", corrected", "")), data_folder, plain)
+        structures = [bare(atoms) for atoms in read_frames(plain)]
+        config = settings_of({**settings, "pretrain.correct": networks})
+        teacher = corrected(config, frames, replace(split, test=[]), teacher, path.with_suffix(""))
     label_structures(structures, teacher, path, recipe={"temperature_K": temperature}, progress=False)
 
 
@@ -230,6 +245,12 @@ TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name i
 TEACHER += [Row("aspirin", 100, "PaiNN, xtb first, 1500 K", seed, 10_000) for seed in SEEDS]
 TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in ("TensorNet", "TensorNet, xtb first")]
 TEACHER += [Row("aspirin", 100, "TensorNet, xtb first, 1500 K", seed, 6000) for seed in SEEDS]
+# The teacher, corrected by networks of its difference to the labels.
+CORRECTED = [
+    Row("aspirin", 100, f"{name}, xtb first, 1500 K, corrected", seed, steps)
+    for seed in SEEDS
+    for name, steps in (("TensorNet", 6000), ("PaiNN", 10_000))
+]
 # The number, kind and temperature of the teacher's structures: one seed.
 KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
 # Fewer and more labels.
@@ -274,6 +295,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "weak-trials": lambda: TRIALS,
     "teacher": lambda: TEACHER,
     "teacher-kinds": lambda: KINDS,
+    "teacher-corrected": lambda: CORRECTED,
     "teacher-sizes": lambda: OTHERS,
     "teacher-longer": lambda: LONGER,
     "field": lambda: FIELD + HOT_FIELD,
