@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ase import Atoms
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.engine import CompiledEngine, EagerEngine, NativeEngine, make_engine
@@ -107,23 +108,20 @@ def test_a_full_disk(monkeypatch):
     falls_back(make_potential("painn"), "No space left on device")
 
 
-def test_a_broken_compiler(cache, tmp_path):
+def test_a_broken_compiler(cache, tmp_path, monkeypatch, caplog, capfd):
+    from torch._inductor import config
+
     path = model_file(tmp_path, "schnet", n_interactions=1)
-    # In a process of its own, as torch remembers what its compiler is.
-    script = (
-        "import warnings; from asecalc_mlip import PIWSLCalculator; from ase import Atoms\n"
-        "with warnings.catch_warnings(record=True) as caught:\n"
-        "    warnings.simplefilter('always')\n"
-        f"    calc = PIWSLCalculator.load({str(path)!r}, compile=True, device='cpu')\n"
-        "print([str(w.message) for w in caught if w.category is UserWarning])\n"
-        "print(calc, calc.get_forces(Atoms('CO', [[0, 0, 0], [0, 0, 1.1]])).shape)"
-    )
     # Torch's own cache would spare it the compiler.
-    run = python(script, CXX="/bin/false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "inductor"))
-    message, rest = run.stdout.split("\n", 1)
-    assert message.count("the compiled engine cannot be used") == 1 and "Runs instead" in message
-    assert "compiling schnet for this machine" in run.stderr and "Traceback" not in run.stderr
-    assert "(2, 3)" in rest and "compiled schnet" not in rest
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    # What torch makes of CXX when it is imported.
+    with config.patch({"cpp.cxx": ("/bin/false",)}), pytest.warns() as caught:
+        calc = PIWSLCalculator.load(path, compile=True, device="cpu")
+    (message,) = (str(warning.message) for warning in caught if warning.category is UserWarning)
+    assert "the compiled engine cannot be used: " in message and "/bin/false" in message and "Runs instead" in message
+    assert "compiling schnet for this machine" in caplog.text and "Traceback" not in capfd.readouterr().err
+    assert "compiled schnet" not in str(calc)
+    assert calc.get_forces(Atoms("CO", [[0, 0, 0], [0, 0, 1.1]])).shape == (2, 3)
     assert not list(cache.iterdir())
 
 
