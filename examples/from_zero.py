@@ -24,7 +24,7 @@ def main(folder: str = "from_zero", frames: int = 200, steps: int = 5000, settin
     # 1. Labelled structures: dynamics at 500 K with GFN2-xTB, a quick quantum-chemical method.
     asecalc(folder, "data", "xtb", "ethanol.xyz", "-n", frames, "-T", 500, "-o", "ethanol_xtb.xyz")
 
-    # 2. A small PaiNN model on them. Its file says what the molecule looks like in the data: dynamics are judged by it.
+    # 2. A small TensorNet on them. Its file says what the molecule looks like in the data: dynamics are judged by it.
     asecalc(folder, "train", HERE / "from_zero.yaml", *settings)
 
     # 3. Dynamics with the model, at the temperature of the data; a model is only asked for what it has seen.
