@@ -1,9 +1,9 @@
 """Methods of the study of sparse data: what a training starts from and is given beside its labels.
 
 Settings as `asecalc train` takes them, and names that `sparse_rows.stages` reads: `start` is a random network,
-`teacher` what its first training learns, `shared` the steps of one such model for all seeds, `temperature` (K) that of
-frames that `sparse_rows.hot_frames` makes, `correct` the networks that correct the labels of these frames, `before` the
-share of steps on them, `learns` the steps of a model that is the teacher.
+`teacher` what its first training learns, `shared` the steps of one such model for all seeds, `own` those of one for
+each, `temperature` (K) that of frames that `sparse_rows.hot_frames` makes, `correct` the networks that correct the
+labels of these frames, `before` the share of steps on them, `learns` the steps of a model that is the teacher.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ XTB = {
     "pretrain.max_atoms": 1000,
 }
 IN_TURN = {**TAUGHT, "pretrain.rounds": 10, "pretrain.temperature": 1500}
+# Frames of the dynamics of a published model, labelled by GFN2-xTB and networks of its difference to the data.
+CORRECTED = {
+    **TAUGHT,
+    "pretrain.rounds": 60,
+    "pretrain.temperature": 800,
+    "pretrain.sampler": "TensorNet-ANI-1x",
+    "pretrain.correct": 4,
+}
 FAR = {"far.teacher": "xtb", "far.weight": 0.1}
 # The default of before.
 ALL_FAR = {**FAR, "far.weight": 1.0}
@@ -82,6 +90,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "fine-tuned, xtb first, 1500 K, far": {
         "teacher": {**IN_TURN, "pretrain.rounds": 40, **FAR},
         "shared": 12_000,
+        **REPLAY,
+        "far.weight": 0.1,
+    },
+    "TensorNet, corrected xtb first, far": {
+        "start": TENSORNET,
+        "teacher": {**CORRECTED, **FAR, "far.sources": "[bonds,two_step,dynamics]"},
+        "own": 20_000,
         **REPLAY,
         "far.weight": 0.1,
     },

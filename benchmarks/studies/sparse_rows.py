@@ -110,14 +110,13 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     """Return the settings of the trainings of a row, one after another, as `asecalc train` takes them.
 
     With a teacher half of the steps, or the share `before`, are on its labels, in a folder of their own; the others
-    start from that model. A `shared` model of the teacher has its own number of steps. A network that `learns` a model,
-    fine-tuned in so many steps, has the row of this model as its teacher. A teacher with a `temperature` labels frames
-    of its own dynamics, which `hot_frames` makes.
+    start from that model. A model of the teacher that is `shared`, or a seed's `own`, has that number of steps. A
+    network that `learns` a model, fine-tuned in so many steps, has the row of this model as its teacher. A teacher with
+    a `temperature` labels frames of its own dynamics, which `hot_frames` makes.
     """
     data, method = DATA[row.data], dict(METHODS[row.method])
-    start, teacher, shared, learns, temperature, share, _ = (
-        method.pop(name, None) for name in ("start", "teacher", "shared", "learns", "temperature", "before", "correct")
-    )
+    names = ("start", "teacher", "shared", "own", "learns", "temperature", "before", "correct")
+    start, teacher, shared, own, learns, temperature, share, _ = (method.pop(name, None) for name in names)
     steps = row.steps or data.steps
     labels = {
         "data.train": data_folder / data.train,
@@ -141,7 +140,7 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     fresh = {} if start is None else {**_sizes(start), "optimizer.lr": 1e-3}
     if teacher is None:
         return [{**last, **(fresh or based), **_length(steps)}]
-    before = shared or int(steps * (share or 0.5))
+    before = shared or own or int(steps * (share or 0.5))
     heat = temperature or teacher.get("pretrain.temperature")
     kind = ("" if heat is None else f"_{heat}_K") + ("_far" if "far.teacher" in teacher else "")
     name = f"teacher_{row.data}_{row.n_train}{kind}"
@@ -152,7 +151,7 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     if (frames := hot_file(row)) is not None:
         first = {name: value for name, value in first.items() if not name.startswith("pretrain.")}
         first |= {"data.train": output.parent / frames, "data.n_train": HOT_FRAMES - 50, "data.n_val": 50}
-    rest = steps if shared else steps - before
+    rest = steps if shared or own else steps - before
     parts = [first, {**last, "finetune.base": folder / "model.pt", "optimizer.lr": data.rate, **_length(rest)}]
     if learns is None:
         return parts
@@ -258,6 +257,7 @@ FIRST_OF = ("PaiNN", "PaiNN, xtb first, 1500 K")
 OTHERS = [Row("aspirin", n, name, seed, 10_000) for seed in SEEDS for n in (50, 950) for name in FIRST_OF]
 LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first, 1500 K")]
 FIELD = [Row("aspirin", n, "fine-tuned, xtb first, far", seed, 600) for n in (50, 100) for seed in SEEDS]
+CORRECTED_FIELD = [Row("aspirin", 50, "TensorNet, corrected xtb first, far", seed, 600) for seed in SEEDS]
 HOT_FIELD = [Row("aspirin", 50, "fine-tuned, xtb first, 1500 K, far", seed, 600) for seed in SEEDS]
 MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
 MORE += [Row("aspirin", 950, "fine-tuned", seed, 6000) for seed in SEEDS]
@@ -273,6 +273,7 @@ BPA += [Row("3bpa", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 DISTIL = [Row("silica", 30, name, 0, 8000) for name in ("PaiNN", "PaiNN, distilled")]
 # Trainings whose models are run: what the docs advise, and what it is compared with.
 DYNAMICS = [
+    *CORRECTED_FIELD,
     *HOT_FIELD,
     *FIELD[: len(SEEDS)],
     *[Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS],
@@ -298,7 +299,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "teacher-corrected": lambda: CORRECTED,
     "teacher-sizes": lambda: OTHERS,
     "teacher-longer": lambda: LONGER,
-    "field": lambda: FIELD + HOT_FIELD,
+    "field": lambda: FIELD + HOT_FIELD + CORRECTED_FIELD,
     "more": lambda: MORE,
     "control": lambda: CONTROL,
     "3bpa-few": lambda: BPA,
