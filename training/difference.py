@@ -1,13 +1,14 @@
 """Networks that learn what the labels say against a teacher; the sum labels the structures to pretrain on.
 
 In the folder of the run, `difference/` holds the teacher's labels of the labelled structures, the difference, and one
-training for each network. What an earlier call finished is not made again.
+training for each network. What an earlier call finished is not made again. The function that trains is an argument, as
+a training itself calls this.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,18 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
-from asecalc_mlip.errors import DataError
+from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import replacing
 from asecalc_mlip.logs import LOGGER, into
-from asecalc_mlip.teachers import Teacher
+from asecalc_mlip.teachers import Teacher, open_teacher
 from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from training.config import TrainConfig, load_config
 from training.data import Split, fingerprint
+from training.pretrain import DIFFERENCE, difference_networks, source_split
 
-__all__ = ["corrected"]
+__all__ = ["corrected", "learn_difference"]
 
 # A network of seconds per hundred steps: the difference is smooth, and more networks help more than a larger one.
 NETWORK = {"n_features": 64, "n_interactions": 2, "n_rbf": 32}
@@ -39,10 +41,39 @@ EPOCHS = 20
 STEPS, STRUCTURES, FURTHER, MOST = 2000, 50, 20, 20_000
 
 
+def learn_difference(config: TrainConfig, train: Callable[[TrainConfig], Any]) -> None:
+    """Train the `pretrain.correct` networks of a run, those that are not there yet.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    train : callable
+        Trains a model by its settings.
+
+    Raises
+    ------
+    InputError, DataError
+        For data and teachers that cannot be used.
+    Stopped
+        After a signal, with a checkpoint.
+    """
+    settings = config.pretrain
+    if settings.teacher is None:
+        raise InputError("pretrain.correct adds networks to a teacher, and there is none; name pretrain.teacher")
+    sources = read_frames(config.data.train, **config.data.reading())
+    split = source_split(config, sources)
+    corrected(config, sources, split, open_teacher(settings.teacher), Path(config.run.output), train)
+
+
 def corrected(
-    config: TrainConfig, sources: Sequence[Atoms], split: Split, teacher: Teacher, folder: Path
+    config: TrainConfig,
+    sources: Sequence[Atoms],
+    split: Split,
+    teacher: Teacher,
+    folder: Path,
+    train: Callable[[TrainConfig], Any],
 ) -> CorrectedTeacher:
-    """Return the teacher plus the mean of `pretrain.correct` networks that learned the difference to the labels.
+    """Return the teacher plus the mean of networks that learned the difference to the labels.
 
     Parameters
     ----------
@@ -54,28 +85,18 @@ def corrected(
     teacher : Teacher
     folder : Path
         Of the run.
-
-    Raises
-    ------
-    DataError
-        Where too few frames have a label that both give.
-    Stopped
-        After a signal, with a checkpoint.
+    train : callable
+        As for `learn_difference`.
     """
-    # Imported late: trainings import what makes their labels.
-    from training.train import train
-
-    place = folder / "difference"
+    place = folder / DIFFERENCE
     place.mkdir(parents=True, exist_ok=True)
     _write_difference(config, sources, split, teacher, place)
-    networks = []
-    for number in range(config.pretrain.correct):
-        path = place / str(number) / "network.pt"
+    networks = difference_networks(config, folder)
+    for number, path in enumerate(networks):
         if not (path.parent / "summary.json").is_file():
-            LOGGER.info(f"network {number + 1} of {config.pretrain.correct} for the difference to {teacher.name}")
+            LOGGER.info(f"network {number + 1} of {len(networks)} for the difference to {teacher.name}")
             with open(place / f"{number}.log", "a", encoding="utf-8") as stream, into(stream):
-                train(_settings(config, place, number, len(split.train)))
-        networks.append(path)
+                train(_settings(config, path, number, len(split.train)))
     found = CorrectedTeacher(teacher, networks)
     _tell(found, place)
     return found
@@ -122,7 +143,8 @@ def _difference(frame: Atoms, by_teacher: Atoms) -> dict[str, Any]:
     return {name: np.asarray(here[name]) - there[name] for name in names}
 
 
-def _settings(config: TrainConfig, place: Path, number: int, n_train: int) -> TrainConfig:
+def _settings(config: TrainConfig, path: Path, number: int, n_train: int) -> TrainConfig:
+    place = path.parent.parent
     steps = min(MOST, STEPS + FURTHER * max(0, n_train - STRUCTURES))
     given: dict[str, Any] = {
         "data.train": str(place / "difference.xyz"),
@@ -137,8 +159,8 @@ def _settings(config: TrainConfig, place: Path, number: int, n_train: int) -> Tr
         "optimizer.lr": 1e-3,
         "optimizer.warmup_steps": 100,
         "optimizer.ema_decay": 0.99,
-        "run.output": str(place / str(number)),
-        "run.name": "network",
+        "run.output": str(path.parent),
+        "run.name": path.stem,
         "run.seed": config.run.seed + number,
         "run.batch_size": config.run.batch_size,
         "run.steps_per_epoch": steps // EPOCHS,

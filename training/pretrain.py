@@ -24,20 +24,30 @@ from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers import Labels, Teacher, open_teacher
 from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.base import labelled
+from asecalc_mlip.teachers.corrected import CorrectedTeacher
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.units import LABELS
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
 from training.data import Split, fingerprint, make_split
-from training.difference import corrected
 from training.eam.worker import perturbed
 from training.hot_runs import FRAMES, hot_run
 from training.settings import BASE, PretrainConfig
 
-__all__ = ["LABELLED", "label_sources", "large_labels", "recipe_of"]
+__all__ = [
+    "DIFFERENCE",
+    "LABELLED",
+    "difference_networks",
+    "label_sources",
+    "large_labels",
+    "recipe_of",
+    "source_split",
+]
 
 LABELLED = "labelled.xyz"
 """Name of the file with the labels, in the folder of the run."""
+DIFFERENCE = "difference"
+"""Name of the folder with the networks that correct the teacher, in the folder of the run."""
 PERTURBATION = ("rounds", "strength", "n_pairs", "max_atoms", "seed")
 DYNAMICS = ("rounds", "temperature", "seed")
 SAMPLER = ("sampler", "sampler_sha256")
@@ -50,12 +60,12 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     What comes from a structure is on the same side of the split. `sources` are all frames of the data, as a
     split file counts them; isolated atoms among them are no structures. What an earlier call wrote is not made again.
     """
-    settings, split = config.pretrain, _source_split(config, sources)
+    settings, split = config.pretrain, source_split(config, sources)
     assert settings.teacher is not None
     teacher, chosen = open_teacher(settings.teacher), sorted([*split.train, *split.val])
     folder.mkdir(parents=True, exist_ok=True)
     if settings.correct:
-        teacher = corrected(config, sources, split, teacher, folder)
+        teacher = CorrectedTeacher(teacher, difference_networks(config, folder))
     structures = [bare(sources[i]) for i in chosen]
     recipe = {name: getattr(settings, name) for name in (PERTURBATION if settings.temperature is None else DYNAMICS)}
     recipe["source_sha256"] = f"x{fingerprint(structures, *states_of(structures))[:16]}"
@@ -174,7 +184,13 @@ def _is_recipe(info: Mapping[str, Any]) -> bool:
     return ("model_sha256" in info or "teacher" in info) and made
 
 
-def _source_split(config: TrainConfig, frames: Sequence[Atoms]) -> Split:
+def difference_networks(config: TrainConfig, folder: Path) -> list[Path]:
+    """Return the files of the networks of `training.difference`, which correct the teacher of a run."""
+    return [folder / DIFFERENCE / str(number) / "network.pt" for number in range(config.pretrain.correct)]
+
+
+def source_split(config: TrainConfig, frames: Sequence[Atoms]) -> Split:
+    """Return which frames of the data to train and to validate on, where a teacher labels what is made of them."""
     data, places = config.data, [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
     if data.split_file is not None:
         split, kept = Split.load(data.split_file, len(frames)), set(places)

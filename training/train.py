@@ -33,6 +33,7 @@ from training.callbacks import (
 )
 from training.card import save_model
 from training.config import TrainConfig, label_weights
+from training.difference import learn_difference
 from training.final_shift import shift_reference_energies
 from training.losses.methods import list_skin
 from training.prepare import Run, device_of, prepare
@@ -77,6 +78,8 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
     """
     set_threads(config.run)
     with locked(Path(config.run.output)):
+        if config.pretrain.correct:
+            learn_difference(config, train)
         run = prepare(config)
         try:
             with Workers(run.folder, config.run.devices, on_cpu=device_of(config.run.device) == "cpu") as workers:

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from asecalc_mlip.checkpoint import load
-from asecalc_mlip.errors import DataError
+from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.teachers import Failed, Labels
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
 from tests.cases import make_structure, model_file
@@ -108,7 +108,9 @@ def test_a_corrected_teacher_in_one_command(tmp_path, monkeypatch, caplog):
     before = (place / "0" / "network.pt").stat().st_mtime_ns, (place / "teacher.xyz").stat().st_mtime_ns
     (place / "1" / "summary.json").unlink()
     (tmp_path / "run" / pretrain.LABELLED).unlink()
-    train.prepare(settings)
+    (tmp_path / "run" / "last.ckpt").unlink()
+    (tmp_path / "run" / "model.pt").unlink()
+    train.train(settings)
     assert before == ((place / "0" / "network.pt").stat().st_mtime_ns, (place / "teacher.xyz").stat().st_mtime_ns)
     assert (place / "1" / "summary.json").is_file() and (tmp_path / "run" / pretrain.LABELLED).is_file()
 
@@ -120,6 +122,8 @@ def test_a_teacher_that_labels_nothing_of_the_data_is_named(tmp_path, monkeypatc
         def label(self, structures):
             return (Failed("cold") for _ in structures)
 
-    monkeypatch.setattr(pretrain, "open_teacher", lambda name: Cold())
+    monkeypatch.setattr(difference, "open_teacher", lambda name: Cold())
     with pytest.raises(DataError, match="constant and the data have 0 labels in common.*cold"):
-        train.prepare(tiny(tmp_path, data, f"pretrain.teacher={eam}", "pretrain.correct=1"))
+        train.train(tiny(tmp_path, data, f"pretrain.teacher={eam}", "pretrain.correct=1"))
+    with pytest.raises(InputError, match=r"there is none; name pretrain\.teacher"):
+        train.train(tiny(tmp_path, data, "pretrain.correct=1", output="none"))
