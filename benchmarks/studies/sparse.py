@@ -4,6 +4,7 @@
     python benchmarks/studies/sparse.py run [PART or ROW...] [--jobs 2]   # trains what is missing, writes as it goes
     python benchmarks/studies/sparse.py list [PART]                       # parts, or the rows of one with their state
     python benchmarks/studies/sparse.py far                               # the control, far from the data
+    python benchmarks/studies/sparse.py corrected                         # corrected teachers, on the test frames
     python benchmarks/studies/sparse.py table                             # tables and figure of docs/studies
 
 A row is one training, for example "silica 30/fine-tuned/seed 0". Interrupted trainings go on where they were.
@@ -67,6 +68,21 @@ def far() -> None:
             measured = far_errors(settings, model)
             add_result(RESULTS, row.key, {**done[row.key], "far": measured})
             click.echo(f"{row.key}: {measured}")
+
+
+@main.command()
+def corrected() -> None:
+    """Measure corrected teachers on the test frames, those that are there."""
+    from benchmarks.studies.grid import add_result
+    from benchmarks.studies.sparse_corrected import corrected_errors
+
+    done = load_results(RESULTS)
+    for row in [*PARTS["field"](), *PARTS["teacher-corrected"]()]:
+        if row.key in done and "corrected" in row.method and "teacher_errors" not in done[row.key]:
+            measured = corrected_errors(row, SHARED, RUNS)
+            if measured is not None:
+                add_result(RESULTS, row.key, {**done[row.key], "teacher_errors": measured})
+                click.echo(f"{row.key}: {measured}")
 
 
 @main.command()

@@ -251,6 +251,11 @@ CORRECTED = [
     for seed in SEEDS
     for name, steps in (("TensorNet", 6000), ("PaiNN", 10_000))
 ]
+CORRECTED += [
+    Row("aspirin", 100, f"TensorNet{first}", seed, 12_000)
+    for seed in SEEDS
+    for first in ("", ", xtb first, 1500 K, corrected")
+]
 # The number, kind and temperature of the teacher's structures: one seed.
 KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
 # Fewer and more labels.
