@@ -65,13 +65,15 @@ def pretrain(context: click.Context, arguments: tuple[str, ...], trust_data: boo
     """Train a model first on structures that a teacher has labelled: an EAM, GFN2-xTB, a published model.
 
     With pretrain.teacher, data.train is the data set to fine-tune on later: the command perturbs its structures and has
-    the teacher label them first. The labels stay in the folder of the run. Without it, data.train is a file made by
-    `asecalc eam label`. Give the same command again to continue an interrupted run.
+    the teacher label them first. With pretrain.correct, small networks correct the teacher by the labels of the data.
+    The labels stay in the folder of the run. Without a teacher, data.train is a file made by `asecalc eam label`.
+    Give the same command again to continue an interrupted run.
 
     \b
     Example:
       asecalc pretrain silica.yaml pretrain.teacher=silica_eam.pt run.output=runs/pretrained
       asecalc pretrain silica.yaml pretrain.teacher=TensorNet-MatPES-PBE
+      asecalc pretrain data.train=few.xyz pretrain.teacher=xtb pretrain.correct=4 pretrain.temperature=800
     """
     configs, overrides = _given(context, arguments, trust_data)
     from training.main import pretrain as run
