@@ -26,12 +26,36 @@ from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
 from asecalc_mlip.plots.piwsl import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
-from benchmarks.studies.eam_rows import DATA, ENERGIES_UP, LONG_STEPS, METHODS, MODELS, MORE, ON_TOP, RUNS, SEEDS, Row  # noqa: E402
+from benchmarks.studies.eam_rows import (  # noqa: E402
+    CONVERGED,
+    DATA,
+    ENERGIES_UP,
+    LONG_STEPS,
+    METHODS,
+    MODELS,
+    MORE,
+    ON_TOP,
+    RUNS,
+    SEEDS,
+    Row,
+)
 from benchmarks.studies.eam_study import SHARED  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = {"painn": "PaiNN", "cgcnn": "CGCNN", "torchmd_et": "TorchMD-ET"}
-DATA_NAMES = {"silica": "silica zeolites", "limno": "Li-Mn-O electrodes", "tio2": "TiO2"}
+NAMES = {
+    "painn": "PaiNN",
+    "cgcnn": "CGCNN",
+    "torchmd_et": "TorchMD-ET",
+    "painn 64": "PaiNN 64",
+    "tensornet 64": "TensorNet 64",
+}
+DATA_NAMES = {
+    "silica": "silica zeolites",
+    "limno": "Li-Mn-O electrodes",
+    "tio2": "TiO2",
+    "aspirin": "aspirin",
+    "ethanol": "ethanol",
+}
 DRAWN = ("plain", "PIWSL", "EAM", "delta", "delta + replay")
 BY_SIZE = ("plain", "EAM", ON_TOP, "delta")
 Group = tuple[str, int, str, str]  # data, frames, model, method
@@ -148,7 +172,7 @@ def _hole(hole: Any) -> str:
 
 
 def _in_order(groups: Any) -> list[Group]:
-    variants = ("", f", {ENERGIES_UP}", f", {LONG_STEPS} steps")
+    variants = ("", f", {ENERGIES_UP}", f", {LONG_STEPS} steps", CONVERGED)
     labels = [method + variant for variant in variants for method in (*METHODS, *MORE)]
     return sorted(groups, key=lambda g: (list(MODELS).index(g[2]), labels.index(g[3])))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.studies.grid import to_convergence
+
 __all__ = [
     "DATA",
     "ENERGIES_UP",
@@ -32,6 +34,10 @@ STEPS = 2000
 # Enough to learn the few frames by heart nearly, as a user would train on them.
 LONG_STEPS = 10_000
 EPOCHS = 10
+# Of trainings to convergence: at most so many steps, ended after so many epochs without a better validation error. The
+# rate halves after a third of them.
+MOST, EPOCH, PATIENCE = 40_000, 500, 18
+CONVERGED = ", to convergence"
 BATCH = 4
 # Frames and model are drawn by seeds of their own: the EAM is fitted once for each subset.
 SPLIT_SEED = 0
@@ -53,9 +59,17 @@ DATA: dict[str, dict[str, Any]] = {
         "stress": True,
     },
     "tio2": {"train": "tio2_train.xyz", "test": "tio2_test.xyz", "epochs": {200: 100}},
+    "aspirin": {
+        "train": "rmd17_aspirin_train.xyz",
+        "test": "rmd17_aspirin_test.xyz",
+        "epochs": {50: 400, 100: 200, 950: 60},
+    },
+    "ethanol": {"train": "rmd17_ethanol_train.xyz", "test": "rmd17_ethanol_test.xyz", "epochs": {50: 400, 950: 60}},
 }
 MODELS: dict[str, dict[str, Any]] = {
     "painn": {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20},
+    "painn 64": {"cutoff": 5.0, "n_features": 64, "n_interactions": 3, "n_rbf": 20},
+    "tensornet 64": {"cutoff": 5.0, "n_features": 64, "n_interactions": 2, "n_rbf": 32},
     "cgcnn": {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20},
     "torchmd_et": {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20, "n_heads": 4},
 }
@@ -86,6 +100,8 @@ class Row:
     seed: int
     steps: int = STEPS
     forces_weight: float = FORCES_WEIGHT
+    stop: int | None = None
+    """Epochs of `EPOCH` steps without a better validation error, which end the training."""
 
     @property
     def key(self) -> str:
@@ -101,6 +117,8 @@ class Row:
     def variant(self) -> str:
         """What differs from the other rows."""
         energies = "" if self.forces_weight == FORCES_WEIGHT else f", {ENERGIES_UP}"
+        if self.stop is not None:
+            return energies + CONVERGED
         return energies + ("" if self.steps == STEPS else f", {self.steps} steps")
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +140,8 @@ def _grid(data: str, sizes: Iterable[int], models: Iterable[str], methods: Itera
 # The question itself comes first; what else may help is for those with time.
 FIRST = ("plain", "EAM", "delta")
 REST = tuple(method for method in METHODS if method not in FIRST)
-OTHERS = tuple(model for model in MODELS if model != "painn")
+OTHERS = ("cgcnn", "torchmd_et")
+WIDE = ("painn 64", "tensornet 64")
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "silica": lambda: _grid("silica", (120,), ("painn",), (*METHODS, *MORE)),
@@ -138,6 +157,18 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "silica-all-rest": lambda: _grid("silica", (1160,), ("painn",), (ON_TOP,)),
     "silica-models-rest": lambda: _grid("silica", (120,), OTHERS, REST),
     "limno-rest": lambda: _grid("limno", (30,), ("painn",), REST),
+    **{
+        f"converged-{data}": (
+            lambda data=data, sizes=sizes: _grid(data, sizes, WIDE, FIRST, steps=MOST, stop=PATIENCE)  # type: ignore[misc]
+        )
+        for data, sizes in {
+            "silica": (30, 120, 1160),
+            "limno": (30,),
+            "tio2": (200,),
+            "aspirin": (50, 100, 950),
+            "ethanol": (50, 950),
+        }.items()
+    },
     "tio2-rest": lambda: _grid("tio2", (200,), ("painn",), REST),
 }
 
@@ -188,19 +219,23 @@ def _common(row: Row, shared: Path, steps: int) -> dict[str, Any]:
         "data.n_train": row.n_train,
         "data.n_val": VALIDATION_FRAMES,
         "data.split_seed": SPLIT_SEED,
-        "model.architecture": row.model,
+        "model.architecture": row.model.partition(" ")[0],
         **{f"model.hyperparameters.{name}": value for name, value in MODELS[row.model].items()},
         "loss.energy_per_atom": True,
         "loss.forces_weight": row.forces_weight,
         "loss.stress_weight": 100.0 if data.get("stress") else 0.0,
-        "optimizer.schedule": "cosine",
+        **_length(row, steps),
         "optimizer.warmup_steps": 100,
         "optimizer.ema_decay": 0.99,
         "run.seed": row.seed,
         "run.batch_size": BATCH,
-        "run.steps_per_epoch": steps // EPOCHS,
-        "run.max_epochs": EPOCHS,
         "run.threads": 1,
         "run.device": "cpu",
         "run.progress": False,
     }
+
+
+def _length(row: Row, steps: int) -> dict[str, Any]:
+    if row.stop is None:
+        return {"optimizer.schedule": "cosine", "run.steps_per_epoch": steps // EPOCHS, "run.max_epochs": EPOCHS}
+    return to_convergence(steps, row.stop, EPOCH)

@@ -22,7 +22,16 @@ from asecalc_mlip.files import write_json
 from asecalc_mlip.locks import locked
 from asecalc_mlip.stopping import end_with_parent
 
-__all__ = ["add_result", "fit_model", "load_results", "run_rows", "select_rows", "settings_of", "show_parts"]
+__all__ = [
+    "add_result",
+    "fit_model",
+    "load_results",
+    "run_rows",
+    "select_rows",
+    "settings_of",
+    "show_parts",
+    "to_convergence",
+]
 
 Result = dict[str, Any]
 
@@ -105,6 +114,28 @@ def fit_model(settings: Mapping[str, Any], name: str) -> tuple[Path, Any, Any, f
     path = Path(run.config.run.output) / "model.pt"
     save(path, run.potential, card={"name": name}, reference_energies=run.e0.to_dict())
     return path, run, average, seconds
+
+
+def to_convergence(steps: int, stop: int, epoch: int) -> dict[str, Any]:
+    """Return settings of a training that ends after `stop` epochs without a better validation error.
+
+    Parameters
+    ----------
+    steps : int
+        At most.
+    stop : int
+        Epochs; after a third of them without a better error, the learning rate halves.
+    epoch : int
+        Steps between two validations.
+    """
+    return {
+        "optimizer.schedule": "plateau",
+        "optimizer.plateau_patience": stop // 3,
+        "optimizer.plateau_factor": 0.5,
+        "run.steps_per_epoch": epoch,
+        "run.max_epochs": steps // epoch,
+        "run.early_stop": stop,
+    }
 
 
 def settings_of(settings: Mapping[str, Any]) -> Any:

@@ -30,6 +30,10 @@ KINDS = {
     "escn-direct": "direct-force eSCN",
     "equiformer-direct": "direct-force EquiformerV2",
     "spinconv-direct": "direct-force SpinConv",
+    "painn 64": "conservative PaiNN 64",
+    "painn 64, direct": "direct-force PaiNN 64",
+    "tensornet 64": "conservative TensorNet 64",
+    "tensornet 64, direct": "direct-force TensorNet 64",
 }
 Group = tuple[str, int, str, float, str]  # data, frames, model, force weight, loss
 

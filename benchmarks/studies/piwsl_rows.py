@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.studies.grid import to_convergence
+
 __all__ = ["DATA", "PARTS", "Row", "overrides"]
 
 SEEDS = (0, 1, 2)
@@ -18,11 +20,17 @@ FEW = 1000
 # Of the row of the paper with the largest gain, whose curve is to be flat at its end.
 LONG = 10_000
 EPOCHS = 15
+# Of trainings to convergence: at most so many steps, ended after so many epochs without a better validation error. The
+# rate halves after a third of them.
+MOST, EPOCH, PATIENCE = 40_000, 500, 18
 VALIDATION_FRAMES = 50
 
 DATA: dict[str, dict[str, Any]] = {
     "aspirin": {"train": "rmd17_aspirin_train.xyz", "test": "rmd17_aspirin_test.xyz"},
     "ethanol": {"train": "rmd17_ethanol_train.xyz", "test": "rmd17_ethanol_test.xyz"},
+    # 1000 frames of ethanol and 300 of methanol.
+    "ethanol-methanol": {"train": "ethanol_meth_train.xyz", "test": None},
+    "silica": {"train": "silica_zeo22_train.xyz", "test": "silica_zeo22_test.xyz", "batch": 2, "per_atom": True},
     "3bpa": {"train": "3bpa_train_300K.xyz", "test": None},
     "tio2": {"train": "tio2_train.xyz", "test": "tio2_test.xyz", "batch": 2, "per_atom": True, "cutoff": 4.5},
     "lmnto": {
@@ -55,6 +63,18 @@ MODELS: dict[str, dict[str, Any]] = {
         "sizes": {"n_features": 16, "n_hidden": 16, "n_spins": 12, "n_polar": 5},
     },
 }
+# Of the size one would ship.
+WIDE = {"n_features": 64}
+MODELS |= {
+    "painn 64": {"architecture": "painn", "sizes": WIDE},
+    "painn 64, direct": {"architecture": "painn", "direct_forces": True, "sizes": WIDE},
+    "tensornet 64": {"architecture": "tensornet", "sizes": {**WIDE, "n_interactions": 2, "n_rbf": 32}},
+    "tensornet 64, direct": {
+        "architecture": "tensornet",
+        "direct_forces": True,
+        "sizes": {**WIDE, "n_interactions": 2, "n_rbf": 32},
+    },
+}
 SIZES = {"cutoff": 5.0, "n_features": 32, "n_interactions": 3, "n_rbf": 20}
 
 
@@ -71,6 +91,8 @@ class Row:
     steps: int = STEPS
     forces_weight: float = 100.0
     energy_weight: float = 1.0
+    stop: int | None = None
+    """Epochs of `EPOCH` steps without a better validation error, which end the training."""
 
     @property
     def key(self) -> str:
@@ -190,6 +212,41 @@ def _few(rows: list[Row]) -> list[Row]:
     return [replace(row, loss=f"{row.loss}, {FEW} steps", steps=FEW) for row in chosen]
 
 
+def _converged(data: str, sizes: Iterable[int]) -> list[Row]:
+    """Return the losses in question with networks of the size one would ship, trained until nothing changes."""
+    orders = {"first": (1.0, 0.01), "trapezoid": (1.0, 0.01), "antithetic": (100.0, 1.0)}
+    conservative = {"plain": {}, "curvature": RIVALS["curvature"]}
+    conservative |= {order: piwsl(order, *coefficients) for order, coefficients in orders.items()}
+    rows = [
+        row
+        for network in ("painn 64", "tensornet 64")
+        for model, losses in (
+            (network, conservative),
+            (f"{network}, direct", _some(DIRECT, "plain", "first", "trapezoid", "antithetic")),
+        )
+        for row in _grid(data, sizes, model, losses)
+    ]
+    return [
+        replace(
+            row,
+            loss=f"{row.loss}, to convergence",
+            steps=MOST,
+            stop=PATIENCE,
+            # As weak.normalisation has it by default.
+            weak=tuple(
+                (k, "per_atom" if k == "normalisation" and DATA[data].get("per_atom") else v) for k, v in row.weak
+            ),
+        )
+        for row in _by_seed(rows)
+    ]
+
+
+def _heterogeneous(n_train: int) -> list[Row]:
+    """Return two molecules together, where the paper has large gains."""
+    direct = _grid("ethanol-methanol", (n_train,), "painn-direct", _some(DIRECT, "plain", "first", "antithetic"))
+    return _by_seed([*direct, *_conservative("ethanol-methanol", n_train)])
+
+
 def _conservative(data: str, n_train: int) -> list[Row]:
     return _grid(data, (n_train,), "painn", _some(CONSERVATIVE, "plain", "first"))
 
@@ -243,6 +300,20 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
         for row in _direct(data, n) + _conservative(data, n)
     ],
     "formic-acid": lambda: _grid("formic-acid-dimer", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
+    "heterogeneous": lambda: _heterogeneous(100),
+    "heterogeneous-1000": lambda: _heterogeneous(1000),
+    **{
+        f"converged-{data}": (lambda data=data, sizes=sizes: _converged(data, sizes))  # type: ignore[misc]
+        for data, sizes in {
+            "aspirin": (50, 100, 200, 950),
+            "ethanol": (50, 100, 950),
+            "3bpa": (50, 400),
+            "lmnto": (100, 450),
+            "tio2": (100, 1000),
+            "silica": (30, 120, 1160),
+            "ethanol-methanol": (100, 1000),
+        }.items()
+    },
     "variants": lambda: _grid("aspirin", (100,), "painn", VARIANTS),
 }
 
@@ -266,15 +337,19 @@ def overrides(row: Row, data_folder: Path, output: Path) -> dict[str, Any]:
         "loss.energy": "mae" if row.forces_weight else "mse",
         "loss.energy_per_atom": data.get("per_atom", False),
         **{f"weak.{name}": value for name, value in row.weak},
-        "optimizer.schedule": "cosine",
+        **_length(row),
         "optimizer.warmup_steps": 100,
         "optimizer.ema_decay": 0.99,
         "run.seed": row.seed,
         "run.batch_size": data.get("batch", 5) if row.forces_weight else 10,
-        "run.steps_per_epoch": row.steps // EPOCHS,
-        "run.max_epochs": EPOCHS,
         "run.threads": 1,
         "run.device": "cpu",
         "run.progress": False,
         "run.output": output,
     }
+
+
+def _length(row: Row) -> dict[str, Any]:
+    if row.stop is None:
+        return {"optimizer.schedule": "cosine", "run.steps_per_epoch": row.steps // EPOCHS, "run.max_epochs": EPOCHS}
+    return to_convergence(row.steps, row.stop, EPOCH)
