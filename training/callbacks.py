@@ -21,6 +21,7 @@ __all__ = [
     "BestModel",
     "EarlyStop",
     "LastCheckpoint",
+    "LastSignal",
     "StopSignals",
     "StopTogether",
     "TimeBudget",
@@ -259,3 +260,18 @@ class StopSignals(pl.Callback):
         if count > 1:
             raise KeyboardInterrupt
         LOGGER.warning("stopping at the end of this epoch; again: at once")
+
+
+class LastSignal(pl.Callback):
+    """Keeps the signal of a training whose last epoch it came in, which is then as good as over.
+
+    Attributes
+    ----------
+    signal : int or None
+    """
+
+    signal: int | None = None
+
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Ask the callback that took it."""
+        self.signal = next((c.signal for c in trainer.callbacks if isinstance(c, StopSignals)), None)  # type: ignore[attr-defined]

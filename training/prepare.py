@@ -36,7 +36,7 @@ from training.replay import OldLevel, make_old_level
 from training.settings import RunConfig
 from training.splitting import check_test, isolated_atoms, read_structures, split_frames
 
-__all__ = ["Run", "device_of", "prepare"]
+__all__ = ["Run", "changed_settings", "device_of", "prepare", "settings_before"]
 
 
 @dataclass
@@ -172,21 +172,9 @@ def _name(potential: Potential) -> str:
 
 def _continues(config: TrainConfig, folder: Path) -> bool:
     """Return whether the folder holds a run with these settings that got somewhere; refuse one with other settings."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"run.output {str(folder)!r} is a file; name a folder")
-    if not (folder / "last.ckpt").exists() and not any(folder.glob("*.pt")):
+    before = settings_before(config, folder)
+    if before is None:
         return False
-    saved = folder / "config.yaml"
-    if not saved.exists():
-        raise InputError(f"{folder} holds a model but no config.yaml to say of which run; choose another run.output")
-    # Through load_config, so that settings which are newer than the run have their defaults.
-    before = load_config([saved])
-    changed = _differences(_compared(before), _compared(config))
-    if changed:
-        raise InputError(
-            f"{folder} holds a run with other settings: {'; '.join(changed)}. Choose another run.output, or continue "
-            f"it with its own settings: asecalc train {saved}"
-        )
     LOGGER.info(f"continuing the run in {folder}")
     if config.optimizer.schedule == "cosine" and before.run.max_epochs != config.run.max_epochs:
         LOGGER.info(
@@ -194,6 +182,37 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
             f"{config.run.max_epochs}; the rate jumps, and the result is not that of one run of this length"
         )
     return True
+
+
+def settings_before(config: TrainConfig, folder: Path) -> TrainConfig | None:
+    """Return the settings of the run in a folder, None where none got somewhere.
+
+    Raises
+    ------
+    InputError
+        For a folder that holds a run with other settings.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run.output {str(folder)!r} is a file; name a folder")
+    if not (folder / "last.ckpt").exists() and not any(folder.glob("*.pt")):
+        return None
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        raise InputError(f"{folder} holds a model but no config.yaml to say of which run; choose another run.output")
+    before, changed = changed_settings(config, saved)
+    if changed:
+        raise InputError(
+            f"{folder} holds a run with other settings: {'; '.join(changed.values())}. Choose another run.output, or "
+            f"continue it with its own settings: asecalc train {saved}"
+        )
+    return before
+
+
+def changed_settings(config: TrainConfig, saved: Path) -> tuple[TrainConfig, dict[str, str]]:
+    """Return the settings of a run from its config.yaml, and by name which of them are others now, in words."""
+    # Through load_config, so that settings which are newer than the run have their defaults.
+    before = load_config([saved])
+    return before, _differences(_compared(before), _compared(config))
 
 
 def _compared(config: TrainConfig) -> dict[str, Any]:
@@ -227,18 +246,18 @@ def _placed(config: dict[str, Any]) -> dict[str, Any]:
     placed = {name: dict(section) for name, section in config.items()}
     for section, _, key in (path.partition(".") for path in _PATHS):
         name = placed[section][key]
-        if name and key == "teacher":
+        if name and key in ("teacher", "sampler"):
             placed[section][key] = with_whole_path(name)
         elif name and Path(name).is_file():
             placed[section][key] = str(Path(name).resolve())
     return placed
 
 
-def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+def _differences(before: Any, now: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(before, dict) and isinstance(now, dict):
         parts = [_differences(before.get(k), now.get(k), f"{prefix}.{k}".lstrip(".")) for k in {**before, **now}]
-        return [line for part in parts for line in part]
-    return [] if before == now or prefix in _FREE else [f"{prefix} was {before}, is {now}"]
+        return {name: line for part in parts for name, line in part.items()}
+    return {} if before == now or prefix in _FREE else {prefix: f"{prefix} was {before}, is {now}"}
 
 
 def device_of(name: str) -> str:

@@ -37,6 +37,7 @@ from training.settings import BASE, PretrainConfig
 __all__ = [
     "DIFFERENCE",
     "LABELLED",
+    "check_pretraining",
     "difference_networks",
     "label_sources",
     "large_labels",
@@ -77,8 +78,8 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     else:
         sampler = _sampler(config)
         if sampler is not None:
-            known = sampler.recipe()
-            recipe |= {"sampler": known["teacher"], "sampler_sha256": known.get("teacher_sha256", "")}
+            named = {"teacher": "sampler", "teacher_sha256": "sampler_sha256"}
+            recipe |= {named[name]: value for name, value in sampler.recipe().items() if name in named}
         label_hot_runs(structures, settings, teacher, path, recipe=recipe, progress=progress, sampler=sampler)
     frames, validation = read_frames(path) if path.is_file() else [], set(split.val)
     # By what they say of themselves: those that the teacher could not label are not there.
@@ -95,16 +96,36 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     return frames, Split(training, held, [])
 
 
+def check_pretraining(config: TrainConfig) -> None:
+    """Refuse settings of which nothing would come.
+
+    Raises
+    ------
+    InputError
+        For networks and a sampler without a teacher, and a sampler without a temperature or a base that it names.
+    """
+    settings = config.pretrain
+    if settings.correct and settings.teacher is None:
+        raise InputError("pretrain.correct adds networks to a teacher, and there is none; name pretrain.teacher")
+    if settings.sampler is None:
+        return
+    if settings.teacher is None:
+        raise InputError("pretrain.sampler makes frames for a teacher, and there is none; name pretrain.teacher")
+    if settings.temperature is None:
+        raise InputError(
+            "pretrain.sampler makes frames of dynamics, and there is no temperature; name it, for example "
+            "pretrain.temperature=1000, or leave the sampler out"
+        )
+    if settings.sampler == BASE and config.finetune.base is None:
+        raise InputError("pretrain.sampler is base, but the run has none; name finetune.base, or a model")
+
+
 def _sampler(config: TrainConfig) -> Teacher | None:
     """Return what makes the frames in place of the teacher: a model, or the base of the run."""
     name = config.pretrain.sampler
     if name is None:
         return None
-    if name != BASE:
-        return open_teacher(name)
-    if config.finetune.base is None:
-        raise InputError("pretrain.sampler is base, but the run has none; name finetune.base, or a model")
-    return open_teacher(str(find(config.finetune.base)))
+    return open_teacher(str(find(config.finetune.base or "")) if name == BASE else name)
 
 
 def label_hot_runs(
@@ -131,7 +152,8 @@ def label_hot_runs(
             file.append(made)
     missing = len(structures) * settings.rounds - file.count()
     if missing:
-        LOGGER.warning(f"{teacher.name} could not label structures of its dynamics, which left out {missing} frames")
+        who = teacher.name if sampler is None else f"{sampler.name} or {teacher.name}"
+        LOGGER.warning(f"{who} could not label structures of the dynamics, which left out {missing} frames")
 
 
 def _frames_of_runs(

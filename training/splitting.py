@@ -24,10 +24,10 @@ from asecalc_mlip.units import LABELS
 from training.config import DataConfig, TrainConfig, label_weights
 from training.data import Split, check_weights, fingerprint, make_split, weights_digest
 from training.hints import hint_of_stress
-from training.pretrain import LABELLED, label_sources, large_labels
+from training.pretrain import LABELLED, check_pretraining, label_sources, large_labels
 from training.replay import find_old_data
 
-__all__ = ["check_test", "isolated_atoms", "read_structures", "split_frames"]
+__all__ = ["check_test", "isolated_atoms", "read_structures", "require", "split_frames"]
 
 
 def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
@@ -41,6 +41,7 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     data, split, name = config.data, None, config.data.train
     if not data.train:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
+    check_pretraining(config)
     frames = read_frames(data.train, **config.data.reading())
     if config.pretrain.teacher is not None:
         frames, split = label_sources(config, frames, folder)
@@ -54,7 +55,7 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     if allowed is True:
         for problem in counts.problems:
             LOGGER.warning(f"{problem.text} (data.trust is set)")
-    _require(counts, label_weights(config.loss), allowed)
+    require(counts, label_weights(config.loss), allowed)
     check_weights(structures, data.weights)
     hint_of_stress(counts, structures, config.loss)
     return frames, split
@@ -123,8 +124,21 @@ def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
         raise DataError(f"{config.data.test} has {', '.join(absent)}, which no training frame has; leave them out")
 
 
-def _require(counts: Census, weights: Mapping[str, float], allowed: bool | tuple[str, ...]) -> None:
-    """Refuse what cannot be right, with the way to go on all the same where there is one."""
+def require(counts: Census, weights: Mapping[str, float], allowed: bool | tuple[str, ...]) -> None:
+    """Refuse labels that cannot be right, with the way to go on all the same where there is one.
+
+    Parameters
+    ----------
+    counts : Census
+    weights : mapping
+        Weight of each label in the loss.
+    allowed : bool or tuple of str
+        Labels whose implausible size is accepted, as for `Census.require`.
+
+    Raises
+    ------
+    DataError
+    """
     try:
         counts.require(weights, allow_implausible=allowed)
     except DataError as error:

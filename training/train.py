@@ -27,6 +27,7 @@ from training.callbacks import (
     BestModel,
     EarlyStop,
     LastCheckpoint,
+    LastSignal,
     StopSignals,
     StopTogether,
     TimeBudget,
@@ -42,7 +43,7 @@ from training.run_log import RunLog
 from training.settings import RunConfig
 from training.task import PotentialAdapter, TrainingTask, make_outputs
 
-__all__ = ["Run", "Stopped", "fit", "prepare", "set_threads", "train"]
+__all__ = ["Run", "Stopped", "fit", "prepare", "set_threads", "train", "train_before"]
 
 
 class Stopped(KeyboardInterrupt):
@@ -79,7 +80,7 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
     set_threads(config.run)
     with locked(Path(config.run.output)):
         if config.pretrain.correct:
-            learn_difference(config, train)
+            learn_difference(config, train_before)
         run = prepare(config)
         try:
             with Workers(run.folder, config.run.devices, on_cpu=device_of(config.run.device) == "cpu") as workers:
@@ -92,6 +93,20 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
         from training.results import finish
 
         return finish(run, average)
+
+
+def train_before(config: TrainConfig) -> None:
+    """Train a model as `train` does, after which a training goes on: a signal in the last epoch ends that as well.
+
+    Raises
+    ------
+    Stopped
+        After SIGINT or SIGTERM, whenever it comes.
+    """
+    watch = LastSignal()
+    train(config, [watch])
+    if watch.signal is not None:
+        raise Stopped(Path(config.run.output), watch.signal)
 
 
 def set_threads(settings: RunConfig) -> None:

@@ -232,6 +232,8 @@ def _energy_outliers(labelled: Sequence[tuple[int, Atoms]]) -> Found:
 
 def far_energies(frames: Sequence[Atoms]) -> list[int]:
     """Return the places of frames whose energies are far from what their compositions let expect, furthest first."""
+    if not frames:
+        return []
     return _far(robust_fit(frames, np.array([atoms.info["energy"] for atoms in frames])), frames)
 
 

@@ -42,11 +42,22 @@ class CorrectedTeacher:
         digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()
         return {**recipe, "teacher": self.name, "teacher_sha256": f"x{digest[:16]}"}
 
+    def knows(self, atoms: Atoms) -> bool:
+        """Return whether the networks have all elements of a structure."""
+        return all(
+            set(network.calculator.potential.elements).issuperset(atoms.numbers.tolist()) for network in self.networks
+        )
+
     def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
         """Yield the labels of each structure, in order; what the teacher or a network cannot label fails."""
-        corrections = [network.label(structures) for network in self.networks]
-        for labels, *found in zip(self.teacher.label(structures), *corrections, strict=True):
-            yield _sum(labels, found)
+        known = [atoms for atoms in structures if self.knows(atoms)]
+        found = zip(*(part.label(known) for part in (self.teacher, *self.networks)), strict=True)
+        for atoms in structures:
+            if self.knows(atoms):
+                labels, *corrections = next(found)
+                yield _sum(labels, corrections)
+            else:
+                yield Failed("no frame that the networks learned from has all of its elements")
 
 
 def _sum(labels: Labels | Failed, corrections: Sequence[Labels | Failed]) -> Labels | Failed:

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 from ase.io import read, write
 
-from asecalc_mlip.checkpoint import load
+from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.teachers import Failed, Labels
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
@@ -127,3 +128,137 @@ def test_a_teacher_that_labels_nothing_of_the_data_is_named(tmp_path, monkeypatc
         train.train(tiny(tmp_path, data, f"pretrain.teacher={eam}", "pretrain.correct=1"))
     with pytest.raises(InputError, match=r"there is none; name pretrain\.teacher"):
         train.train(tiny(tmp_path, data, "pretrain.correct=1", output="none"))
+
+
+@pytest.fixture
+def learn(tmp_path, monkeypatch):
+    """Learn the difference of some data, with networks of random weights; return the settings of those that are made.
+
+    A `teacher` takes the place of the EAM, whose file is there all the same.
+    """
+    monkeypatch.setattr(difference, "NETWORK", {"n_features": 4, "n_interactions": 1, "n_rbf": 4, "cutoff": 4.5})
+    _, eam = files(tmp_path)
+
+    def settings(data, *given, networks=1, output="run"):
+        return tiny(tmp_path, data, f"pretrain.teacher={eam}", f"pretrain.correct={networks}", *given, output=output)
+
+    def learned(data, *given, teacher=None, **options):
+        made = []
+
+        def quick(config):
+            run = train.prepare(config)
+            save(run.model, run.potential, card={"name": "network"})
+            (run.folder / "summary.json").write_text("{}")
+            made.append(config)
+
+        if teacher is not None:
+            monkeypatch.setattr(difference, "open_teacher", lambda name: teacher)
+        difference.learn_difference(settings(data, *given, **options), quick)
+        return made
+
+    learned.settings = settings
+    return learned
+
+
+def _without(path, *names):
+    frames = read(path, ":")
+    for atoms in frames:
+        for name in names:
+            (atoms.arrays if name == "REF_forces" else atoms.info).pop(name)
+    write(path, frames, format="extxyz")
+
+
+@pytest.mark.parametrize("label", ["energy", "forces"])
+def test_networks_learn_the_labels_that_there_are(label, learn, tmp_path):
+    """The teacher has both, so that the loss of a pretraining may give weight to both."""
+    data = tmp_path / "salt.xyz"
+    _without(data, *{"REF_energy", "REF_forces", "REF_stress"} - {f"REF_{label}"})
+    (made,) = learn(data, "loss.stress_weight=5.0")
+    weights = {name: getattr(made.loss, f"{name}_weight") for name in ("energy", "forces", "stress")}
+    assert [name for name, weight in weights.items() if weight] == [label]
+    assert weights[label] == getattr(learn.settings(data).loss, f"{label}_weight")
+    with pytest.raises(DataError, match=r"salt\.xyz has no energy and no forces"):
+        _without(data, f"REF_{label}")
+        learn(data, output="none")
+
+
+def test_labels_that_a_training_refuses_are_refused(learn, tmp_path):
+    """A wrong unit would be learned, as a difference has any size."""
+    data = tmp_path / "salt.xyz"
+    frames = read(data, ":")
+    frames[3].arrays["REF_forces"][:] += 700.0
+    write(data, frames, format="extxyz")
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": [2, 3, 4], "val": [5], "test": [6]}))
+    with pytest.raises(DataError, match=r"a force of 1213.*data\.trust=true"):
+        learn(data, f"data.split_file={split}")
+    assert len(learn(data, f"data.split_file={split}", "data.trust=true")) == 1
+
+
+def test_networks_of_other_labels_or_settings_are_not_taken(learn, tmp_path):
+    data = tmp_path / "salt.xyz"
+    assert len(learn(data)) == 1 and learn(data) == []
+    assert len(learn(data, networks=2)) == 1
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert learn(data, networks=2, output="moved") == []
+    with pytest.raises(InputError, match=r"learned something else: loss\.forces_weight was 100\.0, is 7\.0"):
+        learn(data, "loss.forces_weight=7.0", output="moved")
+    frames = read(data, ":")
+    for atoms in frames:
+        atoms.info["REF_energy"] += 0.1
+    write(data, frames, format="extxyz")
+    with pytest.raises(InputError, match="the labels or their split have changed"):
+        learn(data, output="moved")
+
+
+def test_a_run_that_is_refused_trains_no_network(learn, tmp_path):
+    data, run = tmp_path / "salt.xyz", tmp_path / "run"
+    learn(data)
+    (run / pretrain.LABELLED).touch()
+    with pytest.raises(InputError, match="fewer networks than the 2"):
+        learn(data, networks=2)
+    (run / "config.yaml").write_text(yaml.safe_dump(learn.settings(data).to_dict()))
+    (run / "last.ckpt").touch()
+    with pytest.raises(InputError, match=r"pretrain\.correct was 1, is 2"):
+        learn(data, networks=2)
+    with pytest.raises(InputError, match=r"data\.weights: no frame has the config_type hot"):
+        learn(data, "data.weights={hot: 2.0}", output="weights")
+    assert not (run / "difference" / "1").exists() and not (tmp_path / "weights").exists()
+
+
+def test_structures_with_elements_that_no_network_learned_fail(learn, tmp_path, caplog):
+    data, split, teacher = tmp_path / "salt.xyz", tmp_path / "split.json", _Constant()
+    frames = read(data, ":")
+    frames[5].numbers[0] = 19
+    frames[6].info["cold"] = True
+    write(data, frames, format="extxyz")
+    split.write_text(json.dumps({"train": [2, 3, 4], "val": [5, 6, 7], "test": [8]}))
+    learn(data, f"data.split_file={split}", teacher=teacher)
+    corrected = CorrectedTeacher(teacher, [tmp_path / "run" / "difference" / "0" / "network.pt"])
+    labels, failed, cold = corrected.label(frames[4:7])
+    assert isinstance(labels, Labels) and "all of its elements" in failed.reason and cold.reason == "cold"
+
+
+def test_isolated_atoms_of_two_levels(learn, tmp_path):
+    """What is left of a binding energy may have any sign, and atoms of other elements concern no teacher."""
+    data = tmp_path / "salt.xyz"
+    boxed = Atoms("Na", cell=[5, 5, 5], pbc=True, info={"REF_energy": -10.0, "config_type": "IsolatedAtom"})
+    alone = [boxed, *(Atoms(symbol, info={"REF_energy": -10.0}) for symbol in ("Cl", "Mg"))]
+    write(data, alone + read(data, ":"), format="extxyz")
+    (made,) = learn(data)
+    asked = read_frames(tmp_path / "run" / "difference" / "teacher.xyz")
+    sodium, chlorine = asked[-2:]
+    assert not sodium.pbc.any() and sodium.info["place"] == 0 and chlorine.info["place"] == 1
+    given = {"Na": -10.0 - sodium.info["energy"], "Cl": -10.0 - chlorine.info["energy"]}
+    assert made.model.reference_energies == "given" and made.model.given == pytest.approx(given, abs=1e-6)
+
+
+def test_frames_that_the_teacher_cannot_label_are_told(learn, tmp_path, caplog):
+    class Picky(_Constant):
+        def label(self, structures):
+            for k, labels in enumerate(super().label(structures)):
+                yield Failed("no convergence") if k == 2 else labels
+
+    (made,) = learn(tmp_path / "salt.xyz", "run.batch_size=100", teacher=Picky())
+    assert "constant could not label 1 frames, the first one: no convergence" in caplog.text
+    assert made.run.batch_size == 7

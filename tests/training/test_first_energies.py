@@ -54,3 +54,12 @@ def test_a_small_mean_is_left_alone():
     before = [p.clone() for p in potential.parameters()]
     assert not begin_at_mean_energy(potential, frames)
     assert all(torch.equal(a, b) for a, b in zip(before, potential.parameters(), strict=True))
+
+
+def test_forces_alone_say_nothing_of_it():
+    frames = molecule_frames(2)
+    for atoms in frames:
+        del atoms.info["energy"]
+    elements = sorted({int(z) for a in frames for z in a.numbers})
+    potential = build_potential("painn", SMALL["painn"], reference_energies=dict.fromkeys(elements, 0.0))
+    assert not begin_at_mean_energy(potential, frames)

@@ -1,5 +1,6 @@
 """Training that is interrupted: it continues exactly, and loses and hides nothing."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -152,3 +153,17 @@ def test_full_disk(limit, molecules, tmp_path):
     assert not list((tmp_path / "run").glob("*.writing*"))
     training.train(config(tmp_path, molecules, "run.max_epochs=2", "data.n_train=20"))
     assert len(rows(tmp_path / "run")) == 2
+
+
+def test_a_signal_in_the_last_epoch_ends_what_would_follow(molecules, tmp_path, monkeypatch):
+    save = training.save_model
+
+    def signalled(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(*given)
+
+    monkeypatch.setattr(training, "save_model", signalled)
+    settings = config(tmp_path, molecules, "run.max_epochs=1")
+    with pytest.raises(training.Stopped) as stop:
+        training.train_before(settings)
+    assert stop.value.signal == signal.SIGTERM and (tmp_path / "run" / "summary.json").is_file()

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 from ase.io import read, write
 
@@ -11,6 +12,7 @@ from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.teachers import Failed, Labels
+from asecalc_mlip.teachers.model import ModelTeacher
 from tests.training.levels import files, tiny
 
 pytest.importorskip("schnetpack")
@@ -18,6 +20,7 @@ from asecalc_mlip.data.census import census  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import main, pretrain, train  # noqa: E402
 from training.eam.files import label_file  # noqa: E402
+from training.prepare import settings_before  # noqa: E402
 from training.settings import PretrainConfig  # noqa: E402
 
 LABELS = {"rounds": 2, "strength": 0.3}
@@ -236,6 +239,50 @@ def test_the_base_as_sampler(tmp_path):
     sampled = read_frames(tmp_path / "sampled" / pretrain.LABELLED)
     calc = EAMCalculator.load(eam, dtype="float64")
     assert len(sampled) == 8 and sampled[1].info["energy"] == pytest.approx(calc.get_potential_energy(sampled[1]))
+
+
+def test_a_sampler_without_a_file_is_known_again(tmp_path, monkeypatch):
+    """As xtb, which has no checksum: an empty one would swallow the next name in the file, here the stress."""
+    data, eam = files(tmp_path)
+    asked = []
+
+    class Program(ModelTeacher):
+        def recipe(self):
+            return {"teacher": "GFN2-xTB", "tblite": "v0.4"}
+
+    def opened(name):
+        asked.append(name)
+        return Program(eam) if name == "xtb" else ModelTeacher(name)
+
+    monkeypatch.setattr(pretrain, "open_teacher", opened)
+    hot = ("pretrain.rounds=1", "pretrain.temperature=300", "data.n_train=1", "data.n_val=1", "loss.stress_weight=1.0")
+    settings = tiny(tmp_path, data, f"pretrain.teacher={eam}", "pretrain.sampler=xtb", *hot)
+    for _ in range(2):
+        run = train.prepare(settings)
+        assert run.pretraining["sampler"] == "GFN2-xTB" and "sampler_sha256" not in run.pretraining
+    assert asked == [str(eam), "xtb"] * 2
+
+
+def test_a_sampler_that_would_do_nothing_is_refused(tmp_path):
+    data, eam = files(tmp_path, 2)
+    for given, text in (
+        ([f"pretrain.sampler={eam}"], r"for a teacher, and there is none"),
+        ([f"pretrain.sampler={eam}", f"pretrain.teacher={eam}"], r"there is no temperature; name it"),
+    ):
+        with pytest.raises(InputError, match=text):
+            train.prepare(tiny(tmp_path, data, *given))
+
+
+def test_a_sampler_is_the_same_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "moves.py").write_text("")
+    given = ("pretrain.teacher=xtb", "pretrain.temperature=300", "pretrain.sampler={}moves.py:calculator")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last.ckpt").touch()
+    saved = tiny(tmp_path, "none.xyz", *(text.format(f"{tmp_path}/") for text in given))
+    (run / "config.yaml").write_text(yaml.safe_dump(saved.to_dict()))
+    monkeypatch.chdir(tmp_path)
+    assert settings_before(tiny(tmp_path, "none.xyz", *(text.format("") for text in given)), run) == saved
 
 
 def test_dynamics_of_a_teacher_in_one_command(tmp_path):

@@ -25,7 +25,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER, into
-from training.callbacks import StopSignals
+from training.callbacks import LastSignal
 from training.config import TrainConfig, load_config, replace_values
 from training.data import validation_frames
 from training.length import replay_share, with_length
@@ -225,12 +225,11 @@ class _Search:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
-class _Watch(pl.Callback):
+class _Watch(LastSignal):
     """Tells Optuna the validation loss of each epoch, and ends trainings that are hopeless or out of time."""
 
     def __init__(self, trial: optuna.Trial, seen: set[int], prunable: bool, deadline: float | None):
         self.trial, self.seen, self.prunable, self.deadline = trial, seen, prunable, deadline
-        self.signal: int | None = None
         self._end: type[Exception] | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -249,7 +248,7 @@ class _Watch(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Leave the training without the results of a whole one."""
-        self.signal = next((c.signal for c in trainer.callbacks if isinstance(c, StopSignals)), None)  # type: ignore[attr-defined]
+        super().on_train_end(trainer)
         if self._end is not None:
             raise self._end
 
