@@ -32,8 +32,8 @@ from asecalc_mlip.units import LABELS
 from training.config import TrainConfig, label_weights, load_config
 from training.data import Split, check_weights, fingerprint
 from training.prepare import changed_settings, settings_before
-from training.pretrain import DIFFERENCE, LABELLED, check_pretraining, difference_networks, source_split
-from training.splitting import require
+from training.pretrain import DIFFERENCE, LABELLED, check_pretraining, difference_networks, open_sampler, source_split
+from training.splitting import read_data, require
 
 __all__ = ["corrected", "learn_difference"]
 
@@ -69,8 +69,9 @@ def learn_difference(config: TrainConfig, train: Callable[[TrainConfig], Any]) -
     settings_before(config, folder)
     assert config.pretrain.teacher is not None
     teacher = open_teacher(config.pretrain.teacher)
-    sources = read_frames(config.data.train, **config.data.reading())
+    sources = read_data(config.data)
     split = source_split(config, sources)
+    open_sampler(config, [sources[k] for k in (*split.train, *split.val)])
     made = folder / LABELLED
     if made.is_file() and not all(map(_is_trained, difference_networks(config, folder))):
         raise InputError(

@@ -26,6 +26,7 @@ from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.base import labelled
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
+from asecalc_mlip.teachers.model import ModelTeacher
 from asecalc_mlip.units import LABELS
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
@@ -41,6 +42,7 @@ __all__ = [
     "difference_networks",
     "label_sources",
     "large_labels",
+    "open_sampler",
     "recipe_of",
     "source_split",
 ]
@@ -76,7 +78,7 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
         copies = [perturbed(settings, k, n, atoms) for k, atoms in enumerate(structures) for n in rounds]
         label_structures(copies, teacher, path, recipe=recipe, progress=progress, again=True)
     else:
-        sampler = _sampler(config)
+        sampler = open_sampler(config, structures)
         if sampler is not None:
             named = {"teacher": "sampler", "teacher_sha256": "sampler_sha256"}
             recipe |= {named[name]: value for name, value in sampler.recipe().items() if name in named}
@@ -120,12 +122,21 @@ def check_pretraining(config: TrainConfig) -> None:
         raise InputError("pretrain.sampler is base, but the run has none; name finetune.base, or a model")
 
 
-def _sampler(config: TrainConfig) -> Teacher | None:
-    """Return what makes the frames in place of the teacher: a model, or the base of the run."""
+def open_sampler(config: TrainConfig, structures: Sequence[Atoms]) -> Teacher | None:
+    """Return what makes the frames in place of the teacher: a model, or the base of the run.
+
+    Raises
+    ------
+    InputError
+        For a name that says nothing, and a model that does not know all elements of the structures.
+    """
     name = config.pretrain.sampler
     if name is None:
         return None
-    return open_teacher(str(find(config.finetune.base or "")) if name == BASE else name)
+    sampler = open_teacher(str(find(config.finetune.base or "")) if name == BASE else name)
+    if isinstance(sampler, ModelTeacher):
+        sampler.calculator.check_elements(np.unique(np.concatenate([atoms.numbers for atoms in structures])))
+    return sampler
 
 
 def label_hot_runs(

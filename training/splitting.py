@@ -27,7 +27,7 @@ from training.hints import hint_of_stress
 from training.pretrain import LABELLED, check_pretraining, label_sources, large_labels
 from training.replay import find_old_data
 
-__all__ = ["check_test", "isolated_atoms", "read_structures", "require", "split_frames"]
+__all__ = ["check_test", "isolated_atoms", "read_data", "read_structures", "require", "split_frames"]
 
 
 def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
@@ -39,10 +39,8 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
         For files that cannot be read, and labels that are missing or cannot be right.
     """
     data, split, name = config.data, None, config.data.train
-    if not data.train:
-        raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     check_pretraining(config)
-    frames = read_frames(data.train, **config.data.reading())
+    frames = read_data(data)
     if config.pretrain.teacher is not None:
         frames, split = label_sources(config, frames, folder)
         name = str(folder / LABELLED)
@@ -59,6 +57,13 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     check_weights(structures, data.weights)
     hint_of_stress(counts, structures, config.loss)
     return frames, split
+
+
+def read_data(data: DataConfig) -> list[Atoms]:
+    """Read all frames of `data.train`; InputError where that names none."""
+    if not data.train:
+        raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
+    return read_frames(data.train, **data.reading())
 
 
 def split_frames(

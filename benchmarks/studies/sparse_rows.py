@@ -183,7 +183,7 @@ def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
     from training.difference import corrected
     from training.far.sources import make_structures
     from training.settings import FarConfig
-    from training.train import train
+    from training.train import train_before
 
     if path.is_file() and len(read_frames(path)) == HOT_FRAMES:
         return
@@ -202,7 +202,7 @@ def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
         hot_frames(replace(row, method=row.method.replace(", corrected", "")), data_folder, plain)
         structures = [bare(atoms) for atoms in read_frames(plain)]
         config = settings_of({**settings, "pretrain.correct": networks})
-        teacher = corrected(config, frames, replace(split, test=[]), teacher, path.with_suffix(""), train)
+        teacher = corrected(config, frames, replace(split, test=[]), teacher, path.with_suffix(""), train_before)
     label_structures(structures, teacher, path, recipe={"temperature_K": temperature}, progress=False)
 
 

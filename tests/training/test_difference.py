@@ -223,7 +223,13 @@ def test_a_run_that_is_refused_trains_no_network(learn, tmp_path):
         learn(data, networks=2)
     with pytest.raises(InputError, match=r"data\.weights: no frame has the config_type hot"):
         learn(data, "data.weights={hot: 2.0}", output="weights")
-    assert not (run / "difference" / "1").exists() and not (tmp_path / "weights").exists()
+    moved = (f"pretrain.sampler={model_file(tmp_path)}", "pretrain.temperature=300")
+    with pytest.raises(InputError, match=r"painn\.pt does not know the elements Cl, Na"):
+        learn(data, *moved, output="sampler")
+    with pytest.raises(InputError, match=r"data\.train is empty"):
+        learn("''", output="none")
+    assert not (run / "difference" / "1").exists()
+    assert not any((tmp_path / name).exists() for name in ("weights", "sampler", "none"))
 
 
 def test_structures_with_elements_that_no_network_learned_fail(learn, tmp_path, caplog):
