@@ -69,7 +69,7 @@ DATA = {
     "aspirin": DataSet(
         "rmd17_aspirin_train.xyz", "rmd17_aspirin_test.xyz", (50, 100, 950), MOLECULES, batch=5, rate=5e-4
     ),
-    "ethanol": DataSet("rmd17_ethanol_train.xyz", "rmd17_ethanol_test.xyz", (950,), MOLECULES, batch=5, rate=5e-4),
+    "ethanol": DataSet("rmd17_ethanol_train.xyz", "rmd17_ethanol_test.xyz", (50, 950), MOLECULES, batch=5, rate=5e-4),
     "malonaldehyde": DataSet(
         "qm22_malonaldehyde_ccsdt_energies_train.xyz", None, (100, 950), MOLECULES, batch=10, forces=False
     ),
@@ -264,6 +264,13 @@ OTHERS = [Row("aspirin", n, name, seed, 10_000) for seed in SEEDS for n in (50, 
 LONGER = [Row("aspirin", 100, name, seed, 20_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first, 1500 K")]
 FIELD = [Row("aspirin", n, "fine-tuned, xtb first, far", seed, 600) for n in (50, 100) for seed in SEEDS]
 CORRECTED_FIELD = [Row("aspirin", 50, "TensorNet, corrected xtb first, far", seed, 600) for seed in SEEDS]
+# Other molecules, and more frames.
+RECIPE_OTHERS = [
+    Row(data, n, method, seed, steps)
+    for seed in SEEDS
+    for data, n in (("ethanol", 50), ("3bpa", 50), ("aspirin", 100))
+    for method, steps in (("TensorNet, corrected xtb first, far", 600), ("TensorNet", 10_000))
+]
 HOT_FIELD = [Row("aspirin", 50, "fine-tuned, xtb first, 1500 K, far", seed, 600) for seed in SEEDS]
 MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
 MORE += [Row("aspirin", 950, "fine-tuned", seed, 6000) for seed in SEEDS]
@@ -306,6 +313,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "teacher-sizes": lambda: OTHERS,
     "teacher-longer": lambda: LONGER,
     "field": lambda: FIELD + HOT_FIELD + CORRECTED_FIELD,
+    "recipe-others": lambda: RECIPE_OTHERS,
     "more": lambda: MORE,
     "control": lambda: CONTROL,
     "3bpa-few": lambda: BPA,
