@@ -128,8 +128,12 @@ def corrected(
     kept.save(place / SPLIT)
     for number, path in enumerate(networks):
         if not _is_trained(path):
-            LOGGER.info(f"network {number + 1} of {len(networks)} for the difference to {teacher.name}")
-            with open(place / f"{number}.log", "a", encoding="utf-8") as stream, into(stream):
+            run, log = settings[number].run, place / f"{number}.log"
+            LOGGER.info(
+                f"network {number + 1} of {len(networks)} for the difference to {teacher.name}: "
+                f"{(run.steps_per_epoch or 1) * (run.max_epochs or 1)} steps, told in {log}"
+            )
+            with open(log, "a", encoding="utf-8") as stream, into(stream):
                 train(settings[number])
     found = CorrectedTeacher(teacher, networks)
     _tell(found, [frames[k] for k in kept.val])
