@@ -152,7 +152,8 @@ def kinds_table(results: Results) -> str:
 def control_table(results: Results) -> str:
     """Return what structures far from the data cost near them, and what they give far from them."""
     lines = [
-        "| far from the data | seeds | forces, meV/Å | change | energies, meV | bonds | two_step | dynamics | flags |",
+        "| far from the data | seeds | forces, meV/Å | change (same seeds) | energies, meV | bonds | two_step | dynamics "
+        "| flags (each seed) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     grouped = {method: rows for (_, _, method, _), rows in _groups(results, ("ethanol", 950))}
@@ -289,4 +290,6 @@ def _missing(results: Results, *parts: str) -> str:
     rows: list[Row] = [row for part in parts for row in PARTS[part]()]
     missing, names = sum(row.key not in results for row in rows), " ".join(parts)
     command = f"`python benchmarks/studies/sparse.py run {names}`"
-    return f"Not run: {missing} of {len(rows)} rows; {command} runs them." if missing else f"All rows of {command}."
+    return (
+        f"Of the {len(rows)} trainings of {command}, {missing or 'none'} {'was' if missing == 1 else 'were'} not run."
+    )
