@@ -152,8 +152,8 @@ def kinds_table(results: Results) -> str:
 def control_table(results: Results) -> str:
     """Return what structures far from the data cost near them, and what they give far from them."""
     lines = [
-        "| far from the data | seeds | forces, meV/Å | change (same seeds) | energies, meV | bonds | two_step | dynamics "
-        "| flags (each seed) |",
+        "| far from the data | seeds | forces, meV/Å | change (same seeds) | energies, meV | bonds | two_step "
+        "| dynamics | flags (each seed) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     grouped = {method: rows for (_, _, method, _), rows in _groups(results, ("ethanol", 950))}
