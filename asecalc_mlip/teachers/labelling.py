@@ -75,13 +75,13 @@ def begin_again(path: str | Path) -> None:
     For callers that cannot go on without a label. Others have gone on, and failures must stay what they were.
     """
     path = Path(path)
-    if _beside(path).is_file() and not (path.is_file() and path.stat().st_size):
-        _beside(path).unlink()
+    if failures_file(path).is_file() and not (path.is_file() and path.stat().st_size):
+        failures_file(path).unlink()
 
 
 def failures_of(path: str | Path) -> list[dict[str, Any]]:
     """Return the structures that a file of labels lacks: ``number``, ``formula`` and ``reason`` of each."""
-    beside = _beside(Path(path))
+    beside = failures_file(Path(path))
     if not beside.is_file():
         return []
     return [json.loads(line) for line in beside.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
@@ -96,8 +96,9 @@ def _labels(
 
 def _record(path: Path, number: int, atoms: Atoms, failed: Failed) -> None:
     entry = {"number": number, "formula": atoms.get_chemical_formula(), "reason": failed.reason}
-    append_text(_beside(path), f"\n{json.dumps(entry)}\n")  # the line before may have been cut off
+    append_text(failures_file(path), f"\n{json.dumps(entry)}\n")  # the line before may have been cut off
 
 
-def _beside(path: Path) -> Path:
+def failures_file(path: Path) -> Path:
+    """Return the file with the structures that a file of labels lacks."""
     return path.with_name(f"{path.stem}.failed.jsonl")

@@ -283,8 +283,8 @@ CONTROLLED = (
 CONTROL = [Row("ethanol", 950, name, seed, 20_000) for seed in SEEDS for name in CONTROLLED]
 BPA = [Row("3bpa", 50, f"fine-tuned{order}", seed, 600) for seed in SEEDS for order in ("", ", first", ", antithetic")]
 BPA += [Row("3bpa", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
-# Few labels of every other kind of data, by the published model that fits: what PIWSL and replay add. The coefficients are
-# those that aspirin chose; a training from random weights beside them.
+# Few labels of every other kind of data, by the published model that fits: what PIWSL and replay add. The coefficients
+# are those that aspirin chose; a training from random weights beside them.
 FEW_OF = {
     ("3bpa", 50): 600,
     ("silica", 30): 2000,

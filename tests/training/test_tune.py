@@ -18,12 +18,14 @@ from asecalc_mlip import logs
 from asecalc_mlip.errors import InputError
 from tests import processes, teacher
 from tests.small_runs import config
+from tests.training import levels
 
 pytest.importorskip("schnetpack")
 optuna = pytest.importorskip("optuna")
 from training.config import load_config, replace_values  # noqa: E402
 from training.train import train  # noqa: E402
 from training.tune import tune  # noqa: E402
+from training.tune.shared import take_labels  # noqa: E402
 from training.tune.space import make_space  # noqa: E402
 from training.tune.trials import TrialRecord, TuneResult, trial_values  # noqa: E402
 
@@ -241,8 +243,15 @@ def test_a_search_chooses_the_length_of_its_trials_once(molecules, tmp_path):
 
     open_length = settings(tmp_path, molecules, "run.max_epochs=null", "data.n_train=null")
     assert _with_length(open_length).run.max_epochs == 500  # 50 frames in batches of 10
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": list(range(40)), "val": [40, 41], "test": []}))
+    assert _with_length(replace_values(open_length, {"data.split_file": str(split)})).run.max_epochs == 500
+    taught = replace_values(open_length, {"pretrain.teacher": "xtb", "pretrain.rounds": 100})
+    assert _with_length(taught).run.max_epochs == 40  # 500 steps
+    more = tmp_path / "more.xyz"
+    write(more, read(molecules, ":") * 5, format="extxyz")
     replayed = settings(
-        tmp_path, molecules, "run.max_epochs=null", "data.n_train=250", "finetune.replay=0.3", "far.share=0.2"
+        tmp_path, more, "run.max_epochs=null", "data.n_train=250", "finetune.replay=0.3", "far.share=0.2"
     )
     assert _with_length(replayed).run.max_epochs == 500  # 35 steps
     assert _with_length(replace_values(replayed, {"far.teacher": "xtb"})).run.max_epochs == 400  # 50 steps
@@ -250,3 +259,37 @@ def test_a_search_chooses_the_length_of_its_trials_once(molecules, tmp_path):
         _with_length(replace_values(replayed, {"finetune.replay": 0.9, "far.teacher": "xtb"}))
     with pytest.raises(InputError, match="run.time gives trials unlike lengths"):
         tune(settings(tmp_path, molecules, "run.time=1h"), SPACE, trials=2, output=tmp_path / "tune")
+
+
+@pytest.mark.parametrize(
+    ("searched", "shared"), [("optimizer.lr=1e-4:1e-3", True), ("pretrain.strength=0.1:0.2", False)]
+)
+def test_trials_share_the_labels_of_a_teacher(tmp_path, searched, shared):
+    data, eam = levels.files(tmp_path)
+    given = (f"pretrain.teacher={eam}", "pretrain.rounds=1", f"far.teacher={eam}", "far.sources=[bonds]", "far.n=6")
+    tune(levels.tiny(tmp_path, data, *given), [searched], trials=2, output=tmp_path / "tune")
+    made = {
+        name: [(tmp_path / "tune" / "trials" / k / name).stat().st_mtime_ns for k in ("0000", "0001")]
+        for name in ("labelled.xyz", "far.xyz")
+    }
+    assert all((first == second) is shared for first, second in made.values())
+
+
+def test_labels_are_shared_where_no_searched_setting_changes_them(tmp_path):
+    first, config = tmp_path / "0", load_config([], ["pretrain.correct=2"])
+    (first / "difference").mkdir(parents=True)
+    (first / "difference" / "a").write_text("a")
+    for name in ("labelled.xyz", "far_structures.xyz", "far.xyz"):
+        (first / name).write_text(name)
+    for k, (key, networks, far) in enumerate(
+        (("loss.energy_weight", False, False), ("model.cutoff", True, False), ("weak.pitc", True, True))
+    ):
+        folder = tmp_path / f"trial {k}"
+        take_labels(first, folder, config, [key])
+        assert (folder / "difference" / "a").exists() is (folder / "labelled.xyz").exists() is networks
+        assert (folder / "far.xyz").exists() is (folder / "far_structures.xyz").exists() is far
+        assert not list(folder.glob(".*"))
+    # What a trial has is its own.
+    (folder / "labelled.xyz").write_text("mine")
+    take_labels(first, folder, config, [key])
+    assert (folder / "labelled.xyz").read_text() == "mine"

@@ -30,10 +30,12 @@ from training.far.level import SAME, TeacherLevel
 from training.far.sources import make_structures
 from training.initial import Start, shift_text, without_energies_of
 
-__all__ = ["LABELLED_FAR", "Far", "atoms_of", "make_far"]
+__all__ = ["LABELLED_FAR", "STRUCTURES", "Far", "atoms_of", "make_far"]
 
 LABELLED_FAR = "far.xyz"
 """Name of the file with the labels, in the folder of the run."""
+STRUCTURES = "far_structures.xyz"
+"""Name of the file with the structures before they are labelled."""
 # Structures that count less than this are neither labelled nor trained on.
 LEAST_WEIGHT = 0.01
 # eV/Å; where forces are larger, what counts is their relative error.
@@ -148,7 +150,7 @@ def _labelled(
         **teacher.recipe(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "far_structures.xyz"
+    path = folder / STRUCTURES
     structures = _read(path, recipe["far"])
     if structures is None:
         LOGGER.info(f"making structures far from the data by {', '.join(settings.sources)}")

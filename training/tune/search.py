@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER, into
 from training.callbacks import LastSignal
 from training.config import TrainConfig, load_config, replace_values
-from training.data import validation_frames
 from training.length import replay_share, with_length
+from training.pretrain import source_split
 from training.train import Stopped, train
+from training.tune.shared import take_labels
 from training.tune.space import Parameter, make_space
 from training.tune.storage import TrialState, open_study, optuna, quiet_optuna, sampler, stored
 from training.tune.trials import TrialRecord, TuneResult, trial_folder, trial_values
@@ -126,9 +126,9 @@ def _with_length(config: TrainConfig) -> TrainConfig:
     if not config.data.train:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     frames = read_frames(config.data.train, **config.data.reading())
-    structures = sum(not is_isolated_atom(atoms) for atoms in frames)
-    n_val = config.data.n_val or validation_frames(structures)
-    n_train = config.data.n_train or max(1, structures - n_val)
+    n_train = len(source_split(config, frames).train)
+    if config.pretrain.teacher is not None:
+        n_train *= config.pretrain.rounds
     run = with_length(config.run, n_train, replay=replay_share(config))
     return replace_values(config, {"run.max_epochs": run.max_epochs, "run.steps_per_epoch": run.steps_per_epoch})
 
@@ -175,10 +175,9 @@ class _Search:
         return TuneResult(self.config, self.parameters, records, self.folder)
 
     def _run(self, trial: optuna.Trial, values: dict[str, Any], watch: _Watch) -> bool:
-        changes = {
-            **trial_values(trial.number, values, self.parameters),
-            "run.output": str(trial_folder(self.folder, trial.number)),
-        }
+        first, folder = (trial_folder(self.folder, number) for number in (0, trial.number))
+        changes = {**trial_values(trial.number, values, self.parameters), "run.output": str(folder)}
+        take_labels(first, folder, self.config, values)
         state = TrialState.COMPLETE
         try:
             with self._talk(trial.number):

@@ -1,0 +1,52 @@
+"""Labels of a teacher that trials have in common: the first trial made them, the others take them from it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from asecalc_mlip.teachers.labelling import failures_file
+from training.config import TrainConfig
+from training.far.make import LABELLED_FAR, STRUCTURES
+from training.pretrain import DIFFERENCE, LABELLED
+
+__all__ = ["take_labels"]
+
+# Settings, or whole sections of them, of which the labels depend; each file begins with one of the names.
+OF_LABELS = {"pretrain", "data", "finetune"}
+OF_NETWORKS = {*OF_LABELS, "loss", "run"}
+OF_FAR = {*OF_LABELS, "far", "model"}
+
+
+def take_labels(first: Path, folder: Path, config: TrainConfig, keys: Iterable[str]) -> None:
+    """Copy what a teacher labelled in the first trial into the folder of another, unless a searched setting changes it.
+
+    Parameters
+    ----------
+    first, folder : Path
+        Folders of the trials; what the second one has stays as it is.
+    config : TrainConfig
+    keys : iterable of str
+        The searched settings, section.key.
+    """
+    varied = {key.partition(".")[0] for key in keys}
+    names: list[str] = []
+    if not varied & (OF_NETWORKS if config.pretrain.correct else OF_LABELS):
+        names += [DIFFERENCE, LABELLED, failures_file(Path(LABELLED)).name]
+    if not varied & (OF_FAR | (OF_NETWORKS if config.pretrain.correct else set())):
+        names += [STRUCTURES, LABELLED_FAR, failures_file(Path(LABELLED_FAR)).name]
+    for name in names:
+        source, target = first / name, folder / name
+        if not source.exists() or target.exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        # Under another name first, so that a kill leaves no half of it.
+        part = folder / f".{name}.part"
+        if source.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(source, part)
+        else:
+            shutil.copy2(source, part)
+        os.replace(part, target)
