@@ -293,12 +293,12 @@ FEW_OF = {
     ("malonaldehyde", 950): 2000,
     ("formic-acid-dimer", 950): 2000,
 }
-TUNED = ("fine-tuned", "fine-tuned, first × 0.1", "fine-tuned, antithetic × 0.01", "fine-tuned, replay")
+TUNED = ("", ", first × 0.1", ", antithetic × 0.01", ", replay", ", layer decay")
 OTHERS_FEW = [
     Row(data, n, method, seed, steps)
     for seed in SEEDS
     for (data, n), tuning in FEW_OF.items()
-    for method, steps in (*((name, tuning) for name in TUNED), ("TensorNet", 10_000))
+    for method, steps in (*((f"fine-tuned{name}", tuning) for name in TUNED), ("TensorNet", 10_000))
 ]
 DISTIL = [Row("silica", 30, name, 0, 8000) for name in ("PaiNN", "PaiNN, distilled")]
 # Trainings whose models are run: what the docs advise, and what it is compared with.
