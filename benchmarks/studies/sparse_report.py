@@ -19,6 +19,7 @@ from benchmarks.studies.sparse_rows import (
     CONTROLLED,
     DATA,
     DYNAMICS,
+    FEW_OF,
     KINDS,
     ORDERS,
     PARTS,
@@ -53,7 +54,7 @@ COPIES = ", xtb first"
 FIRST = ("", COPIES, ", xtb first, 1500 K", ", xtb first, 1500 K, corrected")
 SETS = (
     *(("aspirin", n) for n in DATA["aspirin"].sizes),
-    *(("3bpa", 50), ("ethanol", 50), ("ethanol", 950), ("silica", 30)),
+    *(("ethanol", 50), ("ethanol", 950), *FEW_OF),
 )
 RECIPE = "TensorNet, corrected xtb first, far"
 TAUGHT = {
@@ -61,7 +62,7 @@ TAUGHT = {
     "xtb first, 1500 K": "dynamics at 1500 K",
     "xtb first, 1500 K, corrected": "the same, corrected",
 }
-WEAK = ("fine-tuned", *(f"fine-tuned, {order}" for order in ORDERS))
+BESIDE = ("fine-tuned", *(f"fine-tuned, {name}" for name in (*ORDERS, "replay", "layer decay")))
 
 
 def write_report(results: Results, dynamics: Results, folder: Path) -> str:
@@ -79,30 +80,25 @@ def few_table(results: Results) -> str:
     lines = ["| data, frames | training | steps | seeds | energies, meV | forces, meV/Å | processor time |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for (data, n, method, steps), rows in _groups(results, *SETS):
-        energies = _spread([row["mae"]["energy"] for row in rows], 1)
-        cells = [f"{data}, {n}", method, steps, len(rows), energies, _spread(_forces(rows), 1), _cost(method, rows)]
+        cells = [f"{data}, {n}", method, steps, len(rows), *_both(rows, 1), _cost(method, rows)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _missing(results, "few", "field", "more", "recipe-others", "3bpa-few", "control")])
+    return "\n".join([*lines, "", _missing(results, "few", "field", "more", "recipe-others", "others-few", "control")])
 
 
 def weak_table(results: Results) -> str:
     """Return what each weak loss changes against plain fine-tuning of the same seeds."""
-    head = "| data, frames | beside the labels | seeds | energies, meV | forces, meV/Å | change of forces | p |"
-    lines, grouped = (
-        [head, "|---|---|---|---|---|---|---|"],
-        dict(_groups(results, ("aspirin", 50), ("3bpa", 50), ("silica", 30))),
-    )
+    head = "| data, frames | beside the labels | seeds | energies, meV | forces, meV/Å | change | p |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    grouped = dict(_groups(results, ("aspirin", 50), *FEW_OF))
     for (data, n, method, steps), rows in grouped.items():
         plain = grouped.get((data, n, "fine-tuned", steps), [])
-        if method not in WEAK or not any((data, n, other, steps) in grouped for other in WEAK[1:]):
+        if method not in BESIDE or not any((data, n, other, steps) in grouped for other in BESIDE[1:]):
             continue
-        pairs = _pairs(plain, rows)
-        energies = _spread([row["mae"]["energy"] for row in rows], 1)
-        change, p = ("", "") if method == "fine-tuned" else _change(pairs)
+        change, p = ("", "") if method == "fine-tuned" else _change(_pairs(plain, rows))
         name = method.partition(", ")[2] or "nothing"
-        cells = [f"{data}, {n}", name, len(rows), energies, _spread(_forces(rows), 2), change, p]
+        cells = [f"{data}, {n}", name, len(rows), *_both(rows, 2), change, p]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _missing(results, "weak")])
+    return "\n".join([*lines, "", _missing(results, "weak", "others-few")])
 
 
 def trials_table(results: Results) -> str:
@@ -256,8 +252,12 @@ def _pairs(plain: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]
 
 
 def _change(pairs: Sequence[tuple[Any, Any]]) -> tuple[str, str]:
-    """Return the mean change of the force error in percent, and the p value of a paired t test where it has one."""
-    before, after = (np.array(_forces(rows)) for rows in zip(*pairs, strict=True))
+    """Return the mean change of the error in percent, and the p value of a paired t test where it has one.
+
+    The error is that of the forces, or of the energies where there are no other labels.
+    """
+    kind = "forces" if "forces" in pairs[0][0]["mae"] else "energy"
+    before, after = (np.array([row["mae"][kind] for row in rows]) for rows in zip(*pairs, strict=True))
     p = f"{ttest_rel(before, after).pvalue:.2g}" if len(pairs) > 2 else "one seed" if len(pairs) == 1 else "two seeds"
     return _percent((after / before - 1).mean(), 1), p
 
@@ -268,6 +268,12 @@ def _validation(row: dict[str, Any]) -> float:
 
 def _percent(value: float, digits: int) -> str:
     return f"{100 * value:+.{digits}f} %".replace("-", "−")
+
+
+def _both(rows: Sequence[Any], digits: int) -> tuple[str, str]:
+    """Return the errors of energies and forces as text."""
+    energies = _spread([row["mae"]["energy"] for row in rows], 1)
+    return energies, _spread(_forces(rows), digits) if "forces" in rows[0]["mae"] else "no labels"
 
 
 def _forces(rows: Sequence[Any]) -> list[float]:

@@ -15,6 +15,7 @@ __all__ = [
     "CONTROLLED",
     "DATA",
     "DYNAMICS",
+    "FEW_OF",
     "KINDS",
     "ORDERS",
     "PARTS",
@@ -281,8 +282,6 @@ CONTROLLED = (
     *(f"TensorNet, far, {x}" for x in ("share 0.03", "weight 0.1", "weight 0.01")),
 )
 CONTROL = [Row("ethanol", 950, name, seed, 20_000) for seed in SEEDS for name in CONTROLLED]
-BPA = [Row("3bpa", 50, f"fine-tuned{order}", seed, 600) for seed in SEEDS for order in ("", ", first", ", antithetic")]
-BPA += [Row("3bpa", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 # Few labels of every other kind of data, by the published model that fits: what PIWSL and replay add. The coefficients
 # are those that aspirin chose; a training from random weights beside them.
 FEW_OF = {
@@ -333,7 +332,6 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "recipe-others": lambda: RECIPE_OTHERS,
     "more": lambda: MORE,
     "control": lambda: CONTROL,
-    "3bpa-few": lambda: BPA,
     "others-few": lambda: OTHERS_FEW,
     "distil": lambda: DISTIL,
     **{name: (lambda name=name: _part(name)) for name in DATA},  # type: ignore[misc]
