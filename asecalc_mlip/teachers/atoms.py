@@ -17,7 +17,7 @@ from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import cache_folder, read_json, write_json
 from asecalc_mlip.teachers.base import Failed, Labels
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
-from asecalc_mlip.teachers.pyscf import PyscfTeacher, ground_state
+from asecalc_mlip.teachers.pyscf import PyscfTeacher, cores, ground_state
 from asecalc_mlip.teachers.structures import isolated_atoms, isolated_dimers
 
 __all__ = ["GroundStates", "write_atoms"]
@@ -106,7 +106,7 @@ class GroundStates:
             yield self._known(atoms) or self._computed(atoms)
 
     def _known(self, atoms: Atoms) -> Labels | None:
-        found = self._cache().get(_key(atoms))
+        found = self._cache().get(self._key(atoms))
         return None if found is None else Labels(float(found["energy"]), np.array(found["forces"], dtype=float))
 
     def _computed(self, atoms: Atoms) -> Labels | Failed:
@@ -114,7 +114,7 @@ class GroundStates:
         if isinstance(labels, Labels):
             entry = {"energy": labels.energy, "forces": labels.forces.tolist()}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, {**self._cache(), _key(atoms): entry})
+            write_json(self.path, {**self._cache(), self._key(atoms): entry})
         return labels
 
     def _cache(self) -> dict[str, Any]:
@@ -123,7 +123,9 @@ class GroundStates:
         except (InputError, TypeError, ValueError):  # cut off, or no JSON: computed again
             return {}
 
-
-def _key(atoms: Atoms) -> str:
-    distance = f" {atoms.get_distance(0, 1):.4f}" if len(atoms) == 2 else ""
-    return f"{'-'.join(atoms.get_chemical_symbols())}{distance}"
+    def _key(self, atoms: Atoms) -> str:
+        symbols = atoms.get_chemical_symbols()
+        distance = f" {atoms.get_distance(0, 1):.4f}" if len(atoms) == 2 else ""
+        # Older entries of such elements were computed without the potential, and are wrong.
+        core = " with core potential" if cores(self.teacher.basis, symbols) else ""
+        return f"{'-'.join(symbols)}{distance}{core}"

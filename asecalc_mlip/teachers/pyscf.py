@@ -7,7 +7,9 @@ Sun et al., J. Chem. Phys. 153 (2020) 024109.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +22,7 @@ from asecalc_mlip.extras import needs
 from asecalc_mlip.teachers.bare import stated_multiplicity
 from asecalc_mlip.teachers.base import Failed, Labels, TeacherOptions, checked
 
-__all__ = ["PyscfTeacher", "ground_state"]
+__all__ = ["PyscfTeacher", "cores", "ground_state"]
 
 # Unpaired electrons of isolated atoms, by atomic number: Hund's rules for the main groups.
 _SHELLS = {
@@ -29,6 +31,8 @@ _SHELLS = {
     **{z: n for row in (3, 11) for z, n in zip(range(row, row + 8), (1, 0, 1, 2, 3, 2, 1, 0), strict=True)},
 }
 HUND = {**_SHELLS, 19: 1, 20: 0, **dict(zip(range(31, 37), (1, 2, 3, 2, 1, 0), strict=True)), 53: 1, 54: 0}
+# Basis sets of valence electrons alone, with potentials of the cores that have other names.
+_OF_VALENCE = ("gth", "ccecp", "bfd")
 
 
 class PyscfTeacher:
@@ -119,6 +123,7 @@ class PyscfTeacher:
         molecule = gto.M(
             atom=geometry,
             basis=self.basis,
+            ecp=dict.fromkeys(cores(self.basis, atoms.get_chemical_symbols()), self.basis),
             charge=self.options.charge_of(atoms),
             spin=unpaired,
             unit="Angstrom",
@@ -153,6 +158,26 @@ def ground_state(teacher: PyscfTeacher, atoms: Atoms) -> Labels | Failed:
     return min(found, key=lambda labels: labels.energy) if found else tried[0]
 
 
+def cores(basis: str, symbols: Iterable[str]) -> list[str]:
+    """Return the elements whose core electrons a basis set leaves to an effective core potential.
+
+    PySCF sets no such potential by itself: 53 electrons of iodine would be in the valence orbitals of def2-SVP.
+    """
+    return [symbol for symbol in sorted(set(symbols)) if _has_core(basis, symbol)]
+
+
+@lru_cache(maxsize=1000)
+def _has_core(basis: str, symbol: str) -> bool:
+    from pyscf import gto
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice to look in another package
+        try:
+            return bool(gto.basis.load_ecp(basis, symbol))
+        except Exception:  # names without such potentials raise many kinds
+            return False
+
+
 def _broken_guess(field: Any) -> Any:
     """Return a density with more spin-up electrons on the first atom and more spin-down ones on the second."""
     density = np.array(field.get_init_guess())
@@ -176,3 +201,8 @@ def _check_level(level: str, functional: str, basis: str) -> None:
         gto.basis.load(basis, "H")
     except Exception as error:
         raise InputError(f"pyscf does not know the level {level} ({type(error).__name__}: {error})") from None
+    if basis.lower().startswith(_OF_VALENCE):
+        raise InputError(
+            f"the basis set {basis} is of valence electrons alone, and no potential of the cores is set for it here; "
+            "give another one, such as def2-SVP"
+        )

@@ -296,3 +296,21 @@ def test_pyscf_dimer_of_hydrogen(tmp_path, monkeypatch):
     # PBE/def2-SVP: H-H -4.4 eV at 0.75 Å; a wall inside, a bound pair outside.
     assert energies[0] > 30 and -4.5 < min(energies) < -1.0
     assert len(json.loads(next((tmp_path / "atoms").iterdir()).read_text())) == 5
+
+
+def test_pyscf_leaves_cores_of_heavy_elements_to_their_potential(tmp_path, monkeypatch):
+    pytest.importorskip("pyscf")
+    from asecalc_mlip.teachers import atoms as module
+    from asecalc_mlip.teachers.pyscf import PyscfTeacher
+
+    field = PyscfTeacher("PBE/def2-SVP")._field(Atoms("IBrH2", np.eye(4, 3) * 2.0), 0, False)
+    assert field.mol.nelectron == 53 - 28 + 35 + 2 and set(field.mol.ecp) == {"I"}
+    monkeypatch.setattr(module, "cache_folder", lambda: tmp_path)
+    # What a cache of before holds of iodine is not taken.
+    old = {symbol: {"energy": 1.0, "forces": [[0.0, 0.0, 0.0]]} for symbol in ("I", "H")}
+    states = module.GroundStates("PBE/def2-SVP")
+    states.path.parent.mkdir()
+    states.path.write_text(json.dumps(old))
+    assert states._known(Atoms("I")) is None and states._known(Atoms("H")).energy == 1.0
+    with pytest.raises(InputError, match="gth-szv is of valence electrons alone"):
+        PyscfTeacher("PBE/gth-szv")
