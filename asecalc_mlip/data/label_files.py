@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from asecalc_mlip.files import append_text
 
 __all__ = ["LabelFile", "open_label_file"]
 
+_PROPERTIES = "Properties=species:S:1:pos:R:3:REF_forces:R:3"
 _TABLES = {"systems", "species", "keys", "text_key_values", "number_key_values", "information", "sqlite_sequence"}
 
 
@@ -64,7 +66,7 @@ class _XyzFile:
         number, end = _whole_frames(self.path)
         if number:
             self._same_recipe()
-        elif self.path.stat().st_size > 4096 * 16:
+        elif not _is_begun(self.path):
             raise InputError(f"{self.path} is no file of labelled structures; choose another output")
         if end < self.path.stat().st_size:
             with open(self.path, "r+b") as file:
@@ -140,13 +142,20 @@ def _compare(path: Path, found: Mapping[str, Any], recipe: Mapping[str, Any]) ->
         raise InputError(f"{path} was made by another recipe ({'; '.join(unlike)}); choose another output")
 
 
+def _is_begun(path: Path) -> bool:
+    """Whether a file without a whole frame is empty or begins as the first one here: a process was killed meanwhile."""
+    with open(path, "rb") as file:
+        header, comment = file.readline(32), file.readline(len(_PROPERTIES))
+    return not header or (header.strip().isdigit() and _PROPERTIES.encode().startswith(comment))
+
+
 def _whole_frames(path: Path) -> tuple[int, int]:
     """Return the number of whole frames, and where the last one ends; read by lines, as only the end can be cut off."""
     number = end = 0
     with open(path, "rb") as file:
-        while (header := file.readline()).strip().isdigit():
-            lines = [file.readline() for _ in range(int(header) + 1)]
-            if not lines[-1].endswith(b"\n"):
+        while len(header := file.readline()) < 20 and header.strip().isdigit():
+            lines = list(islice(file, int(header) + 1))
+            if len(lines) <= int(header) or not lines[-1].endswith(b"\n"):
                 break
             number, end = number + 1, file.tell()
     return number, end
@@ -155,8 +164,8 @@ def _whole_frames(path: Path) -> tuple[int, int]:
 def _text(atoms: Atoms, recipe: Mapping[str, Any]) -> str:
     """Return a frame as extended XYZ; 1e-10 Å and eV/Å are beyond what the labels mean."""
     entries = {k: v for k, v in atoms.info.items() if k != "REF_stress"} | dict(recipe)
-    comment = "Properties=species:S:1:pos:R:3:REF_forces:R:3 "
-    comment += " ".join(f"{key}={value!r}" if isinstance(value, float) else f"{key}={_quoted(value)}"
+    comment = f"{_PROPERTIES} "
+    comment += " ".join(f"{key}={float(value)!r}" if isinstance(value, float) else f"{key}={_quoted(value)}"
                         for key, value in entries.items())  # fmt: skip
     matrices = {"REF_stress": atoms.info.get("REF_stress"), "Lattice": atoms.cell.array if atoms.cell.rank else None}
     for key, matrix in matrices.items():

@@ -15,6 +15,7 @@ from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import cache_folder, read_json, write_json
+from asecalc_mlip.locks import locked_file
 from asecalc_mlip.teachers.base import Failed, Labels
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.pyscf import PyscfTeacher, cores, ground_state
@@ -50,7 +51,8 @@ def write_atoms(
     Raises
     ------
     InputError
-        For symbols that are no elements, levels that PySCF does not know, and a file of other atoms or dimers.
+        For symbols that are no elements, levels that PySCF does not know, and a file of other atoms or dimers, or one
+        that another process writes.
     DataError
         When an isolated atom does not converge: without its energy the others mean nothing.
     """
@@ -58,8 +60,9 @@ def write_atoms(
         raise InputError(f"{', '.join(unknown)}: no chemical element; give symbols such as H C O")
     numbers = [atomic_numbers[s] for s in elements]
     structures = [*isolated_atoms(numbers), *isolated_dimers(numbers, dimers, longest)]
-    _check_continues(Path(output), structures)
-    path = label_structures(structures, GroundStates(level), output, progress=progress, again=True)
+    with locked_file(output):
+        _check_continues(Path(output), structures)
+        path = label_structures(structures, GroundStates(level), output, progress=progress, again=True)
     if failed := [one["formula"] for one in failures_of(path) if one["number"] < len(set(numbers))]:
         raise DataError(f"the isolated atom {', '.join(failed)} did not converge; see {path.stem}.failed.jsonl")
     return path

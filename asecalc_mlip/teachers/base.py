@@ -185,6 +185,8 @@ def checked(labels: Labels) -> Labels | Failed:
     """Return the labels, or why they cannot be meant."""
     if not (np.isfinite(labels.energy) and np.isfinite(labels.forces).all()):
         return Failed("energy or forces are not finite")
+    if labels.stress is not None and not np.isfinite(labels.stress).all():
+        return Failed("the stress is not finite")
     largest = float(np.abs(labels.forces).max(initial=0.0))
     return Failed(f"a force of {largest:.3g} eV/Å") if largest > LARGEST_FORCE else labels
 

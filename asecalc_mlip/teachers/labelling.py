@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,11 @@ def failures_of(path: str | Path) -> list[dict[str, Any]]:
     beside = failures_file(Path(path))
     if not beside.is_file():
         return []
-    return [json.loads(line) for line in beside.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    found = []
+    for line in beside.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # cut off, or between two
+            found.append(json.loads(line))
+    return found
 
 
 def _labels(

@@ -13,9 +13,10 @@ from ase.calculators.lj import LennardJones
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.locks import locked_file
 from asecalc_mlip.teachers import Failed, Labels, TeacherOptions, open_teacher
 from asecalc_mlip.teachers.bare import states_of, with_state
-from asecalc_mlip.teachers.base import AseTeacher
+from asecalc_mlip.teachers.base import AseTeacher, checked
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.structures import isolated_atoms, isolated_dimers
 from training.far.sources import make_structures
@@ -78,7 +79,7 @@ def test_a_label_that_fails_is_recorded_and_not_tried_again(tmp_path):
     assert Picky.asked == 3
     # Also beside a line that a full disk has cut off.
     beside = tmp_path / "labels.failed.jsonl"
-    beside.write_text(beside.read_text() + '{"number": 3, "for')
+    beside.write_text(beside.read_text() + '{"number": 3, "reason": "KeyError: {0}')
     label_structures([*structures, _argon(0.4)], teacher, path, progress=False)
     assert [one["number"] for one in failures_of(path)] == [1, 3]
 
@@ -187,6 +188,8 @@ def test_a_file_of_another_teacher_is_refused(tmp_path):
 def test_absurd_forces_and_no_numbers_are_failures():
     (hot,) = _teacher().label([_argon(0.05)])
     assert isinstance(hot, Failed) and "eV/Å" in hot.reason
+    for energy, stress in ((np.nan, None), (1.0, np.diag([1.0, np.nan, 1.0]))):
+        assert isinstance(checked(Labels(energy, np.zeros((1, 3)), stress)), Failed)
 
 
 @pytest.mark.parametrize("name", ["xtb:GFN9", "nothing:here", "missing.pt", "missing.py:calculator", "pyscf:PBE"])
@@ -281,6 +284,8 @@ def test_files_of_atoms_go_on_with_the_same_ones_only(tmp_path, monkeypatch):
     module.write_atoms(["H", "N"], "PBE/x", path, dimers=3, progress=False)
     assert len(read_frames(path)) == 2 + 9
     # Dimers do not make up for an atom.
+    with locked_file(path), pytest.raises(InputError, match=r"atoms\.xyz is in use by another running process"):
+        module.write_atoms(["H", "N"], "PBE/x", path, dimers=3, progress=False)
     with pytest.raises(DataError, match="isolated atom O did not converge"):
         module.write_atoms(["H", "O"], "PBE/x", tmp_path / "other.xyz", dimers=3, progress=False)
 

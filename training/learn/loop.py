@@ -21,6 +21,7 @@ from ase import Atoms
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import has_label
+from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames as read_labelled
 from asecalc_mlip.errors import DataError
@@ -191,7 +192,8 @@ class _Loop:
         picked = self._picked(now)
         if now.number == 0:
             begin_again(now.labels)  # a training needs labels, so nothing has come of the failures
-        done = len(failures_of(now.labels)) + _count(now.labels)
+        # Without a label that a killed process has half written.
+        done = len(failures_of(now.labels)) + open_label_file(now.labels, self.teacher.recipe()).count()
         left, ahead = picked[done:], now.file("labels.ahead.jsonl")
         source = (self.teacher, self.settings.labels, self.settings.labeller)
         with side_by_side(*source, left, ahead, pool=self.pool, stop=self._stops) as teacher:
