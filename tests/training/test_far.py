@@ -134,6 +134,38 @@ def test_an_element_of_one_frame_counts_for_level_and_distance(tmp_path, monkeyp
     assert Nearest(frames, 4.0).excess(frames[1]) < 0.5
 
 
+def test_two_elements_that_meet_in_few_frames_alone_are_near_the_data(monkeypatch):
+    monkeypatch.setattr("training.far.distance.MOST", 6)
+    apart = [Atoms([8 if k % 2 else 6, 1], [[0, 0, 0], [0, 0, 1.0]]) for k in range(60)]
+    met = [Atoms([6, 8], [[0, 0, 0], [0, 0, d]]) for d in (1.1, 1.3)]
+    nearest = Nearest([apart[0], *met, *apart], 4.0)
+    assert nearest.excess(met[0]) == nearest.excess(met[1]) == 0.0
+    assert nearest.excess(Atoms([6, 8], [[0, 0, 0], [0, 0, 0.9]])) == pytest.approx(0.2)
+
+
+MANY = """
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+class Many(Calculator):
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms=None, properties=None, system_changes=()):
+        self.results = {"energy": float(atoms.numbers.sum()), "forces": np.zeros((len(atoms), 3))}
+
+calculator = Many()
+"""
+
+
+def test_the_level_of_many_elements_is_that_of_each(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [Atoms(rng.integers(3, 33, size=4), 2.0 * np.eye(4, 3)) for _ in range(300)]
+    for atoms in frames:
+        atoms.info["energy"] = float((atoms.numbers.astype(float) ** 2).sum())
+    level = open_level(far_run(tmp_path, MANY), frames, tmp_path / "run")
+    assert level._by_least_squares() == pytest.approx({z: z**2 - z for z in range(3, 33)}, abs=1e-6)
+
+
 def test_a_teacher_that_labels_nothing_ends_the_run_and_is_asked_again(tmp_path):
     frames = teacher.crystal_frames(4)
     with pytest.raises(InputError, match="neither an isolated atom nor one of 4 training frames: OSError: no vasp"):

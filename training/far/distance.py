@@ -13,7 +13,9 @@ teacher say nothing where those of the data do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations_with_replacement
 
 import numpy as np
 from ase import Atoms
@@ -23,8 +25,8 @@ from training.data import spread
 
 __all__ = ["Nearest", "weight"]
 
-# Frames that the ranges are taken from, spread evenly.
-MOST = 1000
+# Frames that the ranges are taken from, spread evenly; and frames of each two elements, where these have fewer.
+MOST, EACH = 1000, 100
 
 
 class Nearest:
@@ -43,7 +45,7 @@ class Nearest:
         self.elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
         n = len(self.elements)
         self.low, self.high = np.full((n, n), np.inf), np.full((n, n), -np.inf)
-        for atoms in (frames[i] for i in spread(frames, MOST)):
+        for atoms in _counted(frames):
             kinds, nearest = np.searchsorted(self.elements, atoms.numbers), self._nearest(atoms)
             np.minimum.at(self.low, kinds, nearest)
             np.maximum.at(self.high, kinds, nearest)
@@ -70,3 +72,21 @@ def weight(excess: float, width: float) -> float:
     """Return the weight of a structure that is `excess` Å from the data: 0 on them, 1 from `width` Å on."""
     t = min(1.0, max(0.0, excess / width))
     return t * t * (3.0 - 2.0 * t)
+
+
+def _counted(frames: Sequence[Atoms]) -> list[Atoms]:
+    """Return frames spread evenly, and those with two elements that few of these have together.
+
+    Without them two atoms that are neighbours in a few frames alone would be far from the data.
+    """
+    places = set(spread(frames, MOST))
+    found = Counter(pair for i in places for pair in _pairs(frames[i]))
+    for i, atoms in enumerate(frames):
+        if i not in places and any(found[pair] < EACH for pair in _pairs(atoms)):
+            places.add(i)
+            found.update(_pairs(atoms))
+    return [frames[i] for i in sorted(places)]
+
+
+def _pairs(atoms: Atoms) -> list[tuple[int, int]]:
+    return list(combinations_with_replacement(np.unique(atoms.numbers).tolist(), 2))

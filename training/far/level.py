@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TeacherLevel", "open_level"]
 
-# Training frames that the teacher labels, to compare the two levels; more say nothing new about a constant.
-COMPARED = 20
+# Training frames that the teacher labels, to compare the two levels, and frames for each element where there are many:
+# more say nothing new about constants, fewer leave some of them open.
+COMPARED, EACH = 20, 3
 # eV per atom; two levels that differ by less are one.
 SAME = 0.005
 
@@ -122,7 +123,7 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
     teacher = open_teacher(name)
     numbers = {int(z) for atoms in training for z in atoms.numbers}
     some = [atoms for atoms in training if has_label(atoms, "energy")]
-    some = [some[i] for i in spread(some, COMPARED)]
+    some = [some[i] for i in spread(some, max(COMPARED, EACH * len(numbers)))]
     asked = [*isolated_atoms(numbers), *some]
     plain = [bare(atoms) for atoms in asked]
     for place, atoms in enumerate(plain):
