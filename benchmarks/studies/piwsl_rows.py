@@ -15,8 +15,6 @@ SEEDS = (0, 1, 2)
 STEPS = 3000
 # Of the data sets beside aspirin, on which everything is tried.
 SHORT = 1500
-# Of a busy processor, for the networks that take ten times as long.
-FEW = 1000
 # Of the row of the paper with the largest gain, whose curve is to be flat at its end.
 LONG = 10_000
 EPOCHS = 15
@@ -206,12 +204,6 @@ def _by_seed(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.seed, row.model))
 
 
-def _few(rows: list[Row]) -> list[Row]:
-    """Rows of eSCN with the steps that an evening of a busy processor allows."""
-    chosen = [row for row in rows if row.model == "escn-direct"]
-    return [replace(row, loss=f"{row.loss}, {FEW} steps", steps=FEW) for row in chosen]
-
-
 def _converged(data: str, sizes: Iterable[int]) -> list[Row]:
     """Return the losses in question with networks of the size one would ship, trained until nothing changes."""
     orders = {"first": (1.0, 0.01), "trapezoid": (1.0, 0.01), "antithetic": (100.0, 1.0)}
@@ -279,8 +271,6 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "lmnto": lambda: _direct("lmnto", 100) + _per_atom("lmnto", 100),
     "tio2": lambda: _direct("tio2", 100) + _per_atom("tio2", 100),
     "ccsdt": lambda: _grid("malonaldehyde", (950,), "painn", _some(ENERGIES_ONLY, "plain", "first"), 0.0),
-    "spherical-short": lambda: _few(_spherical("aspirin", 100)),
-    "spherical-tio2-short": lambda: _by_seed(_few(_spherical("tio2", 100))),
     "spherical-published": lambda: [
         replace(row, loss=f"{row.loss}, {LONG} steps", steps=LONG)
         for row in _by_seed(_spherical("tio2", 1000))
