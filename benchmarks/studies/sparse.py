@@ -129,12 +129,18 @@ def train_row(row: Row) -> dict[str, Any]:
 
 
 def _curve(folder: Path) -> list[list[float]]:
-    """Return steps and force errors (meV/Å) of the validation frames, about twenty of them."""
+    """Return steps and errors of the validation frames, about twenty of them.
+
+    The errors are those of the forces (meV/Å), or of the energies per atom (meV) where there are no other labels.
+    """
     from training.run_log import read_rows
 
-    rows = [row for row in read_rows(folder / "log.csv") if row.get("val_forces_mae")]
+    rows = read_rows(folder / "log.csv")
+    names = ("val_forces_mae", "val_energy_per_atom_mae")
+    name = next((name for name in names if any(row.get(name) for row in rows)), names[0])
+    rows = [row for row in rows if row.get(name)]
     kept = [*rows[: -1 : max(1, len(rows) // 20)], *rows[-1:]]
-    return [[int(row["step"]), round(1000 * float(row["val_forces_mae"]), 2)] for row in kept]
+    return [[int(row["step"]), round(1000 * float(row[name]), 2)] for row in kept]
 
 
 def _summary(result: dict[str, Any]) -> str:

@@ -110,5 +110,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "fine-tuned, first × 10": {**FIRST, "weak.pitc": 10.0, "weak.pisc": 0.1},
     "fine-tuned, antithetic × 0.1": {**ANTITHETIC, "weak.pitc": 10.0, "weak.pisc": 0.1},
     "fine-tuned, antithetic × 0.01": {**ANTITHETIC, "weak.pitc": 1.0, "weak.pisc": 0.01},
+    # Energies alone say less, and the same weak loss weighs more beside them.
+    "fine-tuned, first × 0.001": {**FIRST, "weak.pitc": 0.001, "weak.pisc": 1e-5},
+    "fine-tuned, antithetic × 0.0001": {**ANTITHETIC, "weak.pitc": 0.01, "weak.pisc": 1e-4},
     "fine-tuned, replay": REPLAY,
 }

@@ -25,6 +25,7 @@ from benchmarks.studies.sparse_rows import (
     PARTS,
     PICOSECONDS,
     TRIALS,
+    WEAKEST,
     Row,
 )
 
@@ -62,7 +63,7 @@ TAUGHT = {
     "xtb first, 1500 K": "dynamics at 1500 K",
     "xtb first, 1500 K, corrected": "the same, corrected",
 }
-BESIDE = ("fine-tuned", *(f"fine-tuned, {name}" for name in (*ORDERS, "replay", "layer decay")))
+BESIDE = ("fine-tuned", *(f"fine-tuned, {name}" for name in (*ORDERS, *WEAKEST, "replay", "layer decay")))
 
 
 def write_report(results: Results, dynamics: Results, folder: Path) -> str:
@@ -103,10 +104,12 @@ def weak_table(results: Results) -> str:
 
 def trials_table(results: Results) -> str:
     """Return the validation errors by which learning rates and coefficients are chosen."""
-    lines = ["| training | validation, meV/Å | test, meV/Å |", "|---|---|---|"]
+    lines = ["| data, frames | training | validation | test |", "|---|---|---|---|"]
     for row in TRIALS:
         if (found := results.get(row.key)) is not None:
-            lines.append(f"| {row.method} | {_validation(found):.1f} | {found['mae']['forces']:.1f} |")
+            kinds = ("forces", "meV/Å", "meV/Å") if DATA[row.data].forces else ("energy", "meV/atom", "meV")
+            errors = f"{_validation(found):.2f} {kinds[1]} | {found['mae'][kinds[0]]:.1f} {kinds[2]}"
+            lines.append(f"| {row.data}, {row.n_train} | {row.method} | {errors} |")
     return "\n".join([*lines, "", _missing(results, "weak-trials")])
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "PICOSECONDS",
     "Row",
     "TRIALS",
+    "WEAKEST",
     "hot_file",
     "hot_frames",
     "stages",
@@ -237,10 +238,13 @@ FEW += [Row("aspirin", 50, "fine-tuned, xtb first, 1500 K", seed, 600) for seed 
 FEW += [Row("aspirin", 50, "TensorNet", seed, 10_000) for seed in SEEDS]
 # With the coefficients of docs/studies/piwsl.md, and with the best of the trials on validation frames.
 ORDERS = ("first", "antithetic", "first × 0.1", "antithetic × 0.01")
+WEAKEST = ("first × 0.001", "antithetic × 0.0001")
 WEAK = [Row("aspirin", 50, f"fine-tuned, {order}", seed, 600) for order in ORDERS for seed in SEEDS]
 WEAKER = ("first × 0.1", "first × 10", "antithetic × 0.1", "antithetic × 0.01")
 TRIED = ("", *(f", {name}" for name in ("first", "antithetic", "rate 0.0002", "rate 0.001", *WEAKER)))
 TRIALS = [Row("aspirin", 50, f"fine-tuned{name}", 0, 600) for name in TRIED]
+TRIED_ON_ENERGIES = ("", ", rate 0.0002", ", rate 0.001", *(f", {name}" for name in (*ORDERS[2:], *WEAKEST)))
+TRIALS += [Row("malonaldehyde", 950, f"fine-tuned{name}", 0, 2000) for name in TRIED_ON_ENERGIES]
 TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, "PaiNN, xtb first, 1500 K", seed, 10_000) for seed in SEEDS]
