@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ def replacing(path: PathName, *, advice: str = ADVICE) -> Iterator[Path]:
     """
     path = Path(path)
     # The ending stays, because many writers choose a format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.writing{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{_machine()}.writing{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent.resolve())
@@ -93,9 +94,15 @@ def replacing(path: PathName, *, advice: str = ADVICE) -> Iterator[Path]:
 def _sweep(folder: Path) -> None:
     """Remove, once in each folder, what processes that were killed had begun to write."""
     for name in os.listdir(folder):
-        found = re.fullmatch(r"\..*\.(\d+)\.writing(\..*)?", name, flags=re.DOTALL)
-        if found and not _is_alive(int(found[1])):
+        found = re.fullmatch(r"\..*\.(\d+)(-[0-9a-f]{8})?\.writing(\..*)?", name, flags=re.DOTALL)
+        # Another machine that has this folder, as on a cluster, has processes of its own.
+        if found and found[2] in (None, f"-{_machine()}") and not _is_alive(int(found[1])):
             (folder / name).unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """Return a short name of this machine, for the names of files."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _is_alive(process: int) -> bool:
@@ -234,11 +241,12 @@ def read_structures(*paths: PathName, index: str = ":", what: str = "structures"
 def write_structure(path: PathName, atoms: Atoms) -> None:
     """Write a structure in one piece, in the format that the name says; InputError where it cannot be."""
     import ase.io
+    from ase.io.formats import filetype
 
     check_structure(path)
     with replacing(path) as temporary:
         try:
-            ase.io.write(temporary, atoms)
+            ase.io.write(temporary, atoms, format=filetype(str(path), read=False))
         except Exception as error:  # ASE's writers raise anything
             raise InputError(f"{path} cannot be written: {error or type(error).__name__}") from None
 

@@ -59,7 +59,7 @@ def locked(folder: PathName, setting: str = "run.output", *, make: bool = True, 
             ) from error
     finally:
         try:
-            if not existed and not any(folder.iterdir()):
+            if not existed and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()  # before the lock goes: afterwards it may be that of the next process
         finally:
             os.close(handle)

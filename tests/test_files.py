@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
-from asecalc_mlip import locks
+from asecalc_mlip import files, locks
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_json, write_text
 from asecalc_mlip.locks import locked, locked_file
@@ -19,9 +20,27 @@ def test_what_a_killed_process_had_begun_is_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (tmp_path / f".old.{dead.pid}.writing.png").touch()
-    (tmp_path / ".other.1.writing.png").touch()
+    (tmp_path / f".new.{dead.pid}-{files._machine()}.writing.png").touch()
+    # Another machine has processes of its own, which this one does not see.
+    kept = [".other.1.writing.png", f".there.{dead.pid}-00000000.writing.pt"]
+    for name in kept:
+        (tmp_path / name).touch()
     write_json(tmp_path / "new.json", {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1.writing.png", "new.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*kept, "new.json"]
+
+
+@pytest.mark.parametrize("name", ["a.xyz.gz", "a.cif", "POSCAR"])
+def test_a_structure_has_the_format_that_its_name_says(name, tmp_path):
+    files.write_structure(tmp_path / name, bulk("Cu"))
+    found = files.read_structure(tmp_path / name)
+    assert found.get_chemical_formula() == "Cu" and found.pbc.all()
+
+
+def test_a_folder_that_is_removed_in_between_is_told(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(InputError, match="run cannot be written to"), locked(folder):
+        folder.rmdir()
+        (folder / "log.csv").open("w")
 
 
 def test_one_process_for_a_file_that_grows(tmp_path):
