@@ -20,7 +20,11 @@ STEP, FRICTION, FRAMES, EVERY = 0.5, 0.02, 10, 20
 
 
 def hot_run(
-    atoms: Atoms, teacher: Teacher, temperature: float, rng: np.random.Generator
+    atoms: Atoms,
+    teacher: Teacher,
+    temperature: float,
+    rng: np.random.Generator,
+    failed: list[str] | None = None,
 ) -> Iterator[tuple[Atoms, Labels]]:
     """Yield frames of a short Langevin run and their labels, until a structure that the teacher cannot label ends it.
 
@@ -32,6 +36,8 @@ def hot_run(
     temperature : float
         K.
     rng : numpy.random.Generator
+    failed : list of str, optional
+        Gets the reason why a run ended early.
     """
     atoms = bare(atoms)
     atoms.calc = calculator = _OfTeacher(teacher)
@@ -45,8 +51,9 @@ def hot_run(
             run.run(EVERY)
             atoms.get_forces()
             yield bare(atoms), calculator.labels
-    except _NoLabels:
-        return
+    except _NoLabels as error:
+        if failed is not None:
+            failed.append(str(error))
 
 
 class _NoLabels(Exception):

@@ -7,6 +7,7 @@ pretrained here and fine-tuned with the same settings has not seen the test stru
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
-from asecalc_mlip.teachers import Labels, Teacher, open_teacher
+from asecalc_mlip.teachers import Failed, Labels, Teacher, open_teacher
 from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.base import labelled
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
-from asecalc_mlip.teachers.labelling import failures_of, label_structures
+from asecalc_mlip.teachers.labelling import begin_again, failures_of, label_structures, record_failure
 from asecalc_mlip.teachers.model import ModelTeacher
 from asecalc_mlip.units import LABELS
 from asecalc_mlip.zoo import find
@@ -87,11 +88,13 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     # By what they say of themselves: those that the teacher could not label are not there.
     held = [k for k, atoms in enumerate(frames) if chosen[int(atoms.info["structure"])] in validation]
     training = sorted(set(range(len(frames))) - set(held))
-    if failed := failures_of(path):
+    if (failed := failures_of(path)) and settings.temperature is None:
         LOGGER.warning(f"{teacher.name} could not label {len(failed)} copies, the first one: {failed[0]['reason']}")
     if not (training and held):
         why = (
-            f"; see {path.stem}.failed.jsonl" if failed else "; choose more structures or a lower pretrain.temperature"
+            f", the first failure: {failed[0]['reason'][:200]}; see {path.stem}.failed.jsonl"
+            if failed
+            else "; choose more structures or a lower pretrain.temperature"
         )
         raise DataError(f"{teacher.name} left too few labels to train and to validate on{why}")
     LOGGER.info(f"{len(frames)} labels by {teacher.name} from {len(chosen)} structures: {path}")
@@ -153,36 +156,48 @@ def label_hot_runs(
 
     The dynamics are those of the sampler, if there is one, and else those of the teacher. A run ends at a structure
     that it cannot label; the next structure follows. Frames of a sampler that the teacher cannot label are left out.
+    Structures of which frames are missing are in ``NAME.failed.jsonl`` beside the file, with the first reason.
     """
+    begin_again(path)  # a training needs labels, so nothing has come of failures without any
     file = open_label_file(path, {**teacher.recipe(), **recipe})
     there = [int(atoms.info["structure"]) for atoms in read_frames(path)] if file.count() else []
+    failed, found = {one["number"]: one["reason"] for one in failures_of(path)}, Counter(there)
     # Of the last run before a kill some frames may be missing.
-    begun = 0 if not there else there[-1] + (there.count(there[-1]) == settings.rounds)
+    last = there[-1] if there else 0
+    begun = max([last + (found[last] == settings.rounds), *(number + 1 for number in failed)])
     for k in tqdm(range(begun, len(structures)), unit="run", disable=None if progress else True):
-        if made := _frames_of_runs(k, structures[k], settings, teacher, sampler)[there.count(k) :]:
-            file.append(made)
+        made, reasons = _frames_of_runs(k, structures[k], settings, teacher, sampler)
+        if made[found[k] :]:
+            file.append(made[found[k] :])
+        if reasons:
+            record_failure(path, k, structures[k], Failed(reasons[0]))
+            failed[k] = reasons[0]
     missing = len(structures) * settings.rounds - file.count()
     if missing:
         who = teacher.name if sampler is None else f"{sampler.name} or {teacher.name}"
-        LOGGER.warning(f"{who} could not label structures of the dynamics, which left out {missing} frames")
+        why = f"; the first one: {next(iter(failed.values()))[:200]}" if failed else ""
+        LOGGER.warning(f"{who} could not label structures of the dynamics, which left out {missing} frames{why}")
 
 
 def _frames_of_runs(
     index: int, start: Atoms, settings: PretrainConfig, teacher: Teacher, sampler: Teacher | None
-) -> list[Atoms]:
+) -> tuple[list[Atoms], list[str]]:
+    """Return the labelled frames from one structure, and why there are not more."""
     assert settings.temperature is not None
     rng, made = np.random.default_rng([settings.seed, index]), []
+    reasons: list[str] = []
     for _ in range(math.ceil(settings.rounds / FRAMES)):
-        made += list(hot_run(start, sampler or teacher, settings.temperature, rng))
+        made += list(hot_run(start, sampler or teacher, settings.temperature, rng, reasons))
     made = made[: settings.rounds]
     if sampler is not None:
         structures = [atoms for atoms, _ in made]
-        found = zip(structures, teacher.label(structures), strict=True)
+        found = list(zip(structures, teacher.label(structures), strict=True))
         made = [(atoms, labels) for atoms, labels in found if isinstance(labels, Labels)]
+        reasons += [failed.reason for _, failed in found if isinstance(failed, Failed)]
     frames = [labelled(atoms, labels) for atoms, labels in made]
     for n, atoms in enumerate(frames):
         atoms.info.update(structure=index, round=n + 1)
-    return frames
+    return frames, reasons
 
 
 def recipe_of(path: str | Path, frames: Sequence[Atoms] | None = None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_text
 from asecalc_mlip.teachers.base import Failed, Labels, Teacher, labelled
 
-__all__ = ["begin_again", "failures_of", "label_structures"]
+__all__ = ["begin_again", "failures_of", "label_structures", "record_failure"]
 
 
 def label_structures(
@@ -63,7 +63,7 @@ def label_structures(
     with tqdm(total=len(structures), initial=done, unit="label", disable=None if progress else True) as bar:
         for number, (atoms, result) in _labels(structures, done, teacher):
             if isinstance(result, Failed):
-                _record(path, number, atoms, result)
+                record_failure(path, number, atoms, result)
             else:
                 file.append([labelled(atoms, result)])
             bar.update()
@@ -99,7 +99,8 @@ def _labels(
     return enumerate(zip(left, teacher.label(left), strict=True), start=done)
 
 
-def _record(path: Path, number: int, atoms: Atoms, failed: Failed) -> None:
+def record_failure(path: Path, number: int, atoms: Atoms, failed: Failed) -> None:
+    """Write number, formula and reason of a structure without labels beside a file."""
     entry = {"number": number, "formula": atoms.get_chemical_formula(), "reason": failed.reason}
     append_text(failures_file(path), f"\n{json.dumps(entry)}\n")  # the line before may have been cut off
 

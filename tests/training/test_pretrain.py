@@ -12,6 +12,7 @@ from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.teachers import Failed, Labels
+from asecalc_mlip.teachers.labelling import failures_of
 from asecalc_mlip.teachers.model import ModelTeacher
 from tests.training.levels import files, tiny
 
@@ -194,7 +195,20 @@ def test_hotter_dynamics_of_the_teacher_reach_further_and_end_where_it_fails(tmp
     assert spread(3000.0) > 1.8 * spread(300.0)
     start, weak = [Atoms("HCl", [[0, 0, 0], [0, 0, 1.0]])], _Spring(1.25)
     left = _hot(start, tmp_path / "weak.xyz", weak, temperature=3000.0, rounds=200)
-    assert 0 < len(left) < 200 and f"left out {200 - len(left)} frames" in caplog.text
+    assert 0 < len(left) < 200 and f"left out {200 - len(left)} frames; the first one: too long" in caplog.text
+    # It is not run again, which would cost as many labels.
+    assert [one["number"] for one in failures_of(tmp_path / "weak.xyz")] == [0]
+    weak.calls = 0
+    assert len(_hot(start, tmp_path / "weak.xyz", weak, temperature=3000.0, rounds=200)) == len(left)
+    assert weak.calls == 0
+
+
+def test_a_teacher_that_labels_nothing_says_why_and_is_asked_again(tmp_path):
+    start, settings = [Atoms("HCl", [[0, 0, 0], [0, 0, 1.0]])], PretrainConfig(rounds=2, temperature=900.0)
+    for _ in range(2):
+        teacher = _Spring(0.5)
+        pretrain.label_hot_runs(start, settings, teacher, tmp_path / "x.xyz", recipe={"rounds": 2}, progress=False)
+        assert teacher.calls and [one["reason"] for one in failures_of(tmp_path / "x.xyz")] == ["too long"]
 
 
 class _Stiff(_Spring):
