@@ -19,11 +19,13 @@ from ase import Atoms
 from scipy.stats import spearmanr
 
 from asecalc_mlip.calculators.committee import CommitteeCalculator
+from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_bytes, write_json
 from asecalc_mlip.logs import into
+from asecalc_mlip.models import parts_of
 from asecalc_mlip.teachers.labelling import failures_of
 from training.config import TrainConfig, load_config
 from training.data import Split
@@ -107,7 +109,7 @@ def member_config(folder: Folder, now: Round, settings: LearnSettings, number: i
         given |= {f"model.hyperparameters.{name}": value for name, value in settings.small.items()}
     else:
         given["finetune.base"] = str(base)
-    return configured(given, settings, base is not None)
+    return configured(given, settings, base is not None, adds=now.number == 0 and base is not None and _is_alone(base))
 
 
 def training_settings(now: Round, settings: LearnSettings, level: str) -> dict[str, Any]:
@@ -128,10 +130,19 @@ def training_settings(now: Round, settings: LearnSettings, level: str) -> dict[s
     }
 
 
-def configured(given: dict[str, Any], settings: LearnSettings, has_base: bool = False) -> TrainConfig:
-    """Return a configuration of settings and of those that the user gives for all trainings."""
-    # A base has its architecture, and what it was added to.
-    of_base = ("model.", "finetune.delta=")
+def _is_alone(model: str | Path) -> bool:
+    """Return whether a model is added to no fitted potential yet."""
+    return {part.architecture for part in parts_of(load(model).potential)[1:]} <= {"zbl", "cohesion"}
+
+
+def configured(
+    given: dict[str, Any], settings: LearnSettings, has_base: bool = False, *, adds: bool = False
+) -> TrainConfig:
+    """Return a configuration of settings and of those that the user gives for all trainings.
+
+    A base has its architecture, and what it was added to; one of the user's is still to be added (`adds`).
+    """
+    of_base = ("model.",) if adds else ("model.", "finetune.delta=")
     own = [text for text in settings.training if not (has_base and text.startswith(of_base))]
     if not has_base:
         given = {**given, "model.architecture": settings.architecture}

@@ -11,8 +11,9 @@ from ase.constraints import FixAtoms
 from ase.io import write
 
 from asecalc_mlip.analysis.survival import survival
+from asecalc_mlip.checkpoint import save
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.models import build_potential
+from asecalc_mlip.models import add_potentials, build_potential
 from asecalc_mlip.plots.learning import calibration_figure
 from asecalc_mlip.plots.survival import survival_figure
 from asecalc_mlip.stopping import Interrupted
@@ -67,6 +68,17 @@ def test_members_are_small_tensornets_unless_the_user_names_others(given, archit
     final = configured({"data.train": "data.xyz"}, settings)
     assert final.model.architecture == architecture
     assert "n_interactions" not in final.model.hyperparameters
+
+
+def test_a_model_to_start_from_is_added_to_the_potential_that_the_user_names(tmp_path):
+    energies, folder = {1: 0.0, 8: 0.0}, Folder(tmp_path)
+    network = build_potential("tensornet", {"n_features": 8, "n_interactions": 1}, reference_energies=energies)
+    fitted = build_potential("eam", {"elements": [1, 8]}, reference_energies=energies)
+    save(tmp_path / "alone.pt", network)
+    save(tmp_path / "added.pt", add_potentials([network, fitted], reference_energies=energies))
+    for name, number, delta in (("alone.pt", 0, "zbl"), ("added.pt", 0, None), ("alone.pt", 1, None)):
+        settings = LearnSettings("xtb", model=str(tmp_path / name), training=("finetune.delta=zbl",))
+        assert member_config(folder, folder.round(number), settings, 0, "x").finetune.delta == delta
 
 
 @pytest.mark.parametrize(
