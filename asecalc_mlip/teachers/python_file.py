@@ -42,6 +42,11 @@ def from_python_file(path: Path, name: str = "calculator") -> AseTeacher:
         spec.loader.exec_module(module)
         found = getattr(module, name, None)
         calculator = found if found is None or isinstance(found, BaseCalculator) else found()
+    except SystemExit as error:
+        raise InputError(
+            f"{path} ends the process where it is read (SystemExit: {error}); put what it runs as a program under "
+            'if __name__ == "__main__":'
+        ) from None
     except Exception as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     finally:

@@ -213,6 +213,10 @@ def test_a_calculator_of_a_python_file(tmp_path):
         "calculator = LennardJones(epsilon=Settings().epsilon, sigma=3.4, rc=12.0)\n"
     )
     assert next(iter(open_teacher(str(file)).label([_argon()]))).energy == one.energy
+    ends = tmp_path / "ends.py"
+    ends.write_text("import sys\nsys.exit(2)\n")
+    with pytest.raises(InputError, match=r"ends\.py ends the process where it is read"):
+        open_teacher(str(ends))
     with pytest.raises(InputError, match="no ASE calculator 'other'"):
         open_teacher(f"{file}:other")
 

@@ -270,7 +270,7 @@ def test_trials_share_the_labels_of_a_teacher(tmp_path, searched, shared):
     tune(levels.tiny(tmp_path, data, *given), [searched], trials=2, output=tmp_path / "tune")
     made = {
         name: [(tmp_path / "tune" / "trials" / k / name).stat().st_mtime_ns for k in ("0000", "0001")]
-        for name in ("labelled.xyz", "far.xyz")
+        for name in ("labelled.xyz", "far.xyz", "far_level.xyz")
     }
     assert all((first == second) is shared for first, second in made.values())
 

@@ -40,7 +40,10 @@ from training.settings import BASE
 if TYPE_CHECKING:
     from training.initial import Start
 
-__all__ = ["TeacherLevel", "open_level"]
+__all__ = ["LABELLED_LEVEL", "TeacherLevel", "open_level"]
+
+LABELLED_LEVEL = "far_level.xyz"
+"""Name of the file with the labels, in the folder of the run."""
 
 # Training frames that the teacher labels, to compare the two levels, and frames for each element where there are many:
 # more say nothing new about constants, fewer leave some of them open.
@@ -131,7 +134,7 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     recipe = {"structures": f"x{fingerprint(plain, *states_of(plain))[:16]}"}
     path = label_structures(
-        plain, teacher, folder / "far_level.xyz", recipe=recipe, progress=config.run.progress, again=True
+        plain, teacher, folder / LABELLED_LEVEL, recipe=recipe, progress=config.run.progress, again=True
     )
     level = TeacherLevel(teacher)
     for labelled in read_frames(path) if path.is_file() else []:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asecalc_mlip.teachers.labelling import failures_file
 from training.config import TrainConfig
+from training.far.level import LABELLED_LEVEL
 from training.far.make import LABELLED_FAR, STRUCTURES
 from training.pretrain import DIFFERENCE, LABELLED
 
@@ -34,9 +35,9 @@ def take_labels(first: Path, folder: Path, config: TrainConfig, keys: Iterable[s
     varied = {key.partition(".")[0] for key in keys}
     names: list[str] = []
     if not varied & (OF_NETWORKS if config.pretrain.correct else OF_LABELS):
-        names += [DIFFERENCE, LABELLED, failures_file(Path(LABELLED)).name]
+        names += [DIFFERENCE, *_with_failures(LABELLED)]
     if not varied & (OF_FAR | (OF_NETWORKS if config.pretrain.correct else set())):
-        names += [STRUCTURES, LABELLED_FAR, failures_file(Path(LABELLED_FAR)).name]
+        names += [STRUCTURES, *(name for file in (LABELLED_FAR, LABELLED_LEVEL) for name in _with_failures(file))]
     for name in names:
         source, target = first / name, folder / name
         if not source.exists() or target.exists():
@@ -50,3 +51,7 @@ def take_labels(first: Path, folder: Path, config: TrainConfig, keys: Iterable[s
         else:
             shutil.copy2(source, part)
         os.replace(part, target)
+
+
+def _with_failures(name: str) -> tuple[str, str]:
+    return name, failures_file(Path(name)).name
