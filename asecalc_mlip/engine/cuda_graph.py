@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
 import torch
@@ -17,7 +18,13 @@ from torch import Tensor, nn
 
 from asecalc_mlip.engine.base import Engine, EngineName
 from asecalc_mlip.engine.eager import EagerEngine
-from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_by_number, lone_atoms
+from asecalc_mlip.engine.edges import (
+    assemble,
+    energies_and_gradient,
+    energies_by_number,
+    lone_atoms,
+    with_vectors,
+)
 from asecalc_mlip.engine.estimate import autograd_bytes
 from asecalc_mlip.engine.padding import bucket, pad_graph
 from asecalc_mlip.engine.precision import Precision, arithmetic
@@ -165,11 +172,12 @@ class CudaGraphEngine:
     def _evaluate(self, graph: AtomGraph, forces: bool, stress: bool) -> Prediction:
         vectors = graph.vectors()
         network = self._network
+        given = graph.numbers, vectors, graph.centers, graph.neighbors
         if forces or stress:
-            raw, gradient = energies_and_gradient(network, graph.numbers, vectors, graph.centers, graph.neighbors)
+            raw, gradient = energies_and_gradient(network, *given)
         else:
             with torch.no_grad():
-                raw, gradient = network(graph).double(), None
+                raw, gradient = network(with_vectors(*given)).double(), None
         return assemble(self.potential, self._alone, graph, vectors, raw, gradient, forces=forces, stress=stress)
 
     def _give_up(self, error: Exception) -> None:
@@ -244,15 +252,18 @@ def _agree(one: Prediction, other: Prediction, precision: Precision) -> bool:
 def _captured(evaluate: Callable[[], Prediction], device: torch.device) -> Callable[[], Prediction]:
     """Record an evaluation as a CUDA graph; calling the result replays it and returns the same tensors, filled anew."""
     with torch.cuda.device(device):
+        # Of this device; torch.cuda.graph has one of its own, that of the device of its first capture.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             # Libraries set themselves up in their first calls, which must not be recorded.
-            for _ in range(3):
+            for _ in range(2):
+                evaluate()
+            with _without_waits():
                 evaluate()
         torch.cuda.current_stream().wait_stream(stream)
         recorded = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(recorded):
+        with torch.cuda.graph(recorded, stream=stream):
             output = evaluate()
 
     def replay() -> Prediction:
@@ -261,6 +272,20 @@ def _captured(evaluate: Callable[[], Prediction], device: torch.device) -> Calla
         return output
 
     return replay
+
+
+@contextmanager
+def _without_waits() -> Iterator[None]:
+    """Raise where the host would wait for the GPU.
+
+    Within a capture that is an error too, but one after which torch draws no random numbers on the GPU any more.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _remake(potential: Potential, precision: Precision, capture: bool) -> CudaGraphEngine:

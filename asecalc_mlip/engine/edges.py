@@ -12,7 +12,7 @@ from torch.func import functional_call
 from asecalc_mlip.graph import AtomGraph, EdgeGraph
 from asecalc_mlip.models.potential import Potential, Prediction
 
-__all__ = ["assemble", "energies_and_gradient", "energies_by_number", "lone_atoms"]
+__all__ = ["assemble", "energies_and_gradient", "energies_by_number", "lone_atoms", "with_vectors"]
 
 
 def energies_and_gradient(
@@ -39,13 +39,18 @@ def energies_and_gradient(
     """
     with torch.enable_grad():
         vectors = vectors.detach().requires_grad_()
-        nothing: Any = None
-        graph = EdgeGraph(
-            numbers, nothing, nothing, centers=centers, neighbors=neighbors, cell=nothing, edge_vectors=vectors
-        )
+        graph = with_vectors(numbers, vectors, centers, neighbors)
         raw = (network(graph) if weights is None else functional_call(network, dict(weights), (graph,))).double()
         (gradient,) = torch.autograd.grad(raw.sum(), vectors, allow_unused=True, materialize_grads=True)
     return raw.detach(), gradient
+
+
+def with_vectors(numbers: Tensor, vectors: Tensor, centers: Tensor, neighbors: Tensor) -> EdgeGraph:
+    """Return a graph of edge vectors (E, 3), which networks take without a look at any value."""
+    nothing: Any = None
+    return EdgeGraph(
+        numbers, nothing, nothing, centers=centers, neighbors=neighbors, cell=nothing, edge_vectors=vectors
+    )
 
 
 def assemble(

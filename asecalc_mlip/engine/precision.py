@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -38,9 +38,14 @@ def check_precision(precision: str, device: torch.device, dtype: torch.dtype) ->
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     """Matrix products in a precision inside the block; the setting before it is restored after it.
 
-    On a GPU messages are in plain torch there: it is what the fused kernels are compared with, and may be captured.
+    On a GPU messages are in plain torch there: it is what the fused kernels are compared with, and may be captured. And
+    it is the current one, to which Triton launches its kernels.
     """
-    with plain_kernels() if device.type == "cuda" else nullcontext(), _products(precision, device):
+    if device.type != "cuda":
+        with _products(precision, device):
+            yield
+        return
+    with plain_kernels(), torch.cuda.device(device), _products(precision, device):
         yield
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "PARTS",
     "TERMS",
     "bounded",
+    "by_row",
     "from_matrices",
     "interpolate",
     "lagrange",
@@ -31,7 +32,7 @@ TERMS = 6
 
 def tensor_message(filters: Tensor, y: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
     """See `asecalc_mlip.kernels.tensor.tensor_message`."""
-    values = filters.unflatten(-1, (3, -1))[:, PARTS] * y.index_select(0, neighbors)
+    values = by_row(filters.unflatten(-1, (3, -1))) * y.index_select(0, neighbors)
     return values.new_zeros(y.shape).index_add(0, centers, values)
 
 
@@ -41,7 +42,7 @@ def spread_message(
     """See `asecalc_mlip.kernels.tensor.spread_message`."""
     z = of_neighbor.index_select(0, neighbors) + of_center.index_select(0, centers)
     amounts = filters.unflatten(-1, (3, -1)) * z[:, None]
-    values = amounts[:, PARTS] * rows[:, :, None]
+    values = by_row(amounts) * rows[:, :, None]
     return values.new_zeros((of_center.shape[0], *values.shape[1:])).index_add(0, centers, values)
 
 
@@ -63,6 +64,13 @@ def lagrange(t: Tensor) -> Tensor:
     # Π (k − m) over the other points
     scale = [(-1.0) ** (TERMS - 1 - k) * math.factorial(k) * math.factorial(TERMS - 1 - k) for k in range(TERMS)]
     return torch.stack([left[k] * right[TERMS - 1 - k] / scale[k] for k in range(TERMS)], dim=1)
+
+
+def by_row(values: Tensor) -> Tensor:
+    """Give each of the nine rows the numbers of its part: (n, 3, F) to (n, 9, F)."""
+    # Not values[:, PARTS]: a list of indices goes to a GPU at every call, and the host waits, as no CUDA graph may.
+    i, a, s = values.split(1, dim=1)
+    return torch.cat((i, a.expand(-1, 3, -1), s.expand(-1, 5, -1)), dim=1)
 
 
 def rows_of(u: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ def _spread_by_knots(
 
 
 def _scale(v: Tensor, q: Tensor) -> Tensor:
-    return v * q.unflatten(1, (3, -1))[:, plain_tensor.PARTS]
+    return v * plain_tensor.by_row(q.unflatten(1, (3, -1)))
 
 
 def _update(x: Tensor, d: Tensor) -> Tensor:

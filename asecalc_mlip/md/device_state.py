@@ -197,7 +197,8 @@ class _Recorded:
         try:
             with torch.cuda.device(self._device):
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
+                # A stream of this device; torch's own is that of its first capture.
+                with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
                     self._function()
         except RuntimeError as error:
             reason = (str(error).splitlines() or ["no message"])[0]

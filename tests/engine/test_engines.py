@@ -263,7 +263,7 @@ def test_results_come_in_one_copy():
 
 @gpu
 @needs_gpu
-@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("architecture", [*MODELS, "tensornet", "sum"])
 def test_cuda_graphs(architecture):
     exact = EagerEngine(make_potential(architecture))
     ours = CudaGraphEngine(make_potential(architecture, dtype=FLOAT32).to("cuda"))

@@ -15,6 +15,7 @@ from asecalc_mlip.engine.triton.engine import _SERVED, FusedEngine
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels.triton.blocks import Blocks
 from tests.cases import E0, make_potential
+from tests.triton_interpreter import ON_GPU
 
 FLOAT64, FLOAT32 = torch.float64, torch.float32
 ARCHITECTURES = ["painn", "schnet", "tensornet"]
@@ -22,7 +23,9 @@ ARCHITECTURES = ["painn", "schnet", "tensornet"]
 # is off by 6e-8, and its slope by as much times the number of nodes within 1 Å.
 CLOSE = {FLOAT32: 3e-6, FLOAT64: 1e-10}
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = Blocks(edges=4, channels=16)
+# On a GPU those of the engine, as compiling takes longer than running: of 512 edges, minutes.
+SMALL = Blocks() if ON_GPU else Blocks(edges=4, channels=16)
+LARGE = Blocks() if ON_GPU else Blocks(edges=512, channels=16)
 CUTOFF = 4.0
 
 
@@ -146,7 +149,7 @@ def test_thousands_of_edges_in_a_row(architecture, device):
     graph = graph_from_atoms(Atoms("Si", cell=[[1.0, 0.1, 0.0], [0.0, 1.1, 0.1], [0.1, 0.0, 0.9]], pbc=True), 8.0)
     assert graph.n_edges > 2000
     potential = make_potential(architecture, cutoff=8.0, n_features=4)
-    engine = FusedEngine(potential.to(device), blocks=Blocks(edges=512, channels=16))
+    engine = FusedEngine(potential.to(device), blocks=LARGE)
     ours = engine(graph.to(device), stress=True)
     reference = EagerEngine(make_potential(architecture, cutoff=8.0, n_features=4))(graph, stress=True)
     assert (ours.energy.cpu() - reference.energy).abs() < 1e-7 * (reference.energy - E0[14]).abs()
@@ -226,6 +229,7 @@ def test_without_an_interpreter_the_cpu_is_refused(monkeypatch):
     assert "no kernel for cgcnn" in TritonEngine.why_not(make_potential("cgcnn"))
 
 
+@pytest.mark.skipif(ON_GPU, reason="here the other tests compile them")
 def test_every_kernel_compiles_for_an_h100():
     """Without a GPU, as engine and trainings call it: no atomic additions, and all numbers in registers."""
     from asecalc_mlip.engine.triton import algebra, convolve, core, mixing, splines, tensors
