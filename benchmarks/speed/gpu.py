@@ -6,8 +6,8 @@
 
 Rows come in the order of their worth, each is written when it is there (gpu_check.json, gpu_check.log), and the same
 command goes on with what is missing. They are measured in a process of their own, which is begun anew after a row that
-took too long or broke the GPU's context; a row that fails says why and is tried again next time. At the end come a
-table (gpu_check.md) and a figure (gpu_check.png).
+took too long, or broke the GPU's context or a capture; a row that fails says why and is tried again next time. At the
+end come a table (gpu_check.md) and a figure (gpu_check.png).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -148,7 +149,7 @@ def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str
         answers.write(json.dumps(message, default=float) + "\n")
         answers.flush()
 
-    from benchmarks.speed.gpu_bench import NotHere
+    from benchmarks.speed.gpu_bench import NotHere, is_sound
     from benchmarks.speed.gpu_plan import plan
 
     made = set(skip)
@@ -157,21 +158,29 @@ def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str
             continue
         made.add(row.key)
         answer(begin=row.key, limit=row.limit_s)
-        begun = time.perf_counter()
+        answer(row=_measured(row.measure, NotHere))
+        if not is_sound(device):
+            answer(end="broken")
+            return
+    answer(end="complete")
+
+
+def _measured(measure: Callable[[], dict[str, Any]], not_here: type[Exception]) -> dict[str, Any]:
+    """Numbers of a row, or why there are none; and what was warned of, such as an engine that gave up."""
+    begun = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
-            found = row.measure()
-        except NotHere as error:
-            answer(row={"skipped": str(error)[:300]})
+            found = measure()
+        except not_here as error:
+            found = {"skipped": str(error)[:300]}
         except Exception as error:  # noqa: BLE001  one row must not end the others
             text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            answer(row={"failed": text[:300]})
-            if "CUDA error" in text or "CUDA driver" in text:
-                # Nothing runs in this process any more.
-                answer(end="broken")
-                return
+            found = {"failed": text[:300]}
         else:
-            answer(row={**found, "row_s": round(time.perf_counter() - begun, 2)})
-    answer(end="complete")
+            found = {**found, "row_s": round(time.perf_counter() - begun, 2)}
+    texts = [str(one.message)[:300] for one in caught if issubclass(one.category, UserWarning)]
+    return {**found, "warned": list(dict.fromkeys(texts))[:3]} if texts else found
 
 
 def _pass_on(lines: IO[str], to: queue.Queue[str | None]) -> None:

@@ -17,7 +17,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import Potential, build_potential, parts_of
 from asecalc_mlip.models.registry import hyperparameters_of
 
-__all__ = ["CUTOFF", "ROOT", "Bench", "NotHere", "engine_of", "random_potential"]
+__all__ = ["CUTOFF", "ROOT", "Bench", "NotHere", "engine_of", "is_sound", "random_potential"]
 
 CUTOFF = 5.0  # Å
 ELEMENTS = (1, 6, 8, 14)
@@ -80,6 +80,18 @@ class Bench:
         peak = torch.cuda.max_memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         return {"peak_GB": round(peak / 1e9, 3)}
+
+
+def is_sound(device: str) -> bool:
+    """Whether a process can go on: not after an error of the GPU's context, nor after a capture that failed.
+
+    That leaves torch without random numbers on the GPU, and its allocator without memory that was freed.
+    """
+    try:
+        torch.rand(1, device=device).item()
+    except RuntimeError:
+        return False
+    return True
 
 
 def random_potential(bench: Bench, architecture: str) -> Potential:

@@ -24,7 +24,7 @@ __all__ = ["drift", "replicas", "torch_sim"]
 _TEMPERATURE = 300.0  # K
 _TIMESTEP = 0.5  # fs
 # Seconds that a drift may take: an engine that is slow makes fewer steps, and says how many.
-_MOST_SECONDS = 45.0
+_MOST_SECONDS = 20.0
 _SKIN = 1.0  # Å
 
 

@@ -176,7 +176,8 @@ class TestOnAGpu:
         reason = {"a wrong kernel": "painn differs", "no compiler": "C compiler.\\)", "no triton": "import of"}[fails]
         with triton_kernels(), pytest.warns(UserWarning, match=f"cannot be used .*{reason}.*plain torch") as warned:
             found = [painn_message(*inputs, *ends) for _ in range(2)]
-            schnet_message(*example("schnet", dtype=FLOAT64, atoms=2, edges=3, features=2)[0], *ends)
+            others, _, _ = example("schnet", dtype=FLOAT64, device=device, atoms=2, edges=3, features=2)
+            schnet_message(*others, *ends)
         assert len(warned) == 1
         with plain_kernels():
             assert torch.equal(found[1][0], painn_message(*inputs, *ends)[0])
