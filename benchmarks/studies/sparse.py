@@ -77,7 +77,7 @@ def corrected() -> None:
     from benchmarks.studies.sparse_corrected import corrected_errors
 
     done = load_results(RESULTS)
-    for row in [*PARTS["field"](), *PARTS["teacher-corrected"]()]:
+    for row in select_rows(["field", "teacher-corrected", "recipe-others"], PARTS):
         if row.key in done and "corrected" in row.method and "teacher_errors" not in done[row.key]:
             measured = corrected_errors(row, SHARED, RUNS)
             if measured is not None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.teachers import Labels, open_teacher
 from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.model import ModelTeacher
 from benchmarks.studies.sparse_rows import DATA, Row, hot_file
+from training.data import Split
 
 __all__ = ["corrected_errors"]
 
@@ -29,10 +31,9 @@ def corrected_errors(row: Row, data_folder: Path, runs: Path) -> dict[str, Any] 
     hot = hot_file(row)
     place = runs / row.folder / "teacher" if hot is None else (runs / hot).with_suffix("")
     networks = sorted(place.glob("difference/*/network.pt"))
-    test = DATA[row.data].test
-    if not networks or test is None:
+    if not networks:
         return None
-    frames = read_frames(data_folder / test)
+    frames = _test_frames(row, data_folder, runs)
     teacher = open_teacher("xtb")
     alone = [labels for labels in teacher.label([bare(atoms) for atoms in frames]) if isinstance(labels, Labels)]
     reference = np.concatenate([atoms.arrays["forces"] for atoms in frames])
@@ -48,6 +49,15 @@ def corrected_errors(row: Row, data_folder: Path, runs: Path) -> dict[str, Any] 
         "corrected": _meV(left - mean),
         "energies": _meV(rest - rest.mean()),
     }
+
+
+def _test_frames(row: Row, data_folder: Path, runs: Path) -> list[Atoms]:
+    """Return the frames of the test file, or those that the split of the training leaves over."""
+    data = DATA[row.data]
+    if data.test is not None:
+        return read_frames(data_folder / data.test)
+    frames = read_frames(data_folder / data.train)
+    return [frames[k] for k in Split.load(runs / row.folder / "split.json", len(frames)).test]
 
 
 def _forces_and_energies(results: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
