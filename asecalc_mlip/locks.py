@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ __all__ = ["locked", "locked_file"]
 
 PathName = str | PathLike
 
+# In folders that cannot be locked themselves.
+LOCK = ".asecalc.lock"
 # Times that the file of a lock is opened anew because other processes removed it just then.
 TRIES = 100
 
@@ -59,6 +62,8 @@ def locked(folder: PathName, setting: str = "run.output", *, make: bool = True, 
             ) from error
     finally:
         try:
+            if not _is_at(handle, folder):
+                (folder / LOCK).unlink(missing_ok=True)
             if not existed and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()  # before the lock goes: afterwards it may be that of the next process
         finally:
@@ -74,7 +79,21 @@ def _lock(folder: Path, setting: str, make: bool, wait: bool) -> int:
         except OSError as error:
             raise InputError(f"{setting} {str(folder)!r} cannot be made: {error.strerror}") from None
 
-    return _held(opened, folder, folder, setting, wait)
+    def opened_file() -> int:
+        os.close(opened())
+        try:
+            return os.open(folder / LOCK, os.O_CREAT | os.O_RDWR)
+        except OSError as error:
+            raise InputError(f"{setting} {str(folder)!r} cannot be written to: {error.strerror}") from None
+
+    try:
+        return _held(opened, folder, folder, setting, wait)
+    except _OpenForWriting:
+        return _held(opened_file, folder / LOCK, folder, setting, wait)
+
+
+class _OpenForWriting(Exception):
+    """A file system, NFS for one, locks only what is open for writing, which no folder can be."""
 
 
 @contextmanager
@@ -111,7 +130,12 @@ def _held(opened: Callable[[], int], lock: Path, path: Path, setting: str, wait:
     """
     for _ in range(TRIES):
         handle = opened()
-        if not _hold(handle, wait):
+        try:
+            held = _hold(handle, wait)
+        except BaseException:
+            os.close(handle)
+            raise
+        if not held:
             os.close(handle)
             break
         if fcntl is None or _is_at(handle, lock):
@@ -130,8 +154,10 @@ def _hold(handle: int, wait: bool) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        pass
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise _OpenForWriting from None
+        # else a file system without locks
     return True
 
 

@@ -1,5 +1,8 @@
 """Files that are written, their locks and their names."""
 
+import errno
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +37,24 @@ def test_a_structure_has_the_format_that_its_name_says(name, tmp_path):
     files.write_structure(tmp_path / name, bulk("Cu"))
     found = files.read_structure(tmp_path / name)
     assert found.get_chemical_formula() == "Cu" and found.pbc.all()
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="no locks there")
+def test_a_file_system_that_locks_no_folders(tmp_path, monkeypatch):
+    """As NFS: flock(2) becomes a lock of fcntl(2), which needs a file that is open for writing."""
+    flock = locks.fcntl.flock
+
+    def as_nfs(handle, how):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(handle, how)
+
+    monkeypatch.setattr(locks.fcntl, "flock", as_nfs)
+    folder = tmp_path / "run"
+    for _ in range(2):
+        with locked(folder), pytest.raises(InputError, match="in use by another"), locked(folder):
+            pass
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_removed_in_between_is_told(tmp_path):
