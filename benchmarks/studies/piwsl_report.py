@@ -2,7 +2,7 @@
 
     python benchmarks/studies/piwsl_report.py  # reads results/piwsl_*.json, writes piwsl_study.md and figures
 
-Errors are RMSE on the test frames, mean ± standard deviation over the seeds; only rows with all seeds are shown.
+Errors are RMSE on the test frames, mean ± standard deviation over the seeds; figures show rows with all seeds.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ Group = tuple[str, int, str, float, str]  # data, frames, model, force weight, l
 
 def main() -> None:
     """Write everything that the results allow."""
-    groups = grouped(json.loads((RESULTS / "piwsl_study.json").read_text()))
-    text = "\n\n".join(tables(groups))
+    every = grouped(json.loads((RESULTS / "piwsl_study.json").read_text()))
+    groups = {group: rows for group, rows in every.items() if len(rows) == len(SEEDS)}
+    text = "\n\n".join(tables(every))
     md = RESULTS / "piwsl_md.json"
     if md.exists():
         text += "\n\n" + dynamics(json.loads(md.read_text()))
@@ -52,11 +53,11 @@ def main() -> None:
 
 
 def grouped(results: dict[str, dict[str, Any]]) -> dict[Group, list[dict[str, Any]]]:
-    """Rows of the same settings, all seeds there."""
+    """Rows of the same settings, those of all seeds together."""
     groups: dict[Group, list[dict[str, Any]]] = defaultdict(list)
     for row in results.values():
         groups[row["data"], row["n_train"], row["model"], row["forces_weight"], row["loss"]].append(row)
-    return {group: rows for group, rows in groups.items() if len(rows) == len(SEEDS)}
+    return groups
 
 
 def tables(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
@@ -65,7 +66,10 @@ def tables(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
         rows = {group[4]: rows for group, rows in groups.items() if group[:4] == (data, n_train, model, weight)}
         labels = "" if weight else ", energies only"
         lines = [f"### {data}, {n_train} training frames, {KINDS[model]}{labels}", ""]
-        lines += ["| loss | energy, meV | forces, meV/Å | curl | steps | CPU s |", "|---|---|---|---|---|---|"]
+        lines += [
+            "| loss | seeds | energy, meV | forces, meV/Å | curl | steps | CPU s |",
+            "|---|---|---|---|---|---|---|",
+        ]
         lines += [_line(loss, rows[loss]) for loss in sorted(rows, key=_order)]
         yield "\n".join(lines)
 
@@ -75,10 +79,11 @@ def _line(loss: str, rows: list[dict[str, Any]]) -> str:
     seconds = [row["cpu_seconds"] for row in rows if row["cpu_seconds"] is not None]
     cells = [
         loss,
+        str(len(rows)),
         _mean([row["rmse"]["energy"] for row in rows]),
         _mean([row["rmse"]["forces"] for row in rows]) if "forces" in rows[0]["rmse"] else "",
         "" if None in curl else _mean(curl, 3),
-        str(rows[0]["steps"]),
+        f"{np.mean([row['steps'] for row in rows]):.0f}",
         f"{np.mean(seconds):.0f}" if seconds else "",
     ]
     return f"| {' | '.join(cells)} |"
@@ -154,7 +159,8 @@ def epsilon_figure(groups: dict[Group, list[dict[str, Any]]]) -> None:
 
 
 def _mean(values: list[float], digits: int = 1) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values):.{digits}f}"
 
 
 def _order(loss: str) -> tuple[bool, str]:
