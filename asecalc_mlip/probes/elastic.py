@@ -20,7 +20,7 @@ from ase.optimize import BFGS
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
-from asecalc_mlip.probes.constraints import free_copy
+from asecalc_mlip.probes.constraints import check_crystal, free_copy
 from asecalc_mlip.probes.relax import relax
 from asecalc_mlip.probes.single_points import model_name
 
@@ -135,8 +135,7 @@ def elastic_constants(
     known = sorted(name for name in strain_patterns if name)
     if symmetry not in known:
         raise InputError(f"symmetry is {symmetry!r}; allowed: {', '.join(known)}")
-    if not atoms.pbc.all():
-        raise InputError(f"elastic constants need a crystal; pbc is {atoms.pbc.tolist()}")
+    check_crystal(atoms, "elastic constants need")
     if n_strains < 3 or not 0 < strain < 0.1:
         raise InputError(f"{n_strains} strains up to {strain}: take 3 or more, up to 0.1, often 0.004")
     atoms = free_copy(atoms, "elastic constants")

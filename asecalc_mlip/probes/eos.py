@@ -19,7 +19,7 @@ from ase.eos import birchmurnaghan
 from scipy.optimize import curve_fit
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.probes.constraints import free_copy
+from asecalc_mlip.probes.constraints import check_crystal, free_copy
 from asecalc_mlip.probes.relax import relax
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
 
@@ -134,8 +134,7 @@ def equation_of_state(
     InputError
         For structures that are not periodic in three directions, and energies without a minimum.
     """
-    if not atoms.pbc.all():
-        raise InputError(f"an equation of state needs a crystal; pbc is {atoms.pbc.tolist()}")
+    check_crystal(atoms, "an equation of state needs")
     if n_volumes < 5 or not 0 < volume_range_percent < 50:
         raise InputError(f"{n_volumes} volumes in ±{volume_range_percent} %: take 5 or more, within ±50 %")
     atoms = free_copy(atoms, "equation of state")

@@ -15,7 +15,7 @@ from ase import Atoms
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
-from asecalc_mlip.probes.constraints import free_copy
+from asecalc_mlip.probes.constraints import check_crystal, free_copy
 from asecalc_mlip.probes.relax import relax
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
 
@@ -173,6 +173,7 @@ def phonons(
         raise InputError(
             f"phonons need a crystal, pbc is {atoms.pbc.tolist()}; for a molecule use 'asecalc vibrations'"
         )
+    check_crystal(atoms, "phonons need")
     try:
         from phonopy import Phonopy
         from phonopy.structure.atoms import PhonopyAtoms
@@ -180,9 +181,14 @@ def phonons(
         raise needs("phonons", error) from None
     if len(tuple(mesh)) != 3 or min(mesh) < 1:
         raise InputError(f"mesh is {tuple(mesh)}; give three numbers from 1 on, such as 20 20 20")
+    if not 0 < displacement_A < np.inf:
+        raise InputError(f"displacement_A is {displacement_A} Å; it must be above 0, often 0.01")
     atoms = free_copy(atoms, "phonons")
     crystal, relaxed, force = _start(atoms, calc, relax_first, fmax_eV_per_A, steps)
     repeats = supercell_for(crystal) if supercell is None else _checked(supercell)
+    if crystal.cell.handedness < 0:
+        # phonopy takes right-handed vectors only; all three turned round span the same lattice.
+        crystal.set_cell(-crystal.cell.array)
     unit = PhonopyAtoms(
         symbols=crystal.get_chemical_symbols(),
         cell=crystal.cell.array,

@@ -14,6 +14,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.probes.constraints import check_crystal
 from asecalc_mlip.probes.single_points import model_name
 
 __all__ = ["CellRelaxation", "RelaxResult", "relax"]
@@ -128,8 +129,8 @@ def relax(
         raise InputError(f"optimizer is {optimizer!r}; allowed: {', '.join(_OPTIMIZERS)}")
     if not fmax_eV_per_A > 0 or steps < 1:
         raise InputError(f"fmax is {fmax_eV_per_A} eV/Å and steps {steps}; both must be above 0")
-    if cell != "fixed" and not atoms.pbc.all():
-        raise InputError(f"the cell cannot relax: pbc is {atoms.pbc.tolist()}; relax with cell='fixed'")
+    if cell != "fixed":
+        check_crystal(atoms, f"cell={cell!r} (unlike cell='fixed') needs")
     moved = atoms.copy()
     moved.calc = calc
     if keep_symmetry:

@@ -233,11 +233,33 @@ def test_imaginary_modes_are_never_hidden(tmp_path):
 def test_phonons_refuse_bad_input(monkeypatch):
     with pytest.raises(InputError, match="need a crystal"):
         phonons(molecule("H2O"), EMT())
+    with pytest.raises(InputError, match="displacement_A is 0.0 Å"):
+        phonons(bulk("Cu"), EMT(), displacement_A=0.0)
     with pytest.raises(InputError, match="three numbers"):
         phonons(bulk("Cu"), EMT(), supercell=(0, 1, 1), relax_first=False)
     monkeypatch.setitem(sys.modules, "phonopy", None)
     with pytest.raises(InputError, match=re.escape(extras.install("phonons"))):
         phonons(bulk("Cu"), EMT())
+
+
+def test_phonons_of_a_crystal_with_left_handed_vectors():
+    right, calc = argon()
+    left = right.copy()
+    left.set_cell(right.cell.array[[1, 0, 2]])
+    assert left.cell.handedness < 0
+    options = {"supercell": (2, 2, 2), "mesh": (2, 2, 2), "points_per_segment": 3, "relax_first": False}
+    one, other = (phonons(atoms, calc, **options) for atoms in (right, left))
+    np.testing.assert_allclose(other.frequencies_THz.max(), one.frequencies_THz.max(), rtol=1e-6)
+    np.testing.assert_allclose(other.heat_capacity_J_per_K_mol, one.heat_capacity_J_per_K_mol, rtol=1e-6)
+
+
+@pytest.mark.parametrize("probe", [phonons, equation_of_state, elastic_constants, lambda *a: relax(*a, cell="full")])
+def test_a_cell_without_volume_is_told(probe):
+    for atoms in (Atoms("Cu", pbc=True), Atoms("Cu", cell=[3, 3, 0], pbc=True)):
+        with pytest.raises(InputError, match=r"a crystal; the cell is .* has no volume"):
+            probe(atoms, EMT())
+    with pytest.raises(InputError, match="no atoms"):
+        probe(Atoms(cell=[3, 3, 3], pbc=True), EMT())
 
 
 def test_supercell_is_as_high_as_it_should_be():
