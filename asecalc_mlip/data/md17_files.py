@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,25 @@ from ase import Atoms
 from asecalc_mlip.data.xyz_files import DAMAGE
 from asecalc_mlip.errors import DataError, InputError
 
-__all__ = ["read_npz_frames", "read_zeolite_frames"]
+__all__ = ["read_npz_frames", "read_zeolite_frames", "stated_units"]
 
 # Bytes of an array; its size over that of the file, which deflate never exceeds.
 MOST_BYTES, MOST_RATIO = 1 << 36, 1100
 
 
+def stated_units(path: Path) -> tuple[str | None, str | None]:
+    """Return the units of energy and length that an archive states, as sGDML writes them; None where it is silent."""
+    texts = _arrays(path, "SU", ("e_unit", "r_unit"))
+    found = {name: value for name, array in texts.items() for value in array.reshape(-1)[:1].tolist()}
+    units = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in found.items()}
+    return units.get("e_unit") or None, units.get("r_unit") or None
+
+
 def read_npz_frames(path: Path) -> Iterator[Atoms]:
-    """Read an MD17 (z, R, E, F) or rMD17 (nuclear_charges, coords, energies, forces) archive."""
+    """Read an MD17 (z, R, E, F) or rMD17 (nuclear_charges, coords, energies, forces) archive.
+
+    One with a lattice is refused: programs write its vectors as rows or as columns, and do not say which.
+    """
     arrays = _arrays(path, "iuf")
     for names in (("nuclear_charges", "coords", "energies", "forces"), ("z", "R", "E", "F")):
         if set(names) <= set(arrays):
@@ -31,15 +42,19 @@ def read_npz_frames(path: Path) -> Iterator[Atoms]:
             f"{path}: has the arrays {sorted(arrays)}, but an MD17 archive has z, R, E, F and an rMD17 archive "
             "nuclear_charges, coords, energies, forces. Convert other archives to extended XYZ"
         )
-    shape = (len(positions), len(numbers), 3)
-    if positions.shape != shape or forces.shape != shape or energies.size != shape[0]:
+    shape = (energies.size, numbers.size, 3)
+    if numbers.ndim != 1 or positions.shape != shape or forces.shape != shape:
         raise DataError(
             f"{path}: shapes do not fit: coordinates {positions.shape}, forces {forces.shape}, "
-            f"energies {energies.shape} for {len(numbers)} atoms"
+            f"energies {energies.shape} for atoms {numbers.shape}"
         )
+    if not np.array_equal(numbers, numbers.round()):
+        raise DataError(f"{path}: its atomic numbers are no whole numbers: {str(numbers[:5])[:80]}")
+    if np.any(arrays.get("lattice", 0)):
+        raise InputError(f"{path}: has a lattice, which is not read from .npz. Convert it to extended XYZ")
     origin = arrays.get("old_indices", np.arange(len(positions))).reshape(-1)
-    if len(origin) != len(positions):
-        raise DataError(f"{path}: {len(origin)} old_indices for {len(positions)} frames")
+    if len(origin) != len(positions) or not np.isfinite(origin).all():
+        raise DataError(f"{path}: {len(origin)} old_indices for {len(positions)} frames, or some that are no numbers")
     for frame, energy in enumerate(energies.reshape(-1)):
         atoms = Atoms(numbers=numbers, positions=positions[frame], info={"md17_index": int(origin[frame])})
         atoms.info["energy"] = float(energy)
@@ -72,12 +87,13 @@ def read_zeolite_frames(path: Path) -> Iterator[Atoms]:
         yield frame
 
 
-def _arrays(path: Path, kinds: str) -> dict[str, np.ndarray]:
-    """Return the arrays of an archive whose types are of these kinds."""
+def _arrays(path: Path, kinds: str, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Return the arrays of an archive, or those of these names, whose types are of these kinds."""
     try:
         _check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
-            return {name: array for name in archive.files if (array := archive[name]).dtype.kind in kinds}
+            wanted = [name for name in archive.files if names is None or name in names]
+            return {name: array for name in wanted if (array := archive[name]).dtype.kind in kinds}
     except DAMAGE as error:
         text = f"{path}: not a complete .npz archive of plain arrays ({str(error)[:300] or type(error).__name__})"
         raise DataError(f"{text}. Download it again") from error

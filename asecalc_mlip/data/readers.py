@@ -8,6 +8,7 @@ source has it. No calculator stays attached, so that nothing is ever computed or
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from ase.io import iread
 from ase.io.formats import string2index
 
 from asecalc_mlip.data.labels import canonical, check_frame
-from asecalc_mlip.data.md17_files import read_npz_frames
+from asecalc_mlip.data.md17_files import read_npz_frames, stated_units
 from asecalc_mlip.data.xyz_files import read_xyz_frames
 from asecalc_mlip.errors import DataError, InputError
 
@@ -34,11 +35,16 @@ ENERGY_UNITS = {
     "ha": units.Hartree,
     "rydberg": units.Rydberg,
     "ry": units.Rydberg,
+    "au": units.Hartree,
 }
 PRESSURE_UNITS = {"gpa": units.GPa, "kbar": 0.1 * units.GPa, "bar": units.bar}
 _FORMATS = "Data files are extended XYZ, ASE .db, MD17/rMD17 .npz, or any other file of frames that ASE reads"
 STRESS_FORMS = (r"(.+)/(\w+)/\2/\2", r"(.+)/(\w+)(?:\^|\*\*)3")
-LENGTH_UNITS = {"ang": 1.0, "angstrom": 1.0, "å": 1.0, "bohr": units.Bohr, "a0": units.Bohr, "nm": units.nm}
+LENGTH_UNITS = {
+    **dict.fromkeys(("ang", "angstrom", "å"), 1.0),
+    **dict.fromkeys(("bohr", "a0", "au"), units.Bohr),
+    "nm": units.nm,
+}
 
 
 class _Units(NamedTuple):
@@ -79,8 +85,9 @@ def iter_frames(
         `asecalc_mlip.data.labels`), first in ``info``/``arrays``, then in stored calculator results.
         ``info["label_keys"]`` of every frame says which was used.
     energy_unit, length_unit : str, optional
-        Units of the file, e.g. ``"Hartree"`` and ``"Bohr"``. None means the units that belong to the format: kcal/mol
-        and Å for MD17 archives, those stored in a SchNetPack database, else eV and Å.
+        Units of the file, e.g. ``"Hartree"`` and ``"Bohr"``. None means the units that belong to the format: those
+        that an MD17 archive states (e_unit, r_unit), else kcal/mol and Å for it; those stored in a SchNetPack database;
+        else eV and Å.
     force_unit : str, optional
         Unit of the forces, e.g. ``"Hartree/Bohr"``. None means that of the format where neither of the other units is
         given (those stored in a SchNetPack database), else ``energy_unit/length_unit``.
@@ -156,7 +163,8 @@ def _open(path: Path) -> tuple[Iterator[Atoms], _Units]:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
     if path.suffix == ".npz":
-        return read_npz_frames(path), _Units("kcal/mol")
+        energy, length = stated_units(path)
+        return read_npz_frames(path), _Units(energy or "kcal/mol", length or "Ang")
     if path.suffix == ".db":
         return _read_db(path)
     if re.search(r"\.(ext)?xyz(\.\w+)?$", path.name):
@@ -172,12 +180,16 @@ def _select(frames: Iterator[Atoms], index: str | int) -> Iterator[tuple[int, At
         raise InputError(f"index {index!r} is not a number or a slice such as ':100'") from None
     if isinstance(wanted, str):
         raise InputError(f"index {index!r} is not a number or a slice such as ':100'")
+    parts = (wanted,) if isinstance(wanted, int) else (wanted.start, wanted.stop, wanted.step)
+    if any(part is not None and abs(part) > sys.maxsize for part in parts) or parts[2:] == (0,):
+        raise InputError(
+            f"index {index!r:.80} has a step of 0 or a number beyond all frames; expected ':100' or '::10'"
+        )
     numbered = enumerate(frames)
     if isinstance(wanted, int):
         if wanted >= 0:
             return islice(numbered, wanted, wanted + 1)
         return iter(list(numbered)[wanted : wanted + 1 or None])
-    parts = (wanted.start, wanted.stop, wanted.step)
     if any(part is not None and part < 0 for part in parts):
         return iter(list(numbered)[wanted])
     return islice(numbered, *parts)
@@ -189,11 +201,11 @@ def _read_db(path: Path) -> tuple[Iterator[Atoms], _Units]:
         database = ase.db.connect(path)
         metadata = database.metadata
         database.count()
+        dictionary = metadata.get("_property_unit_dict", {})
+        stored = {name.lower().removeprefix("ref_"): str(unit) for name, unit in dictionary.items() if unit}
+        energy, length = stored.get("energy") or "eV", str(metadata.get("_distance_unit") or "Ang")
     except Exception as error:  # sqlite, json and ASE each raise their own kinds
         raise DataError(f"{path}: not an ASE database that can be read ({error})") from error
-    dictionary = metadata.get("_property_unit_dict", {})
-    stored = {name.lower().removeprefix("ref_"): str(unit) for name, unit in dictionary.items() if unit}
-    energy, length = stored.get("energy") or "eV", metadata.get("_distance_unit") or "Ang"
     return _db_rows(path, database), _Units(energy, length, stored.get("forces"), stored.get("stress"))
 
 
