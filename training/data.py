@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Subset
 
 from asecalc_mlip.data.labels import frame_name
+from asecalc_mlip.engine.memory import available_bytes
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_json
 from asecalc_mlip.graph import AtomGraph
@@ -48,6 +49,7 @@ __all__ = [
 SHIFTS = "_shifts"
 FRAME_WEIGHT = "_frame_weight"
 ROWS = "_rows"
+MOST_KEPT = 0.3  # of the free memory, for the lists of neighbours of all frames
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,9 @@ class Split:
             content = json.loads(Path(path).read_text())
             train, val, test = ([int(i) for i in content[part]] for part in ("train", "val", "test"))
             split = cls(train, val, test, content.get("data_sha256"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"split file {str(path)!r} cannot be used: {error!r}; delete it to draw a new one"
-            ) from None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            text = f"split file {str(path)!r} cannot be used: {error!r:.300}; delete it to draw a new one"
+            raise InputError(text) from None
         if not (split.train and split.val):
             raise InputError(f"split file {str(path)!r} has no frames to train or to validate on")
         every = split.train + split.val + split.test
@@ -160,7 +161,7 @@ def graph_from_batch(batch: dict[str, Tensor], reach: float | None = None) -> At
 
 
 class FramesDataset(Dataset):
-    """Frames as samples of SchNetPack, each made when it is first asked for and kept: a neighbour list is paid once.
+    """Frames as samples of SchNetPack, made when first asked for and kept while memory allows: a list is paid once.
 
     Parameters
     ----------
@@ -178,7 +179,7 @@ class FramesDataset(Dataset):
         self, frames: Sequence[Atoms], labels: Sequence[str], cutoff: float, weights: Sequence[float] | None = None
     ):
         self._frames, self._labels, self._cutoff, self._weights = frames, labels, cutoff, weights
-        self._samples: dict[int, dict[str, Tensor]] = {}
+        self._samples, self._room = dict[int, dict[str, Tensor]](), MOST_KEPT * available_bytes("cpu")
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -188,12 +189,15 @@ class FramesDataset(Dataset):
         return [len(self._frames[i]) for i in indices]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if index not in self._samples:
-            sample = make_sample(self._frames[index], index, self._labels, self._cutoff)
-            if self._weights is not None:
-                sample[FRAME_WEIGHT] = torch.tensor([self._weights[index]], dtype=torch.float64)
+        if index in self._samples:
+            return self._samples[index]
+        sample = make_sample(self._frames[index], index, self._labels, self._cutoff)
+        if self._weights is not None:
+            sample[FRAME_WEIGHT] = torch.tensor([self._weights[index]], dtype=torch.float64)
+        self._room -= sum(value.nbytes for value in sample.values())
+        if self._room >= 0:
             self._samples[index] = sample
-        return self._samples[index]
+        return sample
 
 
 def make_sample(atoms: Atoms, index: int, labels: Sequence[str], cutoff: float) -> dict[str, Tensor]:
@@ -322,9 +326,8 @@ class FramesDataModule(AtomsDataModule):
         self.dataset = self._samples
         self.train_idx = [*self._split.train, *self._replayed]
         self.val_idx, self.test_idx = self._split.val, self._split.test
-        self._train_dataset, self._val_dataset, self._test_dataset = (
-            Subset(self._samples, part) for part in (self.train_idx, self.val_idx, self.test_idx)
-        )
+        parts = [Subset(self._samples, part) for part in (self.train_idx, self.val_idx, self.test_idx)]
+        self._train_dataset, self._val_dataset, self._test_dataset = parts
 
     def train_dataloader(self) -> AtomsLoader:
         """Return the batches in an order fixed by seed and epoch."""

@@ -124,6 +124,8 @@ def _pull(atoms: Atoms, p: float, rng: np.random.Generator, n_pairs: int) -> Non
         distance = float(np.linalg.norm(vector))
         room = distance - LEAST_SHARE * covalent_radii[atoms.numbers[[a, b]]].sum()
         pull = min(rng.uniform(0.0, p), max(0.0, room))
+        if distance == 0.0:  # which has no direction; what labels the structure tells of it
+            continue
         atoms.positions[a] += 0.5 * pull * vector / distance
         atoms.positions[b] -= 0.5 * pull * vector / distance
 

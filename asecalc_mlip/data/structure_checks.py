@@ -21,6 +21,7 @@ OVERLAP, CLOSE = 0.25, 0.45
 # Share of frames that repeat others, above which it is told; sets by random displacement have up to 0.3 %.
 MANY_COPIES = 0.01
 UNLIKE = 0.01  # eV, between the energies of copies
+SMALL = 500  # atoms, of which all distances are computed
 
 
 def check_structures(frames: Sequence[Atoms]) -> Found:
@@ -50,7 +51,8 @@ def check_structures(frames: Sequence[Atoms]) -> Found:
 def closest_contact(atoms: Atoms) -> float:
     """Return the smallest distance over the sum of the covalent radii; infinity where no pair is near."""
     radii = covalent_radii[atoms.numbers]
-    if atoms.pbc.any():
+    # Of a molecule, all distances are the fastest; those of 30 000 atoms would take 20 GB.
+    if atoms.pbc.any() or len(atoms) > SMALL:
         reach = 2 * CLOSE * float(radii.max())
         i, j, d = ase_neighbor_list("ijd", atoms, reach)
         return float(np.min(d / (radii[i] + radii[j]), initial=np.inf))

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.io import write
 
 from asecalc_mlip.data.census import census, check_labels
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.data.structure_checks import closest_contact
 from asecalc_mlip.errors import DataError
 from tests.teacher import as_reference, crystal_frames, molecule_frames
 
@@ -202,3 +204,11 @@ def test_no_frames_and_unknown_labels(frames):
         census([])
     with pytest.raises(DataError, match="unknown labels.*dipole"):
         check_labels(frames, {"dipole": 1.0})
+
+
+def test_the_closest_contact_of_a_large_cluster_needs_no_matrix_of_all_distances(monkeypatch):
+    cluster = bulk("Cu", cubic=True) * (6, 6, 6)
+    expected = closest_contact(cluster)
+    cluster.pbc = False
+    monkeypatch.setattr("asecalc_mlip.data.structure_checks.cdist", lambda *_: pytest.fail("takes 3 N² numbers"))
+    assert closest_contact(cluster) == pytest.approx(expected)

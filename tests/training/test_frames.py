@@ -19,7 +19,7 @@ pytest.importorskip("schnetpack")
 from asecalc_mlip.data.labels import is_isolated_atom  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import train as trained  # noqa: E402
-from training.data import FramesDataModule, Replay, Split, make_split  # noqa: E402
+from training.data import MOST_KEPT, FramesDataModule, FramesDataset, Replay, Split, make_split  # noqa: E402
 from training.losses.supervised import DISTANCES, distance  # noqa: E402
 
 ATOMS = {"H": -13.6, "C": -1027.0, "O": -2041.0}
@@ -277,3 +277,20 @@ def test_a_test_file_of_training_frames_is_told(molecules, tmp_path, caplog):
 
     prepare(config(tmp_path, molecules, f"data.test={molecules}"))
     assert "are in the training set too" in caplog.text
+
+
+def test_lists_of_neighbours_are_kept_while_memory_allows(monkeypatch):
+    frames = teacher.molecule_frames(3)
+    size = sum(value.nbytes for value in FramesDataset(frames, ["energy"], 5.0)[0].values())
+    monkeypatch.setattr("training.data.available_bytes", lambda _: 2.5 * size / MOST_KEPT)
+    samples = FramesDataset(frames, ["energy"], 5.0)
+    first = [samples[i] for i in range(3)]
+    assert [samples[i] is first[i] for i in range(3)] == [True, True, False]
+    assert torch.equal(samples[2]["_idx_j"], first[2]["_idx_j"])
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"train": [1e400], "val": [1], "test": []}'])
+def test_a_split_file_that_is_none(tmp_path, text):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(InputError, match="delete it"):
+        Split.load(tmp_path / "split.json", 3)

@@ -132,3 +132,9 @@ def test_compressed_crystals_are_moved_too():
     for k, strength in enumerate((0.05, 0.3, 1.0)):
         moved = two_step(atoms, strength, strength, rng=np.random.default_rng(k))
         assert 0.9 * before <= _closest(moved)[0] and np.abs(moved.positions - atoms.positions).max() > 0
+
+
+def test_atoms_in_one_place_have_no_direction_to_be_pulled_along():
+    atoms = Atoms("HHO2", [[0, 0, 0], [0, 0, 0], [0, 0, 3], [0, 0, 4.3]])
+    moved = two_step(atoms, 0.3, 0.0, rng=rng())
+    assert np.isfinite(moved.positions).all() and moved.get_distance(2, 3) < 1.3
