@@ -141,12 +141,17 @@ def _power(frames, window: int, masses, select) -> tuple[np.ndarray, int]:
     hann = np.hanning(window + 1)[:window, None, None]
     power, n_windows = np.zeros(window // 2 + 1), 0
     buffer: list[np.ndarray] = []
-    index, scale = np.zeros(0, dtype=int), np.zeros(0)
+    index, scale, n_atoms = np.zeros(0, dtype=int), np.zeros(0), 0
     for number, frame in enumerate(frames):
+        velocities = _velocities(frame, number)
         if number == 0:
             index = selection(frame, select)
-            scale = np.sqrt(masses_of(frame, masses)[index])[:, None]
-        buffer.append(_velocities(frame, number)[index] * scale)
+            scale, n_atoms = np.sqrt(masses_of(frame, masses)[index])[:, None], len(frame)
+        if len(velocities) != n_atoms:
+            raise InputError(
+                f"frame {number} has {len(velocities)} atoms and the first {n_atoms}: give those of one run"
+            )
+        buffer.append(velocities[index] * scale)
         if len(buffer) == window:
             spectrum = np.fft.rfft(np.array(buffer) * hann, axis=0)
             power += np.sum(np.abs(spectrum) ** 2, axis=(1, 2))
@@ -160,7 +165,7 @@ def _power(frames, window: int, masses, select) -> tuple[np.ndarray, int]:
 
 def _velocities(frame, number: int) -> np.ndarray:
     velocities = frame.get_velocities() * (1e3 * units.fs) if isinstance(frame, Atoms) else np.asarray(frame, float)
-    if velocities is None or velocities.ndim != 2 or not np.isfinite(velocities).all():
+    if velocities is None or velocities.ndim != 2 or velocities.shape[1] != 3 or not np.isfinite(velocities).all():
         raise InputError(f"frame {number} has no velocities, or some that are not finite; (n_atoms, 3) is expected")
     return velocities
 

@@ -87,7 +87,7 @@ class Thermostat(Integrator, ABC):
 
 
 class NoseHoover(Thermostat, NoseHooverChainNVT):
-    """Nosé-Hoover chain of three thermostats. State: chain positions and momenta.
+    """Nosé-Hoover chain of three thermostats. State: chain positions and momenta, temperature, energy of its changes.
 
     Source: Martyna, Klein, Tuckerman, J. Chem. Phys. 97, 2635 (1992); ASE's integrator.
     """
@@ -104,25 +104,33 @@ class NoseHoover(Thermostat, NoseHooverChainNVT):
         self._thermostat = NoseHooverChainThermostat(
             num_atoms_global=n_atoms, masses=self.masses, temperature_K=temperature_K, tdamp=tau
         )
+        self._jumps = 0.0
 
     def set_target(self, temperature_K: float) -> None:
         """Hold another temperature (K) from now on; the masses of the chain stay."""
         super().set_target(temperature_K)
+        before = self._thermostat.get_thermostat_energy()
         self._thermostat._kT = units.kB * temperature_K
+        # Part of the energy of the chain is in proportion to T: what a new T adds to it came from no atom.
+        self._jumps += self._thermostat.get_thermostat_energy() - before
 
     def conserved(self) -> float:
-        """Return E_total plus the energy of the chain, eV."""
-        return super().conserved() + self._thermostat.get_thermostat_energy()
+        """Return E_total plus the energy of the chain, less what changes of the temperature gave to it, eV."""
+        return super().conserved() + self._thermostat.get_thermostat_energy() - self._jumps
 
     def get_state(self) -> dict:
-        """Return chain variables as exact floats."""
-        return {"eta": self._thermostat._eta.tolist(), "p_eta": self._thermostat._p_eta.tolist()}
+        """Return chain variables, the target (K) and the energy of its changes (eV) as exact floats."""
+        chain = {"eta": self._thermostat._eta.tolist(), "p_eta": self._thermostat._p_eta.tolist()}
+        return {**chain, "target_K": self.target_K, "jumps": float(self._jumps)}
 
     def set_state(self, state: dict) -> None:
         """Continue from `get_state`; the atoms must have been restored before."""
         self._thermostat._eta = np.array(state["eta"])
         self._thermostat._p_eta = np.array(state["p_eta"])
         self._q, self._p = self.atoms.get_positions(), self.atoms.get_momenta()
+        if "target_K" in state:  # not in files of older versions
+            self.set_target(state["target_K"])
+            self._jumps = state["jumps"]
 
 
 class BussiRescaling(Thermostat, Bussi):

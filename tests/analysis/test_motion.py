@@ -168,6 +168,10 @@ def test_bad_input_is_named():
         broken = walk(20, 2)
         broken[3] = np.nan
         msd(broken, dt_fs=1.0)
+    with pytest.raises(InputError, match="frame 20 has 2 atoms and the first 3"):
+        vdos([*walk(20, 3), *walk(20, 2)], dt_fs=1.0)
+    with pytest.raises(InputError, match=r"frame 0 has no velocities.*\(n_atoms, 3\)"):
+        vdos(walk(20, 3)[:, :, :2], dt_fs=1.0)
     with pytest.raises(InputError, match="velocities are zero"):
         vdos(gas_frames(walk(50, 3)), dt_fs=1.0)
     with pytest.raises(InputError, match="fewer frames than the window"):

@@ -1,5 +1,7 @@
 """Degrees of freedom, initial velocities, and whether each thermostat holds its temperature."""
 
+import json
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -75,6 +77,29 @@ def test_conserved_energy_is_conserved(tmp_path, thermostat):
     summary = run_md(atoms, settings, tmp_path / "run").summary
     assert abs(summary["energy_drift"]["slope_mev_per_atom_ps"]) < 0.5
     assert summary["energy_drift"]["fluctuation_mev_per_atom"] < 1.0
+
+
+@pytest.mark.parametrize("thermostat", ["nose-hoover", "bussi"])
+def test_a_new_target_changes_no_conserved_energy(thermostat):
+    def start():
+        atoms = toys.ethanol()
+        atoms.calc = toys.Springs(atoms)
+        maxwell_boltzmann(atoms, 300.0, np.random.default_rng(1))
+        settings = MDSettings(thermostat=thermostat, temperature_K=300.0)
+        return atoms, make_integrator(atoms, settings, np.random.default_rng(2))
+
+    atoms, dynamics = start()
+    for _ in range(40):
+        dynamics.step()
+    before = dynamics.conserved()
+    dynamics.set_target(900.0)
+    assert dynamics.conserved() == pytest.approx(before, abs=1e-9)
+    again, other = start()
+    again.positions[:] = atoms.positions
+    again.set_momenta(atoms.get_momenta())
+    other.set_state(json.loads(json.dumps(dynamics.get_state())))
+    other.set_target(900.0)
+    assert other.conserved() == pytest.approx(before, abs=1e-9)
 
 
 def test_one_free_atom_under_langevin(tmp_path):
