@@ -151,15 +151,15 @@ def relax(
 @click.option("--bond", "bonds", multiple=True, metavar="0,1", help="Two atoms, counted from 0; may be repeated.")
 @click.option("--angle", "angles", multiple=True, metavar="0,1,2", help="Three atoms; may be repeated.")
 @click.option("--dihedral", "dihedrals", multiple=True, metavar="0,1,2,3", help="Four atoms; may be repeated.")
-@click.option("--stretch", type=Number(q.STRETCH), nargs=2, default=(0.6, 1.6), show_default=True, metavar="X X",
-              help="Shortest and longest bond, in units of its length.")  # fmt: skip
+@click.option("--stretch", type=Number(q.STRETCH), nargs=2, metavar="X X", help="Shortest and longest bond, in units "
+              "of its length; default: 0.6 1.8 of each --bond, 0.6 1.6 of all bonds.")  # fmt: skip
 def scan(
     model: str,
     structure: str | None,
     bonds: tuple[str, ...],
     angles: tuple[str, ...],
     dihedrals: tuple[str, ...],
-    stretch: tuple[float, float],
+    stretch: tuple[float, float] | None,
     **options: Any,
 ) -> None:
     """Scan bonds, angles and dihedrals of a rigid molecule.
@@ -177,14 +177,17 @@ def scan(
     kinds: list[tuple[Callable, int, Sequence[str]]]
     kinds = [(bond_scan, 2, bonds), (angle_scan, 3, angles), (dihedral_scan, 4, dihedrals)]
     wanted = [(function, _indices(text, n)) for function, n, texts in kinds for text in texts]
+    if stretch and wanted and not bonds:
+        raise InputError("--stretch is for bonds: leave it out, or give bonds as well, such as --bond 0,1")
     output, figure = options["output"], options["figure"]
     calculator, atoms = subject(model, structure, **options)
-    scans = [function(atoms, calculator, *indices) for function, indices in wanted]
+    own = {bond_scan: {"stretch": stretch}} if stretch else {}
+    scans = [function(atoms, calculator, *indices, **own.get(function, {})) for function, indices in wanted]
     if scans:
         click.echo("\n".join(map(str, scans)))
         written(output, [scan.to_dict() for scan in scans])
     else:
-        found = bond_smoothness(atoms, calculator, stretch=stretch)
+        found = bond_smoothness(atoms, calculator, stretch=stretch or (0.6, 1.6))
         click.echo(str(found))
         written(output, found)
         scans = found.scans

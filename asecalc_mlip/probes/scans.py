@@ -90,7 +90,15 @@ class Scan:
         )
 
 
-def bond_scan(atoms: Atoms, calc: Any, i: int, j: int, *, values_A: Sequence[float] | np.ndarray | None = None) -> Scan:
+def bond_scan(
+    atoms: Atoms,
+    calc: Any,
+    i: int,
+    j: int,
+    *,
+    values_A: Sequence[float] | np.ndarray | None = None,
+    stretch: tuple[float, float] = (0.6, 1.8),
+) -> Scan:
     """Stretch and compress the distance of two atoms; the side of j moves.
 
     Parameters
@@ -101,11 +109,16 @@ def bond_scan(atoms: Atoms, calc: Any, i: int, j: int, *, values_A: Sequence[flo
     i, j : int
         Bonded or not. Of a ring only j moves, with the atoms that hang on it alone.
     values_A : sequence of float, optional
-        Default: 0.6 to 1.8 times the distance, every 0.01 Å.
+        Default: every 0.01 Å of `stretch`.
+    stretch : (float, float)
+        Range in units of the distance.
     """
     _check(atoms, (i, j))
     bond = atoms.get_distance(i, j)
-    values = np.arange(0.6 * bond, 1.8 * bond, 0.01) if values_A is None else _ascending(values_A, "values_A")
+    if not 0 < stretch[0] < stretch[1]:
+        raise InputError(f"stretch is {stretch}; give the lower end first, both above 0, such as (0.6, 1.8)")
+    steps = np.arange(stretch[0] * bond, stretch[1] * bond, 0.01)
+    values = _ascending(steps, "stretch in steps of 0.01 Å") if values_A is None else _ascending(values_A, "values_A")
     moving = far_side(atoms, i, j)
     axis = (atoms.positions[j] - atoms.positions[i]) / bond
     motion = np.zeros((len(atoms), 3))

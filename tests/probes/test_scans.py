@@ -109,6 +109,7 @@ def test_bad_input_is_refused(calc):
         (lambda: bond_scan(water, calc, 0, 3), "numbers from 0 to 2"),
         (lambda: bond_scan(water, calc, 0, 0), "different numbers"),
         (lambda: bond_scan(water, calc, 0, 1, values_A=[2.0, 1.0]), "ascending"),
+        (lambda: bond_scan(water, calc, 0, 1, stretch=(1.2, 0.8)), "lower end first"),
         (lambda: angle_scan(Atoms("CO2", [[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]]), calc, 1, 0, 2), "on a line"),
         (lambda: dihedral_scan(molecule("C6H6"), calc, 0, 1, 2, 3), "in a ring"),
         (lambda: bond_smoothness(Atoms("C"), calc), "no bonds"),
@@ -127,5 +128,12 @@ def test_command(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "s.json").read_text())["formula"] == "H2O" and (tmp_path / "s.png").is_file()
     assert asecalc("scan", model, "w.xyz", "--bond", "0,1", "--angle", "1,0,2", "-o", "t.json").exit_code == 0
     assert len(json.loads((tmp_path / "t.json").read_text())) == 2
+    stretched = ("scan", model, "w.xyz", "--stretch", "0.9", "1.2", "-o", "u.json")
+    assert asecalc(*stretched, "--bond", "0,1").exit_code == 0
+    (found,) = json.loads((tmp_path / "u.json").read_text())
+    assert found["values_A"][0] == pytest.approx(0.9 * found["start_A"])
+    assert found["values_A"][-1] == pytest.approx(1.2 * found["start_A"], abs=0.011)
+    result = asecalc(*stretched, "--angle", "1,0,2")
+    assert result.exit_code == 2 and "--stretch is for bonds" in result.stderr
     result = asecalc("scan", model, "w.xyz", "--bond", "0-1")
     assert result.exit_code == 2 and "0,1" in result.stderr
