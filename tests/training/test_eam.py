@@ -123,8 +123,11 @@ def test_an_interrupted_fit_goes_on(frames, tmp_path, monkeypatch):
         assert torch.equal(ours, theirs), name
     with pytest.raises(InputError, match="another fit: lr was 0.02, is 0.5"):
         fit_eam(few, replace(SMALL, lr=0.5), progress=False, checkpoint=checkpoint)
-    with pytest.raises(InputError, match="frames or their labels are others"):
+    with pytest.raises(InputError, match="the frames, their labels or the reference energies are others"):
         fit_eam(few[:5], SMALL, progress=False, checkpoint=checkpoint)
+    given = {str(symbol): -1.0 for atoms in few for symbol in atoms.symbols}
+    with pytest.raises(InputError, match="the reference energies are others"):
+        fit_eam(few, SMALL, progress=False, checkpoint=checkpoint, e0="given", given=given)
     checkpoint.write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot be read"):
         fit_eam(few, SMALL, progress=False, checkpoint=checkpoint)

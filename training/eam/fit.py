@@ -94,7 +94,9 @@ def fit_eam(
     frames = without_open_stress([frame for frame in frames if not is_isolated_atom(frame)] or frames)
     settings = (settings or FitSettings()).with_epochs(len(frames))
     _check_frames(frames, settings, trust)
-    fit = _Fit(frames, settings, _solver(frames, e0, isolated, given, atoms), progress)
+    solve = _solver(frames, e0, isolated, given, atoms)
+    fixed = [] if e0 == "fit" else [sorted(solve(np.zeros(len(frames))).values.items())]
+    fit = _Fit(frames, settings, solve, progress, fingerprint([*frames, *atoms], *fixed))
     start = None if checkpoint is None else Path(checkpoint)
     if start is not None and start.exists():
         fit.resume(start)
@@ -105,8 +107,8 @@ def fit_eam(
 class _Fit:
     """State of a fit between two epochs."""
 
-    def __init__(self, frames: Sequence[Atoms], settings: FitSettings, e0: Callable, progress: bool):
-        self.frames, self.settings, self.progress, self._solve = list(frames), settings, progress, e0
+    def __init__(self, frames: Sequence[Atoms], settings: FitSettings, e0: Callable, progress: bool, data: str):
+        self.frames, self.settings, self.progress, self._solve, self._data = list(frames), settings, progress, e0, data
         elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
         names = ("cutoff", "n_exponentials", "core", "density")
         shape = {name: getattr(settings, name) for name in names}
@@ -168,12 +170,12 @@ class _Fit:
         try:
             archive.check(path)
             saved = torch.load(path, weights_only=True)
-            before, same_data = saved["settings"], saved["data"] == self._data()
+            before, same_data = saved["settings"], saved["data"] == self._data
         except Exception as error:  # noqa: BLE001  damaged archives raise many kinds
             raise InputError(f"{path} cannot be read ({error!s:.120}). Delete it to start the fit again") from None
         unlike = [f"{k} was {before.get(k)}, is {v}" for k, v in asdict(self.settings).items()
                   if k != "epochs" and before.get(k) != v]  # fmt: skip
-        unlike += [] if same_data else ["the frames or their labels are others"]
+        unlike += [] if same_data else ["the frames, their labels or the reference energies are others"]
         if unlike:
             raise InputError(f"{path} belongs to another fit: {'; '.join(unlike)}. Delete it, or write to another file")
         self.network.load_state_dict(saved["network"])
@@ -185,7 +187,7 @@ class _Fit:
     def _save(self, path: Path) -> None:
         content = {
             "settings": asdict(self.settings),
-            "data": self._data(),
+            "data": self._data,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -197,9 +199,6 @@ class _Fit:
                 torch.save(content, temporary)
         except RuntimeError as error:  # of torch, which has no other for a full disk
             raise InputError(f"{path} cannot be written ({error}); make room and run the same command again") from None
-
-    def _data(self) -> str:
-        return fingerprint(self.frames)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Go once over the frames in an order of its own; return mean absolute errors and the rate."""
