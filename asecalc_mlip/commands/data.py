@@ -149,7 +149,7 @@ def _add(name: str, data_set: DataSet) -> None:
         click.echo(f"{found.target}: {found.frames} frames of {data_set.title}{left_out}, in eV and Å")
         click.echo(f"licence: {data_set.licence}; cite: {data_set.cite}")
         if found.sha256:
-            known = "its published MD5 fits" if found.checked else "no checksum of it is published that is known here"
+            known = "its published checksum fits" if found.checked else "no published checksum of it is known here"
             click.echo(f"{found.source}: SHA-256 {found.sha256}; {known}")
 
     command.help = f"""Fetch {data_set.title} and write DEST (.xyz).
