@@ -271,7 +271,7 @@ def test_command(tmp_path):
     assert result.exit_code == 0, result.output
     assert "2 frames of TiO2 of aenet, in eV and Å" in result.output
     assert "licence: not stated by its page; cite: Artrith" in result.output
-    assert f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}; no checksum" in result.output
+    assert f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}; no published checksum" in result.output
     assert "exists already" in CliRunner().invoke(cli.main, arguments).stderr
     assert CliRunner().invoke(cli.main, [*arguments, "--overwrite"]).exit_code == 0
 
