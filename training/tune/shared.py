@@ -15,7 +15,7 @@ from training.pretrain import DIFFERENCE, LABELLED
 
 __all__ = ["take_labels"]
 
-# Settings, or whole sections of them, of which the labels depend; each file begins with one of the names.
+# Sections of the settings on which labels, networks of the difference, and far-field labels depend.
 OF_LABELS = {"pretrain", "data", "finetune"}
 OF_NETWORKS = {*OF_LABELS, "loss", "run"}
 OF_FAR = {*OF_LABELS, "far", "model"}
