@@ -16,7 +16,6 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, predict
 from training.callbacks import TimeBudget
 from training.config import LossConfig, OptimizerConfig, WeakConfig
-from training.data import FRAME_WEIGHT, ROWS, graph_from_batch
 from training.layer_rates import parameter_groups
 from training.losses.methods import method_of
 from training.losses.supervised import distance
@@ -25,6 +24,7 @@ from training.malloc import keep_freed_memory
 from training.message import Link, Message
 from training.ranks import place, share, take_rows
 from training.sam import SAM
+from training.samples import FRAME_WEIGHT, ROWS, graph_from_batch
 from training.sums import Sums
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]

@@ -169,7 +169,7 @@ def _batch(skin: float = 0.0) -> dict[str, Any]:
     from asecalc_mlip import PIWSLCalculator
     from asecalc_mlip.files import read_structure
     from asecalc_mlip.zoo import FOLDER as ZOO
-    from training.data import make_sample
+    from training.samples import make_sample
 
     start, rng = read_structure(ZOO / "aspirin_painn.xyz"), np.random.default_rng(0)
     calculator, samples = PIWSLCalculator.load("aspirin_painn.pt", device="cpu"), []

@@ -19,8 +19,9 @@ pytest.importorskip("schnetpack")
 from asecalc_mlip.data.labels import is_isolated_atom  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import train as trained  # noqa: E402
-from training.data import MOST_KEPT, FramesDataModule, FramesDataset, Replay, Split, make_split  # noqa: E402
+from training.data import FramesDataModule, Replay, Split, make_split  # noqa: E402
 from training.losses.supervised import DISTANCES, distance  # noqa: E402
+from training.samples import MOST_KEPT, FramesDataset  # noqa: E402
 
 ATOMS = {"H": -13.6, "C": -1027.0, "O": -2041.0}
 E0_TEXT = "{H: -13.6, C: -1027.0, O: -2041.0}"
@@ -282,7 +283,7 @@ def test_a_test_file_of_training_frames_is_told(molecules, tmp_path, caplog):
 def test_lists_of_neighbours_are_kept_while_memory_allows(monkeypatch):
     frames = teacher.molecule_frames(3)
     size = sum(value.nbytes for value in FramesDataset(frames, ["energy"], 5.0)[0].values())
-    monkeypatch.setattr("training.data.available_bytes", lambda _: 2.5 * size / MOST_KEPT)
+    monkeypatch.setattr("training.samples.available_bytes", lambda _: 2.5 * size / MOST_KEPT)
     samples = FramesDataset(frames, ["energy"], 5.0)
     first = [samples[i] for i in range(3)]
     assert [samples[i] is first[i] for i in range(3)] == [True, True, False]
