@@ -218,19 +218,28 @@ def _converged(data: str, sizes: Iterable[int]) -> list[Row]:
         )
         for row in _grid(data, sizes, model, losses)
     ]
-    return [
-        replace(
-            row,
-            loss=f"{row.loss}, to convergence",
-            steps=MOST,
-            stop=PATIENCE,
-            # As weak.normalisation has it by default.
-            weak=tuple(
-                (k, "per_atom" if k == "normalisation" and DATA[data].get("per_atom") else v) for k, v in row.weak
-            ),
-        )
-        for row in _by_seed(rows)
-    ]
+    return [_to_the_end(row) for row in _by_seed(rows)]
+
+
+def _to_the_end(row: Row) -> Row:
+    """Return a row that trains until its validation error stays."""
+    # As weak.normalisation has it by default.
+    per_atom = DATA[row.data].get("per_atom")
+    weak = tuple((k, "per_atom" if k == "normalisation" and per_atom else v) for k, v in row.weak)
+    return replace(row, loss=f"{row.loss}, to convergence", steps=MOST, stop=PATIENCE, weak=weak)
+
+
+def _converged_energies(data: str, n_train: int) -> list[Row]:
+    """Return trainings on energies alone: whether their forces are the best that these energies allow."""
+    losses = ENERGIES_ONLY | {"first × 0.1": piwsl("first", 0.01, 0.0001)}
+    rows = [row for model in ("painn 64", "tensornet 64") for row in _grid(data, (n_train,), model, losses, 0.0)]
+    return [_to_the_end(row) for row in _by_seed(rows)]
+
+
+def _converged_smaller() -> list[Row]:
+    """Return the published order with less weight, as the coefficients were found for a small network."""
+    losses = {f"first × {factor:g}": piwsl("first", 30.0 * factor, 0.3 * factor) for factor in (0.1, 0.01)}
+    return [_to_the_end(row) for row in _by_seed(_grid("aspirin", (100,), "painn 64, direct", losses))]
 
 
 def _heterogeneous(n_train: int) -> list[Row]:
@@ -304,6 +313,9 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
             "ethanol-methanol": (100, 1000),
         }.items()
     },
+    "converged-energies-only": lambda: _converged_energies("aspirin", 950),
+    "converged-ccsdt": lambda: _converged_energies("malonaldehyde", 950),
+    "converged-smaller": _converged_smaller,
     "variants": lambda: _grid("aspirin", (100,), "painn", VARIANTS),
 }
 
