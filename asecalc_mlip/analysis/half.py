@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
+from ase.geometry import minkowski_reduce
 from ase.io import iread
 
 from asecalc_mlip.analysis.periodic import PeriodicReference
@@ -47,7 +49,9 @@ def rdfs_of_second_half(
     if isinstance(reference, PeriodicReference):
         r_max, bins = float(reference.edges[-1]), len(reference.edges) - 1
     else:
-        r_max, bins = min(R_MAX, 0.99 * float(atoms.cell.lengths().min())), BINS
+        # Of a skewed cell a sum of lattice vectors may be shorter than each of them.
+        shortest = float(np.linalg.norm(minkowski_reduce(atoms.cell.array)[0], axis=1).min())
+        r_max, bins = min(R_MAX, 0.99 * shortest), BINS
     try:
         found = iread(Path(trajectory), index=f"{first}::{stride}", format="extxyz")
         return partial_rdfs(found, r_max=r_max, bins=bins)

@@ -5,9 +5,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.geometry.rdf import get_rdf
+from ase.io import write
 from matscipy.neighbours import neighbour_list
 
 from asecalc_mlip.analysis import rdf
+from asecalc_mlip.analysis.half import rdfs_of_second_half
 from asecalc_mlip.errors import InputError
 
 
@@ -46,6 +48,13 @@ def test_one_atom_cell_sees_its_own_images():
     g = rdf(bulk("Cu", a=3.6), r_max=4.0, bins=400)
     number = g.g * (4 / 3.6**3) * 4 / 3 * np.pi * np.diff(g.edges**3)
     assert number.sum() == pytest.approx(12 + 6)
+
+
+def test_bins_of_a_run_end_below_the_first_image_in_a_skewed_cell(tmp_path):
+    atoms = Atoms("Ar", cell=[[6.0, 0, 0], [5.5, 5.0, 0], [0, 0, 20.0]], pbc=True)  # b - a is 5.02 Å long
+    write(tmp_path / "run.xyz", [atoms, atoms], format="extxyz")
+    g = rdfs_of_second_half(tmp_path / "run.xyz", 2, atoms)["all"]
+    assert 4.9 < g.edges[-1] < 5.02 and not g.g.any()
 
 
 def test_agrees_with_ase_and_matscipy():
