@@ -133,6 +133,22 @@ def test_an_interrupted_fit_goes_on(frames, tmp_path, monkeypatch):
         fit_eam(few, SMALL, progress=False, checkpoint=checkpoint)
 
 
+def test_stress_goes_on_to_count_when_epochs_are_added(frames, tmp_path, monkeypatch, capsys):
+    counts, few = [], frames[:6]
+    step = eam_module._Fit._step
+
+    def noted(self, batch, with_stress):
+        counts.append(with_stress)
+        return step(self, batch, with_stress)
+
+    monkeypatch.setattr(eam_module._Fit, "_step", noted)
+    settings = replace(SMALL, batch_size=6, epochs=1)
+    for epochs in (1, 3, 40):
+        fit_eam(few, replace(settings, epochs=epochs), progress=False, checkpoint=tmp_path / "fit.ckpt")
+    assert counts == [False] + 39 * [True]
+    assert capsys.readouterr().err.count("stress labels count from epoch 2 on, which a fit of 1 has not") == 1
+
+
 @pytest.mark.parametrize(("factor", "message"), [(-1.0, "wrong sign"), (160.2, r"\d+ times.*GPa")])
 def test_stress_of_the_wrong_sign_or_unit_is_told(frames, factor, message):
     wrong = [atoms.copy() for atoms in frames[1::2]]

@@ -8,7 +8,8 @@ The energy counts per atom, as forces and stress do: with the total energy a str
 times one of 16, and the weights would not carry over from one data set to the next. The E0 enter linearly, so they are
 not stepped but solved for: after every epoch by least squares on what the rest of the potential leaves. Isolated atoms
 or given values stay as they are. Stress labels enter after the first tenth of the epochs, when they have been compared
-with an EAM that has not seen them: a wrong sign or unit would otherwise be learned without a word.
+with an EAM that has not seen them: a wrong sign or unit would otherwise be learned without a word. Once they count they
+go on to, however many epochs are added.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ class _Fit:
         self.e0 = self._update_e0(self._residuals())
         self.before = copy.deepcopy(self.potential)
         self.history: list[dict[str, float]] = []
+        self.stress_from = _stress_from(settings.epochs)
         decay, rate = settings.weight_decay, settings.lr
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -132,6 +134,8 @@ class _Fit:
         """Run all epochs that are left, with a checkpoint after each."""
         done, total = len(self.history), self.settings.epochs
         assert total is not None
+        if total <= self.stress_from and self.settings.stress_weight and any("stress" in a.info for a in self.frames):
+            LOGGER.warning(f"stress labels count from epoch {self.stress_from + 1} on, which a fit of {total} has not")
         spoken = time.monotonic()
         # None: no bar without a terminal, where a line a minute takes its place.
         with tqdm(total=total, initial=min(done, total), unit="epoch", disable=None if self.progress else True) as bar:
@@ -182,6 +186,7 @@ class _Fit:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
         self.history = saved["history"]
+        self.stress_from = saved.get("stress_from", _stress_from(before.get("epochs")))
         self.e0 = self._update_e0(np.array(saved["residuals"]))
 
     def _save(self, path: Path) -> None:
@@ -192,6 +197,7 @@ class _Fit:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "history": self.history,
+            "stress_from": self.stress_from,
             "residuals": self._last.tolist(),
         }
         try:
@@ -236,11 +242,10 @@ class _Fit:
         return {"loss": float(loss.detach()), **row}, (batch.energy - energy.detach().double()).numpy()
 
     def _stress_counts(self, epoch: int) -> bool:
-        """Return whether stress counts: after a tenth of the epochs, when an EAM that has not seen it was compared."""
-        wait = max(1, (self.settings.epochs or 0) // 10)
-        if epoch == wait and self.settings.stress_weight:
+        """Return whether stress counts; before it does for the first time, its labels are compared with the EAM."""
+        if epoch == self.stress_from and self.settings.stress_weight:
             find_suspect_stress(self.network, self.batches)
-        return epoch >= wait
+        return epoch >= self.stress_from
 
     def _residuals(self) -> np.ndarray:
         """Return the energy of each frame less that of the EAM without its E0, (n,) eV."""
@@ -254,6 +259,11 @@ class _Fit:
             self.potential.e0[z] = energy
         self._e0_of = self.potential.e0[torch.tensor(self.network.numbers)]
         return found
+
+
+def _stress_from(epochs: int | None) -> int:
+    """Return the epoch, counted from 0, from which on stress counts in a fit that is begun with so many."""
+    return max(1, (epochs or 0) // 10)
 
 
 def _solver(
