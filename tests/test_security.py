@@ -114,6 +114,26 @@ def test_settings(bomb, tmp_path):
         load_config([tmp_path / "settings.yaml"], [])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model:\n  hyperparameters: &a\n    x: *a\n", "not valid YAML: a group contains itself by an alias"),
+        ("data:\n  weights: &a [[*a]]\n", "contains itself"),
+        ("data:\n  weights: &a !!pairs [b: *a]\n", "contains itself"),
+        (
+            "a0: &a0 [1, 1]\n" + "".join(f"a{k + 1}: &a{k + 1} [{f'*a{k}, ' * 10}]\n" for k in range(9)),
+            "aliases .* repeat values",
+        ),
+    ],
+)
+def test_aliases_in_settings(text, message, tmp_path):
+    from training.config import load_config
+
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config([tmp_path / "settings.yaml"], [])
+
+
 def test_archives_of_arrays(bomb, tmp_path):
     from asecalc_mlip.data.readers import read_frames
 

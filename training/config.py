@@ -57,6 +57,8 @@ __all__ = [
 
 # Of any number in a file, where no other bound is known.
 LARGEST = 1e12
+# Values of a file with those that aliases repeat; some lines of these would make more than memory holds.
+MOST_VALUES = 1_000_000
 
 # Kinds of values in the words of an error.
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -204,7 +206,26 @@ for _tag, _pattern in (("int", WHOLE), ("float", REAL)):
 
 def parse_value(text: str) -> Any:
     """Read YAML with the numbers of `asecalc_mlip.quantities`; yaml.YAMLError or InputError for other text."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
+    value = yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
+    _count(value, {})
+    return value
+
+
+def _count(value: Any, known: dict[int, int | None]) -> int:
+    """Count values, repeated by aliases as often as they are; `known` has those of groups, None within them."""
+    if not isinstance(value, (dict, list, tuple)):
+        return 1
+    if id(value) in known:
+        size = known[id(value)]
+        if size is None:
+            raise InputError("a group contains itself by an alias (*NAME within &NAME); write its values out")
+        return size
+    known[id(value)] = None
+    size = 1 + sum(_count(item, known) for item in (value.values() if isinstance(value, dict) else value))
+    if size > MOST_VALUES:
+        raise InputError(f"aliases (*NAME) repeat values until there are {size:.3g}; at most {MOST_VALUES:g} are read")
+    known[id(value)] = size
+    return size
 
 
 def _read(path: Path) -> dict[str, Any]:
