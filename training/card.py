@@ -21,7 +21,7 @@ from training.finetune import start_card
 from training.losses.methods import method_of, settled
 from training.pretrain import LABELLED
 from training.reference_energies import ReferenceEnergies
-from training.run_log import read_rows
+from training.run_log import epochs_trained
 
 if TYPE_CHECKING:
     from training.prepare import Run
@@ -81,7 +81,7 @@ def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
         **_weak(settled(config.weak, config.loss)),
         **start_card(run),
         "training": {
-            "epochs": config.run.max_epochs or len(read_rows(run.folder / "log.csv")),
+            "epochs": epochs_trained(run.folder / "log.csv") or average.best_epoch + 1,
             **({"time": config.run.time} if config.run.time is not None else {}),
             "best_epoch": average.best_epoch + 1,
             "steps": average.steps,

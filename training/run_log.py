@@ -18,7 +18,7 @@ from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.units import ERROR_UNITS
 from training.callbacks import TimeBudget
 
-__all__ = ["RunLog", "read_rows"]
+__all__ = ["RunLog", "epochs_trained", "read_rows"]
 
 
 class RunLog(pl.Callback):
@@ -99,6 +99,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="") as file:
         # A row cut off by a kill has no value in its last column.
         return [row for row in csv.DictReader(file) if None not in row.values() and row.get("epoch", "").isdigit()]
+
+
+def epochs_trained(path: Path) -> int:
+    """Return how many epochs a log.csv tells of; 0 where there is none."""
+    return max((int(row["epoch"]) + 1 for row in read_rows(path)), default=0)
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

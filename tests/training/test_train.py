@@ -10,6 +10,7 @@ from ase import units
 from ase.io import write
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
 from tests import teacher
 from tests.small_runs import config, rows, weights
@@ -190,6 +191,7 @@ def test_early_stop(molecules, tmp_path):
     training.train(config(tmp_path, molecules, *settings, "run.early_stop=1"))
     first = rows(tmp_path / "run")
     assert len(first) < 50
+    assert load(tmp_path / "run" / "model.pt").card["training"]["epochs"] == len(first)
     model = (tmp_path / "run" / "model.pt").read_bytes()
     # Once over it stays over; another patience counts at once.
     training.train(config(tmp_path, molecules, *settings, "run.early_stop=1"))
