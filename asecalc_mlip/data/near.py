@@ -83,12 +83,8 @@ def near_copies(frames: Sequence[Atoms]) -> list[tuple[int, int]]:
     """
     found: dict[int, int] = {}
     for places in _comparable(frames, with_cell=False, energy=False):
-        shapes = _chains([frames[i] for i in places])
-        rough = shapes @ _directions(shapes.shape[1])
-        # A projection is never longer than what it projects, so that no copy is lost.
-        for a, b in sorted(cKDTree(rough).query_pairs(COPY * np.sqrt(shapes.shape[1]))):
-            if np.sqrt(np.mean((shapes[a] - shapes[b]) ** 2)) < COPY:
-                found.setdefault(places[b], places[a])
+        for a, b in _repeats(_chains([frames[i] for i in places])):
+            found[places[b]] = places[a]
     return sorted(((i, j) for j, i in found.items()), key=lambda pair: pair[1])
 
 
@@ -180,6 +176,30 @@ def _chains(group: Sequence[Atoms]) -> np.ndarray:
     ways = [positions[:, k:] - positions[:, :-k] for k in (1, 2, 3) if k < n]
     ways.append(positions - positions.mean(axis=1, keepdims=True))
     return np.concatenate([np.linalg.norm(way, axis=2) for way in ways], axis=1)
+
+
+def _repeats(shapes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Give each row that is close to an earlier one, with the first of these: (earlier, later).
+
+    Rows that were given are no longer looked for. The pairs among thousands of copies of one frame would be millions.
+    """
+    rough, reach = shapes @ _directions(shapes.shape[1]), COPY * np.sqrt(shapes.shape[1])
+    # A projection is never longer than what it projects, so that no copy is lost.
+    tree = cKDTree(rough)
+    left = np.flatnonzero(np.isfinite(tree.query(rough, k=2, distance_upper_bound=reach)[0][:, 1]))
+    seen, in_vain = np.zeros(len(shapes), dtype=bool), len(shapes)
+    for a in left.tolist():
+        if in_vain >= len(left):
+            left = left[~seen[left] & (left >= a)]
+            if not len(left):
+                return
+            tree, in_vain = cKDTree(rough[left]), 0
+        near = left[tree.query_ball_point(rough[a], reach)]
+        later = near[(near > a) & ~seen[near]]
+        later = later[np.sqrt(np.mean((shapes[later] - shapes[a]) ** 2, axis=1)) < COPY]
+        seen[later] = True
+        yield from ((a, int(b)) for b in later)
+        in_vain += len(near) - len(later)
 
 
 def _directions(dimensions: int) -> np.ndarray:

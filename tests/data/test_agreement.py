@@ -8,6 +8,7 @@ from ase import Atoms, units
 
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.analysis.references import ContactReference
+from asecalc_mlip.data import near
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.consistency import check_agreement
 from asecalc_mlip.data.near import close_pairs, near_copies
@@ -142,6 +143,24 @@ def test_copies_turned_and_with_noise_are_found(frames):
     near.positions[0] += 0.05
     assert near_copies([*frames, turned, noisy, near]) == [(7, 80), (9, 81)]
     assert shared_structures(frames, [near, turned]) == [(7, 1)]
+
+
+def test_copies_of_copies_and_thousands_of_them(frames, monkeypatch):
+    rng = np.random.default_rng(0)
+    steps = [frames[0].copy()]
+    for _ in range(40):
+        steps.append(steps[-1].copy())
+        steps[-1].positions += rng.normal(scale=1e-4, size=steps[-1].positions.shape)
+    shapes = near._chains(steps)
+    close = np.sqrt(np.mean((shapes[:, None] - shapes) ** 2, axis=2)) < near.COPY
+    assert not close.all()
+    assert near_copies(steps) == [(int(np.argmax(close[b])), b) for b in range(1, 41)]
+    # All pairs of them would be millions.
+    asked = []
+    mean = np.mean
+    monkeypatch.setattr(np, "mean", lambda values, **k: (asked.append(len(values)), mean(values, **k))[1])
+    assert near_copies(2000 * [frames[3]]) == [(0, k) for k in range(1, 2000)]
+    assert sum(asked) < 10_000
 
 
 def test_two_energies_in_one_frame_are_told(tmp_path, frames):
