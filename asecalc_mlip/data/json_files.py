@@ -39,7 +39,7 @@ def read_materials(path: Path) -> Iterator[Callable[[], Atoms]]:
     """
     for text in _members(path):
         try:
-            material = json.loads(text, parse_constant=_no_constant)
+            material = json.loads(text)
             frames = [(name, frame) for frames in material.values() for name, frame in frames.items()]
         except (ValueError, RecursionError, AttributeError, MemoryError) as error:
             raise DataError(f"{path}: {text[:40]!r}… is no material of MPtrj ({str(error)[:200]})") from None
@@ -89,20 +89,25 @@ def _frame(path: Path, name: str, content: Mapping[str, Any]) -> Atoms:
         sites = structure["sites"]
         symbols = [_element(site) for site in sites]
         places = np.array([site["abc"] for site in sites], dtype=float)
+        # What did not converge is NaN or null, and the frame is left out where it is written.
         forces = np.array(content["force"], dtype=float)
         if cell.shape != (3, 3) or places.shape != (len(sites), 3) or forces.shape != places.shape:
             raise ValueError("the shapes of cell, sites and forces do not fit")
         atoms = Atoms(symbols, scaled_positions=places, cell=cell, pbc=True)
-        atoms.info["energy"] = float(content["corrected_total_energy"])
+        atoms.info["energy"] = _number(content["corrected_total_energy"])
         atoms.new_array("forces", forces)
         if content.get("stress") is not None:
             # VASP's sign is that of a pressure.
             atoms.info["stress"] = -KBAR * np.array(content["stress"], dtype=float).reshape(3, 3)
-        atoms.info["uncorrected_energy"] = float(content["uncorrected_total_energy"])
+        atoms.info["uncorrected_energy"] = _number(content["uncorrected_total_energy"])
         atoms.info |= {"group": str(content["mp_id"]), "mptrj_id": name}
     except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         raise DataError(f"{path}: frame {name!r:.60} cannot be read ({type(error).__name__}: {error!s:.200})") from None
     return atoms
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _element(site: Mapping[str, Any]) -> str:
@@ -110,7 +115,3 @@ def _element(site: Mapping[str, Any]) -> str:
     if species.get("occu", 1) != 1:
         raise ValueError("a site is occupied in part")
     return str(species["element"])
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")

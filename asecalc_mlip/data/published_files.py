@@ -17,7 +17,7 @@ from asecalc_mlip.data.convert import with_reference_names
 from asecalc_mlip.data.downloads import download
 from asecalc_mlip.data.hdf5_files import ANI, SPICE, read_groups
 from asecalc_mlip.data.json_files import read_materials
-from asecalc_mlip.data.labels import check_frame
+from asecalc_mlip.data.labels import check_frame, frame_name
 from asecalc_mlip.data.md17_files import read_zeolite_frames
 from asecalc_mlip.data.published import PUBLISHED, DataSet, File
 from asecalc_mlip.data.readers import iter_frames
@@ -41,7 +41,7 @@ class Fetched:
     frames : int
         Written.
     left_out : int
-        Frames whose labels are not numbers.
+        Frames with a place, cell or label that is no number.
     source : Path
         What they were read from.
     sha256 : str or None
@@ -123,8 +123,12 @@ def fetch(
     if not written:
         raise DataError(f"{local}: no frame of it has labels; is it {data_set.title}?")
     if left_out:
-        LOGGER.warning(f"{local}: {left_out} frames without finite energy and forces are left out")
-    return Fetched(target, written, left_out, local, sha256_of(local) if local.is_file() else None, checked)
+        names = ", ".join(left_out[:5]) + (", …" if len(left_out) > 5 else "")
+        LOGGER.warning(
+            f"{local}: {len(left_out)} frames without finite energy and forces, or with another number that is none, "
+            f"are left out: {names}"
+        )
+    return Fetched(target, written, len(left_out), local, sha256_of(local) if local.is_file() else None, checked)
 
 
 def _named(name: str) -> DataSet:
@@ -227,16 +231,16 @@ def _chosen(makers: Iterator[Make], n_frames: int | None, seed: int) -> Iterator
     yield from (make for _, make in sorted(kept, key=lambda item: item[0]))
 
 
-def _write(target: Path, makers: Iterator[Make], about: dict[str, str]) -> tuple[int, int]:
-    """Write frames one by one, whole or not at all; return how many, and how many have no finite labels."""
-    written = left_out = 0
+def _write(target: Path, makers: Iterator[Make], about: dict[str, str]) -> tuple[int, list[str]]:
+    """Write frames one by one, whole or not at all; return how many, and the names of those with no finite labels."""
+    written, left_out = 0, list[str]()
     with replacing(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for make in makers:
             atoms = make()
             check_frame(atoms)
-            labels = atoms.info.get("energy", np.nan), atoms.arrays.get("forces", np.nan)
-            if not all(np.isfinite(label).all() for label in labels):
-                left_out += 1
+            labels = [atoms.info.get("energy", np.nan), atoms.arrays.get("forces", np.nan), atoms.info.get("stress", 0)]
+            if not all(np.isfinite(values).all() for values in (*labels, atoms.positions, atoms.cell.array)):
+                left_out.append(f"{atoms.info.get('mptrj_id') or atoms.info.get('group') or frame_name(atoms):.80}")
                 continue
             copy = with_reference_names(atoms)
             copy.info |= about

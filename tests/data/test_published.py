@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -130,6 +131,20 @@ def test_frames_without_labels_are_left_out_and_told(tmp_path, caplog):
     write(tmp_path / "some.xyz", as_reference(frames), format="extxyz")
     found = fetch("gap20-phosphorus", tmp_path / "p.xyz", source=tmp_path / "some.xyz", progress=False)
     assert (found.frames, found.left_out) == (2, 1)
+
+
+@pytest.mark.parametrize("value", ["NaN", "null", "-Infinity"])
+def test_one_material_that_did_not_converge_is_named_and_left_out(value, tmp_path, caplog):
+    path, expected = write_mptrj(tmp_path)
+    content = json.loads(path.read_text())
+    names = [(material, name) for material, frames in content.items() for name in frames]
+    for key, (material, name) in zip(("corrected_total_energy", "force", "stress"), names, strict=False):
+        row = content[material][name]
+        row[key] = [["X", *row[key][0][1:]], *row[key][1:]] if key != "corrected_total_energy" else "X"
+    path.write_text(json.dumps(content).replace('"X"', value))
+    found = fetch("mptrj", tmp_path / "o.xyz", source=path, progress=False)
+    assert (found.frames, found.left_out) == (len(expected) - 3, 3)
+    assert f"are left out: {', '.join(name for _, name in names[:3])}" in caplog.text
 
 
 def test_a_folder_of_xsf(tmp_path):
