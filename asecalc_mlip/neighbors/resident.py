@@ -46,7 +46,8 @@ class ResidentLists:
         self._lists = DeviceLists()
         self._graph: AtomGraph | None = None
         self._box = self._inverse = torch.empty(0)
-        self._pbc = torch.zeros(3, dtype=torch.bool)
+        # On the CPU, to compare with, and beside the positions.
+        self._pbc = self._periodic = torch.zeros(3, dtype=torch.bool)
 
     def graph(
         self, numbers: Tensor, positions: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, check: Check | None
@@ -82,7 +83,7 @@ class ResidentLists:
         """Positions without jumps by lattice vectors; whether the structures are the same; whether the lists hold."""
         ref = self._graph
         assert ref is not None
-        periodic = self._pbc.to(cell.device)
+        periodic = self._periodic
         same = (ref.numbers == numbers).all() & (ref.batch == batch).all()
         box = torch.where(periodic[:, None], cell, self._box)
         strain = self._inverse @ (box - self._box)
@@ -106,9 +107,10 @@ class ResidentLists:
             _check_all(state, check)
         number, reach = state.n_structures, self.cutoff + self.skin
         device = state.cell.device
-        i, j, shifts = self._lists(state.positions, state.cell, pbc.to(device).expand(number, 3), state.batch, reach)
+        periodic = pbc.to(device)
+        i, j, shifts = self._lists(state.positions, state.cell, periodic.expand(number, 3), state.batch, reach)
         graph = self._graph = replace(state, centers=i, neighbors=j, shifts=shifts, reach=reach)
-        self._pbc, self.builds = pbc, self.builds + number
+        self._pbc, self._periodic, self.builds = pbc, periodic, self.builds + number
         self._counts = graph.counts()[:, None]
         self.closest = (graph.shortest() if len(i) else reach) - self.skin
         self._box = torch.from_numpy(_complete(state.cell.cpu().numpy(), pbc.numpy())).to(device)
