@@ -211,6 +211,22 @@ def test_networks_of_other_labels_or_settings_are_not_taken(learn, tmp_path):
         learn(data, output="moved")
 
 
+def test_trainings_with_other_seeds_share_no_network(learn, tmp_path):
+    data = tmp_path / "salt.xyz"
+    seeds = [[made.run.seed for made in learn(data, f"run.seed={k}", networks=2, output=f"run{k}")] for k in (0, 1)]
+    assert len({seed for both in seeds for seed in both}) == 4
+    assert [made.run.seed for made in learn(data, networks=2)] == seeds[0]
+    # Networks of an older version stay what they are.
+    for k in (0, 1):
+        path = tmp_path / "run1" / "difference" / str(k) / "config.yaml"
+        content = yaml.safe_load(path.read_text())
+        content["run"]["seed"] = 1 + k
+        path.write_text(yaml.safe_dump(content))
+    assert learn(data, "run.seed=1", networks=2, output="run1") == []
+    with pytest.raises(InputError, match=r"run\.seed was 1, is"):
+        learn(data, "run.seed=0", networks=2, output="run1")
+
+
 def test_a_run_that_is_refused_trains_no_network(learn, tmp_path):
     data, run = tmp_path / "salt.xyz", tmp_path / "run"
     learn(data)
