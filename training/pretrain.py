@@ -17,16 +17,21 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers import Failed, Labels, Teacher, open_teacher
 from asecalc_mlip.teachers.bare import bare, states_of
-from asecalc_mlip.teachers.base import labelled
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
-from asecalc_mlip.teachers.labelling import begin_again, failures_of, label_structures, record_failure
+from asecalc_mlip.teachers.labelling import (
+    begin_again,
+    failures_of,
+    label_structures,
+    labelled_by,
+    open_labels,
+    record_failure,
+)
 from asecalc_mlip.teachers.model import ModelTeacher
 from asecalc_mlip.units import LABELS
 from asecalc_mlip.zoo import find
@@ -39,6 +44,7 @@ from training.settings import BASE, PretrainConfig
 __all__ = [
     "DIFFERENCE",
     "LABELLED",
+    "Copies",
     "check_pretraining",
     "difference_networks",
     "label_sources",
@@ -75,9 +81,8 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     recipe["source_sha256"] = f"x{fingerprint(structures, *states_of(structures))[:16]}"
     path, progress = folder / LABELLED, config.run.progress
     if settings.temperature is None:
-        rounds = range(settings.rounds)
-        copies = [perturbed(settings, k, n, atoms) for k, atoms in enumerate(structures) for n in rounds]
-        label_structures(copies, teacher, path, recipe=recipe, progress=progress, again=True)
+        _check_elements(teacher, structures)
+        label_structures(Copies(structures, settings), teacher, path, recipe=recipe, progress=progress, again=True)
     else:
         sampler = open_sampler(config, structures)
         if sampler is not None:
@@ -99,6 +104,39 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
         raise DataError(f"{teacher.name} left too few labels to train and to validate on{why}")
     LOGGER.info(f"{len(frames)} labels by {teacher.name} from {len(chosen)} structures: {path}")
     return frames, Split(training, held, [])
+
+
+class Copies(Sequence[Atoms]):
+    """Perturbed copies of structures, all rounds of one and then of the next; each is made when it is asked for.
+
+    Parameters
+    ----------
+    structures : sequence of Atoms
+    settings : PretrainConfig
+
+    Raises
+    ------
+    InputError
+        For a structure that cannot be perturbed, of one atom.
+    """
+
+    def __init__(self, structures: Sequence[Atoms], settings: PretrainConfig):
+        self.structures, self.settings = structures, settings
+        # The first round moves nothing: so a structure that cannot be is refused before others are labelled.
+        for k, atoms in enumerate(structures):
+            perturbed(settings, k, 0, atoms)
+
+    def __len__(self) -> int:
+        return len(self.structures) * self.settings.rounds
+
+    def __getitem__(self, place: Any) -> Any:
+        """Make one copy, or a list of some."""
+        if isinstance(place, slice):
+            return [self[k] for k in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(f"there are {len(self)} copies, and none {place}")
+        k, number = divmod(place, self.settings.rounds)
+        return perturbed(self.settings, k, number, self.structures[k])
 
 
 def check_pretraining(config: TrainConfig) -> None:
@@ -137,9 +175,16 @@ def open_sampler(config: TrainConfig, structures: Sequence[Atoms]) -> Teacher | 
     if name is None:
         return None
     sampler = open_teacher(str(find(config.finetune.base or "")) if name == BASE else name)
-    if isinstance(sampler, ModelTeacher):
-        sampler.calculator.check_elements(np.unique(np.concatenate([atoms.numbers for atoms in structures])))
+    _check_elements(sampler, structures)
     return sampler
+
+
+def _check_elements(teacher: Teacher, structures: Sequence[Atoms]) -> None:
+    """Refuse elements that a model does not know before the first label."""
+    if isinstance(teacher, CorrectedTeacher):  # what its networks do not know fails by itself
+        teacher, structures = teacher.teacher, [atoms for atoms in structures if teacher.knows(atoms)]
+    if isinstance(teacher, ModelTeacher) and structures:
+        teacher.calculator.check_elements(np.unique(np.concatenate([atoms.numbers for atoms in structures])))
 
 
 def label_hot_runs(
@@ -159,7 +204,7 @@ def label_hot_runs(
     Structures of which frames are missing are in ``NAME.failed.jsonl`` beside the file, with the first reason.
     """
     begin_again(path)  # a training needs labels, so nothing has come of failures without any
-    file = open_label_file(path, {**teacher.recipe(), **recipe})
+    file = open_labels(path, teacher, recipe)
     there = [int(atoms.info["structure"]) for atoms in read_frames(path)] if file.count() else []
     failed, found = {one["number"]: one["reason"] for one in failures_of(path)}, Counter(there)
     # Of the last run before a kill some frames may be missing.
@@ -194,7 +239,7 @@ def _frames_of_runs(
         found = list(zip(structures, teacher.label(structures), strict=True))
         made = [(atoms, labels) for atoms, labels in found if isinstance(labels, Labels)]
         reasons += [failed.reason for _, failed in found if isinstance(failed, Failed)]
-    frames = [labelled(atoms, labels) for atoms, labels in made]
+    frames = [labelled_by(teacher, atoms, labels) for atoms, labels in made]
     for n, atoms in enumerate(frames):
         atoms.info.update(structure=index, round=n + 1)
     return frames, reasons

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,17 @@ from typing import Any
 from ase import Atoms
 from tqdm import tqdm
 
-from asecalc_mlip.data.label_files import open_label_file
+from asecalc_mlip.data.label_files import LabelFile, open_label_file
+from asecalc_mlip.data.labels import frame_name
+from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_text
 from asecalc_mlip.teachers.base import Failed, Labels, Teacher, labelled
 
-__all__ = ["begin_again", "failures_of", "label_structures", "record_failure"]
+__all__ = ["begin_again", "failures_of", "label_structures", "labelled_by", "open_labels", "record_failure"]
+
+# Structures that a teacher gets, and that are made, at a time.
+AT_ONCE = 1000
 
 
 def label_structures(
@@ -36,7 +41,8 @@ def label_structures(
     Parameters
     ----------
     structures : sequence of Atoms
-        The same ones, in the same order, when a file is continued.
+        The same ones, in the same order, when a file is continued. One that makes them when they are asked for is asked
+        for slices of 1000.
     teacher : Teacher
     output : path
         ``.xyz``, ``.extxyz`` or ``.db``; REF_energy (eV), REF_forces (eV/Å) and REF_stress (3×3, eV/Å³).
@@ -51,7 +57,7 @@ def label_structures(
         For a file of another recipe, and a disk that is full: the frames before are kept.
     """
     path = Path(output)
-    file = open_label_file(path, {**teacher.recipe(), **(recipe or {})})
+    file = open_labels(path, teacher, recipe)
     if again:
         begin_again(path)
     failed = failures_of(path)
@@ -65,9 +71,48 @@ def label_structures(
             if isinstance(result, Failed):
                 record_failure(path, number, atoms, result)
             else:
-                file.append([labelled(atoms, result)])
+                file.append([labelled_by(teacher, atoms, result)])
             bar.update()
     return path
+
+
+def open_labels(path: Path, teacher: Teacher, recipe: Mapping[str, Any] | None = None) -> LabelFile:
+    """Open the file of labels of a teacher, new or old.
+
+    Raises
+    ------
+    InputError
+        As `open_label_file`, and for a file with labels of an older version that were computed in another way.
+    """
+    file = open_label_file(path, {**teacher.recipe(), **(recipe or {})})
+    if hasattr(_innermost(teacher), "notes") and file.count():
+        for atoms in iter_frames(path):
+            if lacking := [
+                f"{name} {value}" for name, value in _notes(teacher, atoms).items() if name not in atoms.info
+            ]:
+                raise InputError(
+                    f"{path}: {frame_name(atoms)} ({atoms.get_chemical_formula()}) was labelled by an older version, "
+                    f"without {', '.join(lacking)}, and its labels are wrong; choose another output, or remove it"
+                )
+    return file
+
+
+def labelled_by(teacher: Teacher, atoms: Atoms, labels: Labels) -> Atoms:
+    """Return a copy with labels, as `labelled`, and what the teacher says of this one alone."""
+    frame = labelled(atoms, labels)
+    frame.info.update(_notes(teacher, atoms))
+    return frame
+
+
+def _notes(teacher: Teacher, atoms: Atoms) -> dict[str, Any]:
+    return _innermost(teacher).notes(atoms) if hasattr(_innermost(teacher), "notes") else {}
+
+
+def _innermost(teacher: Any) -> Any:
+    """Return the teacher that others are around."""
+    while hasattr(teacher, "teacher"):
+        teacher = teacher.teacher
+    return teacher
 
 
 def begin_again(path: str | Path) -> None:
@@ -95,8 +140,9 @@ def failures_of(path: str | Path) -> list[dict[str, Any]]:
 def _labels(
     structures: Sequence[Atoms], done: int, teacher: Teacher
 ) -> Iterator[tuple[int, tuple[Atoms, Labels | Failed]]]:
-    left = structures[done:]
-    return enumerate(zip(left, teacher.label(left), strict=True), start=done)
+    for start in range(done, len(structures), AT_ONCE):
+        some = structures[start : start + AT_ONCE]
+        yield from enumerate(zip(some, teacher.label(some), strict=True), start=start)
 
 
 def record_failure(path: Path, number: int, atoms: Atoms, failed: Failed) -> None:

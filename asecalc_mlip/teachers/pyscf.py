@@ -64,6 +64,11 @@ class PyscfTeacher:
         named = {"teacher": self.name, "pyscf": f"v{version('pyscf')}", "grid": self.grid}
         return {**named, "density_fitting": True, **self.options.recipe()}
 
+    def notes(self, atoms: Atoms) -> dict[str, str]:
+        """Return the elements of a structure that have core potentials, which older versions left out."""
+        found = cores(self.basis, atoms.get_chemical_symbols())
+        return {"core_potentials": "-".join(found)} if found else {}
+
     def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
         """Yield the labels of each structure, in order; of isolated atoms and dimers those of the lowest state found.
 

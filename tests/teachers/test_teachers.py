@@ -14,9 +14,10 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.locks import locked_file
-from asecalc_mlip.teachers import Failed, Labels, TeacherOptions, open_teacher
+from asecalc_mlip.teachers import Failed, Labels, TeacherOptions, labelling, open_teacher
 from asecalc_mlip.teachers.bare import states_of, with_state
 from asecalc_mlip.teachers.base import AseTeacher, checked
+from asecalc_mlip.teachers.corrected import CorrectedTeacher
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.structures import isolated_atoms, isolated_dimers
 from training.far.sources import make_structures
@@ -321,5 +322,51 @@ def test_pyscf_leaves_cores_of_heavy_elements_to_their_potential(tmp_path, monke
     states.path.parent.mkdir()
     states.path.write_text(json.dumps(old))
     assert states._known(Atoms("I")) is None and states._known(Atoms("H")).energy == 1.0
+    assert states.teacher.notes(Atoms("IBrH2")) == {"core_potentials": "I"} and states.teacher.notes(Atoms("Br")) == {}
     with pytest.raises(InputError, match="gth-szv is of valence electrons alone"):
         PyscfTeacher("PBE/gth-szv")
+
+
+class _WithNotes:
+    """A teacher whose older version computed the labels of krypton in another way, and said nothing of it."""
+
+    name, asked, batches = "noting", 0, ()
+
+    def recipe(self):
+        return {"teacher": self.name}
+
+    def label(self, structures):
+        self.batches = (*self.batches, len(structures))
+        return (Labels(1.0, np.zeros((len(atoms), 3))) for atoms in structures)
+
+    def notes(self, atoms):
+        return {"core_potentials": "Kr"} if 36 in atoms.numbers else {}
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "db"])
+def test_labels_that_an_older_version_made_otherwise_are_not_continued(suffix, tmp_path, monkeypatch):
+    path, light, heavy = tmp_path / f"labels.{suffix}", [_argon(3.6), _argon(4.0)], Atoms("Kr2", [[0, 0, 0], [0, 0, 4]])
+    teacher = CorrectedTeacher(_WithNotes(), [])
+    teacher.label = teacher.teacher.label
+    with monkeypatch.context() as patch:
+        patch.delattr(_WithNotes, "notes")
+        label_structures(light, teacher, path, progress=False)
+    # Frames that are right go on, and what is new says how it was made.
+    for _ in range(2):
+        label_structures([*light, heavy], teacher, path, progress=False)
+    assert [atoms.info.get("core_potentials") for atoms in read_frames(path)] == [None, None, "Kr"]
+    old = tmp_path / f"old.{suffix}"
+    with monkeypatch.context() as patch:
+        patch.delattr(_WithNotes, "notes")
+        label_structures([*light, heavy], teacher, old, progress=False)
+    with pytest.raises(
+        InputError, match=r"frame 2 of old.* \(Kr2\) was labelled by an older version, without core_pot"
+    ):
+        label_structures([*light, heavy, heavy], teacher, old, progress=False)
+
+
+def test_structures_are_made_when_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "AT_ONCE", 2)
+    teacher = _WithNotes()
+    label_structures(5 * [_argon(3.6)], teacher, tmp_path / "labels.xyz", progress=False)
+    assert teacher.batches == (2, 2, 1) and len(read_frames(tmp_path / "labels.xyz")) == 5

@@ -21,6 +21,7 @@ from asecalc_mlip.data.census import census  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import main, pretrain, train  # noqa: E402
 from training.eam.files import label_file  # noqa: E402
+from training.eam.worker import perturbed  # noqa: E402
 from training.prepare import settings_before  # noqa: E402
 from training.settings import PretrainConfig  # noqa: E402
 
@@ -137,6 +138,16 @@ def test_isolated_dimers_follow_the_structures(tmp_path):
         label_file(str(data), str(eam), str(tmp_path / "none.xyz"), rounds=0, progress=False)
     with pytest.raises(InputError, match="recipe|made by"):
         label_file(str(data), str(eam), str(path), rounds=2, dimers=6, progress=False)
+
+
+def test_copies_are_made_one_at_a_time_and_are_the_same_in_any_order():
+    structures = [Atoms("HCl", [[0, 0, 0], [0, 0, d]]) for d in (1.0, 1.1, 1.2)]
+    copies = pretrain.Copies(structures, settings := PretrainConfig(rounds=4, seed=5))
+    whole = [perturbed(settings, k, n, atoms) for k, atoms in enumerate(structures) for n in range(4)]
+    assert len(copies) == 12 and list(copies) == whole and copies[7:9] == whole[7:9] and copies[5] == whole[5]
+    assert whole[7].info == copies[7].info == {"structure": 1, "round": 4, "displaced": settings.strength}
+    with pytest.raises(InputError, match="structure 1, round 1: .*1 atom"):
+        pretrain.Copies([structures[0], Atoms("H")], settings)
 
 
 class _Spring:

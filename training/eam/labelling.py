@@ -90,7 +90,7 @@ def label(
     )
     path = Path(output)
     file = open_label_file(path, recipe.to_dict())
-    every = [(k, number, _bare(atoms)) for k, atoms in enumerate(structures) for number in range(rounds)]
+    every = [(k, number, atoms) for k, atoms in enumerate(map(_bare, structures)) for number in range(rounds)]
     pairs = isolated_dimers({int(z) for atoms in structures for z in atoms.numbers}, dimers, calculator.cutoff)
     every += [(len(structures) + k, 0, pair) for k, pair in enumerate(pairs)]
     total, done = len(every), file.count()

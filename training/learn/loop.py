@@ -21,7 +21,6 @@ from ase import Atoms
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import has_label
-from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames as read_labelled
 from asecalc_mlip.errors import DataError
@@ -31,7 +30,7 @@ from asecalc_mlip.stopping import Interrupted, SoftStop
 from asecalc_mlip.teachers import Teacher, open_teacher
 from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.base import Labels, labelled
-from asecalc_mlip.teachers.labelling import begin_again, failures_of, label_structures
+from asecalc_mlip.teachers.labelling import begin_again, failures_of, label_structures, open_labels
 from asecalc_mlip.teachers.side_by_side import side_by_side
 from asecalc_mlip.workers import Pool, Workers
 from training.learn.committee import calibration, judge_committee, load_committee, train_committee, write_data
@@ -95,6 +94,8 @@ def learn(
     folder = Folder(output)
     with locked(folder.path, "--output"), SoftStop() as stop, (workers or Workers()).open(folder.path) as pool:
         folder.open(settings, starts, teacher.recipe())
+        for labels in sorted(folder.path.glob("round*/labels.xyz")):
+            open_labels(labels, teacher)
         return _Loop(folder, settings, starts, teacher, pool, stop, tell, live).run()
 
 
@@ -193,7 +194,7 @@ class _Loop:
         if now.number == 0:
             begin_again(now.labels)  # a training needs labels, so nothing has come of the failures
         # Without a label that a killed process has half written.
-        done = len(failures_of(now.labels)) + open_label_file(now.labels, self.teacher.recipe()).count()
+        done = len(failures_of(now.labels)) + open_labels(now.labels, self.teacher).count()
         left, ahead = picked[done:], now.file("labels.ahead.jsonl")
         source = (self.teacher, self.settings.labels, self.settings.labeller)
         with side_by_side(*source, left, ahead, pool=self.pool, stop=self._stops) as teacher:
