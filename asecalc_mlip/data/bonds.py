@@ -24,7 +24,9 @@ NOBLE = (2, 10, 18, 36, 54, 86)
 LEAST_BONDS = 100
 # Correlation of stretch and pull of bonds to hydrogen: real sets have 0.6 to 0.97.
 BACK = 0.3
-SOFT = 4.0  # eV/Å²; the bonds of hydrogen to C, N, O have 15 to 60, and in Hartree/Å or Hartree/Bohr 0.3 to 2
+# eV/Å²; the bonds of hydrogen to C, N, O have 15 to 60 (eight real sets: 31 to 44), in Hartree/Å or Hartree/Bohr 0.3 to
+# 2, in kcal/mol/Å 350 to 1400. Forces of this size are usual in kcal/mol where structures are near their minimum.
+SOFT, HARD = 4.0, 150.0
 
 
 def check_bonds(frames: Sequence[Atoms]) -> Found:
@@ -96,9 +98,10 @@ def _forces(bonds: Sequence[np.ndarray]) -> Found:
         return [], [
             "the forces do not pull stretched bonds of hydrogen back: do they belong to these atoms, in this order?"
         ]
-    if 0 < stiffness < SOFT:
-        return [], [
-            f"bonds of hydrogen have a stiffness of {stiffness:.2g} eV/Å² by these forces, where 15 to 60 are usual: "
-            f"are energies and forces in Hartree? Then {ADVICE}"
-        ]
-    return [], []
+    if SOFT < stiffness < HARD:
+        return [], []
+    units = "Hartree" if stiffness < SOFT else "kcal/mol or kJ/mol"
+    return [], [
+        f"bonds of hydrogen have a stiffness of {stiffness:.3g} eV/Å² by these forces, where 15 to 60 are usual: are "
+        f"energies and forces in {units}? Then {ADVICE}"
+    ]

@@ -47,6 +47,19 @@ def test_forces_of_other_atoms_and_in_hartree_are_told():
         assert "are energies and forces in Hartree?" in text
 
 
+def test_small_forces_in_kcal_are_told_by_the_stiffness_of_bonds():
+    def make():
+        return [a for name in ("CH4", "C2H6", "H2O2") for a in molecule_frames(9, name=name, spread=0.01)]
+
+    def change(atoms):
+        atoms.info["energy"] = 0.1 * len(atoms) + 23.06 * (atoms.info["energy"] % 0.1)  # of a zero of their own
+        atoms.arrays["forces"] *= 23.06
+
+    assert not any("stiffness" in text for text in census(make()).warnings)
+    found = spoiled(change, make)
+    assert not found.problems and any("energies and forces in kcal/mol or kJ/mol?" in text for text in found.warnings)
+
+
 def test_single_energies_far_off_are_told():
     frames = molecule_frames(30, seed=1)
     frames[3].info["energy"] += 500.0
