@@ -182,7 +182,8 @@ def open_sampler(config: TrainConfig, structures: Sequence[Atoms]) -> Teacher | 
 def _check_elements(teacher: Teacher, structures: Sequence[Atoms]) -> None:
     """Refuse elements that a model does not know before the first label."""
     if isinstance(teacher, CorrectedTeacher):  # what its networks do not know fails by itself
-        teacher, structures = teacher.teacher, [atoms for atoms in structures if teacher.knows(atoms)]
+        structures = list(filter(teacher.knows, structures))
+        teacher = teacher.teacher
     if isinstance(teacher, ModelTeacher) and structures:
         teacher.calculator.check_elements(np.unique(np.concatenate([atoms.numbers for atoms in structures])))
 
