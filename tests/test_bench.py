@@ -20,6 +20,7 @@ from asecalc_mlip.bench.structures import NAMES, enlarged, quartz, structure
 from asecalc_mlip.bench.timing import Times, Walk, race
 from asecalc_mlip.cli import main
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.plots.speed import size_scaling
 from benchmarks.speed import speed
 
 ATOMS = {"ethanol": 9, "aspirin": 21, "quartz-72": 72, "water-192": 192, "quartz-576": 576, "quartz-2025": 2025}
@@ -213,3 +214,13 @@ def test_packages_without_a_peer_are_refused():
 def test_peers_that_are_not_installed_are_rows_too():
     rows = speed.peer_rows(["aspirin"], ["mace=/absent/python"])
     assert rows["MACE 64x0e, aspirin, 1 threads"][0]["not_installed"] == "/absent/python has no mace"
+
+
+def test_memory_is_told_in_plain_gigabytes(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("asecalc_mlip.plots.speed.save_figure", lambda figure, path: drawn.append(figure))
+    rows = {str(n): {"atoms": n, "ours_ms": 0.1 * n, "peak_memory_GB": 0.3 + n / 2000} for n in (10, 1000, 10_000)}
+    size_scaling(rows, path="x.png")
+    memory = drawn[0].axes[1]
+    assert [text.get_text() for text in memory.get_yticklabels()][:4] == ["0.1", "0.2", "0.3", "0.5"]
+    assert memory.yaxis.get_minor_formatter()(0.6) == ""

@@ -49,9 +49,12 @@ def course_figure(
         right.plot(x[~ended], np.array(times)[~ended], "o", color=GREEN, ms=5)
     right.plot(labels, [max(1e-3, float(np.median(times))) for times in stable_ps], color=GREY, lw=1.4)
     right.axhline(end_ps, color=INK, lw=1.0, ls="--")
-    right.plot([], [], "x", color=RED, label="a frame to label")
-    right.plot([], [], "o", color=GREEN, label="quiet to the end")
+    ends = {end for of_round in broken for end in of_round}
+    for end, marker, colour, name in ((True, "x", RED, "a frame to label"), (False, "o", GREEN, "quiet to the end")):
+        if end in ends:
+            right.plot([], [], marker, color=colour, label=name)
     right.plot([], [], color=GREY, label="median")
+    right.plot([], [], color=INK, lw=1.0, ls="--", label="asked for")
     right.set_yscale("log")
     right.set_ylabel("Time of each replica (ps)")
     right.legend(loc="lower right", **LEGEND)
@@ -71,20 +74,23 @@ def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float
     parts : mapping
         Label → spread and error by atom, eV/Å.
     """
-    figure = new_figure(5.2, 4.4, title)
+    figure = new_figure(5.2, 4.8, title)
     axes = figure.subplots()
     every = np.concatenate([np.concatenate([np.asarray(s), np.asarray(e)]) for s, e in parts.values()])
     positive = every[every > 0]
     low, high = (positive.min(), positive.max()) if len(positive) else (1e-3, 1.0)
     axes.plot([low, high], [low, high], color=GREY, lw=1.0, label="error = spread")
     for colour, (label, (spread, error)) in zip((BLUE, RED, GREEN), parts.items(), strict=False):
-        axes.plot(spread, error, ".", color=colour, ms=4, alpha=0.35, label=plain(label))
-        axes.plot(*_tenths(np.asarray(spread), np.asarray(error)), "o-", color=colour, lw=1.6, ms=5, mec=INK, mew=0.8)
+        # Few points lie over many, and the lines over all.
+        axes.plot(spread, error, ".", color=colour, ms=4, alpha=0.35, zorder=2 - len(spread) / (1 + len(every)))
+        line = {"color": colour, "lw": 1.6, "ms": 5, "mec": INK, "mew": 0.8, "zorder": 3, "label": plain(label)}
+        axes.plot(*_tenths(np.asarray(spread), np.asarray(error)), "o-", **line)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("Spread of the committee (eV/Å)")
     axes.set_ylabel("True error of the force (eV/Å)")
-    axes.legend(loc="lower right", **LEGEND)
+    # The points leave no room for it.
+    figure.legend(loc="outside lower center", ncols=2, **LEGEND)
     tidy(axes)
     return figure
 

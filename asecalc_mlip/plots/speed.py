@@ -17,6 +17,7 @@ __all__ = ["bench_report", "comparison", "costs", "peers", "size_scaling"]
 
 COLOURS = {"schnetpack": GREY, "ours": BLUE}
 _OURS = "PIWSLCalculator, PaiNN"
+_GIGABYTES = (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 50, 100)
 
 
 def comparison(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> None:
@@ -52,10 +53,15 @@ def size_scaling(rows: Mapping[str, Mapping[str, Any]], *, path: str | Path) -> 
     if not sizes:
         return
     figure = new_figure(8.5, 3.8)
-    for k, (key, label) in enumerate((("ours_ms", "ms per energy + forces"), ("peak_memory_GB", "peak memory / GB"))):
+    for k, (key, label) in enumerate((("ours_ms", "ms per energy + forces"), ("peak_memory_GB", "peak memory (GB)"))):
         axes = figure.add_subplot(1, 2, k + 1)
         axes.plot([row["atoms"] for row in sizes], [row[key] for row in sizes], "o-", color=COLOURS["ours"], ms=4)
         axes.set(xscale="log", yscale="log", xlabel="atoms (α-quartz)", ylabel=label)
+        if key == "peak_memory_GB":
+            axes.set_yticks(_GIGABYTES, [f"{size:g}" for size in _GIGABYTES])
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            low, high = min(row[key] for row in sizes), max(row[key] for row in sizes)
+            axes.set_ylim(0.8 * low, 1.25 * high)
         tidy(axes)
     save_figure(figure, path)
 

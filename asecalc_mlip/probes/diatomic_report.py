@@ -68,7 +68,7 @@ class DiatomicReport:
     def __repr__(self) -> str:
         lines = [
             f"{self.model}: {len(self.curves)} pairs, {sum(map(len, self.flags))} flags "
-            "(numbers on the arena grid, from 0.9 R_cov on; flags on all distances)",
+            "(numbers on the grid of MLIP Arena, from 0.9 covalent radii on; flags on all distances)",
             f"  {'pair':<7}{'min Å':>7}{'well eV':>9}{'tortuos.':>10}{'flips':>7}{'jump eV':>9}  flags",
         ]
         for m, flags in zip(self.metrics, self.flags, strict=True):

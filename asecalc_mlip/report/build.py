@@ -28,7 +28,7 @@ from asecalc_mlip.probes import shortest_distances
 from asecalc_mlip.report import figures
 from asecalc_mlip.report.cache import ADVICE, Pieces
 from asecalc_mlip.report.dynamics import nve_runs, nvt_runs
-from asecalc_mlip.report.findings import mean_std, slopes, structure_errors, warnings_of
+from asecalc_mlip.report.findings import mean_std, slopes, structure_errors, structure_head, warnings_of
 from asecalc_mlip.report.measurements import diatomic_piece, errors_piece, speed_piece
 from asecalc_mlip.report.page import page
 from asecalc_mlip.report.settings import ReportSettings
@@ -75,9 +75,8 @@ class Report:
             f"  NVE: drift {mean_std(drifts)} meV/atom/ps" if drifts else "  NVE: too few stable frames for a drift",
             f"  speed: {speed['step_ms']:.2f} ms per step, {speed['ns_per_day']:.3g} ns/day, {speed['atoms']} atoms",
         ]
-        structure = structure_errors(nvt)
-        if structure:
-            lines.insert(-2, f"  h(r) or g(r): error {mean_std(structure)}")
+        if structure_errors(nvt):
+            lines.insert(-2, f"  {structure_head(nvt)}")
         if errors:
             maes = ", ".join(f"{name.partition('_')[0]} {error_text(name, v)}" for name, v in errors["mae"].items())
             lines.append(f"  MAE on {errors['data']}: {maes}")

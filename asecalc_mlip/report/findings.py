@@ -12,7 +12,7 @@ from asecalc_mlip.md.conditions import temperature_note, time_step_note
 from asecalc_mlip.models import parts_of
 from asecalc_mlip.report.subject import Subject
 
-__all__ = ["heads", "mean_std", "warnings_of"]
+__all__ = ["heads", "mean_std", "slopes", "structure_errors", "structure_head", "warnings_of"]
 
 # An energy of 1 meV/atom is a temperature of 3.9 K (E = 3 k_B T, half of it kinetic): 0.5 heats by 2 K in a ps.
 MOST_DRIFT = 0.5  # meV/atom/ps
@@ -48,7 +48,7 @@ def heads(found: dict[str, Any], target_K: float) -> list[str]:
     flags = f"{n_flags} unphysical feature{'s' if n_flags != 1 else ''}" if n_flags else "nothing unphysical"
     return [
         first,
-        _structure_head(nvt),
+        structure_head(nvt),
         f"Two isolated atoms: {flags} in {len(diatomic['pairs'])} pairs",
         _drift_head(found),
     ]
@@ -76,7 +76,8 @@ def structure_errors(nvt: list[dict], key: str = "error") -> list[float]:
     return [value for value in found if value is not None]
 
 
-def _structure_head(nvt: list[dict]) -> str:
+def structure_head(nvt: list[dict]) -> str:
+    """Return the name of the distribution of distances, h(r) or g(r), with its error and the unit of this."""
     name = "g(r)" if any("g" in (run.get("structure") or {}) for run in nvt) else "h(r)"
     percent = structure_errors(nvt, "error_percent")
     if percent:

@@ -55,7 +55,7 @@ def main(folder: str | None) -> None:
     step = -(-len(rounds) // MOST_CURVES)
     chosen = [*rounds[:-1:step], rounds[-1]]
     curves = {f"{r['labels']} labels": survival(r["stable_ps"], r["broken"]) for r in chosen}
-    survival_figure(curves, log_time=True).savefig(IMAGES / "learn_survival.png", dpi=DPI)
+    survival_figure(curves, log_time=True, word="quiet").savefig(IMAGES / "learn_survival.png", dpi=DPI)
     if folder:
         write_json(RESULTS / "learn_calibration.json", _calibrations(Folder(folder)), indent=None)
     parts = read_json(RESULTS / "learn_calibration.json")

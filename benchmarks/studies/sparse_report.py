@@ -184,7 +184,7 @@ def dynamics_table(results: Results) -> str:
     for (data, n, method, temperature, _), rows in sorted(found.items()):
         times = [time for row in rows for time in row["stable_ps"]]
         failures: Counter[str] = sum((Counter(row["failures"]) for row in rows), Counter())
-        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in failures.most_common())
+        why = ", ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in failures.most_common())
         stable = f"{sum(row['stable'] for row in rows)} of {len(times)}"
         length = f"{np.mean(times):.1f} of {PICOSECONDS[temperature]} ps"
         lines.append(f"| {data}, {n} | {method} | {temperature} K | {len(rows)} | {stable} | {length} | {why} |")
@@ -208,7 +208,7 @@ def curves_figure(results: Results) -> Figure:
         (
             right,
             100,
-            tuple(f"{network}{first}" for network in ("PaiNN", "TensorNet") for first in FIRST if first != COPIES),
+            tuple(f"{network}{first}" for network in ("TensorNet", "PaiNN") for first in FIRST if first != COPIES),
         ),
     ):
         for name, colour in zip(names, COLOURS, strict=False):
@@ -299,6 +299,6 @@ def _missing(results: Results, *parts: str) -> str:
     rows: list[Row] = [row for part in parts for row in PARTS[part]()]
     missing, names = sum(row.key not in results for row in rows), " ".join(parts)
     command = f"`python benchmarks/studies/sparse.py run {names}`"
-    return (
-        f"Of the {len(rows)} trainings of {command}, {missing or 'none'} {'was' if missing == 1 else 'were'} not run."
-    )
+    if not missing:
+        return f"All {len(rows)} trainings of {command} were run."
+    return f"Of the {len(rows)} trainings of {command}, {missing} {'was' if missing == 1 else 'were'} not run."

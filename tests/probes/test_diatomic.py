@@ -168,7 +168,7 @@ def test_report_and_figure_of_two_models(tmp_path):
     bad = diatomic_report(Pair(BROKEN["attractive hole"][0]), ["Si-O", "O-O"], name="bad")
     assert good.holes == {"Si-O": None, "O-O": None} and bad.holes["Si-O"] is not None
     assert "attractive hole" in repr(bad) and "none" in repr(good)
-    assert "numbers on the arena grid, from 0.9 R_cov on; flags on all distances" in repr(good)
+    assert "numbers on the grid of MLIP Arena, from 0.9 covalent radii on; flags on all distances" in repr(good)
     assert json.loads(json.dumps(bad.to_dict()))["pairs"][0]["flags"][0]["name"] == "attractive hole"
     diatomic_figure([good, bad], path=tmp_path / "d.png")
     assert (tmp_path / "d.png").stat().st_size > 10_000

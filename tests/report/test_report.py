@@ -43,6 +43,7 @@ def test_page_of_a_molecule_is_whole_and_escaped(model, tmp_path, figures):
     assert any("data of this model are from 100 to 200 K and the run is at 2 K" in line for line in report.warnings)
     assert any("level of theory, test errors" in line for line in report.warnings)
     assert "stable in 2 of 2 runs" in repr(report) and "m$o$del.pt" in repr(report)
+    assert "h(r) of the runs, error " in repr(report) and "g(r)" not in repr(report)
 
 
 def test_broken_runs_are_told_on_top(model, tmp_path):

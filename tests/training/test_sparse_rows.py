@@ -1,12 +1,21 @@
 """Rows of the study of sparse data: what is equal between those that are compared."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.studies.grid import settings_of
-from benchmarks.studies.sparse_report import control_table, dynamics_table, few_table, teacher_table, weak_table
+from benchmarks.studies.sparse_report import (
+    control_table,
+    curves_figure,
+    dynamics_table,
+    few_table,
+    teacher_table,
+    trials_table,
+    weak_table,
+)
 from benchmarks.studies.sparse_rows import PARTS, Row, hot_file, stages
 from training.config import load_config
 
@@ -120,7 +129,20 @@ def test_the_table_of_dynamics_counts_the_trajectories_of_all_models():
     first = row | {"stable_ps": [50.0, 50.0], "stable": 2, "failures": {}}
     other = row | {"seed": 1, "stable_ps": [50.0, 10.0], "stable": 1, "failures": {"broken_bond": 1}}
     table = dynamics_table({"a": first, "b": other})
-    assert "| aspirin, 50 | fine-tuned | 500 K | 2 | 3 of 4 | 40.0 of 50 ps | 1 broken bond |" in table
+    assert "| aspirin, 50 | fine-tuned | 500 K | 2 | 3 of 4 | 40.0 of 50 ps | broken bond: 1 |" in table
+
+
+def test_a_table_says_what_was_not_run():
+    assert re.search(r"Of the (\d+) trainings of .*, \1 were not run\.$", trials_table({}))
+    every = {row.key: result(row.method, row.seed, 40.0) | {"curve": [[50, 40.0]]} for row in PARTS["weak-trials"]()}
+    assert re.search(r"All \d+ trainings of .* were run\.$", trials_table(every))
+
+
+def test_a_training_has_one_colour_in_both_panels():
+    rows = [result("TensorNet", 0, 40.0, n=n) | {"curve": [[50, 60.0], [600, 40.0]]} for n in (50, 100)]
+    left, right = curves_figure({str(k): row for k, row in enumerate(rows)}).axes
+    (one,), (other,) = left.lines, right.lines
+    assert one.get_color() == other.get_color() and one.get_label() == other.get_label() == "TensorNet"
 
 
 def test_frames_of_the_teachers_dynamics_are_shared_by_networks():

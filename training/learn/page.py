@@ -112,7 +112,7 @@ def _survival(rounds: list[dict[str, Any]], final: dict[str, Any] | None, settin
     caption = f"Share of the replicas without a frame to label, to {settings.until.ps:g} ps; shaded: 95 % limits."
     return section(
         "Survival by round",
-        figure(figure_bytes(survival_figure(curves, log_time=True), DPI), caption, "survival curves"),
+        figure(figure_bytes(survival_figure(curves, log_time=True, word="quiet"), DPI), caption, "survival curves"),
     )
 
 

@@ -14,7 +14,7 @@ from asecalc_mlip.analysis.survival import survival
 from asecalc_mlip.checkpoint import save
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import add_potentials, build_potential
-from asecalc_mlip.plots.learning import calibration_figure
+from asecalc_mlip.plots.learning import calibration_figure, course_figure
 from asecalc_mlip.plots.survival import survival_figure
 from asecalc_mlip.stopping import Interrupted
 from training.data import Split
@@ -280,7 +280,26 @@ def test_lines_of_the_calibration_figure_are_root_mean_squares_of_tenths():
     assert len(few.get_xdata()) == 2
 
 
+def test_points_of_the_calibration_figure_hide_neither_lines_nor_legend():
+    drawn = calibration_figure({"few": ([1.0] * 20, [1.0] * 20), "many": ([1.0] * 200, [2.0] * 200)})
+    equal, few, line, many, other = drawn.axes[0].lines
+    assert equal.get_label() == "error = spread" and line.get_label() == "few" and other.get_label() == "many"
+    assert many.zorder < few.zorder < line.zorder == other.zorder
+    assert drawn.axes[0].get_legend() is None and len(drawn.legends) == 1
+
+
+@pytest.mark.parametrize(("broken", "ends"), [(True, "a frame to label"), (False, "quiet to the end")])
+def test_the_legend_of_the_course_names_what_is_drawn(broken, ends):
+    drawn = course_figure([10], [50.0], [[1.0, 2.0]], [[broken, broken]], end_ps=5.0)
+    assert [text.get_text() for text in drawn.axes[1].get_legend().get_texts()] == [ends, "median", "asked for"]
+
+
 def test_survival_on_a_logarithmic_axis_of_time():
     drawn = survival_figure({"10 labels": survival([0.01, 50.0], [True, False])}, log_time=True)
     assert drawn.axes[0].get_xscale() == "log"
     assert survival_figure({"10 labels": survival([0.01, 50.0], [True, False])}).axes[0].get_xlim()[0] == 0.0
+
+
+def test_replicas_of_a_learning_are_quiet_and_not_only_stable():
+    axes = survival_figure({"10 labels": survival([0.01, 50.0], [True, False])}, word="quiet").axes[0]
+    assert axes.get_ylabel() == "Runs still quiet (%)" and axes.lines[0].get_label() == "10 labels: 1 of 2 quiet"
