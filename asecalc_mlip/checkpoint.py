@@ -26,7 +26,7 @@ from asecalc_mlip.models import Potential, architecture_text, build_potential, p
 from asecalc_mlip.models.budget import Budget
 from asecalc_mlip.units import UNITS
 
-__all__ = ["CheckpointError", "LoadedModel", "checksum", "describe", "load", "save", "shape_text"]
+__all__ = ["CheckpointError", "LoadedModel", "checksum", "describe", "load", "plain_text", "save", "shape_text"]
 
 FORMAT = "asecalc-mlip"
 FORMAT_VERSION = 2
@@ -296,7 +296,7 @@ def _card_text(model: LoadedModel) -> str:
     ]
     if potential.direct_forces:
         lines.insert(1, ("forces", "direct (not the derivative of the energy)"))
-    lines += [(str(key).replace("_", " "), _plain_text(value)) for key, value in model.card.items()]
+    lines += [(str(key).replace("_", " "), plain_text(value)) for key, value in model.card.items()]
     if model.reference is not None:
         from asecalc_mlip.analysis.references import describe_reference  # here, because SciPy takes its time to load
 
@@ -318,7 +318,15 @@ def _part_text(part: Potential) -> str:
     return f"{shape_text(part)}, cutoff {part.cutoff:g} Å" if "cutoff" in part.hyperparameters else shape_text(part)
 
 
-def _plain_text(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """Return an entry of a card as text, without the brackets and quotes of Python."""
     if isinstance(value, dict):
-        return ", ".join(f"{str(k).replace('_', ' ')} {_plain_text(v)}" for k, v in value.items())
+        return ", ".join(_named(str(name).replace("_", " "), plain_text(v)) for name, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(plain_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _named(name: str, text: str) -> str:
+    """Return name and text; a text that begins with its name (teacher: {teacher: xtb}) has it already."""
+    return text if text.startswith(f"{name} ") else f"{name} {text}"

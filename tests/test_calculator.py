@@ -259,7 +259,7 @@ def test_card_and_print(calculator):
     assert card["licence"] == "MIT"
     assert card["reference_energies"]["values"]["Si"] == E0[14]
     text = str(calculator)
-    for part in ("float64", "cpu", "skin 0.5", "1 made in 1 calls", "licence"):
+    for part in ("float64", "cpu", "skin 0.5", "1 made in 1 call (", "licence"):
         assert part in text
     short = repr(calculator)
     assert "\n" not in short and len(short) < 200

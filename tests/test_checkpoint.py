@@ -14,7 +14,7 @@ from asecalc_mlip import PIWSLCalculator, archive, checkpoint
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.analysis.references import reference_from_dict
 from asecalc_mlip.calculators.zbl import add_core
-from asecalc_mlip.checkpoint import FORMAT_VERSION, CheckpointError, describe, load, save
+from asecalc_mlip.checkpoint import FORMAT_VERSION, CheckpointError, describe, load, plain_text, save
 from asecalc_mlip.files import read_json
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import ARCHITECTURES, build_potential, predict
@@ -50,6 +50,11 @@ def test_card_as_text(tmp_path):
     text = describe(model_file(tmp_path))
     for part in ("painn", "H, C, O, Si", "4 Å", "licence", "MIT", "-13.600", "E0 source"):
         assert part in text
+
+
+def test_entries_of_a_card_are_told_without_brackets_and_once():
+    far = {"teacher": {"teacher": "GFN2-xTB", "charge": 0.0}, "sources": ["bonds", "two_step"]}
+    assert plain_text(far) == "teacher GFN2-xTB, charge 0, sources bonds, two_step"
 
 
 def test_reference_of_the_training_data_travels_in_the_file(tmp_path):

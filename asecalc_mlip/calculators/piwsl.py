@@ -287,8 +287,9 @@ class PIWSLCalculator(StateCalculator):
             f"  {'runs on':<16} {self.device}, {self.dtype}, {self.engine.describe()}, skin {self.neighbors.skin:g} Å",
         ]
         if stats["calls"]:
+            calls = f"{stats['calls']} call{'s' * (stats['calls'] != 1)}"
             lines.append(
-                f"  {'neighbour lists':<16} {stats['neighbor_builds']} made in {stats['calls']} calls "
+                f"  {'neighbour lists':<16} {stats['neighbor_builds']} made in {calls} "
                 f"({100 * stats['neighbor_hit_rate']:.0f} % reused)"
             )
         return "\n".join(lines)

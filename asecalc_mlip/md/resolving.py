@@ -246,7 +246,10 @@ def _misfit(atoms: Atoms, reference: MoleculeReference | PeriodicReference) -> s
     if _periodic(atoms):
         return "it is for a molecule, and the structure is periodic and not one molecule in a box"
     if not reference.matches(atoms):
-        return f"it has {len(reference.symbols)} atoms in another order or of other elements"
+        known, here = (Atoms(symbols).get_chemical_formula() for symbols in (reference.symbols, atoms.symbols))
+        if known == here:
+            return f"the order of its {len(atoms)} atoms is another one"
+        return f"it is for {known}; where that was the only molecule in the training, the forces on {here} are wrong"
     if worst_deviation(atoms.positions, reference, atoms)[0] > THRESHOLD:
         return "the start structure breaks its bonds (another order of atoms?)"
     return None

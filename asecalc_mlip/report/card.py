@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asecalc_mlip.checkpoint import shape_text
+from asecalc_mlip.checkpoint import plain_text, shape_text
 from asecalc_mlip.report.subject import Subject
 
 __all__ = ["card_rows"]
@@ -16,7 +16,7 @@ SHOWN = {"architecture", "hyperparameters", "elements", "cutoff", "units", "refe
 def card_rows(subject: Subject, found: dict[str, Any]) -> list[tuple[str, str]]:
     """List names and texts, in order; texts are as the file has them and must be escaped."""
     card, model = subject.card, found["model"]
-    rows = [(_words(name), _plain(card[name]) if card.get(name) else "not stated") for name in FIRST]
+    rows = [(_words(name), plain_text(card[name]) if card.get(name) else "not stated") for name in FIRST]
     rows += [
         ("elements", ", ".join(card["elements"])),
         ("cutoff", f"{card['cutoff']:g} Å"),
@@ -25,7 +25,7 @@ def card_rows(subject: Subject, found: dict[str, Any]) -> list[tuple[str, str]]:
         ("reference energies", _reference_energies(card["reference_energies"])),
         ("temperatures of the data", _temperatures(found["how"]["temperatures_K"])),
     ]
-    return rows + [(_words(name), _plain(value)) for name, value in card.items() if name not in SHOWN]
+    return rows + [(_words(name), plain_text(value)) for name, value in card.items() if name not in SHOWN]
 
 
 def _reference_energies(found: dict[str, Any]) -> str:
@@ -43,11 +43,3 @@ def _temperatures(known: Any) -> str:
 
 def _words(name: Any) -> str:
     return str(name).replace("_", " ")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{_words(k)} {_plain(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_plain, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

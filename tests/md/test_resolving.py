@@ -74,10 +74,18 @@ def test_a_reference_that_does_not_fit_is_left_out_unless_it_was_given(own, capl
     md.resolve("own.pt").settings()
     left = md.resolve("own.pt").reference
     assert isinstance(left, ContactReference) and left.closest["C-H"] == pytest.approx(1.09, abs=0.01)
-    assert "reference in own.pt does not fit the structure" in caplog.text
+    told = "it is for C6H6; where that was the only molecule in the training, the forces on C2H6O are wrong"
+    assert f"reference in own.pt does not fit the structure ({told})" in caplog.text
     MoleculeReference.from_frames(molecule("C6H6"), "benzene").save("benzene.json")
     with pytest.raises(InputError, match="reference benzene.json does not fit"):
         _ = md.resolve("own.pt", reference="benzene.json").reference
+
+
+def test_atoms_in_another_order_are_no_other_molecule(own, caplog):
+    other = frames(0.01)[0][::-1]
+    with_reference(MoleculeReference.from_frames([other], "reversed"))
+    _ = md.resolve("own.pt").reference
+    assert f"(the order of its {len(other)} atoms is another one)" in caplog.text
 
 
 def test_a_temperature_on_the_card_is_what_a_run_begins_with(own):
