@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.bench import peers
 from asecalc_mlip.bench.measure import batch_row, compare, n_edges, ns_per_day, schnetpack_calculator, size_row, sizes
-from asecalc_mlip.bench.report import bench
+from asecalc_mlip.bench.report import BenchReport, bench
 from asecalc_mlip.bench.structures import NAMES, enlarged, quartz, structure
 from asecalc_mlip.bench.timing import Times, Walk, race
 from asecalc_mlip.cli import main
@@ -224,3 +224,10 @@ def test_memory_is_told_in_plain_gigabytes(monkeypatch):
     memory = drawn[0].axes[1]
     assert [text.get_text() for text in memory.get_yticklabels()][:4] == ["0.1", "0.2", "0.3", "0.5"]
     assert memory.yaxis.get_minor_formatter()(0.6) == ""
+
+
+@pytest.mark.parametrize(("load", "told"), [(0.1, False), (9.0, True)])
+def test_a_busy_machine_is_told(load, told):
+    model = {"name": "m.pt", "engine": "native", "dtype": "float32", "device": "cpu"}
+    report = BenchReport(model, {"processor": "x", "threads": 1, "torch": "2", "cores": 2}, 0.5, load=load)
+    assert ("the machine is busy (load 9.0 on 2 cores)" in report.head()) is told

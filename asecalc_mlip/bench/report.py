@@ -19,7 +19,7 @@ from asecalc_mlip.bench.measure import (
     sizes,
 )
 from asecalc_mlip.bench.structures import NAMES, enlarged, structure
-from asecalc_mlip.bench.timing import machine
+from asecalc_mlip.bench.timing import is_busy, load_now, machine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.units import threads_text
@@ -52,6 +52,8 @@ class BenchReport:
         Structure → peer → row of `asecalc_mlip.bench.peers.race_peer`, or {"failed": why}.
     absent : str
         Which peers are not installed.
+    load : float
+        Of the machine before the first row; on a busy machine all times are too long.
     """
 
     model: dict[str, Any]
@@ -63,6 +65,7 @@ class BenchReport:
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     peers: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     absent: str = ""
+    load: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types, for a JSON file."""
@@ -80,10 +83,13 @@ class BenchReport:
     def head(self) -> str:
         """Tell what runs where, and name the columns."""
         compared = not self.schnetpack.startswith("not ")
+        cores = self.machine.get("cores")
+        busy = f"the machine is busy (load {self.load:.1f} on {cores} cores): steps take less on an idle one"
         return "\n".join(
             [
                 f"{self.model['name']}: {self.model['engine']}, {self.model['dtype']}, {self.model['device']}",
                 f"{self.machine['processor']}, {threads_text(self.machine['threads'])}, torch {self.machine['torch']}",
+                *([busy] if is_busy(self.load, cores) else []),
                 f"SchNetPack {self.schnetpack}{', SpkCalculator with the same weights' if compared else ''}",
                 f"milliseconds per step, neighbour list included and apart; ns/day at {self.timestep_fs:g} fs",
                 _COLUMNS + (_THEIR_COLUMNS if compared else ""),
@@ -169,7 +175,7 @@ def bench(
         raise InputError(f"timestep is {timestep_fs} fs; it must be positive, usually 0.5 to 2")
     chosen = _chosen(calculator, names)
     theirs, told = _schnetpack(calculator)
-    report = BenchReport(_model(calculator), machine(), timestep_fs, told)
+    report = BenchReport(_model(calculator), machine(), timestep_fs, told, load=load_now())
     echo(report.head())
     for name, atoms in chosen.items():
         row = compare(calculator, theirs, atoms, steps=steps)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-__all__ = ["Times", "Walk", "machine", "race"]
+__all__ = ["Times", "Walk", "is_busy", "load_now", "machine", "race"]
 
 _STEP = 0.006  # Å
 _ONE_WAY = 20  # steps
@@ -136,6 +136,16 @@ def race(
             block = counts[name] * (k + 1) // _ROUNDS - counts[name] * k // _ROUNDS
             times[name] += walk(block)
     return times
+
+
+def load_now() -> float:
+    """Return how many programs have wanted a core in the last minute; 0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def is_busy(load: float, cores: int | None) -> bool:
+    """Tell whether other programs take so much of a machine that wall times are too long."""
+    return load > 0.75 * (cores or 1)
 
 
 def machine() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from asecalc_mlip.bench.measure import compare, ns_per_day, our_walk
-from asecalc_mlip.bench.timing import machine
+from asecalc_mlip.bench.timing import is_busy, load_now, machine
 from asecalc_mlip.calculators.loading import load_calculator
 from asecalc_mlip.data.errors import evaluate_frames
 from asecalc_mlip.files import sha256_of
@@ -64,10 +63,10 @@ def speed_piece(subject: Subject, pieces: Pieces, steps: int, timestep_fs: float
     here = machine()
 
     def make() -> dict:
-        calculator, load = subject.calculator, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        calculator, load = subject.calculator, load_now()
         row = compare(calculator, None, subject.atoms, steps=steps)
         processor = _processor_ms(subject, steps)
-        busy = load > 0.75 * (here["cores"] or 1)
+        busy = is_busy(load, here["cores"])
         step = processor / here["threads"] if busy and calculator.device.type == "cpu" else row["ours_ms"]
         return {
             **row,
