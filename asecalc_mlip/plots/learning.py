@@ -49,9 +49,9 @@ def course_figure(
         right.plot(x[~ended], np.array(times)[~ended], "o", color=GREEN, ms=5)
     right.plot(labels, [max(1e-3, float(np.median(times))) for times in stable_ps], color=GREY, lw=1.4)
     right.axhline(end_ps, color=INK, lw=1.0, ls="--")
-    ends = {end for of_round in broken for end in of_round}
+    seen = {end for of_round in broken for end in of_round}
     for end, marker, colour, name in ((True, "x", RED, "a frame to label"), (False, "o", GREEN, "quiet to the end")):
-        if end in ends:
+        if end in seen:
             right.plot([], [], marker, color=colour, label=name)
     right.plot([], [], color=GREY, label="median")
     right.plot([], [], color=INK, lw=1.0, ls="--", label="asked for")
@@ -83,8 +83,8 @@ def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float
     for colour, (label, (spread, error)) in zip((BLUE, RED, GREEN), parts.items(), strict=False):
         # Few points lie over many, and the lines over all.
         axes.plot(spread, error, ".", color=colour, ms=4, alpha=0.35, zorder=2 - len(spread) / (1 + len(every)))
-        line = {"color": colour, "lw": 1.6, "ms": 5, "mec": INK, "mew": 0.8, "zorder": 3, "label": plain(label)}
-        axes.plot(*_tenths(np.asarray(spread), np.asarray(error)), "o-", **line)
+        x, y = _tenths(np.asarray(spread), np.asarray(error))
+        axes.plot(x, y, "o-", color=colour, lw=1.6, ms=5, mec=INK, mew=0.8, zorder=3, label=plain(label))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("Spread of the committee (eV/Å)")
