@@ -153,14 +153,20 @@ class MDRun:
             self._tick()
             return MDResult(write_report(self), self.files.directory, rules_told=told)
 
-    def begin(self) -> None:
-        """Judge the start; write the reference, frame 0 and the first restart point."""
+    def begin(self, told: set[str] | None = None) -> None:
+        """Judge the start; write the reference, frame 0 and the first restart point.
+
+        Rules in `told` are not told again; the others are added to it.
+        """
         self.check_start()
         self.files.start(self.columns)
         if self.reference is not None:
             self.files.write_json(names.REFERENCE, self.reference.to_dict())
+        told = set() if told is None else told
         for line in rules_text(self.monitor.rules()):
-            _LOG.info(line)
+            if line not in told:
+                _LOG.info(line)
+            told.add(line)
         self.take_frame()
         self.restart_point()
 

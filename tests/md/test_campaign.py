@@ -177,6 +177,13 @@ def test_a_broken_replica_leaves_and_the_others_go_on(plan):
     assert json.loads(Path("campaign/campaign_summary.json").read_text())["groups"][0]["survival"]["n_broken"] == 1
 
 
+def test_rules_that_replicas_share_are_told_once(plan, caplog):
+    runs = plan("campaign", "--seeds", "2")
+    with caplog.at_level("INFO", logger="asecalc_mlip"):
+        run_share("campaign", runs[:2], calculator=Held("model.pt"), stop=lambda: True)
+    assert caplog.text.count("Watched: contacts") == 1
+
+
 def test_a_killed_campaign_continues(plan, tmp_path):
     """kill -9 in the middle; the model is loose, but that is the same with and without the break."""
     common = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", "--model", "model.pt"]

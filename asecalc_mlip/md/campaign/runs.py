@@ -195,14 +195,14 @@ def run_share(
             if is_new:
                 new.append(replica)
         batch = Batch(replicas, calculator)
-        refused = batch.evaluate()
+        refused, told = batch.evaluate(), set[str]()
         for index, replica in enumerate(replicas):
             batch.write_back(index)
             if index in refused:
                 raise InputError(f"{replica.files.directory}: the model refuses the start: {refused[index]}")
             if replica in new:
                 locks.enter_context(replica.files.lock())
-                replica.begin()
+                replica.begin(told)
         run_replicas(batch, report=lambda replica, summary: ended.append(replica), stop=stop, tick=tick)
     return len(ended)
 
