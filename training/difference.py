@@ -122,7 +122,7 @@ def corrected(
         )
     networks = difference_networks(config, folder)
     settings = [_settings(config, path, k, frames, kept, len(split.train)) for k, path in enumerate(networks)]
-    _refuse_others(settings, frames, kept, place)
+    _refuse_others(settings, kept, place)
     with replacing(place / FRAMES) as temporary:
         ase.io.write(temporary, frames, format="extxyz")
     kept.save(place / SPLIT)
@@ -194,7 +194,7 @@ def _difference(sources: Sequence[Atoms], split: Split, found: dict[int, Atoms])
     return frames, Split(train, val, [], fingerprint(frames))
 
 
-def _refuse_others(settings: Sequence[TrainConfig], frames: Sequence[Atoms], split: Split, place: Path) -> None:
+def _refuse_others(settings: Sequence[TrainConfig], split: Split, place: Path) -> None:
     """Refuse networks of other labels, of another split or by other settings, trained or not."""
     begun = [config for config in settings if (Path(config.run.output) / "config.yaml").is_file()]
     if not begun:

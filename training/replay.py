@@ -98,7 +98,7 @@ def make_old_level(config: TrainConfig, start: Start) -> OldLevel | None:
     if not structures:
         raise InputError(f"every frame of {path} is one isolated atom, whose energy is an E0; name structures")
     _check(config, structures, path, start)
-    pool, held = _divided(config, frames, path)
+    pool, held = _divided(config, frames)
     if held:  # what would be told after the training
         census(without_open_stress(held)).refuse(LABELS, allow_implausible=True)
     if settings.replay > 0 and not pool:
@@ -125,9 +125,9 @@ def _check(config: TrainConfig, frames: Sequence[Atoms], path: Path, start: Star
         )
 
 
-def _divided(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> tuple[list[Atoms], list[Atoms]]:
+def _divided(config: TrainConfig, frames: Sequence[Atoms]) -> tuple[list[Atoms], list[Atoms]]:
     """Return the structures to replay and those to hold back: of the validation of the base, if its split is there."""
-    n, split = config.finetune.n_old, _split_of_base(config, frames, path)
+    n, split = config.finetune.n_old, _split_of_base(config, frames)
     rng = np.random.default_rng(config.data.split_seed)
     places = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
     if split is not None:
@@ -138,7 +138,7 @@ def _divided(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> tuple[
     return [frames[i] for i in sorted(order[n:])], [frames[i] for i in sorted(order[:n])]
 
 
-def _split_of_base(config: TrainConfig, frames: Sequence[Atoms], path: Path) -> Split | None:
+def _split_of_base(config: TrainConfig, frames: Sequence[Atoms]) -> Split | None:
     if config.finetune.base is None:
         return None
     file = find(config.finetune.base).parent / "split.json"

@@ -108,7 +108,7 @@ def _judge_pairs(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray, s
     if abs(related) < (UNRELATED if straight or absurd else CLEAR):
         if straight and len(some) >= least:
             return _unrelated(pairs, some, related)
-        return [], [_doubtful(frames, pairs, some, related)] if straight else []
+        return [], [_doubtful(related)] if straight else []
     exact = len(some) >= MANY_PAIRS and not pairs.stress_work[some].any()
     # Frames that are close, but not very, as 150 of a large molecule are, make slopes of 0.59 to 0.78.
     clear = exact and straight and related > CLEAR
@@ -116,7 +116,7 @@ def _judge_pairs(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray, s
     if low < slope < high:
         warnings = _size_of_forces(frames, stiffness)
         if related < DOUBTFUL:
-            warnings.append(_doubtful(frames, pairs, some, related))
+            warnings.append(_doubtful(related))
         return [], warnings + ([] if related < DOUBTFUL or not exact else _odd(frames, pairs, some))
     found = guess(slope, stiffness=stiffness, per_atom=_ratio(work, energies * sizes), rough=not clear)
     how = f"between {len(some)} close frames the energy changes by {slope:.3g} times the work of the forces, −F·Δx"
@@ -144,7 +144,7 @@ def _unrelated(pairs: ClosePairs, some: np.ndarray, related: float) -> Found:
     return [Problem("forces", f"{text}order?")], []
 
 
-def _doubtful(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray, related: float) -> str:
+def _doubtful(related: float) -> str:
     return (
         f"between close frames the change of the energy agrees badly with the work of the forces, −F·Δx (correlation "
         f"{related:.2f}, where 0.9 and more is usual): are some labels those of other frames, or noisy?"

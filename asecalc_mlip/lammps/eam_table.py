@@ -103,7 +103,7 @@ def export_eam_fs(
     # The step is such that the last point is the cutoff, where everything is zero.
     distances = np.linspace(0.0, network.cutoff, n_distances)
     functions = {(a, b): _pair(calculator, a, b, distances) for a in network.numbers for b in network.numbers}
-    top = largest_density or _largest_density(calculator, functions, distances)
+    top = largest_density or _largest_density(functions, distances)
     densities = np.linspace(0.0, top, n_densities)
     lines = [*_head(calculator, path.name, distances, densities)]
     for a in network.numbers:
@@ -158,7 +158,7 @@ def _embedding(calculator: EAMCalculator, a: int, densities: np.ndarray) -> np.n
         return calculator.potential.scale * network.embedding_energy(rho, species).double().numpy()
 
 
-def _largest_density(calculator: EAMCalculator, functions: dict, distances: np.ndarray) -> float:
+def _largest_density(functions: dict, distances: np.ndarray) -> float:
     squeezed = [
         float(np.interp(SQUEEZED * (covalent_radii[a] + covalent_radii[b]), distances, rho))
         for (a, b), (_, rho) in functions.items()

@@ -1,6 +1,6 @@
 """NVE, Langevin and Nosé-Hoover steps of many replicas at once, on arrays of all their atoms.
 
-The arrays are numpy's (`Flat`) or tensors on a device (`asecalc_mlip.md.device_steps.DeviceFlat`): the operations are
+The arrays are numpy's (`Flat`) or tensors on a device (`asecalc_mlip.md.device_state.DeviceFlat`): the operations are
 those that both have.
 
 Each replica keeps its own integrator (thermostats.py), whose coefficients and state are gathered here and written back,

@@ -31,7 +31,7 @@ def warnings_of(subject: Subject, found: dict[str, Any]) -> list[str]:
         *_model(subject),
         *_flags(found["diatomic"], None if _has_core(subject) else subject.settings.model),
         *_temperature(subject, found["nvt"]),
-        *_contacts(subject, found),
+        *_contacts(found),
         *_errors(subject, found["errors"]),
         *_busy(found["speed"]),
         *_unstated(subject),
@@ -175,7 +175,7 @@ def _temperature(subject: Subject, nvt: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _contacts(subject: Subject, found: dict[str, Any]) -> list[str]:
+def _contacts(found: dict[str, Any]) -> list[str]:
     known = found["shortest_A"]
     close = {n: d for n, d in found["nvt"]["by_pair_A"].items() if n in known and d < CLOSE * known[n]}
     return [

@@ -69,7 +69,7 @@ def read_matgl(folder: str | Path) -> Converted:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{folder}: the weights do not fit the description: {error!s:.400}") from None
-    return Converted(potential, _card(folder, arguments), _source_of_e0(folder))
+    return Converted(potential, _card(folder), _source_of_e0(folder))
 
 
 def _arguments(folder: Path) -> tuple[dict[str, Any], str]:
@@ -237,7 +237,7 @@ def _expect(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
             raise CheckpointError(f"model.json: {name} is {arguments[name]!r:.80}; {value!r} is converted")
 
 
-def _card(folder: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _card(folder: Path) -> dict[str, Any]:
     """Return what SOURCE.txt and LICENSE beside the weights say, and checksums of what was read."""
     source = _text(folder / "SOURCE.txt")
     card: dict[str, Any] = {"name": folder.name.removesuffix("-PES"), "converted_from": "MatGL"}
