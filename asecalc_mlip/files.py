@@ -1,4 +1,4 @@
-"""Every file that is written or read by name: one atomic write, one JSON, one digest, one structure reader.
+"""Every file that is written or read by name: one atomic write, one JSON, one structure reader.
 
 Every file is written whole: a crash or a full disk leaves the file that was there before. JSON has no NaN, so
 NaN and infinite numbers become null.
@@ -6,7 +6,6 @@ NaN and infinite numbers become null.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,14 +41,12 @@ __all__ = [
     "read_structures",
     "replacing",
     "save_figure",
-    "sha256_of",
     "to_json",
     "unused",
     "write_bytes",
     "write_json",
     "write_structure",
     "write_text",
-    "wrong_checksum",
 ]
 
 PathName = str | PathLike
@@ -102,7 +100,7 @@ def _sweep(folder: Path) -> None:
 
 def _machine() -> str:
     """Return a short name of this machine, for the names of files."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    return digest_of([socket.gethostname()])[:8]
 
 
 def _is_alive(process: int) -> bool:
@@ -158,32 +156,6 @@ def read_json(path: PathName, what: str = "file") -> Any:
         raise InputError(f"{what} {path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what} {path} cannot be read (JSON): {error}") from None
-
-
-def sha256_of(path: PathName) -> str:
-    """Return the SHA-256 of the content of a file, in hexadecimal digits."""
-    return _digest(path, "sha256")
-
-
-def wrong_checksum(path: PathName, **wanted: str | None) -> str:
-    """Return the name of the first checksum that a file does not have, SHA-256 or MD5; empty where it has all of them.
-
-    Parameters
-    ----------
-    path : path
-    **wanted : str or None
-        `sha256` and `md5`, hexadecimal digits or the first of them; None is not looked at.
-    """
-    for kind, digits in wanted.items():
-        if digits is not None and not _digest(path, kind).startswith(digits):
-            return kind.upper().replace("SHA", "SHA-")
-    return ""
-
-
-def _digest(path: PathName, kind: str) -> str:
-    # MD5 tells damage, and no forgery.
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=kind != "md5")).hexdigest()
 
 
 def read_structure(path: PathName, *, index: int = -1, what: str = "structure") -> Atoms:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from schnetpack.data import AtomsDataModule, AtomsLoader
 from torch.utils.data import BatchSampler, Dataset, Subset
 
 from asecalc_mlip.data.labels import frame_name
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_json
 from asecalc_mlip.logs import LOGGER
@@ -113,21 +113,22 @@ def spread(frames: Sequence[Atoms], most: int) -> list[int]:
 
 def fingerprint(frames: Sequence[Atoms], *more: Any) -> str:
     """Return the SHA-256 of structures and labels, and of whatever else is handed over."""
-    digest = hashlib.sha256(repr(more).encode())
-    for atoms in frames:
-        for array in (atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        for label in (atoms.info.get("energy"), atoms.arrays.get("forces"), atoms.info.get("stress")):
-            digest.update(b"-" if label is None else np.ascontiguousarray(label, dtype=np.float64).tobytes())
-    return digest.hexdigest()
+
+    def parts() -> Iterator[bytes | str | np.ndarray]:
+        yield repr(more)
+        for atoms in frames:
+            yield from (atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc)
+            for label in (atoms.info.get("energy"), atoms.arrays.get("forces"), atoms.info.get("stress")):
+                yield b"-" if label is None else np.asarray(label, dtype=np.float64)
+
+    return digest_of(parts())
 
 
 def weights_digest(potential: Potential) -> str:
     """Return the SHA-256 of weights, E0 and scale: a model file that is written again has another date, and these."""
-    digest = hashlib.sha256(repr((sorted(potential.reference_energies.items()), potential.scale)).encode())
-    for name, value in sorted(potential.network.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
-    return digest.hexdigest()
+    weights = sorted(potential.network.state_dict().items())
+    values = (part for name, value in weights for part in (name, value.detach().cpu().double().numpy()))
+    return digest_of([repr((sorted(potential.reference_energies.items()), potential.scale)), *values])
 
 
 def frame_weight(atoms: Atoms, weights: Mapping[str, float]) -> float:

@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 from asecalc_mlip.data.convert import write_reference
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.digests import wrong_checksum
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import replacing, write_text, wrong_checksum
+from asecalc_mlip.files import replacing, write_text
 
 DataSet = Literal["rmd17", "md17"]
 # SchNetPack keeps this address inside a method, so it stands here; the names of the files come from SchNetPack.

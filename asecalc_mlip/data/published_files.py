@@ -22,8 +22,9 @@ from asecalc_mlip.data.md17_files import read_zeolite_frames
 from asecalc_mlip.data.published import PUBLISHED, DataSet, File
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.data.xsf_files import read_npz_members, read_xsf_members
+from asecalc_mlip.digests import sha256_of, wrong_checksum
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import check_other, replacing, sha256_of, wrong_checksum
+from asecalc_mlip.files import check_other, replacing
 from asecalc_mlip.logs import LOGGER
 
 __all__ = ["Fetched", "fetch"]

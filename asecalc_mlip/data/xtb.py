@@ -7,7 +7,6 @@ and momenta to the last bit, so a run that was killed goes on as if it had not b
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from asecalc_mlip import quantities
 from asecalc_mlip.data.readers import iter_frames
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.files import append_text, read_structure
@@ -287,7 +287,7 @@ def _metadata(start: Atoms, settings: XtbSettings) -> dict[str, object]:
 
 def _digest(*arrays: np.ndarray) -> str:
     """Return a word for a line of extended XYZ, which no reader takes for a number."""
-    return f"x{hashlib.sha256(b''.join(array.tobytes() for array in arrays)).hexdigest()[:16]}"
+    return f"x{digest_of(arrays)[:16]}"
 
 
 def _time(number: int, settings: XtbSettings) -> float:

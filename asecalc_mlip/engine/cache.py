@@ -7,7 +7,6 @@ hold no programs, and nothing from them gets here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import cache_folder, check_owner
 
@@ -36,7 +36,7 @@ def machine() -> str:
         instructions = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         instructions = platform.processor()
-    return f"{platform.system()} {platform.machine()} {hashlib.sha256(instructions.encode()).hexdigest()[:16]}"
+    return f"{platform.system()} {platform.machine()} {digest_of([instructions])[:16]}"
 
 
 def fetch(name: str, key: Mapping[str, Any]) -> Path | None:
@@ -97,11 +97,11 @@ def _check_owner(folder: Path) -> None:
 
 
 def _stem(name: str, key: Mapping[str, Any]) -> str:
-    return f"{name}-{_digest(json.dumps(key, sort_keys=True, default=str).encode())}"
+    return f"{name}-{_digest(json.dumps(key, sort_keys=True, default=str))}"
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:24]
+def _digest(data: bytes | str) -> str:
+    return digest_of([data])[:24]
 
 
 def _prune(folder: Path, keep: Path) -> None:

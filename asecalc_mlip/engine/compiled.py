@@ -9,7 +9,6 @@ C++ compiler.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import sys
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from asecalc_mlip._version import __version__
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.engine import cache, edges
 from asecalc_mlip.engine.base import Engine, EngineName
 from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_by_number, lone_atoms
@@ -171,7 +171,7 @@ def _code(*names: str) -> str:
     """
     modules = [sys.modules[name] for name in names if name.startswith("asecalc_mlip.")]
     modules += [layers, radial, plain, plain_tensor, edges, sys.modules[__name__]]
-    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
+    return digest_of(inspect.getsource(module) for module in modules)
 
 
 def _build(potential: Potential, target: Path) -> None:

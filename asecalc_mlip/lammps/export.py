@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from asecalc_mlip._version import __version__
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import cache_folder, check_owner, sha256_of, write_bytes
+from asecalc_mlip.files import cache_folder, check_owner, write_bytes
 
 if TYPE_CHECKING:
     from asecalc_mlip.kernels.packing import Packed

@@ -6,7 +6,6 @@ start of `lmp` with a script that names the pair style builds it; `asecalc lammp
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from asecalc_mlip._version import __version__
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import install
 from asecalc_mlip.files import cache_folder, check_owner, replacing
@@ -126,7 +126,7 @@ def _folder_for(version: int) -> Path:
     for path in sorted([*SOURCES.glob("*.*"), *_KERNELS.glob("*.h"), *_KERNELS.glob("_native*.*")]):
         status = path.stat()
         parts.append((path, status.st_mtime_ns, status.st_size))
-    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
+    key = digest_of([repr(parts)])[:20]
     return cache_folder() / f"lammps-{version}-{key}"
 
 

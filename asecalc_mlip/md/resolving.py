@@ -20,8 +20,9 @@ from asecalc_mlip.analysis.references import (
     reference_from_dict,
 )
 from asecalc_mlip.analysis.stability import worst_deviation
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import read_structure, sha256_of
+from asecalc_mlip.files import read_structure
 from asecalc_mlip.md.conditions import warn_once
 from asecalc_mlip.md.settings import Dtype, MDSettings, make_settings, protocols
 

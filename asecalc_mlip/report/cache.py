@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_json, write_json
 
@@ -20,8 +20,7 @@ ADVICE = "make room, or give another folder with -o DIR; the same command then c
 
 def key_of(value: Any) -> str:
     """Return a short name of plain values; the same values have the same one on every machine."""
-    text = json.dumps(value, sort_keys=True, default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return digest_of([json.dumps(value, sort_keys=True, default=_plain)])[:12]
 
 
 class Pieces:

@@ -12,7 +12,7 @@ from asecalc_mlip.bench.measure import compare, ns_per_day, our_walk
 from asecalc_mlip.bench.timing import is_busy, load_now, machine
 from asecalc_mlip.calculators.loading import load_calculator
 from asecalc_mlip.data.errors import evaluate_frames
-from asecalc_mlip.files import sha256_of
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.plots.diatomic import diatomic_figure
 from asecalc_mlip.plots.training import parity
 from asecalc_mlip.probes import diatomic_report, shortest_distances

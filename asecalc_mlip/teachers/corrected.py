@@ -6,7 +6,6 @@ The difference of two methods is smoother than either, so few labels teach it we
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.files import sha256_of
+from asecalc_mlip.digests import digest_of, sha256_of
 from asecalc_mlip.teachers.base import Failed, Labels, Teacher, checked
 from asecalc_mlip.teachers.model import ModelTeacher
 
@@ -39,8 +38,7 @@ class CorrectedTeacher:
         """Return what the teacher is, and a checksum of it and the networks."""
         recipe = self.teacher.recipe()
         parts = [str(sorted(recipe.items())), *(sha256_of(network.path) for network in self.networks)]
-        digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()
-        return {**recipe, "teacher": self.name, "teacher_sha256": f"x{digest[:16]}"}
+        return {**recipe, "teacher": self.name, "teacher_sha256": f"x{digest_of([' '.join(parts)])[:16]}"}
 
     def knows(self, atoms: Atoms) -> bool:
         """Return whether the networks have all elements of a structure."""

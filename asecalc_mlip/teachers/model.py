@@ -11,8 +11,8 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.calculators.loading import load_calculator
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
-from asecalc_mlip.files import sha256_of
 from asecalc_mlip.teachers.base import Failed, Labels, checked
 
 __all__ = ["ModelTeacher"]

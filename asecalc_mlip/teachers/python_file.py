@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ase.calculators.calculator import BaseCalculator
 
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import sha256_of
 from asecalc_mlip.teachers.base import AseTeacher
 
 __all__ = ["from_python_file"]

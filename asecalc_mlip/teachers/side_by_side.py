@@ -7,7 +7,6 @@ the same, byte for byte, as that of one process.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_text
 from asecalc_mlip.permits import PATIENCE
@@ -180,11 +180,7 @@ def _opened(name: str, options: TeacherOptions, recipe: str) -> Teacher:
 
 
 def _key(atoms: Atoms) -> str:
-    digest = hashlib.sha256()
-    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(state_of(atoms))
-    return digest.hexdigest()
+    return digest_of((atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, state_of(atoms)))
 
 
 def _line(key: str, found: Labels | Failed) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from asecalc_mlip.checkpoint import CheckpointError, load, save
 from asecalc_mlip.data.downloads import download
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import check_writable, replacing, sha256_of
+from asecalc_mlip.files import check_writable, replacing
 from asecalc_mlip.zoo.catalogue import Published, cached, published
 from asecalc_mlip.zoo.matgl import Converted, read_matgl
 

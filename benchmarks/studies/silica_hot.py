@@ -44,7 +44,7 @@ def main(jobs: int) -> None:
 
 def run_row(row: Row) -> dict[str, Any]:
     """Run or continue the trajectories of a model in a process of its own."""
-    from asecalc_mlip.files import sha256_of
+    from asecalc_mlip.digests import sha256_of
     from asecalc_mlip.zoo import find
 
     arguments = ["--model", row.key, "--structure", str(STRUCTURES), "--starts", str(STARTS), "--seeds", str(SEEDS)]

@@ -30,7 +30,8 @@ if str(ROOT) not in sys.path:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import zoo  # noqa: E402
-from asecalc_mlip.files import read_structure, sha256_of  # noqa: E402
+from asecalc_mlip.digests import sha256_of  # noqa: E402
+from asecalc_mlip.files import read_structure  # noqa: E402
 from asecalc_mlip.md.files import RESTART, SUMMARY, TRAJECTORY, RunFiles  # noqa: E402
 from benchmarks.studies.stability_report import report  # noqa: E402
 

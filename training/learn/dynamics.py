@@ -20,8 +20,8 @@ from ase import Atoms
 
 from asecalc_mlip.calculators.committee import CommitteeCalculator
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import sha256_of
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.md.failures import UNCERTAIN, Failure
 from asecalc_mlip.md.files import RunFiles

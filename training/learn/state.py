@@ -23,7 +23,6 @@ not.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import time
@@ -37,6 +36,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_text, read_json, read_structures, write_bytes, write_json
 from asecalc_mlip.teachers.bare import state_of
@@ -222,12 +222,9 @@ def read_frames(path: Path) -> list[Atoms]:
 
 
 def _digest(frames: Sequence[Atoms]) -> str:
-    digest = hashlib.sha256()
-    for atoms in frames:
-        for array in (atoms.numbers, np.round(atoms.positions, 6), np.round(atoms.cell.array, 6), atoms.pbc):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update(state_of(atoms))
-    return digest.hexdigest()
+    return digest_of(part for atoms in frames for part in (
+        atoms.numbers, np.round(atoms.positions, 6), np.round(atoms.cell.array, 6), atoms.pbc, state_of(atoms),
+    ))  # fmt: skip
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

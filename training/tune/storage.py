@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
-from asecalc_mlip.files import sha256_of, write_text
+from asecalc_mlip.files import write_text
 from training.config import TrainConfig, load_config, replace_values
 from training.older import completed
 from training.tune.space import Parameter

@@ -15,8 +15,9 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import read_json, read_structures, replacing, sha256_of, write_json
+from asecalc_mlip.files import read_json, read_structures, replacing, write_json
 from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
