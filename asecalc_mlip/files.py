@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "append_json",
     "append_text",
     "cache_folder",
     "check_figure",
@@ -37,6 +38,7 @@ __all__ = [
     "check_structure",
     "check_writable",
     "read_json",
+    "read_json_lines",
     "read_structure",
     "read_structures",
     "replacing",
@@ -146,6 +148,20 @@ def append_text(path: PathName, text: str, *, advice: str = ADVICE) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}; {advice}") from error
+
+
+def append_json(path: PathName, entry: Any) -> None:
+    """Add a JSON object to a file of one a line; what a kill cut off before it stays a line of its own."""
+    append_text(path, f"\n{json.dumps(entry)}\n")
+
+
+def read_json_lines(path: PathName) -> list[Any]:
+    """Read what `append_json` wrote, without lines that were cut off; nothing where there is no file."""
+    found = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []:
+        with suppress(ValueError):  # cut off, or between two
+            found.append(json.loads(line))
+    return found
 
 
 def read_json(path: PathName, what: str = "file") -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from asecalc_mlip.data.label_files import LabelFile, open_label_file
 from asecalc_mlip.data.labels import frame_name
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import append_text
+from asecalc_mlip.files import append_json, read_json_lines
 from asecalc_mlip.teachers.base import Failed, Labels, Teacher, labelled
 
 __all__ = ["begin_again", "failures_of", "label_structures", "labelled_by", "open_labels", "record_failure"]
@@ -127,14 +125,7 @@ def begin_again(path: str | Path) -> None:
 
 def failures_of(path: str | Path) -> list[dict[str, Any]]:
     """Return the structures that a file of labels lacks: ``number``, ``formula`` and ``reason`` of each."""
-    beside = failures_file(Path(path))
-    if not beside.is_file():
-        return []
-    found = []
-    for line in beside.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):  # cut off, or between two
-            found.append(json.loads(line))
-    return found
+    return read_json_lines(failures_file(Path(path)))
 
 
 def _labels(
@@ -148,7 +139,7 @@ def _labels(
 def record_failure(path: Path, number: int, atoms: Atoms, failed: Failed) -> None:
     """Write number, formula and reason of a structure without labels beside a file."""
     entry = {"number": number, "formula": atoms.get_chemical_formula(), "reason": failed.reason}
-    append_text(failures_file(path), f"\n{json.dumps(entry)}\n")  # the line before may have been cut off
+    append_json(failures_file(path), entry)
 
 
 def failures_file(path: Path) -> Path:

@@ -23,7 +23,7 @@ from ase import Atoms
 
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import append_text
+from asecalc_mlip.files import append_json, read_json_lines
 from asecalc_mlip.permits import PATIENCE
 from asecalc_mlip.stopping import Interrupted
 from asecalc_mlip.teachers.bare import state_of
@@ -86,7 +86,7 @@ class _Ahead:
 
     def __init__(self, teacher: Teacher, path: Path, stop: Callable[[], bool]) -> None:
         self.teacher, self.path, self.name, self.stop = teacher, path, teacher.name, stop
-        self.known = _read(path)
+        self.known = {entry["structure"]: _result(entry) for entry in read_json_lines(path)}
 
     def recipe(self) -> dict[str, Any]:
         return self.teacher.recipe()
@@ -155,7 +155,7 @@ class _Spread(_Ahead):
         if isinstance(found, Failed) and self.stop():
             self.left.add(key)
             return
-        append_text(self.path, _line(key, found))
+        append_json(self.path, _entry(key, found))
         self.known[key] = found
 
 
@@ -183,28 +183,15 @@ def _key(atoms: Atoms) -> str:
     return digest_of((atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, state_of(atoms)))
 
 
-def _line(key: str, found: Labels | Failed) -> str:
+def _entry(key: str, found: Labels | Failed) -> dict[str, Any]:
     if isinstance(found, Failed):
-        entry: dict[str, Any] = {"reason": found.reason}
-    else:
-        stress = None if found.stress is None else found.stress.tolist()
-        entry = {"energy": found.energy, "forces": found.forces.tolist(), "stress": stress}
-    # The line before may have been cut off.
-    return f"\n{json.dumps({'structure': key, **entry})}\n"
+        return {"structure": key, "reason": found.reason}
+    stress = None if found.stress is None else found.stress.tolist()
+    return {"structure": key, "energy": found.energy, "forces": found.forces.tolist(), "stress": stress}
 
 
-def _read(path: Path) -> dict[str, Labels | Failed]:
-    found: dict[str, Labels | Failed] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:  # cut off, or between two
-            continue
-        key = entry["structure"]
-        found[key] = Failed(entry["reason"]) if "reason" in entry else _labels(entry)
-    return found
-
-
-def _labels(entry: dict[str, Any]) -> Labels:
+def _result(entry: dict[str, Any]) -> Labels | Failed:
+    if "reason" in entry:
+        return Failed(entry["reason"])
     stress = None if entry["stress"] is None else np.array(entry["stress"], dtype=float)
     return Labels(float(entry["energy"]), np.array(entry["forces"], dtype=float).reshape(-1, 3), stress)

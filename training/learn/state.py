@@ -24,7 +24,6 @@ not.
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ from ase import Atoms
 
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import append_text, read_json, read_structures, write_bytes, write_json
+from asecalc_mlip.files import append_json, read_json, read_json_lines, read_structures, write_bytes, write_json
 from asecalc_mlip.teachers.bare import state_of
 from asecalc_mlip.units import ERROR_UNITS
 from training.learn.settings import FREE, LearnSettings
@@ -141,17 +140,13 @@ class Folder:
         try:
             yield
         finally:
-            line = json.dumps({"what": what, "seconds": round(time.perf_counter() - begun, 3)})
-            append_text(self.path / CLOCK, f"\n{line}\n")  # the line before may have been cut off
+            append_json(self.path / CLOCK, {"what": what, "seconds": round(time.perf_counter() - begun, 3)})
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of labels, training and dynamics so far; pieces that a kill cut off do not count."""
         total = {"labels": 0.0, "training": 0.0, "dynamics": 0.0}
-        path = self.path / CLOCK
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            if line.endswith("}"):
-                entry = json.loads(line)
-                total[entry["what"]] += entry["seconds"]
+        for entry in read_json_lines(self.path / CLOCK):
+            total[entry["what"]] += entry["seconds"]
         return {name: round(value, 1) for name, value in total.items()}
 
 
