@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
+from asecalc_mlip.models.hessian_edges import Edges, bend_edges, completed, cross, dense, mixed, moved
 from asecalc_mlip.models.layers import edge_geometry
-from asecalc_mlip.models.painn_hessian_edges import Edges, bend_edges, completed, dense, mixed, moved
 from asecalc_mlip.models.vector_head import norms
 
 __all__ = ["painn_bytes", "painn_hessian"]
@@ -152,7 +152,7 @@ def _message_tangents(
         half = mixed(edges, by_x, x.flatten(0, 1)) + mixed(edges, by_vector.flatten(2), mu.flatten(0, 1))
         # x₃ and μ of the same atom.
         weights = torch.zeros_like(step.mu).index_add(0, edges.j, w[2][:, None, :] * m)
-        half += _cross(x[2], _dot(mu, weights))
+        half += cross(x[2], _dot(mu, weights))
         total += half + half.T
         _pass_on(edges, w, step, x, q, mu)
     by_geometry = u[:, :, None, None] * by_mu[:, None]
@@ -197,14 +197,12 @@ def _mixing_tangents(
     p.mul_(_columns(_silu1(step.p2)))
     a, c = ((part @ p.flatten(1)).view(q.shape) for part in (second[:size], second[2 * size :]))
     # Of the norm ½ V̇ · V̇ and of c ⟨V, U⟩, both with V̇.
-    half = _cross(
-        v, (v * _columns((0.5 * bar_n / step.norm)[:, None])).addcmul_(u, _columns((step.c * bar_q)[:, None]))
-    )
+    half = cross(v, (v * _columns((0.5 * bar_n / step.norm)[:, None])).addcmul_(u, _columns((step.c * bar_q)[:, None])))
     _dot(v, step.u, product)  # of ⟨V, U⟩
-    half += _cross(c * _columns(bar_q), product)
+    half += cross(c * _columns(bar_q), product)
     if not last:  # which does not pass vectors on
         b = (second[size : 2 * size] @ p.flatten(1)).view(q.shape)
-        half += _cross(b, _dot(u, bar_mu))
+        half += cross(b, _dot(u, bar_mu))
         mu += u.mul_(_columns(step.b[:, None])).addcmul_(b[None], _columns(step.u))
     total += half + half.T
     q += a.addcmul_(c, _columns((step.v * step.u).sum(1))).addcmul_(product, _columns(step.c))
@@ -230,13 +228,7 @@ def _columns(values: Tensor) -> Tensor:
 
 def _pairs(tangents: Tensor, weights: Tensor) -> Tensor:
     """Σ w ṫ ṫᵀ, (K, K)."""
-    return _cross(tangents * _columns(weights), tangents)
-
-
-def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """Σ ȧ ḃᵀ over all but the last dimension, (K, K)."""
-    k = a.shape[-1]
-    return a.reshape(-1, k).T @ b.reshape(-1, k)
+    return cross(tangents * _columns(weights), tangents)
 
 
 def _silu1(p: Tensor) -> Tensor:

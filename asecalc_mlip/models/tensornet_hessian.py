@@ -27,9 +27,9 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import plain_kernels
 from asecalc_mlip.kernels.plain_tensor import PARTS, rows_of
 from asecalc_mlip.kernels.tensor import bounded, mixed, spread_message, squares, tensor_message, tensor_product
+from asecalc_mlip.models.hessian_edges import Edges, add_edges, completed, cross, dense, moved
+from asecalc_mlip.models.hessian_edges import mixed as mixed_edges
 from asecalc_mlip.models.layers import edge_geometry
-from asecalc_mlip.models.painn_hessian_edges import Edges, add_edges, completed, dense, moved
-from asecalc_mlip.models.painn_hessian_edges import mixed as mixed_edges
 from asecalc_mlip.models.tabulated import derivatives
 from asecalc_mlip.models.tensornet_parts import filters_of, weights_of
 
@@ -121,7 +121,7 @@ def _embedding(network: Any, edges: _Edges, values: dict, bars: dict, total: Ten
     # X = q V: both change.
     q = q.unflatten(0, (-1, 3)).movedim(1, 2)[:, :, PARTS]  # (F, N, 9, K)
     value = values["q"].unflatten(-1, (-1, 3)).movedim(0, 1)[:, :, PARTS, None]
-    half = _cross(q * _rows(bars["x0"]), v)
+    half = cross(q * _rows(bars["x0"]), v)
     total += half + half.T
     return v.mul_(value).addcmul_(q, _rows(values["v"]))
 
@@ -132,7 +132,7 @@ def _block(block: Any, edges: _Edges, k: int, values: dict, bars: dict, x: Tenso
     y = _mix_tangents(block.mix[:3], bound)
     m = edges.message(block, k, values[f"y{k}"], bars[f"m{k}"], y, total)
     structure = _structure(block, x)
-    half = _cross(_apply(_contracted(structure, bars[f"p{k}"]), m), y)  # Σ_a p̄_a C_abc
+    half = cross(_apply(_contracted(structure, bars[f"p{k}"]), m), y)  # Σ_a p̄_a C_abc
     total += half + half.T
     p = _apply(_left(structure, values[f"m{k}"]), y) + _apply(_right(structure, values[f"y{k}"]), m)
     d = _mix_tangents(block.mix[3:], _bound(values[f"p{k}"], bars[f"s{k}"], p, total))
@@ -155,7 +155,7 @@ def _readout(network: Any, values: dict, x: Tensor, total: Tensor) -> None:
     weights = slopes.unflatten(-1, (3, -1))[:, PARTS]  # (N, 9, F)
     _add(total, x, _constant(2.0 * metric, x) * _rows(weights))
     columns = moved_by.transpose(0, 1)
-    total += _cross(_curved(grad(energy), invariants, columns), columns)
+    total += cross(_curved(grad(energy), invariants, columns), columns)
 
 
 def _bound(x: Tensor, bar: Tensor, tangents: Tensor, total: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def _atoms(function: Callable, at: Tensor, bar: Tensor, tangents: Tensor, total:
     def gradient(pair: Tensor) -> Tensor:
         return grad(lambda z: (function(z) * pair[split:]).sum())(pair[:split])
 
-    total += _cross(_curved(gradient, both, columns), columns)
+    total += cross(_curved(gradient, both, columns), columns)
     along = lambda z, c: jvp(function, (z,), (c,))[1]  # noqa: E731
     return vmap(vmap(along, (None, 1), 1))(at, columns).transpose(0, 1)
 
@@ -351,10 +351,4 @@ def _columns(values: Tensor) -> Tensor:
 
 def _add(total: Tensor, tangents: Tensor, bent: Tensor) -> None:
     """Add żᵀ S ż, from ż and S ż."""
-    total += _cross(bent, tangents)
-
-
-def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """Σ ȧ ḃᵀ over all but the last dimension, (K, K)."""
-    k = a.shape[-1]
-    return a.reshape(-1, k).T @ b.reshape(-1, k)
+    total += cross(bent, tangents)

@@ -1,4 +1,4 @@
-"""Edges in the exact Hessian of PaiNN: geometry, filters, and products with matrices over pairs of atoms."""
+"""Edges in the exact Hessians of PaiNN and TensorNet: geometry, filters, products with matrices over pairs of atoms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.layers import edge_geometry
 
-__all__ = ["Edges", "add_edges", "bend_edges", "completed", "dense", "mixed", "moved"]
+__all__ = ["Edges", "add_edges", "bend_edges", "completed", "cross", "dense", "mixed", "moved"]
 
 
 @dataclass
@@ -95,6 +95,12 @@ def dense(edges: Edges, values: Tensor, senders: Tensor | None = None) -> Tensor
     n, senders = edges.n_atoms, edges.j if senders is None else senders
     found = values.new_zeros(n * n, values.shape[1]).index_add_(0, edges.i * n + senders, values)
     return found.T.reshape(-1, n, n).contiguous()
+
+
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Σ ȧ ḃᵀ over all but the last dimension, (K, K)."""
+    k = a.shape[-1]
+    return a.reshape(-1, k).T @ b.reshape(-1, k)
 
 
 def _basis(network: Any, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
