@@ -24,7 +24,6 @@ sys.path.insert(0, str(ROOT))
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.plots.diatomic import diatomic_figure  # noqa: E402
-from asecalc_mlip.plots.piwsl import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 from asecalc_mlip.probes import diatomic_report, shortest_distances  # noqa: E402
 from benchmarks.studies.eam_rows import (  # noqa: E402
     CONVERGED,
@@ -40,6 +39,7 @@ from benchmarks.studies.eam_rows import (  # noqa: E402
     Row,
 )
 from benchmarks.studies.eam_study import SHARED  # noqa: E402
+from benchmarks.studies.panels import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {

@@ -19,7 +19,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from asecalc_mlip.plots.piwsl import Curve, Panel, curves_figure, survival_figure  # noqa: E402
+from benchmarks.studies.panels import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 from benchmarks.studies.piwsl_rows import SEEDS  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -1,4 +1,4 @@
-"""Figures of the PIWSL study: errors against training frames and epsilon, and survival in dynamics."""
+"""Figures of the studies: errors against training frames and epsilon, and survival in dynamics."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Panel:
     """A horizontal line, the error without weak supervision."""
 
 
-def curves_figure(panels: Sequence[Panel], *, title: str, path: str | Path | None = None) -> Figure:
+def curves_figure(panels: Sequence[Panel], *, title: str, path: Path) -> None:
     """Draw panels side by side, both axes logarithmic, error bars for the spread over seeds."""
     figure = _figure(len(panels), title)
     handles: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def curves_figure(panels: Sequence[Panel], *, title: str, path: str | Path | Non
         _draw(axes, panel, handles)
     columns = min(len(handles), 4)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, **LEGEND)
-    return _saved(figure, path)
+    save_figure(figure, path)
 
 
 def survival_figure(
@@ -68,8 +68,8 @@ def survival_figure(
     *,
     length_ps: float,
     title: str,
-    path: str | Path | None = None,
-) -> Figure:
+    path: Path,
+) -> None:
     """Draw the share of trajectories that are still stable against time.
 
     Parameters
@@ -98,12 +98,11 @@ def survival_figure(
     # Below, where no curve can run through it.
     columns = min(5, 2 * len(times_ps))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, **LEGEND)
-    return _saved(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(n_panels: int, title: str) -> Figure:
-    figure = new_figure(max(5.0, 3.9 * n_panels), 4.2, title)
-    return figure
+    return new_figure(max(5.0, 3.9 * n_panels), 4.2, title)
 
 
 def _draw(axes: Axes, panel: Panel, handles: dict[str, Any]) -> None:
@@ -143,9 +142,3 @@ def _plain_ticks(axes: Axes, panel: Panel) -> None:
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.tick_params(axis="y", which="minor", labelsize=7)
-
-
-def _saved(figure: Figure, path: str | Path | None) -> Figure:
-    if path is not None:
-        save_figure(figure, path)
-    return figure
