@@ -42,6 +42,8 @@ from benchmarks.studies.eam_study import SHARED  # noqa: E402
 from benchmarks.studies.panels import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
+SHOWN = (("silica", 120), ("limno", 30))
+"""Trajectories of which the page has a figure."""
 NAMES = {
     "painn": "PaiNN",
     "cgcnn": "CGCNN",
@@ -123,7 +125,8 @@ def dynamics(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
             lines.append(f"| {NAMES[group[2]]} | {group[3]} | {' | '.join(cells)} |")
         lines += ["", "Closest: smallest distance over the sum of covalent radii, of all runs; 0.6 ends a run."]
         length = max(row["length_ps"] for group in chosen for row in groups[group])
-        survival_figure(times, length_ps=length, title=title, path=RESULTS / f"eam_md_{data}_{n_train}.png")
+        if (data, n_train) in SHOWN:
+            survival_figure(times, length_ps=length, title=title, path=RESULTS / f"eam_md_{data}_{n_train}.png")
         yield "\n".join(lines)
 
 
@@ -159,7 +162,8 @@ def holes() -> Iterator[str]:
         calculators = {m: PIWSLCalculator.load(path, device="cpu") for m, path in paths.items()}
         reports = [diatomic_report(calc, name=m, grid="full", shortest_A=shortest) for m, calc in calculators.items()]
         title = f"{NAMES[model]} on 120 frames of silica: isolated dimers"
-        diatomic_figure(reports, path=RESULTS / f"eam_diatomic_{model}.png", title=title)
+        if model == "painn":  # the one on the page
+            diatomic_figure(reports, path=RESULTS / f"eam_diatomic_{model}.png", title=title)
         lines = [f"### Attractive holes below 0.8 of the shortest training distance, {NAMES[model]}, seed 0", ""]
         pairs = list(reports[0].holes)
         lines += [f"| method | {' | '.join(pairs)} |", "|---" * (len(pairs) + 1) + "|"]
