@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-__all__ = ["UNCERTAIN", "Extremes", "Failure"]
+from ase import Atoms
+
+__all__ = ["UNCERTAIN", "Extremes", "Failure", "atom_name"]
 
 UNCERTAIN = "uncertain"
 """Kind of a failure that no rule of the monitor found: the members of a committee disagree."""
@@ -92,3 +94,8 @@ class Extremes:
     margin_A: float | None = None
     margin_limit_A: float | None = None
     margin_pair: str | None = None
+
+
+def atom_name(atoms: Atoms, index: int) -> str:
+    """Return element and number of an atom, such as "Si3"."""
+    return f"{atoms.symbols[int(index)]}{int(index)}"

@@ -17,7 +17,7 @@ from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference, unlike
 from asecalc_mlip.card import force_statistics
-from asecalc_mlip.md.failures import Extremes, Failure
+from asecalc_mlip.md.failures import Extremes, Failure, atom_name
 from asecalc_mlip.md.integrators import degrees_of_freedom
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.md.thermostats import THERMOSTATS
@@ -236,7 +236,7 @@ class Monitor:
                 continue
             bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
             if len(bad):
-                names = ", ".join(_name(atoms, i) for i in bad[:5]) + (" ..." if len(bad) > 5 else "")
+                names = ", ".join(atom_name(atoms, i) for i in bad[:5]) + (" ..." if len(bad) > 5 else "")
                 return Failure("not finite", f"the {name} of {names} is not finite", tuple(int(i) for i in bad[:5]))
         return None
 
@@ -279,10 +279,6 @@ def start_bonds(atoms: Atoms) -> MoleculeReference | None:
         return None
     # Its distances are those of one frame, which say nothing about how close atoms may come.
     return replace(MoleculeReference.from_frames(atoms, "start structure"), closest={})
-
-
-def _name(atoms: Atoms, index: int) -> str:
-    return f"{atoms.symbols[int(index)]}{int(index)}"
 
 
 def force_limit(calculator: Any, reference: Reference | None) -> float | None:

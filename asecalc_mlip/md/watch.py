@@ -20,7 +20,7 @@ from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import ContactReference, Reference
 from asecalc_mlip.analysis.shells import shell_numbers
 from asecalc_mlip.analysis.stability import worst_deviation
-from asecalc_mlip.md.failures import Extremes, Failure
+from asecalc_mlip.md.failures import Extremes, Failure, atom_name
 
 __all__ = ["BondRule", "ContactRule", "RDFRule", "ShellRule", "Window"]
 
@@ -88,7 +88,7 @@ class ContactRule:
         gone = np.flatnonzero(_alone(atoms, i, j, d) & ~self._alone_at_start)
         if len(gone) == 0:
             return None
-        name = _name(atoms, gone[0])
+        name = atom_name(atoms, gone[0])
         message = f"{name} has no neighbour within {EVAPORATION} × the sum of covalent radii any more"
         rule = f"{EVAPORATION} of the sum of covalent radii"
         return Failure("evaporation", message, (int(gone[0]),), limit=EVAPORATION, pair=name, rule=rule)
@@ -106,7 +106,7 @@ class ContactRule:
         }
 
     def _collapse(self, atoms: Atoms, i: int, j: int, d: float, limit: float, temperature_K: float) -> Failure:
-        first, second = _name(atoms, i), _name(atoms, j)
+        first, second = atom_name(atoms, i), atom_name(atoms, j)
         pair = "-".join(sorted((atoms.symbols[i], atoms.symbols[j])))
         rule = self.limits.rule(pair, temperature_K)
         message = f"{first} and {second} are {d:.3f} Å apart (limit {limit:.2f} Å, {rule})"
@@ -232,11 +232,11 @@ def _note(
     m = int(np.argmin(ratio))
     if extremes.closest_ratio is None or ratio[m] < extremes.closest_ratio:
         extremes.closest_ratio, extremes.closest_A = float(ratio[m]), float(d[m])
-        extremes.closest_pair = f"{_name(atoms, i[m])}-{_name(atoms, j[m])}"
+        extremes.closest_pair = f"{atom_name(atoms, i[m])}-{atom_name(atoms, j[m])}"
     if extremes.margin is None or d[k] / limit[k] < extremes.margin:
         extremes.margin, extremes.margin_A = float(d[k] / limit[k]), float(d[k])
         extremes.margin_limit_A = float(limit[k])
-        extremes.margin_pair = f"{_name(atoms, i[k])}-{_name(atoms, j[k])}"
+        extremes.margin_pair = f"{atom_name(atoms, i[k])}-{atom_name(atoms, j[k])}"
 
 
 def _alone(atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -246,7 +246,3 @@ def _alone(atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> np.ndar
     alone = np.ones(len(atoms), dtype=bool)
     alone[i[near]] = alone[j[near]] = False
     return alone
-
-
-def _name(atoms: Atoms, index: int) -> str:
-    return f"{atoms.symbols[int(index)]}{int(index)}"

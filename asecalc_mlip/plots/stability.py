@@ -40,6 +40,11 @@ class Series:
     style: str = "-"
     colour: int = 0
 
+    @property
+    def shade(self) -> str:
+        """The colour itself."""
+        return COLOURS[self.colour % len(COLOURS)]
+
 
 def stability_figure(
     nvt: Sequence[Series],
@@ -77,7 +82,7 @@ def stability_figure(
 
 def _temperature(axes, runs: Sequence[Series], target_K: float) -> None:
     for run in runs:
-        colour = _colour(run)
+        colour = run.shade
         axes.plot(run.time_ps, run.values, color=colour, lw=0.4, alpha=0.25)
         axes.plot(run.time_ps, running_mean(run.values), color=colour, lw=1.8, label=plain(run.label))
         if run.broken_ps is not None:
@@ -95,7 +100,7 @@ def _structure(axes, runs: Sequence[Series], reference: DistanceHistogram | None
         axes.fill_between(reference.r, reference.density, color=GREY, alpha=0.4, lw=0, label="reference data")
     for run, histogram in shown:
         # Runs that agree lie on one another: the later ones thinner, so that all can be seen.
-        axes.plot(histogram.r, histogram.density, color=_colour(run), lw=1.6 - 0.4 * min(run.colour, 2),
+        axes.plot(histogram.r, histogram.density, color=run.shade, lw=1.6 - 0.4 * min(run.colour, 2),
                   label=plain(run.label.partition(":")[0]))  # fmt: skip
     curves = [histogram for _, histogram in shown] + ([reference] if reference is not None else [])
     present = [curve.r[curve.density > 0] for curve in curves]
@@ -109,7 +114,7 @@ def _structure(axes, runs: Sequence[Series], reference: DistanceHistogram | None
 
 def _energy(axes, runs: Sequence[Series]) -> None:
     for run in runs:
-        colour = _colour(run)
+        colour = run.shade
         if len(run.time_ps) < 2:
             continue
         axes.plot(run.time_ps, run.values, color=colour, lw=0.5, alpha=0.25)
@@ -129,7 +134,3 @@ def _time_axis(axes, runs: Sequence[Series]) -> None:
     end = max((run.time_ps[-1] for run in runs if len(run.time_ps)), default=0.0)
     if end > 0:
         axes.set_xlim(0.0, end)
-
-
-def _colour(run: Series) -> str:
-    return COLOURS[run.colour % len(COLOURS)]

@@ -109,7 +109,7 @@ def energy_figure(nvt: Sequence[Series], *, title: str) -> Figure:
     figure = new_figure(7.6, 3.8, plain(title))
     axes = figure.subplots()
     for run in nvt:
-        colour = _colour(run)
+        colour = run.shade
         axes.plot(run.time_ps, run.values, color=colour, lw=0.5, alpha=0.3)
         axes.plot(run.time_ps, running_mean(run.values), color=colour, lw=1.8, label=plain(run.label))
         _broken(axes, run)
@@ -124,7 +124,7 @@ def energy_figure(nvt: Sequence[Series], *, title: str) -> Figure:
 def _temperature(axes: Axes, runs: Sequence[Series], target_K: float, end_ps: float) -> None:
     highest = 2.0 * target_K
     for run in runs:
-        colour = _colour(run)
+        colour = run.shade
         axes.plot(run.time_ps, run.values, color=colour, lw=0.4, alpha=0.25)
         axes.plot(run.time_ps, running_mean(run.values), color=colour, lw=1.8, label=plain(run.label))
         _broken(axes, run)
@@ -148,7 +148,7 @@ def _survival(axes: Axes, runs: Sequence[Series], end_ps: float) -> None:
     else:
         for k, run in enumerate(runs):
             until = end_ps if run.broken_ps is None else run.broken_ps
-            axes.barh(k, until, height=0.55, color=_colour(run), alpha=0.85)
+            axes.barh(k, until, height=0.55, color=run.shade, alpha=0.85)
             if run.broken_ps is not None:
                 axes.plot(until, k, marker="X", ms=9, color=RED, mec="white", clip_on=False, zorder=5)
         axes.set_yticks(range(len(runs)), [plain(run.label.partition(":")[0]) for run in runs])
@@ -173,9 +173,9 @@ def _structure(axes: Axes, below: Axes, runs: Sequence[Series], reference: Any) 
     for number, (run, curve) in enumerate(shown):
         # Runs that agree lie on one another: the later ones thinner, so that all can be seen.
         width = 1.7 - 0.4 * min(number, 2)
-        axes.plot(curve.r, _values(curve), color=_colour(run), lw=width, label=plain(run.label.partition(":")[0]))
+        axes.plot(curve.r, _values(curve), color=run.shade, lw=width, label=plain(run.label.partition(":")[0]))
         if reference is not None:
-            below.plot(curve.r, _values(curve) - _values(reference), color=_colour(run), lw=0.9)
+            below.plot(curve.r, _values(curve) - _values(reference), color=run.shade, lw=0.9)
     present = [curve.r[_values(curve) > 0] for curve in curves]
     low, high = min(r[0] for r in present if len(r)) - 0.3, max(r[-1] for r in present if len(r)) + 0.3
     for panel in (axes, below):
@@ -220,7 +220,7 @@ def _energy(axes: Axes, runs: Sequence[Series]) -> None:
     for run in runs:
         if len(run.time_ps) < 2:
             continue
-        colour = _colour(run)
+        colour = run.shade
         axes.plot(run.time_ps, run.values, color=colour, lw=0.5, alpha=0.35)
         line, ends = np.polyfit(run.time_ps, run.values, 1), run.time_ps[[0, -1]]
         axes.plot(ends, np.polyval(line, ends), color=colour, lw=1.8, label=plain(run.label))
@@ -239,7 +239,7 @@ def _energy(axes: Axes, runs: Sequence[Series]) -> None:
 
 def _broken(axes: Axes, run: Series) -> None:
     if run.broken_ps is not None:
-        axes.axvline(run.broken_ps, color=_colour(run), lw=2.0, ls=":")
+        axes.axvline(run.broken_ps, color=run.shade, lw=2.0, ls=":")
 
 
 def _end(axes: Axes, end_ps: float) -> None:
@@ -249,7 +249,3 @@ def _end(axes: Axes, end_ps: float) -> None:
 
 def _values(curve: Any) -> np.ndarray:
     return curve.g if hasattr(curve, "g") else curve.density
-
-
-def _colour(run: Series) -> str:
-    return COLOURS[run.colour % len(COLOURS)]

@@ -23,7 +23,7 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.md.failures import UNCERTAIN, Failure
+from asecalc_mlip.md.failures import UNCERTAIN, Failure, atom_name
 from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
@@ -152,7 +152,7 @@ class Watched(MDRun, ABC):
         if spread is None or spread.max() < self.threshold:
             return
         worst, value = int(spread.argmax()), float(spread.max())
-        name = f"{self.atoms.symbols[worst]}{worst}"
+        name = atom_name(self.atoms, worst)
         message = (
             f"the committee disagrees by {value:.3g} eV/Å on the force of {name}; the threshold is {self.threshold:.3g}"
         )
