@@ -154,28 +154,15 @@ class EquiformerV2(Network):
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = attention(1) if direct_forces else None
 
-    @property
-    def direct_forces(self) -> bool:
-        """Whether there is a head for forces."""
-        return self.force_head is not None
-
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""
         return self.readout(self.coefficients(graph, self._edges(graph))[:, 0]).squeeze(-1)
 
     def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
-        """Energies (N,) and, by the force head, forces (N, 3), in one pass.
-
-        Raises
-        ------
-        InputError
-            Without a force head.
-        """
-        if self.force_head is None:
-            raise self.no_force_head()
+        """Energies (N,) and, by the force head, forces (N, 3), in one pass; InputError where there is no head."""
         edges = self._edges(graph)
         x = self.coefficients(graph, edges)
-        return self.readout(x[:, 0]).squeeze(-1), self.force_head(x, graph, edges, self.over_edges)[:, 1:4, 0]
+        return self.readout(x[:, 0]).squeeze(-1), self.head(x, graph, edges, self.over_edges)[:, 1:4, 0]
 
     def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
         """Energies (N,) with the coefficients of degree 1 (N, 3, F) and 0 (N, F), for heads beside the energy."""

@@ -127,28 +127,15 @@ class ESCN(Network):
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = _head(n_features).apply(_lively) if direct_forces else None
 
-    @property
-    def direct_forces(self) -> bool:
-        """Whether there is a head for forces."""
-        return self.force_head is not None
-
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""
         return self.sphere.mean(self.readout(self.sphere.values(self.coefficients(graph))))
 
     def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
-        """Energies (N,) and, by the force head, forces (N, 3), in one pass.
-
-        Raises
-        ------
-        InputError
-            Without a force head.
-        """
-        if self.force_head is None:
-            raise self.no_force_head()
+        """Energies (N,) and, by the force head, forces (N, 3), in one pass; InputError where there is no head."""
         values = self.sphere.values(self.coefficients(graph))
         near = _step_of(graph, self.cutoff, values)
-        return self.sphere.mean(self.readout(values)), near * self.sphere.vector(self.force_head(values))
+        return self.sphere.mean(self.readout(values)), near * self.sphere.vector(self.head(values))
 
     def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
         """Energies (N,) with the coefficients of degree 1 (N, 3, F) and 0 (N, F), for heads beside the energy."""

@@ -137,28 +137,15 @@ class SpinConv(Network):
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = ForceHead(*sizes, n_polar) if direct_forces else None
 
-    @property
-    def direct_forces(self) -> bool:
-        """Whether there is a head for forces."""
-        return self.force_head is not None
-
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""
         return self._energies(graph, *self._messages(graph))
 
     def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
-        """Energies (N,) and, by the force head, forces (N, 3), in one pass.
-
-        Raises
-        ------
-        InputError
-            Without a force head.
-        """
-        if self.force_head is None:
-            raise self.no_force_head()
+        """Energies (N,) and, by the force head, forces (N, 3), in one pass; InputError where there is no head."""
         x, edges = self._messages(graph)
         around = _around(x, edges, graph.n_atoms, self.n_angular)
-        return self._energies(graph, x, edges), self.force_head(around, graph.numbers, self._axes(graph))
+        return self._energies(graph, x, edges), self.head(around, graph.numbers, self._axes(graph))
 
     def _axes(self, graph: AtomGraph) -> Tensor:
         """Axes of a frame (N, 3, 3) at each atom, given by two unlike means of its neighbours; without derivative."""

@@ -152,27 +152,14 @@ class TensorNet(Network):
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = VectorHead(n_features) if direct_forces else None
 
-    @property
-    def direct_forces(self) -> bool:
-        """Whether there is a head for forces."""
-        return self.force_head is not None
-
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""
         return self.readout(self.features(graph)[0])
 
     def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
-        """Energies (N,) and, by the force head, forces (N, 3), in one pass.
-
-        Raises
-        ------
-        InputError
-            Without a force head.
-        """
-        if self.force_head is None:
-            raise self.no_force_head()
+        """Energies (N,) and, by the force head, forces (N, 3), in one pass; InputError where there is no head."""
         h, vectors = self.features(graph)
-        return self.readout(h), self.force_head(h, vectors)
+        return self.readout(h), self.head(h, vectors)
 
     def energies_and_vectors(self, graph: AtomGraph) -> tuple[Tensor, Tensor, Tensor]:
         """Energies (N,) with the vectors (N, 3, F) and scalars (N, F) of `features`, for heads beside the energy."""

@@ -104,12 +104,15 @@ class Network(nn.Module):
     @property
     def direct_forces(self) -> bool:
         """Whether forces come from a head of the network instead of the gradient of the energy."""
-        return False
+        return getattr(self, "force_head", None) is not None
 
-    def no_force_head(self) -> InputError:
-        """Return the error of `energies_and_forces` of a network that was built without a head for forces."""
-        name = type(self).__name__
-        return InputError(f"this {name} has no force head; build it with direct_forces=True, or use predict()")
+    @property
+    def head(self) -> Any:
+        """The head for forces, `force_head`; InputError for a network that was built without one."""
+        if not self.direct_forces:
+            name = type(self).__name__
+            raise InputError(f"this {name} has no force head; build it with direct_forces=True, or use predict()")
+        return self.force_head
 
     def check_numbers(self, numbers: Tensor) -> None:
         """Raise an InputError for atomic numbers (N,) without parameters; most networks have them for all."""
