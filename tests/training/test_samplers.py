@@ -1,4 +1,4 @@
-"""Batches with a share of old structures: the share is kept, and nothing depends on where a run was cut."""
+"""Batches: all frames in turn, a share of old structures is kept, and nothing depends on where a run was cut."""
 
 import pytest
 
@@ -41,3 +41,25 @@ def test_the_new_frames_come_as_they_would_alone():
     mixed = [i for epoch in epochs(MixedSampler((20, 9), 0.5, 4, 5), 4) for i in epoch if i < 20]
     alone = [i for epoch in epochs(EpochSampler(20, 5), 4) for i in epoch]
     assert mixed == alone[: len(mixed)]
+
+
+@pytest.mark.parametrize(("size", "length"), [(10, 4), (10, 10), (10, 25), (7, 3), (3, 8)])
+def test_epochs_of_any_length_run_through_all_frames(size, length):
+    sampler = EpochSampler(size, 5, length)
+    order = []
+    for epoch in range(3 * size):
+        sampler.set_epoch(epoch)
+        part = list(sampler)
+        assert len(part) == len(sampler) == length
+        order += part
+    passes = [order[k : k + size] for k in range(0, len(order), size)]
+    assert all(sorted(one) == list(range(size)) for one in passes)
+    assert passes[0] != passes[1]
+    # The same frames in the same order as epochs of one pass, and from any epoch on.
+    whole = EpochSampler(size, 5)
+    for k, one in enumerate(passes):
+        whole.set_epoch(k)
+        assert list(whole) == one
+    later = EpochSampler(size, 5, length)
+    later.set_epoch(7)
+    assert list(later) == order[7 * length : 8 * length]

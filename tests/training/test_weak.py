@@ -25,8 +25,6 @@ from training.losses.displaced import Displacements  # noqa: E402
 from training.losses.methods import METHODS, make_weak  # noqa: E402
 from training.losses.weak import NoisyNodes, WeakSupervision  # noqa: E402
 from training.perturb import Perturbation, largest_relative_shift, uniform  # noqa: E402
-from training.sam import ETA, SAM  # noqa: E402
-from training.samplers import EpochSampler  # noqa: E402
 from training.task import PotentialAdapter, make_outputs  # noqa: E402
 
 SMALL = (
@@ -263,80 +261,6 @@ def test_validation_has_no_part_of_it():
     assert torch.allclose(out["energy"], predict(model, graph.within(4.0)).energy)
     assert all(output.calculate_loss(out) == 0 for output in weak.outputs)
     assert "pitc" in adapter.train()(batch)
-
-
-# --- sharpness-aware minimisation -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("adaptive", [False, True])
-def test_sam_step_on_a_quadratic(adaptive):
-    """L = ½ Σ h w², whose gradient at any weights is known; AdamW's first step is lr·sign(g), its second knows g²."""
-    h = [torch.tensor([1.0, 4.0]).double(), torch.tensor([[9.0]]).double()]
-    w = [torch.tensor([3.0, -0.5]).double().requires_grad_(), torch.tensor([[0.25]]).double().requires_grad_()]
-    rho, lr, beta1, beta2 = 0.3, 0.01, 0.9, 0.999
-    optimizer = SAM(w, rho=rho, adaptive=adaptive, lr=lr, weight_decay=0.0)
-    flat, curvature = torch.cat([p.detach().flatten() for p in w]), torch.cat([x.flatten() for x in h])
-    m, v, calls = torch.zeros(3).double(), torch.zeros(3).double(), []
-
-    def closure():
-        optimizer.zero_grad()
-        loss = sum((0.5 * c * p.square()).sum() for c, p in zip(h, w, strict=True))
-        loss.backward()
-        calls.append(loss.item())
-        return loss
-
-    for k in (1, 2, 3):
-        scale = flat.abs() + ETA if adaptive else torch.ones(3).double()
-        g = curvature * flat
-        worst = flat + rho * scale**2 * g / (scale * g).norm()
-        g = curvature * worst
-        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
-        expected_loss = (0.5 * curvature * flat**2).sum().item()
-        flat = flat - lr * (m / (1 - beta1**k)) / ((v / (1 - beta2**k)).sqrt() + 1e-8)
-        assert optimizer.step(closure).item() == pytest.approx(expected_loss)
-        assert torch.allclose(torch.cat([p.detach().flatten() for p in w]), flat, rtol=1e-12)
-    assert len(calls) == 6 and calls[1] > calls[0]
-
-
-def test_sam_without_a_gradient_and_without_a_closure():
-    used, unused = (torch.ones(2, requires_grad=True) for _ in range(2))
-    optimizer = SAM([used, unused], rho=0.1, lr=0.1)
-    with pytest.raises(TypeError, match="needs a closure"):
-        optimizer.step()
-
-    def closure():
-        optimizer.zero_grad()
-        loss = used.sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    assert torch.equal(unused, torch.ones(2)) and not torch.equal(used, torch.ones(2))
-
-
-# --- epochs of a fixed number of steps -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("size", "length"), [(10, 4), (10, 10), (10, 25), (7, 3), (3, 8)])
-def test_epochs_of_any_length_run_through_all_frames(size, length):
-    sampler = EpochSampler(size, 5, length)
-    order = []
-    for epoch in range(3 * size):
-        sampler.set_epoch(epoch)
-        part = list(sampler)
-        assert len(part) == len(sampler) == length
-        order += part
-    passes = [order[k : k + size] for k in range(0, len(order), size)]
-    assert all(sorted(one) == list(range(size)) for one in passes)
-    assert passes[0] != passes[1]
-    # The same frames in the same order as epochs of one pass, and from any epoch on.
-    whole = EpochSampler(size, 5)
-    for k, one in enumerate(passes):
-        whole.set_epoch(k)
-        assert list(whole) == one
-    later = EpochSampler(size, 5, length)
-    later.set_epoch(7)
-    assert list(later) == order[7 * length : 8 * length]
 
 
 def test_steps_of_an_epoch(molecules, tmp_path):
