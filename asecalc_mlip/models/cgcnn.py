@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry, mlp
 from asecalc_mlip.models.radial import RadialBasisName, cosine_cutoff, make_radial_basis
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
@@ -78,7 +78,6 @@ class CGCNN(Network):
         self.norms = nn.ModuleList(nn.LayerNorm(n_features) for _ in range(n_interactions))
         self.convolutions = nn.ModuleList(GatedConvolution(n_features, n_rbf) for _ in range(n_interactions))
         self.readout = mlp(n_features, n_hidden, 1)
-        self.over_edges = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""

@@ -33,7 +33,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, graph_from_atoms
 from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import NativeKernel, Packed, Packer
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.traits import Memory, Network, Traits
 from asecalc_mlip.models.zbl import smooth_step
 
@@ -116,7 +116,6 @@ class Cohesion(Network):
         self.register_buffer("species", species, persistent=False)
         self.register_buffer("pairs", torch.zeros(n, n, self.knots, 2), persistent=self.knots > 0)
         self.n_features = self.n_blocks = 1
-        self.over_edges = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom in eV, (N,), in the dtype of the table."""

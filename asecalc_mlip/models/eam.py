@@ -31,7 +31,7 @@ from torch.nn.functional import pad, softplus
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.packing import LANES, Packed, Packer
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.traits import Memory, Network, Traits
 from asecalc_mlip.models.zbl import EAM_KERNEL, PAIR_CONSTANTS, ZBL, EAMWeights, smooth_step
 
@@ -105,7 +105,6 @@ class EAM(Network):
             self.rest = nn.Parameter(torch.ones(n))
         self.zbl = ZBL() if core == "zbl" else None
         self.n_features, self.n_blocks = n_exponentials, 1
-        self.over_edges = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Energy of each atom less that of the atom alone, (N,) in eV, in the dtype of the weights."""

@@ -48,7 +48,7 @@ from asecalc_mlip.models.equiformer_v2_parts import (
     smooth_leaky_relu,
     with_scalars,
 )
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.radial import GaussianBasis
 from asecalc_mlip.models.so2 import Edges, Ends, Grid, edges_of, end_of, node_grid, sum_to_centers
 from asecalc_mlip.models.spherical import EdgeRotations, SphereGrid, Table
@@ -150,7 +150,6 @@ class EquiformerV2(Network):
         self.norm = DegreeNorm(norm, l_max, n_features)
         self.readout = nn.Sequential(nn.Linear(n_features, n_feed), nn.SiLU(), nn.Linear(n_feed, 1))
         self.readout.apply(normal_start)
-        self.over_edges = at_once
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = attention(1) if direct_forces else None
 

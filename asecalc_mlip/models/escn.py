@@ -36,7 +36,7 @@ from torch.nn.functional import pad
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.activation import SiLU, silu
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.radial import make_radial_basis
 from asecalc_mlip.models.so2 import (
     Edges,
@@ -123,7 +123,6 @@ class ESCN(Network):
         self.sphere = SphereMean(l_max, fine=grid == "fine")
         self.readout = _head(n_features)
         self.apply(_lively)
-        self.over_edges = at_once
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = _head(n_features).apply(_lively) if direct_forces else None
 

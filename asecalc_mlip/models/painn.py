@@ -30,7 +30,7 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message
 from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by_registers, readout_fields, with_bias
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry, mlp
 from asecalc_mlip.models.painn_hessian import painn_bytes, painn_hessian
 from asecalc_mlip.models.radial import BesselBasis, EnvelopedBasis, RadialBasisName, make_radial_basis
 from asecalc_mlip.models.tabulated import Tabulated, spline_tables
@@ -112,7 +112,6 @@ class PaiNN(Network):
         self.messages = nn.ModuleList(mlp(n_features, n_features, 3 * n_features) for _ in range(n_interactions))
         self.mixings = nn.ModuleList(PaiNNMixing(n_features) for _ in range(n_interactions))
         self.readout = mlp(n_features, n_features // 2, 1)
-        self.over_edges = at_once
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = VectorHead(n_features) if direct_forces else None
 

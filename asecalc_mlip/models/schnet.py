@@ -95,7 +95,6 @@ class SchNet(Network):
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
         self.interactions = nn.ModuleList(SchNetInteraction(n_features, n_rbf) for _ in range(n_interactions))
         self.readout = mlp(n_features, n_features // 2, 1)
-        self.over_edges = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""

@@ -52,7 +52,7 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.activation import silu
 from asecalc_mlip.models.harmonics import fixed_points, point_weights, real_harmonics
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry
 from asecalc_mlip.models.radial import make_radial_basis, polynomial_cutoff
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
@@ -133,7 +133,6 @@ class SpinConv(Network):
         sizes = (n_features, n_hidden, n_angular, n_spins)
         self.blocks = nn.ModuleList(SpinConvBlock(*sizes) for _ in range(n_interactions))
         self.readout = ElementMixing(n_features, n_hidden, 1)
-        self.over_edges = at_once
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = ForceHead(*sizes, n_polar) if direct_forces else None
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, EdgeGraph
-from asecalc_mlip.models.layers import at_once
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["Sum"]
@@ -60,7 +59,6 @@ class Sum(Network):
                 "a part of a sum has direct forces, to which the gradient of another part's energy cannot be added; "
                 "use conservative parts (direct_forces: false)"
             )
-        self.over_edges = at_once
 
     @property
     def cutoff(self) -> float:  # type: ignore[override]
@@ -70,11 +68,10 @@ class Sum(Network):
     @property
     def over_edges(self) -> Callable:
         """How the parts pass their messages; see `asecalc_mlip.models.layers.at_once`."""
-        return self._over_edges
+        return self.networks[0].over_edges
 
     @over_edges.setter
     def over_edges(self, function: Callable) -> None:
-        self._over_edges = function
         for part in self.networks:
             part.over_edges = function
 

@@ -47,7 +47,7 @@ from asecalc_mlip.kernels.tensor import (
     updated,
 )
 from asecalc_mlip.models.knots import Knots, knots_for
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, at_once, edge_geometry
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
 from asecalc_mlip.models.tabulated import Tabulated, spline_tables
 from asecalc_mlip.models.tensornet_hessian import tensornet_bytes, tensornet_hessian
@@ -148,7 +148,6 @@ class TensorNet(Network):
         self.norm = nn.LayerNorm(3 * n_features)
         self.scalars = nn.Linear(3 * n_features, n_features)
         self.readout = GatedReadout([n_features] * 4)
-        self.over_edges = at_once
         # Made last, so that a seed gives the other weights the same values with and without it.
         self.force_head = VectorHead(n_features) if direct_forces else None
 

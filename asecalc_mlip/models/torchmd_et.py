@@ -30,7 +30,7 @@ from torch.nn.functional import linear, silu
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message, schnet_message
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once, edge_geometry, mlp
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry, mlp
 from asecalc_mlip.models.radial import ExpNormalBasis, GaussianBasis, cosine_cutoff
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
@@ -90,7 +90,6 @@ class TorchMDET(Network):
         self.layers = nn.ModuleList(EquivariantAttention(n_features, n_heads, n_rbf) for _ in range(n_interactions))
         self.norm = nn.LayerNorm(n_features)
         self.readout = mlp(n_features, n_features // 2, 1)
-        self.over_edges = at_once
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Interaction energy of each atom, (N,), in the dtype of the weights."""

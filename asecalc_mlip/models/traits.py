@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.packing import NativeKernel, Packed
+from asecalc_mlip.models.layers import at_once
 
 __all__ = ["Memory", "Network", "OwnHessian", "Traits"]
 
@@ -99,7 +100,7 @@ class Network(nn.Module):
     cutoff: float
     n_features: int
     n_blocks: int
-    over_edges: Callable
+    over_edges: Callable = staticmethod(at_once)
 
     @property
     def direct_forces(self) -> bool:

@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import integers, pointers, reals
 from asecalc_mlip.kernels.packing import NativeKernel, Packed, Packer
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, at_once
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["EAM_KERNEL", "PAIR_CONSTANTS", "ZBL", "EAMWeights", "screening_rate", "smooth_step"]
@@ -87,7 +87,6 @@ class ZBL(Network):
         radii = torch.tensor(covalent_radii[: MAX_ATOMIC_NUMBER + 1])
         self.register_buffer("radii", radii, persistent=False)
         self.n_features = self.n_blocks = 1
-        self.over_edges = at_once
 
     @property
     def reach(self) -> float:

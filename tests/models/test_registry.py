@@ -24,7 +24,6 @@ from asecalc_mlip.models import (
     register,
     trainable,
 )
-from asecalc_mlip.models.layers import at_once
 from tests.cases import E0, SIZES, make_potential, make_structure
 
 
@@ -36,7 +35,6 @@ class Pairs(Network):
     def __init__(self, cutoff: float = 4.0):
         super().__init__()
         self.cutoff, self.n_features, self.n_blocks = cutoff, 1, 1
-        self.over_edges = at_once
         self.weight = nn.Parameter(torch.ones(1))
 
     def forward(self, graph):
