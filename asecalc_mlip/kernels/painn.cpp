@@ -216,9 +216,9 @@ INLINE void convolve(const Network<T>& net, const Graph& graph, const T* weights
 }
 
 template <typename T, int B>
-INLINE void convolve_back_edges(const Network<T>& net, const Graph& graph, const T* numbers, Row<T>& row, index_t e,
-                                index_t f, const T* gq, const T* gm, const Vec<T> (&x)[3], const Vec<T> (&mu)[3],
-                                Vec<T> (&gx)[3], Vec<T> (&gmu)[3]) {
+INLINE void convolve_back_edges(const Network<T>& net, const T* numbers, Row<T>& row, index_t e, index_t f, const T* gq,
+                                const T* gm, const Vec<T> (&x)[3], const Vec<T> (&mu)[3], Vec<T> (&gx)[3],
+                                Vec<T> (&gmu)[3]) {
   constexpr index_t L = Lanes<T>::count;
   const index_t F = net.features;
   Vec<T> w[B][1][3], s[B][1][3];
@@ -290,9 +290,9 @@ INLINE void convolve_back(const Network<T>& net, const Graph& graph, const T* we
     for (int a = 0; a < 3; ++a) gmu[a] = load(gm + (3 * i + a) * F + f);
     index_t e = 0;
     for (; e + B <= row.count(); e += B)
-      convolve_back_edges<T, B>(net, graph, numbers, row, e, f, gq, gm, x, mu, gx, gmu);
+      convolve_back_edges<T, B>(net, numbers, row, e, f, gq, gm, x, mu, gx, gmu);
     if constexpr (B > 1)
-      for (; e < row.count(); ++e) convolve_back_edges<T, 1>(net, graph, numbers, row, e, f, gq, gm, x, mu, gx, gmu);
+      for (; e < row.count(); ++e) convolve_back_edges<T, 1>(net, numbers, row, e, f, gq, gm, x, mu, gx, gmu);
     for (int a = 0; a < 3; ++a) store(out + a * F + f, gx[a]), store(place + a * F, gmu[a]);
   }
 }
