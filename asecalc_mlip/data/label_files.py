@@ -17,7 +17,7 @@ from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import append_text
 
-__all__ = ["LabelFile", "open_label_file"]
+__all__ = ["LabelFile", "is_begun", "open_label_file", "whole_frames"]
 
 _PROPERTIES = "Properties=species:S:1:pos:R:3:REF_forces:R:3"
 _TABLES = {"systems", "species", "keys", "text_key_values", "number_key_values", "information", "sqlite_sequence"}
@@ -63,10 +63,10 @@ class _XyzFile:
     def count(self) -> int:
         if not self.path.exists():
             return 0
-        number, end = _whole_frames(self.path)
+        number, end = whole_frames(self.path)
         if number:
             self._same_recipe()
-        elif not _is_begun(self.path):
+        elif not is_begun(self.path, _PROPERTIES):
             raise InputError(f"{self.path} is no file of labelled structures; choose another output")
         if end < self.path.stat().st_size:
             with open(self.path, "r+b") as file:
@@ -142,14 +142,14 @@ def _compare(path: Path, found: Mapping[str, Any], recipe: Mapping[str, Any]) ->
         raise InputError(f"{path} was made by another recipe ({'; '.join(unlike)}); choose another output")
 
 
-def _is_begun(path: Path) -> bool:
-    """Whether a file without a whole frame is empty or begins as the first one here: a process was killed meanwhile."""
+def is_begun(path: Path, properties: str) -> bool:
+    """Whether a file without a whole frame is empty, or its first frame begins so: a process was killed meanwhile."""
     with open(path, "rb") as file:
-        header, comment = file.readline(32), file.readline(len(_PROPERTIES))
-    return not header or (header.strip().isdigit() and _PROPERTIES.encode().startswith(comment))
+        header, comment = file.readline(32), file.readline(len(properties))
+    return not header or (header.strip().isdigit() and properties.encode().startswith(comment))
 
 
-def _whole_frames(path: Path) -> tuple[int, int]:
+def whole_frames(path: Path) -> tuple[int, int]:
     """Return the number of whole frames, and where the last one ends; read by lines, as only the end can be cut off."""
     number = end = 0
     with open(path, "rb") as file:

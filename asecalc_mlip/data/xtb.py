@@ -7,6 +7,8 @@ and momenta to the last bit, so a run that was killed goes on as if it had not b
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -23,6 +25,7 @@ from ase.optimize import BFGS
 from tqdm import tqdm
 
 from asecalc_mlip import quantities
+from asecalc_mlip.data.label_files import is_begun, whole_frames
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import DataError, InputError
@@ -34,6 +37,7 @@ from asecalc_mlip.teachers.base import TeacherOptions
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 # Constraints that are kept.
 FIXED = (FixAtoms, FixCartesian)
+PROPERTIES = "Properties=species:S:1:pos:R:3:momenta:R:3:REF_forces:R:3"
 QUANTITIES = {
     "temperature_K": quantities.TEMPERATURE,
     "spacing_fs": quantities.SPACING,
@@ -228,15 +232,18 @@ def _resume(output: Path, start: Atoms, settings: XtbSettings) -> tuple[int, Ato
     """Return the number of frames in the file and the last one; a frame that was being written is removed."""
     if not output.exists() or output.stat().st_size == 0:
         return 0, None
-    last, good = None, 0
-    try:
-        for atoms in iter_frames(output):
-            last, good = atoms, good + 1
-    except DataError:
-        _cut(output, good * (len(start) + 2))
+    good, end = whole_frames(output)
+    if good == 0:
+        if not is_begun(output, PROPERTIES):
+            raise InputError(f"{output} is no file of labelled structures; choose another output file")
+        last = None
+    else:
+        last = deque(iter_frames(output, index=f":{good}"), maxlen=1)[0]
+        _same_run(output, last, good - 1, start, settings)
+    if end < output.stat().st_size:
+        os.truncate(output, end)
     if last is None:
         return 0, None
-    _same_run(output, last, good - 1, start, settings)
     atoms = Atoms(last.numbers, last.positions, cell=last.cell, pbc=last.pbc)
     atoms.set_momenta(last.arrays["momenta"])
     return good, atoms
@@ -257,13 +264,6 @@ def _same_run(output: Path, last: Atoms, number: int, start: Atoms, settings: Xt
         unlike.append("no momenta there")
     if unlike:
         raise InputError(f"{output} belongs to another run ({'; '.join(unlike)}). Choose another output file")
-
-
-def _cut(output: Path, n_lines: int) -> None:
-    with open(output, "r+b") as file:
-        for _ in range(n_lines):
-            file.readline()
-        file.truncate(file.tell())
 
 
 def _metadata(start: Atoms, settings: XtbSettings) -> dict[str, object]:
@@ -296,8 +296,7 @@ def _time(number: int, settings: XtbSettings) -> float:
 
 def _format(atoms: Atoms, start: Atoms, number: int, settings: XtbSettings) -> str:
     """Return a frame as extended XYZ with all digits, which ASE's writer would round."""
-    comment = "Properties=species:S:1:pos:R:3:momenta:R:3:REF_forces:R:3"
-    comment += f" REF_energy={atoms.info['energy']!r} time_fs={_time(number, settings)!r}"
+    comment = f"{PROPERTIES} REF_energy={atoms.info['energy']!r} time_fs={_time(number, settings)!r}"
     comment += "".join(f" {key}={value}" for key, value in _metadata(start, settings).items())
     comment += f' pbc="{" ".join("FT"[int(p)] for p in atoms.pbc)}"'
     if atoms.cell.rank:

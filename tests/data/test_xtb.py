@@ -57,6 +57,21 @@ def test_continues_bit_for_bit(whole, water, tmp_path, rest):
     assert path.read_bytes() == whole.read_bytes()
 
 
+def test_a_last_number_that_was_cut_off_is_no_frame(whole, water, tmp_path):
+    path = tmp_path / "w.xyz"
+    path.write_bytes(whole.read_bytes()[:-5])
+    make_dataset(water, path, n_frames=3, settings=SHORT, progress=False)
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_file_of_something_else_is_not_emptied(water, tmp_path):
+    path = tmp_path / "notes.xyz"
+    path.write_text("my notes\n")
+    with pytest.raises(InputError, match=r"notes\.xyz is no file of labelled structures"):
+        make_dataset(water, path, n_frames=1, settings=SHORT, progress=False)
+    assert path.read_text() == "my notes\n"
+
+
 def test_complete_file_is_left_alone(whole, water):
     before = whole.read_bytes()
     for settings in (SHORT, replace(SHORT, equilibration_fs=10.0, spacing_fs=2.0)):
