@@ -124,8 +124,9 @@ def iter_frames(
     for number, atoms in _select(frames, index):
         empty = False
         atoms.info.update(frame_file=path.name, frame_index=number)
-        check_frame(atoms)
-        yield canonical(atoms, keys, energy=energy, length=length, force=force, stress=stress)
+        canonical(atoms, keys, energy=energy, length=length, force=force, stress=stress)
+        check_frame(atoms)  # in Å
+        yield atoms
     if empty:
         raise DataError(f"{path}: no frames{'' if index == ':' else f' at index {index!r}'}. Is the file complete?")
 

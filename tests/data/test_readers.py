@@ -102,6 +102,13 @@ def test_units(tmp_path, crystal_frames):
     np.testing.assert_allclose(frame.cell.array, expected.cell.array, atol=1e-12)
 
 
+def test_a_small_cell_in_nm_has_a_volume(tmp_path):
+    write(tmp_path / "cu.xyz", Atoms("Cu", cell=0.1805 * (1 - np.eye(3)), pbc=True), format="extxyz")
+    assert read_frames(tmp_path / "cu.xyz", length_unit="nm")[0].get_volume() == pytest.approx(3.61**3 / 4)
+    with pytest.raises(DataError, match="cell without volume"):
+        read_frames(tmp_path / "cu.xyz")
+
+
 def test_force_unit():
     assert parse_force_unit("Hartree/Bohr") == pytest.approx(51.422, abs=1e-3)
     assert parse_force_unit("kcal/mol/Ang") == pytest.approx(0.0433641, abs=1e-6)
