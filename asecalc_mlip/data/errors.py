@@ -194,7 +194,8 @@ def evaluate_frames(
         write_predictions(predictions, frames, results)
     chosen = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)] or list(range(len(frames)))
     judged, given = [labelled[i] for i in chosen], [results[i] for i in chosen]
-    truth, guess = _arrays(judged, given)
+    per_atom = len(set(map(len, judged))) > 1 or any(atoms.pbc.any() for atoms in judged)
+    truth, guess = _arrays(judged, given, per_atom)
     mae, rmse, mean = _means(truth, guess)
     warnings = [problem.text for problem in found.problems if problem.label in ("structure", *labels)]
     if len(chosen) < len(frames):
@@ -212,8 +213,8 @@ def evaluate_frames(
         counts={label: sum(has_label(atoms, label) for atoms in judged) for label in labels},
         warnings=warnings,
         hints=hints(judged, truth, guess),
-        worst=worst_frames(judged, given, chosen, per_atom="energy_per_atom" in mae),
-        config_types=by_config_type(judged, given, lambda atoms, found: _means(*_arrays(atoms, found))),
+        worst=worst_frames(judged, given, chosen, per_atom=per_atom),
+        config_types=by_config_type(judged, given, lambda atoms, found: _means(*_arrays(atoms, found, per_atom))),
         labels=truth,
         predictions=guess,
     )
@@ -222,7 +223,7 @@ def evaluate_frames(
 Arrays = dict[str, np.ndarray]
 
 
-def _arrays(frames: Sequence[Atoms], results: Sequence[dict[str, Any]]) -> tuple[Arrays, Arrays]:
+def _arrays(frames: Sequence[Atoms], results: Sequence[dict[str, Any]], per_atom: bool) -> tuple[Arrays, Arrays]:
     """Labels and predictions of all frames that have them, one array for each quantity."""
     truth: Arrays = {}
     guess: Arrays = {}
@@ -230,7 +231,7 @@ def _arrays(frames: Sequence[Atoms], results: Sequence[dict[str, Any]]) -> tuple
     if some := [(a, r) for a, r in pairs if has_label(a, "energy")]:
         truth["energy"] = np.array([atoms.info["energy"] for atoms, _ in some], dtype=float)
         guess["energy"] = np.array([result["energy"] for _, result in some])
-        if len(set(map(len, frames))) > 1 or any(atoms.pbc.any() for atoms in frames):
+        if per_atom:
             sizes = np.array([len(atoms) for atoms, _ in some])
             truth["energy_per_atom"], guess["energy_per_atom"] = truth["energy"] / sizes, guess["energy"] / sizes
     if some := [(a, r) for a, r in pairs if has_label(a, "forces")]:

@@ -117,6 +117,16 @@ def shifted(frames, energy=0.0, factor=1.0):
     return frames
 
 
+def test_kinds_of_one_size_are_compared_per_atom_beside_others(calculator):
+    frames = labelled(calculator, n=3) + labelled(calculator, "crystal", n=3)
+    for k, atoms in enumerate(frames):
+        atoms.info["energy"] += 0.3
+        atoms.info["config_type"] = "molecules" if k < 3 else "crystals"
+    found = evaluate_frames(calculator, frames)
+    molecules = found.config_types["molecules"]["mae"]
+    assert molecules["energy_per_atom"] == pytest.approx(300.0 / len(frames[0])) and "–" not in str(found)
+
+
 def test_another_level_of_theory_is_told_from_other_units(calculator):
     (text, forces) = evaluate_frames(calculator, shifted(labelled(calculator, forces=0.01), -10852.0)).hints
     assert "+1206 eV per atom" in text and "another level of theory" in text and "forces are sane" in forces
