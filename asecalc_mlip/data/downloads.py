@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Literal
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -40,6 +41,7 @@ MD17_PAGE = "http://www.sgdml.org/#datasets"
 ARRAYS_BY_FRAME = ("coords", "energies", "forces", "old_indices", "old_energies", "old_forces", "R", "E", "F")
 CHUNK = 1 << 20
 TIMEOUT_S = 30.0
+NO_SUCH_RANGE = 416
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,14 @@ def download(
     with replacing(target) as partial:
         try:
             if resume:
-                _load_rest(url, kept, target.name, progress, most)
+                try:
+                    _load_rest(url, kept, target.name, progress, most)
+                except HTTPError as error:
+                    if error.code != NO_SUCH_RANGE or not kept.exists():
+                        raise
+                    # Killed when it had all, or more than there is: from the beginning.
+                    kept.unlink()
+                    _load_rest(url, kept, target.name, progress, most)
                 os.replace(kept, partial)
             else:
                 _load(url, partial, target.name, progress, most)

@@ -6,6 +6,7 @@ measure are refused.
 
 from __future__ import annotations
 
+import re
 import tarfile
 import tempfile
 import zipfile
@@ -95,9 +96,10 @@ def parse_xsf(content: bytes, where: str, name: str = "") -> Atoms:
     atoms.info["energy"] = energy
     if name:
         atoms.info["group"] = str(PurePosixPath(name).with_suffix(""))
-    folder = str(PurePosixPath(name).parent)
+    # Words, because "strained" has "train" in it.
+    words = re.split(r"[^a-z]+", str(PurePosixPath(name).parent).lower())
     for split in ("train", "validation", "test"):
-        if split in folder:
+        if split in words:
             atoms.info["split"] = split
             break
     return atoms

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -163,6 +164,14 @@ def test_an_open_structure_in_xsf():
     assert atoms.info["energy"] == -3.5 and atoms.arrays["forces"][1, 2] == -0.5
 
 
+@pytest.mark.parametrize(
+    ("folder", "split"), [("strained", None), ("LMNTO-SCAN-train-data", "train"), ("a/Validation", "validation")]
+)
+def test_the_split_in_the_folder_of_an_xsf(folder, split):
+    text = b"# total energy = -3.5 eV\nATOMS\n8 0 0 0 0 0 0.5\nH 0 0 1 0 0 -0.5\n"
+    assert parse_xsf(text, "a.xsf", f"{folder}/a.xsf").info.get("split") == split
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 64, 4096])
 def test_json_is_cut_at_any_place(chunk, tmp_path, monkeypatch):
     monkeypatch.setattr("asecalc_mlip.data.json_files.CHUNK", chunk)
@@ -186,6 +195,8 @@ class Server:
         start = 0
         if request.headers.get("If-range") == self.tag:
             start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(self.content):
+                raise HTTPError("https://x/set.json", 416, "Range Not Satisfiable", {}, None)
         body = self.content[start:]
         answer = io.BytesIO(body if self.breaks is None else body[: self.breaks])
         answer.status = 206 if start else 200
@@ -224,6 +235,14 @@ def test_an_interrupted_download_goes_on(one_set):
     # What is there is used again.
     fetch("mptrj", folder / "p.xyz", progress=False)
     assert len(server.asked) == 3
+
+
+def test_a_download_that_was_killed_when_it_had_all_goes_on(one_set):
+    folder, server = one_set
+    (folder / "set.json.part").write_bytes(server.content)
+    (folder / "set.json.part.tag").write_text(server.tag)
+    assert fetch("mptrj", folder / "o.xyz", progress=False).checked
+    assert sorted(path.name for path in folder.iterdir()) == ["o.xyz", "set.json"]
 
 
 def test_a_file_that_changed_meanwhile_is_loaded_anew(one_set):
