@@ -118,6 +118,10 @@ def is_isolated_atom(atoms: Atoms) -> bool:
         return False
     if str(atoms.info.get("config_type", "")).lower().replace("_", "") == "isolatedatom" or not atoms.pbc.any():
         return True
+    vectors = atoms.cell.array[atoms.pbc]
+    there = vectors[vectors.any(axis=1)]
+    if not np.isfinite(there).all() or (len(there) and np.linalg.matrix_rank(there) < len(there)):
+        return False  # `broken_cell` says what is wrong
     lengths = np.linalg.norm(minkowski_reduce(atoms.cell.array, atoms.pbc)[0], axis=1)[atoms.pbc]
     return not bool(((lengths > 0) & (lengths <= ISOLATED)).any())  # a missing lattice vector is no image
 

@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
 
+from asecalc_mlip.data.census import census
 from asecalc_mlip.data.convert import convert
 from asecalc_mlip.data.readers import iter_frames, parse_force_unit, parse_stress_unit, read_frames
 from asecalc_mlip.errors import DataError, InputError
@@ -107,6 +108,16 @@ def test_a_small_cell_in_nm_has_a_volume(tmp_path):
     assert read_frames(tmp_path / "cu.xyz", length_unit="nm")[0].get_volume() == pytest.approx(3.61**3 / 4)
     with pytest.raises(DataError, match="cell without volume"):
         read_frames(tmp_path / "cu.xyz")
+
+
+def test_one_atom_in_a_cell_that_is_none_is_told(tmp_path):
+    flat, lost = (Atoms("Cu", cell=cell, pbc=True) for cell in ([[1, 0, 0], [2, 0, 0], [0, 0, 5]], [np.nan, 5, 5]))
+    write(tmp_path / "flat.xyz", flat, format="extxyz")
+    with pytest.raises(DataError, match="cell without volume"):
+        read_frames(tmp_path / "flat.xyz")
+    lost.info["energy"] = -3.0
+    (problem,) = census([lost]).problems
+    assert "positions or cell of frame 0 are not finite" in problem.text
 
 
 def test_force_unit():
