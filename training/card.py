@@ -12,6 +12,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.analysis.frames import stated_temperatures
 from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.files import replacing
@@ -98,12 +99,11 @@ def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
 
 def conditions_of(frames: Sequence[Atoms]) -> dict[str, Any]:
     """Return what dynamics are warned by: the temperatures that frames state, and the size of their forces."""
-    stated = [atoms.info.get("temperature_K", atoms.info.get("temperature")) for atoms in frames]
-    known = [float(t) for t in stated if isinstance(t, (int, float, np.number))]
+    stated = stated_temperatures(frames)
     forces = [np.linalg.norm(atoms.arrays["forces"], axis=1) for atoms in frames if has_label(atoms, "forces")]
     sizes = np.concatenate(forces) if forces else np.zeros(0)
     return {
-        **({"temperatures_K": [min(known), max(known)]} if known else {}),
+        **({"temperatures_K": list(stated)} if stated else {}),
         **({"training_forces": {"mean": float(sizes.mean()), "std": float(sizes.std())}} if len(sizes) else {}),
     }
 

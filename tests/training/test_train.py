@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from ase import units
+from ase import Atoms, units
 from ase.io import write
 
 from asecalc_mlip import PIWSLCalculator
@@ -18,6 +18,7 @@ from tests.small_runs import config, rows, weights
 pytest.importorskip("schnetpack")
 from asecalc_mlip.data.errors import evaluate_file  # noqa: E402
 from training import train as training  # noqa: E402
+from training.card import conditions_of  # noqa: E402
 
 
 @pytest.fixture
@@ -71,6 +72,11 @@ def test_card_tells_the_conditions_that_dynamics_are_warned_by(tmp_path):
     note = temperature_note((600.0, 600.0), known_temperatures(calculator.card))
     assert note is not None and "the data of this model are from 25" in note
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["best_epoch"] == 1
+
+
+def test_a_temperature_that_is_no_number_is_no_limit():
+    frames = [Atoms("H", info={"temperature_K": value}) for value in (np.nan, 300.0, 500.0)]
+    assert conditions_of(frames) == {"temperatures_K": [300.0, 500.0]} and conditions_of(frames[:1]) == {}
 
 
 def test_errors_over_the_labels_that_are_there(tmp_path):
