@@ -29,6 +29,7 @@ KINDS = {
     "schnet": "conservative SchNet",
     "escn-direct": "direct-force eSCN",
     "equiformer-direct": "direct-force EquiformerV2",
+    "equiformer": "conservative EquiformerV2",
     "spinconv-direct": "direct-force SpinConv",
     "painn 64": "conservative PaiNN 64",
     "painn 64, direct": "direct-force PaiNN 64",

@@ -44,16 +44,14 @@ DATA: dict[str, dict[str, Any]] = {
 
 # Small, and with the grids of the paper, which cost half of the fine ones.
 SPHERICAL = {"n_features": 16, "n_interactions": 2, "n_edge": 16, "l_max": 2, "m_max": 2, "grid": "published"}
+EQUIFORMER = {**SPHERICAL, "n_hidden": 16, "n_feed": 32, "n_alpha": 8, "n_value": 4}
 MODELS: dict[str, dict[str, Any]] = {
     "painn": {"architecture": "painn"},
     "painn-direct": {"architecture": "painn", "direct_forces": True},
     "schnet": {"architecture": "schnet"},
+    "equiformer": {"architecture": "equiformer_v2", "sizes": EQUIFORMER},
     "escn-direct": {"architecture": "escn", "direct_forces": True, "sizes": {**SPHERICAL, "n_hidden": 32}},
-    "equiformer-direct": {
-        "architecture": "equiformer_v2",
-        "direct_forces": True,
-        "sizes": {**SPHERICAL, "n_hidden": 16, "n_feed": 32, "n_alpha": 8, "n_value": 4},
-    },
+    "equiformer-direct": {"architecture": "equiformer_v2", "direct_forces": True, "sizes": EQUIFORMER},
     # Few angles, as forces of a head need not be a gradient: within 1e-3 of those with many angles and directions.
     "spinconv-direct": {
         "architecture": "spinconv",
@@ -264,6 +262,9 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     ),
     "energies-only": lambda: _grid("aspirin", (950,), "painn", ENERGIES_ONLY, 0.0),
     "energies-only-direct": lambda: _grid("aspirin", (950,), "painn-direct", ENERGIES_ONLY_DIRECT, 0.0),
+    "energies-only-spherical": lambda: _by_seed(
+        _grid("aspirin", (950,), "equiformer", _some(ENERGIES_ONLY, "plain", "first"), 0.0)
+    ),
     # PITC also strengthens what is said about energies; so does a larger weight of their labels.
     "weights-direct": lambda: [
         replace(row, loss=f"plain, energy weight {weight}", energy_weight=float(weight))
