@@ -88,28 +88,41 @@ def rdf_report(
     Raises
     ------
     InputError
-        Files cannot be read, frames are of several kinds, pairs or a group are not there.
+        Files cannot be read, frames are of several kinds, pairs or a group are not there, options have no effect.
     """
+    made: dict[str, Any] = {
+        "kind": kind, "group_by": group_by, "temperature_K": temperature_K, "protocol": protocol,
+    }  # fmt: skip
+    stored = reference is not None and Path(reference).suffix in (".json", ".pt")
+    if save_reference is None:
+        _refuse({**made, "source": source or None}, "a reference to write: add --save-reference FILE")
+    if not stored:
+        _refuse({"group": group}, "a reference with groups: add --reference FILE.json")
     check_writable(save_reference)
     read = _read(frames, index)
     periodic = any(atoms.pbc.any() for atoms in read)
     usual = (R_MAX, BINS) if periodic else (H_R_MAX, H_BINS)
     size: dict[str, Any] = {"r_max": r_max or usual[0], "bins": bins or usual[1]}
     compared: dict[str, Function] = {}
-    if reference is not None and Path(reference).suffix not in (".json", ".pt"):
-        compared = _functions(_read(reference), periodic, **size)
+    if stored:
+        compared = _stored(str(reference), group, periodic)
+        size = _bins_of(compared["all"], str(reference), r_max, bins)
     elif reference is not None:
-        compared = _stored(reference, group, periodic)
-        size = _bins_of(compared["all"])
+        compared = _functions(_read(reference), periodic, **size)
     if pairs and not periodic:
         raise InputError("--pair is for g(r) of periodic frames; h(r) of a molecule counts all atoms: leave it out")
     report = RDFReport(_chosen(_functions(read, periodic, **size), pairs), compared)
     if save_reference:
-        options: dict[str, Any] = {
-            "kind": kind, "group_by": group_by, "temperature_K": temperature_K, "protocol": protocol, "most": None,
-        }  # fmt: skip
-        make_reference(read, source or Path(frames).name, **options, **size).save(save_reference)
+        make_reference(read, source or Path(frames).name, most=None, **made, **size).save(save_reference)
     return report
+
+
+def _refuse(options: dict[str, Any], needs: str) -> None:
+    """Raise InputError for options that are given and have no effect without what they need."""
+    flags = {"temperature_K": "temperature", "group_by": "group-by"}
+    given = [f"--{flags.get(name, name)}" for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"{', '.join(given)} {'needs' if len(given) == 1 else 'need'} {needs}, or leave it out")
 
 
 def _read(path: str, index: str = ":") -> list[Atoms]:
@@ -133,6 +146,8 @@ def _stored(path: str, group: str | None, periodic: bool) -> dict[str, Function]
     """Functions of a reference file."""
     reference = load_reference(path)
     if not periodic and isinstance(reference, MoleculeReference):
+        if group is not None:
+            raise InputError(f"--group is for g(r), and {path} has h(r) of a molecule, without groups: leave it out")
         return {"all": reference.histogram}
     if not (periodic and isinstance(reference, PeriodicReference)):
         kind, other = ("g(r)", "a periodic system") if periodic else ("h(r)", "a molecule")
@@ -143,8 +158,15 @@ def _stored(path: str, group: str | None, periodic: bool) -> dict[str, Function]
     return dict(reference.groups[group] if group else reference.rdfs)
 
 
-def _bins_of(function: Function) -> dict[str, Any]:
-    return {"r_max": float(function.edges[-1]), "bins": len(function.edges) - 1}
+def _bins_of(function: Function, path: str, r_max: float | None, bins: int | None) -> dict[str, Any]:
+    """Bins of a reference; those that are given must be the same, because only like bins can be compared."""
+    size = {"r_max": float(function.edges[-1]), "bins": len(function.edges) - 1}
+    if r_max not in (None, size["r_max"]) or bins not in (None, size["bins"]):
+        raise InputError(
+            f"{path} has {size['bins']} bins up to {size['r_max']:g} Å, which the frames must have too: leave --r-max and "
+            "--bins out, or give frames as the reference"
+        )
+    return size
 
 
 def _chosen(found: dict[str, Function], pairs: Sequence[str]) -> dict[str, Function]:

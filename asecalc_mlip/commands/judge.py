@@ -93,8 +93,10 @@ def reference(data: str, output: str, source: str | None, index: str, **options:
 )
 @click.option("--reference", metavar="FILE", help="Reference (JSON) or frames to compare with.")
 @click.option("--group", help="Part of the reference to compare with, e.g. a zeolite's topology.")
-@click.option("--r-max", type=Number(q.DISTANCE), help="Largest distance, Å; default: 6, for a molecule 10.")
-@click.option("--bins", type=Number(q.BINS), help="Number of bins; default: 120, for a molecule 500.")
+@click.option("--r-max", type=Number(q.DISTANCE), help="Largest distance, Å; default: that of a reference (JSON), "
+              "else 6, for a molecule 10.")  # fmt: skip
+@click.option("--bins", type=Number(q.BINS), help="Number of bins; default: that of a reference (JSON), else 120, for "
+              "a molecule 500.")  # fmt: skip
 @click.option("--index", default=":", show_default=True, metavar="START:STOP:STEP", help="Frames to take.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the functions to this JSON file.")
 @click.option("--figure", type=click.Path(dir_okay=False), help="Draw them into this file.")

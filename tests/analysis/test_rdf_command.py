@@ -82,3 +82,30 @@ def test_a_molecule_and_a_crystal_are_not_compared(frames):
     for reference in ("r.json", "m.xyz"):
         code, output = run(frames, "--reference", reference)
         assert code == 2 and "periodic" in output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--kind", "solid"], "--kind needs a reference to write: add --save-reference FILE"),
+        (["--group-by", "phase", "--temperature", "300"], "--group-by, --temperature need a reference to write"),
+        (["--protocol", "eam-mptrj", "--source", "me"], "--protocol, --source need a reference to write"),
+        (["--group", "a"], "--group needs a reference with groups: add --reference FILE.json"),
+        (["--group", "a", "--reference", "frames.extxyz"], "--group needs a reference with groups"),
+        (["--reference", "r.json", "--r-max", "4"], "r.json has 120 bins up to 6 Å"),
+        (["--reference", "r.json", "--bins", "60", "--save-reference", "new.json"], "leave --r-max and --bins out"),
+    ],
+)
+def test_options_without_effect_are_refused(frames, tmp_path, arguments, message):
+    assert run(frames, "--save-reference", "r.json", "--group-by", "phase")[0] == 0
+    code, output = run(frames, *arguments)
+    assert code == 2 and message in output and not (tmp_path / "new.json").exists()
+    assert run(frames, "--reference", "r.json", "--r-max", "6", "--bins", "120")[0] == 0
+
+
+def test_a_molecule_has_no_group(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("m.xyz", molecule("H2O"))
+    assert run("m.xyz", "--save-reference", "r.json")[0] == 0
+    code, output = run("m.xyz", "--reference", "r.json", "--group", "a")
+    assert code == 2 and "without groups" in output
