@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,18 +51,14 @@ def main(
     restart: bool,
 ) -> int:
     """Run a campaign; returns the exit code."""
+    given: dict[str, Any] = {"structures": structures, "temperatures_K": temperatures_K, "steps": steps}
+    given["seeds"] = parse_seeds(seeds)
     if restart:
-        planned = md.Campaign.stored(output or "campaign")
+        # What is given must be what the campaign was planned with.
+        planned = md.Campaign.stored(output or "campaign", models=models, **given)
     else:
         # Each model is opened once. Every run gets a folder and random numbers of its own.
-        planned = md.plan_campaign(
-            models or ("aspirin.pt",),
-            structures,
-            output=output,
-            temperatures_K=temperatures_K,
-            seeds=parse_seeds(seeds),
-            steps=steps,
-        )
+        planned = md.plan_campaign(models or ("aspirin.pt",), output=output, **given)
         click.echo(f"{len(planned.runs)} runs in {planned.directory}")
 
     # Replicas of a model advance together: the neighbours and forces of up to 64 in one call.

@@ -256,11 +256,11 @@ def _run_campaign(
 
     warn_once.cache_clear()
     check_means(batch_size=batch_size, processes=processes, dask=dask)
+    every, numbers = (*models, *model_files), parse_seeds(seeds, most=1_000_000)
     if restart:
-        planned = Campaign.stored(output or "campaign")
+        planned = Campaign.stored(output or "campaign", models=every, seeds=numbers, **options)
     else:
-        every = (*models, *model_files) or ("aspirin.pt",)
-        planned = plan_campaign(every, output=output, seeds=parse_seeds(seeds, most=1_000_000), **options)
+        planned = plan_campaign(every or ("aspirin.pt",), output=output, seeds=numbers, **options)
     report = run_campaign(
         planned, device=device, batch_size=batch_size, processes=processes, dask=dask, progress=progress
     )

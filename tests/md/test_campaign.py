@@ -300,6 +300,31 @@ def test_without_dask_nothing_is_planned(plan, monkeypatch):
     assert not Path("campaign").exists()
 
 
+def test_a_restart_is_given_what_was_planned_or_nothing(plan, monkeypatch):
+    plan("campaign", "--seeds", "2")
+    monkeypatch.setattr(planning, "run_campaign", lambda campaign, **options: report_campaign(campaign.directory, []))
+    moved = toys.ethanol()
+    moved.positions += 0.1
+    write("moved.extxyz", moved)
+    restart = ["--restart", "--output", "campaign"]
+    same = ["--steps", "440", "--thermostat", "langevin", "--seeds", "0,1", "--temperature", "200"]
+    same += ["--temperature", "100", "--structure", "start.extxyz", "--starts", "1", "--model", "model.pt"]
+    assert call("campaign", *restart, *same).exit_code == 0
+    for options, message in {
+        ("--steps", "500", "--ensemble", "nve"): "steps was 440, now 500; ensemble was nvt, now nve",
+        ("--temperature", "300"): "temperature_K were 100.0, 200.0, now 300.0",
+        ("--seeds", "3"): "seeds were 0, 1, now 0, 1, 2",
+        ("--starts", "2"): "starts was 1, now 2",
+        ("--model", "aspirin_painn.pt"): "the models were",
+        ("--structure", "moved.extxyz"): "its start structures were others",
+        ("--reference", "start.extxyz"): "the reference was that of each model",
+        ("--protocol", "md17"): "protocol was None, now md17",
+        ("--no-bond-rule",): "bond_rule was True, now False",
+    }.items():
+        result = call("campaign", *restart, *options)
+        assert result.exit_code == 2 and message in result.stderr, (options, result.output)
+
+
 def test_bad_input_is_named(plan):
     plan("campaign")
     for arguments, message in [

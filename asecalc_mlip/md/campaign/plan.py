@@ -14,6 +14,7 @@ from tqdm import tqdm
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.batch_integrators import BATCHED
+from asecalc_mlip.md.campaign.going_on import check_plan
 from asecalc_mlip.md.campaign.report import CampaignReport, report_campaign
 from asecalc_mlip.md.campaign.runs import (
     PLAN,
@@ -51,9 +52,23 @@ class Campaign:
     runs: list[Run]
 
     @classmethod
-    def stored(cls, directory: str | os.PathLike) -> Campaign:
-        """Read the one that was planned in a folder; InputError where there is none, or its models have changed."""
-        return cls(Path(directory), read_plan(Path(directory)))
+    def stored(cls, directory: str | os.PathLike, **given: Any) -> Campaign:
+        """Read the one that was planned in a folder.
+
+        Parameters
+        ----------
+        directory : path
+        **given
+            Of the arguments of `plan_campaign`, which must be those of the plan; None or empty: not given.
+
+        Raises
+        ------
+        InputError
+            There is none, its models have changed, or it was planned with other arguments.
+        """
+        runs = read_plan(Path(directory))
+        check_plan(Path(directory), runs, **given)
+        return cls(Path(directory), runs)
 
 
 def plan_campaign(
