@@ -28,6 +28,7 @@ __all__ = [
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 Dtype = Literal["float32", "float64"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
+DEFAULT_THERMOSTAT = "nose-hoover"
 # Restart points are at least this many steps apart: each costs one extra force call.
 RESTART_STEPS = 200
 QUANTITIES = {
@@ -60,8 +61,8 @@ class MDSettings:
     """Time step."""
     steps: int = 20000
     """Number of steps; a restart may ask for more."""
-    thermostat: str | None = "nose-hoover"
-    """langevin, nose-hoover or bussi; None in NVE, nose-hoover in NPT."""
+    thermostat: str | None = None
+    """langevin, nose-hoover or bussi; only with a thermostat, there nose-hoover by default."""
     tau_fs: float | None = None
     """Relaxation time of the thermostat (Langevin: 1/friction); None: a default for each thermostat."""
     seed: int = 0
@@ -107,9 +108,10 @@ class MDSettings:
 
     def _settle_thermostat(self, allowed: tuple[str, ...]) -> None:
         if not allowed:
-            self._set("thermostat", None)
-            self._set("tau_fs", None)
+            for name in ("thermostat", "tau_fs"):
+                self._refuse(name, "has no thermostat", [row.name for row in ENSEMBLES.values() if row.thermostats])
             return
+        self._set("thermostat", self.thermostat or DEFAULT_THERMOSTAT)
         known = ", ".join(THERMOSTATS)
         require(self.thermostat in THERMOSTATS, f"thermostat is one of {known}, not {self.thermostat!r}")
         require(
@@ -122,13 +124,19 @@ class MDSettings:
         require(tau_fs >= 2 * self.timestep_fs, f"tau_fs must be at least two time steps, not {tau_fs}")
 
     def _settle_own(self, own: Mapping[str, Any]) -> None:
-        """Take out settings of other ensembles, and give those of this one their defaults."""
-        for name in {name for row in ENSEMBLES.values() for name in row.own}:
+        """Refuse settings of other ensembles, and give those of this one their defaults."""
+        for name in dict.fromkeys(name for row in ENSEMBLES.values() for name in row.own):
             default = own.get(name)
             if name not in own:
-                self._set(name, None)
+                self._refuse(name, "does not read it", [row.name for row in ENSEMBLES.values() if name in row.own])
             elif getattr(self, name) is None:
                 self._set(name, default(self) if callable(default) else default)
+
+    def _refuse(self, name: str, why: str, others: list[str]) -> None:
+        require(
+            getattr(self, name) is None,
+            f"{name} is {getattr(self, name)}, and {self.ensemble} {why}: leave it out, or run {' or '.join(others)}",
+        )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -257,11 +257,22 @@ def test_a_new_thermostat_and_ensemble_are_a_class_and_a_row(tmp_path, monkeypat
         ({"ensemble": "npt", "tau_p_fs": 1.0}, "ten time steps"),
         ({"ensemble": "npt", "pressure_GPa": float("nan")}, "pressure_GPa"),
         ({"ensemble": "anneal", "temperature_end_K": -1.0}, "temperature_end_K"),
+        ({"pressure_GPa": 1.0}, "pressure_GPa is 1.0, and nvt does not read it: leave it out, or run npt"),
+        ({"ramp_steps": 10}, "ramp_steps is 10, and nvt does not read it: leave it out, or run anneal"),
+        ({"ensemble": "nve", "thermostat": "langevin"}, "thermostat is langevin, and nve has no thermostat: leave it"),
+        ({"ensemble": "nve", "tau_fs": 50.0}, "tau_fs is 50.0, and nve has no thermostat: .* run nvt or npt or anneal"),
     ],
 )
 def test_bad_settings_are_named(given, message):
     with pytest.raises(InputError, match=message):
         MDSettings(**given)
+
+
+def test_settings_stay_what_they_are_through_a_file():
+    for ensemble in ("nvt", "nve", "npt", "anneal"):
+        settings = make_settings(ensemble)
+        assert MDSettings(**settings.to_dict()) == settings
+    assert make_settings("nvt").thermostat == "nose-hoover" and make_settings("nve").thermostat is None
 
 
 def test_an_isolated_atom_has_no_pressure():
