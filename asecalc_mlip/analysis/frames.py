@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.cell import Cell
 from matscipy.neighbours import neighbour_list
 from scipy.spatial import cKDTree
 
@@ -35,6 +36,8 @@ def stated_temperatures(frames: Iterable[Atoms]) -> tuple[float, float] | None:
 def selection(frame, select: Select) -> np.ndarray:
     """Return the indices of the atoms that `select` means: all (None), those of an element ("O"), or those given."""
     n = len(frame)
+    if n == 0:
+        raise InputError("the frames have no atoms: give some with atoms")
     if select is None:
         return np.arange(n)
     if isinstance(select, str):
@@ -84,13 +87,16 @@ def unwrapped(frames: Iterable, cell: np.ndarray | None = None) -> Iterator[np.n
 
 def _without_jumps(step: np.ndarray, frame, cell: np.ndarray | None) -> np.ndarray:
     if isinstance(frame, Atoms):
-        if not frame.pbc.any():
-            return step
-        lattice, pbc = frame.cell.complete().array, frame.pbc
-    elif cell is None:
-        return step
+        vectors, pbc = frame.cell.array, frame.pbc
     else:
-        lattice, pbc = np.asarray(cell, dtype=float), np.ones(3, dtype=bool)
+        vectors, pbc = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float), np.full(3, cell is not None)
+    if not pbc.any():
+        return step
+    if vectors.shape != (3, 3) or np.linalg.matrix_rank(vectors[pbc]) < pbc.sum():
+        raise InputError(
+            f"the cell is {vectors.tolist()} Å; an independent lattice vector for each periodic direction is expected"
+        )
+    lattice = Cell(np.where(pbc[:, None], vectors, 0.0)).complete().array
     return step - (np.round(step @ np.linalg.inv(lattice)) * pbc) @ lattice
 
 

@@ -159,7 +159,7 @@ def msd(
     Raises
     ------
     InputError
-        Fewer than four frames, frames of different sizes, NaN.
+        Fewer than four frames, frames of different sizes or without atoms, NaN, a cell without volume.
 
     Source: Frenkel and Smit, Understanding Molecular Simulation, 2nd ed., section 4.4.
     """
@@ -187,11 +187,12 @@ def _accumulate(frames, lags: np.ndarray, select, masses, cell) -> tuple[np.ndar
     first = next(frames, None)
     if first is None:
         return sums, counts, 0, 1
-    weights, index, number = masses_of(first, masses), selection(first, select), 0
-    weights = weights / weights.sum()
-    ring = np.zeros((length, len(index), 3))
+    weights, index, ring, number = np.zeros(0), np.zeros(0, dtype=int), np.zeros(0), 0
     counts = counts.copy()
     for number, path in enumerate(unwrapped(chain([first], frames), cell)):
+        if number == 0:  # its shape is checked by now
+            weights, index = masses_of(first, masses), selection(first, select)
+            weights, ring = weights / weights.sum(), np.zeros((length, len(index), 3))
         now = ring[number % length] = (path - weights @ path)[index]
         back = lags[: np.searchsorted(lags, min(number, lags[-1]), side="right")]
         rows = (number - back) // segment

@@ -112,6 +112,8 @@ def rdf(
 
     Source: Allen and Tildesley, Computer Simulation of Liquids, 2nd ed., section 8.1.
     """
+    if pair is not None and (isinstance(pair, str) or len(pair) != 2):
+        raise InputError(f'pair is {pair!r}; two chemical symbols are expected, such as ("O", "H")')
     edges = bin_edges(bins, r_max)
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
     total, n_frames = np.zeros(bins), 0

@@ -163,8 +163,8 @@ def _bins_of(function: Function, path: str, r_max: float | None, bins: int | Non
     size = {"r_max": float(function.edges[-1]), "bins": len(function.edges) - 1}
     if r_max not in (None, size["r_max"]) or bins not in (None, size["bins"]):
         raise InputError(
-            f"{path} has {size['bins']} bins up to {size['r_max']:g} Å, which the frames must have too: leave --r-max and "
-            "--bins out, or give frames as the reference"
+            f"{path} has {size['bins']} bins up to {size['r_max']:g} Å, which the frames must have too: leave --r-max "
+            "and --bins out, or give frames as the reference"
         )
     return size
 

@@ -176,3 +176,12 @@ def test_bad_input_is_named():
         vdos(gas_frames(walk(50, 3)), dt_fs=1.0)
     with pytest.raises(InputError, match="fewer frames than the window"):
         vdos(walk(50, 3), dt_fs=1.0, window=64)
+    with pytest.raises(InputError, match=r"frame 0 has the shape \(\); \(n_atoms, 3\)"):
+        msd(np.zeros(20), dt_fs=1.0)
+    for flat in (np.zeros((3, 3)), np.ones(3)):
+        with pytest.raises(InputError, match="the cell is .* lattice vector for each periodic direction"):
+            msd(walk(20, 3), dt_fs=1.0, cell=flat)
+    with pytest.raises(InputError, match="the cell is"):
+        msd([Atoms("Ar", cell=[0, 0, 0], pbc=True)] * 20, dt_fs=1.0)
+    with pytest.raises(InputError, match="the frames have no atoms"):
+        msd(walk(20, 0), dt_fs=1.0)

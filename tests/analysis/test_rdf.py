@@ -84,3 +84,6 @@ def test_bad_input_is_refused():
         rdf(gas(10), ("O", "H"))
     with pytest.raises(InputError, match="at least one"):
         rdf([])
+    for pair in (("Ar",), ("Ar", "Ar", "Ar"), "ArAr"):
+        with pytest.raises(InputError, match="two chemical symbols are expected"):
+            rdf(gas(10), pair)
