@@ -6,6 +6,8 @@ import warnings
 import pytest
 import torch
 
+from asecalc_mlip.engine import cache
+from asecalc_mlip.engine.compiled import CompilerError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.kernels.chosen import chosen
 from benchmarks.speed import gpu, gpu_bench, gpu_rows
@@ -78,3 +80,14 @@ def test_without_vesin_there_are_the_other_lists(monkeypatch):
     monkeypatch.setattr(gpu_rows, "vesin_list", fails)
     row = gpu_rows.lists(BENCH, "quartz-72")
     assert row["vesin_failed"] == "no NVRTC" and row["torch_same_as_cpu"] and row["torch_ms"] > 0
+
+
+@pytest.mark.parametrize("error", [CompilerError("no C++ compiler"), cache.CacheError("no C++ compiler")])
+def test_without_a_compiler_no_other_engine_is_measured_as_the_compiled_one(monkeypatch, tmp_path, error):
+    def fails(potential, target):
+        raise error
+
+    monkeypatch.setenv("ASECALC_CACHE", str(tmp_path))
+    monkeypatch.setattr("asecalc_mlip.engine.compiled._build", fails)
+    row = gpu._measured(lambda: gpu_rows.call(BENCH, "painn", "aspirin", "compiled", "float32"), gpu_bench.NotHere)
+    assert row == {"skipped": "no C++ compiler"}

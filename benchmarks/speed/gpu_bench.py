@@ -13,6 +13,8 @@ import torch
 
 from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.engine import CompiledEngine, CudaGraphEngine, EagerEngine, Engine, SumEngine, make_engine
+from asecalc_mlip.engine.cache import CacheError
+from asecalc_mlip.engine.compiled import CompilerError
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import Potential, build_potential, parts_of
 from asecalc_mlip.models.registry import hyperparameters_of
@@ -107,15 +109,23 @@ def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = 
     """Return an engine; of a sum the parts that it cannot run go eagerly.
 
     A rehearsal runs CUDA graphs as the same padded calls without a capture.
+
+    Raises
+    ------
+    NotHere
+        For an engine that cannot run the model here, and for want of a C++ compiler.
     """
     if engine == CudaGraphEngine.name and bench.device.type == "cpu" and bench.rehearse and precision == "float32":
         return CudaGraphEngine(potential, capture=False)
     try:
+        if engine == CompiledEngine.name and CompiledEngine.why_not(potential) is None:
+            # `make_engine` takes another engine for want of a compiler, which would be measured under this name.
+            return CompiledEngine(potential)
         if len(parts_of(potential)) == 1 or engine in (EagerEngine.name, CudaGraphEngine.name, CompiledEngine.name):
             return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
         first = parts_of(potential)[0]
         make_engine(first, engine)  # type: ignore[arg-type]
-    except InputError as error:
+    except (InputError, CompilerError, CacheError) as error:
         raise NotHere(str(error)) from None
     return SumEngine(potential, lambda part: _or_eager(part, engine))
 
