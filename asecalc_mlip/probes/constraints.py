@@ -9,7 +9,13 @@ from ase import Atoms
 
 from asecalc_mlip.errors import InputError
 
-__all__ = ["check_crystal", "free_copy"]
+__all__ = ["check_atoms", "check_crystal", "free_copy"]
+
+
+def check_atoms(atoms: Atoms, need: str) -> None:
+    """Raise InputError for a structure without atoms; `need` begins the message, such as "vibrations need"."""
+    if len(atoms) == 0:
+        raise InputError(f"{need} atoms; the structure has none")
 
 
 def check_crystal(atoms: Atoms, need: str) -> None:

@@ -14,7 +14,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.probes.constraints import check_crystal
+from asecalc_mlip.probes.constraints import check_atoms, check_crystal
 from asecalc_mlip.probes.single_points import model_name
 
 __all__ = ["CellRelaxation", "RelaxResult", "relax"]
@@ -121,7 +121,8 @@ def relax(
     Raises
     ------
     InputError
-        For options that are not allowed, a cell that cannot relax, and a model without stress where that is needed.
+        For options that are not allowed, no atoms, a cell that cannot relax, and a model without stress where that is
+        needed.
     """
     if cell not in get_args(CellRelaxation):
         raise InputError(f"cell is {cell!r}; allowed: {', '.join(get_args(CellRelaxation))}")
@@ -129,6 +130,7 @@ def relax(
         raise InputError(f"optimizer is {optimizer!r}; allowed: {', '.join(_OPTIMIZERS)}")
     if not fmax_eV_per_A > 0 or steps < 1:
         raise InputError(f"fmax is {fmax_eV_per_A} eV/Å and steps {steps}; both must be above 0")
+    check_atoms(atoms, "a relaxation needs")
     if cell != "fixed":
         check_crystal(atoms, f"cell={cell!r} (unlike cell='fixed') needs")
     moved = atoms.copy()
@@ -184,6 +186,10 @@ def _largest_move(before: Atoms, after: Atoms) -> float:
 
 
 def _keep_symmetry(atoms: Atoms) -> None:
+    if not atoms.pbc.any() or atoms.cell.rank < 3:
+        raise InputError(
+            "keep_symmetry keeps a space group, which a structure without a cell does not have: leave it out"
+        )
     try:
         from ase.constraints import FixSymmetry
 

@@ -2,8 +2,8 @@
 
     H v = ω² M v,      frequencies in cm⁻¹; imaginary ones, ω² < 0, are given as negative numbers
 
-The 6 modes of a rigid molecule (5 of a linear one, 3 of a crystal) are told apart by what they are made of, not by
-their size, so that a soft mode is not mistaken for one of them.
+The 6 modes of a rigid molecule (5 of a linear one, 4 of a wire, 3 of a slab or crystal) are told apart by what they are
+made of, not by their size, so that a soft mode is not mistaken for one of them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from ase.units import invcm
 from ase.vibrations import VibrationsData
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.probes.constraints import free_copy
+from asecalc_mlip.probes.constraints import check_atoms, free_copy
 from asecalc_mlip.probes.single_points import energies_and_forces, model_name
 
 __all__ = ["Vibrations", "finite_difference_hessian", "vibrations"]
 
 Method = Literal["auto", "exact", "differences"]
 RELAXED = 0.01  # eV/Å; above this the frequencies are not those of a minimum
+DELTA_A = 0.01  # Å; displacement of differences
 IMAGINARY = 1.0  # cm⁻¹; what is below minus this is not rounding
 
 
@@ -106,7 +107,7 @@ class Vibrations:
         return "\n".join(lines + [f"  WARNING: {text}" for text in self.warnings])
 
 
-def vibrations(atoms: Atoms, calc: Any, *, method: Method = "auto", delta_A: float = 0.01) -> Vibrations:
+def vibrations(atoms: Atoms, calc: Any, *, method: Method = "auto", delta_A: float | None = None) -> Vibrations:
     """Take frequencies and modes of a structure as it is; `relax` it first.
 
     Parameters
@@ -117,21 +118,18 @@ def vibrations(atoms: Atoms, calc: Any, *, method: Method = "auto", delta_A: flo
     method : {"auto", "exact", "differences"}
         "exact" by `calc.hessian(atoms)`; "differences" of forces, for any calculator; "auto" takes the first that
         works. They differ where the curvature changes within `delta_A`, as in PaiNN near flat molecules.
-    delta_A : float
-        Å; displacement of central differences.
+    delta_A : float, optional
+        Å; displacement of central differences, by default 0.01.
 
     Raises
     ------
     InputError
-        For an option that is not allowed, and "exact" with a calculator that has no Hessian.
+        For an option that is not allowed or has no effect, no atoms, and "exact" with a calculator without a Hessian.
     """
-    if method not in ("auto", "exact", "differences"):
-        raise InputError(f"method is {method!r}; allowed: auto, exact, differences")
-    able = hasattr(calc, "hessian") and not getattr(getattr(calc, "potential", None), "direct_forces", False)
-    if method == "exact" and not hasattr(calc, "hessian"):
-        raise InputError(f"{model_name(calc)} has no exact Hessian: use method='differences'")
+    exact = is_exact(calc, method, delta_A)
+    check_atoms(atoms, "vibrations need")
     atoms = free_copy(atoms, "vibrations")
-    exact = method == "exact" or (method == "auto" and able)
+    delta_A = DELTA_A if delta_A is None else delta_A
     hessian = calc.hessian(atoms) if exact else finite_difference_hessian(atoms, calc, delta_A=delta_A)
     n = len(atoms)
     data = VibrationsData.from_2d(atoms, hessian)
@@ -156,7 +154,23 @@ def vibrations(atoms: Atoms, calc: Any, *, method: Method = "auto", delta_A: flo
     )
 
 
-def finite_difference_hessian(atoms: Atoms, calc: Any, *, delta_A: float = 0.01) -> np.ndarray:
+def is_exact(calc: Any, method: Method = "auto", delta_A: float | None = None) -> bool:
+    """Return whether `vibrations` with these options takes the exact Hessian; its errors about options are raised."""
+    if method not in ("auto", "exact", "differences"):
+        raise InputError(f"method is {method!r}; allowed: auto, exact, differences")
+    able = hasattr(calc, "hessian") and not getattr(getattr(calc, "potential", None), "direct_forces", False)
+    if method == "exact" and not hasattr(calc, "hessian"):
+        raise InputError(f"{model_name(calc)} has no exact Hessian: use method='differences'")
+    exact = method == "exact" or (method == "auto" and able)
+    if exact and delta_A is not None:
+        raise InputError(
+            f"--delta (delta_A) is for differences of forces, and the Hessian of {model_name(calc)} is exact: leave it "
+            "out, or take the method 'differences'"
+        )
+    return exact
+
+
+def finite_difference_hessian(atoms: Atoms, calc: Any, *, delta_A: float = DELTA_A) -> np.ndarray:
     """Take central differences of forces, (3N, 3N) in eV/Å², made symmetric; in batches where the calculator can."""
     if not delta_A > 0:
         raise InputError(f"delta_A is {delta_A} Å; it must be above 0, often 0.01")
@@ -173,14 +187,15 @@ def finite_difference_hessian(atoms: Atoms, calc: Any, *, delta_A: float = 0.01)
 
 
 def _rigid(atoms: Atoms, modes: np.ndarray) -> set[int]:
-    """Return the modes that are translations, and for molecules rotations, by their overlap with them."""
+    """Return the modes that are translations, and for molecules and wires rotations, by their overlap with them."""
     roots = np.sqrt(atoms.get_masses())[:, None]
     motions = [np.broadcast_to(axis, (len(atoms), 3)) for axis in np.eye(3)]
-    if not atoms.pbc.any():
-        centred = atoms.positions - atoms.get_center_of_mass()
-        motions += [np.cross(axis, centred) for axis in np.eye(3)]
+    # A rotation keeps the lattice only about the axis of a wire, which is periodic in one direction.
+    axes = {0: np.eye(3), 1: atoms.cell.array[atoms.pbc]}.get(int(atoms.pbc.sum()), [])
+    centred = atoms.positions - atoms.get_center_of_mass()
+    motions += [np.cross(axis / np.linalg.norm(axis), centred) for axis in axes]
     weighted = np.array([(roots * motion).reshape(-1) for motion in motions]).T
-    # Of a linear molecule, or one atom, fewer are independent.
+    # Of a linear molecule or wire, or one atom, fewer are independent.
     vectors, sizes, _ = np.linalg.svd(weighted, full_matrices=False)
     space = vectors[:, sizes > 1e-3 * sizes[0]]
     states = (roots * modes.reshape(-1, len(atoms), 3)).reshape(len(modes), -1)

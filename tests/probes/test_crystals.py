@@ -59,6 +59,7 @@ def test_relaxation_refuses_bad_input(tmp_path):
         (lambda: relax(bulk("Cu"), EMT(), cell="shape"), "allowed: fixed, full, volume"),
         (lambda: relax(bulk("Cu"), EMT(), optimizer="sgd"), "allowed: bfgs, fire"),
         (lambda: relax(bulk("Cu"), EMT(), steps=0), "above 0"),
+        (lambda: relax(molecule("H2O"), EMT(), keep_symmetry=True), "keep_symmetry keeps a space group"),
         (lambda: relax(bulk("Si"), direct, cell="full"), "no stress"),
     ):
         with pytest.raises(InputError, match=match):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.emt import EMT
 from ase.calculators.morse import MorsePotential
 from ase.io import read
 from ase.units import _c
@@ -119,11 +120,27 @@ def test_imaginary_modes_are_told():
     assert "not relaxed" in " ".join(vibrations(straight, calc).warnings)
 
 
+@pytest.mark.parametrize("shape, n_rigid", [("zigzag", 4), ("straight", 3)])
+def test_a_wire_turns_about_its_axis(shape, n_rigid):
+    """Else one of its vibrations is that rotation, of 1 cm⁻¹."""
+    second, length = ([1.6, 0.0, 2.0], 4.0) if shape == "zigzag" else ([0.0, 0.0, 2.2], 4.4)
+    wire = Atoms("Cu2", [[0, 0, 0], second], cell=[0, 0, length], pbc=[False, False, True])
+    found = vibrations(relax(wire, EMT(), fmax_eV_per_A=1e-5).atoms, EMT())
+    assert len(found.rigid_cm1) == n_rigid and np.abs(found.rigid_cm1).max() < 2.0
+    assert len(found.frequencies_cm1) == 6 - n_rigid and np.abs(found.frequencies_cm1).min() > 50.0
+
+
+@pytest.mark.parametrize("probe", [relax, vibrations])
+def test_no_atoms(probe):
+    with pytest.raises(InputError, match="atoms; the structure has none"):
+        probe(Atoms(), EMT())
+
+
 @pytest.mark.parametrize("name", ["ethanol", "ethanol_painn"])
 def test_exact_and_differences_agree_on_a_real_model(name):
     calc = PIWSLCalculator.load(f"{name}.pt", dtype="float64")
     atoms = relax(read(ZOO / f"{name}.xyz"), calc).atoms
-    exact, differences = (vibrations(atoms, calc, method=m, delta_A=1e-3) for m in ("exact", "differences"))
+    exact, differences = vibrations(atoms, calc), vibrations(atoms, calc, method="differences", delta_A=1e-3)
     np.testing.assert_allclose(exact.frequencies_cm1, differences.frequencies_cm1, atol=1.0)
     assert len(exact.frequencies_cm1) == 21 and np.abs(exact.rigid_cm1).max() < 5.0
     assert 3500 < exact.frequencies_cm1[-1] < 3900  # O–H stretch
@@ -135,3 +152,19 @@ def test_command(tmp_path):
     assert result.exit_code == 0, result.stderr
     assert "21 vibrations" in result.stdout and (tmp_path / "v.png").is_file()
     assert asecalc("vibrations", "ethanol_painn.pt", "absent.xyz").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            ["--delta", "0.02"],
+            "the Hessian of ethanol_painn.pt is exact: leave it out, or take the method 'differences'",
+        ),
+        (["--delta", "0.01", "--method", "exact"], "is exact: leave it out"),
+        (["--as-is", "--fmax", "0.01"], "--fmax has no effect with --as-is, which relaxes nothing: leave it out"),
+    ],
+)
+def test_options_without_effect_are_refused(options, message):
+    result = asecalc("vibrations", "ethanol_painn.pt", *options)
+    assert result.exit_code == 2 and message in result.stderr
