@@ -59,7 +59,7 @@ class Workers:
     Raises
     ------
     InputError
-        For a number below 1, and without the package distributed.
+        For a number below 1, processes beside Dask, and without the package distributed.
     """
 
     processes: int = 1
@@ -68,6 +68,10 @@ class Workers:
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise InputError(f"--processes must be at least 1, not {self.processes}")
+        if self.dask and self.processes != 1:
+            raise InputError(
+                "--processes is for this machine, and the workers of --dask count themselves: leave one out"
+            )
         if self.dask and find_spec("distributed") is None:
             raise needs("--dask", "distributed")
 

@@ -34,7 +34,7 @@ from training.pretrain import recipe_of
 from training.reference_energies import ReferenceEnergies
 from training.replay import OldLevel, make_old_level
 from training.settings import RunConfig
-from training.splitting import check_test, isolated_atoms, read_structures, split_frames
+from training.splitting import check_split, check_test, isolated_atoms, read_structures, split_frames
 
 __all__ = ["Run", "changed_settings", "device_of", "prepare", "settings_before"]
 
@@ -113,6 +113,8 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
     if config.finetune.base is None:
         check_trainable(config.model.architecture)
     continuing = _continues(config, folder)
+    if not continuing:
+        check_split(config.data)
     weights, _, skin = label_weights(config.loss), device_of(config.run.device), list_skin(config.weak)
     frames, drawn = read_structures(config, folder)
     split = split_frames(config, folder, frames, continuing, drawn)

@@ -27,7 +27,7 @@ from training.hints import hint_of_stress
 from training.pretrain import LABELLED, check_pretraining, label_sources, large_labels
 from training.replay import find_old_data
 
-__all__ = ["check_test", "isolated_atoms", "read_data", "read_structures", "require", "split_frames"]
+__all__ = ["check_split", "check_test", "isolated_atoms", "read_data", "read_structures", "require", "split_frames"]
 
 
 def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
@@ -64,6 +64,16 @@ def read_data(data: DataConfig) -> list[Atoms]:
     if not data.train:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     return read_frames(data.train, **data.reading())
+
+
+def check_split(data: DataConfig) -> None:
+    """Refuse numbers of frames beside a split file, which names each frame itself."""
+    given = [f"data.{name}={getattr(data, name)}" for name in ("n_train", "n_val") if getattr(data, name) is not None]
+    if given and data.split_file is not None:
+        raise InputError(
+            f"{' and '.join(given)} {'has' if len(given) == 1 else 'have'} no effect beside data.split_file, which "
+            f"names the frames of each part ({data.split_file}): leave one of them out, or write null for it"
+        )
 
 
 def split_frames(

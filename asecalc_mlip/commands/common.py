@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.quantities import shortened
@@ -99,6 +100,28 @@ def echo_census(path: Path, **options: Any) -> None:
     from asecalc_mlip.data.readers import read_frames
 
     click.echo(f"{path}\n{census(read_frames(path)).report(**options)}")
+
+
+def refuse_given(*names: str, why: str) -> None:
+    """Raise InputError for options that the user gives where they have no effect.
+
+    Parameters
+    ----------
+    *names : str
+        Of parameters of the command.
+    why : str
+        What makes them useless; it follows "--host has no effect".
+    """
+    context = click.get_current_context()
+    defaults = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    given = [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) not in defaults
+    ]
+    if given:
+        verb, them = ("has", "it") if len(given) == 1 else ("have", "them")
+        raise InputError(f"{' and '.join(given)} {verb} no effect {why}: leave {them} out")
 
 
 def written(path: str | None, result: Any) -> None:

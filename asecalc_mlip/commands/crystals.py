@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import written
+from asecalc_mlip.commands.common import refuse_given, written
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.commands.probing import as_is_option, fmax_option, probe, subject, tight_option
 
@@ -42,6 +42,8 @@ def eos(
     from asecalc_mlip.plots.probes import eos_figure
 
     output, figure = options["output"], options["figure"]
+    if as_is and rigid:
+        refuse_given("fmax", why="with --as-is and --rigid, which relax nothing")
     calculator, atoms = subject(model, structure, **options)
     if not as_is and atoms.pbc.all():
         relaxed = probes.relax(atoms, calculator, fmax_eV_per_A=fmax, cell="full")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import echo_census, reading_options
+from asecalc_mlip.commands.common import echo_census, reading_options, refuse_given
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.data.published import PUBLISHED, DataSet
 
@@ -81,6 +81,8 @@ def atoms_command(
     """
     from asecalc_mlip.teachers.atoms import write_atoms
 
+    if not dimers:
+        refuse_given("longest", why="without --dimers N")
     target = output or f"atoms_{level.replace('/', '_')}.xyz"
     write_atoms(elements, level, target, dimers=dimers, longest=longest, progress=progress)
     click.echo(f"{target}: use it with model.isolated_atoms={target}")
@@ -144,6 +146,8 @@ def _add(name: str, data_set: DataSet) -> None:
     def command(dest: str, **options: Any) -> None:
         from asecalc_mlip.data.published_files import fetch
 
+        if options["n_frames"] is None:
+            refuse_given("seed", why="without -n N, as all frames are taken")
         found = fetch(name, dest, **options)
         left_out = f", {found.left_out} without labels left out" if found.left_out else ""
         click.echo(f"{found.target}: {found.frames} frames of {data_set.title}{left_out}, in eV and Å")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import echo_census, own_training
+from asecalc_mlip.commands.common import echo_census, own_training, refuse_given
 from asecalc_mlip.commands.numbers import Number
 
 
@@ -76,6 +76,8 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
     Example:
       asecalc eam fit silica.xyz -o silica_eam.pt --n-train 120 --core zbl
     """
+    if not options["density"]:
+        refuse_given("n_exponentials", "compare", why="with --morse-only, which has no density")
     files = {name: options.pop(name) for name in ("n_train", "test", "isolated", "compare", "progress", "trust")}
     own_training(stack=False)
     from training.eam import FitSettings
@@ -125,6 +127,8 @@ def label(data: str, model: str, output: str, **options: Any) -> None:
     Example:
       asecalc eam label silica.xyz silica_eam.pt -o labelled.xyz --rounds 5
     """
+    if options["rounds"] == 1:
+        refuse_given("strength", "n_pairs", "seed", why="with --rounds 1, as the first copy is not perturbed")
     own_training(stack=False)
     from asecalc_mlip.data.readers import read_frames
     from training.eam.files import label_file

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import existing
+from asecalc_mlip.commands.common import existing, refuse_given
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.errors import InputError
 
@@ -114,6 +114,8 @@ def plugin(again: bool, sources: bool) -> None:
     """
     from asecalc_mlip.lammps.plugin import SOURCES, build
 
+    if sources:
+        refuse_given("again", why="with --sources, which builds nothing")
     click.echo(SOURCES if sources else build(again=again))
 
 
@@ -144,6 +146,11 @@ def monitor(model: str | None, output: str, temperature: float | None, every: in
 
     found = None if model is None else load(model).reference
     reference = None if found is None else reference_from_dict(found)
+    if model is not None and not (reference and reference.closest):
+        raise InputError(
+            f"{model} does not say how close atoms come in its training data: leave it out for limits of 0.6 of the "
+            "covalent radii"
+        )
     write_text(output, monitor_block(reference, temperature_K=temperature, every=every))
     click.echo(f"{output}: put 'include {output}' into the script, after pair_coeff and before the run")
 
@@ -175,5 +182,7 @@ def ipi(model: str, structure: str | None, **options: Any) -> None:
     """
     from asecalc_mlip.ipi import serve
 
+    if options["unix"]:
+        refuse_given("host", "port", why="with --unix, a socket of this computer")
     calls = serve(model, structure, **options)
     click.echo(f"the server ended after {calls} structures")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import existing, own_training
+from asecalc_mlip.commands.common import existing, own_training, refuse_given
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.commands.running import INTERRUPTED, WORKERS, RunCommand
 from asecalc_mlip.errors import InputError
@@ -98,6 +98,9 @@ def learn(
         raise InputError(f"--labels is missing, the source of energies and forces; {ADVICE}")
     if options["data"]:
         existing(options["data"])
+        refuse_given("initial", why="with --data FILE, whose frames are the first labels")
+    if options["threshold"]:
+        refuse_given("tolerance", why="with --threshold, which stands in place of the one calibrated for it")
     settings = LearnSettings(**{**options, "until": Until.read(options["until"]), "training": training})
     workers = Workers(processes, dask)
     starts = read_structures(*structures, what="start structures")

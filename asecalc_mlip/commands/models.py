@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import existing, own_training, settings, written
+from asecalc_mlip.commands.common import existing, own_training, refuse_given, settings, written
 from asecalc_mlip.commands.numbers import Number
 
 SETTINGS = "[CONFIG.yaml...] [KEY=VALUE...]"
@@ -46,6 +46,7 @@ def train(context: click.Context, arguments: tuple[str, ...], defaults: bool, tr
       asecalc train aspirin.yaml run.max_epochs=100 run.time=30min
     """
     if defaults:
+        refuse_given("arguments", "trust_data", why="with --defaults, which prints the defaults alone")
         own_training(stack=False)
         from training.explain import explain
 
@@ -254,6 +255,8 @@ def bench(model: str, structures: tuple[str, ...], output: str | None, figure: s
     from asecalc_mlip.files import check_figure
     from asecalc_mlip.plots.speed import bench_report
 
+    if not options["scaling"]:
+        refuse_given("largest", why="without --scaling")
     check_figure(figure)
     report = bench_file(model, structures, echo=click.echo, **options)
     written(output, report)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import Repeating, written
+from asecalc_mlip.commands.common import Repeating, refuse_given, written
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.commands.probing import as_is_option, check_files, fmax_option, probe, subject, tight_option
 from asecalc_mlip.errors import InputError
@@ -56,6 +56,8 @@ def diatomic(
     from asecalc_mlip.plots.diatomic import diatomic_figure
     from asecalc_mlip.probes import compare_dimers, diatomic_report, dimer_table, shortest_distances
 
+    if not options["figure"]:
+        refuse_given("title", why="without --figure FILE, which it is written over")
     models = [model, *against]
     names = names or tuple(Path(path).stem for path in models)
     if len(names) != len(models):
@@ -203,15 +205,13 @@ def scan(
 @click.option(
     "--delta",
     type=Number(q.DISPLACEMENT),
-    default=0.01,
-    show_default=True,
     metavar="A",
-    help="Displacement for differences of forces, Å.",
+    help="Displacement for differences of forces, Å; default 0.01.",
 )
 @tight_option
 @as_is_option
 def vibrations(
-    model: str, structure: str | None, method: Any, delta: float, fmax: float, as_is: bool, **options: Any
+    model: str, structure: str | None, method: Any, delta: float | None, fmax: float, as_is: bool, **options: Any
 ) -> None:
     """Compute the harmonic vibrations of a molecule from the exact Hessian of the model, after a relaxation.
 
@@ -221,9 +221,13 @@ def vibrations(
     """
     from asecalc_mlip import probes
     from asecalc_mlip.plots.probes import vibration_figure
+    from asecalc_mlip.probes.vibrations import is_exact
 
     output, figure = options["output"], options["figure"]
+    if as_is:
+        refuse_given("fmax", why="with --as-is, which relaxes nothing")
     calculator, atoms = subject(model, structure, **options)
+    is_exact(calculator, method, delta)  # before a relaxation, which may take long
     if not as_is:
         relaxed = probes.relax(atoms, calculator, fmax_eV_per_A=fmax, steps=1000)
         click.echo(str(relaxed))

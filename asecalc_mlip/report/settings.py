@@ -84,6 +84,9 @@ class ReportSettings:
             if path is not None and not Path(path).is_file():
                 raise InputError(f"--{name} {path}: no such file in {Path.cwd()}; {_ADVICE[name]}")
 
+        if self.frames is not None and self.data is None:
+            raise InputError("--frames counts structures of --data, which is not given: give it too, or leave it out")
+
     @property
     def folder(self) -> Path:
         """Where everything is written."""

@@ -29,12 +29,18 @@ def open_teacher(name: str, options: TeacherOptions | None = None) -> Teacher:
     Raises
     ------
     InputError
-        For a name that says nothing, a package that is not installed and a file that cannot be used.
+        For a name that says nothing, a package that is not installed, a file that cannot be used, and a charge or
+        multiplicity that the teacher would not know of.
     """
     options = options or TeacherOptions()
     kind, _, rest = str(name).partition(":")
     if kind in KINDS:
         return KINDS[kind](rest, options)
+    if options != TeacherOptions():
+        raise InputError(
+            f"--charge and --multiplicity are for xtb and pyscf; {name} gets elements and positions alone: leave them "
+            "out, and set them in the calculator where that has them"
+        )
     if Path(kind).suffix == ".py":
         from asecalc_mlip.teachers.python_file import from_python_file
 

@@ -63,6 +63,14 @@ def test_a_split_of_isolated_atoms_alone_is_refused(tmp_path):
         trained.prepare(config(tmp_path, path, f"data.split_file={tmp_path / 'split.json'}"))
 
 
+def test_numbers_of_frames_beside_a_split_file_are_refused(molecules, tmp_path):
+    given = ("data.split_file=split.json", "data.n_train=8")
+    with pytest.raises(InputError, match="data.n_train=8 has no effect beside data.split_file"):
+        trained.prepare(config(tmp_path, molecules, *given))
+    with pytest.raises(InputError, match="data.n_train=8 and data.n_val=4 have no effect"):
+        trained.prepare(config(tmp_path, molecules, *given, "data.n_val=4"))
+
+
 def test_isolated_atoms_without_an_energy_are_named(tmp_path, capsys):
     path = with_atoms(tmp_path / "mace.xyz", "HC")
     frames = read(path, ":")

@@ -23,6 +23,11 @@ SMALL = {"n_features": 32, "n_interactions": 2}
 # Others do not have these two hyperparameters, or were not tried at this size: their members have their defaults.
 SMALL_ONES = ("tensornet", "painn")
 _KEY = "model.architecture"
+# Of all trainings, which the loop sets itself.
+RESERVED = {
+    *("data.train", "data.test", "data.split_file", "data.split_seed", "data.n_train", "data.n_val"),
+    *("run.output", "run.name", "run.seed", "finetune.base"),
+}
 # What may change between two parts of one learning: the rest decides which frames are taken.
 FREE = ("budget", "hours", "steps_last", "final")
 
@@ -128,8 +133,7 @@ class LearnSettings:
                 quantity.check(value, f"--{name.replace('_', '-')}")
         if self.temperature_end_K is not None and self.pressure_GPa is not None:
             raise InputError("a ramp of the temperature has a fixed cell: leave --pressure or --temperature-end out")
-        reserved = ("data.train", "data.split_file", "data.test", "run.output", "run.name", "run.seed", "finetune.base")
-        if taken := [text for text in self.training if text.partition("=")[0] in reserved]:
+        if taken := [text for text in self.training if text.partition("=")[0] in RESERVED]:
             raise InputError(f"{', '.join(taken)}: the loop sets it itself; leave it out")
         self.dynamics("", 0)  # values that no run can have are told now
 
