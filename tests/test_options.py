@@ -16,6 +16,7 @@ LEARN = "learn water.xyz --labels xtb"
 REFUSED = {
     "train --defaults run.seed=1": "has no effect with --defaults",
     "train --defaults --trust-data": "--trust-data has no effect with --defaults, which prints the defaults alone",
+    "finetune aspirin.pt data.train=a.xyz finetune.base=silica.pt": "finetune.base=silica.pt: the base is aspirin.pt",
     "diatomic aspirin.pt --title x": "--title has no effect without --figure FILE",
     "eos silica.pt --as-is --rigid --fmax 0.01": "--fmax has no effect with --as-is and --rigid, which relax nothing",
     "vibrations aspirin.pt --as-is --fmax 0.01": "--fmax has no effect with --as-is, which relaxes nothing",

@@ -201,6 +201,18 @@ def _check_elements(delta: LoadedModel, elements: Sequence[int]) -> None:
         )
 
 
+def _check_e0(model: ModelConfig) -> None:
+    """Refuse energies of isolated atoms that have no part in the E0."""
+    method = model.reference_energies
+    if model.given and method != "given":
+        raise InputError(f"model.given has no effect with model.reference_energies={method}: set that to given")
+    if model.isolated_atoms and method in ("given", "zero"):
+        raise InputError(
+            f"model.isolated_atoms has no effect with model.reference_energies={method}: set that to isolated, or "
+            "leave the file out"
+        )
+
+
 def _reference_energies(
     config: TrainConfig,
     rest: Sequence[Atoms],
@@ -209,6 +221,7 @@ def _reference_energies(
     level: TeacherLevel | None,
 ) -> tuple[ReferenceEnergies, dict[int, float]]:
     model = config.model
+    _check_e0(model)
     if (
         model.reference_energies == "fit"
         and base is None

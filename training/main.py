@@ -39,7 +39,9 @@ def pretrain(config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None
 
 
 def finetune(base: str, config_paths: Sequence[str], overrides: Sequence[str] = ()) -> None:
-    """Train a model as `train` does, from `base`."""
+    """Train a model as `train` does, from `base`; InputError where the overrides name another one."""
+    if named := [text for text in overrides if text.partition("=")[0] == "finetune.base"]:
+        raise InputError(f"{named[-1]}: the base is {base}, the MODEL of the command; leave it out, or name it there")
     # As YAML reads it: a name with spaces or colons stays one name.
     _run(load_config(config_paths, [*overrides, f"finetune.base={json.dumps(str(base), ensure_ascii=False)}"]))
 

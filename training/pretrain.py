@@ -145,11 +145,16 @@ def check_pretraining(config: TrainConfig) -> None:
     Raises
     ------
     InputError
-        For networks and a sampler without a teacher, and a sampler without a temperature or a base that it names.
+        For networks, a temperature and a sampler without a teacher, and a sampler without a temperature or a base that
+        it names.
     """
     settings = config.pretrain
     if settings.correct and settings.teacher is None:
         raise InputError("pretrain.correct adds networks to a teacher, and there is none; name pretrain.teacher")
+    if settings.temperature is not None and settings.teacher is None:
+        raise InputError(
+            "pretrain.temperature is of the dynamics of a teacher, and there is none; name pretrain.teacher"
+        )
     if settings.sampler is None:
         return
     if settings.teacher is None:

@@ -134,7 +134,8 @@ def reference_energies(
         Options of `asecalc_mlip.data.readers.read_frames` for that file, such as the unit of its energies.
     atoms
         Frames of isolated atoms among the data, or those of `isolated` where there are none: with ``fit`` their
-        elements are not fitted, and they take the place of `isolated` where that is not given.
+        elements are not fitted, nor are further ones of `isolated`; with ``isolated`` they take its place where that
+        is not given.
 
     Raises
     ------
@@ -148,11 +149,14 @@ def reference_energies(
     if not labelled and method == "fit":
         raise DataError("no frame has an energy, so reference energies cannot be fitted; give them, or use 'zero'")
     if method == "fit":
-        where = "in the data"
-        if not atoms and isolated is not None:
+        found, known = {"in the data": _known(atoms, elements)}, dict[int, float]()
+        if isolated is not None:
             where = f"in {Path(isolated).name}" if isinstance(isolated, (str, Path)) else "given"
-            atoms = read_frames(isolated, **(reading or {})) if isinstance(isolated, (str, Path)) else list(isolated)
-        return _checked(_fit(labelled, _known(atoms, elements), where), elements)
+            more = read_frames(isolated, **(reading or {})) if isinstance(isolated, (str, Path)) else list(isolated)
+            found[where] = _known(more, elements)
+        for energies in found.values():  # those in the data first
+            known = {**energies, **known}
+        return _checked(_fit(labelled, known, " and ".join(name for name in found if found[name])), elements)
     if method == "isolated":
         values, source = _from_isolated(isolated or list(atoms), reading or {})
     elif method == "given":

@@ -88,11 +88,14 @@ def continue_run(
     files = RunFiles(output)
     meta = files.load_restart()[1]
     settings = continue_settings(meta["settings"], given)
+    found = resolve(model) if model is not None and calculator is None else None
+    if found is not None:
+        check_identity(meta["identity"], found.identity)
     ended = ended_run(files, settings.steps)
     if ended is not None:
         return MDResult(ended, files.directory, had_ended=True)
     if calculator is None:
-        found = resolve(model or settings.model)
+        found = found or resolve(settings.model)
         identity = found.identity if identity is None else identity
         check_identity(meta["identity"], identity)
         calculator = found.calculator(device=device, dtype=settings.dtype)

@@ -19,6 +19,7 @@ from tests import processes
 from tests.cases import DIRECT, make_potential
 from tests.md import toys
 from tests.md.commands import call
+from tests.md.models import random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -129,6 +130,17 @@ def test_unstable_run_exits_with_one_also_when_restarted(start, figure):
     assert call("nve", "--restart", "--output", "run", calculator=calculator).exit_code == 1
     same = run("nve", *arguments, calculator=calculator)
     assert same.exit_code == 1 and "broke already" in same.stdout
+
+
+def test_a_run_that_has_ended_is_not_that_of_another_model(start):
+    """It was reported as if it were."""
+    random_model(start / "model.pt")
+    given = ("--steps", 2, "--interval", 1, "--device", "cpu", "--output", "run")
+    assert call("nvt", "model.pt", "start.xyz", *given).exit_code in (0, 1)
+    restart = ("--restart", "--output", "run")
+    assert call("nvt", *restart, "--model", "model.pt").exit_code in (0, 1)
+    other = call("nvt", *restart, "--model", "aspirin_painn.pt")
+    assert other.exit_code == 2 and "the model sha256 is not the one this run was begun with" in other.stderr
 
 
 @pytest.mark.parametrize(

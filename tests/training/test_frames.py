@@ -19,6 +19,7 @@ pytest.importorskip("schnetpack")
 from asecalc_mlip.data.labels import is_isolated_atom  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import train as trained  # noqa: E402
+from training.config import replace_values  # noqa: E402
 from training.data import FramesDataModule, Replay, Split, make_split  # noqa: E402
 from training.losses.supervised import DISTANCES, distance  # noqa: E402
 from training.samples import MOST_KEPT, FramesDataset  # noqa: E402
@@ -64,11 +65,11 @@ def test_a_split_of_isolated_atoms_alone_is_refused(tmp_path):
 
 
 def test_numbers_of_frames_beside_a_split_file_are_refused(molecules, tmp_path):
-    given = ("data.split_file=split.json", "data.n_train=8")
-    with pytest.raises(InputError, match="data.n_train=8 has no effect beside data.split_file"):
-        trained.prepare(config(tmp_path, molecules, *given))
-    with pytest.raises(InputError, match="data.n_train=8 and data.n_val=4 have no effect"):
-        trained.prepare(config(tmp_path, molecules, *given, "data.n_val=4"))
+    split = replace_values(config(tmp_path, molecules), {"data.split_file": "split.json"})
+    with pytest.raises(InputError, match="data.n_val=10 has no effect beside data.split_file"):
+        trained.prepare(split)
+    with pytest.raises(InputError, match="data.n_train=8 and data.n_val=10 have no effect"):
+        trained.prepare(replace_values(split, {"data.n_train": 8}))
 
 
 def test_isolated_atoms_without_an_energy_are_named(tmp_path, capsys):

@@ -293,6 +293,7 @@ def test_a_sampler_that_would_do_nothing_is_refused(tmp_path):
     for given, text in (
         ([f"pretrain.sampler={eam}"], r"for a teacher, and there is none"),
         ([f"pretrain.sampler={eam}", f"pretrain.teacher={eam}"], r"there is no temperature; name it"),
+        (["pretrain.temperature=500"], r"of the dynamics of a teacher, and there is none"),
     ):
         with pytest.raises(InputError, match=text):
             train.prepare(tiny(tmp_path, data, *given))

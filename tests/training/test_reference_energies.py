@@ -37,6 +37,15 @@ def test_isolated_atoms_in_the_units_of_the_data(tmp_path, frames):
     assert found.values == pytest.approx({z: ATOM_ENERGY[z] for z in (1, 6, 8)})
 
 
+def test_a_file_serves_elements_that_have_no_isolated_atom_in_the_data(tmp_path, frames):
+    """The data had hydrogen, and the file was not read."""
+    write(tmp_path / "atoms.xyz", as_reference(isolated_atoms()))
+    hydrogen = Atoms("H", info={"energy": -13.6})
+    found = reference_energies(frames, "fit", isolated=tmp_path / "atoms.xyz", atoms=[hydrogen])
+    assert found.values == {1: -13.6, 6: ATOM_ENERGY[6], 8: ATOM_ENERGY[8]} and not found.fitted
+    assert found.source.startswith("isolated atoms in the data and in atoms.xyz for ")
+
+
 def test_fit_recovers_exact_values(frames):
     shifted = [atoms.copy() for atoms in frames]
     for atoms in shifted:

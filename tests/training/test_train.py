@@ -184,6 +184,8 @@ def test_missing_label_is_named_before_anything_is_written(tmp_path, figures):
         (["model.hyperparameters.radial_basis=foo"], "radial_basis 'foo' is unknown"),
         (["model.reference_energies=given", "model.given.H=abc"], "'abc'"),
         (["model.reference_energies=isolated", "model.isolated_atoms=absent.xyz"], "absent.xyz: no such file"),
+        (["model.given.H=-13.6"], "model.given has no effect with model.reference_energies=fit: set that to given"),
+        (["model.reference_energies=zero", "model.isolated_atoms=a.xyz"], "model.isolated_atoms has no effect with"),
     ],
 )
 def test_bad_settings(overrides, message, molecules, tmp_path):
