@@ -149,14 +149,14 @@ def reference_energies(
     if not labelled and method == "fit":
         raise DataError("no frame has an energy, so reference energies cannot be fitted; give them, or use 'zero'")
     if method == "fit":
-        found, known = {"in the data": _known(atoms, elements)}, dict[int, float]()
+        sources, known = {"in the data": _known(atoms, elements)}, dict[int, float]()
         if isolated is not None:
             where = f"in {Path(isolated).name}" if isinstance(isolated, (str, Path)) else "given"
             more = read_frames(isolated, **(reading or {})) if isinstance(isolated, (str, Path)) else list(isolated)
-            found[where] = _known(more, elements)
-        for energies in found.values():  # those in the data first
+            sources[where] = _known(more, elements)
+        for energies in sources.values():  # those in the data first
             known = {**energies, **known}
-        return _checked(_fit(labelled, known, " and ".join(name for name in found if found[name])), elements)
+        return _checked(_fit(labelled, known, " and ".join(name for name in sources if sources[name])), elements)
     if method == "isolated":
         values, source = _from_isolated(isolated or list(atoms), reading or {})
     elif method == "given":

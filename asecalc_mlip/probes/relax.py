@@ -130,9 +130,9 @@ def relax(
         raise InputError(f"optimizer is {optimizer!r}; allowed: {', '.join(_OPTIMIZERS)}")
     if not fmax_eV_per_A > 0 or steps < 1:
         raise InputError(f"fmax is {fmax_eV_per_A} eV/Å and steps {steps}; both must be above 0")
-    check_atoms(atoms, "a relaxation needs")
     if cell != "fixed":
         check_crystal(atoms, f"cell={cell!r} (unlike cell='fixed') needs")
+    check_atoms(atoms, "a relaxation needs")
     moved = atoms.copy()
     moved.calc = calc
     if keep_symmetry:
