@@ -8,7 +8,6 @@ Every setting is written out, so that new defaults do not count as a difference.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -135,10 +134,9 @@ def _without_times(log: str) -> str:
 
 
 def _digest(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
+    from asecalc_mlip.digests import digest_of
+
+    return digest_of(parts)[:16]
 
 
 if __name__ == "__main__":

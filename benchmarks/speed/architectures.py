@@ -28,6 +28,7 @@ from asecalc_mlip.bench.structures import structure  # noqa: E402
 from asecalc_mlip.bench.timing import Walk, machine, race  # noqa: E402
 from asecalc_mlip.files import read_json, write_json  # noqa: E402
 from asecalc_mlip.plots.speed import costs  # noqa: E402
+from benchmarks.speed.train_step import stepper, ten_aspirins  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "architectures.json"
 SYSTEMS = ("aspirin", "quartz-72", "quartz-576")
@@ -92,7 +93,7 @@ def calls(system: str, names: list[str], seconds: float, clock: Callable[[], flo
     atoms, walks = structure(system), {}
     for name in names:
         for engine in ("auto", "eager"):
-            calculator = PIWSLCalculator(_loaded(name), device="cpu", compile=engine)
+            calculator = PIWSLCalculator(loaded(name), device="cpu", compile=engine)
             walks[f"{name}, {engine}"] = Walk(calculator, atoms, clock=clock)
     times = race(walks, seconds=seconds)
     found = {name: {"ms": round(t.step(), 3), "steps": len(t.total_ms)} for name, t in times.items()}
@@ -101,9 +102,7 @@ def calls(system: str, names: list[str], seconds: float, clock: Callable[[], flo
 
 def training_steps(names: list[str], seconds: float, clock: Callable[[], float]) -> dict[str, Any]:
     """Milliseconds of a step on energies and forces."""
-    from train_step import _batch
-
-    steps: dict[str, Callable[[], None]] = {name: _training_step(name, _batch()) for name in names}
+    steps: dict[str, Callable[[], None]] = {name: training_step(name, ten_aspirins()) for name in names}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
@@ -126,7 +125,8 @@ def table(rows: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _loaded(name: str) -> Any:
+def loaded(name: str) -> Any:
+    """Return a model of random weights, as from a file."""
     from asecalc_mlip.checkpoint import LoadedModel
 
     return LoadedModel(_potential(name).eval().requires_grad_(False), {"name": name}, Path(f"{name}.pt"))
@@ -151,15 +151,14 @@ def _size(name: str) -> int:
     return sum(weights.numel() for weights in _potential(name).parameters())
 
 
-def _training_step(name: str, batch: dict[str, Any]) -> Callable[[], None]:
-    from train_step import _stepper
-
+def training_step(name: str, batch: dict[str, Any]) -> Callable[[], None]:
+    """Return a training step of ours on a batch."""
     from training.config import LossConfig, OptimizerConfig
     from training.task import PotentialAdapter, TrainingTask, make_outputs
 
     adapter = PotentialAdapter(_potential(name), forces=True, stress=False, weak=None, reach=5.0)
     task = TrainingTask(adapter, make_outputs(LossConfig(), None), OptimizerConfig(), max_epochs=1)
-    return _stepper(task, batch)
+    return stepper(task, batch)
 
 
 if __name__ == "__main__":

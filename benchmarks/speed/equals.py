@@ -25,14 +25,14 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from architectures import _loaded, _training_step  # noqa: E402
-
 from asecalc_mlip.bench.measure import our_walk  # noqa: E402
 from asecalc_mlip.bench.peer_worker import TRAINING, timed  # noqa: E402
 from asecalc_mlip.bench.peers import Worker, interpreters  # noqa: E402
 from asecalc_mlip.bench.structures import structure  # noqa: E402
 from asecalc_mlip.bench.timing import Times, machine, race  # noqa: E402
 from asecalc_mlip.files import read_json, write_json  # noqa: E402
+from benchmarks.speed.architectures import loaded, training_step  # noqa: E402
+from benchmarks.speed.train_step import ten_aspirins  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "speed_equals.json"
 SYSTEMS = ("aspirin", "quartz-72", "quartz-576")
@@ -88,16 +88,14 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _our_sides(name: str, system: str) -> dict[str, Callable[[int], Times]]:
-    from train_step import _batch
-
     from asecalc_mlip import PIWSLCalculator
 
     if system == TRAINING:
-        return {"ours": timed(_training_step(name, _batch()))}
+        return {"ours": timed(training_step(name, ten_aspirins()))}
     atoms = structure(system)
     sides: dict[str, Callable[[int], Times]] = {}
     for engine in ("auto", "eager"):
-        calculator = PIWSLCalculator(_loaded(name), device="cpu", compile=engine)
+        calculator = PIWSLCalculator(loaded(name), device="cpu", compile=engine)
         if not sides or calculator.engine.describe() not in sides:
             sides[calculator.engine.describe()] = our_walk(calculator, atoms)
     return sides

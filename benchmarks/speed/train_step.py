@@ -65,8 +65,8 @@ def main(steps: int, again: bool, piwsl: bool, one: str | None, memory: str | No
 
 def measure(n_features: int, threads: int, steps: int) -> dict[str, Any]:
     """Median milliseconds of both sides, their steps alternating."""
-    batch = _batch()
-    sides = {"schnetpack": _stepper(_their_task(n_features), batch), "ours": _stepper(_our_task(n_features), batch)}
+    batch = ten_aspirins()
+    sides = {"schnetpack": stepper(_their_task(n_features), batch), "ours": stepper(_our_task(n_features), batch)}
     medians = _medians(sides, threads, steps)
     return {
         **medians,
@@ -98,7 +98,7 @@ def measure_piwsl(n_features: int, threads: int, steps: int) -> dict[str, Any]:
     sides = {side: _piwsl_side(n_features, side) for side in ("plain", *ORDERS)}
     medians = _medians(sides, threads, steps)
     ratios = {f"{order}_ratio": round(medians[f"{order}_ms"] / medians["plain_ms"], 2) for order in ORDERS}
-    return {**medians, **ratios, **_circumstances(_batch(), threads, steps)}
+    return {**medians, **ratios, **_circumstances(ten_aspirins(), threads, steps)}
 
 
 def measure_memory(n_features: int, threads: int, side: str) -> float:
@@ -126,7 +126,7 @@ def _piwsl_side(n_features: int, side: str) -> Callable[[], None]:
 
     keep_freed_memory()  # as every training does
     weak = WeakConfig() if side == "plain" else WeakConfig(method="piwsl", order=side)  # type: ignore[arg-type]
-    return _stepper(_our_task(n_features, weak), _batch(list_skin(weak)))
+    return stepper(_our_task(n_features, weak), ten_aspirins(list_skin(weak)))
 
 
 def _in_its_own_process(n_features: int, threads: int, *options: str, **environment: str) -> Any:
@@ -163,7 +163,8 @@ def _circumstances(batch: dict[str, Any], threads: int, steps: int) -> dict[str,
     }
 
 
-def _batch(skin: float = 0.0) -> dict[str, Any]:
+def ten_aspirins(skin: float = 0.0) -> dict[str, Any]:
+    """Return a labelled batch of displaced aspirins."""
     from schnetpack.data.loader import _atoms_collate_fn
 
     from asecalc_mlip import PIWSLCalculator
@@ -230,7 +231,8 @@ def _their_task(n_features: int) -> Any:
     return AtomisticTask(model, outputs, optimizer_cls=torch.optim.AdamW, optimizer_args=arguments)
 
 
-def _stepper(task: Any, batch: dict[str, Any]) -> Callable[[], None]:
+def stepper(task: Any, batch: dict[str, Any]) -> Callable[[], None]:
+    """Return one step of a task, of ours or SchNetPack's, on a batch."""
     import torch
 
     optimizer = task.optimizer_cls(task.parameters(), **task.optimizer_kwargs)
