@@ -29,7 +29,7 @@ struct Block {  // weights in panels, (in, out); those with a trailing t are the
 };
 
 template <typename T>
-struct Network {  // the other side is TensorNetWeights in models/tensornet.py
+struct Network {  // the other side is TensorNetWeights in models/tensornet_native.py
   index_t features, blocks, nodes, own, symmetric;
   index_t room;                                  // numbers that may be kept; see Work
   double cutoff, bend;

@@ -23,17 +23,14 @@ A matrix is kept as the nine numbers that it has: one of I, three of A, five of 
 from __future__ import annotations
 
 import copy
-import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
-from asecalc_mlip.kernels.library import integers, pointers, reals
-from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed, Packer, by_registers, panels, with_bias
+from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed
 from asecalc_mlip.kernels.plain_tensor import rows_of
 from asecalc_mlip.kernels.tensor import (
     combined,
@@ -49,9 +46,10 @@ from asecalc_mlip.kernels.tensor import (
 from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, edge_geometry
 from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
-from asecalc_mlip.models.tabulated import Tabulated, spline_tables
+from asecalc_mlip.models.tabulated import Tabulated
 from asecalc_mlip.models.tensornet_hessian import tensornet_bytes, tensornet_hessian
-from asecalc_mlip.models.tensornet_parts import filters_of, weights_of
+from asecalc_mlip.models.tensornet_native import TensorNetWeights, packed
+from asecalc_mlip.models.tensornet_parts import by_part, filters_of, weights_of
 from asecalc_mlip.models.traits import Memory, Network, OwnHessian, Traits
 from asecalc_mlip.models.vector_head import VectorHead
 
@@ -59,32 +57,6 @@ __all__ = ["TensorNet"]
 
 # φ (n, n_rbf) and f_c (n, 1)
 Radial = tuple[Tensor, Tensor]
-# Numbers that the kernel may keep for the way back, 1 GB in float32; where atoms need more it keeps a third, and makes
-# the rest once more, which costs a quarter of the time.
-_ROOM = 2**28
-# Largest error of the slope of a tabulated filter, relative to the largest slope.
-_TABLE_TOLERANCE = {torch.float32: 2e-7, torch.float64: 1e-11}
-
-
-class TensorNetBlock(ctypes.Structure):
-    """`Block` of kernels/tensornet.cpp."""
-
-    _fields_ = pointers("table", *(f"{part}{k}{t}" for part in "yd" for k in range(3) for t in ("", "t")))
-
-
-class TensorNetWeights(ctypes.Structure):
-    """`Network` of kernels/tensornet.cpp."""
-
-    _fields_ = [
-        *integers("features", "blocks", "nodes", "own", "symmetric", "room"),
-        *reals("cutoff", "bend"),
-        *pointers("table", "of_neighbor", "of_center", "s0", "s0t", "s0b", "s1", "s1t", "s1b"),
-        *pointers(*(f"m{k}{t}" for k in range(3) for t in ("", "t")), "h", "ht", "hb"),
-        *pointers(*(f"v{k}{t}" for k in range(3) for t in ("", "t", "b")), "v3"),
-        *pointers(*(f"g{k}{t}" for k in range(3) for t in ("", "t", "b")), "g3"),
-        *reals("v3b", "g3b"),
-        ("block", ctypes.POINTER(TensorNetBlock)),
-    ]
 
 
 class TensorNet(Network):
@@ -185,7 +157,7 @@ class TensorNet(Network):
 
     def packed(self) -> Packed:
         """Return the weights for kernels/tensornet.cpp."""
-        return _packed(self)
+        return packed(self)
 
 
 class TensorEmbedding(nn.Module):
@@ -256,12 +228,7 @@ class TensorBlock(nn.Module):
     def weights(self) -> list[Tensor]:
         """Weights and biases of the filters, whose last layer gives those of a part side by side."""
         found = _weights(self.filters)
-        return [*found[:-2], *(_by_part(tensor) for tensor in found[-2:])]
-
-
-def _by_part(rows: Tensor) -> Tensor:
-    """(3F, …), three for a channel side by side, as those of one part after another."""
-    return rows.unflatten(0, (-1, 3)).movedim(1, 0).flatten(0, 1)
+        return [*found[:-2], *(by_part(tensor) for tensor in found[-2:])]
 
 
 def _projected(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tensor:
@@ -291,82 +258,6 @@ def _message(
     function: Callable, basis: Tensor, envelope: Tensor, centers: Tensor, senders: Tensor, y: Tensor
 ) -> Tensor:
     return tensor_message(function(basis, envelope), y, centers, senders)
-
-
-def _packed(network: TensorNet) -> Packed:
-    packer, dtype, F = Packer(), network.scalars.weight.dtype, network.n_features
-    exact = copy.deepcopy(network).double().requires_grad_(False)
-    e, blocks, readout = exact.embedding, cast("list[TensorBlock]", list(exact.blocks)), exact.readout.mlp
-    first, last = e.scales[0], e.scales[2]
-    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-    tables, nodes, bend = spline_tables(network.filter_functions(), exact.cutoff, tolerance=_TABLE_TOLERANCE[dtype])
-    fields: dict[str, Tensor] = {
-        **with_bias("s0", _after(e.norm, first)),
-        **with_bias("s1", _by_rows(last)),
-        **_mixes("m", e.mix),
-        **with_bias("h", _after(exact.norm, exact.scalars)),
-    }
-    value, gate = (cast("list[nn.Linear]", list(stack)) for stack in (readout.value, readout.gate))
-    for name, stack in (("v", value), ("g", gate)):
-        for k in range(3):
-            fields |= with_bias(f"{name}{k}", stack[2 * k])
-        fields[f"{name}3"] = stack[6].weight[0]
-    lanes = LANES[dtype]
-    return packer.packed(
-        TensorNetWeights,
-        features=F,
-        blocks=len(blocks),
-        nodes=nodes,
-        own=int(blocks[0].own),
-        symmetric=int(blocks[0].symmetric),
-        room=_ROOM,
-        cutoff=float(network.cutoff),
-        bend=bend,
-        table=by_registers(tables[0], F, lanes).to(dtype),
-        of_neighbor=e.of_neighbor(e.element.weight).to(dtype),
-        of_center=e.of_center(e.element.weight).to(dtype),
-        v3b=float(value[6].bias[0]),
-        g3b=float(gate[6].bias[0]),
-        block=[
-            packer.struct(
-                TensorNetBlock,
-                table=by_registers(table, F, lanes).to(dtype),
-                **_in_panels({**_mixes("y", block.mix[:3]), **_mixes("d", block.mix[3:])}, dtype),
-            )
-            for table, block in zip(tables[1:], blocks, strict=True)
-        ],
-        **_in_panels(fields, dtype),
-    )
-
-
-def _in_panels(fields: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Cast weights and biases; the weights, (in, out), as panels.h reads them."""
-    lanes = LANES[dtype]
-    return {name: (panels(value, lanes) if value.ndim == 2 else value).to(dtype) for name, value in fields.items()}
-
-
-def _mixes(name: str, layers: Sequence[nn.Module] | nn.ModuleList) -> dict[str, Tensor]:
-    """Fields of the mixes of the three parts: as (in, out), and the transpose (t)."""
-    found: dict[str, Tensor] = {}
-    for k, layer in enumerate(layers):
-        assert isinstance(layer, nn.Linear)
-        found |= {f"{name}{k}": layer.weight.t(), f"{name}{k}t": layer.weight}
-    return found
-
-
-def _after(norm: nn.LayerNorm, layer: nn.Linear) -> nn.Linear:
-    """Return the layer with weight and bias of the norm before it taken in."""
-    made = copy.deepcopy(layer)
-    made.weight.data = layer.weight * norm.weight
-    made.bias.data = layer.bias + layer.weight @ norm.bias
-    return made
-
-
-def _by_rows(layer: nn.Linear) -> nn.Linear:
-    """Return the layer with its outputs by part, where three of a channel lay side by side."""
-    made = copy.deepcopy(layer)
-    made.weight.data, made.bias.data = _by_part(layer.weight), _by_part(layer.bias)
-    return made
 
 
 def _projections(network: TensorNet, distances: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parts of TensorNet that its forward pass and its Hessian share."""
+"""Parts of TensorNet that its forward pass, its Hessian and its native weights share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-__all__ = ["filters_of", "weights_of"]
+__all__ = ["by_part", "filters_of", "weights_of"]
 
 
 def filters_of(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Tensor:
@@ -21,3 +21,8 @@ def filters_of(weights: Sequence[Tensor], basis: Tensor, envelope: Tensor) -> Te
 def weights_of(layers: Iterable[nn.Module]) -> list[Tensor]:
     """Weights of linear layers without a bias."""
     return [cast(Tensor, layer.weight) for layer in layers]
+
+
+def by_part(rows: Tensor) -> Tensor:
+    """(3F, …), three for a channel side by side, as those of one part after another."""
+    return rows.unflatten(0, (-1, 3)).movedim(1, 0).flatten(0, 1)

@@ -6,7 +6,7 @@ import torch
 from asecalc_mlip.engine import NativeEngine
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.kernels import native_library
-from asecalc_mlip.models import tensornet
+from asecalc_mlip.models import tensornet_native
 from tests.cases import make_potential, make_structure
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="the native library was not built")
@@ -20,7 +20,7 @@ def test_little_room_changes_nothing(monkeypatch, dtype, tolerance, n_interactio
     potential = make_potential("tensornet", dtype=dtype, **sizes)
     graph = graph_from_atoms(make_structure("crystal") * (3, 2, 2), 4.0)
     roomy = NativeEngine(potential)
-    monkeypatch.setattr(tensornet, "_ROOM", 0)
+    monkeypatch.setattr(tensornet_native, "_ROOM", 0)
     little = NativeEngine(potential)
     ours, theirs = (engine(graph, stress=True) for engine in (little, roomy))
     scale = max(1.0, theirs.forces.abs().max().item())
