@@ -38,14 +38,14 @@ from ase.io import write
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from planted import EDITS, boxed  # noqa: E402
-
 from asecalc_mlip import PIWSLCalculator, md  # noqa: E402
 from asecalc_mlip.analysis import make_reference, shortest_by_pair  # noqa: E402
 from asecalc_mlip.analysis.limits import ContactLimits  # noqa: E402
+from asecalc_mlip.bench.structures import structure  # noqa: E402
 from asecalc_mlip.checkpoint import load, save  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.files import read_structure, read_structures, write_json  # noqa: E402
+from benchmarks.studies.planted import EDITS, boxed  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "monitor.json"
 RUNS = ROOT / "runs" / "monitor"
@@ -160,7 +160,7 @@ def cost() -> dict[str, Any]:
     """Time the monitor beside a step, on aspirin and on quartz of 576 atoms."""
     found = md.resolve("aspirin_painn.pt")
     rows = {}
-    for name, atoms in {"aspirin": found.atoms, "quartz 576": _quartz()}.items():
+    for name, atoms in {"aspirin": found.atoms, "quartz 576": structure("quartz-576")}.items():
         model = "aspirin_painn.pt" if name == "aspirin" else "silica.pt"
         resolved = md.resolve(model, atoms)
         settings = resolved.settings("nvt", **PROTOCOLS[Path(model).stem])
@@ -354,15 +354,6 @@ def _scaled(name: str, factor: float) -> Path:
             value.data.mul_(factor)
     save(path, model.potential, card=model.card, reference_energies=model.reference_energies)
     return path
-
-
-def _quartz() -> Atoms:
-    """Alpha quartz of 576 atoms."""
-    from ase.spacegroup import crystal
-
-    cell = [4.913, 4.913, 5.405, 90, 90, 120]
-    unit = crystal(["Si", "O"], [(0.4697, 0.0, 1 / 3), (0.4135, 0.2669, 0.4524)], spacegroup=152, cellpar=cell)
-    return unit * (4, 4, 4)
 
 
 def _timed(call: Callable[[], Any], n: int) -> float:
