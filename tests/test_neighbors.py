@@ -15,6 +15,7 @@ from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.neighbors import lists, neighbor_list
 from asecalc_mlip.neighbors.batched import BatchedNeighborCache
 from asecalc_mlip.neighbors.lists import compact_list
+from asecalc_mlip.neighbors.resident import ResidentLists
 from asecalc_mlip.neighbors.verlet import NeighborCache
 from tests.cases import make_structure
 
@@ -140,6 +141,31 @@ def test_cells_of_a_batch_that_change(seed):
         lengths = [np.sort(g.vectors().norm(dim=1)[g.batch[g.centers] == k]) for g in (graph, fresh) for k in range(2)]
         assert np.allclose(lengths[0], lengths[2], atol=1e-10) and np.allclose(lengths[1], lengths[3], atol=1e-10)
     assert 2 < cache.builds < 0.3 * cache.calls
+
+
+class _Pbc(torch.Tensor):
+    """Periodicity that counts how often it is copied to a device."""
+
+    copies = 0
+
+    def to(self, *arguments, **options):
+        _Pbc.copies += 1
+        return super().to(*arguments, **options)
+
+
+@pytest.mark.parametrize("make", [BatchedNeighborCache, ResidentLists])
+def test_periodicity_is_copied_to_the_device_only_when_it_changes(make, monkeypatch):
+    monkeypatch.setattr(_Pbc, "copies", 0)
+    graph, lists = graph_from_atoms(make_structure("crystal"), 4.0), make(4.0, 0.8)
+    copies = []
+    for pbc in ([True, True, True], [True, True, False]):
+        for step in range(3):
+            moved = graph.positions.double() + 0.01 * step
+            there = torch.tensor(pbc).as_subclass(_Pbc)
+            lists.graph(graph.numbers, moved, graph.cell.double(), graph.batch, there, None)
+            copies.append(_Pbc.copies)
+    first, second = copies[0], copies[3]
+    assert 0 < first < second and copies == 3 * [first] + 3 * [second]
 
 
 def test_a_cell_that_changes_without_its_atoms():

@@ -40,6 +40,8 @@ class BatchedNeighborCache:
         self.calls = self.builds = 0
         self._graphs: dict[int, AtomGraph] = {}
         self._pbc = torch.zeros(3, dtype=torch.bool)
+        # The periodicity last asked for, on the host and beside the positions.
+        self._periodic = self._pbc, self._pbc
         self._inverse = torch.empty(0)
         self._resident = ResidentLists(cutoff, skin)
         self._closest = np.inf
@@ -70,7 +72,7 @@ class BatchedNeighborCache:
         """
         pbc = torch.as_tensor(pbc).cpu().expand(3)
         positions = positions.detach().to(torch.float64, copy=True)
-        numbers, cell = numbers.long(), torch.where(pbc.to(cell.device)[:, None], cell.detach().double(), 0.0)
+        numbers, cell = numbers.long(), torch.where(self._there(pbc, cell.device)[:, None], cell.detach().double(), 0.0)
         if made_on(cell.device):
             graph = self._resident.graph(numbers, positions, cell, batch, pbc, check)
             self.calls, self.builds = self.calls + len(cell), self._resident.builds
@@ -84,6 +86,14 @@ class BatchedNeighborCache:
         assert self._batch is not None
         graph = replace(self._batch, positions=positions, cell=cell)
         return graph.within(self.cutoff) if self.skin > 0 else graph
+
+    def _there(self, pbc: Tensor, device: torch.device) -> Tensor:
+        """Return the periodicity on a device, where it is copied to only when it changes."""
+        host, there = self._periodic
+        if there.device != device or not torch.equal(host, pbc):
+            host = pbc.clone()
+            self._periodic = host, host.to(device)
+        return self._periodic[1]
 
     def _stale(
         self, numbers: Tensor, positions: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor
