@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from asecalc_mlip import zoo
+from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import read_structures, sha256_of
+from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.campaign.runs import STARTS, Run, pick_frames, starts_text
 
 __all__ = ["check_plan"]
