@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asecalc_mlip.digests import digest_of, sha256_of  # noqa: F401  of older callers
+from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 
 if TYPE_CHECKING:
