@@ -45,12 +45,12 @@ def rdf_errors(run: MDRun, found: dict[str, RDF]) -> dict[str, dict[str, float]]
 
 def to_draw(
     run: MDRun, found: dict[str, RDF], h: float | None
-) -> tuple[RDF | DistanceHistogram | None, RDF | DistanceHistogram | None, float | None]:
-    """Return what the figure shows: the function of the run, that of the reference and the error between them."""
+) -> tuple[RDF | DistanceHistogram | None, RDF | DistanceHistogram | None, str]:
+    """Return what the figure shows: the function of the run, that of the reference and the error as it is printed."""
     if not run.atoms.pbc.any() or isinstance(run.reference, MoleculeReference):
         known = run.reference.histogram if isinstance(run.reference, MoleculeReference) else None
-        return run.histogram, known if h is not None else None, h
+        return run.histogram, known if h is not None else None, "" if h is None else f"{h:.3f}"
     if isinstance(run.reference, PeriodicReference) and "all" in found:
         target = run.reference.rdfs_for(run.start)["all"]
-        return found["all"], target, found["all"].error(target)
-    return found.get("all"), None, None
+        return found["all"], target, f"{found['all'].error_percent(target):.0f} %"
+    return found.get("all"), None, ""

@@ -281,7 +281,6 @@ def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict, rdfs: dict[st
         n_atoms=summary["n_atoms"],
         structure=shown,
         reference=reference,
-        reference_name=run.reference.source if run.reference else "",
         error=error,
         broken_ps=summary["failure"]["time_ps"] if summary["failure"] else None,
         broken_by=_broken_by(summary["failure"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, SMALL, new_figure, plain, running_mean, tidy
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, SMALL, new_figure, running_mean, tidy
 
 
 def md_figure(
@@ -16,8 +16,7 @@ def md_figure(
     target_K: float | np.ndarray | None = None,
     structure=None,
     reference=None,
-    reference_name: str = "",
-    error: float | None = None,
+    error: str = "",
     broken_ps: float | None = None,
     broken_by: str = "",
 ) -> Figure:
@@ -37,8 +36,8 @@ def md_figure(
         Of the run.
     reference : DistanceHistogram or RDF, optional
         Of the reference.
-    reference_name, error
-        For the legend.
+    error : str
+        Between the two, with its unit, for the legend.
     broken_ps : float, optional
         Time at which the run broke, drawn as a vertical line.
     broken_by : str
@@ -57,7 +56,7 @@ def md_figure(
         _cell(panels[2], log)
     for axes in panels[:-1]:
         _time_axis(axes, log["time_ps"], broken_ps)
-    _structure(panels[-1], structure, reference, reference_name, error)
+    _structure(panels[-1], structure, reference, error)
     for axes in panels:
         tidy(axes)
     if broken_by:
@@ -105,7 +104,7 @@ def _cell(axes, log) -> None:
     _legend(axes, [*axes.get_lines()[1:], *right.get_lines()])
 
 
-def _structure(axes, structure, reference, reference_name, error) -> None:
+def _structure(axes, structure, reference, error) -> None:
     if structure is None:
         axes.text(0.5, 0.5, "no g(r): not periodic\nin three directions", ha="center", va="center", color=GREY)
         axes.set_axis_off()
@@ -114,8 +113,8 @@ def _structure(axes, structure, reference, reference_name, error) -> None:
     values = structure.g if is_rdf else structure.density
     if reference is not None:
         other = reference.g if is_rdf else reference.density
-        axes.fill_between(reference.r, other, color=GREY, alpha=0.35, lw=0, label=plain(_short(reference_name)))
-    label = "this run" if error is None else f"this run, error {error:.3f}"
+        axes.fill_between(reference.r, other, color=GREY, alpha=0.35, lw=0, label="reference data")
+    label = f"this run, error {error}" if error else "this run"
     axes.plot(structure.r, values, color=RED, lw=1.3, label=label)
     axes.set_xlabel("Distance r (Å)")
     axes.set_ylabel("g(r)" if is_rdf else "h(r) (1/Å)")
@@ -143,7 +142,3 @@ def _time_axis(axes, time, broken_ps) -> None:
     if broken_ps is not None:
         axes.axvline(broken_ps, color=RED, lw=2.0)
         axes.text(broken_ps, 0.99, "broke ", color=RED, ha="right", va="top", transform=axes.get_xaxis_transform())
-
-
-def _short(name: str, limit: int = 24) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"

@@ -26,7 +26,7 @@ def survival_figure(
         axes.step(curve.time_ps, 100 * curve.fraction, where="post", color=colour, lw=1.8, label=plain(text))
         axes.fill_between(curve.time_ps, 100 * curve.low, 100 * curve.high, step="post", color=colour, alpha=0.15, lw=0)
     axes.set_xlabel("Time (ps)")
-    axes.set_ylabel(f"Runs still {word} (%)")
+    axes.set_ylabel(f"Runs still {word} (%; shaded: 95 % limits)")
     axes.set_ylim(0.0, 104.0)
     if log_time:
         axes.set_xscale("log")

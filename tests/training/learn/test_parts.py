@@ -302,4 +302,7 @@ def test_survival_on_a_logarithmic_axis_of_time():
 
 def test_replicas_of_a_learning_are_quiet_and_not_only_stable():
     axes = survival_figure({"10 labels": survival([0.01, 50.0], [True, False])}, word="quiet").axes[0]
-    assert axes.get_ylabel() == "Runs still quiet (%)" and axes.lines[0].get_label() == "10 labels: 1 of 2 quiet"
+    assert (
+        axes.get_ylabel() == "Runs still quiet (%; shaded: 95 % limits)"
+        and axes.lines[0].get_label() == "10 labels: 1 of 2 quiet"
+    )
