@@ -17,7 +17,8 @@ def test_the_legend_has_the_error_of_the_summary(model, h, error):
     run = SimpleNamespace(
         atoms=atoms, start=atoms, reference=reference, histogram=getattr(reference, "histogram", None)
     )
-    shown, other, told = to_draw(run, getattr(reference, "rdfs", {}), h)
+    rdfs = reference.rdfs_for(atoms) if h is None else {}
+    shown, other, told = to_draw(run, rdfs, h)
     assert told == error
     names = ("time_ps", "temperature_K", "epot_eV", "etot_eV", "conserved_eV")
     log = {name: np.arange(3.0) for name in names}
