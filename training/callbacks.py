@@ -45,6 +45,11 @@ class AveragedWeights(pl.Callback):
         self.best_epoch = -1
         self._raw: list[Tensor] | None = None
 
+    def on_train_start(self, *_: Any) -> None:
+        """Follow the weights to where they are trained: a new average and that of a checkpoint are on the CPU."""
+        pairs = zip(self.average, self.module.parameters(), strict=True)
+        self.average = [average.to(parameter.device) for average, parameter in pairs]
+
     def on_train_batch_end(self, *_: Any) -> None:
         """Move the average."""
         self.steps += 1

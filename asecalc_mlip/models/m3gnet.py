@@ -101,7 +101,8 @@ class M3GNet(Network):
         """Interaction energy of each atom, (N,), in the dtype of the weights."""
         vectors = graph.vectors().to(self.embedding.weight.dtype)
         distances = vectors.square().sum(-1).sqrt()
-        beta = self.angular.radial(distances)
+        # The functions swing on beyond the cutoff; with none of them no message is passed.
+        beta = self.angular.radial(distances) * (distances < self.cutoff)[:, None]
         ends = (graph.centers, graph.neighbors)
         near = self._near(vectors, distances, graph)
         v, e = self.embedding(graph.numbers), silu(self.pair_embedding(beta))

@@ -107,8 +107,9 @@ class Potential(nn.Module):
 
     def lone_atoms(self) -> Tensor:
         """Return what the network, without scale and E0, says of an atom alone, by atomic number, float64."""
-        none = torch.zeros(0, dtype=torch.int64)
-        return self._network_of_lone_atoms(AtomGraph(none, none, none, none, none, torch.zeros(0, 3, 3)))
+        none = torch.zeros(0, dtype=torch.int64, device=self.e0.device)
+        nowhere = torch.zeros(0, 3, 3, dtype=torch.float64, device=self.e0.device)
+        return self._network_of_lone_atoms(AtomGraph(none, nowhere[:, 0], none, none, none, nowhere))
 
     def train(self, mode: bool = True) -> Potential:
         """See `torch.nn.Module.train`; weights may change from here on, so everything derived from them is dropped."""

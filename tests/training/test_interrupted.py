@@ -12,11 +12,13 @@ import torch
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
 from tests import processes
+from tests.simulated_gpu import simulated_gpu
 from tests.small_runs import config, rows, weights
 
 pytest.importorskip("schnetpack")
 from asecalc_mlip.locks import locked  # noqa: E402
 from training import train as training  # noqa: E402
+from training.callbacks import AveragedWeights  # noqa: E402
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
@@ -33,6 +35,20 @@ def test_resumed_run_equals_uninterrupted(schedule, molecules, tmp_path):
     assert whole[0]["schedule"] == parts[0]["schedule"]
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
     assert (tmp_path / "whole" / "model.pt").stat().st_size == (tmp_path / "parts" / "model.pt").stat().st_size
+
+
+def test_the_average_follows_the_weights_to_a_gpu():
+    """Lightning moves the model after the average was made, and gives back that of a checkpoint on the CPU."""
+    module = torch.nn.Linear(2, 1)
+    average = AveragedWeights(module, 0.9)
+    saved = average.state_dict()
+    with simulated_gpu():
+        module.to("cuda")
+        for _ in range(2):
+            average.on_train_start()
+            average.on_train_batch_end()
+            assert all(one.is_cuda for one in average.average)
+            average.load_state_dict(dict(saved))
 
 
 def stop_after(settings, epochs):

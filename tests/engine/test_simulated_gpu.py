@@ -1,0 +1,75 @@
+"""Every architecture on a simulated GPU: no tensor of the host meets those there, and the host does not wait."""
+
+import copy
+
+import pytest
+import torch
+
+from asecalc_mlip.engine import CudaGraphEngine, EagerEngine
+from asecalc_mlip.graph import batch_graphs, graph_from_atoms
+from asecalc_mlip.models import predict
+from tests.cases import DIRECTS, PHYSICAL, make_potential, make_structure
+from tests.simulated_gpu import OnGPU, simulated_gpu
+
+# Those whose energies and forces let the host wait at each call; they are not captured as CUDA graphs, but run eagerly.
+WAITING = {"m3gnet", "sum", *(name for name in (*PHYSICAL, *DIRECTS) if name.startswith(("escn", "equi", "spin")))}
+
+
+def batch(potential):
+    pair = [graph_from_atoms(make_structure(name), potential.cutoff) for name in ("crystal", "skewed")]
+    return batch_graphs(pair)
+
+
+def test_tensors_of_the_host_are_refused():
+    with simulated_gpu() as waits:
+        there = torch.ones(3, device="cuda")
+        assert there.device.type == "cuda" and (2 * there + torch.tensor(1.0)).is_cuda and not waits
+        for wrong in (
+            lambda: there + torch.ones(3),
+            lambda: there.index_select(0, torch.tensor([1])),
+            lambda: torch.stack([there.sum(), torch.tensor(1.0)]),
+            lambda: torch._foreach_lerp_([torch.ones(3)], [there], 0.5),
+            lambda: torch.ones(3)[there.long()],
+        ):
+            with pytest.raises(RuntimeError, match="of the host"):
+                wrong()
+        with pytest.raises(TypeError):
+            there.numpy()
+        assert there.cpu().tolist() == [1.0, 1.0, 1.0] and float(there[0]) == 1.0 and len(waits) == 2
+
+
+@pytest.mark.parametrize("architecture", [*PHYSICAL, *DIRECTS])
+def test_energies_forces_and_stress(architecture):
+    potential = make_potential(architecture, dtype=torch.float32)
+    graph, stress = batch(potential), not potential.direct_forces
+    expected = EagerEngine(potential)(graph, stress=stress)
+    with simulated_gpu() as waits:
+        there = copy.deepcopy(potential).to("cuda")
+        assert there.lone_atoms().is_cuda
+        engine, given = EagerEngine(there), graph.to(torch.device("cuda"))
+        engine(given, stress=stress)
+        waits.clear()
+        found = engine(given, stress=stress)
+        assert bool(waits) == (architecture in WAITING), waits
+        if architecture not in {*WAITING, *DIRECTS}:
+            captured = CudaGraphEngine(there, capture=False)(given, stress=True)
+            assert torch.allclose(captured.forces.cpu(), expected.forces, atol=1e-4)
+    for name in ("energy", "forces", "stress") if stress else ("energy", "forces"):
+        ours, reference = getattr(found, name), getattr(expected, name)
+        assert isinstance(ours, OnGPU) and torch.allclose(ours.held, reference, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [*PHYSICAL, *DIRECTS])
+def test_a_step_of_training(architecture):
+    graph = batch(make_potential(architecture))
+    with simulated_gpu():
+        potential = make_potential(architecture, dtype=torch.float32, trainable=True).train().to("cuda")
+        given = graph.to(torch.device("cuda"))
+        result = predict(potential, given, create_graph=True, stress=not potential.direct_forces)
+        loss = (result.energy / given.counts()).square().mean() + result.forces.square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(potential.parameters(), 1.0)
+        # What an optimiser does, which would import torch's compiler.
+        gradients = [p.grad for p in potential.parameters() if p.grad is not None]
+        torch._foreach_add_([p.detach() for p in potential.parameters() if p.grad is not None], gradients, alpha=-1e-3)
+        assert loss.isfinite() and gradients
