@@ -52,11 +52,15 @@ class OnGPU(Tensor):
 
     _is_param = False
 
+    def tolist(self) -> Any:
+        """Wait for the numbers."""
+        return self.cpu().tolist()
+
     def numpy(self, *_: Any, **__: Any) -> Any:
         """Refuse, as on a GPU; and an address means nothing to kernels of the host."""
         raise TypeError("a tensor on the GPU is no array of the host")
 
-    __array__ = data_ptr = tolist = numpy
+    __array__ = data_ptr = numpy
 
 
 @contextmanager

@@ -42,6 +42,8 @@ class BatchedNeighborCache:
         self._pbc = torch.zeros(3, dtype=torch.bool)
         # The periodicity last asked for, on the host and beside the positions.
         self._periodic = self._pbc, self._pbc
+        # A tensor on the device that said so, as torch-sim has it, its version, and what it said.
+        self._given: tuple[Tensor, int, Tensor] | None = None
         self._inverse = torch.empty(0)
         self._resident = ResidentLists(cutoff, skin)
         self._closest = np.inf
@@ -70,7 +72,7 @@ class BatchedNeighborCache:
         check : callable, optional
             Gets the atomic numbers of each structure that was not there before.
         """
-        pbc = torch.as_tensor(pbc).cpu().expand(3)
+        pbc = self._here(pbc)
         positions = positions.detach().to(torch.float64, copy=True)
         numbers, cell = numbers.long(), torch.where(self._there(pbc, cell.device)[:, None], cell.detach().double(), 0.0)
         if made_on(cell.device):
@@ -86,6 +88,14 @@ class BatchedNeighborCache:
         assert self._batch is not None
         graph = replace(self._batch, positions=positions, cell=cell)
         return graph.within(self.cutoff) if self.skin > 0 else graph
+
+    def _here(self, pbc: Any) -> Tensor:
+        """Return the periodicity (3,) on the host, from a tensor on a device only when that is another or changed."""
+        if not isinstance(pbc, Tensor) or pbc.device.type == "cpu" or pbc.is_inference():
+            return torch.as_tensor(pbc).cpu().expand(3)
+        if self._given is None or self._given[0] is not pbc or self._given[1] != pbc._version:
+            self._given = pbc, pbc._version, pbc.cpu().expand(3)
+        return self._given[2]
 
     def _there(self, pbc: Tensor, device: torch.device) -> Tensor:
         """Return the periodicity on a device, where it is copied to only when it changes."""

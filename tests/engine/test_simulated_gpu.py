@@ -8,6 +8,7 @@ import torch
 from asecalc_mlip.engine import CudaGraphEngine, EagerEngine
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import predict
+from asecalc_mlip.neighbors.batched import BatchedNeighborCache
 from tests.cases import DIRECTS, PHYSICAL, make_potential, make_structure
 from tests.simulated_gpu import OnGPU, simulated_gpu
 
@@ -73,3 +74,21 @@ def test_a_step_of_training(architecture):
         gradients = [p.grad for p in potential.parameters() if p.grad is not None]
         torch._foreach_add_([p.detach() for p in potential.parameters() if p.grad is not None], gradients, alpha=-1e-3)
         assert loss.isfinite() and gradients
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_a_list_that_holds_costs_one_wait(where):
+    """The directions that are periodic are not copied at each step, wherever they are; torch-sim has them there."""
+    graph, pbc, cache = batch(make_potential("schnet")), torch.ones(3, dtype=torch.bool), BatchedNeighborCache(4.0, 0.5)
+    with simulated_gpu() as waits:
+        graph, pbc = graph.to(torch.device("cuda")), pbc.to("cuda") if where == "device" else pbc
+        lists = [cache.graph(graph.numbers, graph.positions, graph.cell, graph.batch, pbc)]
+        for _ in range(2):
+            waits.clear()
+            moved = graph.positions + 0.01
+            lists.append(cache.graph(graph.numbers, moved, graph.cell, graph.batch, pbc))
+            assert len(waits) == 1 and lists[-1].centers is lists[0].centers
+        # Other directions are seen, and need a new list.
+        pbc[2] = False
+        assert cache.graph(graph.numbers, graph.positions, graph.cell, graph.batch, pbc).n_edges < lists[0].n_edges
+    assert cache.builds == 4
