@@ -8,11 +8,15 @@ from types import SimpleNamespace
 from typing import get_args
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from asecalc_mlip.engine import SumEngine
 from asecalc_mlip.engine.base import EngineName
-from benchmarks.speed import gpu, gpu_plan, gpu_report
+from asecalc_mlip.errors import InputError
+from benchmarks.speed import gpu, gpu_bench, gpu_plan, gpu_report
 from tests import processes
+from tests.cases import make_potential
 from tools import collect_wheels
 
 
@@ -173,3 +177,18 @@ def test_wheels_are_checked(tmp_path):
     assert collect_wheels.pinned("vesin").startswith("vesin==")
     # What travels with them.
     assert sum(path.stat().st_size for path in collect_wheels.tracked()) < 50e6
+
+
+def test_a_sum_is_timed_as_the_engine_of_a_calculator_runs_it(monkeypatch):
+    """As one where that engine runs sums, and only otherwise part by part, which waits for the edges of each."""
+    potential, bench = make_potential("sum"), gpu_bench.Bench(torch.device("cpu"), 8, 1, 1, 0.1, False)
+
+    def of_parts(one, engine, **_):
+        if one is potential:
+            raise InputError("no sums")
+        return SimpleNamespace(holds_edges=False)
+
+    monkeypatch.setattr(gpu_bench, "make_engine", of_parts)
+    assert isinstance(gpu_bench.engine_of(bench, potential, "triton"), SumEngine)
+    monkeypatch.setattr(gpu_bench, "make_engine", lambda one, engine, **_: (one, engine))
+    assert gpu_bench.engine_of(bench, potential, "triton") == (potential, "triton")

@@ -106,7 +106,7 @@ def random_potential(bench: Bench, architecture: str) -> Potential:
 
 
 def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = "float32") -> Engine:
-    """Return an engine; of a sum the parts that it cannot run go eagerly.
+    """Return an engine; of a sum that it cannot run as one, the parts that it cannot run go eagerly.
 
     A rehearsal runs CUDA graphs as the same padded calls without a capture.
 
@@ -121,11 +121,16 @@ def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = 
         if engine == CompiledEngine.name and CompiledEngine.why_not(potential) is None:
             # `make_engine` takes another engine for want of a compiler, which would be measured under this name.
             return CompiledEngine(potential)
-        if len(parts_of(potential)) == 1 or engine in (EagerEngine.name, CudaGraphEngine.name, CompiledEngine.name):
-            return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
-        first = parts_of(potential)[0]
+        return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
+    except (CompilerError, CacheError) as error:
+        raise NotHere(str(error)) from None
+    except InputError as error:
+        first, *others = parts_of(potential)
+        if not others or engine in (EagerEngine.name, CudaGraphEngine.name, CompiledEngine.name):
+            raise NotHere(str(error)) from None
+    try:
         make_engine(first, engine)  # type: ignore[arg-type]
-    except (InputError, CompilerError, CacheError) as error:
+    except InputError as error:
         raise NotHere(str(error)) from None
     return SumEngine(potential, lambda part: _or_eager(part, engine))
 
