@@ -161,7 +161,9 @@ class M3GNetBlock(nn.Module):
         """Features of atoms (N, F) and pairs (E, F) after this block; β (E, n_radial), both ends, pairs with angles."""
         e = self.three_body(v, e, near)
         e = e + _gated(self.pairs, v, e, ends) * self.pair_weights(beta)
-        return v.index_add(0, ends[1], _gated(self.atoms, v, e, ends) * self.atom_weights(beta)), e
+        # To their dtype, as products under bf16 have another.
+        change = (_gated(self.atoms, v, e, ends) * self.atom_weights(beta)).to(v.dtype)
+        return v.index_add(0, ends[1], change), e
 
 
 def _gated(network: GatedMLP, v: Tensor, e: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
@@ -193,7 +195,7 @@ class ThreeBody(nn.Module):
         # Of all pairs of the atom but this one
         others = sums.index_select(0, near.centers) - terms
         t = near.envelope * ((others * near.harmonics) @ near.owners.T)
-        return e.index_add(0, near.index, silu(self.value(t)) * torch.sigmoid(self.gate(t)))
+        return e.index_add(0, near.index, (silu(self.value(t)) * torch.sigmoid(self.gate(t))).to(e.dtype))
 
 
 class AngularBasis(nn.Module):

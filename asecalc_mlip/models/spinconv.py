@@ -177,7 +177,8 @@ class SpinConv(Network):
         return x, edges
 
     def _energies(self, graph: AtomGraph, x: Tensor, edges: Edges) -> Tensor:
-        sums = x.new_zeros(graph.n_atoms, x.shape[1]).index_add(0, edges.centers, x * edges.envelope)
+        terms = x * edges.envelope
+        sums = terms.new_zeros(graph.n_atoms, terms.shape[1]).index_add(0, edges.centers, terms)
         return self.readout(sums / NEIGHBORS, graph.numbers, graph.numbers).squeeze(-1)
 
 
@@ -354,7 +355,7 @@ def _around(x: Tensor, edges: Edges, n_atoms: int, n_angular: int) -> Tensor:
     """Functions around atoms made of the messages that come to them, by their values at the fixed points, (N, K, F)."""
     at_points = (edges.harmonics * edges.envelope) @ point_weights(n_angular).to(x).T
     terms = at_points[:, :, None] * x[:, None, :]
-    return x.new_zeros(n_atoms, *terms.shape[1:]).index_add(0, edges.centers, terms)
+    return terms.new_zeros(n_atoms, *terms.shape[1:]).index_add(0, edges.centers, terms)
 
 
 def _beside(poles: Tensor, means: Tensor) -> Tensor:

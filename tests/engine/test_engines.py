@@ -15,7 +15,8 @@ from asecalc_mlip.engine import CompiledEngine, CudaGraphEngine, EagerEngine, Na
 from asecalc_mlip.engine.chunked import ChunkedEngine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
-from tests.cases import E0, MODELS, STRUCTURES, make_potential, make_structure
+from asecalc_mlip.kernels import plain_kernels
+from tests.cases import E0, MODELS, PHYSICAL, STRUCTURES, make_potential, make_structure
 
 # What issue and README promise: eV per atom and eV/Å.
 ENERGY, FORCES, STRESS = 1e-6, 1e-4, 1e-5
@@ -273,6 +274,17 @@ def test_cuda_graphs(architecture):
         assert (result.forces.cpu() - reference.forces).abs().max() < FORCES
         assert ((result.energy.cpu() - reference.energy).abs() / graph.n_atoms).max() < ENERGY
     assert ours._buckets and not ours._broken
+
+
+@pytest.mark.parametrize("architecture", PHYSICAL)
+def test_products_of_few_digits_go_through_every_model(architecture):
+    """Sums take what bf16 products give, whose dtype is another; a GPU casts the same operations as the CPU here."""
+    potential = make_potential(architecture, dtype=FLOAT32)
+    graph = graph_from_atoms(make_structure("crystal"), potential.cutoff)
+    reference = EagerEngine(potential)(graph).forces
+    with plain_kernels(), torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        forces = EagerEngine(potential.train().eval())(graph).forces
+    assert (forces - reference).norm() < 0.1 * reference.norm()
 
 
 @gpu
