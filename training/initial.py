@@ -46,7 +46,7 @@ from training.reference_energies import ReferenceEnergies, reference_energies
 if TYPE_CHECKING:
     from training.far.level import TeacherLevel
 
-__all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
+__all__ = ["Start", "check_e0", "energies_of", "make_start", "without_energies_of"]
 
 
 @dataclass
@@ -201,7 +201,7 @@ def _check_elements(delta: LoadedModel, elements: Sequence[int]) -> None:
         )
 
 
-def _check_e0(model: ModelConfig) -> None:
+def check_e0(model: ModelConfig) -> None:
     """Refuse energies of isolated atoms that have no part in the E0."""
     method = model.reference_energies
     if model.given and method != "given":
@@ -221,7 +221,6 @@ def _reference_energies(
     level: TeacherLevel | None,
 ) -> tuple[ReferenceEnergies, dict[int, float]]:
     model = config.model
-    _check_e0(model)
     if (
         model.reference_energies == "fit"
         and base is None

@@ -46,6 +46,7 @@ __all__ = [
     "LABELLED",
     "Copies",
     "check_pretraining",
+    "check_temperature",
     "difference_networks",
     "label_sources",
     "large_labels",
@@ -139,22 +140,25 @@ class Copies(Sequence[Atoms]):
         return perturbed(self.settings, k, number, self.structures[k])
 
 
+def check_temperature(settings: PretrainConfig) -> None:
+    """Refuse a temperature without a teacher."""
+    if settings.temperature is not None and settings.teacher is None:
+        raise InputError(
+            "pretrain.temperature is of the dynamics of a teacher, and there is none; name pretrain.teacher"
+        )
+
+
 def check_pretraining(config: TrainConfig) -> None:
     """Refuse settings of which nothing would come.
 
     Raises
     ------
     InputError
-        For networks, a temperature and a sampler without a teacher, and a sampler without a temperature or a base that
-        it names.
+        For networks and a sampler without a teacher, and a sampler without a temperature or a base that it names.
     """
     settings = config.pretrain
     if settings.correct and settings.teacher is None:
         raise InputError("pretrain.correct adds networks to a teacher, and there is none; name pretrain.teacher")
-    if settings.temperature is not None and settings.teacher is None:
-        raise InputError(
-            "pretrain.temperature is of the dynamics of a teacher, and there is none; name pretrain.teacher"
-        )
     if settings.sampler is None:
         return
     if settings.teacher is None:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+import yaml
 from ase import Atoms
 from ase.io import read, write
 
@@ -70,6 +71,17 @@ def test_numbers_of_frames_beside_a_split_file_are_refused(molecules, tmp_path):
         trained.prepare(split)
     with pytest.raises(InputError, match="data.n_train=8 and data.n_val=10 have no effect"):
         trained.prepare(replace_values(split, {"data.n_train": 8}))
+
+
+@pytest.mark.parametrize("given", ["model.given.H=-13.6", "pretrain.temperature=500"])
+def test_a_run_that_was_begun_with_what_has_no_effect_goes_on(given, molecules, tmp_path):
+    plain, unread = config(tmp_path, molecules), config(tmp_path, molecules, given)
+    trained.prepare(plain)
+    with pytest.raises(InputError, match="and there is none|has no effect"):
+        trained.prepare(unread)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(unread.to_dict()))  # as versions before wrote it
+    (tmp_path / "run" / "last.ckpt").touch()
+    trained.prepare(unread)
 
 
 def test_isolated_atoms_without_an_energy_are_named(tmp_path, capsys):

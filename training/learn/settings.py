@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.settings import MDSettings, make_settings
 from asecalc_mlip.quantities import FORCE, FRAMES, HOURS, INTERVAL, MEMBERS, SEED, STEPS, Quantity, count, shortened
 from asecalc_mlip.teachers import TeacherOptions
+from asecalc_mlip.teachers.naming import KINDS
 
-__all__ = ["FREE", "LearnSettings", "Until"]
+__all__ = ["FREE", "LearnSettings", "Until", "effective"]
 
 UNITS_PS = {"fs": 1e-3, "ps": 1.0, "ns": 1e3}
 # Of all models where the user names no other: of a few dozen frames it learns more than PaiNN, docs/studies/learn.md.
@@ -183,3 +185,18 @@ class LearnSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return {**dataclasses.asdict(self), "until": str(self.until), "training": list(self.training)}
+
+
+def effective(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values of settings without those that others make useless.
+
+    They are refused in new learnings; older ones may have been begun with them, and go on without.
+    """
+    found = {**settings, "training": [t for t in settings["training"] if t.partition("=")[0] not in RESERVED]}
+    useless = {
+        "initial": settings.get("data") is not None,
+        "tolerance": settings.get("threshold") is not None,
+        "charge": settings["labels"].partition(":")[0] not in KINDS,
+        "multiplicity": settings["labels"].partition(":")[0] not in KINDS,
+    }
+    return {name: value for name, value in found.items() if not useless.get(name)}

@@ -40,7 +40,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_json, read_json, read_json_lines, read_structures, write_bytes, write_json
 from asecalc_mlip.teachers.bare import state_of
 from asecalc_mlip.units import ERROR_UNITS
-from training.learn.settings import FREE, LearnSettings
+from training.learn.settings import FREE, LearnSettings, effective
 
 __all__ = ["Folder", "LearnResult", "Round", "seed_of"]
 
@@ -232,8 +232,9 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> No
     # Learnings of older versions name a charge of 0, too.
     if {"charge": 0, **before["labeller"]} != {"charge": 0, **now["labeller"]}:
         unlike.append(f"labels were by {before['labeller']}, are by {now['labeller']}")
-    for name, value in now["settings"].items():
-        old = before["settings"].get(name)
+    settings, asked = effective(before["settings"]), effective(now["settings"])
+    for name, value in asked.items():
+        old = settings.get(name)
         if name not in FREE and old != value:
             unlike.append(f"{name} was {old}, is {value}")
     if unlike:

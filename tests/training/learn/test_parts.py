@@ -2,6 +2,7 @@
 
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ase.io import write
 from asecalc_mlip.analysis.survival import survival
 from asecalc_mlip.checkpoint import save
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import read_json, write_json
 from asecalc_mlip.models import add_potentials, build_potential
 from asecalc_mlip.plots.learning import calibration_figure, course_figure
 from asecalc_mlip.plots.survival import survival_figure
@@ -22,7 +24,7 @@ from training.learn.committee import calibration, configured, member_config, wri
 from training.learn.loop import _raised
 from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
-from training.learn.state import Folder
+from training.learn.state import SETTINGS, Folder
 from training.learn.structures import OVERLAP, candidates_of, check_starts, first_structures, is_physical
 
 
@@ -149,6 +151,25 @@ def test_a_clock_whose_last_line_was_cut_off_goes_on(tmp_path):
     with folder.timed("labels"):
         pass
     assert folder.seconds()["labels"] == pytest.approx(2.0, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "useless"),
+    [
+        ({"data": "given.xyz"}, {"initial": 25}),
+        ({"threshold": 0.4}, {"tolerance": 0.2}),
+        ({"labels": "silica_eam.pt"}, {"charge": 1}),
+        ({"training": ("run.threads=1",)}, {"training": ["data.n_val=4", "run.threads=1"]}),
+    ],
+)
+def test_a_learning_that_was_begun_with_what_has_no_effect_goes_on_without(given, useless, tmp_path):
+    folder, settings = Folder(tmp_path), LearnSettings(**{"labels": "xtb", **given})
+    folder.open(settings, [molecule("H2O")], {})
+    stored = read_json(tmp_path / SETTINGS)
+    write_json(tmp_path / SETTINGS, {**stored, "settings": {**stored["settings"], **useless}})
+    folder.open(settings, [molecule("H2O")], {})
+    with pytest.raises(InputError, match="per_round was 8, is 9"):
+        folder.open(replace(settings, per_round=9), [molecule("H2O")], {})
 
 
 def test_the_clock_counts_pieces_that_a_signal_ends(tmp_path):
