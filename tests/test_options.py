@@ -65,6 +65,19 @@ def test_a_default_that_is_not_given_is_not_refused():
     assert "has no effect" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("command", "begun"),
+    [
+        ("eam fit absent.xyz -o eam.pt --morse-only --exponentials 4", "eam.ckpt"),
+        ("eam label absent.xyz eam.pt -o out.xyz --rounds 1 --strength 1", "out.xyz"),
+    ],
+)
+def test_what_was_begun_with_them_goes_on(command, begun, folder):
+    assert "effect" in asecalc(*shlex.split(command)).stderr
+    (folder / begun).touch()
+    assert "absent.xyz" in (told := asecalc(*shlex.split(command)).stderr) and "effect" not in told
+
+
 def test_from_python():
     with pytest.raises(InputError, match="--multiplicity are for xtb and pyscf; water.py"):
         open_teacher("water.py", TeacherOptions(multiplicity=3))

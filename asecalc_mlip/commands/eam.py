@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -76,7 +77,8 @@ def fit(data: str, output: str, core: str, **options: Any) -> None:
     Example:
       asecalc eam fit silica.xyz -o silica_eam.pt --n-train 120 --core zbl
     """
-    if not options["density"]:
+    # What older versions began with them goes on by the same command.
+    if not options["density"] and not Path(output).with_suffix(".ckpt").exists():
         refuse_given("n_exponentials", "compare", why="with --morse-only, which has no density")
     files = {name: options.pop(name) for name in ("n_train", "test", "isolated", "compare", "progress", "trust")}
     own_training(stack=False)
@@ -127,7 +129,7 @@ def label(data: str, model: str, output: str, **options: Any) -> None:
     Example:
       asecalc eam label silica.xyz silica_eam.pt -o labelled.xyz --rounds 5
     """
-    if options["rounds"] == 1:
+    if options["rounds"] == 1 and not Path(output).exists():  # see `fit`
         refuse_given("strength", "n_pairs", "seed", why="with --rounds 1, as the first copy is not perturbed")
     own_training(stack=False)
     from asecalc_mlip.data.readers import read_frames
