@@ -160,7 +160,10 @@ CRAFTED: dict[str, tuple[str, Write]] = {
     "json of one string": ("mptrj", _text(b'{"' + b"x" * 10**7)),
     "json of one number": ("mptrj", _text(b'{"a": {"b": ' + b"9" * 10**6 + b"}}")),
     "json that is no text": ("mptrj", _text(b"\xff\xfe" * 100)),
-    "json with NaN": ("mptrj", _json('"energy_per_atom": 0.0', '"energy_per_atom": NaN')),
+    "json with NaN for energies": (
+        "mptrj",
+        _json('"corrected_total_energy": ', '"corrected_total_energy": NaN, "was": ', -1),
+    ),
     "json with a list for a structure": ("mptrj", _json('{"@class"', '[{"@class"')),
     "json with half an atom": ("mptrj", _json('"occu": 1', '"occu": 0.5')),
     "json with no element": ("mptrj", _json('"element": "', '"element": "Q')),
