@@ -71,6 +71,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "learns": 2000,
     },
     "TensorNet": {"start": TENSORNET},
+    "TensorNet, first": {"start": TENSORNET, **FIRST},
     "TensorNet, far": {"start": TENSORNET, **ALL_FAR},
     "TensorNet, far, share 0.03": {"start": TENSORNET, **ALL_FAR, "far.share": 0.03},
     "TensorNet, far, weight 0.1": {"start": TENSORNET, **FAR},
