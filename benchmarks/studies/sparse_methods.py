@@ -101,6 +101,8 @@ METHODS: dict[str, dict[str, Any]] = {
         **REPLAY,
         "far.weight": 0.1,
     },
+    # A published model has no repulsion of nuclei of its own.
+    "fine-tuned, zbl": {"finetune.delta": "zbl"},
     "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},
     "fine-tuned, first": FIRST,
     "fine-tuned, antithetic": ANTITHETIC,

@@ -303,6 +303,8 @@ OTHERS_FEW = [
     for (data, n), tuning in FEW_OF.items()
     for method, steps in (*((f"fine-tuned{name}", tuning) for name in TUNED), ("TensorNet", 10_000))
 ]
+# Squeezed structures are among its test frames.
+OTHERS_FEW += [Row("tio2", 100, "fine-tuned, zbl", seed, 2000) for seed in SEEDS]
 DISTIL = [Row("silica", 30, name, 0, 8000) for name in ("PaiNN", "PaiNN, distilled")]
 # Trainings whose models are run: what the docs advise, and what it is compared with.
 DYNAMICS = [
