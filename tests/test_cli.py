@@ -155,6 +155,11 @@ def test_convert(call, tmp_path, ethanol_frames):
     assert result.exit_code == 0 and "energy 6/6, forces 6/6, stress 0/6" in result.output
     assert "exists already" in call("data", "convert", "a.xyz", "b.xyz").stderr
     assert call("data", "convert", "a.xyz", "b.xyz", "--overwrite").exit_code == 0
+    # Again and again in place, every call would change the units, or take a tenth of what is left.
+    before = (tmp_path / "a.xyz").read_bytes()
+    in_place = call("data", "convert", "a.xyz", "./a.xyz", "--overwrite", "--energy-unit", "kcal/mol")
+    assert in_place.exit_code == 2 and "is the file that is read" in in_place.stderr
+    assert (tmp_path / "a.xyz").read_bytes() == before
 
 
 def test_xtb(call, tmp_path):

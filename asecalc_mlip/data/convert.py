@@ -14,7 +14,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from asecalc_mlip.data.census import Census, census
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import replacing
+from asecalc_mlip.files import check_other, replacing
 
 BOOKKEEPING = ("frame_file", "frame_index", "label_keys", "label_rivals")
 
@@ -39,11 +39,13 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
     Raises
     ------
     InputError
-        The target exists or has another suffix, or the source cannot be read.
+        The target exists, has another suffix or is the source (a second call would convert it twice), or the source
+        cannot be read.
     """
     target = Path(target)
     if target.suffix not in (".xyz", ".extxyz"):
         raise InputError(f"{target}: data sets are written as extended XYZ; give a name that ends with .xyz")
+    check_other(source, target)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists already: choose another name, or let it be replaced (--overwrite)")
     frames = read_frames(source, **options)
