@@ -46,6 +46,8 @@ class Split:
     test: list[int]
     data_sha256: str | None = None
     """Of the structures and labels that were split, see `fingerprint`; None in files that do not say."""
+    beside_sha256: str | None = None
+    """Of what else decides a run: other files, models, and what frames say of their kind; None as above."""
 
     def save(self, path: Path) -> None:
         """Write split.json in one piece."""
@@ -57,7 +59,7 @@ class Split:
         try:
             content = json.loads(Path(path).read_text())
             train, val, test = ([int(i) for i in content[part]] for part in ("train", "val", "test"))
-            split = cls(train, val, test, content.get("data_sha256"))
+            split = cls(train, val, test, content.get("data_sha256"), content.get("beside_sha256"))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             text = f"split file {str(path)!r} cannot be used: {error!r:.300}; delete it to draw a new one"
             raise InputError(text) from None

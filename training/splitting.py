@@ -18,6 +18,7 @@ from asecalc_mlip.data.census import Census, census, has_label
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom, without_open_stress
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import shared_structures
+from asecalc_mlip.digests import digest_of, sha256_of
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.units import LABELS
@@ -87,13 +88,10 @@ def split_frames(
         For data that have changed since the run began, and files that do not fit.
     """
     data = config.data
-    digest = fingerprint(frames, *_other_files(config))
+    digests = fingerprint(frames), _beside(config, frames)
     before = Split.load(folder / "split.json", len(frames)) if continuing else None
-    if before is not None and before.data_sha256 not in (None, digest):
-        raise InputError(
-            f"{data.train} is not what the run in {folder} was started with: structures or labels have changed, or "
-            "those of the other files that it starts from. Put the old file back, or choose another run.output"
-        )
+    if before is not None:
+        _check_same(before, *digests, config, folder, frames)
     if before is not None and (data.split_file is None or drawn is not None):
         split = before
     elif drawn is not None:
@@ -104,7 +102,7 @@ def split_frames(
             raise InputError(f"{data.split_file} is not the split of the run in {folder}; choose another run.output")
     else:
         split = _drawn_split(frames, data)
-    split = replace(_known_elements(split, frames), data_sha256=digest)
+    split = replace(_known_elements(split, frames), data_sha256=digests[0], beside_sha256=digests[1])
     LOGGER.info(f"split: {len(split.train)} train, {len(split.val)} validation, {len(split.test)} test")
     return split
 
@@ -200,15 +198,49 @@ def _drawn_split(frames: Sequence[Atoms], data: DataConfig) -> Split:
     return Split(train, val, test)
 
 
-def _other_files(config: TrainConfig) -> list[Any]:
-    """Return what decides a run beside its data: contents of files, and weights of models."""
+def _check_same(
+    before: Split, data: str, beside: str, config: TrainConfig, folder: Path, frames: Sequence[Atoms]
+) -> None:
+    """Refuse to go on with other structures or labels, or with what else the run was not begun with."""
+    changed = None
+    if before.beside_sha256 is None:  # of an older version, which had one digest of everything
+        if before.data_sha256 not in (None, fingerprint(frames, *_contents(config))):
+            changed = "structures or labels have changed, or those of the other files that it starts from"
+    elif before.data_sha256 != data:
+        changed = "structures or labels have changed"
+    elif before.beside_sha256 != beside:
+        changed = "the kinds of frames (config_type) have changed, or the other files that it starts from"
+    if changed:
+        raise InputError(
+            f"{config.data.train} is not what the run in {folder} was started with: {changed}. Put the old file back, "
+            "or choose another run.output"
+        )
+
+
+def _beside(config: TrainConfig, frames: Sequence[Atoms]) -> str:
+    """Return the digest of what decides a run beside structures and labels."""
+    # Only what is read: a config_type counts where frames are weighted by it, or where it makes an atom an E0.
+    kinds = [str(atoms.info.get("config_type", "")) if config.data.weights else "" for atoms in frames]
+    alone = [i for i, atoms in enumerate(frames) if is_isolated_atom(atoms)]
+    return digest_of([repr((kinds, alone, [sha256_of(path) for path in _files(config)], _models(config)))])
+
+
+def _contents(config: TrainConfig) -> list[Any]:
+    """Return what older versions took the digest of."""
+    return [*(path.read_bytes() for path in _files(config)), *_models(config)]
+
+
+def _files(config: TrainConfig) -> list[Path]:
     names: list[str | Path | None] = [config.model.isolated_atoms, config.far.data]
     if config.finetune.replay > 0:
         names.append(find_old_data(config))
-    files = [Path(name).read_bytes() for name in names if name and Path(name).is_file()]
-    models = [name for name in (config.finetune.base, config.finetune.delta) if name not in (None, "zbl")]
-    potentials = [load(name).potential for name in models]
-    return [*files, *((p.architecture, sorted(p.hyperparameters.items()), weights_digest(p)) for p in potentials)]
+    return [Path(name) for name in names if name and Path(name).is_file()]
+
+
+def _models(config: TrainConfig) -> list[Any]:
+    names = [name for name in (config.finetune.base, config.finetune.delta) if name not in (None, "zbl")]
+    potentials = [load(name).potential for name in names]
+    return [(p.architecture, sorted(p.hyperparameters.items()), weights_digest(p)) for p in potentials]
 
 
 def _known_elements(split: Split, frames: Sequence[Atoms]) -> Split:

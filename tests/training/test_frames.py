@@ -21,7 +21,7 @@ from asecalc_mlip.data.labels import is_isolated_atom  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from training import train as trained  # noqa: E402
 from training.config import replace_values  # noqa: E402
-from training.data import FramesDataModule, Replay, Split, make_split  # noqa: E402
+from training.data import FramesDataModule, Replay, Split, fingerprint, make_split  # noqa: E402
 from training.losses.supervised import DISTANCES, distance  # noqa: E402
 from training.samples import MOST_KEPT, FramesDataset  # noqa: E402
 
@@ -82,6 +82,74 @@ def test_a_run_that_was_begun_with_what_has_no_effect_goes_on(given, molecules, 
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(unread.to_dict()))  # as versions before wrote it
     (tmp_path / "run" / "last.ckpt").touch()
     trained.prepare(unread)
+
+
+def kinds_changed(path, kind):
+    frames = read(path, ":")
+    for atoms in frames[::2]:
+        atoms.info["config_type"] = kind
+    write(path, teacher.as_reference(frames), format="extxyz")
+
+
+def begun(run):
+    """Make a run that was prepared one that got somewhere."""
+    (run.folder / "last.ckpt").touch()
+    return run.folder / "split.json"
+
+
+def test_a_kind_that_weighs_frames_does_not_change_in_a_run(molecules, tmp_path):
+    kinds_changed(molecules, "liquid")
+    for name, given in (("plain", "run.seed=0"), ("weighted", "data.weights={liquid: 2, default: 1}")):
+        begun(trained.prepare(config(tmp_path, molecules, given, output=name)))
+    # Of a run of an older version: one digest, without kinds.
+    old = tmp_path / "weighted" / "split.json"
+    now = json.loads(old.read_text())
+    kinds_changed(molecules, "solid")
+    trained.prepare(config(tmp_path, molecules, output="plain"))  # which does not read them
+    weighted = config(tmp_path, molecules, "data.weights={liquid: 2, default: 1}", output="weighted")
+    with pytest.raises(InputError, match="no frame has the config_type liquid"):
+        trained.prepare(weighted)
+    kinds_changed(molecules, "liquid")
+    frames = read(molecules, ":")
+    frames[0].info["config_type"] = "gas"
+    write(molecules, teacher.as_reference(frames), format="extxyz")
+    with pytest.raises(InputError, match=r"the kinds of frames \(config_type\) have changed"):
+        trained.prepare(weighted)
+    assert now["data_sha256"] == fingerprint(read_frames(molecules))
+    old.write_text(json.dumps({name: value for name, value in now.items() if name != "beside_sha256"}))
+    trained.prepare(weighted)
+
+
+def test_an_atom_that_its_kind_makes_an_e0_stays_one(tmp_path):
+    path = with_atoms(tmp_path / "mace.xyz", "HCO")
+    frames = read(path, ":")
+    frames[0].set_cell([7.0, 7.0, 7.0])  # too small to be alone without its kind
+    frames[0].arrays["REF_forces"] = np.zeros((1, 3))
+    write(path, frames, format="extxyz")
+    begun(trained.prepare(config(tmp_path, path, "data.trust=true")))
+    frames[0].info["config_type"] = "gas"
+    write(path, frames, format="extxyz")
+    with pytest.raises(InputError, match="the kinds of frames .* have changed"):
+        trained.prepare(config(tmp_path, path, "data.trust=true"))
+
+
+def test_runs_of_older_versions_with_other_files_go_on(molecules, tmp_path, monkeypatch):
+    atoms = with_atoms(tmp_path / "atoms.xyz", "HCO", n=0)
+    settings = config(tmp_path, molecules, f"model.isolated_atoms={atoms}")
+    path = begun(trained.prepare(settings))
+    with monkeypatch.context() as patch:  # of a large file, all of it in memory is what only they need
+        patch.setattr("training.splitting._contents", None)
+        trained.prepare(settings)
+    whole = fingerprint(read_frames(molecules), atoms.read_bytes())  # as versions before had it
+    split = {name: value for name, value in json.loads(path.read_text()).items() if name != "beside_sha256"}
+    path.write_text(json.dumps({**split, "data_sha256": whole}))
+    trained.prepare(settings)
+    atoms.write_text(2 * atoms.read_text())
+    with pytest.raises(InputError, match="have changed, or the other files that it starts from"):
+        trained.prepare(settings)
+    path.write_text(json.dumps({**split, "data_sha256": whole}))
+    with pytest.raises(InputError, match="have changed, or those of the other files that it starts from"):
+        trained.prepare(settings)
 
 
 def test_isolated_atoms_without_an_energy_are_named(tmp_path, capsys):
