@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.plausibility import far_energies
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
@@ -105,7 +106,7 @@ class ReferenceEnergies:
         return float(sum(self.values[int(z)] for z in numbers))
 
     def _rest(self) -> str:
-        return f"{self.residual_mean:+.3f} ± {self.residual_rms:.3f} eV/atom"
+        return f"{self.residual_mean:+z.3f} ± {self.residual_rms:.3f} eV/atom"
 
 
 def reference_energies(
@@ -145,6 +146,7 @@ def reference_energies(
         An element is missing, no frame has an energy, or the energies do not fit the data.
     """
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    refuse_without_cores(list(atoms))
     labelled = [frame for frame in frames if "energy" in frame.info]
     if not labelled and method == "fit":
         raise DataError("no frame has an energy, so reference energies cannot be fitted; give them, or use 'zero'")
@@ -153,6 +155,7 @@ def reference_energies(
         if isolated is not None:
             where = f"in {Path(isolated).name}" if isinstance(isolated, (str, Path)) else "given"
             more = read_frames(isolated, **(reading or {})) if isinstance(isolated, (str, Path)) else list(isolated)
+            refuse_without_cores(more)
             sources[where] = _known(more, elements)
         for energies in sources.values():  # those in the data first
             known = {**energies, **known}
@@ -260,6 +263,7 @@ def _from_isolated(
         frames, source = read_frames(isolated, **reading), f"isolated atoms in {Path(isolated).name}"
     else:
         frames, source = list(isolated), "isolated atoms"
+    refuse_without_cores(frames)
     values: dict[int, float] = {}
     for number, atoms in enumerate(frames):
         if len(atoms) != 1 or "energy" not in atoms.info:

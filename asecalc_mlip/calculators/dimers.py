@@ -24,6 +24,7 @@ from scipy.interpolate import CubicHermiteSpline
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel
+from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import Potential, add_potentials, build_potential, core_potential, parts_of
@@ -105,7 +106,10 @@ def read_table(frames: Sequence[Atoms]) -> tuple[dict[int, float], dict[tuple[in
     InputError
         Where an element of a dimer has no isolated atom, a dimer no energy or forces, a curve one point only, and where
         atoms or distances are there twice with unlike labels.
+    DataError
+        For labels by PySCF that lack core potentials.
     """
+    refuse_without_cores(frames)
     atoms: dict[int, float] = {}
     for frame in frames:
         if is_isolated_atom(frame) and "energy" in frame.info:

@@ -1,4 +1,4 @@
-"""Checks of labels that need no physics: all the same, two that disagree, energies per atom, lopsided stresses."""
+"""Checks of labels that need no physics: all the same, two that disagree, per atom, lopsided, known to be wrong."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.plausibility import Found, Problem, robust_fit
+from asecalc_mlip.errors import DataError
 from asecalc_mlip.units import LABELS, Label
 
-__all__ = ["check_constants", "check_extensive", "check_rivals"]
+__all__ = ["check_constants", "check_cores", "check_extensive", "check_rivals", "refuse_without_cores"]
 
 LEAST_FRAMES = 10
 # How much better, relative to their size, energies fit the composition when they are taken for energies per atom.
 BETTER = 5.0
 ASYMMETRY = 0.02
+# Families of basis sets in PySCF, and the atomic number from which on all of their elements have core potentials.
+CORES = {"def2": 37, "lanl": 11}
 
 
 def check_constants(frames: Sequence[Atoms]) -> Found:
@@ -58,6 +62,26 @@ def check_rivals(frames: Sequence[Atoms]) -> Found:
     return [], warnings
 
 
+def check_cores(frames: Sequence[Atoms]) -> Found:
+    """Look for labels that our PySCF teacher made before it gave heavy elements the core potentials of their basis."""
+    found = [(i, atoms, heavy) for i, atoms in enumerate(frames) if (heavy := _without_cores(atoms))]
+    if not found:
+        return [], []
+    i, atoms, heavy = found[0]
+    text = (
+        f"labels of {len(found)} frames are by PySCF in an older version, without core potentials of "
+        f"{', '.join(heavy)}, and wrong: {frame_name(atoms, i)} ({atoms.get_chemical_formula()}); compute them again, "
+        "into another file"
+    )
+    return [Problem("structure", text, size_only=False)], []
+
+
+def refuse_without_cores(frames: Sequence[Atoms]) -> None:
+    """Raise DataError for labels that `check_cores` finds, where no census is taken."""
+    for problem in check_cores(frames)[0]:
+        raise DataError(problem.text)
+
+
 def check_extensive(frames: Sequence[Atoms]) -> Found:
     """Look for energies that are per atom: they follow the composition without the number of atoms."""
     some = [a for a in frames if "energy" in a.info and np.isfinite(a.info["energy"]) and not is_isolated_atom(a)]
@@ -73,6 +97,15 @@ def check_extensive(frames: Sequence[Atoms]) -> Found:
         "energies do not grow with the number of atoms: they seem to be per atom. Multiply each by its number of atoms"
     )
     return [Problem("energy", text)], []
+
+
+def _without_cores(atoms: Atoms) -> list[str]:
+    """Return the elements of a frame whose core potential its label lacks, as the file says itself."""
+    if "pyscf" not in atoms.info or "core_potentials" in atoms.info:
+        return []
+    basis = str(atoms.info.get("teacher", "")).partition("/")[2].partition(",")[0].lower()
+    first = next((z for family, z in CORES.items() if family in basis), None)
+    return [] if first is None else [chemical_symbols[z] for z in sorted(set(atoms.numbers.tolist())) if z >= first]
 
 
 def _relative(frames: Sequence[Atoms], energies: np.ndarray, per_atom: np.ndarray) -> float:

@@ -39,6 +39,8 @@ ENERGY_UNITS = {
 }
 PRESSURE_UNITS = {"gpa": units.GPa, "kbar": 0.1 * units.GPa, "bar": units.bar}
 _FORMATS = "Data files are extended XYZ, ASE .db, MD17/rMD17 .npz, or any other file of frames that ASE reads"
+# What our teachers say once of all labels of a database; in extended XYZ every frame has it.
+MADE_BY = ("teacher", "pyscf")
 STRESS_FORMS = (r"(.+)/(\w+)/\2/\2", r"(.+)/(\w+)(?:\^|\*\*)3")
 LENGTH_UNITS = {
     **dict.fromkeys(("ang", "angstrom", "å"), 1.0),
@@ -207,10 +209,12 @@ def _read_db(path: Path) -> tuple[Iterator[Atoms], _Units]:
         energy, length = stored.get("energy") or "eV", str(metadata.get("_distance_unit") or "Ang")
     except Exception as error:  # sqlite, json and ASE each raise their own kinds
         raise DataError(f"{path}: not an ASE database that can be read ({error})") from error
-    return _db_rows(path, database), _Units(energy, length, stored.get("forces"), stored.get("stress"))
+    recipe = metadata.get("recipe")
+    made_by = {name: recipe[name] for name in MADE_BY if name in recipe} if isinstance(recipe, dict) else {}
+    return _db_rows(path, database, made_by), _Units(energy, length, stored.get("forces"), stored.get("stress"))
 
 
-def _db_rows(path: Path, database: Database) -> Iterator[Atoms]:
+def _db_rows(path: Path, database: Database, made_by: dict[str, Any]) -> Iterator[Atoms]:
     rows, good = database.select(), 0
     while True:
         try:
@@ -221,6 +225,7 @@ def _db_rows(path: Path, database: Database) -> Iterator[Atoms]:
             return
         try:
             atoms = row.toatoms()
+            atoms.info = {**made_by, **atoms.info}
             # Not what ASE gives for the name: of `charge` that is the sum of the initial charges.
             atoms.info.update({name: vars(row).get(name, value) for name, value in row.key_value_pairs.items()})
             for name, value in dict(row.data).items():

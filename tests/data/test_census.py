@@ -9,6 +9,8 @@ from ase.build import bulk
 from ase.io import write
 
 from asecalc_mlip.data.census import census, check_labels
+from asecalc_mlip.data.label_checks import refuse_without_cores
+from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import closest_contact
@@ -37,6 +39,34 @@ def test_counts(frames):
 
 def test_crystals_pass_with_stress():
     assert check_labels(crystal_frames(10), {**ALL, "stress": 0.1}).counts["stress"] == 10
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "db"])
+@pytest.mark.parametrize(
+    ("level", "symbol", "said", "wrong"),
+    [
+        ("PBE/def2-SVP", "I", {}, True),
+        ("PBE/def2-SVP, corrected by 4 networks", "I", {}, True),
+        ("BLYP/LANL2DZ", "Cl", {}, True),
+        ("PBE/def2-SVP", "Br", {}, False),
+        ("PBE/def2-SVP", "I", {"core_potentials": "I"}, False),
+        ("PBE/6-31G*", "I", {}, False),
+    ],
+)
+def test_labels_of_heavy_elements_without_their_core_potentials(suffix, level, symbol, said, wrong, tmp_path):
+    path = tmp_path / f"labels.{suffix}"
+    made = open_label_file(path, {"teacher": level, "pyscf": "v2.9.0", "grid": 3})
+    for k in range(3):
+        atoms = Atoms(["H", symbol], [[0, 0, 0], [0, 0, 1.6 + 0.1 * k]], info={"REF_energy": -1.0 - k, **said})
+        atoms.arrays["REF_forces"] = np.array([[0, 0, k], [0, 0, -k]], dtype=float)
+        made.append([atoms])
+    found = [problem.text for problem in census(read_frames(path)).problems if "core potentials" in problem.text]
+    assert len(found) == wrong
+    if wrong:
+        told = f"labels of 3 frames are by PySCF in an older version, without core potentials of {symbol}, and wrong"
+        assert told in found[0]
+        with pytest.raises(DataError, match="compute them again, into another file"):
+            refuse_without_cores(read_frames(path))
 
 
 def test_names_that_labels_may_have_are_told(frames):

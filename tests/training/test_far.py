@@ -1,13 +1,16 @@
 """Far-field training: what counts as far, what is made and labelled, and on which level its energies are."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk
 from ase.io import write
 
+from asecalc_mlip.calculators.dimers import read_table
 from asecalc_mlip.checkpoint import load
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import DataError, InputError
 from tests import teacher
 from tests.training.levels import files, tiny
 
@@ -18,7 +21,10 @@ from training import train as training  # noqa: E402
 from training.config import load_config  # noqa: E402
 from training.far.distance import Nearest, weight  # noqa: E402
 from training.far.level import open_level  # noqa: E402
+from training.far.make import _of_file  # noqa: E402
 from training.far.sources import make_structures  # noqa: E402
+from training.learn.loop import _Loop  # noqa: E402
+from training.reference_energies import reference_energies  # noqa: E402
 from training.settings import SECTIONS, FarConfig  # noqa: E402
 
 # The level of the data, and another one: energies of the atoms are others, and every bond is weaker.
@@ -47,6 +53,8 @@ class Missing(Teacher):
         raise OSError("no vasp")
 calculator = Missing()
 """
+# By PySCF before heavy elements had core potentials.
+CORELESS = {"teacher": "PBE/def2-SVP", "pyscf": "v2.9.0"}
 FAR = ("far.sources=[dimers,bonds,two_step]", "far.n=6", "far.dimers=4", "far.share=0.25")
 
 
@@ -287,3 +295,21 @@ def test_hot_dynamics_of_the_teacher_heat_the_structures_of_the_data(tmp_path):
     # In the end 3/2 kT for each atom are potential energy; half comes at once from the velocities.
     assert energies[1:].min() > energies[0]
     assert 0.3 < (energies[-5:].mean() - energies[0]) / (1.5 * units.kB * 3000.0) < 1.2
+
+
+def test_labels_without_core_potentials_are_refused(tmp_path):
+    atoms = Atoms("HI", [[0, 0, 0], [0, 0, 1.6]], info={"REF_energy": -1.0, **CORELESS})
+    atoms.arrays["REF_forces"] = np.zeros((2, 3))
+    write(tmp_path / "far.xyz", atoms)
+    config = load_config([], [f"far.data={tmp_path / 'far.xyz'}"])
+    with pytest.raises(DataError, match="without core potentials of I, and wrong: frame 0 of far.xyz"):
+        _of_file(config, None)
+    with pytest.raises(DataError, match="without core potentials of I"):
+        _Loop._take_given(SimpleNamespace(folder=SimpleNamespace(path=tmp_path)), str(tmp_path / "far.xyz"))
+    alone = Atoms("I", info={"energy": -1.0, **CORELESS})
+    with pytest.raises(DataError, match="without core potentials of I"):
+        read_table([alone])
+    for options in ({"method": "fit", "atoms": [alone]}, {"method": "isolated", "isolated": [alone]},
+                    {"method": "fit", "isolated": [alone]}):  # fmt: skip
+        with pytest.raises(DataError, match="without core potentials of I"):
+            reference_energies([Atoms("I2", info={"energy": -2.0})], **options)

@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.data.census import has_label
+from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
@@ -191,6 +192,7 @@ def _of_file(config: TrainConfig, start: Start) -> list[Atoms]:
     if config.far.data is None:
         return []
     frames = [atoms for atoms in read_frames(config.far.data) if not is_isolated_atom(atoms)]
+    refuse_without_cores(frames)
     known = set(start.potential.elements)
     if absent := sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known}):
         raise InputError(f"far.data {config.far.data} has {', '.join(absent)}, which the data lack; leave those out")

@@ -21,6 +21,7 @@ from ase import Atoms
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import has_label
+from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames as read_labelled
 from asecalc_mlip.errors import DataError
@@ -220,8 +221,9 @@ class _Loop:
 
     def _take_given(self, name: str) -> None:
         """Keep the labelled frames of the user as the trainings read them."""
-        frames = []
-        for atoms in read_labelled(name):
+        frames, given = [], read_labelled(name)
+        refuse_without_cores(given)
+        for atoms in given:
             if is_isolated_atom(atoms) and not has_label(atoms, "forces"):
                 atoms.arrays["forces"] = np.zeros((1, 3))
             if missing := [label for label in ("energy", "forces") if not has_label(atoms, label)]:
