@@ -52,9 +52,7 @@ def eam() -> None:
 @click.option(
     "--stress-weight",
     type=Number(q.WEIGHT),
-    default=50.0,
-    show_default=True,
-    help="Weight of stress errors, per eV/Å³.",
+    help="Weight of stress errors, per eV/Å³; default: 50 where there is a stress.",
 )
 @click.option("--density/--morse-only", default=True, help="Fit the full EAM, or Morse pairs alone.")
 @click.option("--compare", is_flag=True, help="Fit Morse pairs alone too and report their errors.")

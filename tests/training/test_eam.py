@@ -179,6 +179,21 @@ def test_bad_data(frames):
         replace(SMALL, lr=0)
 
 
+def test_a_weight_of_the_stress_needs_a_stress(frames, tmp_path):
+    clusters, weighted = frames[::2][:4], replace(SMALL, epochs=1, stress_weight=7.0)
+    with pytest.raises(DataError, match="weight of the stress is 7, but no frame that is periodic .* leave the weight"):
+        fit_eam(clusters, weighted, progress=False)
+    # Fits of before, which had it all the same, go on.
+    checkpoint = tmp_path / "eam.ckpt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.eam.fit._check_stress", lambda *_: None)
+        fit_eam(clusters, weighted, checkpoint=checkpoint, progress=False)
+    assert len(fit_eam(clusters, replace(weighted, epochs=2), checkpoint=checkpoint, progress=False).history) == 2
+    # The default is no wish, and 0 asks for none.
+    for settings in (SMALL, replace(SMALL, stress_weight=0.0)):
+        fit_eam(clusters, replace(settings, epochs=1), progress=False)
+
+
 @pytest.mark.realdata
 def test_beats_morse_on_silica(data_file):
     silica = read_frames(data_file("silica_zeo22_train.xyz"), index=":1200:10")
@@ -316,8 +331,8 @@ def test_from_the_command_line(frames, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("n", "epochs"), [(30, 1500), (200, 240), (1160, 60), (4, 3000)])
 def test_length_of_a_fit_by_the_number_of_frames(n, epochs):
-    assert FitSettings().with_epochs(n).epochs == epochs
-    assert FitSettings(epochs=7).with_epochs(n).epochs == 7
+    assert FitSettings().whole(n).epochs == epochs
+    assert FitSettings(epochs=7).whole(n).epochs == 7
 
 
 def test_a_fit_that_is_still_falling_says_so(frames, capsys):

@@ -89,16 +89,19 @@ def fit_eam(
     InputError
         For settings that cannot be, and a checkpoint of another fit.
     DataError
-        For labels that are missing or implausible, and stress labels of the wrong sign or unit.
+        For labels that are missing or implausible, a weight of the stress where no frame has one, and stress labels of
+        the wrong sign or unit.
     """
     atoms = [frame for frame in frames if is_isolated_atom(frame)]
     frames = without_open_stress([frame for frame in frames if not is_isolated_atom(frame)] or frames)
-    settings = (settings or FitSettings()).with_epochs(len(frames))
+    asked, start = settings or FitSettings(), None if checkpoint is None else Path(checkpoint)
+    settings = asked.whole(len(frames))
     _check_frames(frames, settings, trust)
+    if start is None or not start.exists():  # what older versions began goes on
+        _check_stress(frames, asked)
     solve = _solver(frames, e0, isolated, given, atoms)
     fixed = [] if e0 == "fit" else [sorted(solve(np.zeros(len(frames))).values.items())]
     fit = _Fit(frames, settings, solve, progress, fingerprint([*frames, *atoms], *fixed))
-    start = None if checkpoint is None else Path(checkpoint)
     if start is not None and start.exists():
         fit.resume(start)
     fit.run(start)
@@ -303,6 +306,15 @@ def _check_frames(frames: Sequence[Atoms], settings: FitSettings, trust: bool) -
     weights = {"energy": settings.energy_weight or 1.0, "forces": settings.forces_weight}
     found.require(weights, allow_implausible=trust)
     found.refuse(["stress"], allow_implausible=True)  # NaN, of which the errors after the fit would tell
+
+
+def _check_stress(frames: Sequence[Atoms], asked: FitSettings) -> None:
+    """Refuse a weight that somebody gave to a stress which no frame has."""
+    if asked.stress_weight and not any("stress" in atoms.info for atoms in frames):
+        raise DataError(
+            f"the weight of the stress is {asked.stress_weight:g}, but no frame that is periodic in three directions "
+            "has a stress; leave the weight out, or give data with stress labels"
+        )
 
 
 def _labelled(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ __all__ = ["FitSettings"]
 # Gradient steps of a fit that says nothing of its length, and the epochs that it has at least and at most: 30 frames
 # need some 1500 epochs, of which 1160 would take an hour.
 STEPS, FEWEST, MOST = 12_000, 60, 3000
+STRESS_WEIGHT = 50.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class FitSettings:
     density : bool
         False fits a Morse potential, to compare with.
     epochs : int or None
-        None: as many as make about 12 000 gradient steps, at least 60 and at most 3000; see `with_epochs`.
+        None: as many as make about 12 000 gradient steps, at least 60 and at most 3000; see `whole`.
     batch_size, seed : int
     lr, weight_decay : float
         Of AdamW. The parameters are physical quantities, which have no reason to be near zero: no decay.
@@ -39,8 +40,10 @@ class FitSettings:
         The rate falls by the factor when the loss has not for so many epochs.
     energy_weight : float
         Per eV per atom.
-    forces_weight, stress_weight : float
-        Per eV/Å and eV/Å³.
+    forces_weight : float
+        Per eV/Å.
+    stress_weight : float or None
+        Per eV/Å³. None: 50 for the frames that have a stress; a weight above 0 that is given needs such frames.
     """
 
     cutoff: float = 8.0
@@ -57,20 +60,20 @@ class FitSettings:
     plateau_patience: int = 10
     energy_weight: float = 0.01
     forces_weight: float = 50.0
-    stress_weight: float = 50.0
+    stress_weight: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "lr", "clip", "cutoff", "n_exponentials"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name} is {value}; expected a number above 0")
-        weights = (self.energy_weight, self.forces_weight, self.stress_weight)
+        weights = (self.energy_weight, self.forces_weight, self.stress_weight or 0.0)
         if min(weights) < 0 or self.energy_weight + self.forces_weight == 0:
             raise InputError(f"the weights are {weights}; expected 0 or more, and energy or forces above 0")
 
-    def with_epochs(self, n_frames: int) -> FitSettings:
-        """Return the settings with the number of epochs that they leave to the number of frames."""
-        if self.epochs is not None:
-            return self
+    def whole(self, n_frames: int) -> FitSettings:
+        """Return the settings with what they leave open: epochs by the number of frames, the weight of the stress."""
+        weight = STRESS_WEIGHT if self.stress_weight is None else self.stress_weight
         steps = math.ceil(n_frames / self.batch_size)
-        return replace(self, epochs=min(MOST, max(FEWEST, math.ceil(STEPS / steps))))
+        epochs = self.epochs or min(MOST, max(FEWEST, math.ceil(STEPS / steps)))
+        return replace(self, epochs=epochs, stress_weight=weight)
