@@ -61,5 +61,5 @@ def cohesion_of(
     if found is None:
         LOGGER.info("no cohesion: the data hold atoms with hardly a neighbour, and the network has to learn all energy")
     else:
-        LOGGER.info(f"cohesion: {mean:+.3f} eV/atom on average, none for an atom alone or with one neighbour")
+        LOGGER.info(f"cohesion: {mean:+z.3f} eV/atom on average, none for an atom alone or with one neighbour")
     return found

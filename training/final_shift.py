@@ -72,7 +72,7 @@ def shift_reference_energies(run: Run, path: Path, card: dict[str, Any] | None =
     card["final_e0_shift_eV"] = {chemical_symbols[z]: round(value, 6) for z, value in sorted(shift.items())}
     rewrite(path, card, e0=run.e0.shifted(shift))
     LOGGER.info(
-        f"E0 shifted by least squares on {len(frames)} training frames, which takes off {1e3 * per_atom:+.2f} meV/atom"
+        f"E0 shifted by least squares on {len(frames)} training frames, which takes off {1e3 * per_atom:+z.2f} meV/atom"
     )
     return shift
 

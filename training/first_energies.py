@@ -65,7 +65,7 @@ def begin_at_mean_energy(potential: Potential, frames: Sequence[Atoms]) -> bool:
         layer.weight += torch.from_numpy(change).to(layer.weight).view_as(layer.weight)
     # What was derived from the old weights is dropped.
     potential.train(potential.training)
-    LOGGER.info(f"the last layer begins at the mean energy of {len(some)} frames, {wanted.mean():+.3f} eV/atom")
+    LOGGER.info(f"the last layer begins at the mean energy of {len(some)} frames, {wanted.mean():+z.3f} eV/atom")
     return True
 
 

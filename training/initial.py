@@ -162,7 +162,7 @@ def without_energies_of(known: Sequence[Potential], frames: Sequence[Atoms], dev
 
 def shift_text(shift: Mapping[int, float]) -> str:
     """Return the E0 shifts as text."""
-    return ", ".join(f"{chemical_symbols[z]} {value:+.4f}" for z, value in sorted(shift.items())) + " eV"
+    return ", ".join(f"{chemical_symbols[z]} {value:+z.4f}" for z, value in sorted(shift.items())) + " eV"
 
 
 def _sum(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:

@@ -48,8 +48,8 @@ class BondDrift:
         k = int(np.argmax(np.abs(self.change_A)))
         m = int(np.argmax(np.abs(self.offset_A)))
         return (
-            f"BondDrift({len(self.names)} bonds; largest change between halves {self.change_A[k]:+.4f} ± "
-            f"{self.error_A[k]:.4f} Å of {self.names[k]}; largest offset from the reference {self.offset_A[m]:+.4f} Å "
+            f"BondDrift({len(self.names)} bonds; largest change between halves {self.change_A[k]:+z.4f} ± "
+            f"{self.error_A[k]:.4f} Å of {self.names[k]}; largest offset from the reference {self.offset_A[m]:+z.4f} Å "
             f"of {self.names[m]})"
         )
 

@@ -123,7 +123,7 @@ def worst_lines(worst: Mapping[str, Sequence[Mapping[str, Any]]], mae: Mapping[s
 
 
 def _worst_text(row: Mapping[str, Any]) -> str:
-    error = f"{row['error']:.1f} on {row['atom']}" if "atom" in row else f"{row['error']:+.1f}"
+    error = f"{row['error']:.1f} on {row['atom']}" if "atom" in row else f"{row['error']:+z.1f}"
     return f"frame {row['index']} ({error})"
 
 

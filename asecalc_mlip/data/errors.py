@@ -82,7 +82,7 @@ class Errors:
         lines = [f"{self.model} on {self.data}: {self.n_structures} structures, {self.seconds:.1f} s"]
         lines += [
             f"  {name.replace('_', ' '):<16} MAE {self.mae[name]:8.2f}   RMSE {self.rmse[name]:8.2f}   "
-            f"mean {self.mean_error.get(name, np.nan):+9.2f} {ERROR_UNITS[name]}{self._of(name)}"
+            f"mean {self.mean_error.get(name, np.nan):+z9.2f} {ERROR_UNITS[name]}{self._of(name)}"
             for name in self.mae
         ]
         lines += [f"  warning: {text}" for text in self.warnings] + [f"  hint: {text}" for text in self.hints]

@@ -147,7 +147,7 @@ def summary_text(summary: dict, directory: str, *, rules: bool = True) -> str:
         lines.append(f"The thermostat was at {summary['reached_K']:.0f} K at the last stable frame")
     if "volume_mean_A3" in summary:
         volume = f"{summary['volume_mean_A3']:.2f} ± {summary['volume_std_A3']:.2f} Å³"
-        lines.append(f"Volume {volume}, mean pressure {summary['pressure_mean_GPa']:+.3f} GPa")
+        lines.append(f"Volume {volume}, mean pressure {summary['pressure_mean_GPa']:+z.3f} GPa")
     if summary["h_error"] is not None:
         lines.append(f"h(r) error {summary['h_error']:.3f} against {summary['h_reference']}")
     if summary["rdf_errors"]:

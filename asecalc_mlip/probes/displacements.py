@@ -59,7 +59,7 @@ class DisplacementReport:
         rise = self.rise_eV_per_atom
         return (
             f"{self.model}, {len(rise)} structures displaced by {self.length_A:g} Å (rms): energy rises by "
-            f"{np.mean(rise):.3f} eV/atom (lowest {min(rise):.3f}); roughness "
+            f"{np.mean(rise):z.3f} eV/atom (lowest {min(rise):z.3f}); roughness "
             f"{max(self.roughness_eV_per_A):.3g} eV/Å in steps of {self.step_A:.2g} Å; forces against energies "
             f"{max(self.deviation_eV_per_A):.2g} eV/Å"
         )

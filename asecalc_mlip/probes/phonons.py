@@ -112,7 +112,7 @@ class PhononResult:
             f"{self.lowest_at}: this crystal is not stable in this model, unless a larger supercell changes that "
             "(enlarge it until the phonons stay the same)"
             if self.has_imaginary
-            else f"no imaginary modes, lowest {self.lowest_THz:+.3f} THz at {self.lowest_at}"
+            else f"no imaginary modes, lowest {self.lowest_THz:+z.3f} THz at {self.lowest_at}"
         )
         forces = "" if self.relaxed else f"\n  WARNING: not relaxed, largest force {self.max_force_eV_per_A:.2g} eV/Å"
         return (

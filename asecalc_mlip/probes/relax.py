@@ -77,7 +77,7 @@ class RelaxResult:
         gained = self.energy_start_eV - self.energy_eV
         state = "relaxed" if self.converged else "NOT relaxed (more steps, or another start, is needed)"
         stress = "" if self.max_stress_GPa is None else f", stress {self.max_stress_GPa:.3g} GPa"
-        volume = "" if self.volume_change_percent is None else f", volume {self.volume_change_percent:+.2f} %"
+        volume = "" if self.volume_change_percent is None else f", volume {self.volume_change_percent:+z.2f} %"
         formula = self.atoms.get_chemical_formula("metal")
         return (
             f"{formula}, {self.model}: {state} in {self.n_steps} steps, {gained:.4f} eV "

@@ -84,8 +84,8 @@ class Scan:
         lowest = int(self.energies_eV.argmin())
         return (
             f"Scan({self.kind} {self.label}, {self.model}: {len(self.values)} points from {self.values[0]:.3g} to "
-            f"{self.values[-1]:.3g} {self.unit}, lowest {self.energies_eV[lowest]:+.4f} eV at "
-            f"{self.values[lowest]:.3g}, highest {self.energies_eV.max():+.3f} eV; the structure has "
+            f"{self.values[-1]:.3g} {self.unit}, lowest {self.energies_eV[lowest]:+z.4f} eV at "
+            f"{self.values[lowest]:.3g}, highest {self.energies_eV.max():+z.3f} eV; the structure has "
             f"{self.start:.4g} {self.unit})"
         )
 

@@ -62,7 +62,7 @@ def partial(subject: Subject, found: dict[str, Any]) -> bytes | None:
 def _series(run: dict, number: int, values: str) -> Series:
     label = f"seed {run['seed']}"
     if values == "etot_meV_per_atom" and run["energy_drift"]:
-        label += f": {run['energy_drift']['slope_mev_per_atom_ps']:+.3f}"
+        label += f": {run['energy_drift']['slope_mev_per_atom_ps']:+z.3f}"
     distribution: Any = from_plain(run.get("structure"))  # the summary draws h(r) and g(r) alike
     return Series(
         label,

@@ -62,7 +62,7 @@ def mean_std(values: list[float]) -> str:
     if not spread > 0:
         return f"{np.mean(values):.3g}"
     decimals = max(0, 1 - int(np.floor(np.log10(spread))))
-    return f"{np.mean(values):.{decimals}f} ± {spread:.{decimals}f}"
+    return f"{np.mean(values):z.{decimals}f} ± {spread:.{decimals}f}"
 
 
 def slopes(group: dict[str, Any]) -> list[float]:

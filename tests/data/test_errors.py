@@ -1,6 +1,7 @@
 """Errors on labels: what is told, which frames are worst, what absurd errors mean, what is written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ def test_mean_error_beside_mae_and_rmse(calculator):
     assert errors.rmse["energy"] == pytest.approx(np.sqrt(101.0))
     for part in ("MAE    10.00", "RMSE    10.05", "mean    +10.00 meV", "12 structures"):
         assert part in repr(errors)
+    assert "mean     +0.00 meV" in repr(replace(errors, mean_error={"energy": -0.001, "forces": 0.001}))
 
 
 @pytest.mark.parametrize(("structure", "per_atom"), [("molecule", False), ("crystal", True), ("slab", True)])

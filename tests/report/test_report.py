@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.io import write
@@ -15,6 +16,7 @@ import asecalc_mlip.report as package
 from asecalc_mlip import cli
 from asecalc_mlip.analysis import PeriodicReference
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.plots.summary import PairCurve, summary_figure
 from asecalc_mlip.quantities import parse_seeds
 from asecalc_mlip.report import ReportSettings, build, findings, make_report
 from asecalc_mlip.report.dynamics import Stopped
@@ -165,8 +167,17 @@ def test_settings_come_from_card_reference_and_system(model):
         ReportSettings("m.pt", dtype="half")
 
 
+@pytest.mark.parametrize(("lowest", "end"), [(-11.2, -12.88), (-0.1, -1.0), (-3000.0, -14.0)])
+def test_the_panel_of_dimers_shows_whole_wells_and_no_whole_holes(lowest, end):
+    curve = PairCurve("C–O", np.array([0.5, 1.1, 5.0]), np.array([50.0, lowest, 0.0]))
+    figure = summary_figure([], [], [curve], title="", heads=[""] * 4, footer="", target_K=300.0, end_ps=1.0)
+    (axes,) = [one for one in figure.axes if one.get_xlabel() == "Distance of the two atoms (Å)"]
+    assert axes.get_ylim() == pytest.approx((end, 10.0))
+
+
 def test_mean_and_spread_have_the_same_digits():
     assert mean_std([0.0012, 0.0104, -0.008]) == "0.0012 ± 0.0092"
+    assert mean_std([0.0329, -0.0331]) == "0.000 ± 0.047"
     assert mean_std([0.25]) == "0.25" and mean_std([]) == "not known" and mean_std([2.0, 2.0]) == "2"
 
 

@@ -78,7 +78,7 @@ class TeacherLevel:
         if not shift or not set(shift) <= set(self.atoms):
             return []
         found = [Atoms([z], info={"energy": self.atoms[z] + change}) for z, change in shift.items()]
-        text = ", ".join(f"{chemical_symbols[z]} {change:+.3f}" for z, change in shift.items())
+        text = ", ".join(f"{chemical_symbols[z]} {change:+z.3f}" for z, change in shift.items())
         LOGGER.info(f"E0: isolated atoms by {self.teacher.name}, shifted to the level of the data by {text} eV")
         return found
 

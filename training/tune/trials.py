@@ -96,7 +96,7 @@ class TuneResult:
         verdict = f"no trial is better than the {self.first}"
         if best.number != 0:
             verdict = (
-                f"trial {best.number} is the best, its validation loss {change:+.1f} % of that of the {self.first}"
+                f"trial {best.number} is the best, its validation loss {change:+z.1f} % of that of the {self.first}"
             )
         settings = shlex.quote(str(self.folder / "best.yaml"))
         number = self.config.data.n_val or "the"
