@@ -70,6 +70,7 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse arguments that are no text before anything is read."""
+        logs.printable()
         check_text(args)
         return super().parse_args(ctx, args)
 

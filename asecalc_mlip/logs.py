@@ -8,13 +8,16 @@ Library code logs to the logger "asecalc_mlip" and prints nothing. Commands and 
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
-__all__ = ["LOGGER", "hide", "into", "show"]
+__all__ = ["LOGGER", "hide", "into", "lead_nowhere", "printable", "show"]
 
 LOGGER = logging.getLogger("asecalc_mlip")
 PREFIX = {logging.WARNING: "Warning: ", logging.ERROR: "Error: ", logging.CRITICAL: "Error: "}
@@ -22,9 +25,24 @@ PREFIX = {logging.WARNING: "Warning: ", logging.ERROR: "Error: ", logging.CRITIC
 
 def show() -> None:
     """Show the messages of the package to people, until `hide()`; a second call changes nothing."""
+    printable()
     LOGGER.setLevel(logging.INFO)
     if _SHOWN not in LOGGER.handlers:
         LOGGER.addHandler(_SHOWN)
+
+
+def printable() -> None:
+    """Let the standard streams take any text.
+
+    What the encoding lacks, such as Å in ASCII or → in Latin-1, becomes a "?". A stream that was closed before the
+    process began leads nowhere; else the next file that is opened would have its number, and what libraries print.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def hide() -> None:
@@ -58,10 +76,27 @@ class _Messages(logging.Handler):
         self.stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A closed pipe raises here, as print() does: commands that nobody reads end.
         stream = self.stream or (sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
-        stream.write(f"{PREFIX.get(record.levelno, '')}{record.getMessage()}\n")
-        stream.flush()
+        try:
+            stream.write(f"{PREFIX.get(record.levelno, '')}{record.getMessage()}\n")
+            stream.flush()
+        except OSError as error:
+            if self.stream is not None:
+                raise
+            # No reason to end what runs for days: Ctrl-C ends `| tee log` at once, before a training has written its
+            # checkpoint; a terminal was closed; the disk behind `> log` is full.
+            if error.errno in (errno.EPIPE, errno.EIO):
+                lead_nowhere(stream)
+
+
+def lead_nowhere(stream: TextIO) -> None:
+    """Let go of a standard stream that nobody reads any more; what follows, and what is left in it, is dropped."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        with suppress(OSError):  # no file behind it
+            os.dup2(nowhere, stream.fileno())
+    finally:
+        os.close(nowhere)
 
 
 _SHOWN = _Messages()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from asecalc_mlip.errors import InputError
 
 __all__ = ["EXIT_CODES", "INTERRUPTED", "WORKERS", "RunCommand", "script_options"]
 
-CRASH, INTERRUPTED = 3, 130
+CRASH, INTERRUPTED, UNREAD = 3, 130, 141
 EXIT_CODES = "Exit code: 0 stable, 1 unstable, 2 bad input, 3 another error, 128 + signal if stopped."
 # Options of commands whose work may be done by several workers, see asecalc_mlip.workers.
 WORKERS: dict[str, dict[str, Any]] = {
@@ -83,6 +84,7 @@ class RunCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse arguments that are no text before anything is read."""
+        logs.printable()
         check_text(args)
         return super().parse_args(ctx, args)
 
@@ -98,6 +100,10 @@ class RunCommand(click.Command):
             return super().invoke(ctx) or 0
         except InputError as error:
             raise BadInput(str(error)) from None
+        except BrokenPipeError:  # the end of `| head`: as a signal ends other programs, 128 + SIGPIPE
+            for stream in (sys.stdout, sys.stderr):
+                logs.lead_nowhere(stream)
+            return UNREAD
         except OSError as error:
             if not is_of_file(error):
                 return self._crashed(again)
