@@ -19,6 +19,8 @@ __all__ = ["Curve", "Panel", "curves_figure", "survival_figure"]
 
 COLOURS = (INK, GREY, BLUE, ORANGE, GREEN, RED, PINK, SKY)
 MARKERS = "osD^vP*X"
+# Of the legend.
+LETTERS_PER_INCH = 14
 # A loss looks the same in every figure; other labels follow in the order in which they come.
 KNOWN = ("plain", "plain, 2 x steps", "first", "antithetic", "trapezoid")
 
@@ -95,8 +97,9 @@ def survival_figure(
             title=plain(name), xlabel="time (ps)", ylabel="share still stable", ylim=(-0.03, 1.05), xlim=(0, length_ps)
         )
         tidy(axes)
-    # Below, where no curve can run through it.
-    columns = min(5, 2 * len(times_ps))
+    # Below, where no curve can run through it, in as many columns as there is room for.
+    room = LETTERS_PER_INCH * figure.get_size_inches()[0]
+    columns = min(5, 2 * len(times_ps), max(1, int(room / (max(map(len, handles)) + 8))))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, **LEGEND)
     save_figure(figure, path)
 

@@ -1,6 +1,8 @@
 """Table of claims: what the PIWSL paper reports against what the rows of the study gave, and what was not run.
 
-    python benchmarks/studies/piwsl_claims.py  # reads piwsl_published.json and piwsl_study.json, writes piwsl_claims.md
+    python benchmarks/studies/piwsl_claims.py  # reads piwsl_published.json and piwsl_study.json
+
+Writes the table piwsl_claims.md and the figure piwsl_claims.png.
 
 What can be compared is the factor, plain over PIWSL: data, sizes of networks and lengths of training are not the same.
 """
@@ -20,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip.files import write_text  # noqa: E402
+from benchmarks.studies.dots import Dots, dots_figure  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PUBLISHED = Path(__file__).with_name("piwsl_published.json")
@@ -39,8 +42,11 @@ Rows = dict[str, list[dict[str, Any]]]
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
 def main() -> None:
     """Write the table."""
-    text = table(json.loads(PUBLISHED.read_text()), json.loads((RESULTS / "piwsl_study.json").read_text()))
+    published, study = (json.loads(path.read_text()) for path in (PUBLISHED, RESULTS / "piwsl_study.json"))
+    text = table(published, study)
     write_text(RESULTS / "piwsl_claims.md", text)
+    title = "Error of models with a force head without PIWSL, over that with it"
+    dots_figure(panels(published, study), title=title, path=RESULTS / "piwsl_claims.png")
     click.echo(text)
 
 
@@ -50,6 +56,57 @@ def table(published: dict[str, Any], study: dict[str, Any]) -> str:
     for claim in published["claims"]:
         lines += _lines(claim, study)
     return "\n".join([*lines, "", f"Published: {published['source']}."]) + "\n"
+
+
+def panels(published: dict[str, Any], study: dict[str, Any]) -> list[Dots]:
+    """Return factors of energies and forces: as published, and for each network with a force head and its data."""
+    claims = [claim for claim in published["claims"] if _of_the_figure(claim) and len(_rows(claim, study)) > 1]
+    names = {_short(claim): claim for claim in sorted(claims, key=lambda claim: claim["ours"]["data"])}
+    before = {f"{claim['name'].removeprefix('beside it: ')}": claim for claim in claims}
+    before = {name: claim for name, claim in before.items() if "structures" not in name}
+    found = []
+    for kind in ("energy", "forces"):
+        values: dict[str, dict[str, list[float]]] = {"published": {}, "first": {}, "antithetic": {}}
+        values["published"] = {f"paper: {name}": [claim[kind][0] / claim[kind][1]] for name, claim in before.items()}
+        for name, claim in names.items():
+            for loss, factors in _by_seed(claim, kind, _rows(claim, study)).items():
+                # Where both were run, those whose energies and residuals count alike.
+                values[loss.partition(",")[0]][name] = factors
+        rows = [*values["published"], *names]
+        found.append(Dots(_TITLES[kind], "factor", rows, values, 1.0, log=True, ticks=(0.5, 1, 2, 3)))
+    return found
+
+
+_TITLES = {"energy": "Energies", "forces": "Forces"}
+_NETWORKS = {"painn": "PaiNN", "escn": "eSCN", "equiformer": "EquiformerV2", "spinconv": "SpinConv"}
+_SETS = {"aspirin": "aspirin", "3bpa": "3BPA", "tio2": "TiO2"}
+
+
+def _of_the_figure(claim: dict[str, Any]) -> bool:
+    ours = claim.get("ours", {})
+    return ours.get("model", "").endswith("direct") and "losses" not in ours and "energy" in claim
+
+
+def _short(claim: dict[str, Any]) -> str:
+    """Name of network and data, as an axis has room for."""
+    ours = claim["ours"]
+    network = ours["model"].partition("-")[0].partition(",")[0]
+    base, _, width = network.partition(" ")
+    ended = ", converged" if "convergence" in ours.get("suffix", "") else ""
+    return f"{' '.join(filter(None, (_NETWORKS[base], width)))}, {_SETS[ours['data']]} {ours['n_train']}{ended}"
+
+
+def _by_seed(claim: dict[str, Any], kind: str, rows: Rows) -> dict[str, list[float]]:
+    """Return the factors of each loss, one for each seed that has both trainings."""
+    suffix, error = claim["ours"].get("suffix", ""), claim["ours"].get("error", "rmse")
+    plain = {row["seed"]: row[error] for row in rows[f"plain{suffix}"]}
+    found: dict[str, list[float]] = {}
+    for loss, of_loss in rows.items():
+        pairs = [(plain[row["seed"]], row[error]) for row in of_loss if row["seed"] in plain]
+        if not loss.startswith("plain") and pairs:
+            name = "energy_per_atom" if kind == "energy" and "energy_per_atom" in pairs[0][0] else kind
+            found[loss] = [before[name] / after[name] for before, after in pairs]
+    return found
 
 
 def _lines(claim: dict[str, Any], study: dict[str, Any]) -> list[str]:
@@ -70,7 +127,7 @@ def _lines(claim: dict[str, Any], study: dict[str, Any]) -> list[str]:
         where = f"{ours['data']}, {ours['n_train']} frames, {ours['model']}" if ours else "–"
         cells += [
             "" if found else where,
-            _ours(name, error, means),
+            _ours(name, error, means, (ours or {}).get("suffix", "")),
             _factors(means),
             "" if found else _runs(claim, rows),
         ]
@@ -90,9 +147,9 @@ def _rows(claim: dict[str, Any], study: dict[str, Any]) -> Rows:
     return {loss: of_loss for loss, of_loss in found.items() if of_loss}
 
 
-def _ours(name: str, error: str, means: dict[str, float]) -> str:
+def _ours(name: str, error: str, means: dict[str, float], suffix: str) -> str:
     shown = ("energy per atom" if name == "energy_per_atom" else name) + (" (MAE)" if error == "mae" else "")
-    means = {loss.partition(", 1000")[0]: mean for loss, mean in means.items()}
+    means = {loss.removesuffix(suffix): mean for loss, mean in means.items()}
     return f"{shown}: {', '.join(f'{loss} {mean:.4g}' for loss, mean in means.items())}" if means else "not run"
 
 

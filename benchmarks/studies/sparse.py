@@ -88,10 +88,13 @@ def corrected() -> None:
 @main.command()
 def table() -> None:
     """Write tables and figure of the pages, from the results."""
-    from benchmarks.studies.sparse_report import write_report
+    from benchmarks.studies.sparse_figures import write_figures
+    from benchmarks.studies.sparse_report import write_tables
 
     dynamics = load_results(RESULTS.with_name("sparse_md.json"))
-    click.echo(write_report(load_results(RESULTS), dynamics, RESULTS.parent))
+    results = load_results(RESULTS)
+    click.echo(write_tables(results, dynamics, RESULTS.parent))
+    write_figures(results, dynamics, RESULTS.parent)
 
 
 def train_row(row: Row) -> dict[str, Any]:

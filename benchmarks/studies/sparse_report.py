@@ -1,4 +1,4 @@
-"""Tables and figure of the study of sparse data, from benchmarks/results/sparse.json."""
+"""Tables of the study of sparse data, from benchmarks/results/sparse.json; its figures are in sparse_figures.py."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from scipy.stats import ttest_rel
 
-from asecalc_mlip.files import save_figure, write_text
-from asecalc_mlip.plots.style import COLOURS, LEGEND, new_figure, tidy
+from asecalc_mlip.files import write_text
 from benchmarks.studies.sparse_methods import HOT_FRAMES, METHODS
 from benchmarks.studies.sparse_rows import (
     CONTROLLED,
@@ -29,7 +26,7 @@ from benchmarks.studies.sparse_rows import (
     Row,
 )
 
-__all__ = ["write_report"]
+__all__ = ["COPIES", "FIRST", "RECIPE", "groups_of", "pairs_of", "write_tables"]
 
 Results = dict[str, dict[str, Any]]
 STRUCTURES = {
@@ -66,13 +63,12 @@ TAUGHT = {
 BESIDE = ("fine-tuned", *(f"fine-tuned, {name}" for name in (*ORDERS, *WEAKEST, "replay", "layer decay")))
 
 
-def write_report(results: Results, dynamics: Results, folder: Path) -> str:
-    """Write a Markdown file for each question and the figure; return all tables."""
+def write_tables(results: Results, dynamics: Results, folder: Path) -> str:
+    """Write a Markdown file for each question; return all tables."""
     made = {f"sparse_{name}.md": make(results) for name, make in TABLES.items()}
     made["sparse_dynamics.md"] = dynamics_table(dynamics)
     for name, text in made.items():
         write_text(folder / name, text + "\n")
-    save_figure(curves_figure(results), folder / "sparse_curves.png")
     return "\n\n".join(f"{name}\n\n{text}" for name, text in made.items())
 
 
@@ -80,7 +76,7 @@ def few_table(results: Results) -> str:
     """Return the means over seeds of each training."""
     lines = ["| data, frames | training | steps | seeds | energies, meV | forces, meV/Å | processor time |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for (data, n, method, steps), rows in _groups(results, *SETS):
+    for (data, n, method, steps), rows in groups_of(results, *SETS):
         cells = [f"{data}, {n}", method, steps, len(rows), *_both(rows, 1), _cost(method, rows)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", _missing(results, "few", "field", "more", "recipe-others", "others-few", "control")])
@@ -90,12 +86,12 @@ def weak_table(results: Results) -> str:
     """Return what each weak loss changes against plain fine-tuning of the same seeds."""
     head = "| data, frames | beside the labels | seeds | energies, meV | forces, meV/Å | change | p |"
     lines = [head, "|---|---|---|---|---|---|---|"]
-    grouped = dict(_groups(results, ("aspirin", 50), *FEW_OF))
+    grouped = dict(groups_of(results, ("aspirin", 50), *FEW_OF))
     for (data, n, method, steps), rows in grouped.items():
         plain = grouped.get((data, n, "fine-tuned", steps), [])
         if method not in BESIDE or not any((data, n, other, steps) in grouped for other in BESIDE[1:]):
             continue
-        change, p = ("", "") if method == "fine-tuned" else _change(_pairs(plain, rows))
+        change, p = ("", "") if method == "fine-tuned" else _change(pairs_of(plain, rows))
         name = method.partition(", ")[2] or "nothing"
         cells = [f"{data}, {n}", name, len(rows), *_both(rows, 2), change, p]
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -120,12 +116,12 @@ def teacher_table(results: Results) -> str:
         "| energies, meV |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    grouped = dict(_groups(results, *(("aspirin", n) for n in DATA["aspirin"].sizes)))
+    grouped = dict(groups_of(results, *(("aspirin", n) for n in DATA["aspirin"].sizes)))
     for (_, n, method, steps), rows in grouped.items():
         if method not in ("PaiNN", "TensorNet"):  # fine-tuned models have the steps on the teacher besides
             continue
         for kind, what in TAUGHT.items():
-            for plain, other in _pairs(rows, grouped.get(("aspirin", n, f"{method}, {kind}", steps), [])):
+            for plain, other in pairs_of(rows, grouped.get(("aspirin", n, f"{method}, {kind}", steps), [])):
                 before, after = plain["mae"]["forces"], other["mae"]["forces"]
                 energies = f"{plain['mae']['energy']:.0f} → {other['mae']['energy']:.0f}"
                 cells = [n, f"{method}, {steps}", what, plain["seed"], f"{before:.1f}", f"{after:.1f}"]
@@ -155,12 +151,12 @@ def control_table(results: Results) -> str:
         "| dynamics | flags (each seed) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    grouped = {method: rows for (_, _, method, _), rows in _groups(results, ("ethanol", 950))}
+    grouped = {method: rows for (_, _, method, _), rows in groups_of(results, ("ethanol", 950))}
     plain = grouped.get("TensorNet", [])
     for method in CONTROLLED:
         if not (rows := grouped.get(method, [])):
             continue
-        pairs = _pairs(plain, rows)
+        pairs = pairs_of(plain, rows)
         change = "" if method == "TensorNet" or not pairs else _change(pairs)[0]
         cells = [ASKED.get(method, method), len(rows), _spread(_forces(rows), 2), change]
         cells.append(_spread([row["mae"]["energy"] for row in rows], 2))
@@ -195,40 +191,6 @@ def dynamics_table(results: Results) -> str:
     )
 
 
-def curves_figure(results: Results) -> Figure:
-    """Draw the validation errors of the forces against steps: 50 frames of aspirin, and 100 with a teacher."""
-    figure = new_figure(9.5, 4.2, "Forces on validation frames of aspirin, one line for each training")
-    left, right = figure.subplots(1, 2)
-    for axes, n, names in (
-        (
-            left,
-            50,
-            ("TensorNet", *(f"fine-tuned{first}" for first in (*FIRST[:3], ", xtb first, 1500 K, far")), RECIPE),
-        ),
-        (
-            right,
-            100,
-            tuple(f"{network}{first}" for network in ("TensorNet", "PaiNN") for first in FIRST if first != COPIES),
-        ),
-    ):
-        for name, colour in zip(names, COLOURS, strict=False):
-            rows = [r for r in results.values() if (r["data"], r["n_train"], r["method"]) == ("aspirin", n, name)]
-            for k, row in enumerate(rows):
-                steps, errors = np.array(row.get("curve") or [[np.nan, np.nan]]).T
-                axes.plot(steps, errors, color=colour, lw=1.3, label=name if k == 0 else None)
-        axes.set(xscale="log", yscale="log", xlabel="gradient steps on the labels", title=f"{n} frames")
-        axes.set_yticks([20, 30, 40, 60, 80, 120, 200, 400, 800], minor=False)
-        axes.set_yticks([], minor=True)
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:g}")
-        axes.set_ylim(20, 800)
-        axes.legend(**LEGEND)
-    left.set_ylabel("mean absolute error, meV/Å")
-    tidy(left, right)
-    return figure
-
-
 TABLES: dict[str, Callable[[Results], str]] = {
     "few": few_table,
     "weak": weak_table,
@@ -239,7 +201,8 @@ TABLES: dict[str, Callable[[Results], str]] = {
 }
 
 
-def _groups(results: Results, *wanted: tuple[str, int]) -> Iterator[tuple[tuple[str, int, str, int], list[Any]]]:
+def groups_of(results: Results, *wanted: tuple[str, int]) -> Iterator[tuple[tuple[str, int, str, int], list[Any]]]:
+    """Rows of the data sets that are `wanted`, by data, frames, method and steps, those of all seeds together."""
     found: dict[tuple[str, int, str, int], list[Any]] = {}
     for row in results.values():
         if (row["data"], row["n_train"]) in wanted:
@@ -249,7 +212,8 @@ def _groups(results: Results, *wanted: tuple[str, int]) -> Iterator[tuple[tuple[
         yield key, sorted(found[key], key=lambda row: row["seed"])
 
 
-def _pairs(plain: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
+def pairs_of(plain: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Rows of the same seeds."""
     by_seed = {row["seed"]: row for row in others}
     return [(row, by_seed[row["seed"]]) for row in plain if row["seed"] in by_seed]
 

@@ -3,7 +3,7 @@
 import json
 from itertools import chain
 
-from benchmarks.studies.piwsl_claims import PUBLISHED, table
+from benchmarks.studies.piwsl_claims import PUBLISHED, panels, table
 from benchmarks.studies.piwsl_rows import PARTS
 
 
@@ -44,6 +44,20 @@ def test_other_errors_and_energies_per_atom():
     energy, forces = lines(claim, rows)
     assert energy[4:6] == ["energy per atom (MAE): plain 4.5, first 1.5", "3.00"]
     assert forces[4:6] == ["forces (MAE): plain 10, first 5", "2.00"]
+
+
+def test_the_figure_has_the_factor_of_each_seed_and_what_is_published_once():
+    ours = {"data": "tio2", "n_train": 1000, "model": "escn-direct", "error": "mae"}
+    claim = {**CLAIM, "name": "beside it: a set", "ours": ours}
+    same = {"data": "tio2", "n_train": 1000, "model": "escn-direct"}
+    errors = {"plain": (90.0, 110.0), "first": (45.0,), "first, per atom": (30.0, 55.0)}
+    rows = [row(name, seed, e, 8.0, **same) for name, es in errors.items() for seed, e in enumerate(es)]
+    energies, forces = panels({"claims": [claim, claim]}, {str(k): r for k, r in enumerate(rows)})
+    assert energies.rows == ["paper: a set", "eSCN, TiO2 1000"]
+    assert energies.values["published"] == {"paper: a set": [2.0]}
+    # Residuals per atom, as the energies, where both were run.
+    assert energies.values["first"] == {"eSCN, TiO2 1000": [3.0, 2.0]}
+    assert forces.values["first"] == {"eSCN, TiO2 1000": [1.0, 1.0]} and not forces.values["antithetic"]
 
 
 def test_what_was_not_run_says_so_with_its_command():

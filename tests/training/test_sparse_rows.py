@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.grid import settings_of
+from benchmarks.studies.sparse_figures import curves_figure, survivors, weak_panels
 from benchmarks.studies.sparse_report import (
     control_table,
-    curves_figure,
     dynamics_table,
     few_table,
     teacher_table,
@@ -143,6 +143,22 @@ def test_a_training_has_one_colour_in_both_panels():
     left, right = curves_figure({str(k): row for k, row in enumerate(rows)}).axes
     (one,), (other,) = left.lines, right.lines
     assert one.get_color() == other.get_color() and one.get_label() == other.get_label() == "TensorNet"
+
+
+def test_the_figure_of_fine_tuning_has_the_change_of_each_seed_by_the_chosen_coefficients():
+    rows = [result("fine-tuned", 0, 40.0), result("fine-tuned", 1, 50.0)]
+    rows += [result("fine-tuned, first × 0.1", 1, 45.0), result("fine-tuned, first", 0, 80.0)]
+    alone = Row("malonaldehyde", 950, "fine-tuned", 0, 2000).to_dict() | {"mae": {"energy": 20.0}}
+    rows += [alone, {**alone, "method": "fine-tuned, antithetic × 0.01", "mae": {"energy": 50.0}}]
+    forces, energies = weak_panels({str(k): row for k, row in enumerate(rows)})
+    assert forces.values == {"first": {"aspirin, 50": [pytest.approx(-10.0)]}}
+    assert energies.values == {"antithetic": {"malonaldehyde, 950": [2.5]}}
+
+
+def test_the_figure_of_dynamics_has_every_trajectory_of_all_models():
+    row = Row("aspirin", 50, "fine-tuned", 0, 600).to_dict() | {"temperature_K": 1200, "stable_ps": [20.0, 3.0]}
+    rows = [row, {**row, "seed": 1, "stable_ps": [5.0]}, {**row, "temperature_K": 500, "stable_ps": [50.0]}]
+    assert survivors({str(k): r for k, r in enumerate(rows)}) == {"50 frames": {"fine-tuned": [20.0, 3.0, 5.0]}}
 
 
 def test_frames_of_the_teachers_dynamics_are_shared_by_networks():
