@@ -2,8 +2,9 @@
 
     python benchmarks/studies/malonaldehyde.py [--model malonaldehyde.pt]
     python benchmarks/studies/malonaldehyde.py --beside "random weights" runs/malonaldehyde_plain/malonaldehyde.pt
+    python benchmarks/studies/malonaldehyde.py --figure
 
-The second command adds errors and barrier of another model to the result.
+The second command adds errors and barrier of another model to the result, the third draws the result.
 
 - Errors on the 400 test frames, by their energy above the minimum: the frames reach 5 eV.
 - Barrier of the proton transfer between the two oxygens: the top of a climbing-image nudged elastic band between the
@@ -26,6 +27,7 @@ import numpy as np
 from ase import Atoms
 from ase.mep import NEB
 from ase.optimize import BFGS
+from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +35,8 @@ sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator, zoo  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
-from asecalc_mlip.files import write_json  # noqa: E402
+from asecalc_mlip.files import save_figure, write_json  # noqa: E402
+from asecalc_mlip.plots.style import COLOURS, INK, LEGEND, new_figure, tidy  # noqa: E402
 from asecalc_mlip.probes import displacement_scan  # noqa: E402
 from benchmarks.studies.campaigns import run_campaign  # noqa: E402
 from benchmarks.studies.grid import load_results  # noqa: E402
@@ -54,10 +57,14 @@ LINES, LENGTHS_A, STEP_A = 4, (0.1, 0.2, 0.3), 0.005
 @click.command(help=__doc__)
 @click.option("--model", default="malonaldehyde.pt", show_default=True)
 @click.option("--beside", type=(str, click.Path(exists=True, path_type=Path)), help="Name and file of another model.")
-def main(model: str, beside: tuple[str, Path] | None) -> None:
+@click.option("--figure", "only_figure", is_flag=True, help="Draw what was measured.")
+def main(model: str, beside: tuple[str, Path] | None, only_figure: bool) -> None:
     """Measure errors and barrier, and run the dynamics that are missing."""
     path = zoo.find(model)
     result: dict[str, Any] = dict(load_results(RESULT))
+    if only_figure:
+        save_figure(figure(result), RESULT.with_suffix(".png"))
+        return
     if beside is not None:
         name, other = beside
         result.setdefault("beside", {})[name] = {**barrier(other), "test_energy_mae": errors(other)}
@@ -154,7 +161,32 @@ def barrier(model: Path) -> dict[str, Any]:
         "minimum_A": _bridge(start),
         "top_A": _bridge(band[top]),
         "published_barrier_kcal_per_mol": 4.1,
-    }
+        "path": [[round(_transfer(image), 3), round(energy - energies[0], 5)]
+                 for image, energy in zip(band, energies, strict=True)],
+    }  # fmt: skip
+
+
+def figure(result: dict[str, Any]) -> Figure:
+    """Draw the energy along the transfer, and the errors by the energy of the frames, of all models."""
+    made = new_figure(9.5, 4.0, "Malonaldehyde by CCSD(T)")
+    left, right = made.subplots(1, 2)
+    models = {result["model"]: result, **result["beside"]}
+    for (name, found), colour, marker in zip(models.items(), COLOURS, "os^vD", strict=False):
+        if "path" in found:
+            x, energies = np.array(found["path"]).T
+            left.plot(x, KCAL_PER_EV * energies, "-", marker=marker, ms=4, color=colour)
+        ranges = found["test_energy_mae"][: len(RANGES_EV)]
+        right.plot(range(len(ranges)), [one["mae_meV"] for one in ranges], "-", marker=marker, color=colour, label=name)
+    level = result["published_barrier_kcal_per_mol"]
+    left.axhline(level, color=INK, lw=1.0, ls="--")
+    left.text(0.02, level, "published barrier", transform=left.get_yaxis_transform(), va="bottom", fontsize=9)
+    left.set(title="transfer of the proton", xlabel="d(O–H) − d(H···O′) (Å)", ylabel="energy (kcal/mol)")
+    right.set(title="test frames", xlabel="energy above the minimum (eV)", ylabel="mean absolute error (meV)")
+    right.set_xticks(range(len(RANGES_EV)), [f"{low} to {high}" for low, high in RANGES_EV])
+    right.set_ylim(0)
+    right.legend(**LEGEND)
+    tidy(left, right)
+    return made
 
 
 def mirror_image(atoms: Atoms) -> Atoms:
@@ -177,13 +209,25 @@ def mirror_image(atoms: Atoms) -> Atoms:
 
 
 def _bridge(atoms: Atoms) -> dict[str, float]:
-    oxygens = np.flatnonzero(atoms.numbers == 8)
-    hydrogens = np.flatnonzero(atoms.numbers == 1)
-    reach = atoms.get_all_distances()[np.ix_(oxygens, hydrogens)]
-    proton = hydrogens[reach.sum(0).argmin()]
+    oxygens, proton = _hydrogen_bond(atoms)
     near, far = sorted(atoms.get_distances(proton, oxygens))
     return {name: round(float(value), 3) for name, value in
             (("O-O", atoms.get_distance(*oxygens)), ("O-H", near), ("H...O", far))}  # fmt: skip
+
+
+def _transfer(atoms: Atoms) -> float:
+    """Return the distance of the proton from the first oxygen less that from the second, Å."""
+    oxygens, proton = _hydrogen_bond(atoms)
+    first, second = atoms.get_distances(proton, oxygens)
+    return float(first - second)
+
+
+def _hydrogen_bond(atoms: Atoms) -> tuple[np.ndarray, int]:
+    """Return the oxygens and the hydrogen between them."""
+    oxygens = np.flatnonzero(atoms.numbers == 8)
+    hydrogens = np.flatnonzero(atoms.numbers == 1)
+    reach = atoms.get_all_distances()[np.ix_(oxygens, hydrogens)]
+    return oxygens, int(hydrogens[reach.sum(0).argmin()])
 
 
 if __name__ == "__main__":
