@@ -50,7 +50,7 @@ def check_constants(frames: Sequence[Atoms]) -> Found:
 def check_rivals(frames: Sequence[Atoms]) -> Found:
     """Tell frames that have a label under two names with unlike values, of which one was taken."""
     warnings: list[str] = []
-    for label in ("energy", "forces"):
+    for label in LABELS:
         found = [(i, a, a.info["label_rivals"][label]) for i, a in enumerate(frames) if _rival(a, label)]
         if found:
             i, atoms, name = found[0]

@@ -6,6 +6,7 @@ is overlooked trains nothing, so all usual places are searched, in a fixed order
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +72,8 @@ def canonical(
         atoms.set_array("forces", _forces(atoms, hit[2]) * force, float, (3,))
     if (hit := found["stress"]) is not None:
         atoms.info["stress"] = _stress(atoms, hit[1], hit[2], energy, stress)
+        if not keys.get("stress") and (name := _rival_virial(atoms, stores, hit, energy, stress)):
+            rivals["stress"] = name
     atoms.info["label_keys"] = used
     if rivals:
         atoms.info["label_rivals"] = rivals
@@ -190,6 +193,20 @@ def _rival(stores: dict[str, dict[str, Any]], taken: Hit | None, names: tuple[st
     return None
 
 
+def _rival_virial(
+    atoms: Atoms, stores: dict[str, dict[str, Any]], taken: Hit, energy: float, stress: float
+) -> str | None:
+    """Return the name of a virial of a frame that says another stress than the one that is taken."""
+    other = None if taken[1].lower() in VIRIAL_NAMES or atoms.cell.rank < 3 else _find(stores, None, VIRIAL_NAMES)
+    if other is None:
+        return None
+    try:
+        found = _stress(atoms, other[1], other[2], energy, stress)
+    except DataError:  # of what is not used
+        return None
+    return None if np.allclose(found, atoms.info["stress"], rtol=0.01, atol=1e-5) else other[1]
+
+
 def _unlike(a: Any, b: Any) -> bool:
     a, b = np.asarray(a), np.asarray(b)
     return a.size != b.size or not np.allclose(a.reshape(-1), b.reshape(-1), rtol=1e-6, atol=1e-3)
@@ -216,6 +233,8 @@ def _detach(atoms: Atoms, stores: dict[str, dict[str, Any]], found: dict[str, Hi
 
 def _scalar(atoms: Atoms, value: Any) -> float:
     try:
+        if np.asarray(value).dtype.kind == "b":  # a name without a value in extended XYZ
+            raise TypeError
         (number,) = np.asarray(value, dtype=float).reshape(-1)
     except (ValueError, TypeError):
         raise DataError(f"the energy of {frame_name(atoms)} is {value!r}, not one number") from None
@@ -234,6 +253,8 @@ def _forces(atoms: Atoms, value: Any) -> np.ndarray:
 def _stress(atoms: Atoms, name: str, value: Any, energy: float, stress: float) -> np.ndarray:
     """Return a 3×3 stress in eV/Å³ from 6 (xx yy zz yz xz xy), 9 or 3×3 numbers; a virial is −V times the stress."""
     try:
+        if isinstance(value, str):  # [[xx, xy, xz], [yx, …]] of extended XYZ, which ASE does not take apart
+            value = re.findall(r"[^\s,\[\]]+", value)
         flat = np.asarray(value, dtype=float).reshape(-1)
         tensor = np.asarray(voigt_6_to_full_3x3_stress(flat)) if flat.size == 6 else flat.reshape(3, 3)
     except (ValueError, TypeError):

@@ -21,7 +21,7 @@ from ase.constraints import FixCom
 
 from asecalc_mlip.errors import InputError
 
-__all__ = ["Integrator", "degrees_of_freedom", "maxwell_boltzmann", "refuse_constraints"]
+__all__ = ["Integrator", "degrees_of_freedom", "maxwell_boltzmann", "refuse_constraints", "refuse_masses"]
 
 
 class Integrator:
@@ -120,6 +120,15 @@ def refuse_constraints(atoms: Atoms) -> None:
         raise InputError(
             f"the structure has constraints ({names}), which these integrators do not support: save it without them "
             "(atoms.set_constraint(); atoms.write(...))"
+        )
+
+
+def refuse_masses(atoms: Atoms) -> None:
+    """Refuse masses that are not positive numbers."""
+    bad = np.flatnonzero(~((masses := atoms.get_masses()) > 0) | ~np.isfinite(masses))
+    if len(bad):
+        raise InputError(
+            f"the masses of atoms {bad[:10].tolist()} are {masses[bad[:10]].tolist()} u; they must be above 0"
         )
 
 

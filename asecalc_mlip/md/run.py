@@ -28,11 +28,12 @@ from asecalc_mlip.md.ensembles import make_integrator
 from asecalc_mlip.md.failures import Failure
 from asecalc_mlip.md.files import RunFiles, extra_arrays, frame, stored_atoms
 from asecalc_mlip.md.going_on import check_start, ended_before, settings_to_go_on
-from asecalc_mlip.md.integrators import Integrator, maxwell_boltzmann, refuse_constraints
+from asecalc_mlip.md.integrators import Integrator, maxwell_boltzmann, refuse_constraints, refuse_masses
 from asecalc_mlip.md.monitor import Monitor, start_bonds
 from asecalc_mlip.md.progress import Progress
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.md.summary import MDResult, rules_text, write_report
+from asecalc_mlip.neighbors.lists import check_structure
 from asecalc_mlip.stopping import SoftStop
 
 __all__ = ["MDRun", "RunState"]
@@ -80,7 +81,8 @@ class MDRun:
     Raises
     ------
     InputError
-        For constraints, and an ensemble that the structure or calculator cannot have.
+        For constraints, positions, masses or a cell that cannot be, and an ensemble that the structure or calculator
+        cannot have.
     """
 
     def __init__(
@@ -345,6 +347,8 @@ class MDRun:
 
 def _new_integrator(atoms: Atoms, settings: MDSettings) -> Integrator:
     refuse_constraints(atoms)
+    check_structure(atoms.positions, atoms.cell.array, atoms.pbc, 0.0)  # before anything is computed of them
+    refuse_masses(atoms)
     rng = np.random.default_rng(settings.seed)
     maxwell_boltzmann(atoms, settings.temperature_K, rng)
     return make_integrator(atoms, settings, rng)

@@ -14,7 +14,10 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from asecalc_mlip.analysis import MoleculeReference
+from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import resolving
+from asecalc_mlip.md.run import MDRun
+from asecalc_mlip.md.settings import MDSettings
 from tests import processes
 from tests.cases import DIRECT, make_potential
 from tests.md import toys
@@ -208,6 +211,20 @@ def test_constraints_and_wrong_reference_are_refused(start):
     MoleculeReference.from_frames(atoms[::-1]).save("other.json")
     result = run("nvt", "--reference", "other.json")
     assert result.exit_code == 2 and "does not fit" in result.stderr
+
+
+@pytest.mark.parametrize("what", ["positions", "masses", "cell"])
+def test_starts_of_which_nothing_can_be_computed_are_refused_in_a_sentence(what, tmp_path):
+    atoms = toys.ethanol()
+    if what == "positions":
+        atoms.positions[2] = np.nan
+    elif what == "masses":
+        atoms.set_masses([np.nan] + [1.0] * 8)
+    else:
+        atoms.pbc = True
+    atoms.calc = toys.Springs(toys.ethanol())
+    with pytest.raises(InputError, match=what):
+        MDRun(atoms, MDSettings(steps=10), tmp_path / "run")
 
 
 def test_reference_gives_an_error_of_h(start):
