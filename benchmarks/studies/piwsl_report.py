@@ -25,16 +25,16 @@ from benchmarks.studies.piwsl_rows import SEEDS  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results"
 KINDS = {
     "painn": "conservative PaiNN",
-    "painn-direct": "direct-force PaiNN",
+    "painn-direct": "PaiNN with a force head",
     "schnet": "conservative SchNet",
-    "escn-direct": "direct-force eSCN",
-    "equiformer-direct": "direct-force EquiformerV2",
+    "escn-direct": "eSCN with a force head",
+    "equiformer-direct": "EquiformerV2 with a force head",
     "equiformer": "conservative EquiformerV2",
-    "spinconv-direct": "direct-force SpinConv",
+    "spinconv-direct": "SpinConv with a force head",
     "painn 64": "conservative PaiNN 64",
-    "painn 64, direct": "direct-force PaiNN 64",
+    "painn 64, direct": "PaiNN 64 with a force head",
     "tensornet 64": "conservative TensorNet 64",
-    "tensornet 64, direct": "direct-force TensorNet 64",
+    "tensornet 64, direct": "TensorNet 64 with a force head",
 }
 Group = tuple[str, int, str, float, str]  # data, frames, model, force weight, loss
 

@@ -191,7 +191,7 @@ def _per_atom(data: str, n_train: int) -> list[Row]:
 
 
 def _spherical(data: str, n_train: int) -> list[Row]:
-    """Return the direct-force models on which the paper sees its largest gains."""
+    """Return the models with a force head on which the paper sees its largest gains."""
     models = ("escn-direct", "equiformer-direct", "spinconv-direct")
     losses = _some(DIRECT, "plain", "first", "antithetic") | (PER_ATOM if DATA[data].get("per_atom") else {})
     return [row for model in models for row in _grid(data, (n_train,), model, losses)]

@@ -54,5 +54,7 @@ def test_rows_to_convergence_are_of_the_size_one_would_ship():
 
 def test_reports_know_every_model_and_data_set():
     assert {row.model for row in rows_of(piwsl_rows)} <= set(piwsl_report.KINDS)
+    heads = {name for name, kind in piwsl_report.KINDS.items() if kind.endswith(" with a force head")}
+    assert heads == {name for name, model in piwsl_rows.MODELS.items() if model.get("direct_forces")}
     assert {row.model for row in rows_of(eam_rows)} <= set(eam_report.NAMES)
     assert {row.data for row in rows_of(eam_rows)} <= set(eam_report.DATA_NAMES)
