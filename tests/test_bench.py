@@ -19,9 +19,10 @@ from asecalc_mlip.bench.report import BenchReport, bench
 from asecalc_mlip.bench.structures import NAMES, enlarged, quartz, structure
 from asecalc_mlip.bench.timing import Times, Walk, race
 from asecalc_mlip.cli import main
+from asecalc_mlip.engine.compiled import CompilerError
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.plots.speed import size_scaling
-from benchmarks.speed import speed
+from benchmarks.speed import engines, speed
 
 ATOMS = {"ethanol": 9, "aspirin": 21, "quartz-72": 72, "water-192": 192, "quartz-576": 576, "quartz-2025": 2025}
 
@@ -94,6 +95,18 @@ def test_rare_lists_count_and_outliers_do_not():
     times = Times([1.0] * 9 + [11.0] + [500.0], [0.0] * 9 + [10.0] + [0.0])
     assert times.step() == pytest.approx(1.0 + 10.0 / 11)
     assert Times([1.0, 2.0, 90.0]).step() == 2.0 and "list_ms" not in Times([1.0]).to_dict()
+
+
+def test_engines_without_a_compiler_say_so(monkeypatch):
+    def missing(potential):
+        raise CompilerError("InvalidCxxCompiler: No working C++ compiler found")
+
+    monkeypatch.setattr(engines, "CompiledEngine", missing)
+    monkeypatch.setattr(engines, "first_call", None)
+    before = engines.RESULTS.read_bytes()
+    result = CliRunner().invoke(engines.main)
+    assert result.exit_code == 1 and "there is no compiled engine here: InvalidCxxCompiler: No working" in result.output
+    assert engines.RESULTS.read_bytes() == before
 
 
 def test_compare_without_another(ethanol):
