@@ -211,3 +211,11 @@ def test_every_command_has_an_example_and_every_option_a_sentence():
         for option in command.params:
             choices = isinstance(getattr(option, "type", None), click.Choice)
             assert choices or isinstance(option, click.Argument) or option.help, f"{name} {option.opts[0]} has no help"
+
+
+@pytest.mark.parametrize("tool", sorted(path.name for path in (ROOT / "tools").glob("[a-z]*.py")))
+def test_every_tool_is_named_where_one_reads_of_it(tool):
+    others = [*(ROOT / "tools").glob("*.py"), *(ROOT / ".github").glob("*.md"), *(ROOT / "tests").glob("*.py")]
+    texts = [path.read_text(encoding="utf-8") for path in (*PAGES, ROOT / "SECURITY.md", ROOT / "Makefile", *others)
+             if path.name != tool]  # fmt: skip
+    assert any(tool in text or f"tools.{tool[:-3]}" in text or f"tools import {tool[:-3]}" in text for text in texts)
