@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -31,6 +32,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.digests import wrong_checksum
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import replacing, write_text
+from asecalc_mlip.locks import locked_file
 
 DataSet = Literal["rmd17", "md17"]
 # SchNetPack keeps this address inside a method, so it stands here; the names of the files come from SchNetPack.
@@ -174,12 +176,14 @@ def download(
     Raises
     ------
     InputError
-        No network or no space; the message says what to fetch by hand and where to put it.
+        No network or no space; the message says what to fetch by hand and where to put it. Another process that loads
+        the same file.
     """
     if sha256 is not None and not url.startswith("https://"):
         raise InputError(f"{url} is not loaded: models come by https only")
     kept = target.with_name(f"{target.name}.part")
-    with replacing(target) as partial:
+    # Two processes that both go on with what was kept would write it twice, one behind the other.
+    with replacing(target) as partial, locked_file(kept) if resume else nullcontext():
         try:
             if resume:
                 try:

@@ -245,6 +245,19 @@ def test_a_download_that_was_killed_when_it_had_all_goes_on(one_set):
     assert sorted(path.name for path in folder.iterdir()) == ["o.xyz", "set.json"]
 
 
+def test_two_processes_do_not_load_one_file_at_the_same_time(one_set, monkeypatch):
+    folder, server = one_set
+
+    def opened(request, timeout):
+        with pytest.raises(InputError, match="in use by another running process"):
+            fetch("mptrj", folder / "p.xyz", progress=False)
+        return server(request, timeout)
+
+    monkeypatch.setattr(downloads, "urlopen", opened)
+    assert fetch("mptrj", folder / "o.xyz", progress=False).checked
+    assert sorted(path.name for path in folder.iterdir()) == ["o.xyz", "set.json"]
+
+
 def test_a_file_that_changed_meanwhile_is_loaded_anew(one_set):
     folder, server = one_set
     server.breaks, server.tag = 300, '"old"'
