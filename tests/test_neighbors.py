@@ -15,6 +15,7 @@ from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.neighbors import lists, neighbor_list
 from asecalc_mlip.neighbors.batched import BatchedNeighborCache
 from asecalc_mlip.neighbors.lists import compact_list
+from asecalc_mlip.neighbors.pairs import pairs_within
 from asecalc_mlip.neighbors.resident import ResidentLists
 from asecalc_mlip.neighbors.verlet import NeighborCache
 from tests.cases import make_structure
@@ -319,3 +320,15 @@ def test_two_groups_far_apart_in_a_wire_are_few_boxes(monkeypatch):
     assert len(i) == 2 * len(one[0])
     np.testing.assert_array_equal(np.stack([i, j], 1)[: len(one[0])], np.stack(one[:2], 1))
     np.testing.assert_array_equal(shifts[: len(one[0])], one[2])
+
+
+def test_pairs_of_a_structure_take_neither_memory_nor_time_for_empty_space():
+    """Lists by boxes of the radius took all memory in a wide cell, and for ever for a slab with one atom far away."""
+    molecule = make_structure("molecule")
+    expected = np.sort(pairs_within(molecule, 3.0)[2])
+    for cell, pbc in ((1e6, True), (20.0, [True, True, False])):
+        atoms = molecule.copy()
+        atoms.cell, atoms.pbc = [cell] * 3, pbc
+        np.testing.assert_allclose(np.sort(pairs_within(atoms, 3.0)[2]), expected, atol=1e-9)
+        atoms += Atoms("H", [[0.0, 0.0, 1e5]])
+        np.testing.assert_allclose(np.sort(pairs_within(atoms, 3.0)[2])[: len(expected)], expected, atol=1e-9)

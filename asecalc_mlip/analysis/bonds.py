@@ -11,7 +11,7 @@ from ase.neighborlist import natural_cutoffs
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from asecalc_mlip.analysis.frames import pairs_within
+from asecalc_mlip.neighbors.pairs import pairs_within
 
 __all__ = [
     "BOND_MARGIN",

@@ -9,8 +9,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from asecalc_mlip.analysis.frames import as_list, pairs_within, selection
+from asecalc_mlip.analysis.frames import as_list, selection
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.neighbors.pairs import pairs_within
 
 # Å; no two atoms that touch are further apart.
 REACH = 5.0

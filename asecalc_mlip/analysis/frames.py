@@ -7,11 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from ase import Atoms
 from ase.cell import Cell
-from matscipy.neighbours import neighbour_list
-from scipy.spatial import cKDTree
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.neighbors.lists import neighbor_list
 
 Select = str | Sequence[int] | np.ndarray | None
 
@@ -98,18 +95,3 @@ def _without_jumps(step: np.ndarray, frame, cell: np.ndarray | None) -> np.ndarr
         )
     lattice = Cell(np.where(pbc[:, None], vectors, 0.0)).complete().array
     return step - (np.round(step @ np.linalg.inv(lattice)) * pbc) @ lattice
-
-
-def pairs_within(atoms: Atoms, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find atoms i, j and their distances d in Å, all directed pairs (periodic images too) closer than `radius` Å."""
-    if atoms.pbc.all():
-        return neighbour_list("ijd", atoms, radius)
-    if atoms.pbc.any():
-        # The cell of a slab may have no vector where it is open, which matscipy does not take.
-        i, j, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, radius)
-        vectors = atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array
-        return i, j, np.linalg.norm(vectors, axis=1)
-    # A tree needs no cell, and no boxes, so atoms flung far away cost no memory.
-    pairs = cKDTree(atoms.positions).query_pairs(radius, output_type="ndarray")
-    i, j = np.concatenate([pairs, pairs[:, ::-1]]).T
-    return i, j, np.linalg.norm(atoms.positions[i] - atoms.positions[j], axis=1)

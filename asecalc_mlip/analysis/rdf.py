@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
-from matscipy.neighbours import neighbour_list
 
 from asecalc_mlip.analysis.distances import bin_edges
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.neighbors.pairs import pairs_within
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,7 +156,7 @@ def partial_rdfs(
     number = -1
     for number, atoms in enumerate([frames] if isinstance(frames, Atoms) else frames):
         _check_periodic(atoms, number)
-        i, j, d = neighbour_list("ijd", atoms, float(edges[-1]))
+        i, j, d = pairs_within(atoms, float(edges[-1]))
         for name, g in frame_rdfs(atoms, i, j, d, edges, total=total).items():
             sums[name] = sums.get(name, 0.0) + g
             frames_of[name] = frames_of.get(name, 0) + 1
@@ -201,7 +201,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 def _ordered_pairs(atoms: Atoms, pair, edges: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Histogram of ordered a–b pairs, and the numbers of atoms of a and of b."""
-    i, j, d = neighbour_list("ijd", atoms, float(edges[-1]))
+    i, j, d = pairs_within(atoms, float(edges[-1]))
     if pair is None:
         return np.histogram(d, edges)[0], len(atoms), len(atoms)
     is_a, is_b = (atoms.numbers == _number(symbol, atoms) for symbol in pair)

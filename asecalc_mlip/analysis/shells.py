@@ -12,8 +12,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.analysis.rdf import RDF
+from asecalc_mlip.neighbors.pairs import pairs_within
 
 __all__ = ["shell_cutoff", "shell_numbers", "shells_of"]
 

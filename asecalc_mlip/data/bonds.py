@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from vesin import ase_neighbor_list
 
 from asecalc_mlip.data.plausibility import ADVICE, Found, Problem
+from asecalc_mlip.neighbors.pairs import vectors_within
 
 __all__ = ["check_bonds"]
 
@@ -35,8 +35,9 @@ def check_bonds(frames: Sequence[Atoms]) -> Found:
     some = np.linspace(0, len(several) - 1, MOST_FRAMES).round().astype(int).tolist() if several else []
     ratios: list[np.ndarray] = []
     bonds: list[np.ndarray] = []
-    for atoms, i, j, d, vectors in _neighbours([several[k] for k in sorted(set(some))]):
+    for atoms, i, j, vectors in _neighbours([several[k] for k in sorted(set(some))]):
         radii = covalent_radii[atoms.numbers]
+        d = np.linalg.norm(vectors, axis=1)
         ratio = d / (radii[i] + radii[j])
         nearest = np.full(len(atoms), REACH)
         np.minimum.at(nearest, i, ratio)
@@ -49,11 +50,11 @@ def check_bonds(frames: Sequence[Atoms]) -> Found:
     return problems + found, warnings
 
 
-def _neighbours(frames: Sequence[Atoms]) -> Iterator[tuple[Atoms, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+def _neighbours(frames: Sequence[Atoms]) -> Iterator[tuple[Atoms, np.ndarray, np.ndarray, np.ndarray]]:
     for atoms in frames:
         if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) == atoms.pbc.sum():
             reach = 2 * REACH * float(covalent_radii[atoms.numbers].max())
-            yield atoms, *ase_neighbor_list("ijdD", atoms, min(reach, 6.0))
+            yield atoms, *vectors_within(atoms, min(reach, 6.0))
 
 
 def _pulls(atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray, vectors: np.ndarray) -> np.ndarray:

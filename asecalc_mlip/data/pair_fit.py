@@ -14,7 +14,8 @@ from itertools import permutations
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from vesin import ase_neighbor_list
+
+from asecalc_mlip.neighbors.pairs import vectors_within
 
 __all__ = ["PairFit", "exchanged_axes", "fit_pairs"]
 
@@ -148,10 +149,11 @@ class _Features:
         lists, start = [], 0
         for atoms in frames:
             reach = min(2 * OUTER * float(covalent_radii[atoms.numbers].max()), REACH)
-            i, j, d, vectors = ase_neighbor_list("ijdD", atoms, reach)
-            lists.append((i + start, j + start, d, vectors))
+            i, j, vectors = vectors_within(atoms, reach)
+            lists.append((i + start, j + start, vectors))
             start += len(atoms)
-        i, j, d, vectors = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+        i, j, vectors = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+        d = np.linalg.norm(vectors, axis=1)
         radii = covalent_radii[numbers[i]] + covalent_radii[numbers[j]]
         near = (d < OUTER * radii) & (d > 1e-6)
         self.i, self.j, self.vectors, self.radii = i[near], j[near], vectors[near], radii[near]

@@ -8,11 +8,12 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from scipy.spatial.distance import cdist
-from vesin import ase_neighbor_list
 
 from asecalc_mlip.data.labels import broken_cell, frame_name, is_isolated_atom
 from asecalc_mlip.data.near import near_copies
 from asecalc_mlip.data.plausibility import Found, Problem
+from asecalc_mlip.errors import InputError
+from asecalc_mlip.neighbors.pairs import pairs_within
 
 __all__ = ["CLOSE", "check_structures", "closest_contact", "shared_structures"]
 
@@ -34,7 +35,11 @@ def check_structures(frames: Sequence[Atoms]) -> Found:
             continue
         if is_isolated_atom(atoms):
             continue
-        ratio = closest_contact(atoms)
+        try:
+            ratio = closest_contact(atoms)
+        except InputError as error:
+            problems.append(Problem("structure", f"{frame_name(atoms, i)}: {error}", size_only=False))
+            continue
         if closest is None or ratio < closest[0]:
             closest = ratio, i
     warnings = [] if problems else _copies(frames)
@@ -54,7 +59,7 @@ def closest_contact(atoms: Atoms) -> float:
     # Of a molecule, all distances are the fastest; those of 30 000 atoms would take 20 GB.
     if atoms.pbc.any() or len(atoms) > SMALL:
         reach = 2 * CLOSE * float(radii.max())
-        i, j, d = ase_neighbor_list("ijd", atoms, reach)
+        i, j, d = pairs_within(atoms, reach)
         return float(np.min(d / (radii[i] + radii[j]), initial=np.inf))
     distances = cdist(atoms.positions, atoms.positions) / (radii[:, None] + radii[None, :])
     np.fill_diagonal(distances, np.inf)

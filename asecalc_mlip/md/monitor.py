@@ -12,7 +12,6 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis.bonds import holds_molecules, is_boxed_molecule
-from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference, unlike
@@ -22,6 +21,7 @@ from asecalc_mlip.md.integrators import degrees_of_freedom
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.md.thermostats import THERMOSTATS
 from asecalc_mlip.md.watch import BondRule, ContactRule, RDFRule, ShellRule, Window
+from asecalc_mlip.neighbors.pairs import pairs_within
 
 __all__ = ["Extremes", "Failure", "Monitor", "force_limit", "start_bonds"]
 
@@ -185,12 +185,6 @@ class Monitor:
             self.shells.restore(state.get("shells", []))
         if self.rdf is not None:
             self.rdf.restore(window)
-
-    def rdf_error(self) -> float | None:
-        """Return ∫|g − g_ref| dr of the window in Å; None before the window is full or without a reference."""
-        if self.rdf is None or not self.rdf.full:
-            return None
-        return self.rdf.rule.error(np.mean(self.rdf.values, axis=0))
 
     def _bond_rule(self, known: MoleculeReference | None, wanted: bool) -> BondRule | None:
         if not wanted:

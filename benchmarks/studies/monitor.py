@@ -45,6 +45,7 @@ from asecalc_mlip.bench.structures import structure  # noqa: E402
 from asecalc_mlip.checkpoint import load, save  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.files import read_structure, read_structures, write_json  # noqa: E402
+from asecalc_mlip.neighbors.pairs import vectors_within  # noqa: E402
 from benchmarks.studies.planted import EDITS, boxed  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "monitor.json"
@@ -224,13 +225,8 @@ class Attracted(Calculator):
         super().calculate(atoms, properties, system_changes)
         self.inner.calculate(atoms, properties, system_changes)
         energy, forces = self.inner.results["energy"], self.inner.results["forces"].copy()
-        from matscipy.neighbours import neighbour_list
-
-        box = atoms.copy()
-        if not box.pbc.any():
-            box.center(vacuum=6.0)
-        i, j, vectors = neighbour_list("ijD", box, 4.0)
-        symbols = np.array(box.get_chemical_symbols())
+        i, j, vectors = vectors_within(atoms, 4.0)
+        symbols = np.array(atoms.get_chemical_symbols())
         a, b = self.pair
         keep = ((symbols[i] == a) & (symbols[j] == b)) | ((symbols[i] == b) & (symbols[j] == a))
         i, vectors = i[keep], vectors[keep]

@@ -18,8 +18,8 @@ from asecalc_mlip.analysis import (
     rdf,
     temperatures,
 )
-from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.neighbors.pairs import pairs_within
 
 
 def correlated(n, memory, seed):

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 
-from asecalc_mlip.data.census import census, check_labels
+from asecalc_mlip.data.census import census
 from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.data.labels import is_isolated_atom
@@ -38,7 +38,9 @@ def test_counts(frames):
 
 
 def test_crystals_pass_with_stress():
-    assert check_labels(crystal_frames(10), {**ALL, "stress": 0.1}).counts["stress"] == 10
+    found = census(crystal_frames(10))
+    found.require({**ALL, "stress": 0.1})
+    assert found.counts["stress"] == 10
 
 
 @pytest.mark.parametrize("suffix", ["xyz", "db"])
@@ -113,15 +115,15 @@ def test_weighted_label_absent(frames):
     del frames[7].arrays["forces"]
     message = r"2 of 30 frames have no forces: frame 4, frame 7\..*forces_key.*weight of forces to 0"
     with pytest.raises(DataError, match=message):
-        check_labels(frames, ALL)
-    check_labels(frames, {"energy": 1.0, "forces": 0.0})
+        census(frames).require(ALL)
+    census(frames).require({"energy": 1.0, "forces": 0.0})
 
 
 def test_the_file_and_its_frame_are_named(tmp_path, frames):
     frames[12].arrays["forces"][3, 1] = np.nan
     write(tmp_path / "mine.xyz", as_reference(frames))
     with pytest.raises(DataError, match=r"forces of 1 frame\(s\) is NaN or infinite: frame 12 of mine\.xyz"):
-        check_labels(read_frames(tmp_path / "mine.xyz"), ALL)
+        census(read_frames(tmp_path / "mine.xyz")).require(ALL)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -133,26 +135,26 @@ def test_energy_not_finite(frames, value):
 
 def test_unweighted_labels_are_not_judged(frames):
     frames[2].info["energy"] = np.nan
-    check_labels(frames, {"forces": 1.0, "energy": 0.0})
+    census(frames).require({"forces": 1.0, "energy": 0.0})
 
 
 def test_positions_not_finite(frames):
     frames[5].positions[0, 0] = np.nan
     with pytest.raises(DataError, match="positions or cell of frame 5"):
-        check_labels(frames, ALL)
+        census(frames).require(ALL)
 
 
 def test_large_force(frames):
     frames[8].arrays["forces"][0] = [0, 0, 600.0]
     with pytest.raises(DataError, match=r"frame 8 has a force of 600 eV/Å"):
-        check_labels(frames, ALL)
+        census(frames).require(ALL)
     census(frames).require(ALL, allow_implausible=True)
 
 
 def test_overlapping_atoms(frames):
     frames[3].positions[1] = frames[3].positions[0] + 0.1
     with pytest.raises(DataError, match="frame 3 .* overlap"):
-        check_labels(frames, ALL)
+        census(frames).require(ALL)
 
 
 def test_overlap_across_the_border_of_a_cell():
@@ -168,15 +170,15 @@ def test_mixed_energy_units(frames, factor, offset):
         if i % 3 == 2:
             atoms.info["energy"] *= factor
     with pytest.raises(DataError, match="unit"):
-        check_labels(frames, {"energy": 1.0})
+        census(frames).require({"energy": 1.0})
 
 
 def test_one_frame_in_other_units_among_unlike_compositions():
     frames = molecule_frames(20) + molecule_frames(20, name="CH4") + molecule_frames(20, name="H2O")
-    check_labels(frames, ALL)
+    census(frames).require(ALL)
     frames[45].info["energy"] *= HARTREE
     with pytest.raises(DataError, match="frame 45"):
-        check_labels(frames, ALL)
+        census(frames).require(ALL)
 
 
 def test_whole_set_in_kcal(frames):
@@ -198,17 +200,17 @@ def test_forces_that_are_all_zero(frames):
     for atoms in frames:
         atoms.arrays["forces"][:] = 0
     with pytest.raises(DataError, match="exactly zero"):
-        check_labels(frames, ALL)
+        census(frames).require(ALL)
 
 
 def test_stress_in_kbar_and_without_a_cell(frames):
     crystals = crystal_frames(3)
     crystals[1].info["stress"] *= 1602.0
     with pytest.raises(DataError, match="frame 1 has a stress .* kbar"):
-        check_labels(crystals, {"stress": 1.0})
+        census(crystals).require({"stress": 1.0})
     frames[0].info["stress"] = np.zeros((3, 3))
     with pytest.raises(DataError, match="no stress"):
-        check_labels(frames, {"stress": 1.0})
+        census(frames).require({"stress": 1.0})
 
 
 def test_duplicates_are_told(frames):
@@ -233,7 +235,7 @@ def test_no_frames_and_unknown_labels(frames):
     with pytest.raises(DataError, match="no frames"):
         census([])
     with pytest.raises(DataError, match="unknown labels.*dipole"):
-        check_labels(frames, {"dipole": 1.0})
+        census(frames).require({"dipole": 1.0})
 
 
 def test_the_closest_contact_of_a_large_cluster_needs_no_matrix_of_all_distances(monkeypatch):
@@ -242,3 +244,13 @@ def test_the_closest_contact_of_a_large_cluster_needs_no_matrix_of_all_distances
     cluster.pbc = False
     monkeypatch.setattr("asecalc_mlip.data.structure_checks.cdist", lambda *_: pytest.fail("takes 3 N² numbers"))
     assert closest_contact(cluster) == pytest.approx(expected)
+
+
+def test_a_slab_with_one_atom_far_away_is_judged_at_once(frames):
+    """A list by boxes did not come to an end."""
+    for atoms in frames:
+        atoms.cell, atoms.pbc = [12.0, 12.0, 12.0], [True, True, False]
+    frames[3].positions[-1, 2] += 1e5
+    assert census(frames).problems == []
+    frames[4].positions[-1, 2] += 1e9
+    assert "frame 4: atoms [8] are more than 1e+08 Å" in census(frames).problems[0].text

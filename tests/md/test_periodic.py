@@ -74,7 +74,7 @@ def test_g_of_r_is_judged_when_the_window_is_full_and_not_before():
 
 
 def pairs(atoms):
-    from asecalc_mlip.analysis.frames import pairs_within
+    from asecalc_mlip.neighbors.pairs import pairs_within
 
     return pairs_within(atoms, 6.0)
 
@@ -83,7 +83,6 @@ def test_a_vibrating_crystal_stays_and_the_window_slides():
     watch = monitor(reference_at_300K(), frame_fs=100.0)
     frames = rattled()
     assert [watch.check(frame) for frame in frames] == [None] * 30
-    assert 0.0 < watch.rdf_error() < 0.5
     late = [watch.rdf.check(frame, *pairs(frame)) for frame in rattled(0.6, 10)]
     assert late[0] is None and late[-1].kind == "rdf"  # the old frames hold it below the limit for a while
 

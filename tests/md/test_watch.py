@@ -153,7 +153,7 @@ def _thermal(atoms, seed):
 
 
 def _pairs(atoms, seed, monitor):
-    from asecalc_mlip.analysis.frames import pairs_within
+    from asecalc_mlip.neighbors.pairs import pairs_within
 
     return pairs_within(_thermal(atoms, seed), monitor._radius)
 

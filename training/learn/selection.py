@@ -17,9 +17,9 @@ import torch
 from ase import Atoms
 from scipy.spatial.distance import cdist
 
-from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import Potential, parts_of
+from asecalc_mlip.neighbors.pairs import pairs_within
 
 __all__ = ["atomic_features", "farthest"]
 

@@ -12,12 +12,12 @@ import numpy as np
 from ase import Atoms, units
 from ase.data import covalent_radii
 
-from asecalc_mlip.analysis.frames import pairs_within
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.failures import UNCERTAIN
 from asecalc_mlip.md.files import TRAJECTORY, UNSTABLE
 from asecalc_mlip.md.integrators import refuse_constraints
+from asecalc_mlip.neighbors.pairs import pairs_within
 from asecalc_mlip.teachers.bare import bare, with_state
 from training.learn.settings import LearnSettings
 from training.learn.state import seed_of
