@@ -139,7 +139,7 @@ def to_json(value: Any, *, indent: int | None = 1) -> str:
     return json.dumps(_plain(to_dict() if callable(to_dict) else value), indent=indent, allow_nan=False)
 
 
-def append_text(path: PathName, text: str, *, advice: str = ADVICE) -> None:
+def append_text(path: PathName, text: str) -> None:
     """Add to a text file, UTF-8, and see it to the disk; InputError where it cannot be written."""
     try:
         with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
@@ -147,7 +147,7 @@ def append_text(path: PathName, text: str, *, advice: str = ADVICE) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}; {advice}") from error
+        raise InputError(f"{path} cannot be written: {error.strerror or error}; {ADVICE}") from error
 
 
 def append_json(path: PathName, entry: Any) -> None:
@@ -174,8 +174,8 @@ def read_json(path: PathName, what: str = "file") -> Any:
         raise InputError(f"{what} {path} cannot be read (JSON): {error}") from None
 
 
-def read_structure(path: PathName, *, index: int = -1, what: str = "structure") -> Atoms:
-    """Read one structure from any file that ASE reads, by default the last, without its calculator.
+def read_structure(path: PathName, *, what: str = "structure") -> Atoms:
+    """Read the last structure of any file that ASE reads, without its calculator.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def read_structure(path: PathName, *, index: int = -1, what: str = "structure") 
     if not Path(path).is_file():
         raise InputError(f"{what} {path}: no such file")
     try:
-        atoms = ase.io.read(str(path), index=index)
+        atoms = ase.io.read(str(path), index=-1)
     except Exception as error:  # ASE's readers raise anything
         raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
@@ -310,11 +310,11 @@ def check_structure(path: PathName | None) -> None:
         raise InputError(f"{path}: ASE writes no such format; end it with .xyz, .cif, .traj or .vasp, for example")
 
 
-def save_figure(figure: Figure, path: PathName, *, dpi: int = 150) -> None:
+def save_figure(figure: Figure, path: PathName) -> None:
     """Write a figure in one piece; InputError where it cannot be."""
     check_figure(path)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=dpi)
+        figure.savefig(temporary, dpi=150)
 
 
 def _plain(value: Any) -> Any:

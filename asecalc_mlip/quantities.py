@@ -12,9 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from asecalc_mlip.errors import InputError
 
-__all__ = ["Quantity", "count", "parse_seeds", "seconds_of", "shortened"]
+__all__ = ["Quantity", "count", "derived_seed", "parse_seeds", "seconds_of", "shortened"]
 
 MOST_SEEDS = 1000
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -119,6 +121,11 @@ def parse_seeds(text: str | None, *, most: int = MOST_SEEDS) -> tuple[int, ...] 
             f"--seeds is {shortened(text)}; give a number from 1 to {most}, or a list such as 1234,2345,3456"
         )
     return tuple(numbers)
+
+
+def derived_seed(*numbers: int) -> int:
+    """Return the seed of one of many, such as (seed, number of the replica), whose random numbers no other shares."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _shown(value: float) -> str:

@@ -23,6 +23,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import replacing
 from asecalc_mlip.logs import LOGGER, into
+from asecalc_mlip.quantities import derived_seed
 from asecalc_mlip.teachers import Teacher, open_teacher
 from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
@@ -236,7 +237,7 @@ def _settings(
         "optimizer.ema_decay": 0.99,
         "run.output": str(path.parent),
         "run.name": path.stem,
-        "run.seed": _seed(config.run.seed, number, path.parent / "config.yaml"),
+        "run.seed": derived_seed(config.run.seed, number),
         "run.batch_size": min(config.run.batch_size, len(split.train)),
         "run.steps_per_epoch": steps // EPOCHS,
         "run.max_epochs": EPOCHS,
@@ -245,13 +246,6 @@ def _settings(
         "run.progress": False,
     }
     return load_config([], [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()])
-
-
-def _seed(seed: int, number: int, begun: Path) -> int:
-    """Return the seed of a network, which those of other trainings do not share; older ones were seed + number."""
-    if begun.is_file() and load_config([begun]).run.seed == seed + number:
-        return seed + number
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _reference_energies(frames: Sequence[Atoms], structures: Sequence[Atoms]) -> dict[str, Any]:

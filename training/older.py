@@ -33,7 +33,7 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
 
     A run saves every setting, so a configuration that has all sections, but not `model.prior`, is of version 0.1.
     """
-    content = _with_whole_weight(_without_cohesion(_renamed(content)))
+    content = _without_cohesion(_renamed(content))
     if not _is_whole(content) or "prior" in content["model"]:
         return dict(content)
     found: dict[str, Any] = copy.deepcopy({key: dict(values or {}) for key, values in content.items()})
@@ -56,16 +56,6 @@ def _without_cohesion(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if not _is_whole(content) or "cohesion" in content["model"]:
         return content
     return {**content, "model": {**content["model"], "cohesion": False}}
-
-
-def _with_whole_weight(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return settings of a run before `far.weight`, where the structures far from the data had all of it, with that."""
-    far = content.get("far")
-    if not (_is_whole(content) and isinstance(far, Mapping)) or "weight" in far:
-        return content
-    if far.get("teacher") is None and far.get("data") is None:
-        return content
-    return {**content, "far": {**far, "weight": 1.0}}
 
 
 def _is_whole(content: Mapping[str, Any]) -> bool:

@@ -187,13 +187,6 @@ def census(frames: Sequence[Atoms]) -> Census:
     )
 
 
-def check_labels(frames: Sequence[Atoms], weights: Mapping[str, float]) -> Census:
-    """Take a census and refuse what cannot be trained on; see `Census.require`."""
-    result = census(frames)
-    result.require(weights)
-    return result
-
-
 def has_label(atoms: Atoms, label: str) -> bool:
     """Return whether a frame has a label, finite or not."""
     return label in atoms.arrays if label == "forces" else label in atoms.info

@@ -107,10 +107,10 @@ def by_registers(rows: Tensor, n_features: int, lanes: int) -> Tensor:
     return rows.reshape(len(rows), -1, n_features // lanes, lanes).permute(2, 0, 1, 3)
 
 
-def with_bias(name: str, layer: nn.Module, rows: int | None = None) -> dict[str, Tensor]:
-    """Fields of the first `rows` outputs of a dense layer: as (in, out), its transpose (t) and its bias (b)."""
+def with_bias(name: str, layer: nn.Module) -> dict[str, Tensor]:
+    """Fields of a dense layer: as (in, out), its transpose (t) and its bias (b)."""
     assert isinstance(layer, nn.Linear)
-    return {name: layer.weight[:rows].t(), f"{name}t": layer.weight[:rows], f"{name}b": layer.bias[:rows]}
+    return {name: layer.weight.t(), f"{name}t": layer.weight, f"{name}b": layer.bias}
 
 
 def panels(weights: Tensor, lanes: int) -> Tensor:

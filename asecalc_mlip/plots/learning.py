@@ -22,7 +22,6 @@ def course_figure(
     broken: Sequence[Sequence[bool]],
     *,
     end_ps: float,
-    title: str = "",
 ) -> Figure:
     """Draw held-out force error and quiet time of the replicas against the number of labels.
 
@@ -37,7 +36,7 @@ def course_figure(
     end_ps : float
         Time that was asked for.
     """
-    figure = new_figure(9.0, 3.8, title)
+    figure = new_figure(9.0, 3.8)
     left, right = figure.subplots(1, 2)
     left.plot(labels, errors_meV_A, "o-", color=BLUE, lw=1.6, ms=5)
     left.set_ylabel("Held-out force error (meV/Å)")
@@ -64,7 +63,7 @@ def course_figure(
     return figure
 
 
-def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str = "") -> Figure:
+def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
     """Draw the true error of the force on an atom against the spread of the committee.
 
     Lines are root mean squares of both in each tenth of the atoms, in the order of their spread (parts of at least 20).
@@ -74,7 +73,7 @@ def calibration_figure(parts: Mapping[str, tuple[Sequence[float], Sequence[float
     parts : mapping
         Label → spread and error by atom, eV/Å.
     """
-    figure = new_figure(5.2, 4.8, title)
+    figure = new_figure(5.2, 4.8)
     axes = figure.subplots()
     every = np.concatenate([np.concatenate([np.asarray(s), np.asarray(e)]) for s, e in parts.values()])
     positive = every[every > 0]

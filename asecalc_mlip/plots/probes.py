@@ -119,9 +119,9 @@ def vibration_figure(results: Sequence[Vibrations], *, path: str | Path, title: 
     save_figure(figure, path)
 
 
-def scan_figure(scans: Sequence[Scan], *, path: str | Path, title: str = "", columns: int = 4) -> None:
+def scan_figure(scans: Sequence[Scan], *, path: str | Path, title: str = "") -> None:
     """Draw energy (left axis) and generalised force (right axis) of each scan in a panel of its own."""
-    columns = min(columns, len(scans))
+    columns = min(4, len(scans))
     rows = -(-len(scans) // columns)
     figure = new_figure(3.6 * columns + 0.6, 2.9 * rows + 0.5, title)
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -9,7 +9,7 @@ from ase.build import molecule
 from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
 from ase.io import write
 
-from asecalc_mlip.data.census import check_labels
+from asecalc_mlip.data.census import census
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.xtb import XtbSettings, make_dataset, xtb_calculator
 from asecalc_mlip.errors import DataError, InputError
@@ -38,7 +38,9 @@ def whole(water, tmp_path_factory):
 
 def test_labels_are_those_of_tblite(whole):
     frames = read_frames(whole)
-    assert str(check_labels(frames, {"energy": 1, "forces": 1})) == "energy 3/3, forces 3/3, stress 0/3"
+    found = census(frames)
+    found.require({"energy": 1, "forces": 1})
+    assert str(found) == "energy 3/3, forces 3/3, stress 0/3"
     atoms = frames[2].copy()
     atoms.calc = xtb_calculator(SHORT)
     assert atoms.get_potential_energy() == pytest.approx(frames[2].info["energy"], abs=1e-6)

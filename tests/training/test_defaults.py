@@ -200,17 +200,6 @@ def test_settings_of_version_0_1_mean_what_they_meant(molecules, tmp_path):
     assert older.completed({"model": None}) == {"model": None}
 
 
-def test_far_structures_of_an_older_run_keep_their_whole_weight(molecules, tmp_path):
-    content = config(tmp_path, molecules).to_dict()
-    assert content["far"].pop("weight") == 0.1
-    for name, weight in (("xtb", 1.0), (None, 0.1)):
-        content["far"]["teacher"] = name
-        (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
-        assert load_config([tmp_path / "old.yaml"]).far.weight == weight
-    (tmp_path / "new.yaml").write_text("far: {share: 0.2}\n")  # what a user writes
-    assert load_config([tmp_path / "new.yaml"]).far.weight == 0.1
-
-
 def test_a_run_of_version_0_1_is_continued(molecules, tmp_path):
     trained.train(config(tmp_path, molecules, "run.max_epochs=1"))
     path = tmp_path / "run" / "config.yaml"

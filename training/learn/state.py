@@ -38,6 +38,7 @@ from ase import Atoms
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_json, read_json, read_json_lines, read_structures, write_bytes, write_json
+from asecalc_mlip.quantities import derived_seed
 from asecalc_mlip.teachers.bare import state_of
 from asecalc_mlip.units import ERROR_UNITS
 from training.learn.settings import FREE, LearnSettings, effective
@@ -200,7 +201,7 @@ class LearnResult:
 
 def seed_of(settings: LearnSettings, *places: int) -> int:
     """Return a seed that depends on the settings' seed and on where it is used: round, replica, member."""
-    return int(np.random.SeedSequence([settings.seed, *places]).generate_state(1)[0] >> 1)
+    return derived_seed(settings.seed, *places) >> 1
 
 
 def write_frames(path: Path, frames: Sequence[Atoms]) -> None:

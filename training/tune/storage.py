@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.files import write_text
+from asecalc_mlip.quantities import derived_seed
 from training.config import TrainConfig, load_config, replace_values
 from training.older import completed
 from training.tune.space import Parameter
@@ -71,10 +71,13 @@ def stored(folder: Path) -> Iterator[None]:
 
 def sampler(seed: int, number: int, n_parameters: int) -> Any:
     """Make a tree-structured Parzen estimator whose random numbers are those of trial `number` alone."""
-    entropy = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     # The plain training has no values, and only groups are sampled together in spite of that.
     return optuna.samplers.TPESampler(
-        n_startup_trials=2 + 2 * n_parameters, multivariate=True, group=True, constant_liar=False, seed=entropy
+        n_startup_trials=2 + 2 * n_parameters,
+        multivariate=True,
+        group=True,
+        constant_liar=False,
+        seed=derived_seed(seed, number),
     )
 
 

@@ -24,6 +24,7 @@ from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
 from asecalc_mlip.md.resolving import Resolved, resolve
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.permits import stop_wanted
+from asecalc_mlip.quantities import derived_seed
 
 PLAN = "campaign.json"
 STARTS = "starts.extxyz"
@@ -100,7 +101,7 @@ def plan_runs(
 
 
 def _own_seed(seed: int, system: int) -> int:
-    return seed if system == 0 else int(np.random.SeedSequence([seed, system]).generate_state(1)[0])
+    return seed if system == 0 else derived_seed(seed, system)
 
 
 def write_plan(directory: Path, runs: Sequence[Run], starts: Sequence[Atoms]) -> None:
