@@ -1,8 +1,8 @@
 """The .pt file: write, read, upgrade, describe.
 
-A zip archive of plain types and tensors as torch writes it (`asecalc_mlip.archive`); nothing in it is ever executed,
-and sizes are checked before memory is taken. A checksum of weights and metadata turns a flipped bit into an error. Each
-change of the layout gets a new `FORMAT_VERSION` and an entry in `UPGRADES`, so that old files keep loading.
+A zip archive of plain types and tensors as torch writes it (`asecalc_mlip.file_format.archive`); nothing in it is ever
+executed, and sizes are checked before memory is taken. A checksum of weights and metadata turns a flipped bit into an
+error. Each change of the layout gets a new `FORMAT_VERSION` and an entry in `UPGRADES`, so that old files keep loading.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import torch
 from ase.data import atomic_numbers as numbers_of
 from ase.data import chemical_symbols
 
-from asecalc_mlip import archive, zoo
+from asecalc_mlip import zoo
 from asecalc_mlip._version import __version__
-from asecalc_mlip.content import ENTRIES, check_entries, check_plain, check_weights, checksum
 from asecalc_mlip.errors import CheckpointError, InputError
+from asecalc_mlip.file_format import archive
+from asecalc_mlip.file_format.content import ENTRIES, check_entries, check_plain, check_weights, checksum
 from asecalc_mlip.files import replacing
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, architecture_text, build_potential, parts_of, predict

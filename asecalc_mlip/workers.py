@@ -3,7 +3,7 @@
     with Workers(processes=4).open(folder) as pool:
         for number, result in each(pool, function, tasks): ...
 
-A task that takes long asks `stop_wanted` (permits.py) now and then.
+A task that takes long asks `stop_wanted` (stopping.py) now and then.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from asecalc_mlip import logs
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.locks import locked_file
-from asecalc_mlip.permits import BUSY, PATIENCE, PERMIT, Permit, at_work
-from asecalc_mlip.stopping import end_with_parent
+from asecalc_mlip.stopping import BUSY, PATIENCE, PERMIT, Permit, at_work, end_with_parent
 
 __all__ = ["Lost", "Pool", "Workers", "each"]
 

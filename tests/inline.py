@@ -2,7 +2,7 @@
 
 from concurrent.futures import Future
 
-from asecalc_mlip.permits import at_work
+from asecalc_mlip.stopping import at_work
 from asecalc_mlip.workers import Lost, Pool
 
 

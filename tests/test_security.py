@@ -47,7 +47,7 @@ def test_the_reader_of_models_knows_no_way_to_a_python_object():
     import ast
     import inspect
 
-    from asecalc_mlip import unpickling
+    from asecalc_mlip.file_format import unpickling
 
     forbidden = {"eval", "exec", "getattr", "__import__", "import_module", "loads", "load", "find_class"}
     tree = ast.parse(inspect.getsource(unpickling))
@@ -144,7 +144,7 @@ def test_archives_of_arrays(bomb, tmp_path):
 
 
 def test_a_description_of_lists_in_lists_is_refused_after_its_first_operations():
-    from asecalc_mlip.unpickling import MOST_OPERATIONS, interpreted
+    from asecalc_mlip.file_format.unpickling import MOST_OPERATIONS, interpreted
 
     deep = b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 1) + b"."
     with pytest.raises(InputError, match=f"more than {MOST_OPERATIONS} operations"):

@@ -17,8 +17,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from asecalc_mlip import archive
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.file_format import archive
 from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.quantities import seconds_of

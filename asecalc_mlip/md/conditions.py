@@ -11,7 +11,7 @@ from ase import Atoms
 from asecalc_mlip.analysis.bonds import is_boxed_molecule
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.references import unlike
-from asecalc_mlip.card import temperatures_of
+from asecalc_mlip.file_format.card import temperatures_of
 from asecalc_mlip.md.settings import MDSettings
 
 __all__ = [

@@ -15,7 +15,7 @@ from asecalc_mlip.analysis.bonds import holds_molecules, is_boxed_molecule
 from asecalc_mlip.analysis.periodic import PeriodicReference
 from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference, unlike
-from asecalc_mlip.card import force_statistics
+from asecalc_mlip.file_format.card import force_statistics
 from asecalc_mlip.md.failures import Extremes, Failure, atom_name
 from asecalc_mlip.md.integrators import degrees_of_freedom
 from asecalc_mlip.md.settings import MDSettings

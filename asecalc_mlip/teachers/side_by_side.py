@@ -24,8 +24,7 @@ from ase import Atoms
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_json, read_json_lines
-from asecalc_mlip.permits import PATIENCE
-from asecalc_mlip.stopping import Interrupted
+from asecalc_mlip.stopping import PATIENCE, Interrupted
 from asecalc_mlip.teachers.bare import state_of
 from asecalc_mlip.teachers.base import AseTeacher, Failed, Labels, Teacher, TeacherOptions
 from asecalc_mlip.teachers.naming import open_teacher, with_whole_path

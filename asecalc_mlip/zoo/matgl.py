@@ -17,10 +17,10 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
-from asecalc_mlip import archive
-from asecalc_mlip.archive import ALLOWED
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import CheckpointError
+from asecalc_mlip.file_format import archive
+from asecalc_mlip.file_format.archive import ALLOWED
 from asecalc_mlip.files import read_json
 from asecalc_mlip.models import Potential, build_potential
 from asecalc_mlip.models.budget import Budget

@@ -9,8 +9,7 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.permits import Permit, at_work, stop_wanted
-from asecalc_mlip.stopping import Interrupted, SoftStop
+from asecalc_mlip.stopping import Interrupted, Permit, SoftStop, at_work, stop_wanted
 from asecalc_mlip.teachers import Failed, TeacherOptions, open_teacher
 from asecalc_mlip.teachers.base import AseTeacher, Labels
 from asecalc_mlip.teachers.labelling import failures_of, label_structures

@@ -26,11 +26,11 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
-from asecalc_mlip import archive
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.labels import is_isolated_atom, without_open_stress
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.file_format import archive
 from asecalc_mlip.files import replacing
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import EAM, build_potential

@@ -29,7 +29,7 @@ from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
 from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.models.potential import Prediction
-from asecalc_mlip.permits import PATIENCE, stop_wanted
+from asecalc_mlip.stopping import PATIENCE, stop_wanted
 from asecalc_mlip.workers import Lost, Pool, each
 from training.learn.committee import load_committee
 from training.learn.settings import LearnSettings

@@ -23,8 +23,8 @@ from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
 from asecalc_mlip.md.resolving import Resolved, resolve
 from asecalc_mlip.md.settings import MDSettings
-from asecalc_mlip.permits import stop_wanted
 from asecalc_mlip.quantities import derived_seed
+from asecalc_mlip.stopping import stop_wanted
 
 PLAN = "campaign.json"
 STARTS = "starts.extxyz"

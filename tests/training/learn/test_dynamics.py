@@ -17,7 +17,7 @@ from asecalc_mlip.models import build_potential
 pytest.importorskip("schnetpack")
 from asecalc_mlip.errors import InputError  # noqa: E402
 from asecalc_mlip.files import read_structures  # noqa: E402
-from asecalc_mlip.permits import Permit, at_work  # noqa: E402
+from asecalc_mlip.stopping import Permit, at_work  # noqa: E402
 from tests.inline import Inline  # noqa: E402
 from training.learn import dynamics  # noqa: E402
 from training.learn.committee import load_committee  # noqa: E402

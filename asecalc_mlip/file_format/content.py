@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from ase.data import chemical_symbols
 
-from asecalc_mlip.archive import ALLOWED
 from asecalc_mlip.errors import CheckpointError
+from asecalc_mlip.file_format.archive import ALLOWED
 from asecalc_mlip.models import ARCHITECTURES
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.units import UNITS

@@ -5,7 +5,7 @@ makes tensors of every kind, and ignores the checksums of the archive. The reade
 It works on the bytes of the file, whose number bounds all it takes:
 
 - entries of the archive are stored as they are, lie inside the file, and have the CRC-32 that its directory states;
-- the pickle `data.pkl` is interpreted by `asecalc_mlip.unpickling`, which runs nothing;
+- the pickle `data.pkl` is interpreted by `asecalc_mlip.file_format.unpickling`, which runs nothing;
 - a tensor is dense and contiguous, of float32, float64 or int64, with an entry of just its size for it alone.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 
 from asecalc_mlip.errors import CheckpointError
-from asecalc_mlip.unpickling import Call, Name, Stored, interpreted
+from asecalc_mlip.file_format.unpickling import Call, Name, Stored, interpreted
 
 __all__ = ["ALLOWED", "check", "read", "write"]
 
