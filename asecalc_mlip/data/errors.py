@@ -15,7 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from asecalc_mlip.calculators.batches import BatchSize
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
-from asecalc_mlip.data.census import census, has_label
+from asecalc_mlip.data.census import Census, census, has_label
 from asecalc_mlip.data.error_tables import by_config_type, group_lines, hints, worst_frames, worst_lines
 from asecalc_mlip.data.labels import is_isolated_atom, without_open_stress
 from asecalc_mlip.data.readers import read_frames
@@ -177,14 +177,7 @@ def evaluate_frames(
     """
     labelled = without_open_stress(frames)
     found = census(labelled)
-    if not any(found.counts.get(label, 0) for label in LABELS):
-        others = [option for label, names in found.others.items() for option in (f"--{label}-key {n}" for n in names)]
-        unknown = "if there are any, name them by --energy-key and --forces-key"
-        advice = f"perhaps {', '.join(others)}" if others else unknown
-        raise DataError(f"{name} has no labels in any of its {len(frames)} frames: {found}; {advice}")
-    labels = [label for label in LABELS if found.counts.get(label, 0)]
-    # NaN labels would make every error NaN; a size that surprises is told, and for the eye to judge.
-    found.refuse(labels, allow_implausible=True)
+    labels = _labels(found, name)
     start = time.perf_counter()
     results = calculator.evaluate(frames, batch_size=batch_size)
     seconds = time.perf_counter() - start
@@ -197,9 +190,6 @@ def evaluate_frames(
     per_atom = len(set(map(len, judged))) > 1 or any(atoms.pbc.any() for atoms in judged)
     truth, guess = _arrays(judged, given, per_atom)
     mae, rmse, mean = _means(truth, guess)
-    warnings = [problem.text for problem in found.problems if problem.label in ("structure", *labels)]
-    if len(chosen) < len(frames):
-        warnings.append(f"{len(frames) - len(chosen)} frames of one isolated atom are E0s and left out")
     return Errors(
         model=calculator.model.path.name,
         data=name,
@@ -211,13 +201,33 @@ def evaluate_frames(
         mean_error=mean,
         curl=_curl(calculator, judged) if calculator.potential.direct_forces else None,
         counts={label: sum(has_label(atoms, label) for atoms in judged) for label in labels},
-        warnings=warnings,
+        warnings=_warnings(found, labels, len(frames) - len(chosen)),
         hints=hints(judged, truth, guess),
         worst=worst_frames(judged, given, chosen, per_atom=per_atom),
         config_types=by_config_type(judged, given, lambda atoms, found: _means(*_arrays(atoms, found, per_atom))),
         labels=truth,
         predictions=guess,
     )
+
+
+def _labels(found: Census, name: str) -> list[str]:
+    """Return the labels that some frames have; DataError where there are none, or NaN."""
+    labels: list[str] = [label for label in LABELS if found.counts.get(label, 0)]
+    if not labels:
+        others = [option for label, names in found.others.items() for option in (f"--{label}-key {n}" for n in names)]
+        unknown = "if there are any, name them by --energy-key and --forces-key"
+        advice = f"perhaps {', '.join(others)}" if others else unknown
+        raise DataError(f"{name} has no labels in any of its {found.n_frames} frames: {found}; {advice}")
+    # NaN labels would make every error NaN; a size that surprises is told, and for the eye to judge.
+    found.refuse(labels, allow_implausible=True)
+    return labels
+
+
+def _warnings(found: Census, labels: Sequence[str], n_left_out: int) -> list[str]:
+    told = [problem.text for problem in found.problems if problem.label in ("structure", *labels)]
+    if n_left_out:
+        told.append(f"{n_left_out} frames of one isolated atom are E0s and left out")
+    return told
 
 
 Arrays = dict[str, np.ndarray]

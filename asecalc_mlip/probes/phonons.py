@@ -169,62 +169,19 @@ def phonons(
     InputError
         For structures that are not crystals or feel no force, and where phonopy is not installed.
     """
-    if not atoms.pbc.all():
-        raise InputError(
-            f"phonons need a crystal, pbc is {atoms.pbc.tolist()}; for a molecule use 'asecalc vibrations'"
-        )
-    check_crystal(atoms, "phonons need")
-    try:
-        from phonopy import Phonopy
-        from phonopy.structure.atoms import PhonopyAtoms
-    except ModuleNotFoundError as error:
-        raise needs("phonons", error) from None
-    if len(tuple(mesh)) != 3 or min(mesh) < 1:
-        raise InputError(f"mesh is {tuple(mesh)}; give three numbers from 1 on, such as 20 20 20")
-    if not 0 < displacement_A < np.inf:
-        raise InputError(f"displacement_A is {displacement_A} Å; it must be above 0, often 0.01")
+    _check(atoms, mesh, displacement_A)
     atoms = free_copy(atoms, "phonons")
     crystal, relaxed, force = _start(atoms, calc, relax_first, fmax_eV_per_A, steps)
     repeats = supercell_for(crystal) if supercell is None else _checked(supercell)
-    if crystal.cell.handedness < 0:
-        # phonopy takes right-handed vectors only; all three turned round span the same lattice.
-        crystal.set_cell(-crystal.cell.array)
-    unit = PhonopyAtoms(
-        symbols=crystal.get_chemical_symbols(),
-        cell=crystal.cell.array,
-        scaled_positions=crystal.get_scaled_positions(),
-        masses=crystal.get_masses(),
-    )
-    with warnings.catch_warnings():
-        # phonopy tells that it once had another default, also to those who say what they want.
-        warnings.filterwarnings("ignore", message="primitive_matrix")
-        found = Phonopy(unit, np.diag(repeats), primitive_matrix="auto", symprec=symprec_A)
-    found.generate_displacements(distance=displacement_A)
-    cells = [_as_atoms(cell) for cell in found.supercells_with_displacements or []]
-    found.forces = np.array(energies_and_forces(calc, cells)[1])
-    if not np.any(found.forces):
-        raise InputError(
-            "no displacement of an atom gives a force: the model does not hold this crystal together, perhaps as its "
-            "atoms are farther apart than the cutoff; look at its cell"
-        )
-    found.produce_force_constants()
-    found.symmetrize_force_constants(show_drift=False)
+    found = _phonopy(crystal, repeats, symprec_A)
+    n_displacements = _force_constants(found, calc, displacement_A)
     bands = _bands(found, points_per_segment)
     found.run_mesh(list(mesh), is_gamma_center=True)
-    found.run_total_dos()
-    temperatures = np.arange(0.0, 1001.0, 10.0) if temperatures_K is None else np.asarray(temperatures_K, float)
-    # Imaginary modes have no thermal properties; phonopy leaves out what is below this.
-    found.run_thermal_properties(temperatures=temperatures, cutoff_frequency=1e-3)
-    thermal, dos = found.get_thermal_properties_dict(), found.get_total_dos_dict()
     lowest, where, share = _lowest(found, bands)
     return PhononResult(
         **bands,
-        dos_frequencies_THz=np.asarray(dos["frequency_points"]),
-        dos_per_THz=np.asarray(dos["total_dos"]),
-        temperatures_K=np.asarray(thermal["temperatures"]),
-        free_energy_kJ_per_mol=np.asarray(thermal["free_energy"]),
-        entropy_J_per_K_mol=np.asarray(thermal["entropy"]),
-        heat_capacity_J_per_K_mol=np.asarray(thermal["heat_capacity"]),
+        **_density_of_states(found),
+        **_thermal(found, temperatures_K),
         lowest_THz=lowest,
         lowest_at=where,
         imaginary_percent=share,
@@ -233,7 +190,7 @@ def phonons(
         primitive=_as_atoms(found.primitive),
         supercell=repeats,
         displacement_A=displacement_A,
-        n_displacements=len(cells),
+        n_displacements=n_displacements,
         mesh=tuple(int(n) for n in mesh),  # type: ignore[arg-type]
         spacegroup=str(found.symmetry.get_international_table()),
         model=model_name(calc),
@@ -246,6 +203,22 @@ def supercell_for(atoms: Atoms, shortest_A: float = SHORTEST_A) -> tuple[int, in
     heights = 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
     a, b, c = (max(1, int(np.ceil(shortest_A / height - 1e-6))) for height in heights)
     return a, b, c
+
+
+def _check(atoms: Atoms, mesh: tuple[int, int, int], displacement_A: float) -> None:
+    if not atoms.pbc.all():
+        raise InputError(
+            f"phonons need a crystal, pbc is {atoms.pbc.tolist()}; for a molecule use 'asecalc vibrations'"
+        )
+    check_crystal(atoms, "phonons need")
+    try:
+        import phonopy  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise needs("phonons", error) from None
+    if len(tuple(mesh)) != 3 or min(mesh) < 1:
+        raise InputError(f"mesh is {tuple(mesh)}; give three numbers from 1 on, such as 20 20 20")
+    if not 0 < displacement_A < np.inf:
+        raise InputError(f"displacement_A is {displacement_A} Å; it must be above 0, often 0.01")
 
 
 def _start(atoms: Atoms, calc: Any, relax_first: bool, fmax: float, steps: int) -> tuple[Atoms, bool, float]:
@@ -262,6 +235,62 @@ def _checked(supercell: tuple[int, int, int]) -> tuple[int, int, int]:
     if len(repeats) != 3 or min(repeats) < 1:
         raise InputError(f"supercell is {supercell}; give three numbers of repetitions from 1 on, such as 4 4 4")
     return repeats
+
+
+def _phonopy(crystal: Atoms, repeats: tuple[int, int, int], symprec_A: float) -> Any:
+    from phonopy import Phonopy
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    if crystal.cell.handedness < 0:
+        # phonopy takes right-handed vectors only; all three turned round span the same lattice.
+        crystal.set_cell(-crystal.cell.array)
+    unit = PhonopyAtoms(
+        symbols=crystal.get_chemical_symbols(),
+        cell=crystal.cell.array,
+        scaled_positions=crystal.get_scaled_positions(),
+        masses=crystal.get_masses(),
+    )
+    with warnings.catch_warnings():
+        # phonopy tells that it once had another default, also to those who say what they want.
+        warnings.filterwarnings("ignore", message="primitive_matrix")
+        return Phonopy(unit, np.diag(repeats), primitive_matrix="auto", symprec=symprec_A)
+
+
+def _force_constants(found: Any, calc: Any, displacement_A: float) -> int:
+    """Compute the force constants; return how many displaced cells that took."""
+    found.generate_displacements(distance=displacement_A)
+    cells = [_as_atoms(cell) for cell in found.supercells_with_displacements or []]
+    found.forces = np.array(energies_and_forces(calc, cells)[1])
+    if not np.any(found.forces):
+        raise InputError(
+            "no displacement of an atom gives a force: the model does not hold this crystal together, perhaps as its "
+            "atoms are farther apart than the cutoff; look at its cell"
+        )
+    found.produce_force_constants()
+    found.symmetrize_force_constants(show_drift=False)
+    return len(cells)
+
+
+def _density_of_states(found: Any) -> dict[str, Any]:
+    found.run_total_dos()
+    dos = found.get_total_dos_dict()
+    return {
+        "dos_frequencies_THz": np.asarray(dos["frequency_points"]),
+        "dos_per_THz": np.asarray(dos["total_dos"]),
+    }
+
+
+def _thermal(found: Any, temperatures_K: np.ndarray | None) -> dict[str, Any]:
+    temperatures = np.arange(0.0, 1001.0, 10.0) if temperatures_K is None else np.asarray(temperatures_K, float)
+    # Imaginary modes have no thermal properties; phonopy leaves out what is below this.
+    found.run_thermal_properties(temperatures=temperatures, cutoff_frequency=1e-3)
+    thermal = found.get_thermal_properties_dict()
+    return {
+        "temperatures_K": np.asarray(thermal["temperatures"]),
+        "free_energy_kJ_per_mol": np.asarray(thermal["free_energy"]),
+        "entropy_J_per_K_mol": np.asarray(thermal["entropy"]),
+        "heat_capacity_J_per_K_mol": np.asarray(thermal["heat_capacity"]),
+    }
 
 
 def _as_atoms(cell: Any) -> Atoms:

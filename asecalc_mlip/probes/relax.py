@@ -124,15 +124,9 @@ def relax(
         For options that are not allowed, no atoms, a cell that cannot relax, and a model without stress where that is
         needed.
     """
-    if cell not in get_args(CellRelaxation):
-        raise InputError(f"cell is {cell!r}; allowed: {', '.join(get_args(CellRelaxation))}")
-    if optimizer not in _OPTIMIZERS:
-        raise InputError(f"optimizer is {optimizer!r}; allowed: {', '.join(_OPTIMIZERS)}")
     if not fmax_eV_per_A > 0 or steps < 1:
         raise InputError(f"fmax is {fmax_eV_per_A} eV/Å and steps {steps}; both must be above 0")
-    if cell != "fixed":
-        check_crystal(atoms, f"cell={cell!r} (unlike cell='fixed') needs")
-    check_atoms(atoms, "a relaxation needs")
+    _check(atoms, cell, optimizer)
     moved = atoms.copy()
     moved.calc = calc
     if keep_symmetry:
@@ -141,14 +135,7 @@ def relax(
         energy_start = moved.get_potential_energy()
         target = moved if cell == "fixed" else FrechetCellFilter(moved, hydrostatic_strain=cell == "volume")
         run = _OPTIMIZERS[optimizer](target, logfile=None)
-        with warnings.catch_warnings():
-            # scipy on the logarithm of a strain, of an error of 1e-13.
-            warnings.filterwarnings("ignore", message="logm result may be inaccurate")
-            converged = False
-            for done in run.irun(fmax=fmax_eV_per_A, steps=steps):
-                converged = bool(done)
-                if tell is not None and tell(run.nsteps, _largest(moved.get_forces())):
-                    break
+        converged = _run(run, moved, fmax_eV_per_A, steps, tell)
     except PropertyNotImplementedError as error:
         raise InputError(f"{model_name(calc)} cannot relax {moved.get_chemical_formula('metal')}: no {error}") from None
     moved.set_constraint(atoms.constraints)
@@ -166,6 +153,29 @@ def relax(
         cell=cell,
         model=model_name(calc),
     )
+
+
+def _check(atoms: Atoms, cell: str, optimizer: str) -> None:
+    if cell not in get_args(CellRelaxation):
+        raise InputError(f"cell is {cell!r}; allowed: {', '.join(get_args(CellRelaxation))}")
+    if optimizer not in _OPTIMIZERS:
+        raise InputError(f"optimizer is {optimizer!r}; allowed: {', '.join(_OPTIMIZERS)}")
+    if cell != "fixed":
+        check_crystal(atoms, f"cell={cell!r} (unlike cell='fixed') needs")
+    check_atoms(atoms, "a relaxation needs")
+
+
+def _run(run: Any, moved: Atoms, fmax_eV_per_A: float, steps: int, tell: Callable[[int, float], bool] | None) -> bool:
+    """Move the atoms; return whether the forces have become as small as that."""
+    converged = False
+    with warnings.catch_warnings():
+        # scipy on the logarithm of a strain, of an error of 1e-13.
+        warnings.filterwarnings("ignore", message="logm result may be inaccurate")
+        for done in run.irun(fmax=fmax_eV_per_A, steps=steps):
+            converged = bool(done)
+            if tell is not None and tell(run.nsteps, _largest(moved.get_forces())):
+                break
+    return converged
 
 
 def _largest(forces: np.ndarray) -> float:

@@ -76,17 +76,17 @@ def weak_panels(results: Results) -> list[Dots]:
         ratios = [after["mae"][kind] / before["mae"][kind] for before, after in pairs]
         shown = [100 * (ratio - 1) for ratio in ratios] if kind == "forces" else ratios
         values[kind].setdefault(name, {})[f"{SETS.get(data, data)}, {n}"] = shown
-    rows = {
+    names = {
         kind: list(dict.fromkeys(row for of_loss in found.values() for row in of_loss))
         for kind, found in values.items()
     }
     ordered = {kind: {name: found[name] for name in CHOSEN if name in found} for kind, found in values.items()}
     return [
-        Dots("Forces", "change of the error, %", rows["forces"], ordered["forces"], 0.0),
+        Dots("Forces", "change of the error, %", names["forces"], ordered["forces"], 0.0),
         Dots(
             "Energies of CCSD(T) alone",
             "error over that of plain fine-tuning",
-            rows["energy"],
+            names["energy"],
             ordered["energy"],
             1.0,
             log=True,
