@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
@@ -27,7 +27,7 @@ from asecalc_mlip.units import threads_text
 if TYPE_CHECKING:
     from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
-__all__ = ["BATCHES", "BenchReport", "bench", "bench_file"]
+__all__ = ["BATCHES", "BenchReport", "bench"]
 
 BATCHES = (1, 8, 64, 256)
 _COLUMNS = f"{'structure':<16}{'atoms':>7}{'edges':>8}{'step':>10}{'list':>8}{'rest':>9}{'ns/day':>9}"
@@ -95,43 +95,6 @@ class BenchReport:
                 _COLUMNS + (_THEIR_COLUMNS if compared else ""),
             ]
         )
-
-
-def bench_file(
-    model: str,
-    names: Sequence[str] = (),
-    *,
-    steps: int | None = None,
-    timestep: float = 0.5,
-    threads: int | None = None,
-    device: str = "auto",
-    dtype: Literal["float32", "float64"] = "float32",
-    scaling: bool = False,
-    largest: int = 10_000,
-    batches: bool = False,
-    peers: bool = False,
-    echo: Callable[[str], None] = LOGGER.info,
-) -> BenchReport:
-    """Measure a model file as `bench` does, with the options of the command line."""
-    import torch
-
-    from asecalc_mlip.calculators.piwsl import PIWSLCalculator
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    calculator = PIWSLCalculator.load(model, device=device, dtype=dtype)
-    sizes = BATCHES if batches else ()
-    scaling_to = largest if scaling else 0
-    return bench(
-        calculator,
-        names,
-        steps=steps,
-        timestep_fs=timestep,
-        scaling_to=scaling_to,
-        batches=sizes,
-        peers=peers,
-        echo=echo,
-    )
 
 
 def bench(

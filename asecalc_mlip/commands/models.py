@@ -240,7 +240,9 @@ def dimers(model: str, output: str, data: str, table: str | None) -> None:
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the numbers to this JSON file.")
 @click.option("--figure", type=click.Path(dir_okay=False), help="Draw the numbers into this file.")
-def bench(model: str, structures: tuple[str, ...], output: str | None, figure: str | None, **options: Any) -> None:
+def bench(
+    model: str, structures: tuple[str, ...], output: str | None, figure: str | None, threads: int | None, **options: Any
+) -> None:
     """Measure how fast a MODEL (default: aspirin.pt) runs on this machine.
 
     Structures are files, or names: ethanol, aspirin, quartz-72, water-192, quartz-576, quartz-2025; default: all
@@ -251,14 +253,29 @@ def bench(model: str, structures: tuple[str, ...], output: str | None, figure: s
     Example:
       asecalc bench silica.pt -s quartz.cif --scaling --figure speed.png
     """
-    from asecalc_mlip.bench.report import bench_file
+    import torch
+
+    from asecalc_mlip.bench.report import BATCHES
+    from asecalc_mlip.bench.report import bench as measured
+    from asecalc_mlip.calculators.piwsl import PIWSLCalculator
     from asecalc_mlip.files import check_figure
     from asecalc_mlip.plots.speed import bench_report
 
     if not options["scaling"]:
         refuse_given("largest", why="without --scaling")
     check_figure(figure)
-    report = bench_file(model, structures, echo=click.echo, **options)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    report = measured(
+        PIWSLCalculator.load(model, device=options["device"], dtype=options["dtype"]),
+        structures,
+        steps=options["steps"],
+        timestep_fs=options["timestep"],
+        scaling_to=options["largest"] if options["scaling"] else 0,
+        batches=BATCHES if options["batches"] else (),
+        peers=options["peers"],
+        echo=click.echo,
+    )
     written(output, report)
     if figure:
         bench_report(report.to_dict(), path=figure)
