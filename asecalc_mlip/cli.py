@@ -15,7 +15,7 @@ from asecalc_mlip import logs
 from asecalc_mlip._version import __version__
 from asecalc_mlip.commands import crystals, data, dynamics, eam, judge, lammps, learn, models, probes, report, zoo
 from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told
-from asecalc_mlip.commands.running import INTERRUPTED
+from asecalc_mlip.commands.run_options import INTERRUPTED
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import EXTRA_OF, needs
 

@@ -22,7 +22,7 @@ except ImportError:  # run from a checkout that is not installed
 
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.numbers import Number
-from asecalc_mlip.commands.running import RunCommand
+from asecalc_mlip.commands.run_options import RunCommand
 from asecalc_mlip.quantities import parse_seeds
 
 

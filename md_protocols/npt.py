@@ -19,7 +19,7 @@ except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from asecalc_mlip import md
 
-from asecalc_mlip.commands.running import EXIT_CODES, RunCommand, script_options
+from asecalc_mlip.commands.run_options import EXIT_CODES, RunCommand, script_options
 
 
 @click.command(cls=RunCommand, help="Run molecular dynamics at constant temperature and pressure.", epilog=EXIT_CODES)

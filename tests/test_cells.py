@@ -12,9 +12,9 @@ from asecalc_mlip.calculators import batches
 from asecalc_mlip.calculators.checks import ElementCheck
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
-from asecalc_mlip.neighbors import batched, cells, neighbor_list, places, verlet
+from asecalc_mlip.neighbors import batched, cells, device_lists, neighbor_list, verlet
 from asecalc_mlip.neighbors.cells import cell_lists
-from asecalc_mlip.neighbors.places import DeviceLists, vesin_list
+from asecalc_mlip.neighbors.device_lists import DeviceLists, vesin_list
 from tests.cases import STRUCTURES, make_structure, model_file
 
 
@@ -115,7 +115,7 @@ def test_vesin_on_tensors_is_the_same(monkeypatch):
         lists = DeviceLists()
         assert_equal(lists(positions, cell, pbc, batch, 4.0), expected)
         assert lists._trusts_vesin
-        monkeypatch.setattr(places, "cell_lists", None)
+        monkeypatch.setattr(device_lists, "cell_lists", None)
         assert_equal(lists(positions, cell, pbc, batch, 4.0), expected)
         monkeypatch.undo()
 
@@ -127,7 +127,7 @@ def assert_equal(found, expected):
 
 @pytest.mark.parametrize("fault", ["a pair less", "an error"])
 def test_a_vesin_that_fails_is_left_out(fault, monkeypatch):
-    real, calls = places.vesin_list, []
+    real, calls = device_lists.vesin_list, []
 
     def faulty(*args):
         calls.append(args)
@@ -135,7 +135,7 @@ def test_a_vesin_that_fails_is_left_out(fault, monkeypatch):
             raise RuntimeError("failed to load libnvrtc.so")
         return tuple(tensor if tensor is None else tensor[1:] for tensor in real(*args))
 
-    monkeypatch.setattr(places, "vesin_list", faulty)
+    monkeypatch.setattr(device_lists, "vesin_list", faulty)
     args, lists = (*tensors([make_structure("crystal")]), 4.0), DeviceLists()
     with pytest.warns(UserWarning, match=r"vesin makes no neighbour list on the GPU \((its list has|failed to load)"):
         assert_equal(lists(*args), cell_lists(*args))

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from asecalc_mlip import logs
-from asecalc_mlip.commands.running import RunCommand
+from asecalc_mlip.commands.run_options import RunCommand
 
 
 def test_messages_are_shown_once_and_only_when_asked_for(capsys):

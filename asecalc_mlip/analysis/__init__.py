@@ -12,10 +12,10 @@ from asecalc_mlip.analysis.contacts import (
 from asecalc_mlip.analysis.distances import DistanceHistogram, distance_histogram
 from asecalc_mlip.analysis.drift import EnergyDrift, energy_drift
 from asecalc_mlip.analysis.kinetics import Equipartition, degrees_by_atom, equipartition, temperatures
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.analysis.msd import MSD, Diffusion, msd
-from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs, rdf
-from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import ContactReference, Reference, load_reference, make_reference
 from asecalc_mlip.analysis.stability import StabilityResult, stability
 from asecalc_mlip.analysis.survival import Survival, survival

@@ -11,7 +11,7 @@ from ase import Atoms
 from asecalc_mlip.analysis.blocks import block_average
 from asecalc_mlip.analysis.bonds import bond_lengths
 from asecalc_mlip.analysis.frames import as_list
-from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.errors import InputError
 
 

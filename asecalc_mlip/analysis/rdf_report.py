@@ -12,9 +12,9 @@ from ase import Atoms
 from asecalc_mlip.analysis.distances import BINS as H_BINS
 from asecalc_mlip.analysis.distances import R_MAX as H_R_MAX
 from asecalc_mlip.analysis.distances import DistanceHistogram, distance_histogram
-from asecalc_mlip.analysis.periodic import BINS, R_MAX, Kind, PeriodicReference
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
+from asecalc_mlip.analysis.periodic_reference import BINS, R_MAX, Kind, PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
-from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import load_reference, make_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import check_writable

@@ -19,10 +19,10 @@ from ase import Atoms
 from asecalc_mlip.analysis.bonds import is_boxed_molecule
 from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.frames import stated_temperatures
-from asecalc_mlip.analysis.periodic import FORMAT as PERIODIC
-from asecalc_mlip.analysis.periodic import Kind, PeriodicReference, composition_of, density_of
-from asecalc_mlip.analysis.reference import FORMAT as MOLECULE
-from asecalc_mlip.analysis.reference import MoleculeReference, read_reference
+from asecalc_mlip.analysis.molecule_reference import FORMAT as MOLECULE
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference, read_reference
+from asecalc_mlip.analysis.periodic_reference import FORMAT as PERIODIC
+from asecalc_mlip.analysis.periodic_reference import Kind, PeriodicReference, composition_of, density_of
 from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_json, write_json

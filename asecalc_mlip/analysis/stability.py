@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis.bonds import THRESHOLD, bond_lengths
-from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.errors import InputError
 
 

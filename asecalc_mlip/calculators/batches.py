@@ -24,7 +24,7 @@ from asecalc_mlip.engine.memory import available_bytes, check_list
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms, graph_without_edges
 from asecalc_mlip.neighbors.cells import cell_lists
-from asecalc_mlip.neighbors.places import DeviceLists, made_on
+from asecalc_mlip.neighbors.device_lists import DeviceLists, made_on
 
 if TYPE_CHECKING:
     from asecalc_mlip.models import Prediction

@@ -9,7 +9,7 @@ import click
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import refuse_given, written
 from asecalc_mlip.commands.numbers import Number
-from asecalc_mlip.commands.probing import as_is_option, fmax_option, probe, subject, tight_option
+from asecalc_mlip.commands.probe_options import as_is_option, fmax_option, probe, subject, tight_option
 
 __all__ = ["COMMANDS"]
 

@@ -10,7 +10,7 @@ import click
 
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.numbers import Number
-from asecalc_mlip.commands.running import EXIT_CODES, WORKERS, RunCommand
+from asecalc_mlip.commands.run_options import EXIT_CODES, WORKERS, RunCommand
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.quantities import Quantity, parse_seeds
 

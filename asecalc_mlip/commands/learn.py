@@ -11,7 +11,7 @@ import click
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import existing, own_training, refuse_given
 from asecalc_mlip.commands.numbers import Number
-from asecalc_mlip.commands.running import INTERRUPTED, WORKERS, RunCommand
+from asecalc_mlip.commands.run_options import INTERRUPTED, WORKERS, RunCommand
 from asecalc_mlip.errors import InputError
 
 __all__ = ["learn"]

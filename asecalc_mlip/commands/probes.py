@@ -12,7 +12,7 @@ import click
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.common import Repeating, refuse_given, written
 from asecalc_mlip.commands.numbers import Number
-from asecalc_mlip.commands.probing import as_is_option, check_files, fmax_option, probe, subject, tight_option
+from asecalc_mlip.commands.probe_options import as_is_option, check_files, fmax_option, probe, subject, tight_option
 from asecalc_mlip.errors import InputError
 
 __all__ = ["diatomic", "relax", "scan", "vibrations"]

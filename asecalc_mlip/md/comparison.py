@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asecalc_mlip.analysis.distances import DistanceHistogram
-from asecalc_mlip.analysis.half import rdfs_of_second_half
-from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
+from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF
-from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.second_half import rdfs_of_second_half
 from asecalc_mlip.md import files as names
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from ase import Atoms
 
 from asecalc_mlip.analysis.bonds import is_boxed_molecule
-from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.references import unlike
 from asecalc_mlip.file_format.card import temperatures_of
 from asecalc_mlip.md.settings import MDSettings

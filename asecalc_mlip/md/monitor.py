@@ -12,8 +12,8 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis.bonds import holds_molecules, is_boxed_molecule
-from asecalc_mlip.analysis.periodic import PeriodicReference
-from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
+from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.references import Reference, unlike
 from asecalc_mlip.file_format.card import force_statistics
 from asecalc_mlip.md.failures import Extremes, Failure, atom_name

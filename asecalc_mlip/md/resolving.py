@@ -11,8 +11,8 @@ from ase import Atoms
 
 from asecalc_mlip import zoo
 from asecalc_mlip.analysis.bonds import THRESHOLD, is_boxed_molecule
-from asecalc_mlip.analysis.periodic import PeriodicReference
-from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
+from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.references import (
     ContactReference,
     Reference,

@@ -20,7 +20,7 @@ from ase import Atoms, units
 
 from asecalc_mlip.analysis.bonds import whole
 from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
-from asecalc_mlip.analysis.reference import MoleculeReference
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md import files as names

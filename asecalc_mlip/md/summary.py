@@ -13,7 +13,7 @@ import ase
 import numpy as np
 
 from asecalc_mlip.analysis.drift import energy_drift
-from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF
 from asecalc_mlip.md import comparison as structure
 from asecalc_mlip.md import files as names

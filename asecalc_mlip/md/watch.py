@@ -14,9 +14,9 @@ from ase.data import covalent_radii
 from asecalc_mlip.analysis.bonds import THRESHOLD
 from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.limits import COLLAPSE, ContactLimits
-from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.molecule_reference import MoleculeReference
+from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.rdf import frame_rdfs
-from asecalc_mlip.analysis.reference import MoleculeReference
 from asecalc_mlip.analysis.references import ContactReference, Reference
 from asecalc_mlip.analysis.shells import shell_numbers
 from asecalc_mlip.analysis.stability import worst_deviation

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph, batch_graphs
+from asecalc_mlip.neighbors.device_lists import made_on
 from asecalc_mlip.neighbors.lists import neighbor_list
-from asecalc_mlip.neighbors.places import made_on
 from asecalc_mlip.neighbors.resident import ResidentLists
 
 __all__ = ["BatchedNeighborCache"]

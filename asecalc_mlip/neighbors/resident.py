@@ -12,8 +12,8 @@ from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.neighbors.device_lists import DeviceLists
 from asecalc_mlip.neighbors.lists import complete_box
-from asecalc_mlip.neighbors.places import DeviceLists
 
 __all__ = ["ResidentLists"]
 

@@ -13,8 +13,8 @@ import torch
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.neighbors.device_lists import DeviceLists, made_on
 from asecalc_mlip.neighbors.lists import compact_list, complete_box
-from asecalc_mlip.neighbors.places import DeviceLists, made_on
 
 __all__ = ["NeighborCache"]
 

@@ -15,7 +15,7 @@ from asecalc_mlip.analysis import (
     PeriodicReference,
     distance_histogram,
 )
-from asecalc_mlip.analysis.half import rdfs_of_second_half
+from asecalc_mlip.analysis.second_half import rdfs_of_second_half
 from asecalc_mlip.files import read_json
 from asecalc_mlip.probes import shortest_distances
 from asecalc_mlip.report.cache import Pieces

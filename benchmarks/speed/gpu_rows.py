@@ -28,8 +28,8 @@ from asecalc_mlip.graph import AtomGraph, batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import plain_kernels
 from asecalc_mlip.models import Potential, Prediction, predict
 from asecalc_mlip.neighbors.cells import cell_lists
+from asecalc_mlip.neighbors.device_lists import vesin_list
 from asecalc_mlip.neighbors.lists import compact_list
-from asecalc_mlip.neighbors.places import vesin_list
 from benchmarks.speed.gpu_bench import CUTOFF, ROOT, Bench, NotHere, engine_of, random_potential
 
 __all__ = ["batch", "call", "calculator", "lists", "mace", "memory", "shipped", "tests"]

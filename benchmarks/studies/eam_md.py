@@ -60,7 +60,7 @@ def _reference(data: str) -> Path:
 
 def _make_reference(data: str) -> None:
     """g(r) of the training file, closest distances and forces; no row has seen more than a part of it."""
-    from asecalc_mlip.analysis.periodic import PeriodicReference
+    from asecalc_mlip.analysis.periodic_reference import PeriodicReference
     from asecalc_mlip.data.readers import read_frames
 
     if not _reference(data).exists():

@@ -9,7 +9,7 @@ from ase.io import write
 from matscipy.neighbours import neighbour_list
 
 from asecalc_mlip.analysis import rdf
-from asecalc_mlip.analysis.half import rdfs_of_second_half
+from asecalc_mlip.analysis.second_half import rdfs_of_second_half
 from asecalc_mlip.errors import InputError
 
 

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.geometry import minkowski_reduce
 from ase.io import iread
 
-from asecalc_mlip.analysis.periodic import PeriodicReference
+from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.errors import InputError
 

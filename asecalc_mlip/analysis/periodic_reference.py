@@ -12,8 +12,8 @@ from ase import Atoms
 
 from asecalc_mlip.analysis.contacts import shortest_by_pair
 from asecalc_mlip.analysis.frames import stated_temperatures
+from asecalc_mlip.analysis.molecule_reference import read_reference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
-from asecalc_mlip.analysis.reference import read_reference
 from asecalc_mlip.analysis.shells import shells_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_json
