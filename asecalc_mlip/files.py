@@ -183,15 +183,9 @@ def read_structure(path: PathName, *, what: str = "structure") -> Atoms:
         For a file that is missing or unreadable, and a structure without atoms, with positions that are not finite, or
         periodic without three lattice vectors.
     """
-    import ase.io
     from ase import Atoms
 
-    if not Path(path).is_file():
-        raise InputError(f"{what} {path}: no such file")
-    try:
-        atoms = ase.io.read(str(path), index=-1)
-    except Exception as error:  # ASE's readers raise anything
-        raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
+    atoms = _read(path, -1, what)
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
         raise InputError(f"{what} {path} has no atoms")
     if not np.isfinite(atoms.positions).all():
@@ -210,20 +204,24 @@ def read_structures(*paths: PathName, index: str = ":", what: str = "structures"
     InputError
         For a file that is missing, unreadable or empty.
     """
-    import ase.io
-
     frames: list[Atoms] = []
     for path in paths:
-        if not Path(path).exists():
-            raise InputError(f"{what} {path}: no such file")
-        try:
-            found = ase.io.read(str(path), index=index)
-        except Exception as error:  # ASE's readers raise anything
-            raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
+        found = _read(path, index, what)
         if not found:
             raise InputError(f"{what} {path} has no structures")
         frames += found if isinstance(found, list) else [found]
     return frames
+
+
+def _read(path: PathName, index: int | str, what: str) -> Any:
+    import ase.io
+
+    if not Path(path).exists():
+        raise InputError(f"{what} {path}: no such file")
+    try:
+        return ase.io.read(str(path), index=index)
+    except Exception as error:  # ASE's readers raise anything
+        raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
 
 
 def write_structure(path: PathName, atoms: Atoms) -> None:

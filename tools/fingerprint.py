@@ -18,6 +18,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from asecalc_mlip.files import write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("aspirin", "aspirin_painn", "ethanol", "silica", "silica_eam")
 TRAINING = {
@@ -49,7 +51,7 @@ def main(output: Path, against: Path | None, extra: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found |= training(Path(folder), extra)
         found |= dynamics(Path(folder))
-    output.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(output, found)
     if against is not None:
         before = json.loads(against.read_text())
         differ = [name for name in before if before[name] != found.get(name)]

@@ -30,7 +30,7 @@ from asecalc_mlip.engine import CompiledEngine, EagerEngine, Engine
 from asecalc_mlip.engine.cache import CacheError
 from asecalc_mlip.engine.compiled import CompilerError
 from asecalc_mlip.engine.precision import arithmetic
-from asecalc_mlip.files import read_structure
+from asecalc_mlip.files import read_structure, write_json
 from asecalc_mlip.graph import AtomGraph, graph_from_atoms
 from asecalc_mlip.kernels import library
 from asecalc_mlip.models import build_potential
@@ -66,7 +66,7 @@ def main(steps: int) -> None:
         raise click.ClickException(f"there is no compiled engine here: {error}") from None
     # After them, as a calculator takes another engine for want of a compiler.
     report |= {"first_call": first_call(), "bf16": bf16_errors()}
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(RESULTS, report)
     print(json.dumps({"first_call": report["first_call"], "bf16": report["bf16"]}, indent=1))
 
 

@@ -10,7 +10,6 @@ other work the median is that of the other work. Both are printed, and written t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.calculators.loading import load_structure
+from asecalc_mlip.files import write_json
 from asecalc_mlip.probes.vibrations import finite_difference_hessian
 
 RESULT = Path(__file__).parents[1] / "results" / "hessian.json"
@@ -53,7 +53,7 @@ def main() -> None:
         "rounds": chosen.repeats,
         "seconds": seconds,
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(RESULT, result)
 
 
 def measure(model: str, atoms: Atoms, repeats: int) -> dict[str, dict[str, float]]:

@@ -23,6 +23,8 @@ from typing import Any
 import click
 import pytorch_lightning as pl
 
+from asecalc_mlip.files import write_json
+
 RESULTS = Path(__file__).parents[1] / "results" / "processes.json"
 DATA = Path(os.environ.get("ASECALC_DATA", "../shared/data"))
 ROWS = [
@@ -46,7 +48,7 @@ def main(again: bool, only: tuple[str, ...], one: tuple[str, int, int, int] | No
         name = f"{architecture} {width}, batch {batch}"
         if name.startswith(only) and (again or name not in done):
             done[name] = measured(architecture, width, batch)
-            RESULTS.write_text(json.dumps(done, indent=1) + "\n")
+            write_json(RESULTS, done)
         if name in done:
             row = "{ms_per_step_1:7.1f} {ms_per_step_2:7.1f} ms  {ratio:.2f} × of {ceiling:.2f} ×"
             print(f"{name:24} {row.format(**done[name])}", flush=True)

@@ -9,7 +9,6 @@ do not depend on who else uses the machine. Times of two threads mean something 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -27,6 +26,7 @@ if str(ROOT) not in sys.path:  # a checkout that is not installed
 
 import asecalc_mlip.md.summary  # noqa: E402
 from asecalc_mlip import PIWSLCalculator, zoo  # noqa: E402
+from asecalc_mlip.files import write_json  # noqa: E402
 from asecalc_mlip.md.campaign.runs import plan_runs, run_share, write_plan  # noqa: E402
 from asecalc_mlip.md.lifecycle import run_md  # noqa: E402
 from asecalc_mlip.md.resolving import resolve  # noqa: E402
@@ -63,7 +63,7 @@ def main() -> None:
     model = _model(calculator, start)
     print(f"{'the model alone':<24} {model:>9.3f}            what no batching can beat")
     result = {"alone": alone, "batched": rows, "model_alone_ms": model, "steps": options.steps}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(RESULT, result)
 
 
 def _settings(options, path: Path, temperature: float | None, seed: int):

@@ -28,6 +28,7 @@ import numpy as np
 from asecalc_mlip.bench.measure import batch_row, compare, schnetpack_calculator, size_row
 from asecalc_mlip.bench.peers import PEERS, interpreters, race_peer
 from asecalc_mlip.bench.structures import quartz, structure
+from asecalc_mlip.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 LONGEST = 1800.0  # seconds for a row
@@ -69,8 +70,7 @@ def _measure_missing(
             continue
         if name not in done or _missing(done[name]):
             done[name] = _in_a_process({**arguments, "seconds": seconds}, environment)
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(done, indent=1))
+            write_json(path, done)
         click.echo(f"{name:44} {_summary(done[name])}")
     return done
 

@@ -26,6 +26,8 @@ from typing import Any
 import click
 import numpy as np
 
+from asecalc_mlip.files import write_json
+
 RESULTS = Path(__file__).parents[1] / "results" / "train_step.json"
 PIWSL_RESULTS = RESULTS.with_name("piwsl_step.json")
 ORDERS = ("first", "trapezoid", "antithetic")
@@ -57,8 +59,7 @@ def main(steps: int, again: bool, piwsl: bool, one: str | None, memory: str | No
         if key in done:
             continue
         done[key] = _in_its_own_process(n_features, threads, "--steps", str(steps), **(MALLOC if tuned else {}))
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(done, indent=1))
+        write_json(RESULTS, done)
         click.echo(f"{key:40} SchNetPack {done[key]['schnetpack_ms']:6.1f}  ours {done[key]['ours_ms']:6.1f} ms  "
                    f"ratio {done[key]['ratio']:.2f}")  # fmt: skip
 
@@ -87,8 +88,7 @@ def piwsl_rows(steps: int, again: bool) -> None:
             row[f"{side}_mb"] = _in_its_own_process(n_features, threads, "--memory", side)
         row |= {f"{order}_memory_ratio": round(row[f"{order}_mb"] / row["plain_mb"], 2) for order in ORDERS}
         done[key] = row
-        PIWSL_RESULTS.parent.mkdir(exist_ok=True)
-        PIWSL_RESULTS.write_text(json.dumps(done, indent=1))
+        write_json(PIWSL_RESULTS, done)
         ratios = ", ".join(f"{o} {row[f'{o}_ratio']:.2f} (memory {row[f'{o}_memory_ratio']:.2f})" for o in ORDERS)
         click.echo(f"{key:24} plain {row['plain_ms']:6.1f} ms, {row['plain_mb']:4.0f} MB; times of it: {ratios}")
 

@@ -22,7 +22,8 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from asecalc_mlip.md.files import SUMMARY, RunFiles  # noqa: E402
+from asecalc_mlip.files import write_json  # noqa: E402
+from asecalc_mlip.md.files import SUMMARY  # noqa: E402
 from asecalc_mlip.plots.style import figure_bytes  # noqa: E402
 from benchmarks.studies.stability import machine  # noqa: E402
 from benchmarks.studies.stability_report import Run, measure, runs_figure  # noqa: E402
@@ -51,7 +52,7 @@ def main(model: str, protocols: tuple[str, ...], runs: Path, output: Path) -> No
             "machine": {**machine(), "threads_per_run": 1},
             "runs": [{**_settings(row[3]), **measure(*row)} for row in finished],
         }
-        RunFiles(output).write_json("protocols.json", found)
+        write_json(path, found)
     title = f"{name}.pt: md17 (left; 500 K) and piwsl (right; constant energy, velocities of 300 K), 0.5 fs"
     study = {"model": f"{name}.pt", "temperature_K": 500.0, "timestep_fs": 0.5, "title": title}
     (output / f"protocols_{name}.png").write_bytes(figure_bytes(runs_figure(study, done, [measure(*r) for r in done])))
