@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from asecalc_mlip.analysis.distances import BINS as H_BINS
 from asecalc_mlip.analysis.distances import R_MAX as H_R_MAX
 from asecalc_mlip.analysis.distances import DistanceHistogram, distance_histogram
 from asecalc_mlip.analysis.molecule_reference import MoleculeReference
-from asecalc_mlip.analysis.periodic_reference import BINS, R_MAX, Kind, PeriodicReference
+from asecalc_mlip.analysis.periodic_reference import BINS, R_MAX, PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.analysis.references import load_reference, make_reference
 from asecalc_mlip.errors import InputError
@@ -77,25 +77,21 @@ def rdf_report(
     bins: int | None = None,
     index: str = ":",
     save_reference: str | None = None,
-    kind: Kind | None = None,
-    group_by: str | None = None,
-    temperature_K: float | None = None,
-    protocol: str | None = None,
-    source: str = "",
+    made: Mapping[str, Any] | None = None,
 ) -> RDFReport:
     """Take g(r) or h(r) of a file of frames; see `asecalc rdf --help` for the options, which name files by path.
+
+    `made` are those of the reference to write, for `make_reference`: kind, group_by, temperature_K, protocol, source.
 
     Raises
     ------
     InputError
         Files cannot be read, frames are of several kinds, pairs or a group are not there, options have no effect.
     """
-    made: dict[str, Any] = {
-        "kind": kind, "group_by": group_by, "temperature_K": temperature_K, "protocol": protocol,
-    }  # fmt: skip
+    made = {name: value for name, value in (made or {}).items() if value is not None}
     stored = reference is not None and Path(reference).suffix in (".json", ".pt")
     if save_reference is None:
-        _refuse({**made, "source": source or None}, "a reference to write: add --save-reference FILE")
+        _refuse(made, "a reference to write: add --save-reference FILE")
     if not stored:
         _refuse({"group": group}, "a reference with groups: add --reference FILE.json")
     check_writable(save_reference)
@@ -113,7 +109,8 @@ def rdf_report(
         raise InputError("--pair is for g(r) of periodic frames; h(r) of a molecule counts all atoms: leave it out")
     report = RDFReport(_chosen(_functions(read, periodic, **size), pairs), compared)
     if save_reference:
-        make_reference(read, source or Path(frames).name, most=None, **made, **size).save(save_reference)
+        source = made.pop("source", "") or Path(frames).name
+        make_reference(read, source, most=None, **made, **size).save(save_reference)
     return report
 
 

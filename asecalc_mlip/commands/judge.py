@@ -112,7 +112,7 @@ def reference(data: str, output: str, source: str | None, index: str, **options:
     help="Temperature of runs with the saved reference, K.",
 )
 @click.option("--protocol", help="Protocol of runs with the saved reference, e.g. eam-silica.")
-@click.option("--source", default="", help="Where the frames of the saved reference come from.")
+@click.option("--source", help="Where the frames of the saved reference come from.")
 def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> None:
     """Compute g(r) of periodic FRAMES, total and by pair of elements, or h(r) of a molecule, and compare it.
 
@@ -128,7 +128,8 @@ def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> 
     existing(frames)
     check_figure(figure)
     check_writable(output)
-    result = rdf_report(frames, **options)
+    made = {name: options.pop(name) for name in ("kind", "group_by", "temperature_K", "protocol", "source")}
+    result = rdf_report(frames, **options, made=made)
     click.echo(str(result))
     if options["save_reference"]:
         click.echo(options["save_reference"])

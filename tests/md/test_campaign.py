@@ -108,8 +108,9 @@ def plan(tmp_path, monkeypatch):
     random_model(tmp_path / "model.pt")
     write("start.extxyz", toys.ethanol())
 
-    def make(output, *arguments):
-        given = ["--model", "model.pt", "--structure", "start.extxyz", "--temperature", "100", "--temperature", "200"]
+    def make(output, *arguments, temperatures=(100, 200)):
+        given = ["--model", "model.pt", "--structure", "start.extxyz"]
+        given += [text for kelvin in temperatures for text in ("--temperature", str(kelvin))]
         given += ["--steps", "440", "--interval", "20", "--thermostat", "langevin", "--output", output, *arguments]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(planning, "run_campaign", lambda campaign, **options: report_campaign(campaign.directory, []))
@@ -202,27 +203,27 @@ def test_a_killed_campaign_continues(plan, tmp_path):
         assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_processes_end_with_their_campaign(plan, number):
+def test_processes_end_with_their_campaign(plan):
     """Asked to stop, or killed: no worker is left behind, and what is left goes on to the same runs."""
     settings = ("--seeds", "2", "--steps", "3000", "--no-bond-rule")
-    plan("whole", *settings)
+    plan("whole", *settings, temperatures=[100])
     assert call("campaign", "--restart", "--output", "whole", "--batch-size", "1").exit_code == 0
-    runs = plan("cut", *settings)
-    command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", "--restart", "--output", "cut", "--processes", "2"]
-    process = processes.Popen(command, start_new_session=True)
-    end = time.time() + 120
-    while time.time() < end and not list(Path("cut").glob("*/restart*")):
-        time.sleep(0.05)
-    process.send_signal(number)
-    assert process.wait(timeout=60) == (128 + number if number == signal.SIGTERM else -number)
-    end = time.time() + 60
-    while time.time() < end and group_of(process.pid):
-        time.sleep(0.1)
-    assert not group_of(process.pid)
-    assert call("campaign", "--restart", "--output", "cut").exit_code == 0
-    for run in runs:
-        assert_same_run(Path("whole") / run.name, Path("cut") / run.name)
+    for number, code, cut in ((signal.SIGTERM, 143, "stopped"), (signal.SIGKILL, -9, "killed")):
+        runs = plan(cut, *settings, temperatures=[100])
+        command = [sys.executable, "-m", "asecalc_mlip.cli", "campaign", "--restart", "--output", cut]
+        process = processes.Popen([*command, "--processes", "2"], start_new_session=True)
+        end = time.time() + 120
+        while time.time() < end and not list(Path(cut).glob("*/restart*")):
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=120) == code
+        end = time.time() + 60
+        while time.time() < end and group_of(process.pid):
+            time.sleep(0.1)
+        assert not group_of(process.pid)
+        assert call("campaign", "--restart", "--output", cut).exit_code == 0
+        for run in runs:
+            assert_same_run(Path("whole") / run.name, Path(cut) / run.name)
 
 
 def group_of(leader):
