@@ -332,3 +332,11 @@ def test_pairs_of_a_structure_take_neither_memory_nor_time_for_empty_space():
         np.testing.assert_allclose(np.sort(pairs_within(atoms, 3.0)[2]), expected, atol=1e-9)
         atoms += Atoms("H", [[0.0, 0.0, 1e5]])
         np.testing.assert_allclose(np.sort(pairs_within(atoms, 3.0)[2])[: len(expected)], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("far", [1e9, 1e15])
+def test_pairs_of_a_crystal_that_explodes_are_those_of_its_images(far):
+    crystal = bulk("Cu", cubic=True)
+    crystal.positions[3] += far
+    i, _, d = pairs_within(crystal, 3.0)
+    assert len(d) and np.isfinite(d).all() and (d < 3.0).all() and i.max() <= 3

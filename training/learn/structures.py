@@ -97,7 +97,10 @@ def is_physical(atoms: Atoms) -> bool:
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         return False
     radii = covalent_radii[atoms.numbers]
-    i, j, d = pairs_within(atoms, 2 * OVERLAP * float(radii.max()))
+    try:
+        i, j, d = pairs_within(atoms, 2 * OVERLAP * float(radii.max()))
+    except InputError:  # torn apart, or a cell without room
+        return False
     return not bool((d < OVERLAP * (radii[i] + radii[j])).any())
 
 

@@ -117,6 +117,7 @@ def test_atoms_within_half_of_their_covalent_radii_are_for_no_labeller():
     assert (is_physical(near), is_physical(far)) == (False, True)
     crystal = Atoms("C", cell=[0.7, 5, 5], pbc=True)  # its own image
     assert not is_physical(crystal)
+    assert not is_physical(Atoms("C", cell=[0.01] * 3, pbc=True))  # too many images for a list
     far.positions[0, 0] = np.nan
     assert not is_physical(far)
 
