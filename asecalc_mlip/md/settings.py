@@ -23,12 +23,16 @@ __all__ = [
     "load_protocol",
     "make_settings",
     "protocols",
+    "unread",
 ]
 
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 Dtype = Literal["float32", "float64"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
 DEFAULT_THERMOSTAT = "nose-hoover"
+OF_THERMOSTATS = ("thermostat", "tau_fs")
+# Settings that not all ensembles read.
+OF_ONE = tuple(dict.fromkeys(name for row in ENSEMBLES.values() for name in row.own))
 # Restart points are at least this many steps apart: each costs one extra force call.
 RESTART_STEPS = 200
 QUANTITIES = {
@@ -108,7 +112,7 @@ class MDSettings:
 
     def _settle_thermostat(self, allowed: tuple[str, ...]) -> None:
         if not allowed:
-            for name in ("thermostat", "tau_fs"):
+            for name in OF_THERMOSTATS:
                 self._refuse(name, "has no thermostat", [row.name for row in ENSEMBLES.values() if row.thermostats])
             return
         self._set("thermostat", self.thermostat or DEFAULT_THERMOSTAT)
@@ -125,7 +129,7 @@ class MDSettings:
 
     def _settle_own(self, own: Mapping[str, Any]) -> None:
         """Refuse settings of other ensembles, and give those of this one their defaults."""
-        for name in dict.fromkeys(name for row in ENSEMBLES.values() for name in row.own):
+        for name in OF_ONE:
             default = own.get(name)
             if name not in own:
                 self._refuse(name, "does not read it", [row.name for row in ENSEMBLES.values() if name in row.own])
@@ -170,6 +174,13 @@ def make_settings(ensemble: str, given: Mapping[str, Any] | None = None) -> MDSe
     require(ensemble in ENSEMBLES, f"ensemble is one of {', '.join(ENSEMBLES)}, not {ensemble!r}")
     protocol = load_protocol(given["protocol"], ensemble) if "protocol" in given else {}
     return MDSettings(**{**ENSEMBLES[ensemble].defaults, **protocol, **given, "ensemble": ensemble})
+
+
+def unread(ensemble: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is given that an ensemble does not read; `MDSettings` refuses it, older versions dropped it."""
+    row = ENSEMBLES[ensemble]
+    names = {*set(OF_ONE).difference(row.own), *(() if row.thermostats else OF_THERMOSTATS)}
+    return {name: value for name, value in given.items() if name in names and value is not None}
 
 
 def protocols() -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -381,3 +382,17 @@ def test_a_protocol_brings_its_ensemble_and_seeds(tmp_path):
     assert {run.settings["temperature_K"] for run in runs} == {300.0} and runs[0].settings["protocol"] is None
     with pytest.raises(InputError, match="run it with asecalc anneal"):
         planned(protocol="ramp")
+
+
+def test_a_campaign_that_was_begun_with_what_its_ensemble_drops_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = random_model(tmp_path / "model.pt")
+    write("start.xyz", toys.ethanol())
+    plan = partial(plan_campaign, [model], ["start.xyz"], ensemble="nve", steps=200)
+    with pytest.raises(InputError, match="thermostat is langevin, and nve has no thermostat: leave it out"):
+        plan(thermostat="langevin")
+    before = plan()  # what versions before planned with it
+    assert plan(thermostat="langevin", tau_fs=100.0) == before
+    with pytest.raises(InputError, match="tau_fs is 100.0, and nve has no thermostat"):
+        plan(tau_fs=100.0, seeds=[7])
+    assert not Path("campaign-2").exists()

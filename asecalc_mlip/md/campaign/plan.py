@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from asecalc_mlip.md.campaign.runs import (
 )
 from asecalc_mlip.md.conditions import time_step_note, warn_once
 from asecalc_mlip.md.resolving import Resolved, resolve
-from asecalc_mlip.md.settings import MDSettings, make_settings, protocols
+from asecalc_mlip.md.settings import MDSettings, make_settings, protocols, unread
 from asecalc_mlip.md.thermostats import THERMOSTATS
 from asecalc_mlip.stopping import SoftStop
 from asecalc_mlip.workers import Lost, Pool, Workers, each
@@ -39,7 +39,7 @@ from asecalc_mlip.workers import Lost, Pool, Workers, each
 __all__ = ["CAMPAIGN_THERMOSTATS", "Campaign", "plan_campaign", "run_campaign"]
 
 CAMPAIGN_THERMOSTATS = tuple(name for name, kind in THERMOSTATS.items() if kind in BATCHED)
-DEFAULT_SEEDS = (0, 1, 2)
+DEFAULT_SEEDS, DEFAULT_FOLDER = (0, 1, 2), "campaign"
 # Of models that stand beside each other in one table.
 _SAME = ("ensemble", "temperature_K", "timestep_fs", "steps", "thermostat", "tau_fs", "protocol")
 
@@ -117,6 +117,10 @@ def plan_campaign(
     own = protocols().get(given.get("protocol") or "", {})
     # One that a campaign does not run is refused with the command that does.
     ensemble = ensemble or (own["ensemble"] if own.get("ensemble") == "nve" else "nvt")
+    # A campaign that an older version began with what its ensemble does not read goes on by the same call.
+    begun = (Path(output or DEFAULT_FOLDER) / PLAN).exists()
+    dropped = unread(ensemble, given) if begun else {}
+    given = {name: value for name, value in given.items() if name not in dropped}
 
     def make(model: str, temperature: float | None, seed: int) -> MDSettings:
         free = not given.get("protocol") and not temperatures_K
@@ -138,7 +142,7 @@ def plan_campaign(
     reference = str(Path(reference).resolve()) if reference else None
     wanted_seeds = seeds or own.get("seeds") or DEFAULT_SEEDS
     runs = plan_runs(paths, len(frames), kelvins, wanted_seeds, make, reference)
-    return _written(runs, frames, output)
+    return _written(runs, frames, output, lambda: make_settings(ensemble, dropped))
 
 
 def run_campaign(
@@ -209,9 +213,11 @@ def _here(directory: Path, todo: Sequence[Sequence[Run]], device: str, hidden: b
         return stop.signal
 
 
-def _written(runs: list[Run], starts: Sequence[Atoms], output: str | os.PathLike | None) -> Campaign:
-    """Return the plan in its folder: written there, or found there as it is."""
-    directory, number = Path(output or "campaign"), 1
+def _written(
+    runs: list[Run], starts: Sequence[Atoms], output: str | os.PathLike | None, check: Callable[[], Any]
+) -> Campaign:
+    """Return the plan in its folder: written there after a check, or found there as it is."""
+    directory, number = Path(output or DEFAULT_FOLDER), 1
     while (directory / PLAN).exists():
         difference = _difference(directory, runs, starts)
         if difference is None:
@@ -222,7 +228,8 @@ def _written(runs: list[Run], starts: Sequence[Atoms], output: str | os.PathLike
                 "--output"
             )
         number += 1
-        directory = Path(f"campaign-{number}")
+        directory = Path(f"{DEFAULT_FOLDER}-{number}")
+    check()
     write_plan(directory, runs, starts)
     return Campaign(directory, runs)
 
