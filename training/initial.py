@@ -46,7 +46,7 @@ from training.reference_energies import ReferenceEnergies, reference_energies
 if TYPE_CHECKING:
     from training.far.level import TeacherLevel
 
-__all__ = ["Start", "check_e0", "energies_of", "make_start", "without_energies_of"]
+__all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
 
 
 @dataclass
@@ -198,18 +198,6 @@ def _check_elements(delta: LoadedModel, elements: Sequence[int]) -> None:
         raise InputError(
             f"finetune.delta {delta.path.name} has no parameters for {', '.join(missing)}, which the model knows; it "
             f"has them for {known}. Fit one to data with {', '.join(missing)}: asecalc eam fit"
-        )
-
-
-def check_e0(model: ModelConfig) -> None:
-    """Refuse energies of isolated atoms that have no part in the E0."""
-    method = model.reference_energies
-    if model.given and method != "given":
-        raise InputError(f"model.given has no effect with model.reference_energies={method}: set that to given")
-    if model.isolated_atoms and method in ("given", "zero"):
-        raise InputError(
-            f"model.isolated_atoms has no effect with model.reference_energies={method}: set that to isolated, or "
-            "leave the file out"
         )
 
 

@@ -26,15 +26,16 @@ from training.config import TrainConfig, label_weights, load_config
 from training.data import FramesDataModule, Replay, Split
 from training.far import Far, make_far, open_level
 from training.far.make import atoms_of
-from training.initial import Start, check_e0, make_start
+from training.initial import Start, make_start
 from training.length import describe, replay_share, with_length
 from training.losses.methods import list_skin, make_weak, settled
 from training.losses.weak import NoisyNodes, WeakSupervision
-from training.pretrain import check_temperature, recipe_of
+from training.pretrain import recipe_of
 from training.reference_energies import ReferenceEnergies
 from training.replay import OldLevel, make_old_level
 from training.settings import RunConfig
-from training.splitting import check_split, check_test, isolated_atoms, read_structures, split_frames
+from training.splitting import check_test, isolated_atoms, read_structures, split_frames
+from training.useless import refuse_useless, without_useless
 
 __all__ = ["Run", "changed_settings", "device_of", "prepare", "settings_before"]
 
@@ -114,10 +115,7 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
         check_trainable(config.model.architecture)
     continuing = _continues(config, folder)
     if not continuing:
-        # Runs of older versions may have what has no effect: they go on with their own settings.
-        check_split(config.data)
-        check_e0(config.model)
-        check_temperature(config.pretrain)
+        refuse_useless(config)
     weights, _, skin = label_weights(config.loss), device_of(config.run.device), list_skin(config.weak)
     frames, drawn = read_structures(config, folder)
     split = split_frames(config, folder, frames, continuing, drawn)
@@ -221,6 +219,7 @@ def changed_settings(config: TrainConfig, saved: Path) -> tuple[TrainConfig, dic
 
 
 def _compared(config: TrainConfig) -> dict[str, Any]:
+    config = without_useless(config)
     return _placed(replace(config, weak=settled(config.weak, config.loss)).to_dict())
 
 

@@ -46,7 +46,6 @@ __all__ = [
     "LABELLED",
     "Copies",
     "check_pretraining",
-    "check_temperature",
     "difference_networks",
     "label_sources",
     "large_labels",
@@ -138,14 +137,6 @@ class Copies(Sequence[Atoms]):
             raise IndexError(f"there are {len(self)} copies, and none {place}")
         k, number = divmod(place, self.settings.rounds)
         return perturbed(self.settings, k, number, self.structures[k])
-
-
-def check_temperature(settings: PretrainConfig) -> None:
-    """Refuse a temperature without a teacher."""
-    if settings.temperature is not None and settings.teacher is None:
-        raise InputError(
-            "pretrain.temperature is of the dynamics of a teacher, and there is none; name pretrain.teacher"
-        )
 
 
 def check_pretraining(config: TrainConfig) -> None:

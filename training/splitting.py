@@ -22,13 +22,14 @@ from asecalc_mlip.digests import digest_of, sha256_of
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.units import LABELS
-from training.config import DataConfig, TrainConfig, label_weights
+from training.config import DataConfig, TrainConfig, label_weights, load_config
 from training.data import Split, check_weights, fingerprint, make_split, weights_digest
 from training.hints import hint_of_stress
 from training.pretrain import LABELLED, check_pretraining, label_sources, large_labels
 from training.replay import find_old_data
+from training.useless import without_useless
 
-__all__ = ["check_split", "check_test", "isolated_atoms", "read_data", "read_structures", "require", "split_frames"]
+__all__ = ["check_test", "isolated_atoms", "read_data", "read_structures", "require", "split_frames"]
 
 
 def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
@@ -67,16 +68,6 @@ def read_data(data: DataConfig) -> list[Atoms]:
     return read_frames(data.train, **data.reading())
 
 
-def check_split(data: DataConfig) -> None:
-    """Refuse numbers of frames beside a split file, which names each frame itself."""
-    given = [f"data.{name}={getattr(data, name)}" for name in ("n_train", "n_val") if getattr(data, name) is not None]
-    if given and data.split_file is not None:
-        raise InputError(
-            f"{' and '.join(given)} {'has' if len(given) == 1 else 'have'} no effect beside data.split_file, which "
-            f"names the frames of each part ({data.split_file}): leave one of them out, or write null for it"
-        )
-
-
 def split_frames(
     config: TrainConfig, folder: Path, frames: Sequence[Atoms], continuing: bool, drawn: Split | None
 ) -> Split:
@@ -88,7 +79,7 @@ def split_frames(
         For data that have changed since the run began, and files that do not fit.
     """
     data = config.data
-    digests = fingerprint(frames), _beside(config, frames)
+    digests = fingerprint(frames), _beside(without_useless(config), frames)
     before = Split.load(folder / "split.json", len(frames)) if continuing else None
     if before is not None:
         _check_same(before, *digests, config, folder, frames)
@@ -204,7 +195,8 @@ def _check_same(
     """Refuse to go on with other structures or labels, or with what else the run was not begun with."""
     changed = None
     if before.beside_sha256 is None:  # of an older version, which had one digest of everything
-        if before.data_sha256 not in (None, fingerprint(frames, *_contents(config))):
+        asked = load_config([folder / "config.yaml"])
+        if before.data_sha256 not in (None, fingerprint(frames, *_contents(asked))):
             changed = "structures or labels have changed, or those of the other files that it starts from"
     elif before.data_sha256 != data:
         changed = "structures or labels have changed"

@@ -24,6 +24,7 @@ from training.config import replace_values  # noqa: E402
 from training.data import FramesDataModule, Replay, Split, fingerprint, make_split  # noqa: E402
 from training.losses.supervised import DISTANCES, distance  # noqa: E402
 from training.samples import MOST_KEPT, FramesDataset  # noqa: E402
+from training.useless import without_useless  # noqa: E402
 
 ATOMS = {"H": -13.6, "C": -1027.0, "O": -2041.0}
 E0_TEXT = "{H: -13.6, C: -1027.0, O: -2041.0}"
@@ -73,15 +74,22 @@ def test_numbers_of_frames_beside_a_split_file_are_refused(molecules, tmp_path):
         trained.prepare(replace_values(split, {"data.n_train": 8}))
 
 
-@pytest.mark.parametrize("given", ["model.given.H=-13.6", "pretrain.temperature=500"])
+@pytest.mark.parametrize("given", ["model.given.H=-13.6", "pretrain.temperature=500", "data.n_train=9"])
 def test_a_run_that_was_begun_with_what_has_no_effect_goes_on(given, molecules, tmp_path):
-    plain, unread = config(tmp_path, molecules), config(tmp_path, molecules, given)
+    plain = config(tmp_path, molecules)
+    if given.startswith("data."):
+        (tmp_path / "split.json").write_text(json.dumps({"train": [0, 1, 2], "val": [3], "test": []}))
+        plain = config(tmp_path, molecules, f"data.split_file={tmp_path / 'split.json'}")
+    name, _, value = given.rpartition("=")
+    unread = replace_values(plain, {name: float(value) if "." in value or "model" in name else int(value)})
     trained.prepare(plain)
     with pytest.raises(InputError, match="and there is none|has no effect"):
         trained.prepare(unread)
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(unread.to_dict()))  # as versions before wrote it
     (tmp_path / "run" / "last.ckpt").touch()
     trained.prepare(unread)
+    trained.prepare(plain)
+    assert without_useless(unread) == without_useless(plain) == plain
 
 
 def kinds_changed(path, kind):

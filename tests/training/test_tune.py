@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from ase.io import read, write
 
 from asecalc_mlip import logs
@@ -24,10 +25,11 @@ pytest.importorskip("schnetpack")
 optuna = pytest.importorskip("optuna")
 from training.config import load_config, replace_values  # noqa: E402
 from training.train import train  # noqa: E402
-from training.tune import tune  # noqa: E402
+from training.tune import search, tune  # noqa: E402
 from training.tune.shared import take_labels  # noqa: E402
 from training.tune.space import make_space  # noqa: E402
 from training.tune.trials import TrialRecord, TuneResult, trial_values  # noqa: E402
+from training.useless import refuse_useless  # noqa: E402
 
 SPACE = ("weak.pitc=0.1:10:log", "weak.epsilon=0.01:0.05", "weak.order=first,trapezoid")
 
@@ -84,6 +86,39 @@ def test_a_search_and_what_it_leaves(searched):
     assert best.run.output == str(folder / "best")
     summary = json.loads((folder / "trials" / f"{result.best.number:04d}" / "summary.json").read_text())
     assert train(best).errors.mae == pytest.approx(summary["errors"]["mae"])
+
+
+def test_a_search_that_was_begun_with_what_has_no_effect_goes_on(molecules, tmp_path, monkeypatch):
+    plain = settings(tmp_path, molecules)
+    unread, folder, given = replace_values(plain, {"model.given.H": -13.6}), tmp_path / "tune", []
+
+    def train(config, watchers):
+        given.append(config)
+        raise search._OutOfTime
+
+    monkeypatch.setattr(search, "train", train)
+    with pytest.raises(InputError, match="model.given has no effect"):
+        tune(unread, SPACE, trials=2, output=folder)
+    with monkeypatch.context() as patch:  # as versions before did
+        patch.setattr("training.tune.storage.refuse_useless", lambda config: None)
+        tune(unread, SPACE, trials=2, output=folder)
+    log = folder / "trials" / "0000" / "log.csv"
+    log.parent.mkdir(parents=True)
+    log.write_text("epoch,val_loss,seconds\n0,1.0,1.0\n")
+    for again in (unread, plain):
+        tune(again, SPACE, trials=2, output=folder)
+        refuse_useless(given[-1])
+    assert yaml.safe_load((folder / "search.yaml").read_text())["config"]["model"]["given"] == {}
+
+
+def test_the_folder_of_trainings_is_not_that_of_a_search(molecules, tmp_path, monkeypatch):
+    asked, folder = [f"data.train={molecules}", "run.output=runs/mine"], tmp_path / "tune"
+    with pytest.raises(InputError, match="run.output has no effect in a search, whose folder is that of -o DIR"):
+        search.main([], asked, output=str(folder))
+    folder.mkdir()
+    (folder / "study.db").touch()
+    monkeypatch.setattr(search, "tune", lambda config, *_, **__: config.run.output)
+    search.main([], asked, output=str(folder))
 
 
 def test_more_trials_go_on_and_a_finished_search_only_reports(searched, figures):

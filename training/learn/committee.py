@@ -10,6 +10,7 @@ Dynamics run on the first member; the others look at every n-th step, which make
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from asecalc_mlip.models import parts_of
 from asecalc_mlip.teachers.labelling import failures_of
 from training.config import TrainConfig, load_config
 from training.data import Split
-from training.learn.settings import LearnSettings
+from training.learn.settings import RESERVED, LearnSettings
 from training.learn.state import Folder, Round, seed_of
+from training.prepare import changed_settings
 from training.train import train
+from training.useless import without_useless
 
 __all__ = ["calibration", "load_committee", "member_config", "train_committee", "write_data"]
 
@@ -86,7 +89,13 @@ def train_committee(
 
 
 def quietly(folder: Folder, log: Path, config: TrainConfig) -> None:
-    """Train a model, with what it tells in a file and its seconds on the clock."""
+    """Train a model, with what it tells in a file and its seconds on the clock.
+
+    One that an older version began with settings which the loop makes itself is begun anew.
+    """
+    place = Path(config.run.output)
+    if (place / "config.yaml").is_file() and RESERVED.intersection(changed_settings(config, place / "config.yaml")[1]):
+        shutil.rmtree(place)
     with open(log, "a", encoding="utf-8") as stream, into(stream), folder.timed("training"):
         train(config)
 
@@ -146,7 +155,8 @@ def configured(
     own = [text for text in settings.training if not (has_base and text.startswith(of_base))]
     if not has_base:
         given = {**given, "model.architecture": settings.architecture}
-    return load_config([], [*(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()), *own])
+    texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]
+    return without_useless(load_config([], [*texts, *own]))
 
 
 def load_committee(members: Sequence[Path], device: str = "cpu") -> CommitteeCalculator:

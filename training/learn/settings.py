@@ -14,6 +14,8 @@ from asecalc_mlip.md.settings import MDSettings, make_settings
 from asecalc_mlip.quantities import FORCE, FRAMES, HOURS, INTERVAL, MEMBERS, SEED, STEPS, Quantity, count, shortened
 from asecalc_mlip.teachers import TeacherOptions
 from asecalc_mlip.teachers.naming import KINDS
+from training.config import load_config
+from training.useless import useless_names
 
 __all__ = ["FREE", "LearnSettings", "Until", "effective"]
 
@@ -192,7 +194,9 @@ def effective(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     They are refused in new learnings; older ones may have been begun with them, and go on without.
     """
-    found = {**settings, "training": [t for t in settings["training"] if t.partition("=")[0] not in RESERVED]}
+    own = [text for text in settings["training"] if text.partition("=")[0] not in RESERVED]
+    names = tuple(useless_names(load_config([], own)))
+    found = {**settings, "training": [text for text in own if not f"{text.partition('=')[0]}.".startswith(names)]}
     useless = {
         "initial": settings.get("data") is not None,
         "tolerance": settings.get("threshold") is not None,

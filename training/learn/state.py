@@ -41,7 +41,9 @@ from asecalc_mlip.files import append_json, read_json, read_json_lines, read_str
 from asecalc_mlip.quantities import derived_seed
 from asecalc_mlip.teachers.bare import state_of
 from asecalc_mlip.units import ERROR_UNITS
+from training.config import load_config
 from training.learn.settings import FREE, LearnSettings, effective
+from training.useless import refuse_useless
 
 __all__ = ["Folder", "LearnResult", "Round", "seed_of"]
 
@@ -107,7 +109,8 @@ class Folder:
         Raises
         ------
         InputError
-            For another labeller, other settings or start structures than before.
+            For another labeller, other settings or start structures than before, and settings of trainings without
+            effect.
         """
         now = {"version": VERSION, "starts": _digest(starts), "labeller": labeller, "settings": settings.to_dict()}
         path = self.path / SETTINGS
@@ -115,6 +118,8 @@ class Folder:
             _check_same(read_json(path, "settings"), now, self.path)
         elif any(self.path.glob("round*")):
             raise InputError(f"{self.path} has rounds without {SETTINGS}; choose another --output")
+        else:
+            refuse_useless(load_config([], settings.training))
         write_frames(self.path / STARTS, starts)
         write_json(path, now)
 

@@ -33,6 +33,7 @@ from training.tune.shared import take_labels
 from training.tune.space import Parameter, make_space
 from training.tune.storage import TrialState, open_study, optuna, quiet_optuna, sampler, stored
 from training.tune.trials import TrialRecord, TuneResult, trial_folder, trial_values
+from training.useless import without_useless
 
 __all__ = ["main", "tune"]
 
@@ -57,6 +58,9 @@ def main(
 ) -> None:
     """Search as `asecalc tune` does; exit with 128 + signal when a signal ended the search."""
     try:
+        # What older versions began with it goes on.
+        if any(t.partition("=")[0] == "run.output" for t in overrides) and not (Path(output) / "study.db").exists():
+            raise InputError("run.output has no effect in a search, whose folder is that of -o DIR: leave it out")
         config = load_config(configs, overrides)
         result = tune(config, space, trials=trials, timeout=timeout, output=output, prune=prune)
         LOGGER.info(repr(result))
@@ -181,7 +185,8 @@ class _Search:
         state = TrialState.COMPLETE
         try:
             with self._talk(trial.number):
-                train(replace_values(self.config, changes), [watch])
+                # Of a search that an older version began, or where a searched setting makes another one useless.
+                train(without_useless(replace_values(self.config, changes)), [watch])
         except _Pruned:
             state = TrialState.PRUNED
         except _OutOfTime:

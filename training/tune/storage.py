@@ -18,6 +18,7 @@ from asecalc_mlip.quantities import derived_seed
 from training.config import TrainConfig, load_config, replace_values
 from training.older import completed
 from training.tune.space import Parameter
+from training.useless import refuse_useless, without_useless
 
 try:
     import optuna
@@ -45,8 +46,9 @@ def open_study(config: TrainConfig, parameters: Sequence[Parameter], folder: Pat
     database, saved = folder / "study.db", folder / "search.yaml"
     now = {"space": [str(p) for p in parameters], "data": _digest(config.data.train), "config": config.to_dict()}
     if any((folder / "trials").glob("*/log.csv")):
-        _check_same(saved, now, folder)
+        _check_same(saved, now, config, folder)
     else:
+        refuse_useless(config)
         database.unlink(missing_ok=True)
     write_text(saved, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
     # Half of the epochs: weak supervision learns more slowly at first.
@@ -101,13 +103,13 @@ def _of_file(database: Path, error: BaseException) -> InputError:
     )
 
 
-def _check_same(saved: Path, now: dict[str, Any], folder: Path) -> None:
+def _check_same(saved: Path, now: dict[str, Any], config: TrainConfig, folder: Path) -> None:
     try:
         before = yaml.safe_load(saved.read_text(encoding="utf-8"))
         old = replace_values(load_config([]), _flat(completed(before["config"])))  # newer settings have their defaults
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(f"{folder} holds trials, but {saved} does not say of which search: {error!r}") from None
-    a, b = _flat(old.to_dict()), _flat(now["config"])
+    a, b = _flat(without_useless(old).to_dict()), _flat(without_useless(config).to_dict())
     changed = [f"{key} was {a.get(key)}, is {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
     changed = [text for text in changed if text.partition(" ")[0] not in FREE]
     if before["space"] != now["space"]:

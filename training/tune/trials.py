@@ -18,6 +18,7 @@ from asecalc_mlip.units import ERROR_UNITS
 from training.config import TrainConfig, replace_values
 from training.run_log import read_rows
 from training.tune.space import Parameter
+from training.useless import without_useless
 
 __all__ = ["TrialRecord", "TuneResult", "trial_folder", "trial_values"]
 
@@ -118,7 +119,7 @@ class TuneResult:
             return
         # A folder of its own: that of the settings searched from may hold a training with those.
         values = {**trial_values(best.number, best.values, self.parameters), "run.output": str(self.folder / "best")}
-        config = replace_values(self.config, values)
+        config = without_useless(replace_values(self.config, values))
         text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(self.folder / "best.yaml", f"# Trial {best.number}, validation loss {best.loss:.6g}\n{text}")
         self._draw(best)

@@ -3,9 +3,11 @@
 import time
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms
@@ -19,13 +21,16 @@ from asecalc_mlip.models import add_potentials, build_potential
 from asecalc_mlip.plots.learning import calibration_figure, course_figure
 from asecalc_mlip.plots.survival import survival_figure
 from asecalc_mlip.stopping import Interrupted
+from training.config import replace_values
 from training.data import Split
-from training.learn.committee import calibration, configured, member_config, write_data
+from training.learn.committee import calibration, configured, member_config, quietly, write_data
 from training.learn.loop import _raised
 from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
 from training.learn.state import SETTINGS, Folder
 from training.learn.structures import OVERLAP, candidates_of, check_starts, first_structures, is_physical
+from training.prepare import settings_before
+from training.useless import refuse_useless
 
 
 @pytest.mark.parametrize(
@@ -161,6 +166,7 @@ def test_a_clock_whose_last_line_was_cut_off_goes_on(tmp_path):
         ({"threshold": 0.4}, {"tolerance": 0.2}),
         ({"labels": "silica_eam.pt"}, {"charge": 1}),
         ({"training": ("run.threads=1",)}, {"training": ["data.n_val=4", "run.threads=1"]}),
+        ({"training": ("run.threads=1",)}, {"training": ["run.threads=1", "model.given.H=-13.6"]}),
     ],
 )
 def test_a_learning_that_was_begun_with_what_has_no_effect_goes_on_without(given, useless, tmp_path):
@@ -171,6 +177,26 @@ def test_a_learning_that_was_begun_with_what_has_no_effect_goes_on_without(given
     folder.open(settings, [molecule("H2O")], {})
     with pytest.raises(InputError, match="per_round was 8, is 9"):
         folder.open(replace(settings, per_round=9), [molecule("H2O")], {})
+
+
+def test_trainings_of_such_a_learning_go_on(tmp_path, monkeypatch):
+    folder, settings = Folder(tmp_path), LearnSettings("xtb", training=("model.given.H=-13.6",))
+    with pytest.raises(InputError, match="model.given has no effect"):
+        folder.open(settings, [molecule("H2O")], {})
+    assert not (tmp_path / SETTINGS).exists()
+    member = member_config(folder, folder.round(0), settings, 0, "x")
+    refuse_useless(member)
+    trained, place = [], Path(member.run.output)
+    monkeypatch.setattr("training.learn.committee.train", trained.append)
+    # A member that was killed: what it was begun with has no effect, or the loop makes it now.
+    for old, begins_anew in ({"data.n_val": 4}, False), ({"data.split_seed": 5}, True):
+        place.mkdir(exist_ok=True)
+        (place / "config.yaml").write_text(yaml.safe_dump(replace_values(member, old).to_dict()))
+        (place / "last.ckpt").touch()
+        quietly(folder, tmp_path / "log", member)
+        assert trained.pop() == member and place.exists() != begins_anew
+        if not begins_anew:
+            assert settings_before(member, place) is not None
 
 
 def test_the_clock_counts_pieces_that_a_signal_ends(tmp_path):
