@@ -29,7 +29,7 @@ from training.pretrain import LABELLED, check_pretraining, label_sources, large_
 from training.replay import find_old_data
 from training.useless import without_useless
 
-__all__ = ["check_test", "isolated_atoms", "read_data", "read_structures", "require", "split_frames"]
+__all__ = ["check_test", "isolated_atoms", "other_contents", "read_data", "read_structures", "require", "split_frames"]
 
 
 def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
@@ -214,7 +214,12 @@ def _beside(config: TrainConfig, frames: Sequence[Atoms]) -> str:
     # Only what is read: a config_type counts where frames are weighted by it, or where it makes an atom an E0.
     kinds = [str(atoms.info.get("config_type", "")) if config.data.weights else "" for atoms in frames]
     alone = [i for i, atoms in enumerate(frames) if is_isolated_atom(atoms)]
-    return digest_of([repr((kinds, alone, [sha256_of(path) for path in _files(config)], _models(config)))])
+    return digest_of([repr((kinds, alone, *other_contents(config)))])
+
+
+def other_contents(config: TrainConfig) -> tuple[list[str], list[Any]]:
+    """Return digests of what decides a run beside its data: other files, and models by their weights."""
+    return [sha256_of(path) for path in _files(config)], _models(config)
 
 
 def _contents(config: TrainConfig) -> list[Any]:

@@ -28,6 +28,7 @@ from training.train import train  # noqa: E402
 from training.tune import search, tune  # noqa: E402
 from training.tune.shared import take_labels  # noqa: E402
 from training.tune.space import make_space  # noqa: E402
+from training.tune.storage import open_study  # noqa: E402
 from training.tune.trials import TrialRecord, TuneResult, trial_values  # noqa: E402
 from training.useless import refuse_useless  # noqa: E402
 
@@ -109,6 +110,22 @@ def test_a_search_that_was_begun_with_what_has_no_effect_goes_on(molecules, tmp_
         tune(again, SPACE, trials=2, output=folder)
         refuse_useless(given[-1])
     assert yaml.safe_load((folder / "search.yaml").read_text())["config"]["model"]["given"] == {}
+
+
+def test_other_files_of_a_search_do_not_change(molecules, tmp_path):
+    far = tmp_path / "far.xyz"
+    write(far, teacher.as_reference(teacher.molecule_frames(2)), format="extxyz")
+    asked, folder = settings(tmp_path, molecules, f"far.data={far}"), tmp_path / "tune"
+    (folder / "trials" / "0000").mkdir(parents=True)
+    open_study(asked, [], folder)
+    (folder / "trials" / "0000" / "log.csv").touch()
+    open_study(asked, [], folder)
+    write(far, teacher.as_reference(teacher.molecule_frames(3)), format="extxyz")
+    with pytest.raises(InputError, match="with other settings: the content of the split file, or of the other files"):
+        open_study(asked, [], folder)
+    saved = folder / "search.yaml"
+    saved.write_text("\n".join(line for line in saved.read_text().splitlines() if not line.startswith("others")))
+    open_study(asked, [], folder)
 
 
 def test_the_folder_of_trainings_is_not_that_of_a_search(molecules, tmp_path, monkeypatch):

@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
-from asecalc_mlip.digests import sha256_of
+from asecalc_mlip.digests import digest_of, sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.files import write_text
 from asecalc_mlip.quantities import derived_seed
 from training.config import TrainConfig, load_config, replace_values
 from training.older import completed
+from training.splitting import other_contents
 from training.tune.space import Parameter
 from training.useless import refuse_useless, without_useless
 
@@ -44,7 +45,12 @@ def open_study(config: TrainConfig, parameters: Sequence[Parameter], folder: Pat
         For a folder with trials of another search, and a file that cannot be read.
     """
     database, saved = folder / "study.db", folder / "search.yaml"
-    now = {"space": [str(p) for p in parameters], "data": _digest(config.data.train), "config": config.to_dict()}
+    now = {
+        "space": [str(p) for p in parameters],
+        "data": _digest(config.data.train),
+        "others": _others(config),
+        "config": config.to_dict(),
+    }
     if any((folder / "trials").glob("*/log.csv")):
         _check_same(saved, now, config, folder)
     else:
@@ -116,6 +122,8 @@ def _check_same(saved: Path, now: dict[str, Any], config: TrainConfig, folder: P
         changed.append(f"--space was {' '.join(before['space'])}, is {' '.join(now['space'])}")
     if not changed and before["data"] != now["data"]:
         changed.append(f"the content of {b['data.train']}")
+    if not changed and before.get("others") not in (None, now["others"]):  # None: of an older version
+        changed.append("the content of the split file, or of the other files or models that trainings start from")
     if changed:
         raise InputError(
             f"{folder} holds a search with other settings: {'; '.join(changed)}. Choose another -o, or use the same "
@@ -125,6 +133,11 @@ def _check_same(saved: Path, now: dict[str, Any], config: TrainConfig, folder: P
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, values in config.items() for key, value in values.items()}
+
+
+def _others(config: TrainConfig) -> str:
+    split = config.data.split_file
+    return digest_of([repr((split and _digest(split), *other_contents(without_useless(config))))])
 
 
 def _digest(path: str) -> str | None:
