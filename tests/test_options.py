@@ -36,6 +36,16 @@ REFUSED = {
     f"{LEARN} data.n_train=5": "data.n_train=5: the loop sets it itself; leave it out",
     f"{LEARN} data.split_seed=5": "data.split_seed=5: the loop sets it itself; leave it out",
     f"{LEARN} --processes 2 --dask tcp://a:1": "leave one out",
+    **dict.fromkeys((
+        "rdf water.xyz -o ./water.xyz",
+        "rdf water.xyz --save-reference water.xyz",
+        "vibrations aspirin.pt water.xyz -o water.xyz",
+        "diatomic aspirin.pt --training water.xyz -o water.xyz",
+        "core aspirin.pt --data water.xyz -o water.xyz",
+        "dimers aspirin.pt --data water.xyz -o water.xyz",
+        "bench aspirin.pt -s water.xyz -o water.xyz",
+    ), "water.xyz is the file that is read, and would be lost"),
+    "evaluate plain.pt water.xyz -o plain.pt": "plain.pt is the file that is read, and would be lost",
     "learn water.xyz --labels aspirin.pt --charge -1": "--charge and --multiplicity are for xtb and pyscf; aspirin.pt",
 }  # fmt: skip
 
@@ -53,10 +63,10 @@ def test_refused(command, folder):
         from tests.md.models import random_model
 
         random_model(folder / "plain.pt")
-    before = sorted(folder.iterdir())
+    before, water = sorted(folder.iterdir()), (folder / "water.xyz").read_bytes()
     result = asecalc(*shlex.split(command))
     assert result.exit_code == 2 and REFUSED[command] in result.stderr, result.output
-    assert sorted(folder.iterdir()) == before
+    assert sorted(folder.iterdir()) == before and (folder / "water.xyz").read_bytes() == water
 
 
 def test_a_default_that_is_not_given_is_not_refused():

@@ -32,7 +32,8 @@ def evaluate(model: str, data: str, batch_size: int | None, **options: Any) -> N
     from asecalc_mlip.files import check_other
 
     existing(data)
-    check_other(data, options["output"], options["predictions"], options["figure"])
+    for source in (model, data):
+        check_other(source, options["output"], options["predictions"], options["figure"])
     click.echo(str(evaluate_file(model, data, batch_size=batch_size or "auto", **options)))
     for name in ("output", "predictions", "figure"):
         if options[name]:
@@ -123,9 +124,11 @@ def rdf(frames: str, output: str | None, figure: str | None, **options: Any) -> 
       asecalc rdf run/trajectory.extxyz --reference silica.reference.json --group edi --figure rdf.png
     """
     from asecalc_mlip.analysis.rdf_report import rdf_report
-    from asecalc_mlip.files import check_figure, check_writable, save_figure
+    from asecalc_mlip.files import check_figure, check_other, check_writable, save_figure
 
     existing(frames)
+    for source in filter(None, (frames, options["reference"])):
+        check_other(source, output, figure, options["save_reference"])
     check_figure(figure)
     check_writable(output)
     made = {name: options.pop(name) for name in ("kind", "group_by", "temperature_K", "protocol", "source")}

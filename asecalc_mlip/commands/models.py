@@ -172,10 +172,11 @@ def core(model: str, output: str, data: str | None) -> None:
     from asecalc_mlip import checkpoint
     from asecalc_mlip.calculators.zbl import add_core
     from asecalc_mlip.data.readers import read_frames
-    from asecalc_mlip.files import check_writable
+    from asecalc_mlip.files import check_other, check_writable
 
     if data:
         existing(data)
+        check_other(data, output)
     check_writable(output)
     added, found = add_core(checkpoint.load(model), read_frames(data) if data else [])
     e0, reference = added.reference_energies, added.reference
@@ -204,10 +205,12 @@ def dimers(model: str, output: str, data: str, table: str | None) -> None:
     from asecalc_mlip import checkpoint
     from asecalc_mlip.calculators.dimers import add_dimers
     from asecalc_mlip.data.readers import read_frames
-    from asecalc_mlip.files import check_writable
+    from asecalc_mlip.files import check_other, check_writable
     from asecalc_mlip.probes.dimers import reference_frames
 
     existing(data)
+    for source in filter(None, (data, table)):
+        check_other(source, output)
     check_writable(output)
     added = add_dimers(
         checkpoint.load(model), reference_frames() if table is None else read_frames(table), read_frames(data)
@@ -258,11 +261,13 @@ def bench(
     from asecalc_mlip.bench.report import BATCHES
     from asecalc_mlip.bench.report import bench as measured
     from asecalc_mlip.calculators.piwsl import PIWSLCalculator
-    from asecalc_mlip.files import check_figure
+    from asecalc_mlip.files import check_figure, check_other
     from asecalc_mlip.plots.speed import bench_report
 
     if not options["scaling"]:
         refuse_given("largest", why="without --scaling")
+    for source in (model, *structures):
+        check_other(source, output, figure)
     check_figure(figure)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -53,13 +53,16 @@ def subject(model: str, structure: str | None, *, device: str, dtype: Any, **fil
     """Return calculator and structure, after `check_files`."""
     from asecalc_mlip.calculators.loading import load_calculator, load_structure
 
-    check_files(**files)
+    check_files(model, structure, **files)
     return load_calculator(model, device=device, dtype=dtype), load_structure(model, structure)
 
 
-def check_files(*, output: str | None = None, figure: str | None = None) -> None:
-    """Refuse files that cannot be written, before anything is computed."""
-    from asecalc_mlip.files import check_figure, check_writable
+def check_files(*sources: str | None, output: str | None = None, figure: str | None = None) -> None:
+    """Refuse files that cannot be written, or that are read as `sources`, before anything is computed."""
+    from asecalc_mlip.files import check_figure, check_other, check_writable
 
+    for source in sources:
+        if source:
+            check_other(source, output, figure)
     check_writable(output)
     check_figure(figure)

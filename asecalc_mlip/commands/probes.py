@@ -62,7 +62,7 @@ def diatomic(
     names = names or tuple(Path(path).stem for path in models)
     if len(names) != len(models):
         raise InputError(f"--names gives {len(names)} names for {len(models)} models: give one for each")
-    check_files(**options)
+    check_files(*models, training, **options)
     shortest = shortest_distances(read_structures(training)) if training else None
     reports = []
     for path, name in zip(models, names, strict=True):
