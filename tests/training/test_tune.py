@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from ase.io import read, write
 
 from asecalc_mlip import logs
@@ -99,17 +98,16 @@ def test_a_search_that_was_begun_with_what_has_no_effect_goes_on(molecules, tmp_
 
     monkeypatch.setattr(search, "train", train)
     with pytest.raises(InputError, match="model.given has no effect"):
-        tune(unread, SPACE, trials=2, output=folder)
+        open_study(unread, [], folder)
+    (folder / "trials" / "0000").mkdir(parents=True)
     with monkeypatch.context() as patch:  # as versions before did
         patch.setattr("training.tune.storage.refuse_useless", lambda config: None)
-        tune(unread, SPACE, trials=2, output=folder)
-    log = folder / "trials" / "0000" / "log.csv"
-    log.parent.mkdir(parents=True)
-    log.write_text("epoch,val_loss,seconds\n0,1.0,1.0\n")
+        study = open_study(unread, [], folder)
+    (folder / "trials" / "0000" / "log.csv").touch()
     for again in (unread, plain):
-        tune(again, SPACE, trials=2, output=folder)
-        refuse_useless(given[-1])
-    assert yaml.safe_load((folder / "search.yaml").read_text())["config"]["model"]["given"] == {}
+        open_study(again, [], folder)
+        search._Search(again, [], folder, study, 2, None, False)._run(SimpleNamespace(number=0), {}, None)
+        refuse_useless(given.pop())
 
 
 def test_other_files_of_a_search_do_not_change(molecules, tmp_path):
