@@ -52,7 +52,7 @@ def serve(
     Raises
     ------
     InputError
-        For a model or structure that cannot be used, and where no server answers.
+        For a model or structure that cannot be used, where no server answers, and where one sends other atoms.
     """
     from ase.calculators.socketio import SocketClient, SocketClosed
 
@@ -72,6 +72,12 @@ def serve(
             calls += 1
     except (SocketClosed, ConnectionError) as error:
         raise InputError(f"the server ended the connection after {calls} structures: {error}") from None
+    except (AssertionError, ValueError, KeyError) as error:  # of ASE's client, for what it does not expect
+        what = error or "numbers that are not finite"
+        raise InputError(
+            f"after {calls} structures the server sent what cannot be used ({what}); the client computes "
+            f"{atoms.get_chemical_formula()}, {len(atoms)} atoms: give it the structure of the server"
+        ) from None
     return calls
 
 

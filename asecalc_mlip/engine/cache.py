@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ __all__ = ["CacheError", "cache_folder", "fetch", "machine", "store"]
 
 # Each file takes a few megabytes; those that were not used for longest go first.
 MOST_FILES = 24
+BUILDING = ".building-"
+# Seconds after which the folder of a build is that of a process that was killed.
+LEFT = 86400.0
 
 
 class CacheError(RuntimeError):
@@ -75,7 +81,7 @@ def store(name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> P
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as temporary:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=BUILDING) as temporary:
             made = Path(temporary) / "program.pt2"
             made.write_bytes(b"")
             build(made)
@@ -109,3 +115,7 @@ def _prune(folder: Path, keep: Path) -> None:
     for path in files[MOST_FILES:]:
         if path != keep:
             path.unlink(missing_ok=True)
+    for path in folder.glob(f"{BUILDING}*"):
+        with suppress(FileNotFoundError):  # of another process, which has ended just now
+            if time.time() - path.stat().st_mtime > LEFT:
+                shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,16 @@ def test_the_oldest_files_go_first(cache, monkeypatch):
             os.utime(fetch("painn", {"k": 0}), (10, 10))
     left = [k for k in range(5) if fetch("painn", {"k": k})]
     assert left == [0, 3, 4]
+
+
+def test_what_a_killed_build_left_goes_after_a_day(cache):
+    for name, age in (("left", 90000), ("busy", 60)):
+        folder = cache / f".building-{name}"
+        folder.mkdir()
+        (folder / "program.pt2").write_bytes(b"half")
+        os.utime(folder, (time.time() - age, time.time() - age))
+    path = store("painn", {}, write(b"program"))
+    assert sorted(p.name for p in cache.iterdir()) == [".building-busy", path.name]
 
 
 def test_the_folder(monkeypatch, tmp_path):

@@ -7,7 +7,8 @@ import uuid
 
 import numpy as np
 import pytest
-from ase.calculators.socketio import SocketIOCalculator
+from ase.build import molecule
+from ase.calculators.socketio import SocketClosed, SocketIOCalculator
 from ase.constraints import FixAtoms
 from ase.io import write
 
@@ -44,6 +45,19 @@ def test_a_server_gets_what_the_calculator_says(tmp_path, name):
     client.join(timeout=20)
     assert answers and answers[0].exit_code == 0
     assert "the server ended after 3 structures" in answers[0].stdout
+
+
+def test_a_server_with_other_atoms_is_told():
+    socket, answers = f"asecalc-{uuid.uuid4().hex[:8]}", []
+    arguments = ("ipi", "ethanol_painn.pt", "--unix", socket, "--wait", 20)
+    client = threading.Thread(target=lambda: answers.append(asecalc(*arguments)), daemon=True)
+    with SocketIOCalculator(unixsocket=socket, timeout=60) as server:
+        client.start()
+        with pytest.raises((SocketClosed, OSError)):
+            server.get_potential_energy(molecule("CH4"))
+    client.join(timeout=20)
+    assert answers[0].exit_code == 2
+    assert "the client computes C2H6O, 9 atoms: give it the structure of the server" in answers[0].stderr
 
 
 def test_no_server_is_told_with_its_address():

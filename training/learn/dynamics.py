@@ -228,6 +228,7 @@ class _Watch:
     ) -> None:  # fmt: skip
         self.folder, self.settings, self.model, self.place = folder, settings, model, place
         self.leader, self.committee, self.threshold, self.identity = leader, committee, threshold, identity
+        self.told: set[str] = set()
 
     def together(self, numbers: Sequence[int], starts: Sequence[Atoms], stop: Stop, tick: Tick) -> None:
         """Run replicas in one batch."""
@@ -249,7 +250,7 @@ class _Watch:
                 batch.write_back(index)
                 if replica in new:
                     locks.enter_context(replica.files.lock())
-                    replica.begin()
+                    replica.begin(self.told)
             run_replicas(batch, stop=stop, tick=tick)
 
     def one_by_one(self, numbers: Sequence[int], starts: Sequence[Atoms], stop: Stop, tick: Tick) -> None:

@@ -107,9 +107,12 @@ def test_a_replica_ends_at_the_first_frame_of_which_the_committee_is_unsure(free
     np.testing.assert_allclose(last.positions, frames[first].positions, atol=1e-6)
 
 
-def test_the_start_is_not_asked_about(members, tmp_path):
+def test_the_start_is_not_asked_about(members, tmp_path, caplog):
+    caplog.set_level("INFO", logger="asecalc_mlip")
     runs = run_all(tmp_path, _settings(), [_crystal()], members, 1e-12, 0)
     assert [run["failure"]["step"] for run in runs] == [10, 10]
+    # What is watched is told once, not by each replica.
+    assert caplog.messages and len(set(caplog.messages)) == len(caplog.messages)
 
 
 @pytest.mark.parametrize("given", CONDITIONS[:2], ids=["nvt", "npt"])
