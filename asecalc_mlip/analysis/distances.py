@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from asecalc_mlip.analysis.frames import as_list
 from asecalc_mlip.errors import InputError
 
 BINS = 500
@@ -153,9 +154,7 @@ def distance_histogram(
 
 def as_positions(frames) -> Iterable[np.ndarray]:
     """Yield each frame as an (n_atoms, 3) array in Å, whether it came as an array or as `ase.Atoms`."""
-    if hasattr(frames, "get_positions") or (isinstance(frames, np.ndarray) and frames.ndim == 2):
-        frames = [frames]  # one single frame
-    for number, frame in enumerate(frames):
+    for number, frame in enumerate(as_list(frames)):
         positions = np.asarray(frame.positions if hasattr(frame, "get_positions") else frame, dtype=float)
         if positions.ndim != 2 or positions.shape[1] != 3:
             raise InputError(f"frame {number} has the shape {positions.shape}; (n_atoms, 3) is expected")
