@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from asecalc_mlip.errors import InputError
 
 __all__ = ["Quantity", "count", "derived_seed", "parse_seeds", "seconds_of", "shortened"]
@@ -125,6 +123,8 @@ def parse_seeds(text: str | None, *, most: int = MOST_SEEDS) -> tuple[int, ...] 
 
 def derived_seed(*numbers: int) -> int:
     """Return the seed of one of many, such as (seed, number of the replica), whose random numbers no other shares."""
+    import numpy as np  # The command line, whose bounds stand here, starts without it.
+
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
