@@ -23,6 +23,7 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import replacing
 from asecalc_mlip.logs import LOGGER, into
+from asecalc_mlip.models import check_trainable
 from asecalc_mlip.quantities import derived_seed
 from asecalc_mlip.teachers import Teacher, open_teacher
 from asecalc_mlip.teachers.bare import bare, states_of
@@ -35,6 +36,7 @@ from training.data import Split, check_weights, fingerprint
 from training.prepare import changed_settings, settings_before
 from training.pretrain import DIFFERENCE, LABELLED, check_pretraining, difference_networks, open_sampler, source_split
 from training.splitting import read_data, require
+from training.useless import refuse_useless
 
 __all__ = ["corrected", "learn_difference"]
 
@@ -67,7 +69,11 @@ def learn_difference(config: TrainConfig, train: Callable[[TrainConfig], Any]) -
     # What teachers label has no config_type.
     check_weights([], config.data.weights)
     folder = Path(config.run.output)
-    settings_before(config, folder)
+    # What the run would be refused for after its networks.
+    if config.finetune.base is None:
+        check_trainable(config.model.architecture)
+    if settings_before(config, folder) is None:
+        refuse_useless(config)
     assert config.pretrain.teacher is not None
     teacher = open_teacher(config.pretrain.teacher)
     sources = read_data(config.data)

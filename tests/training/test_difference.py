@@ -235,10 +235,13 @@ def test_a_run_that_is_refused_trains_no_network(learn, tmp_path):
     moved = (f"pretrain.sampler={model_file(tmp_path)}", "pretrain.temperature=300")
     with pytest.raises(InputError, match=r"painn\.pt does not know the elements Cl, Na"):
         learn(data, *moved, output="sampler")
+    for useless, told in (("model.given={Na: -1.0}", "model.given has no effect"), ("model.architecture=eam", "eam")):
+        with pytest.raises(InputError, match=told):
+            learn(data, useless, output="useless")
     with pytest.raises(InputError, match=r"data\.train is empty"):
         learn("''", output="none")
     assert not (run / "difference" / "1").exists()
-    assert not any((tmp_path / name).exists() for name in ("weights", "sampler", "none"))
+    assert not any((tmp_path / name).exists() for name in ("weights", "sampler", "useless", "none"))
 
 
 def test_structures_with_elements_that_no_network_learned_fail(learn, tmp_path, caplog):
