@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "locked_file"]
+__all__ = ["lock_of", "locked", "locked_file"]
 
 PathName = str | PathLike
 
@@ -106,7 +106,7 @@ def locked_file(path: PathName, setting: str = "output") -> Iterator[None]:
         For a file that another process writes, or that cannot be written.
     """
     path = Path(path)
-    lock = path.with_name(f".{path.name}.lock")
+    lock = lock_of(path)
 
     def opened() -> int:
         try:
@@ -120,6 +120,11 @@ def locked_file(path: PathName, setting: str = "output") -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)  # before the lock goes: afterwards it may be that of the next process
         os.close(handle)
+
+
+def lock_of(path: Path) -> Path:
+    """Return the hidden file of `locked_file`; one that nobody holds is that of a process that was killed."""
+    return path.with_name(f".{path.name}.lock")
 
 
 def _held(opened: Callable[[], int], lock: Path, path: Path, setting: str, wait: bool = False) -> int:

@@ -28,7 +28,7 @@ from typing import Any
 from asecalc_mlip import logs
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.extras import needs
-from asecalc_mlip.locks import locked_file
+from asecalc_mlip.locks import lock_of, locked_file
 from asecalc_mlip.stopping import BUSY, PATIENCE, PERMIT, Permit, at_work, end_with_parent
 
 __all__ = ["Lost", "Pool", "Workers", "each"]
@@ -88,10 +88,14 @@ class Workers:
         InputError
             For a scheduler that does not answer, and a folder in which another process gives tasks.
         """
+        path = folder.resolve() / PERMIT
         if not self.dask and self.processes == 1:
+            # Of a process that was killed, whose tasks may still be at work on a cluster: they are to leave off.
+            if path.exists() or lock_of(path).exists():
+                with locked_file(path, "--output"):
+                    path.unlink(missing_ok=True)
             yield None
             return
-        path = folder.resolve() / PERMIT
         with locked_file(path, "--output"):
             pool = _Dask(path, self.dask) if self.dask else _Processes(path, self.processes)
             try:

@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.stopping import Interrupted, Permit, SoftStop, at_work, stop_wanted
+from asecalc_mlip.locks import lock_of
+from asecalc_mlip.stopping import PERMIT, Interrupted, Permit, SoftStop, at_work, stop_wanted
 from asecalc_mlip.teachers import Failed, TeacherOptions, open_teacher
 from asecalc_mlip.teachers.base import AseTeacher, Labels
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
@@ -170,6 +171,14 @@ def test_a_task_is_to_stop_when_its_pool_is_stopped_or_another_one_takes_over(tm
     assert at_work(second, _ask, (1,)) == [False] and not stop_wanted()
     second.take_back()
     assert at_work(Permit(second.path, second.token), _ask, (1,)) == [True]
+
+
+def test_work_without_workers_takes_the_permit_of_a_killed_process(tmp_path):
+    permit = Permit.give(tmp_path / PERMIT)
+    lock_of(permit.path).touch()
+    with Workers().open(tmp_path) as pool:
+        assert pool is None and at_work(permit, _ask, (1,)) == [True]
+    assert not list(tmp_path.iterdir())
 
 
 def _fail(number):
