@@ -29,7 +29,7 @@ __all__ = ["PairCurve", "energy_figure", "summary_figure"]
 
 MOST_BARS = 12  # runs of which each gets a bar; of more the share that is stable is drawn
 # eV, window of the diatomic curves: of walls what matters to dynamics, and whole wells. No two atoms are bound by more
-# than carbon and oxygen, 11.2 eV; what is deeper than the window is a hole.
+# than carbon and oxygen, 11.2 eV (PBE: 11.8); what is deeper than the window is a hole.
 WALL, DEEPEST, SHALLOW = 10.0, 14.0, 1.0
 
 
