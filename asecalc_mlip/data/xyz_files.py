@@ -128,7 +128,12 @@ def _parse_xyz_frame(lines: list[str]) -> Atoms:
     announced = sum(int(number[:9]) for number in re.findall(r":[A-Za-z]:(\d+)", _properties(lines[1])))
     if announced > max(columns):
         raise ValueError(f"its Properties announce {announced} columns, and its atom lines have {max(columns)}")
-    return next(read_xyz(StringIO("".join(lines)), 0))
+    try:
+        return next(read_xyz(StringIO("".join(lines)), 0))
+    except KeyError as error:  # of ASE, with the word alone
+        raise ValueError(
+            f"it has no chemical symbol or no column {error}; symbols are such as H, without a number"
+        ) from None
 
 
 def _properties(comment: str) -> str:

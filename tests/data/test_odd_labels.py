@@ -34,3 +34,9 @@ def test_an_energy_without_a_value_is_refused(tmp_path):
     (tmp_path / "e.xyz").write_text("1\nProperties=species:S:1:pos:R:3 REF_energy\nNa 0 0 0\n")
     with pytest.raises(DataError, match="energy of frame 0 of e.xyz is True, not one number"):
         read_frames(tmp_path / "e.xyz")
+
+
+def test_an_atom_with_a_number_is_named(tmp_path):
+    (tmp_path / "a.xyz").write_text("1\nProperties=species:S:1:pos:R:3 energy=-1.0\nH1 0 0 0\n")
+    with pytest.raises(DataError, match="frame 0 .* no chemical symbol or no column 'H1'; symbols are such as H"):
+        read_frames(tmp_path / "a.xyz")
