@@ -28,6 +28,7 @@ from torch.utils.data import BatchSampler, Sampler
 from training.message import Link
 
 __all__ = [
+    "PER_ATOM",
     "Environment",
     "OneMessage",
     "Rank",
@@ -41,6 +42,8 @@ __all__ = [
     "take_rows",
 ]
 
+PER_ATOM = ("forces", "noise")
+"""Outputs of a training step that have a row for each atom; others have one for each structure."""
 # Seconds that a process gets to end by itself.
 _PATIENCE = 30.0
 
@@ -89,14 +92,11 @@ def place_of_atoms(n: int) -> tuple[int, int]:
 
 
 def share(rows: Tensor, name: str) -> float:
-    """Return the factor that makes the mean over these rows, averaged over the processes, that over the rows of all.
-
-    Forces and noise have a row for each atom, other quantities one for each structure.
-    """
+    """Return the factor that makes the mean over these rows, averaged over the processes, that over the rows of all."""
     whole = _ROWS[0]
     if whole is None:
         return 1.0
-    return place()[1] * len(rows) / (whole.atoms if name in ("forces", "noise") else whole.structures)
+    return place()[1] * len(rows) / (whole.atoms if name in PER_ATOM else whole.structures)
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from asecalc_mlip.engine.memory import available_bytes
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.neighbors.lists import neighbor_list
+from training.ranks import PER_ATOM
 
-__all__ = ["FRAME_WEIGHT", "ROWS", "FramesDataset", "graph_from_batch", "make_sample"]
+__all__ = ["FRAME_WEIGHT", "ROWS", "FramesDataset", "graph_from_batch", "make_sample", "row_weights"]
 
 SHIFTS = "_shifts"
 FRAME_WEIGHT = "_frame_weight"
@@ -36,6 +37,12 @@ def graph_from_batch(batch: dict[str, Tensor], reach: float | None = None) -> At
         shifts=batch[SHIFTS] if periodic else None,
         reach=reach,
     )
+
+
+def row_weights(batch: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """Return the factors on the loss of the rows of an output, its structures or atoms; None where frames have none."""
+    weights = batch.get(FRAME_WEIGHT)
+    return weights if weights is None or name not in PER_ATOM else weights.index_select(0, batch[properties.idx_m])
 
 
 class FramesDataset(Dataset):

@@ -24,7 +24,7 @@ from training.malloc import keep_freed_memory
 from training.message import Link, Message
 from training.ranks import place, share, take_rows
 from training.sam import SAM
-from training.samples import FRAME_WEIGHT, ROWS, graph_from_batch
+from training.samples import FRAME_WEIGHT, ROWS, graph_from_batch, row_weights
 from training.sums import Sums
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
@@ -102,11 +102,9 @@ class SupervisedOutput(ModelOutput):
 
     def calculate_loss(self, pred: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor | float:
         """Return the weighted loss."""
-        weights, part = target.get(FRAME_WEIGHT), share(pred[self.name], self.name)
+        weights, part = row_weights(target, self.name), share(pred[self.name], self.name)
         if weights is None:
             return part * super().calculate_loss(pred, target)
-        if self.name == "forces":
-            weights = weights.index_select(0, target[properties.idx_m])
         return part * self.loss_weight * self.loss_fn(pred[self.name], target[self.target_property], weights)
 
 

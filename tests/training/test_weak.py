@@ -202,6 +202,22 @@ def test_total_loss_is_the_weighted_sum():
     assert total.item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("method", ["piwsl", "taylor_label", "noisy_nodes"])
+def test_residuals_have_the_weights_of_their_frames(method):
+    """Else atoms that overlap, in structures far from the data, would be all that a training sees."""
+    model, graph = make_potential("painn"), graphs("molecule", "slab")
+    weak = make_weak(WeakConfig(method=method, pisc=0.5), LossConfig(), model).double()
+    plain = predict(model, graph.within(4.0))
+    out = weak(model, graph, {"energy": plain.energy + 1.0, "forces": plain.forces}, forces=True)
+    targets = {"_frame_weight": torch.tensor([0.25, 0.0], dtype=torch.float64), "_idx_m": graph.batch}
+    for output in weak.outputs:
+        squares = out[output.name].square().reshape(len(out[output.name]), -1).mean(1)
+        first = squares[: int(graph.counts()[0]) if output.name == "noise" else 1].sum()
+        expected = output.loss_weight * 0.25 * first / len(squares)
+        assert output.calculate_loss(out, targets).item() == pytest.approx(expected.item())
+        assert output.calculate_loss(out, {}).item() == pytest.approx(output.loss_weight * squares.mean().item())
+
+
 def test_adversarial_step():
     model, graph = make_potential("painn"), graphs("molecule", "slab")
     plain = predict(model, graph.within(4.0))

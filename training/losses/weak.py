@@ -17,10 +17,12 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import predict
 from asecalc_mlip.models.vector_head import VectorHead
 from training.losses.displaced import Displacements, Field, Point, displaced, evaluate_points, reaching
-from training.losses.supervised import DISTANCES
+from training.losses.supervised import distance
 from training.losses.taylor import WeakLoss
 from training.perturb import Perturbation, largest_relative_shift, uniform
 from training.ranks import share
+from training.samples import row_weights
+from training.settings import Distance
 
 __all__ = ["NoisyNodes", "WeakOutput", "WeakSupervision"]
 
@@ -127,20 +129,19 @@ class NoisyNodes(nn.Module):
 
 
 class WeakOutput(UnsupervisedModelOutput):
-    """A residual as an output of SchNetPack's task; absent, and then without loss, outside of training."""
+    """A residual as an output of SchNetPack's task; absent, and then without loss, outside of training.
 
-    def __init__(self, name: str, kind: str, weight: float):
-        super().__init__(name, loss_fn=_ToZero(kind), loss_weight=weight, metrics={})
+    Frames have their weights here as in the losses of labels: those far from the data, where atoms overlap, have
+    residuals beside which all others would vanish.
+    """
 
-    def calculate_loss(self, pred: Mapping[str, Tensor], target: Any = None) -> Tensor | float:
+    def __init__(self, name: str, kind: Distance, weight: float):
+        super().__init__(name, loss_fn=distance(kind), loss_weight=weight, metrics={})
+
+    def calculate_loss(self, pred: Mapping[str, Tensor], target: Mapping[str, Tensor] | None = None) -> Tensor | float:
         """Return the weighted loss, 0 where the residual was not computed."""
-        return share(pred[self.name], self.name) * super().calculate_loss(pred) if self.name in pred else 0.0
-
-
-class _ToZero(nn.Module):
-    def __init__(self, kind: str):
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, residual: Tensor) -> Tensor:
-        return DISTANCES[self.kind](residual, torch.zeros_like(residual))
+        if self.name not in pred:
+            return 0.0
+        residual, weights = pred[self.name], row_weights(target or {}, self.name)
+        loss = self.loss_fn(residual, torch.zeros_like(residual), weights)
+        return share(residual, self.name) * (self.loss_weight * loss)
