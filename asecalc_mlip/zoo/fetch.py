@@ -11,7 +11,8 @@ from asecalc_mlip.data.downloads import download
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import check_writable, replacing
-from asecalc_mlip.zoo.catalogue import Published, cached, published
+from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.zoo.catalogue import CATALOGUE, Published, cached, published
 from asecalc_mlip.zoo.matgl import Converted, read_matgl
 
 __all__ = ["convert_matgl", "get"]
@@ -50,9 +51,20 @@ def get(name: str, *, source: str | Path | None = None, progress: bool = True) -
 
 
 def convert_matgl(folder: str | Path, output: str | Path) -> Path:
-    """Convert a folder with state.pt and model.json, whatever its origin, into a model file."""
+    """Convert a folder with state.pt and model.json, whatever its origin, into a model file.
+
+    Weights that are not in the catalogue are converted with a warning: MatGL has changed at which atom messages are
+    summed, and its files do not say so.
+    """
     check_writable(output)
-    _write(Path(output), read_matgl(folder), None)
+    converted = read_matgl(folder)
+    _write(Path(output), converted, None)
+    if converted.card["sha256"]["state.pt"] not in {model.files["state.pt"][0] for model in CATALOGUE}:
+        LOGGER.warning(
+            "these weights are not among those whose energies were compared with MatGL. Since 2026 MatGL sums messages "
+            "at the other atom of a pair, and weights that were trained so give wrong energies here: compare the "
+            "energy of a structure with that of MatGL"
+        )
     return Path(output)
 
 

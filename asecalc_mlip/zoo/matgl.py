@@ -81,9 +81,13 @@ def _arguments(folder: Path) -> tuple[dict[str, Any], str]:
     try:
         content = read_json(path, "description of the model")
         model = content["kwargs"]["model"]
-        return dict(model["init_args"]), str(model["@module"])
+        arguments, module = dict(model["init_args"]), str(model["@module"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} holds no model of MatGL: {error}") from None
+    # Without these the energies would be those of another model, and nothing in the weights would tell.
+    _expect(content["kwargs"], {"calc_repuls": False})
+    _expect(arguments, {"is_intensive": False, "include_state": False})
+    return arguments, module
 
 
 def _state(folder: Path) -> State:
@@ -176,7 +180,7 @@ def _m3gnet(
     arguments: Mapping[str, Any], state: State, numbers: list[int], module: str
 ) -> tuple[str, dict[str, Any], State]:
     _expect(arguments, {"rbf_type": "SphericalBessel", "use_phi": False, "activation_type": "swish"})
-    _expect(arguments, {"is_intensive": False, "dim_edge_embedding": arguments["dim_node_embedding"]})
+    _expect(arguments, {"dim_edge_embedding": arguments["dim_node_embedding"]})
     hyperparameters = {
         "cutoff": float(arguments["cutoff"]),
         "n_features": arguments["dim_node_embedding"],

@@ -1,5 +1,6 @@
 """Published weights: the numbers of their authors, the catalogue, and files that are not what they should be."""
 
+import copy
 import json
 import os
 import shutil
@@ -19,8 +20,9 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import build_potential, predict
 from asecalc_mlip.zoo.catalogue import CATALOGUE, published
-from asecalc_mlip.zoo.fetch import get
+from asecalc_mlip.zoo.fetch import convert_matgl, get
 from asecalc_mlip.zoo.matgl import read_matgl
+from tests.attack.matgl_files import contents, folder_of_matgl
 from tests.conftest import REPOSITORY
 
 NAMES = [model.folder for model in CATALOGUE]
@@ -134,6 +136,25 @@ def test_what_is_no_model_is_refused(tmp_path, monkeypatch, state, model, told):
     with pytest.raises(CheckpointError, match=told):
         read_matgl(tmp_path)
     assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [("kwargs", "calc_repuls"), ("init_args", "is_intensive"), ("init_args", "include_state")]
+)
+def test_what_no_weight_would_tell_is_refused(tmp_path, where, name):
+    """With the repulsion of MatGL left out, energies of close atoms would be wrong without a word."""
+    description, state = copy.deepcopy(contents())
+    assert read_matgl(folder_of_matgl(tmp_path / "good", description, state)).potential.elements == [1, 6, 8]
+    (description["kwargs"] if where == "kwargs" else description["kwargs"]["model"]["init_args"])[name] = True
+    with pytest.raises(CheckpointError, match=f"{name} is True; False is converted"):
+        read_matgl(folder_of_matgl(tmp_path / "odd", description, state))
+
+
+def test_weights_of_unknown_origin_are_converted_with_a_warning(tmp_path, caplog):
+    """Of the convention of later versions of MatGL, they would give nonsense, smooth and invariant."""
+    with caplog.at_level("WARNING", "asecalc_mlip"):
+        convert_matgl(folder_of_matgl(tmp_path / "folder", *contents()), tmp_path / "model.pt")
+    assert "compare the energy of a structure with that of MatGL" in caplog.text
 
 
 @pytest.mark.parametrize("architecture", ["tensornet", "m3gnet"])
