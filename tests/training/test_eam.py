@@ -27,7 +27,7 @@ from tests.cases import STRUCTURES, make_potential, make_structure, model_file
 from training.eam import FitSettings, fit_eam, label
 from training.eam import fit as eam_module
 from training.eam.batches import collate, energies_forces_stress, fit_batch
-from training.eam.report import still_falling
+from training.eam.report import EAMFit, still_falling
 
 SMALL = FitSettings(cutoff=4.5, n_exponentials=2, epochs=4, lr=0.02, plateau_patience=3)
 
@@ -298,6 +298,14 @@ def test_what_cannot_be_labelled(labeller, tmp_path):
     with pytest.raises(InputError, match="another recipe"):
         label([good], labeller, other, progress=False)
     assert other.read_text().startswith("3\nof another")
+
+
+@pytest.mark.parametrize("cutoff", [5.0, 9.0])
+def test_pair_curves_go_to_the_cutoff(cutoff):
+    shape = {"elements": ["Si"], "cutoff": cutoff, "n_exponentials": 2}
+    potential = build_potential("eam", shape, reference_energies={14: -1.0})
+    (curve,) = EAMFit(potential, None, {}, {}).pair_curves()
+    assert curve.distances[0] == 0.3 and curve.distances[-1] == pytest.approx(cutoff)
 
 
 def test_from_the_command_line(frames, tmp_path, monkeypatch):

@@ -25,8 +25,8 @@ from training.reference_energies import ReferenceEnergies
 
 __all__ = ["EAMFit", "errors_of", "find_suspect_stress", "still_falling"]
 
-# Å; where pair curves are drawn.
-CURVE = (0.3, 8.0, 0.01)
+# Å, the first distance of pair curves and the step to the next.
+CURVE = (0.3, 0.01)
 # Of more elements than this, thousands of pairs, curves in steps so much longer, and no figure.
 MOST_DRAWN, COARSER = 10, 10
 # Correlation from which stress labels count as related to what the forces say.
@@ -70,8 +70,8 @@ class EAMFit:
     def pair_curves(self, distances: np.ndarray | None = None) -> list[PairCurve]:
         """Compute the curve of every pair of elements, by default from 0.3 Å to the cutoff, coarser for many."""
         if distances is None:
-            step = CURVE[2] * (COARSER if self.has_many_elements else 1)
-            distances = np.arange(CURVE[0], min(CURVE[1], self.potential.cutoff) + step / 2, step)
+            step = CURVE[1] * (COARSER if self.has_many_elements else 1)
+            distances = np.arange(CURVE[0], self.potential.cutoff + step / 2, step)
         return self.calculator(dtype="float64").pair_curves(distances)
 
     @property
