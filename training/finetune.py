@@ -73,7 +73,7 @@ def start_card(run: Run) -> dict[str, Any]:
     settings, base = run.config.finetune, run.start.base
     card: dict[str, Any] = {} if run.pretraining is None else {"pretraining": run.pretraining}
     if run.start.prior:
-        card["prior"] = "ZBL, ends inside the shortest bond"
+        card["prior"] = run.start.prior_text
     for network in run.potential.network.modules():
         if isinstance(network, Cohesion):
             card["cohesion_eV"] = {chemical_symbols[z]: float(network.table[z, 0]) for z in network.numbers}

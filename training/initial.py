@@ -22,6 +22,7 @@ from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
+from asecalc_mlip.calculators.zbl import CoreCheck, check_core
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.errors import InputError
@@ -36,10 +37,11 @@ from asecalc_mlip.models import (
     parts_of,
 )
 from asecalc_mlip.models.sum import Sum
+from asecalc_mlip.models.zbl import OUTER
 from training.base_model import check_base
 from training.cohesion import cohesion_of
 from training.config import LossConfig, ModelConfig, TrainConfig
-from training.data import frame_weight
+from training.data import frame_weight, spread
 from training.first_energies import begin_at_mean_energy
 from training.reference_energies import ReferenceEnergies, reference_energies
 
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
     from training.far.level import TeacherLevel
 
 __all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
+
+# Frames, spread evenly, in which the prior is looked at; more say nothing new about how short bonds are.
+LOOKED_AT = 1000
 
 
 @dataclass
@@ -65,6 +70,8 @@ class Start:
         Atomic number → change of E0 from the base in eV; empty without a base.
     prior : bool
         Whether the network is added to the repulsion of nuclei.
+    core : CoreCheck or None
+        What that does to the data, of which the network learns the rest.
     """
 
     potential: Potential
@@ -73,6 +80,13 @@ class Start:
     known: list[Potential] = field(default_factory=list)
     shift: dict[int, float] = field(default_factory=dict)
     prior: bool = False
+    core: CoreCheck | None = None
+
+    @property
+    def prior_text(self) -> str:
+        """Say where the repulsion ends, and whether the data come so close; for the card."""
+        acts = f"; {self.core!r}" if self.core is not None and self.core.touched else ""
+        return f"ZBL, ends at {OUTER:g} of the sum of the covalent radii{acts}"
 
     def table(self) -> str:
         """Return the reference energies, and how they differ from those of the base."""
@@ -106,8 +120,10 @@ def make_start(
         _check_elements(delta, elements if base is None else base.potential.elements)
     known = [model.potential for model in (base, delta) if model is not None]
     prior = base is None and _has_prior(config, known)
+    core = None
     if prior:
         known.append(core_potential(elements))
+        core = _checked_core(frames)
     rest = without_energies_of(known, frames, config.run.device)
     counted = _with_weight(config, rest)
     e0, shift = _reference_energies(config, counted, base, atoms, level)
@@ -121,7 +137,18 @@ def make_start(
     potential = _build(config, known, e0.values, has_base=base is not None, **options)
     if settings.delta_frozen and isinstance(potential.network, Sum):
         potential.network.parts[1:].requires_grad_(False)
-    return Start(potential, e0, base, known, shift, prior)
+    return Start(potential, e0, base, known, shift, prior, core)
+
+
+def _checked_core(frames: Sequence[Atoms]) -> CoreCheck:
+    """Look at what the prior does to the data, and tell it where it is more than nothing."""
+    found = check_core([frames[i] for i in spread(frames, LOOKED_AT)])
+    if found.touched:
+        LOGGER.info(
+            f"prior: some bonds of the data are shorter than {OUTER:g} of the sum of the covalent radii, where the "
+            f"core begins: it {found!r}. The network learns the rest; model.prior=none leaves the core out"
+        )
+    return found
 
 
 def _with_weight(config: TrainConfig, frames: list[Atoms]) -> list[Atoms]:

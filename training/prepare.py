@@ -241,7 +241,7 @@ _FREE |= {"run.early_stop", "data.test", "data.trust", "data.source", "data.leve
 # Files by name: from another folder the same file has another name.
 _PATHS = (
     *("data.train", "data.test", "data.split_file", "model.isolated_atoms", "finetune.base", "finetune.delta"),
-    *("finetune.old_data", "far.teacher", "far.data", "pretrain.teacher", "pretrain.sampler"),
+    *("finetune.old_data", "far.teacher", "far.data", "far.structures", "pretrain.teacher", "pretrain.sampler"),
 )
 
 

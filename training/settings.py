@@ -29,11 +29,17 @@ __all__ = [
     "SECTIONS",
     "DataConfig",
     "FarConfig",
+    "Distance",
+    "E0Method",
     "FinetuneConfig",
     "LossConfig",
     "ModelConfig",
+    "Normalisation",
     "OptimizerConfig",
+    "Order",
+    "PerturbationName",
     "PretrainConfig",
+    "ResidualDistance",
     "RunConfig",
     "WeakConfig",
 ]
@@ -42,7 +48,13 @@ __all__ = [
 OF_BASE = "that of finetune.base"
 BASE = "base"
 """Name of a teacher or sampler that is what a fine-tuning starts from."""
+# Options by their names; the code that has them takes them from here.
 Distance = Literal["mae", "l2mae", "mse", "huber"]
+ResidualDistance = Literal["mse", "mae", "huber"]
+E0Method = Literal["fit", "isolated", "given", "zero"]
+Normalisation = Literal["total", "per_atom"]
+Order = Literal["first", "trapezoid", "antithetic"]
+PerturbationName = Literal["uniform", "adversarial"]
 
 
 @dataclass(frozen=True)
@@ -106,9 +118,9 @@ class ModelConfig:
     """Sizes of the network: cutoff (Å), n_features, n_interactions, n_rbf, radial_basis and others. Those that are not
     given are the defaults of the architecture."""
     prior: Literal["zbl", "none"] = "zbl"
-    """Repulsion between close atoms as a part of the model. It ends inside the shortest bond and keeps atoms apart at
+    """Repulsion between close atoms as a part of the model. It ends at 0.8 of a single bond and keeps atoms apart at
     distances without data. Networks with direct forces and models with a base get none."""
-    reference_energies: Literal["fit", "isolated", "given", "zero"] = "fit"
+    reference_energies: E0Method = "fit"
     """E0 per element: fit (least squares on the training set), isolated (atoms in a file), given (numbers) or zero.
     Frames of one isolated atom in the data give the E0 of its element with `fit` and with `isolated`."""
     cohesion: bool = True
@@ -156,16 +168,16 @@ class WeakConfig:
     """Coefficient of PISC (per eV²); the published 0.01 is 0.23 here."""
     coefficient: float = 1.0
     """Coefficient of the one loss of the other methods."""
-    order: Literal["first", "trapezoid", "antithetic"] = "first"
+    order: Order = "first"
     """first is the published form, which also penalises the curvature of the energy; the others do not."""
     epsilon: float = 0.05
     """Largest displacement along each axis, Å."""
-    normalisation: Literal["total", "per_atom"] | None = None
+    normalisation: Normalisation | None = None
     """Residual of the whole structure (total), as published, or per_atom. None: as the energies count, by
     loss.energy_per_atom, so that the same coefficients weigh the same beside them."""
-    distance: Literal["mse", "mae", "huber"] = "mse"
+    distance: ResidualDistance = "mse"
     """Distance of the residual from zero."""
-    perturbation: Literal["uniform", "adversarial"] = "uniform"
+    perturbation: PerturbationName = "uniform"
     """Distribution of the first displacement."""
     remove_translation: bool = False
     """Take the mean displacement off each structure."""
@@ -273,6 +285,9 @@ class FarConfig:
     sources: list[str] = field(default_factory=lambda: ["dimers", "bonds", "two_step", "dynamics"])
     """Sources of the structures: dimers (isolated, of each two elements), bonds (stretched and compressed), two_step
     (pulled pairs and random moves) and dynamics (hot runs of the teacher)."""
+    structures: str | None = None
+    """More structures for the teacher, in a file: the frames at which runs broke (unstable.extxyz), and those that a
+    learning gives to no labeller (unphysical.xyz). None: those of the sources alone."""
     n: int = 200
     """Structures of each source, before those near the data are left out."""
     dimers: int = 40

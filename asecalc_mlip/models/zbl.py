@@ -32,8 +32,9 @@ __all__ = ["EAM_KERNEL", "PAIR_CONSTANTS", "ZBL", "EAMWeights", "screening_rate"
 # e²/4πε0 in eV Å.
 COULOMB = 14.399645
 SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
-# Shares of the sum of covalent radii. Double and triple bonds are down to 0.79 of a single one (N2, acetylene): inside
-# 0.8 there is nothing but the core, and nothing of the core outside.
+# Shares of the sum of covalent radii. Most bonds are longer than 0.8 of a single one. Some multiple ones are not: N2
+# has 0.77, acetylene 0.79, titanium, vanadium and uranium with a double-bonded oxygen 0.7. Trainings tell where the
+# core acts on their data.
 INNER, OUTER = 0.4, 0.8
 
 
@@ -64,7 +65,7 @@ PAIR_CONSTANTS = 8
 
 
 class ZBL(Network):
-    """Screened Coulomb repulsion that ends inside the shortest bond; no parameters, any element.
+    """Screened Coulomb repulsion that ends at 0.8 of a single bond; no parameters, any element.
 
     Returns half of each pair's energy per atom, in eV, zero for atoms without close neighbours.
     """

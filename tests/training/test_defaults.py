@@ -1,10 +1,12 @@
 """What a training is that says little: its sizes, length, prior and last shift, and what older versions meant."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from ase import Atoms
 from ase.io import read, write
 
 from asecalc_mlip import PIWSLCalculator
@@ -68,6 +70,25 @@ def test_a_prior_unless_there_is_a_core_or_none_is_wanted(molecules, tmp_path):
     base = trained.prepare(load_config([], [f"data.train={molecules}", f"run.output={tmp_path / 'further'}",
                                             f"finetune.base={result.model}"]))  # fmt: skip
     assert len(parts_of(base.potential)) == 2
+
+
+@pytest.mark.parametrize(("bond", "acts"), [(1.10, True), (1.30, False)])
+def test_a_prior_that_acts_on_the_data_is_told(bond, acts, tmp_path, caplog):
+    """The triple bond of N2 is shorter than the end of the core."""
+    frames = [Atoms("N2", [[0, 0, 0], [0, 0, d]]) for d in np.linspace(bond - 0.02, bond + 0.02, 14)]
+    for atoms in frames:
+        stretch = atoms.get_distance(0, 1) - bond
+        atoms.info["REF_energy"] = 70.0 * stretch**2 - 9.9
+        atoms.arrays["REF_forces"] = np.outer([1.0, -1.0], [0.0, 0.0, 140.0 * stretch])
+    write(tmp_path / "n2.xyz", frames, format="extxyz")
+    with caplog.at_level("INFO", "asecalc_mlip"):
+        start = trained.prepare(config(tmp_path, tmp_path / "n2.xyz", PRIOR, "data.n_val=4")).start
+    assert ("some bonds of the data are shorter than 0.8 of the sum" in caplog.text) == acts
+    found = re.fullmatch(
+        r"ZBL, ends at 0\.8 of the sum of the covalent radii(; acts in 10 of 10 .*)?", start.prior_text
+    )
+    assert found and bool(found[1]) == acts
+    assert not acts or 1e3 < start.core.largest_force_mev_per_A < 1e4
 
 
 def test_no_hole_between_any_two_elements(molecules, tmp_path):
@@ -180,7 +201,7 @@ def old_settings(folder, data):
     """config.yaml of a run of version 0.1 (all settings, one that is newer than others left out)."""
     content = config(folder, data, "run.max_epochs=1").to_dict()
     content["weak"]["normalisation"] = "total"
-    newer = {"model": ("prior", "final_shift"), "run": ("time",), "data": ("weights",), "far": ("weight",)}
+    newer = {"model": ("prior", "final_shift"), "run": ("time",), "data": ("weights",), "far": ("weight", "structures")}
     for section, names in newer.items():
         for name in names:
             del content[section][name]

@@ -202,6 +202,27 @@ def test_structures_are_kept_and_the_share_is_theirs(tmp_path):
     assert sum(i >= len(run.split.train) for i in order) == 8
 
 
+def test_structures_of_a_file_are_labelled_where_the_data_are_far(tmp_path):
+    """Those at which runs broke: no source makes them."""
+    data, _ = files(tmp_path)
+    near, broken, lost = (read_frames(data)[k].copy() for k in range(3))
+    broken.positions[1] = broken.positions[0] + [0, 0, 1.6]
+    lost.positions[0] = np.nan
+    write(tmp_path / "broken.xyz", [near, broken, lost], format="extxyz")
+    given = f"far.structures={tmp_path / 'broken.xyz'}"
+    run = training.prepare(far_run(tmp_path, SAME, given, "far.sources=[dimers]"))
+    assert run.far.card["structures"]["far_structures"] == 1
+    (atoms,) = (a for a in run.far.frames if a.info["config_type"] == "far_structures")
+    assert np.allclose(atoms.positions, broken.positions, atol=1e-6)
+    broken.calc = teacher.Teacher()
+    assert np.allclose(atoms.arrays["forces"], broken.get_forces(), atol=1e-4)
+    with pytest.raises(InputError, match="far.structures are for a teacher to label, and there is none"):
+        training.prepare(tiny(tmp_path, data, given, output="none"))
+    write(tmp_path / "gold.xyz", Atoms("Au"), format="extxyz")
+    with pytest.raises(InputError, match="gold.xyz has Au, which the data lack"):
+        training.prepare(far_run(tmp_path, SAME, f"far.structures={tmp_path / 'gold.xyz'}", output="gold"))
+
+
 @pytest.mark.parametrize("name", ["eam.pt", "level.py:calculator"])
 def test_a_run_goes_on_from_its_own_settings_in_another_folder(name, tmp_path, monkeypatch):
     """These have the whole paths of files that the first command named as they lay there."""

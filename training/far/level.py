@@ -114,10 +114,12 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
     Raises
     ------
     InputError
-        For a name that is no teacher, and `base` in a run without one.
+        For a name that is no teacher, `base` in a run without one, and structures without a teacher.
     """
     name, is_base = config.far.teacher, config.far.teacher == BASE
     if name is None:
+        if config.far.structures is not None:
+            raise InputError("far.structures are for a teacher to label, and there is none; name far.teacher")
         return None
     if is_base:
         if config.finetune.base is None:

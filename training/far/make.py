@@ -19,9 +19,9 @@ from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import write_text
+from asecalc_mlip.files import read_structures, write_text
 from asecalc_mlip.logs import LOGGER
-from asecalc_mlip.teachers.bare import states_of
+from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from training.cohesion import cohesion_of
 from training.config import TrainConfig
@@ -141,11 +141,13 @@ def _labelled(
     config: TrainConfig, level: TeacherLevel, nearest: Nearest, start: Start, training: Sequence[Atoms], folder: Path
 ) -> list[Atoms]:
     """Return the structures of all sources with the labels of the teacher, from files where they are there."""
-    settings, teacher = config.far, level.teacher
+    settings, teacher, given = config.far, level.teacher, _given(config, start)
     # Where the files are is of no matter: a run that goes on from another folder has their whole paths.
     plain = asdict(settings) | {"teacher": _file_name(settings.teacher), "data": _file_name(settings.data)}
-    # It does not change the structures, and files of before it was a setting go on.
-    del plain["weight"]
+    # It does not change the structures, and files of before these were settings go on.
+    del plain["weight"], plain["structures"]
+    if given:
+        plain["structures"] = fingerprint(given)
     recipe = {
         "far": f"x{fingerprint(training, sorted(plain.items()), start.potential.cutoff, *states_of(training))[:16]}",
         **teacher.recipe(),
@@ -155,7 +157,7 @@ def _labelled(
     structures = _read(path, recipe["far"])
     if structures is None:
         LOGGER.info(f"making structures far from the data by {', '.join(settings.sources)}")
-        made = make_structures(training, settings, start.potential.cutoff, teacher)
+        made = [*make_structures(training, settings, start.potential.cutoff, teacher), *given]
         structures = [a for a in made if weight(nearest.excess(a), settings.width) >= LEAST_WEIGHT]
         for atoms in structures:
             atoms.info["far"] = recipe["far"]
@@ -172,6 +174,21 @@ def _labelled(
     if failed := failures_of(labelled):
         LOGGER.info(f"{len(failed)} of {len(structures)} have no labels, the first one: {failed[0]['reason'][:120]}")
     return read_frames(labelled) if labelled.is_file() else []
+
+
+def _given(config: TrainConfig, start: Start) -> list[Atoms]:
+    """Return the structures of far.structures, without what they say of themselves."""
+    name, known = config.far.structures, set(start.potential.elements)
+    if name is None:
+        return []
+    frames = [bare(atoms) for atoms in read_structures(name, what="far.structures")]
+    if absent := sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known}):
+        raise InputError(f"far.structures {name} has {', '.join(absent)}, which the data lack; leave those out")
+    # The last frame of a run that broke may have no numbers.
+    frames = [a for a in frames if np.isfinite(a.positions).all() and np.isfinite(a.cell.array).all()]
+    for atoms in frames:
+        atoms.info["config_type"] = "far_structures"
+    return frames
 
 
 def _file_name(name: str | None) -> str | None:

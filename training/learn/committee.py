@@ -42,17 +42,26 @@ HELD_OUT = 5
 """Every fifth label is held out from all members, for the calibration and the choice of the best weights: the third of
 five, as the first labels go from weakly to strongly rattled, and what is held out should lie between those in training.
 """
+FOR_TEACHER = "far_structures.xyz"
+"""Name of the file of unphysical frames of all rounds before, which a far-field teacher labels."""
 BATCH, STEPS_PER_EPOCH = 5, 50
 LEAST_RATIO, LARGEST_RATIO = 1.0, 10.0
 
 
 def write_data(folder: Folder, now: Round) -> int:
-    """Write all labels so far into one file, with the split; return their number."""
+    """Write all labels so far into one file, with the split; return their number.
+
+    Frames of the rounds before that were for no labeller go into a file for the far-field teacher, if there is one.
+    """
     files = [folder.path / "given.xyz", *(folder.round(k).labels for k in range(now.number + 1))]
     text = b"".join(path.read_bytes() for path in files if path.is_file())
     path = now.file("data.xyz")
     if not path.is_file() or path.read_bytes() != text:
         write_bytes(path, text)
+    unphysical = [folder.round(k).file("unphysical.xyz") for k in range(now.number)]
+    broken = b"".join(path.read_bytes() for path in unphysical if path.is_file())
+    if broken and not now.file(FOR_TEACHER).is_file():
+        write_bytes(now.file(FOR_TEACHER), broken)
     frames = read_frames(path) if text else []
     # Isolated atoms among given frames are E0s.
     places = [k for k, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
@@ -125,7 +134,9 @@ def training_settings(now: Round, settings: LearnSettings, level: str) -> dict[s
     """Return what the trainings of members and of the final model have in common."""
     # A barostat goes by the stress.
     stress = {} if settings.pressure_GPa is None else {"loss.stress_weight": 100.0}
+    far = now.file(FOR_TEACHER)
     return {
+        **({"far.structures": str(far)} if settings.has_far_teacher and far.is_file() else {}),
         # The labels are what the teacher says, also where a frame is far from equilibrium.
         "data.trust": True,
         **stress,

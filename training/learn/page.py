@@ -158,7 +158,8 @@ def _without_labels(folder: Folder, rounds: list[dict[str, Any]]) -> Raw | None:
         return None
     text = (
         f"{unphysical} frames in question had atoms within half of the sum of their covalent radii. No labeller sees "
-        "them: there the repulsion of nuclei in the model counts. They are in unphysical.xyz of their rounds."
+        "them: there the repulsion of nuclei in the model counts, and a far-field teacher (far.teacher), if there is "
+        "one. They are in unphysical.xyz of their rounds."
     )
     rows = table(("round", "structure", "formula", "why it has no label"), lines) if lines else None
     return section("Frames without labels", paragraph(text) if unphysical else None, rows)

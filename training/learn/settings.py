@@ -26,7 +26,7 @@ ARCHITECTURE = "tensornet"
 SMALL = {"n_features": 32, "n_interactions": 2}
 # Others do not have these two hyperparameters, or were not tried at this size: their members have their defaults.
 SMALL_ONES = ("tensornet", "painn")
-_KEY = "model.architecture"
+_KEY, _FAR = "model.architecture", "far.teacher"
 # Of all trainings, which the loop sets itself.
 RESERVED = {
     *("data.train", "data.test", "data.split_file", "data.split_seed", "data.n_train", "data.n_val"),
@@ -173,6 +173,12 @@ class LearnSettings:
         """Architecture of the models that begin with random weights."""
         names = [value.strip() for key, _, value in (text.partition("=") for text in self.training) if key == _KEY]
         return names[-1] if names else ARCHITECTURE
+
+    @property
+    def has_far_teacher(self) -> bool:
+        """Whether the trainings have a teacher far from the data, by the settings that the user gives for them."""
+        names = [value.strip() for key, _, value in (text.partition("=") for text in self.training) if key == _FAR]
+        return bool(names) and names[-1] not in ("", "null", "None")
 
     @property
     def small(self) -> dict[str, int]:

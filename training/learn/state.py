@@ -12,6 +12,7 @@
                       committee.json  threshold, calibration, errors
                       runs/           replicas
                       unphysical.xyz  frames that are for no labeller
+                      far_structures.xyz  those of the rounds before, for the far-field teacher, if there is one
                       next.xyz        structures for the next round
                       round.json      the last file of a round
     final07/          the final model and its runs

@@ -25,7 +25,7 @@ from training.learn.state import seed_of
 __all__ = ["Candidate", "candidates_of", "first_structures", "is_physical"]
 
 OVERLAP = 0.5
-"""Of the sum of the covalent radii: below it frames are for the far-field teacher, not for the labeller."""
+"""Of the sum of the covalent radii: below it frames are for the far-field teacher, if there is one, and no labeller."""
 STIFFNESS = 8.0  # eV/Å², of a bond that is neither stiff nor soft
 # Frames before the one in question, in intervals: the way into a failure.
 BEFORE_UNCERTAIN, BEFORE_BROKEN = (2, 5), (0, 2, 5, 10)

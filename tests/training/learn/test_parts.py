@@ -16,14 +16,21 @@ from ase.io import write
 from asecalc_mlip.analysis.survival import survival
 from asecalc_mlip.checkpoint import save
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import read_json, write_json
+from asecalc_mlip.files import read_json, read_structures, write_json
 from asecalc_mlip.models import add_potentials, build_potential
 from asecalc_mlip.plots.learning import calibration_figure, course_figure
 from asecalc_mlip.plots.survival import survival_figure
 from asecalc_mlip.stopping import Interrupted
 from training.config import replace_values
 from training.data import Split
-from training.learn.committee import calibration, configured, member_config, quietly, write_data
+from training.learn.committee import (
+    calibration,
+    configured,
+    member_config,
+    quietly,
+    training_settings,
+    write_data,
+)
 from training.learn.loop import _raised
 from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
@@ -136,6 +143,25 @@ def test_isolated_atoms_among_given_frames_are_not_held_out(tmp_path):
     now = folder.round(0)
     assert write_data(folder, now) == 4
     assert Split.load(now.file("split.json"), 4).val == [3]
+
+
+def test_frames_for_no_labeller_are_for_the_far_field_teacher(tmp_path):
+    water, folder = molecule("H2O"), Folder(tmp_path)
+    water.info["REF_energy"], water.arrays["REF_forces"] = -1.0, np.zeros((3, 3))
+    near = molecule("H2O")
+    near.positions[1] = near.positions[0] + [0, 0, 0.3]
+    for k in (0, 1):
+        write(folder.round(k).labels, [water, water], format="extxyz")
+        write(folder.round(k).file("unphysical.xyz"), [near], format="extxyz")
+        write_data(folder, folder.round(k))
+    write_data(folder, folder.round(2))
+    plain = LearnSettings("xtb", training=("far.teacher=null",))
+    taught = LearnSettings("xtb", training=("far.teacher=xtb", "far.sources=[bonds]"))
+    found = [member_config(folder, folder.round(0), one, 0, "").far.structures for one in (plain, taught)]
+    assert found == [None, None]  # nothing broke before
+    last = [training_settings(folder.round(2), one, "").get("far.structures") for one in (plain, taught)]
+    assert last == [None, str(folder.round(2).file("far_structures.xyz"))]
+    assert len(read_structures(last[1])) == 2
 
 
 def test_constraints_of_a_start_are_refused_and_not_dropped():
