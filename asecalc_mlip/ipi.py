@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Literal
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.units import Dtype
 
 __all__ = ["serve"]
 
@@ -27,7 +27,7 @@ def serve(
     host: str = "localhost",
     port: int = 31415,
     unix: str | None = None,
-    dtype: Literal["float32", "float64"] = "float32",
+    dtype: Dtype = "float32",
     device: str = "auto",
     wait_s: float = 60.0,
 ) -> int:

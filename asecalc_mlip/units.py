@@ -1,11 +1,13 @@
-"""Names and units of labels and of errors."""
+"""Names and units of labels and of errors, and the number types of models."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-__all__ = ["ERROR_UNITS", "Label", "LABELS", "UNITS", "error_text", "threads_text", "with_unit"]
+__all__ = ["DTYPES", "Dtype", "ERROR_UNITS", "Label", "LABELS", "UNITS", "error_text", "threads_text", "with_unit"]
 
+Dtype = Literal["float32", "float64"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 Label = Literal["energy", "forces", "stress"]
 LABELS: tuple[Label, ...] = ("energy", "forces", "stress")
 # As ASE and SchNetPack write them.

@@ -36,6 +36,11 @@ def test_library_code_does_not_print(house):
     assert [f"{name}:{line}" for name, line in house.prints()] == []
 
 
+def test_options_are_declared_once(house):
+    """Else a new one is allowed at one place and refused at another."""
+    assert house.repeated_options() == []
+
+
 @pytest.mark.parametrize("module", ["asecalc_mlip", "asecalc_mlip.cli"])
 def test_import_loads_no_torch(module):
     heavy = ("torch", "schnetpack", "pytorch_lightning")

@@ -80,6 +80,16 @@ class House:
                 edges[found.source].add(found.target)
         return sorted(sorted(circle) for circle in _strong_components(edges) if len(circle) > 1)
 
+    def repeated_options(self) -> list[list[str]]:
+        """Options, the names in a `Literal`, that are declared at several places; each list has those of one set."""
+        found: dict[frozenset[str], list[str]] = {}
+        for name, tree in self.trees.items():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
+                    values = [v.value for v in ast.walk(node.slice) if isinstance(v, ast.Constant)]
+                    found.setdefault(frozenset(map(str, values)), []).append(f"{name}:{node.lineno}")
+        return [places for options, places in found.items() if len(options) > 1 and len(places) > 1]
+
     def upward(self) -> list[Import]:
         """Find imports of training by the package (commands may when run) and of md_protocols by anyone."""
         return [found for found in self.imports if not found.typing and _is_upward(found)]

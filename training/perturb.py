@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from training.options import PerturbationName
 from training.ranks import place_of_atoms
 from training.two_step import two_step, two_step_series
 
@@ -29,8 +30,6 @@ __all__ = [
     "two_step_series",
     "uniform",
 ]
-
-PerturbationName = Literal["uniform", "adversarial"]
 
 # No atom moves further than this share of the shortest bond of its structure.
 LARGEST_SHARE = 0.3
@@ -57,8 +56,9 @@ class Perturbation:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):
             raise InputError(f"epsilon is {self.epsilon}; expected a length above 0 Å, usually 0.005 to 0.1")
-        if self.kind not in ("uniform", "adversarial"):
-            raise InputError(f"perturbation {self.kind!r} is unknown; allowed: 'uniform', 'adversarial'")
+        if self.kind not in get_args(PerturbationName):
+            allowed = ", ".join(map(repr, get_args(PerturbationName)))
+            raise InputError(f"perturbation {self.kind!r} is unknown; allowed: {allowed}")
 
     def uniform(self, graph: AtomGraph, generator: torch.Generator | None = None) -> Tensor:
         """See `uniform`."""

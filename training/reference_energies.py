@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -21,8 +21,8 @@ from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.plausibility import far_energies
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
+from training.options import E0Method
 
-Method = Literal["isolated", "fit", "given", "zero"]
 # What remains per atom is (minus) the binding energy when the E0 are isolated atoms. The most strongly bound solids
 # have 9 eV per atom, spin-unpolarised atoms add up to 3.
 BINDING_RANGE = (-15.0, 2.0)
@@ -52,7 +52,7 @@ class ReferenceEnergies:
     """
 
     values: dict[int, float]
-    method: Method
+    method: E0Method
     source: str
     residual_rms: float
     residual_mean: float = 0.0
@@ -111,7 +111,7 @@ class ReferenceEnergies:
 
 def reference_energies(
     frames: Sequence[Atoms],
-    method: Method = "fit",
+    method: E0Method = "fit",
     *,
     given: Mapping[int, float] | Mapping[str, float] | None = None,
     isolated: str | Path | Sequence[Atoms] | None = None,
@@ -303,7 +303,7 @@ def _from_given(given: Mapping[int, float] | Mapping[str, float] | None) -> tupl
     return values, "given by the user"
 
 
-def _tested(frames: Sequence[Atoms], values: dict[int, float], method: Method, source: str) -> ReferenceEnergies:
+def _tested(frames: Sequence[Atoms], values: dict[int, float], method: E0Method, source: str) -> ReferenceEnergies:
     """Compare the reference energies with the data and refuse those that cannot belong to them."""
     if not frames:
         return ReferenceEnergies(values, method, f"{source}; not tested, no energies", 0.0)

@@ -21,6 +21,7 @@ from asecalc_mlip.quantities import (
     count,
     seconds_of,
 )
+from training.options import Distance, E0Method, Normalisation, Order, PerturbationName, ResidualDistance
 
 __all__ = [
     "BASE",
@@ -29,17 +30,11 @@ __all__ = [
     "SECTIONS",
     "DataConfig",
     "FarConfig",
-    "Distance",
-    "E0Method",
     "FinetuneConfig",
     "LossConfig",
     "ModelConfig",
-    "Normalisation",
     "OptimizerConfig",
-    "Order",
-    "PerturbationName",
     "PretrainConfig",
-    "ResidualDistance",
     "RunConfig",
     "WeakConfig",
 ]
@@ -48,13 +43,6 @@ __all__ = [
 OF_BASE = "that of finetune.base"
 BASE = "base"
 """Name of a teacher or sampler that is what a fine-tuning starts from."""
-# Options by their names; the code that has them takes them from here.
-Distance = Literal["mae", "l2mae", "mse", "huber"]
-ResidualDistance = Literal["mse", "mae", "huber"]
-E0Method = Literal["fit", "isolated", "given", "zero"]
-Normalisation = Literal["total", "per_atom"]
-Order = Literal["first", "trapezoid", "antithetic"]
-PerturbationName = Literal["uniform", "adversarial"]
 
 
 @dataclass(frozen=True)

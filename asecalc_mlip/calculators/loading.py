@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from asecalc_mlip import zoo
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structure
+from asecalc_mlip.units import Dtype
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -19,7 +20,7 @@ __all__ = ["load_calculator", "load_structure"]
 
 
 def load_calculator(
-    model: str | Path, *, device: str = "auto", dtype: Literal["float32", "float64"] = "float32"
+    model: str | Path, *, device: str = "auto", dtype: Dtype = "float32"
 ) -> PIWSLCalculator | EAMCalculator:
     """Load a model as the calculator of its kind: that of an embedded-atom potential knows its components.
 

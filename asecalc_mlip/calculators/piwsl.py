@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +28,9 @@ from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import Potential, Prediction, architecture_text
 from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.neighbors.verlet import NeighborCache
-from asecalc_mlip.units import UNITS
+from asecalc_mlip.units import DTYPES, UNITS, Dtype
 
 __all__ = ["PIWSLCalculator"]
-
-Dtype = Literal["float32", "float64"]
 
 
 class PIWSLCalculator(StateCalculator):
@@ -64,7 +62,7 @@ class PIWSLCalculator(StateCalculator):
         super().__init__()
         if not isinstance(model, LoadedModel):
             raise InputError(f"model is {model!r}, not a loaded model; write PIWSLCalculator.load('aspirin.pt')")
-        if dtype not in ("float32", "float64"):
+        if dtype not in DTYPES:
             raise InputError(f"dtype is {dtype!r}; allowed: 'float32' (fast), 'float64' (for small differences)")
         self.device = checked_device(device)
         self.dtype = dtype

@@ -98,8 +98,9 @@ def _resolved(path: str | None) -> str | None:
 def _options(ensemble: str) -> list[click.Parameter]:
     """Make arguments and options; None means "not given": a protocol or the model fills it in."""
     from asecalc_mlip.md.ensembles import ENSEMBLES
-    from asecalc_mlip.md.settings import DTYPES, make_settings
+    from asecalc_mlip.md.settings import make_settings
     from asecalc_mlip.md.thermostats import THERMOSTATS
+    from asecalc_mlip.units import DTYPES
 
     default, row = make_settings(ensemble), ENSEMBLES[ensemble]
     heat = (
@@ -210,7 +211,7 @@ anneal = _run_command("anneal", "Run molecular dynamics while the temperature ch
 
 def _campaign_options() -> list[click.Parameter]:
     from asecalc_mlip.md.campaign.plan import CAMPAIGN_THERMOSTATS
-    from asecalc_mlip.md.settings import DTYPES
+    from asecalc_mlip.units import DTYPES
 
     seeds = "Number of seeds from 0 on, or the seeds; default: those of the protocol, else 3."
     return [

@@ -9,7 +9,8 @@ from typing import Literal
 
 __all__ = ["chosen", "plain_kernels", "triton_kernels"]
 
-_chosen: ContextVar[Literal["plain", "triton"] | None] = ContextVar("chosen", default=None)
+Way = Literal["plain", "triton"]
+_chosen: ContextVar[Way | None] = ContextVar("chosen", default=None)
 
 
 @contextmanager
@@ -26,13 +27,13 @@ def triton_kernels() -> Iterator[None]:
         yield
 
 
-def chosen() -> Literal["plain", "triton"] | None:
+def chosen() -> Way | None:
     """Name what was asked for, or None."""
     return _chosen.get()
 
 
 @contextmanager
-def _choose(what: Literal["plain", "triton"]) -> Iterator[None]:
+def _choose(what: Way) -> Iterator[None]:
     token = _chosen.set(what)
     try:
         yield

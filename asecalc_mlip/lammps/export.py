@@ -16,12 +16,13 @@ import ctypes
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from asecalc_mlip._version import __version__
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import cache_folder, check_owner, write_bytes
+from asecalc_mlip.units import DTYPES, Dtype
 
 if TYPE_CHECKING:
     from asecalc_mlip.kernels.packing import Packed
@@ -32,7 +33,6 @@ __all__ = ["EXPORT_VERSION", "MAGIC", "SUFFIX", "exported", "plain_bytes", "writ
 MAGIC = b"ASECALC\n"
 EXPORT_VERSION = 2
 SUFFIX = ".asecalc"
-Dtype = Literal["float32", "float64"]
 _ALIGNED = 64
 _HEADER = struct.Struct("<8sqqqQ")
 
@@ -232,5 +232,5 @@ def _fnv1a(data: bytes) -> int:
 
 
 def _check_dtype(dtype: str) -> None:
-    if dtype not in get_args(Dtype):
+    if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; allowed: 'float32', 'float64'")

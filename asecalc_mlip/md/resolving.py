@@ -24,7 +24,8 @@ from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structure
 from asecalc_mlip.md.conditions import warn_once
-from asecalc_mlip.md.settings import Dtype, MDSettings, make_settings, protocols
+from asecalc_mlip.md.settings import MDSettings, make_settings, protocols
+from asecalc_mlip.units import Dtype
 
 if TYPE_CHECKING:
     from asecalc_mlip.checkpoint import LoadedModel

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import yaml
 
@@ -14,10 +14,9 @@ from asecalc_mlip import quantities
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.ensembles import ENSEMBLES, require
 from asecalc_mlip.md.thermostats import THERMOSTATS
+from asecalc_mlip.units import DTYPES, Dtype
 
 __all__ = [
-    "DTYPES",
-    "Dtype",
     "MDSettings",
     "continue_settings",
     "load_protocol",
@@ -27,8 +26,6 @@ __all__ = [
 ]
 
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
-Dtype = Literal["float32", "float64"]
-DTYPES: tuple[str, ...] = get_args(Dtype)
 DEFAULT_THERMOSTAT = "nose-hoover"
 OF_THERMOSTATS = ("thermostat", "tau_fs")
 # Settings that not all ensembles read.

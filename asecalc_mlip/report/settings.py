@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from asecalc_mlip import quantities
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.units import DTYPES, Dtype
 
-__all__ = ["Dtype", "ReportSettings"]
+__all__ = ["ReportSettings"]
 
-Dtype = Literal["float32", "float64"]
 # Normal and quick. The first takes one to two minutes for 21 atoms on one core, the second some ten seconds.
 STEPS = (10_000, 600)
 N_SEEDS = (3, 2)
@@ -77,8 +77,8 @@ class ReportSettings:
         for name, quantity in QUANTITIES.items():
             if (value := getattr(self, name)) is not None:
                 quantity.check(value, name)
-        if self.dtype not in get_args(Dtype):
-            raise InputError(f"dtype is {self.dtype!r}; allowed: {', '.join(get_args(Dtype))}")
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
         for name in ("data", "structure", "reference"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():

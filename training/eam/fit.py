@@ -40,7 +40,8 @@ from training.eam.initial import scale_density
 from training.eam.labelling import label
 from training.eam.report import EAMFit, errors_of, find_suspect_stress
 from training.eam.settings import FitSettings
-from training.reference_energies import Method, ReferenceEnergies, reference_energies
+from training.options import E0Method
+from training.reference_energies import ReferenceEnergies, reference_energies
 
 __all__ = ["EAMFit", "FitSettings", "fit_eam", "label"]
 
@@ -50,7 +51,7 @@ def fit_eam(
     settings: FitSettings | None = None,
     *,
     test: Sequence[Atoms] | None = None,
-    e0: Method = "fit",
+    e0: E0Method = "fit",
     isolated: str | Path | Sequence[Atoms] | None = None,
     given: Mapping[str, float] | None = None,
     checkpoint: str | Path | None = None,
@@ -271,7 +272,7 @@ def _stress_from(epochs: int | None) -> int:
 
 def _solver(
     frames: Sequence[Atoms],
-    method: Method,
+    method: E0Method,
     isolated: str | Path | Sequence[Atoms] | None,
     given: Mapping[str, float] | None,
     single: Sequence[Atoms],

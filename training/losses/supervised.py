@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor, nn
 
-__all__ = ["DISTANCES", "Distance", "distance"]
+from training.options import Distance
 
-Distance = Literal["mae", "l2mae", "mse", "huber"]
+__all__ = ["DISTANCES", "distance"]
 
 
 def _mae(prediction: Tensor, target: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -33,12 +33,10 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from training.losses.displaced import Displacements, Field, Point, evaluate_points, reaching
 from training.losses.supervised import DISTANCES
+from training.options import Normalisation, Order, ResidualDistance
 from training.perturb import Perturbation, largest_relative_shift
 
-__all__ = ["PISC", "PITC", "Order", "WeakLoss", "work"]
-
-Order = Literal["first", "trapezoid", "antithetic"]
-Normalisation = Literal["total", "per_atom"]
+__all__ = ["PISC", "PITC", "WeakLoss", "work"]
 
 
 class WeakLoss(ABC):
@@ -76,13 +74,13 @@ class WeakLoss(ABC):
         *,
         epsilon: float = 0.05,
         normalisation: Normalisation = "total",
-        distance: Literal["mse", "mae", "huber"] = "mse",
+        distance: ResidualDistance = "mse",
         perturbation: Perturbation | None = None,
     ):
         if not (math.isfinite(weight) and weight >= 0):
             raise InputError(f"{self.name}: weight is {weight}; expected 0 (off) or more")
-        one_of(f"{self.name}: normalisation", normalisation, ("total", "per_atom"))
-        one_of(f"{self.name}: distance", distance, ("mse", "mae", "huber"))
+        one_of(f"{self.name}: normalisation", normalisation, get_args(Normalisation))
+        one_of(f"{self.name}: distance", distance, get_args(ResidualDistance))
         self.weight = float(weight)
         self.normalisation, self.distance = normalisation, distance
         self.perturbation = Perturbation(epsilon) if perturbation is None else perturbation

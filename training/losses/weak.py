@@ -19,10 +19,10 @@ from asecalc_mlip.models.vector_head import VectorHead
 from training.losses.displaced import Displacements, Field, Point, displaced, evaluate_points, reaching
 from training.losses.supervised import distance
 from training.losses.taylor import WeakLoss
+from training.options import Distance
 from training.perturb import Perturbation, largest_relative_shift, uniform
 from training.ranks import share
 from training.samples import row_weights
-from training.settings import Distance
 
 __all__ = ["NoisyNodes", "WeakOutput", "WeakSupervision"]
 
