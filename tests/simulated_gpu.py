@@ -22,6 +22,7 @@ __all__ = ["OnGPU", "simulated_gpu"]
 _THERE, _CUDA = torch.device("meta"), torch.device("cuda", 0)
 # Those of which the host must see the result, or which take from it.
 _WAITS = ("_local_scalar_dense", "nonzero.", "equal.default", "masked_select", "_unique", "unique_", "bincount")
+_WAITS = (*_WAITS, "_linalg_check_errors", "multinomial")
 _COPIES, _INDEXED = ("aten.copy_.", "aten._to_copy."), ("aten.index.", "aten.index_put", "aten._index_put_impl_")
 
 
@@ -67,13 +68,30 @@ class OnGPU(Tensor):
 def simulated_gpu() -> Iterator[list[str]]:
     """Put all that goes to "cuda" onto the simulated GPU; yields the operations that the host has waited for."""
     waits: list[str] = []
-    before = torch.cuda.device
-    torch.cuda.device = lambda *_: nullcontext()  # type: ignore[assignment, misc]
+    stands_for = {
+        "device": lambda *_: nullcontext(),
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "mem_get_info": lambda *_: (2**33, 2**34),
+        "memory_reserved": lambda *_: 0,
+        "memory_allocated": lambda *_: 0,
+        "empty_cache": lambda: None,
+        "synchronize": lambda *_: None,
+    }
+    before = {name: getattr(torch.cuda, name) for name in stands_for}
+    overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
+    # Another dtype for a module: its parameters cannot be given other values in place, as `held` would stay.
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    for name, function in stands_for.items():
+        setattr(torch.cuda, name, function)
     try:
         with _Names(), _Operations(waits):
             yield waits
     finally:
-        torch.cuda.device = before  # type: ignore[misc]
+        for name, function in before.items():
+            setattr(torch.cuda, name, function)
+        torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
 
 
 class _Names(TorchFunctionMode):
@@ -90,6 +108,9 @@ class _Names(TorchFunctionMode):
             return torch.tensor(args[1], **{"dtype": args[0].dtype, **kwargs, "device": None}).to(
                 _there(args[0].device)
             )
+        if name == "linear" and args[0].dim() == 1:
+            # torch would take the dimension away in place that it adds, which a wrapper does not see.
+            return function(args[0][None], *args[1:], **kwargs)[0]
         if name in ("__getitem__", "__setitem__"):
             # torch would make the index where the tensor is, without values.
             given = args[1] if isinstance(args[1], tuple) else (args[1],)

@@ -35,6 +35,7 @@ from torch.nn.functional import pad
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.activation import silu
+from asecalc_mlip.models.constants import Table
 from asecalc_mlip.models.equiformer_v2_parts import (
     DegreeNorm,
     EdgeScalars,
@@ -51,7 +52,7 @@ from asecalc_mlip.models.equiformer_v2_parts import (
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.radial import GaussianBasis
 from asecalc_mlip.models.so2 import Edges, Ends, Grid, edges_of, end_of, node_grid, sum_to_centers
-from asecalc_mlip.models.spherical import EdgeRotations, SphereGrid, Table
+from asecalc_mlip.models.spherical import EdgeRotations, SphereGrid
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["EquiformerV2"]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from asecalc_mlip.models.activation import silu
+from asecalc_mlip.models.constants import Places, Table
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER
 from asecalc_mlip.models.so2 import Grid, complex_product, edge_grid, joined, parts_by_m
-from asecalc_mlip.models.spherical import EdgeRotations, SphereGrid, Table
+from asecalc_mlip.models.spherical import EdgeRotations, SphereGrid
 
 __all__ = [
     "DegreeNorm",
@@ -170,10 +171,10 @@ class DegreeNorm(nn.Module):
         if self.scalars is None:
             self.bias = nn.Parameter(torch.zeros(n_features))
         degrees = range(l_max + 1) if self.scalars is None else range(1, l_max + 1)
-        self._sizes = torch.tensor([2 * degree + 1 for degree in degrees])
-        # Each degree counts the same, however many coefficients it has.
-        shares = (1.0 / self._sizes.double() / len(degrees)).repeat_interleave(self._sizes)
-        self._shares = Table(shares[:, None])
+        # Of each coefficient, the row of `weight`, and a share that makes each degree count the same.
+        sizes = torch.tensor([2 * degree + 1 for degree in degrees])
+        self._rows = Places(torch.arange(len(degrees)).repeat_interleave(sizes))
+        self._shares = Table((1.0 / sizes.double() / len(degrees)).repeat_interleave(sizes)[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, (l_max + 1)², F) to the same."""
@@ -185,7 +186,7 @@ class DegreeNorm(nn.Module):
 
     def _scaled(self, x: Tensor) -> Tensor:
         size = (x.square() * self._shares.like(x)).sum(1, keepdim=True).mean(2, keepdim=True)
-        weights = self.weight.repeat_interleave(self._sizes.to(x.device), dim=0)
+        weights = self.weight.index_select(0, self._rows.like(x))
         return x * (torch.rsqrt(size + 1e-5) * weights)
 
 

@@ -276,6 +276,6 @@ def _step_of(graph: AtomGraph, cutoff: float, like: Tensor) -> Tensor:
     """1 for atoms that have a neighbour within the cutoff, 0 for others, (N, 1)."""
     with torch.no_grad():
         near = cast(Tensor, graph.fixed_vectors().square().sum(-1) < cutoff * cutoff)
-        found = torch.zeros(graph.n_atoms, dtype=torch.bool, device=like.device)
-        found[graph.centers[near]] = True
-    return found.to(like.dtype)[:, None]
+        # By a sum, as a GPU would have to tell the host how many edges are near.
+        found = like.new_zeros(graph.n_atoms).index_add(0, graph.centers, near.to(like.dtype))
+    return (found > 0).to(like.dtype)[:, None]

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["fixed_points", "point_weights", "real_harmonics"]
+from asecalc_mlip.models.constants import Places, Table
+
+__all__ = ["by_order", "columns_by_order", "fixed_points", "harmonic_tables", "point_weights", "real_harmonics"]
 
 
 def real_harmonics(directions: Tensor, n_angular: int) -> Tensor:
@@ -55,6 +58,32 @@ def fixed_points(n_angular: int) -> Tensor:
 def point_weights(n_angular: int) -> Tensor:
     """Y(X)⁻¹ with the harmonics as its columns, (points, n_angular²) float64."""
     return torch.linalg.inv(real_harmonics(fixed_points(n_angular), n_angular).T)
+
+
+def columns_by_order(n_angular: int) -> list[int]:
+    """Places l² + l + m of harmonics in the order m = 0, 1, −1, 2, −2, …, with l ascending in each."""
+    orders = [sign * m for m in range(n_angular) for sign in ((1, -1) if m else (1,))]
+    return [n * n + n + m for m in orders for n in range(abs(m), n_angular)]
+
+
+class HarmonicTables(NamedTuple):
+    """X and Y(X)⁻¹ as above, and `columns_by_order`, where they are needed."""
+
+    points: Table
+    weights: Table
+    columns: Places
+
+
+@cache
+def harmonic_tables(n_angular: int) -> HarmonicTables:
+    """Return them for l < `n_angular`, one set for all networks."""
+    points, weights = Table(fixed_points(n_angular)), Table(point_weights(n_angular))
+    return HarmonicTables(points, weights, Places(columns_by_order(n_angular)))
+
+
+def by_order(x: Tensor, axis: int, n_angular: int) -> Tensor:
+    """Put harmonics along an axis in the order of `columns_by_order`."""
+    return x.index_select(axis, harmonic_tables(n_angular).columns.like(x))
 
 
 def _derivatives(z: Tensor, m: int, n_angular: int) -> list[Tensor]:

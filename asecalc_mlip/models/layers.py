@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,16 @@ from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
 
-__all__ = ["MAX_ATOMIC_NUMBER", "GatedMLP", "GatedReadout", "ShiftedSoftplus", "at_once", "edge_geometry", "mlp"]
+__all__ = [
+    "MAX_ATOMIC_NUMBER",
+    "GatedMLP",
+    "GatedReadout",
+    "ShiftedSoftplus",
+    "all_digits",
+    "at_once",
+    "edge_geometry",
+    "mlp",
+]
 
 MAX_ATOMIC_NUMBER = 99
 
@@ -79,6 +89,17 @@ def edge_geometry(graph: AtomGraph, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     vectors = graph.vectors().to(dtype)
     distances = vectors.square().sum(-1).sqrt()
     return distances, vectors / distances[:, None]
+
+
+@contextmanager
+def all_digits(like: Tensor) -> Iterator[None]:
+    """Products in the dtype of what is multiplied inside the block, also where bf16 is asked for."""
+    kind = like.device.type
+    if torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):
+            yield
+    else:
+        yield
 
 
 def at_once(function: Callable, edges: Sequence[Tensor], atoms: Sequence[Tensor | None]) -> Any:

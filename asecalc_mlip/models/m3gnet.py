@@ -32,6 +32,7 @@ from torch.nn.functional import silu
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.packing import LANES, NativeKernel, Packed
+from asecalc_mlip.models.constants import Table
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedMLP, GatedReadout
 from asecalc_mlip.models.m3gnet_native import M3GNetWeights, packed
 from asecalc_mlip.models.radial import SmoothBesselBasis, SphericalBesselBasis, polynomial_cutoff
@@ -219,12 +220,12 @@ class AngularBasis(nn.Module):
         # l of each of the functions of the distance; it has 2l + 1 harmonics.
         orders = [n for n in range(n_angular) for _ in range(n_rbf)]
         self.owner = torch.repeat_interleave(torch.arange(total), torch.tensor([2 * n + 1 for n in orders]))
-        self._harmonics = [_harmonics(n).repeat(1, n_rbf) for n in range(n_angular)]
+        self._owners = Table(torch.arange(total)[:, None] == self.owner)
+        self._harmonics = [Table(_harmonics(n).repeat(1, n_rbf)) for n in range(n_angular)]
 
     def owners(self, like: Tensor) -> Tensor:
         """Return which function of the distance each harmonic belongs to: ones and zeros (K, Σ_k (2l_k + 1))."""
-        rows = torch.arange(int(self.owner[-1]) + 1)[:, None]
-        return (rows == self.owner).to(like)
+        return self._owners.like(like)
 
     def harmonics(self, directions: Tensor) -> Tensor:
         """H of unit vectors (n, 3), those of each function of the distance side by side: (n, Σ_k (2l_k + 1))."""
@@ -236,7 +237,7 @@ class AngularBasis(nn.Module):
                 below = tuple(m - (k == axis) for k, m in enumerate(exponents))
                 powers[exponents] = powers[below] * x[axis]
             rows = torch.stack([powers[exponents] for exponents in _exponents(n)], dim=1)
-            found.append(rows @ coefficients.to(directions))
+            found.append(rows @ coefficients.like(directions))
         return torch.cat(found, dim=1)
 
     def monomials(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -250,7 +251,7 @@ class AngularBasis(nn.Module):
             found.index(tuple(m - (k == a) for k, m in enumerate(exponents))) if any(exponents) else 0
             for a, exponents in zip(axis, found, strict=True)
         ]
-        return torch.block_diag(*self._harmonics), torch.tensor(below), torch.tensor(axis)
+        return torch.block_diag(*(table.values for table in self._harmonics)), torch.tensor(below), torch.tensor(axis)
 
 
 def _exponents(n: int) -> list[tuple[int, int, int]]:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from asecalc_mlip.models.constants import Table
+
 __all__ = [
     "BesselBasis",
     "Envelope",
@@ -122,6 +124,7 @@ class SmoothBesselBasis(nn.Module):
         super().__init__()
         self.n_rbf = n_rbf
         self.cutoff = cutoff
+        self._coefficients = Table(self.coefficients())
 
     def coefficients(self) -> Tensor:
         """B, (n_rbf, n_rbf + 1) float64."""
@@ -145,7 +148,7 @@ class SmoothBesselBasis(nn.Module):
         """(E,) distances in Å → (E, n_rbf)."""
         waves = torch.arange(1, self.n_rbf + 2, dtype=distances.dtype, device=distances.device)
         sines = torch.sin(distances[:, None] * (waves * (math.pi / self.cutoff))) / distances[:, None]
-        return sines @ self.coefficients().to(distances).T
+        return sines @ self._coefficients.like(distances).T
 
 
 class SphericalBesselBasis(nn.Module):
@@ -161,18 +164,18 @@ class SphericalBesselBasis(nn.Module):
         self.n_rbf, self.n_angular, self.cutoff = n_rbf, n_angular, cutoff
         roots = _bessel_roots(n_rbf, n_angular)
         sizes = [[abs(float(spherical_jn(n + 1, z))) for z in row] for n, row in enumerate(roots)]
-        self._roots = [torch.tensor(row, dtype=torch.float64) for row in roots]
-        self._factors = [math.sqrt(2.0 / cutoff**3) / torch.tensor(row, dtype=torch.float64) for row in sizes]
+        self._roots = [Table(torch.tensor(row, dtype=torch.float64)) for row in roots]
+        self._factors = [Table(math.sqrt(2.0 / cutoff**3) / torch.tensor(row, dtype=torch.float64)) for row in sizes]
 
     def forward(self, distances: Tensor) -> Tensor:
         """(E,) distances in Å → (E, n_angular · n_rbf), l the slower index."""
         found = []
         for n, (roots, factors) in enumerate(zip(self._roots, self._factors, strict=True)):
-            x = distances[:, None] * (roots.to(distances) / self.cutoff)
+            x = distances[:, None] * (roots.like(distances) / self.cutoff)
             before, value = torch.cos(x) / x, torch.sin(x) / x
             for k in range(n):
                 before, value = value, (2 * k + 1) / x * value - before
-            found.append(factors.to(distances) * value)
+            found.append(factors.like(distances) * value)
         return torch.cat(found, dim=-1)
 
 

@@ -79,13 +79,13 @@ def parts_by_m(x: Tensor, l_max: int, m_max: int) -> list[Tensor]:
     degrees = [l_max + 1 - m for m in range(m_max + 1)]
     parts = x.split([k * (2 if m else 1) for m, k in enumerate(degrees)], dim=1)
     found = zip(parts, degrees, strict=True)
-    return [part.reshape(len(x), part.shape[1] // k, k * x.shape[2]) for part, k in found]
+    return [part.reshape(x.shape[0], part.shape[1] // k, k * x.shape[2]) for part, k in found]
 
 
 def joined(parts: Sequence[Tensor], n_features: int) -> Tensor:
     """Back from the parts to (E, M, F)."""
     sizes = [part.shape[1] * part.shape[2] // n_features for part in parts]
-    return torch.cat([part.reshape(len(part), k, n_features) for part, k in zip(parts, sizes, strict=True)], dim=1)
+    return torch.cat([part.reshape(part.shape[0], k, n_features) for part, k in zip(parts, sizes, strict=True)], dim=1)
 
 
 def complex_product(real: Tensor, imaginary: Tensor) -> Tensor:

@@ -23,11 +23,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from asecalc_mlip.models.constants import Places, Table
+
 __all__ = [
     "EdgeRotations",
     "SphereGrid",
     "SphereMean",
-    "Table",
     "edge_frames",
     "orders",
     "spherical_harmonics",
@@ -38,23 +39,6 @@ __all__ = [
 _SPIRAL = 128
 # (l, m) of each coefficient
 Orders = Sequence[tuple[int, int]]
-
-
-class Table:
-    """Constant numbers, kept in float64 and cast once for each dtype and device that asks."""
-
-    def __init__(self, values: Tensor):
-        self.values = values.double()
-        self._cast: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-
-    def like(self, x: Tensor) -> Tensor:
-        """Return the numbers in the dtype and on the device of `x`."""
-        key = (x.dtype, x.device)
-        if key not in self._cast:
-            # A tensor of inference mode would stay here, where later calls need one for derivatives.
-            with torch.inference_mode(False):
-                self._cast[key] = self.values.to(x.device, x.dtype)
-        return self._cast[key]
 
 
 def orders(l_max: int, m_max: int | None = None) -> list[tuple[int, int]]:
@@ -229,7 +213,7 @@ class EdgeRotations:
         self.l_max, self.m_max = l_max, m_max
         self.orders = orders_by_m(l_max, m_max)
         of_rows = orders(l_max, m_max)
-        self._order = [of_rows.index(order) for order in self.orders]
+        self._order = Places([of_rows.index(order) for order in self.orders])
         self._couplings = [Table(coupling(degree)) for degree in range(2, l_max + 1)]
         self._factors = [Table(_row_factors(degree, min(degree - 1, m_max))) for degree in range(2, l_max + 1)]
 
@@ -246,7 +230,8 @@ class EdgeRotations:
         wide = [
             torch.nn.functional.pad(part, (degree**2, size - (degree + 1) ** 2)) for degree, part in enumerate(rows)
         ]
-        return torch.cat(wide, dim=1)[:, self._order]
+        rows_by_m = self._order.like(frames)
+        return torch.cat(wide, dim=1).index_select(1, rows_by_m)
 
     def _next(self, degree: int, frames: Tensor, before: Tensor) -> Tensor:
         """Rows (E, ≤ 2l + 1, 2l + 1) of D_l from those of D_{l−1}."""
@@ -256,7 +241,7 @@ class EdgeRotations:
         short = short * self._factors[degree - 2].like(frames)
         if degree > self.m_max:
             return short
-        ends = torch.einsum("cab,eai,ebj->ecij", coupling[[0, -1]], frames, before).flatten(2) @ flat
+        ends = torch.einsum("cab,eai,ebj->ecij", coupling[:: 2 * degree], frames, before).flatten(2) @ flat
         return torch.cat([ends[:, :1], short, ends[:, 1:]], dim=1)
 
 

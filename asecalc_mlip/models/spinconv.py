@@ -42,7 +42,6 @@ images may have unlike energies, as published: filters are not symmetric.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -51,8 +50,9 @@ from torch import Tensor, nn
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.activation import silu
-from asecalc_mlip.models.harmonics import fixed_points, point_weights, real_harmonics
-from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry
+from asecalc_mlip.models.constants import Table
+from asecalc_mlip.models.harmonics import by_order, harmonic_tables, real_harmonics
+from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, all_digits, edge_geometry
 from asecalc_mlip.models.radial import make_radial_basis, polynomial_cutoff
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
@@ -66,6 +66,8 @@ GROUP, CANDIDATES = 8, 8
 LARGEST_SCALE = 2.0
 # Å; a mean of neighbours nearer to the pole gives no direction.
 ON_AXIS = 1e-3
+# Of a frame where the neighbours give none.
+_POLE = Table(torch.tensor([0.0, 0.0, 1.0]))
 
 
 class SpinConv(Network):
@@ -154,7 +156,7 @@ class SpinConv(Network):
             means = near.new_zeros(2, graph.n_atoms, 3)
             pole, other = means.index_add(1, graph.centers, torch.stack([near, near * d[:, None]]))
             length = pole.square().sum(1, keepdim=True).sqrt()
-            pole = torch.where(length > ON_AXIS, pole / length, pole.new_tensor([0.0, 0.0, 1.0]))
+            pole = torch.where(length > ON_AXIS, pole / length, _POLE.like(pole))
             return _frames(pole, _beside(pole, other))
 
     def _messages(self, graph: AtomGraph) -> tuple[Tensor, Edges]:
@@ -166,7 +168,7 @@ class SpinConv(Network):
             sums = directions.new_zeros(graph.n_atoms, 3)
             sums = sums.index_add(0, graph.centers, directions * d[:, None] * envelope)
             beside = _beside(directions, sums.index_select(0, graph.centers))
-        turned = _turned(_frames(directions, beside), self.n_angular)[:, :, columns_by_order(self.n_angular)]
+        turned = by_order(_turned(_frames(directions, beside), self.n_angular), 2, self.n_angular)
         harmonics = real_harmonics(directions, self.n_angular)
         edges = Edges(graph.centers, graph.neighbors, *ends, envelope, harmonics, turned)
         h = self.distances(self.radial(d, *ends))
@@ -185,7 +187,7 @@ class SpinConv(Network):
 class Edges(NamedTuple):
     """Pairs: both ends and their elements (E,), f_c (E, 1), Y(r̂) (E, L²), Y(R_e X) of the fixed points (E, K, L²).
 
-    The last are in the order of `columns_by_order`.
+    The last are in the order of `by_order`.
     """
 
     centers: Tensor
@@ -210,7 +212,8 @@ class SpinConvBlock(nn.Module):
     def forward(self, x: Tensor, h: Tensor, edges: Edges, n_atoms: int) -> Tensor:
         """Messages (E, F) from those before and from the distances (E, H)."""
         around = _around(x, edges, n_atoms, self.n_angular)
-        function = edges.turned.mT @ around.index_select(0, edges.neighbors)
+        with all_digits(around):
+            function = edges.turned.mT @ around.index_select(0, edges.neighbors)
         s = self.first(self.spin(function), edges.source, edges.target)
         return self.last(silu(s + self.distances(h)), edges.source, edges.target)
 
@@ -219,7 +222,7 @@ class Spin(nn.Module):
     """The spin convolution: (E, L², F) coefficients of functions on spheres → (E, H), the same however they are spun.
 
     V D(α) c is a Fourier series in α, whose terms are made first: of the order m by the coefficients of m and −m alone.
-    These stand side by side, as `columns_by_order` has them.
+    These stand side by side, as `by_order` has them.
     """
 
     def __init__(self, n_features: int, n_hidden: int, n_angular: int, n_spins: int):
@@ -233,7 +236,7 @@ class Spin(nn.Module):
 
     def forward(self, function: Tensor) -> Tensor:
         """See the class."""
-        filters = self.filters[columns_by_order(self.n_angular)]
+        filters = by_order(self.filters, 0, self.n_angular)
         sizes = [k * (2 if m else 1) for m, k in enumerate(self.degrees)]
         (c, *others), (v, *rest) = function.split(sizes, dim=1), filters.split(sizes)
         terms = [torch.addmm(self.bias, c.flatten(1), v.flatten(0, 1))]
@@ -241,7 +244,8 @@ class Spin(nn.Module):
             v, w = (part.flatten(0, 1) for part in filters_of_both.chunk(2))
             terms += [both.flatten(1) @ torch.cat([v, w]), both.flatten(1) @ torch.cat([w, -v])]
         # Angles first, so that the products and the mean run over long rows.
-        spun = self._waves(function) @ torch.stack(terms).flatten(1)
+        with all_digits(function):
+            spun = self._waves(function) @ torch.stack(terms).flatten(1).to(function.dtype)
         mean = silu(spun).sum(0).view_as(terms[0]) / self.n_spins
         # Not torch's group_norm: its second derivative takes no batch of directions, which a Hessian gives it.
         groups = mean.unflatten(1, (self.norm.num_groups, -1))
@@ -263,28 +267,32 @@ class ForceHead(nn.Module):
 
     def __init__(self, n_features: int, n_hidden: int, n_angular: int, n_spins: int, n_polar: int):
         super().__init__()
-        self.n_angular, self.n_polar = n_angular, n_polar
+        self.n_angular = n_angular
+        self.directions, self.weights = map(Table, quadrature(n_polar))
         self.spin = Spin(n_features, n_hidden, n_angular, n_spins)
         self.first, self.last = (ElementMixing(n_hidden, n_hidden, n) for n in (n_hidden, 1))
 
     def forward(self, around: Tensor, numbers: Tensor, axes: Tensor) -> Tensor:
         """Return forces (N, 3), from values (N, K, F) of functions around atoms at the fixed points, and frames."""
-        directions, weights = (part.to(around) for part in quadrature(self.n_polar))
+        directions, weights = self.directions.like(around), self.weights.like(around)
         weighted = weights[:, None] * directions
         across = _beside(directions, torch.zeros_like(directions))
-        by_order = columns_by_order(self.n_angular)
-        turned = _turned(_frames(directions, across), self.n_angular)[:, :, by_order].mT
+        turned = by_order(_turned(_frames(directions, across), self.n_angular), 2, self.n_angular).mT
         ours = _turned(axes, self.n_angular).mT
-        found = point_weights(self.n_angular).to(around) @ (ours @ around)
-        # One product for each atom, whose rows are those of all directions.
-        function = (turned.flatten(0, 1) @ found).unflatten(1, (len(directions), -1)).flatten(0, 1)
+        with all_digits(around):
+            found = harmonic_tables(self.n_angular).weights.like(around) @ (ours @ around)
+            # One product for each atom, whose rows are those of all directions.
+            function = (turned.flatten(0, 1) @ found).unflatten(1, (len(directions), -1)).flatten(0, 1)
         elements = numbers[:, None].expand(-1, len(directions)).flatten()
-        s = self.last(silu(self.first(self.spin(function), elements, elements)), elements, elements)
-        s = s.view(len(numbers), len(directions))
-        # Without their mean, which gives no force but by rounding.
-        forces = 3.0 * (s - (s @ weights)[:, None]) @ weighted
+        s = self.spin(function)
+        # A force is in the fifth digit of s, which bf16 does not have.
+        with all_digits(s):
+            s = self.last(silu(self.first(s, elements, elements)), elements, elements)
+            s = s.view(len(numbers), len(directions))
+            # Without their mean, which gives no force but by rounding.
+            forces = (3.0 * (s - (s @ weights)[:, None]) @ weighted)[:, None] @ axes
         # An atom without neighbours gets exactly no force.
-        return (forces[:, None] @ axes).squeeze(1) * found.flatten(1).any(1, keepdim=True)
+        return forces.squeeze(1) * found.flatten(1).any(1, keepdim=True)
 
 
 class ElementMixing(nn.Module):
@@ -334,13 +342,6 @@ class ScaledDistances(nn.Module):
         return self.basis(torch.exp(math.log(LARGEST_SCALE) * torch.tanh(scale / 2)) * d + offset)
 
 
-@lru_cache
-def columns_by_order(n_angular: int) -> list[int]:
-    """Places l² + l + m of harmonics in the order m = 0, 1, −1, 2, −2, …, with l ascending in each."""
-    orders = [sign * m for m in range(n_angular) for sign in ((1, -1) if m else (1,))]
-    return [n * n + n + m for m in orders for n in range(abs(m), n_angular)]
-
-
 def quadrature(n_polar: int) -> tuple[Tensor, Tensor]:
     """Return 2 n² directions (D, 3) and their weights (D,), which sum to 1, float64: exact to the degree 2n − 1."""
     z, weights = np.polynomial.legendre.leggauss(n_polar)
@@ -353,7 +354,9 @@ def quadrature(n_polar: int) -> tuple[Tensor, Tensor]:
 
 def _around(x: Tensor, edges: Edges, n_atoms: int, n_angular: int) -> Tensor:
     """Functions around atoms made of the messages that come to them, by their values at the fixed points, (N, K, F)."""
-    at_points = (edges.harmonics * edges.envelope) @ point_weights(n_angular).to(x).T
+    at_neighbors = edges.harmonics * edges.envelope
+    with all_digits(at_neighbors):
+        at_points = at_neighbors @ harmonic_tables(n_angular).weights.like(at_neighbors).T
     terms = at_points[:, :, None] * x[:, None, :]
     return terms.new_zeros(n_atoms, *terms.shape[1:]).index_add(0, edges.centers, terms)
 
@@ -378,4 +381,6 @@ def _frames(poles: Tensor, beside: Tensor) -> Tensor:
 
 def _turned(frames: Tensor, n_angular: int) -> Tensor:
     """Y of the fixed points in frames (n, 3, 3), (n, K, L²)."""
-    return real_harmonics(torch.einsum("nab,kb->nka", frames, fixed_points(n_angular).to(frames)), n_angular)
+    with all_digits(frames):
+        points = torch.einsum("nab,kb->nka", frames, harmonic_tables(n_angular).points.like(frames))
+    return real_harmonics(points, n_angular)

@@ -16,7 +16,7 @@ from asecalc_mlip.engine.chunked import ChunkedEngine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels import plain_kernels
-from tests.cases import E0, MODELS, PHYSICAL, STRUCTURES, make_potential, make_structure
+from tests.cases import DIRECTS, E0, MODELS, PHYSICAL, STRUCTURES, make_potential, make_structure
 
 # What issue and README promise: eV per atom and eV/Å.
 ENERGY, FORCES, STRESS = 1e-6, 1e-4, 1e-5
@@ -276,7 +276,7 @@ def test_cuda_graphs(architecture):
     assert ours._buckets and not ours._broken
 
 
-@pytest.mark.parametrize("architecture", PHYSICAL)
+@pytest.mark.parametrize("architecture", [*PHYSICAL, *DIRECTS])
 def test_products_of_few_digits_go_through_every_model(architecture):
     """Sums take what bf16 products give, whose dtype is another; a GPU casts the same operations as the CPU here."""
     potential = make_potential(architecture, dtype=FLOAT32)

@@ -60,7 +60,7 @@ def test_spherical_bessel_functions_are_those_of_scipy(order):
     basis = SphericalBesselBasis(3, 3, 5.0)
     r = torch.linspace(0.5, 4.9, 30, dtype=torch.float64)
     found = basis(r).reshape(30, 3, 3)[:, order].numpy()
-    roots = basis._roots[order].numpy()
+    roots = basis._roots[order].values.numpy()
     wanted = [
         np.sqrt(2 / 125) * spherical_jn(order, z * r.numpy() / 5) / abs(spherical_jn(order + 1, z)) for z in roots
     ]

@@ -8,11 +8,13 @@ import torch
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 from scipy.special import lpmv
+from torch._subclasses import FakeTensorMode
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import ARCHITECTURES, predict
 from asecalc_mlip.models.budget import Budget
+from asecalc_mlip.models.constants import Places, Table
 from asecalc_mlip.models.so2 import edge_grid, node_grid
 from asecalc_mlip.models.spherical import (
     EdgeRotations,
@@ -139,6 +141,17 @@ def test_derivatives_after_a_call_in_inference_mode(architecture):
     result = predict(potential, graph, create_graph=True)
     assert result.energy.item() == pytest.approx(expected, abs=1e-2)
     result.forces.square().sum().backward()
+
+
+@pytest.mark.parametrize("made", [Table(torch.ones(2)), Places([1, 0])])
+def test_a_program_that_is_traced_leaves_numbers_behind(made):
+    """As the compiler traces them: a compilation that fails is followed by calls of the same network."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = made.like(torch.empty(2))
+    assert hasattr(fake, "fake_mode")
+    assert made.like(torch.empty(2)).sum() == made.values.sum() and made.like(torch.empty(2)) is made.like(
+        torch.empty(2)
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import build_network, predict
-from asecalc_mlip.models.harmonics import fixed_points, point_weights, real_harmonics
-from asecalc_mlip.models.spinconv import Spin, columns_by_order, quadrature
+from asecalc_mlip.models.harmonics import columns_by_order, fixed_points, point_weights, real_harmonics
+from asecalc_mlip.models.spinconv import Spin, quadrature
 from tests.cases import make_potential, make_structure, model_file
 
 
