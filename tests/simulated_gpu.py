@@ -53,6 +53,10 @@ class OnGPU(Tensor):
 
     _is_param = False
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # As it comes back where there is no GPU, or with map_location="cpu".
+        return self.held.detach().clone().__reduce_ex__(protocol)
+
     def tolist(self) -> Any:
         """Wait for the numbers."""
         return self.cpu().tolist()

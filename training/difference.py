@@ -75,7 +75,7 @@ def learn_difference(config: TrainConfig, train: Callable[[TrainConfig], Any]) -
     if settings_before(config, folder) is None:
         refuse_useless(config)
     assert config.pretrain.teacher is not None
-    teacher = open_teacher(config.pretrain.teacher)
+    teacher = open_teacher(config.pretrain.teacher, device=config.run.device)
     sources = read_data(config.data)
     split = source_split(config, sources)
     open_sampler(config, [sources[k] for k in (*split.train, *split.val)])
@@ -142,7 +142,7 @@ def corrected(
             )
             with open(log, "a", encoding="utf-8") as stream, into(stream):
                 train(settings[number])
-    found = CorrectedTeacher(teacher, networks)
+    found = CorrectedTeacher(teacher, networks, device=config.run.device)
     _tell(found, [frames[k] for k in kept.val])
     return found
 

@@ -161,7 +161,10 @@ def _check_devices(settings: RunConfig, n_train: int) -> None:
             f"run.devices is {settings.devices}, but a batch has {size} structures, too few for one each: "
             f"run.devices={size} at most, or a larger run.batch_size"
         )
-    if device_of(settings.device) != "cpu" and settings.devices > torch.cuda.device_count():
+    device = torch.device(device_of(settings.device))
+    if device.index is not None and settings.devices > 1:
+        raise InputError(f"run.device is {settings.device}, one GPU, but run.devices is {settings.devices}; take cuda")
+    if device.type != "cpu" and settings.devices > torch.cuda.device_count():
         raise InputError(f"run.devices is {settings.devices}, but there are {torch.cuda.device_count()} GPUs here")
 
 

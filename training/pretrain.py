@@ -72,10 +72,11 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     """
     settings, split = config.pretrain, source_split(config, sources)
     assert settings.teacher is not None
-    teacher, chosen = open_teacher(settings.teacher), sorted([*split.train, *split.val])
+    teacher = open_teacher(settings.teacher, device=config.run.device)
+    chosen = sorted([*split.train, *split.val])
     folder.mkdir(parents=True, exist_ok=True)
     if settings.correct:
-        teacher = CorrectedTeacher(teacher, difference_networks(config, folder))
+        teacher = CorrectedTeacher(teacher, difference_networks(config, folder), device=config.run.device)
     structures = [bare(sources[i]) for i in chosen]
     recipe = {name: getattr(settings, name) for name in (PERTURBATION if settings.temperature is None else DYNAMICS)}
     recipe["source_sha256"] = f"x{fingerprint(structures, *states_of(structures))[:16]}"
@@ -174,7 +175,8 @@ def open_sampler(config: TrainConfig, structures: Sequence[Atoms]) -> Teacher | 
     name = config.pretrain.sampler
     if name is None:
         return None
-    sampler = open_teacher(str(find(config.finetune.base or "")) if name == BASE else name)
+    path = str(find(config.finetune.base or "")) if name == BASE else name
+    sampler = open_teacher(path, device=config.run.device)
     _check_elements(sampler, structures)
     return sampler
 

@@ -225,7 +225,7 @@ class RunConfig:
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda or cuda:N."""
     devices: int = 1
     """Processes that share each batch, one on each GPU. The result is that of one process, apart from rounding."""
     licence: str = "not stated"

@@ -164,10 +164,12 @@ def _task(run: Run, budget: TimeBudget, rank: Rank) -> TrainingTask:
 
 def _trainer(run: Run, callbacks: list[pl.Callback], rank: Rank) -> pl.Trainer:
     settings = run.config.run
-    on_cpu = device_of(settings.device) == "cpu"
+    device = torch.device(device_of(settings.device))
+    on_cpu = device.type == "cpu"
     trainer = pl.Trainer(
         accelerator="cpu" if on_cpu else "gpu",
-        devices=rank.total,
+        # A number of devices is that of the first ones.
+        devices=rank.total if on_cpu or device.index is None else [device.index],
         strategy="auto"
         if rank.total == 1
         else OneMessage(cluster_environment=Environment(rank), process_group_backend="gloo" if on_cpu else "nccl"),

@@ -28,10 +28,12 @@ class CorrectedTeacher:
     teacher : Teacher
     networks : sequence of path
         Model files that learned the difference between labels and this teacher. They are no potentials by themselves.
+    device : str
+        Of the networks, as `PIWSLCalculator.load` takes it.
     """
 
-    def __init__(self, teacher: Teacher, networks: Sequence[Path]):
-        self.teacher, self.networks = teacher, [ModelTeacher(path) for path in networks]
+    def __init__(self, teacher: Teacher, networks: Sequence[Path], *, device: str = "auto"):
+        self.teacher, self.networks = teacher, [ModelTeacher(path, device=device) for path in networks]
         self.name = f"{teacher.name}, corrected by {len(networks)} network{'s' if len(networks) > 1 else ''}"
 
     def recipe(self) -> dict[str, Any]:

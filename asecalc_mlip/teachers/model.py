@@ -25,10 +25,12 @@ class ModelTeacher:
     ----------
     model : path or name
         As `PIWSLCalculator.load` takes it.
+    device : str
+        Likewise.
     """
 
-    def __init__(self, model: str | Path):
-        self.calculator: Any = load_calculator(model)
+    def __init__(self, model: str | Path, *, device: str = "auto"):
+        self.calculator: Any = load_calculator(model, device=device)
         self.path = Path(self.calculator.model.path)
         self.name = self.path.name
 

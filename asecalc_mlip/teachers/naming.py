@@ -16,7 +16,7 @@ ADVICE = (
 )
 
 
-def open_teacher(name: str, options: TeacherOptions | None = None) -> Teacher:
+def open_teacher(name: str, options: TeacherOptions | None = None, *, device: str = "auto") -> Teacher:
     """Open the teacher of a name.
 
     Parameters
@@ -25,6 +25,8 @@ def open_teacher(name: str, options: TeacherOptions | None = None) -> Teacher:
         See `asecalc_mlip.teachers`.
     options : TeacherOptions, optional
         Charge and multiplicity.
+    device : str
+        Of a model, as `PIWSLCalculator.load` takes it.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def open_teacher(name: str, options: TeacherOptions | None = None) -> Teacher:
         from asecalc_mlip.teachers.model import ModelTeacher
 
         try:
-            return ModelTeacher(name)
+            return ModelTeacher(name, device=device)
         except CheckpointError as error:
             raise InputError(f"{error}. Other sources of labels: {ADVICE}") from None
     raise InputError(f"{name!r} names no teacher; {ADVICE}")

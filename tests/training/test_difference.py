@@ -123,7 +123,7 @@ def test_a_teacher_that_labels_nothing_of_the_data_is_named(tmp_path, monkeypatc
         def label(self, structures):
             return (Failed("cold") for _ in structures)
 
-    monkeypatch.setattr(difference, "open_teacher", lambda name: Cold())
+    monkeypatch.setattr(difference, "open_teacher", lambda name, **_: Cold())
     with pytest.raises(DataError, match="constant and the data have 0 labels in common.*cold"):
         train.train(tiny(tmp_path, data, f"pretrain.teacher={eam}", "pretrain.correct=1"))
     with pytest.raises(InputError, match=r"there is none; name pretrain\.teacher"):
@@ -152,7 +152,7 @@ def learn(tmp_path, monkeypatch):
             made.append(config)
 
         if teacher is not None:
-            monkeypatch.setattr(difference, "open_teacher", lambda name: teacher)
+            monkeypatch.setattr(difference, "open_teacher", lambda name, **_: teacher)
         difference.learn_difference(settings(data, *given, **options), quick)
         return made
 

@@ -275,7 +275,8 @@ def test_a_sampler_without_a_file_is_known_again(tmp_path, monkeypatch):
         def recipe(self):
             return {"teacher": "GFN2-xTB", "tblite": "v0.4"}
 
-    def opened(name):
+    def opened(name, *, device):
+        assert device == "cpu"
         asked.append(name)
         return Program(eam) if name == "xtb" else ModelTeacher(name)
 

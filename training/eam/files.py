@@ -97,7 +97,7 @@ def label_file(data: str, model: str, output: str, **options: Any) -> Path:
     check_writable(output)
     check_other(data, output)
     with locked_file(output):
-        return label(read_frames(data), EAMCalculator.load(model), output, **options)
+        return label(read_frames(data), EAMCalculator.load(model, device="cpu"), output, **options)
 
 
 def export_file(model: str, output: str, *, check: str | None = None) -> TableCheck | None:

@@ -124,8 +124,9 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
     if is_base:
         if config.finetune.base is None:
             raise InputError("far.teacher is base, but the run has none; name finetune.base, or another teacher")
-        return TeacherLevel(open_teacher(str(find(config.finetune.base))), is_base=True)
-    teacher = open_teacher(name)
+        base = str(find(config.finetune.base))
+        return TeacherLevel(open_teacher(base, device=config.run.device), is_base=True)
+    teacher = open_teacher(name, device=config.run.device)
     numbers = {int(z) for atoms in training for z in atoms.numbers}
     some = [atoms for atoms in training if has_label(atoms, "energy")]
     some = [some[i] for i in spread(some, max(COMPARED, EACH * len(numbers)))]

@@ -33,7 +33,7 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
         When the first start structure cannot be labelled.
     """
     atoms = check_starts(starts)[0]
-    teacher = open_teacher(settings.labels, settings.labeller)
+    teacher = open_teacher(settings.labels, settings.labeller, device=settings.device)
     begun = time.perf_counter()
     (found,) = teacher.label([atoms])
     label = time.perf_counter() - begun

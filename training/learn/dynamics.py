@@ -93,8 +93,8 @@ Common = tuple[LearnSettings, Sequence[Atoms], Sequence[Path], float, int]
 
 def _run_here(folder: Path, common: Common, numbers: Sequence[int], stop: Stop, tick: Tick) -> None:
     settings, starts, members, threshold, place = common
-    leader = PIWSLCalculator.load(members[0], device="auto")
-    committee = load_committee(members, device="auto") if len(members) > 1 else None
+    leader = PIWSLCalculator.load(members[0], device=settings.device)
+    committee = load_committee(members, device=settings.device) if len(members) > 1 else None
     identity = {"model_sha256": sha256_of(members[0])}
     watch = _Watch(folder, settings, members[0], leader, committee, threshold, identity, place)
     for part in _parts(numbers, starts, len(numbers)):

@@ -91,7 +91,7 @@ def learn(
         works in, and a Dask scheduler that does not answer.
     """
     starts = check_starts(starts)
-    teacher = open_teacher(settings.labels, settings.labeller)
+    teacher = open_teacher(settings.labels, settings.labeller, device=settings.device)
     folder = Folder(output)
     with locked(folder.path, "--output"), SoftStop() as stop, (workers or Workers()).open(folder.path) as pool:
         folder.open(settings, starts, teacher.recipe())

@@ -171,8 +171,12 @@ class LearnSettings:
     @property
     def architecture(self) -> str:
         """Architecture of the models that begin with random weights."""
-        names = [value.strip() for key, _, value in (text.partition("=") for text in self.training) if key == _KEY]
-        return names[-1] if names else ARCHITECTURE
+        return self._given(_KEY, ARCHITECTURE)
+
+    @property
+    def device(self) -> str:
+        """Where trainings, dynamics and a model that labels run."""
+        return self._given("run.device", "auto")
 
     @property
     def has_far_teacher(self) -> bool:
@@ -189,6 +193,10 @@ class LearnSettings:
     def replica_steps(self) -> int:
         """Steps of a replica, a whole number of intervals."""
         return self.interval * max(1, round(1e3 * self.until.ps / self.timestep_fs / self.interval))
+
+    def _given(self, name: str, default: str) -> str:
+        values = [value.strip() for key, _, value in (text.partition("=") for text in self.training) if key == name]
+        return values[-1] if values else default
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
