@@ -185,6 +185,9 @@ def _check(function: Any, args: tuple, given: list[Tensor], made_there: bool, wa
         waits += [name for one in indices if not isinstance(one, OnGPU) or one.dtype == torch.bool]
         host = [one for one in host if all(one is not index for index in indices)]
     if torch.Tag.pointwise in function.tags or name.startswith(("aten.where", "aten.index_put", "aten.fill_")):
+        if name.startswith(("aten.where", "aten.index_put")):
+            # Which send it there first.
+            waits += [name for one in host if not one.dim()]
         host = [one for one in host if one.dim()]
     if host and len(given) > len(host):
         raise RuntimeError(f"{name} takes tensors {[tuple(one.shape) for one in host]} of the host beside others")

@@ -20,6 +20,7 @@ KINDS = click.Choice(["solid", "liquid"])
 @click.option("--predictions", metavar="FILE.xyz", help="Write frames with labels and predictions to this file.")
 @click.option("--figure", metavar="FILE.png", help="Draw predictions against labels into this file.")
 @click.option("--batch-size", type=Number(q.BATCH), help="Structures at once; default: as memory and caches allow.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @reading_options
 def evaluate(model: str, data: str, batch_size: int | None, **options: Any) -> None:
     """Print the errors of a MODEL (.pt) on labelled DATA.

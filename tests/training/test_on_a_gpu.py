@@ -4,11 +4,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from asecalc_mlip.checkpoint import save
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.models import build_potential
 from asecalc_mlip.teachers import model as teachers
 from tests.simulated_gpu import OnGPU, simulated_gpu
 from tests.small_runs import rows, weights
-from tests.training.levels import files, tiny
+from tests.training.levels import E0, files, tiny
 
 pytest.importorskip("schnetpack")
 from pytorch_lightning.accelerators import CPUAccelerator  # noqa: E402
@@ -64,8 +66,6 @@ def close(found, right):
     "options",
     [
         ("weak.method=piwsl", SHORT, "weak.order=antithetic", "weak.perturbation=adversarial", STRESS),
-        ("weak.method=curvature", SHORT, "weak.coefficient=0.1"),
-        ("weak.method=asam",),
         ("far.teacher=eam.pt", *FAR, "finetune.delta=eam.pt"),
     ],
     ids=lambda options: " ".join(options[:2]),
@@ -79,18 +79,18 @@ def test_a_training_is_that_of_the_cpu(options, gpu, tmp_path, monkeypatch):
 
 def test_fine_tuning_with_replay_goes_on_on_the_other_device(gpu, tmp_path):
     """What one device wrote, the other one takes up: weights, optimiser, schedule, average and random numbers."""
-    data, eam = files(tmp_path)
-    made = ("pretrain.rounds=2", "pretrain.strength=0.2", "run.max_epochs=1")
-    run(tmp_path, data, "cuda", f"pretrain.teacher={eam}", *made, output="pre")
-    replay = (f"finetune.base={tmp_path / 'pre' / 'model.pt'}", "finetune.replay=0.3", "finetune.n_old=3")
-    options = (*replay, "finetune.layer_decay=0.5", STRESS, "weak.method=piwsl", SHORT)
+    data, _ = files(tmp_path)
+    shape = {"cutoff": 4.0, "n_features": 8, "n_interactions": 1, "n_rbf": 8}
+    save(tmp_path / "base.pt", build_potential("painn", shape, reference_energies=E0), card={"name": "base"})
+    replay = (f"finetune.base={tmp_path / 'base.pt'}", "finetune.replay=0.3", f"finetune.old_data={data}")
+    options = (*replay, "finetune.n_old=3", "finetune.layer_decay=0.5", "weak.method=asam")
     ends = []
-    for name, devices in {"there": ("cuda", "cpu"), "back": ("cpu", "cuda"), "whole": ("cpu", "cpu")}.items():
+    for name, devices in {"there": ("cuda", "cpu"), "back": ("cpu", "cuda")}.items():
         for epochs, device in enumerate(devices, 1):
             end = run(tmp_path, data, device, *options, f"run.max_epochs={epochs}", output=name)
         ends.append(end)
         assert len(rows(tmp_path / name)) == 2
-    assert close(ends[0], ends[2]) and close(ends[1], ends[2])
+    assert close(*ends)
 
 
 def test_a_gpu_by_its_number_is_the_one(gpu, tmp_path, monkeypatch):
@@ -98,11 +98,11 @@ def test_a_gpu_by_its_number_is_the_one(gpu, tmp_path, monkeypatch):
     data, _ = files(tmp_path)
     with simulated_gpu():
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        prepared = training.prepare(tiny(tmp_path, data, "run.device=cuda:1", "run.max_epochs=0"))
+        prepared = training.prepare(tiny(tmp_path, data, "run.device=cuda:1", "run.max_epochs=1"))
         with pytest.raises(InputError, match=r"run.device is cuda:1, one GPU, but run.devices is 2; take cuda"):
             training.prepare(tiny(tmp_path, data, "run.device=cuda:1", "run.devices=2"))
         training.fit(prepared)
-    assert gpu == [[1]]
+    assert gpu == [[1]]  # and not 1, which is the first one
 
 
 def test_the_teachers_of_a_training_on_the_cpu_are_there_too(gpu, tmp_path, monkeypatch):
