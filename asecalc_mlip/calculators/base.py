@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.quantities import shortened
 
-__all__ = ["StateCalculator"]
+__all__ = ["NoStressError", "StateCalculator", "check_atoms"]
+
+
+class NoStressError(InputError, PropertyNotImplementedError):
+    """A stress that a model or a structure does not have: programs that take what is there pass over it."""
+
+
+def check_atoms(atoms: Any, name: str = "the structure") -> None:
+    """Raise InputError for what is no `ase.Atoms`, such as the name of a file."""
+    if not isinstance(atoms, Atoms):
+        read = ": read a file with ase.io.read" if isinstance(atoms, (str, os.PathLike)) else ""
+        raise InputError(f"{name} is {shortened(atoms)}, not an ase.Atoms object{read}")
 
 
 class CallLock:
@@ -39,6 +52,21 @@ class StateCalculator(Calculator):
     def __init__(self) -> None:
         super().__init__()
         self._lock = CallLock()
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Refuse changes, which ASE's own would note without an effect. Called by ASE with none.
+
+        Raises
+        ------
+        InputError
+            For any change.
+        """
+        if changes:
+            raise InputError(
+                f"{', '.join(changes)} cannot be set: a {type(self).__name__} stays as it was made. Load another one, "
+                "such as PIWSLCalculator.load('aspirin.pt', dtype='float64')"
+            )
+        return {}
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property, one thread at a time. Called by ASE."""
@@ -69,8 +97,10 @@ class StateCalculator(Calculator):
         InputError
             Where there is none and never was.
         """
-        if atoms is not None and self.check_state(atoms):
-            self.atoms = atoms.copy()
+        if atoms is not None:
+            check_atoms(atoms)
+            if self.check_state(atoms):
+                self.atoms = atoms.copy()
         if self.atoms is None:
             raise InputError("the calculator has no structure yet: give calculate(atoms) one, or set atoms.calc")
         return self.atoms

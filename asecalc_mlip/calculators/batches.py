@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from tqdm import tqdm
 
+from asecalc_mlip.calculators.base import check_atoms
 from asecalc_mlip.calculators.checks import CLOSEST, ElementCheck, check_distances
 from asecalc_mlip.engine import MemoryGuard
 from asecalc_mlip.engine.memory import available_bytes, check_list
@@ -128,6 +129,7 @@ def _batches(calculator: Evaluated, structures: Iterable[Atoms], limit: _Limit) 
 
 @torch.inference_mode(False)  # forces are derivatives, which a caller's inference mode forbids
 def _prepared(calculator: Evaluated, atoms: Atoms, index: int) -> _Entry:
+    check_atoms(atoms, f"structure {index}")
     there = made_on(calculator.device)
     try:
         calculator.check_elements(atoms.numbers)

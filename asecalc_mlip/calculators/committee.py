@@ -73,6 +73,7 @@ class CommitteeCalculator(PIWSLCalculator):
         super().__init__(models[0], **options)
         self.threshold, self.action = threshold, action
         self.models = models
+        self.parameters |= {"model": [m.path.name for m in models], "checksum": [m.checksum for m in models]}
         # The first member is this calculator itself.
         members = [self, *(PIWSLCalculator(model, **options) for model in models[1:])]
         self._members = potentials = [member.potential for member in members]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import all_changes
+from ase.calculators.calculator import Parameters, all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from asecalc_mlip.calculators.base import StateCalculator
+from asecalc_mlip.calculators.base import NoStressError, StateCalculator, check_atoms
 from asecalc_mlip.calculators.batches import BatchSize, evaluate_iter
 from asecalc_mlip.calculators.checks import CLOSEST, ElementCheck, check_distances
 from asecalc_mlip.checkpoint import LoadedModel, load
@@ -28,6 +29,7 @@ from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.models import Potential, Prediction, architecture_text
 from asecalc_mlip.models.potential import NO_STRESS
 from asecalc_mlip.neighbors.verlet import NeighborCache
+from asecalc_mlip.quantities import shortened
 from asecalc_mlip.units import DTYPES, UNITS, Dtype
 
 __all__ = ["PIWSLCalculator"]
@@ -38,6 +40,7 @@ class PIWSLCalculator(StateCalculator):
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), and stress (eV/Å³, Voigt order,
     ASE's sign) for structures that are periodic in three directions. A model with direct forces has no stress.
+    `parameters` names the model file, its checksum and the options; ASE writes them into databases and trajectories.
 
     Parameters
     ----------
@@ -77,6 +80,14 @@ class PIWSLCalculator(StateCalculator):
         self._stress_wanted = False
         self._doubles: list[Potential] = []
         self._seconds = {"neighbours": 0.0, "model": 0.0}
+        self.parameters = Parameters(
+            model=model.path.name,
+            checksum=model.checksum,
+            device=str(self.device),
+            dtype=dtype,
+            skin=skin,
+            precision=precision,
+        )
 
     @classmethod
     def load(
@@ -117,8 +128,13 @@ class PIWSLCalculator(StateCalculator):
         CheckpointError
             For a file that is missing, damaged, too new or not a model.
         InputError
-            For an option that is not allowed, and an engine that cannot run this model on this device.
+            For what is no path, such as a list, for an option that is not allowed, and an engine that cannot run this
+            model on this device.
         """
+        if not isinstance(path_or_name, (str, os.PathLike)):
+            several = isinstance(path_or_name, (list, tuple))
+            advice = "CommitteeCalculator.load takes several files" if several else "give the path of a .pt file"
+            raise InputError(f"the model is {shortened(path_or_name)}, not one file: {advice}")
         model = load(path_or_name)
         return cls(model, device=device, dtype=dtype, skin=skin, compile=compile, precision=precision)
 
@@ -148,7 +164,7 @@ class PIWSLCalculator(StateCalculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property, and say why where a model with direct forces is asked for stress. Called by ASE."""
         if name == "stress" and allow_calculation and self.potential.direct_forces:
-            raise InputError(NO_STRESS)
+            raise NoStressError(NO_STRESS)
         return super().get_property(name, atoms, allow_calculation)
 
     def calculate(
@@ -165,9 +181,9 @@ class PIWSLCalculator(StateCalculator):
         self._stress_wanted |= "stress" in properties
         stress = self._stress_wanted and bool(atoms.pbc.all())
         if "stress" in properties and self.potential.direct_forces:
-            raise InputError(NO_STRESS)
+            raise NoStressError(NO_STRESS)
         if "stress" in properties and not stress:
-            raise InputError(
+            raise NoStressError(
                 f"stress needs a cell that is periodic in three directions; pbc is {atoms.pbc.tolist()}. "
                 "Set atoms.pbc and atoms.cell, or ask for forces only"
             )
@@ -216,8 +232,9 @@ class PIWSLCalculator(StateCalculator):
         NotEnoughMemoryError
             For a structure that does not fit even alone. `evaluate_iter` keeps what was computed before it.
         """
-        structures = [structures] if isinstance(structures, Atoms) else list(structures)
+        structures = [structures] if isinstance(structures, (Atoms, str)) else list(structures)
         for index, atoms in enumerate(structures):
+            check_atoms(atoms, f"structure {index} of {len(structures)}")
             try:
                 self.check_elements(atoms.numbers)
             except InputError as error:

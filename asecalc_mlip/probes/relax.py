@@ -136,6 +136,8 @@ def relax(
         target = moved if cell == "fixed" else FrechetCellFilter(moved, hydrostatic_strain=cell == "volume")
         run = _OPTIMIZERS[optimizer](target, logfile=None)
         converged = _run(run, moved, fmax_eV_per_A, steps, tell)
+    except InputError:  # says more, also of a stress that there is not
+        raise
     except PropertyNotImplementedError as error:
         raise InputError(f"{model_name(calc)} cannot relax {moved.get_chemical_formula('metal')}: no {error}") from None
     moved.set_constraint(atoms.constraints)

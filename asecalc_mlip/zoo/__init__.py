@@ -58,12 +58,19 @@ def find(path: str | Path) -> Path:
     for candidate in candidates[: 1 if len(path.parts) > 1 else None]:
         if candidate.is_file():
             return candidate
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: give the model file in it, {_models_in(path)}")
     known = _published(path)
     if known is not None and cached(known).is_file():
         return cached(known)
     shipped = ", ".join(models()) or "none"
     how = f"; get it with: asecalc zoo get {known.name}" if known else f"; shipped models: {shipped}"
     raise CheckpointError(f"model file {str(path)!r} does not exist in {Path.cwd()}{how}")
+
+
+def _models_in(folder: Path) -> str:
+    """Name the model files in a folder."""
+    return ", ".join(sorted(file.name for file in folder.glob("*.pt"))[:5]) or "which has no .pt"
 
 
 def _published(path: Path) -> Published | None:
