@@ -6,6 +6,8 @@ without a traceback and exits with code 2.
 
 from __future__ import annotations
 
+import math
+
 
 class InputError(ValueError):
     """Input from outside (a structure, a file, an option) that cannot be used as it is."""
@@ -24,4 +26,16 @@ class NotEnoughMemoryError(InputError, MemoryError):
 
 
 class CommitteeDisagreement(InputError):
-    """A structure on which the models of a committee disagree more than was allowed."""
+    """A structure on which the models of a committee disagree more than was allowed.
+
+    Attributes
+    ----------
+    atom : int
+        The atom on whose force they disagree most.
+    spread, threshold : float
+        Of the force on that atom, and what was allowed, eV/Å.
+    """
+
+    def __init__(self, message: str, *, atom: int = 0, spread: float = math.nan, threshold: float = math.nan) -> None:
+        super().__init__(message)
+        self.atom, self.spread, self.threshold = atom, spread, threshold

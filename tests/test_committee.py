@@ -10,11 +10,16 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import SumCalculator
+from ase.io import read
 from ase.md.verlet import VelocityVerlet
 
 from asecalc_mlip import CommitteeCalculator, PIWSLCalculator
 from asecalc_mlip.checkpoint import save
 from asecalc_mlip.errors import CommitteeDisagreement, InputError
+from asecalc_mlip.md.lifecycle import run_md
+from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.models import build_potential
 from tests.cases import STRUCTURES, make_potential, make_structure
 
@@ -100,6 +105,24 @@ def test_threshold_warns_or_stops(files):
         VelocityVerlet(atoms, 1.0).run(1)
 
 
+def test_warnings_come_where_the_spread_grows(files):
+    """Not at each step of a run beyond the threshold."""
+    atoms, rng = molecule("CH3CH2OH"), np.random.default_rng(0)
+    committee = load(files, threshold=1e-6)
+    spreads, told = [], []
+    for _ in range(20):
+        atoms.positions += rng.normal(0, 0.02, (9, 3))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            committee.get_forces(atoms)
+        spreads.append(committee.results["forces_std"].max())
+        told += [spreads[-1]] * len(caught)
+    assert told[0] == spreads[0] and len(told) < 5
+    assert all(b >= 1.5 * a for a, b in zip(told, told[1:], strict=False)) and 1.5 * told[-1] > max(spreads)
+    with pytest.warns(UserWarning, match=f"next warning comes from {1.5 * spreads[-1]:.3g} eV/Å on"):
+        load(files, threshold=1e-6).get_forces(atoms)
+
+
 def test_a_member_that_says_nan_disagrees(files):
     atoms, committee = molecule("CH3CH2OH"), load(files, threshold=1e6, action="stop")
     engine = committee.engine.engine.engines[1]
@@ -146,3 +169,24 @@ def test_members_must_fit(files, tmp_path):
     for options in ({"threshold": 0}, {"threshold": -1.0}, {"threshold": float("nan")}, {"action": "shout"}):
         with pytest.raises(InputError, match="threshold is|action is"):
             load(files, **options)
+
+
+@pytest.mark.parametrize("dispersion", [False, True])
+def test_a_run_ends_where_members_disagree_and_keeps_the_frame(files, tmp_path, dispersion):
+    """Also where the committee is a part of the calculator."""
+    atoms = molecule("CH3CH2OH")
+    committee = load(files)
+    spread = committee.evaluate([atoms])[0]["forces_std"].max()
+    committee.threshold, committee.action = float(spread) + 1e-9, "stop"
+    atoms.calc = SumCalculator([committee, LennardJones(epsilon=0.0)]) if dispersion else committee
+    settings = MDSettings(temperature_K=50.0, timestep_fs=0.2, steps=40, interval=5, bond_rule=False)
+    result = run_md(atoms, settings, tmp_path / "run")
+    failure = result.summary["failure"]
+    assert (result.exit_code, failure["kind"]) == (1, "uncertain")
+    assert failure["value"] > failure["limit"] == committee.threshold
+    assert "UNSTABLE" in result.report() and "3 models disagree" in result.report()
+    frame = read(tmp_path / "run" / "unstable.extxyz")
+    there = committee.evaluate([frame])[0]
+    assert there["forces_std"].max() == pytest.approx(failure["value"], rel=1e-4)
+    assert dispersion or np.allclose(frame.get_forces(), there["forces"], atol=1e-4)
+    assert run_md(atoms, settings, tmp_path / "run").had_ended

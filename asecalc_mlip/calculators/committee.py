@@ -32,6 +32,8 @@ from asecalc_mlip.neighbors.verlet import NeighborCache
 __all__ = ["CommitteeCalculator", "CommitteePrediction"]
 
 Action = Literal["warn", "stop"]
+# A run of a million steps beyond the threshold is worth some warnings, not a million.
+LOUDER = 1.5
 
 
 class CommitteeCalculator(PIWSLCalculator):
@@ -47,7 +49,8 @@ class CommitteeCalculator(PIWSLCalculator):
     threshold : float, optional
         eV/Å; the spread of the force on an atom from which on the structure counts as unknown.
     action : {"warn", "stop"}
-        What happens then: a warning, or a CommitteeDisagreement.
+        What happens then: a warning, which comes again where the spread is half as large again, or a
+        CommitteeDisagreement.
     **options
         As for `PIWSLCalculator`; they hold for every member.
 
@@ -72,6 +75,7 @@ class CommitteeCalculator(PIWSLCalculator):
             raise InputError(f"action is {action!r}; allowed: 'warn', 'stop'")
         super().__init__(models[0], **options)
         self.threshold, self.action = threshold, action
+        self._warned = 0.0
         self.models = models
         self.parameters |= {"model": [m.path.name for m in models], "checksum": [m.checksum for m in models]}
         # The first member is this calculator itself.
@@ -141,7 +145,9 @@ class CommitteeCalculator(PIWSLCalculator):
         # NaN of a member is a disagreement.
         if spread is None or self.threshold is None or spread.max() < self.threshold:
             return
-        worst = int(spread.argmax())
+        worst, value = int(spread.argmax()), float(spread.max())
+        if self.action == "warn" and value < LOUDER * self._warned:
+            return
         symbol = "" if self.atoms is None else f" ({self.atoms.symbols[worst]})"
         text = (
             f"{len(self.models)} models disagree by {spread[worst]:.3g} eV/Å on the force of atom {worst}{symbol}, the "
@@ -149,7 +155,9 @@ class CommitteeCalculator(PIWSLCalculator):
             "above it. The structure is outside of their training data: label it and train on it, or stay away from it"
         )
         if self.action == "stop":
-            raise CommitteeDisagreement(text)
+            raise CommitteeDisagreement(text, atom=worst, spread=value, threshold=float(self.threshold))
+        self._warned = value
+        text += f". The next warning comes from {LOUDER * value:.3g} eV/Å on"
         warnings.warn(text, stacklevel=8)  # where the user's code asks for forces
 
 

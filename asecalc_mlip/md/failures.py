@@ -20,8 +20,8 @@ class Failure:
     Attributes
     ----------
     kind : str
-        "not finite", "volume", "bond break", "collapse", "evaporation", "temperature", "coordination" or "rdf"; in
-        on-the-fly learning "uncertain".
+        "not finite", "volume", "bond break", "collapse", "evaporation", "temperature", "coordination" or "rdf"; of a
+        committee "uncertain".
     message : str
         A sentence with atoms, values, limits, and where the limits come from.
     atoms : tuple of int

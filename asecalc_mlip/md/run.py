@@ -22,10 +22,10 @@ from asecalc_mlip.analysis.bonds import whole
 from asecalc_mlip.analysis.distances import DistanceHistogram, bin_edges, count_distances
 from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference, load_reference
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import CommitteeDisagreement, InputError
 from asecalc_mlip.md import files as names
 from asecalc_mlip.md.ensembles import make_integrator
-from asecalc_mlip.md.failures import Failure
+from asecalc_mlip.md.failures import UNCERTAIN, Failure, atom_name
 from asecalc_mlip.md.files import RunFiles, extra_arrays, frame, stored_atoms
 from asecalc_mlip.md.going_on import check_start, ended_before, settings_to_go_on
 from asecalc_mlip.md.integrators import Integrator, maxwell_boltzmann, refuse_constraints, refuse_masses
@@ -305,13 +305,18 @@ class MDRun:
                 state.signal = stop.signal
 
     def _advance(self) -> None:
-        """One step. A calculator may refuse a broken geometry: then the monitor says what is wrong with it."""
+        """One step. A calculator may refuse a broken geometry: then the monitor says what is wrong with it.
+
+        A committee that is to stop where its members disagree ends the run as the monitor does.
+        """
         self.state.step += 1
         self.integrator.begin_step(self.state.step)
         if self.integrator.target_K is not None:
             self.monitor.temperature_K = self.integrator.target_K
         try:
             self.integrator.step()
+        except CommitteeDisagreement as error:
+            self._unsure(error)
         except Exception:
             if not self.refused():
                 raise
@@ -325,6 +330,15 @@ class MDRun:
     def _broken(self, failure: Failure, energy: float, forces: np.ndarray) -> None:
         self.state.failure, self.state.failure_step = failure, self.state.step
         self.files.write_frame(self._frame(energy, forces), names.UNSTABLE)
+
+    def _unsure(self, error: CommitteeDisagreement) -> None:
+        name = atom_name(self.atoms, error.atom)
+        failure = Failure(UNCERTAIN, str(error), (error.atom,), error.spread, error.threshold, name)
+        energy, forces = np.nan, np.full((len(self.atoms), 3), np.nan)
+        # A sum of calculators, of which the committee is one, has none.
+        if not self.atoms.calc.calculation_required(self.atoms, ["energy", "forces"]):
+            energy, forces = (self.atoms.calc.results[name] for name in ("energy", "forces"))
+        self._broken(failure, energy, forces)
 
     def _frame(self, energy: float, forces: np.ndarray) -> Atoms:
         return frame(self.atoms, energy, forces, step=self.state.step, time_ps=self._time_ps())
