@@ -69,8 +69,14 @@ _OF_FILES = {
 }
 
 
-def existing(path: str) -> None:
-    """Raise InputError unless there is such a file."""
+def existing(path: str, order: str | None = None) -> None:
+    """Raise InputError unless there is such a file; `order` of the arguments is told where this one is a model."""
+    if order is not None and path.endswith(".pt"):
+        raise InputError(f"{path} is a model by its name, and no data: give the arguments in the order {order}")
+    if Path(path).is_dir():
+        from asecalc_mlip.data.deepmd_files import folder_text
+
+        raise InputError(folder_text(Path(path)))
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
 

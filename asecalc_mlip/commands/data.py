@@ -97,6 +97,8 @@ def atoms_command(
 def convert_command(source: str, target: str, **options: Any) -> None:
     """Convert SOURCE (.xyz, .db, .npz, …) to extended XYZ with REF_ names, eV and Å.
 
+    SOURCE may also be a folder of DeePMD: one system, with type.raw, type_map.raw and sets.
+
     \b
     Example:
       asecalc data convert labels.db train.xyz --energy-unit kcal/mol --index ::10

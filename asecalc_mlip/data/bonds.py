@@ -46,7 +46,7 @@ def check_bonds(frames: Sequence[Atoms]) -> Found:
             hydrogen = (atoms.numbers[i] == 1) & np.isin(atoms.numbers[j], (6, 7, 8)) & (ratio < BONDED)
             bonds.append(_pulls(atoms, i[hydrogen], j[hydrogen], d[hydrogen], vectors[hydrogen]))
     problems = _far(ratios)
-    found, warnings = _forces(bonds) if not problems else ([], [])
+    found, warnings = _forces(bonds, in_eV="label_factors" not in frames[0].info) if not problems else ([], [])
     return problems + found, warnings
 
 
@@ -75,8 +75,8 @@ def _far(ratios: Sequence[np.ndarray]) -> list[Problem]:
     return [Problem("structure", text)]
 
 
-def _forces(bonds: Sequence[np.ndarray]) -> Found:
-    """Judge the forces by bonds to hydrogen, which are stiff in every molecule."""
+def _forces(bonds: Sequence[np.ndarray], *, in_eV: bool) -> Found:
+    """Judge the forces by bonds to hydrogen, which are stiff in every molecule; `in_eV`: read without a factor."""
     table = np.concatenate(bonds) if bonds else np.zeros((0, 3))
     if len(table) < LEAST_BONDS:
         return [], []
@@ -102,6 +102,8 @@ def _forces(bonds: Sequence[np.ndarray]) -> Found:
     if SOFT < stiffness < HARD:
         return [], []
     units = "Hartree" if stiffness < SOFT else "kcal/mol or kJ/mol"
+    if not in_eV:
+        units = "other units than those in which they were read"
     return [], [
         f"bonds of hydrogen have a stiffness of {stiffness:.3g} eV/Å² by these forces, where 15 to 60 are usual: are "
         f"energies and forces in {units}? Then {ADVICE}"

@@ -10,7 +10,7 @@ Three questions that need no level of theory:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms, units
@@ -19,7 +19,7 @@ from asecalc_mlip.data.labels import frame_name
 from asecalc_mlip.data.near import ClosePairs, close_pairs
 from asecalc_mlip.data.pair_fit import PairFit, exchanged_axes, fit_pairs
 from asecalc_mlip.data.plausibility import Found, Problem
-from asecalc_mlip.data.unit_guess import guess
+from asecalc_mlip.data.unit_guess import AS_READ, guess
 
 __all__ = ["check_agreement"]
 
@@ -118,7 +118,8 @@ def _judge_pairs(frames: Sequence[Atoms], pairs: ClosePairs, some: np.ndarray, s
         if related < DOUBTFUL:
             warnings.append(_doubtful(related))
         return [], warnings + ([] if related < DOUBTFUL or not exact else _odd(frames, pairs, some))
-    found = guess(slope, stiffness=stiffness, per_atom=_ratio(work, energies * sizes), rough=not clear)
+    per_atom = _ratio(work, energies * sizes)
+    found = guess(slope, stiffness=stiffness, per_atom=per_atom, rough=not clear, read=_units_read(frames))
     how = f"between {len(some)} close frames the energy changes by {slope:.3g} times the work of the forces, −F·Δx"
     return [Problem(found.label, f"{how}, where 0.9 to 1.1 is usual: {found.text}")], []
 
@@ -201,7 +202,7 @@ def _size_of_forces(frames: Sequence[Atoms], stiffness: float) -> list[str]:
     elements = {int(z) for atoms in frames for z in atoms.numbers}
     if stiffness > HARD or (stiffness < SOFT and not elements <= SOFT_ELEMENTS):
         usual = f"{SOFT:g} to {HARD:g} eV/Å² are usual"
-        found = guess(1.0, stiffness=stiffness, per_atom=None)
+        found = guess(1.0, stiffness=stiffness, per_atom=None, read=_units_read(frames))
         return [f"energies and forces give a stiffness of {stiffness:.3g} eV/Å² along the motion of the atoms, where "
                 f"{usual}: {found.text}"]  # fmt: skip
     return []
@@ -230,7 +231,7 @@ def _judge_fit(frames: Sequence[Atoms], fit: PairFit) -> Found:
     slope, related = _energy_line(chosen, fit)
     how = f"a pair potential that describes the forces (correlation {fit.forces:.2f})"
     if abs(related) > FIT_ENERGIES and not FIT_SLOPES[0] < slope < FIT_SLOPES[1]:
-        found = guess(slope, stiffness=None, per_atom=None, rough=True)
+        found = guess(slope, stiffness=None, per_atom=None, rough=True, read=_units_read(chosen))
         text = f"energies change by {slope:.3g} times what {how} predicts, where 0.6 to 1.5 is usual: {found.text}"
         problems.append(Problem(found.label, text))
     slope, related = _stress_line(chosen, fit)
@@ -272,6 +273,11 @@ def _stress_line(chosen: Sequence[Atoms], fit: PairFit) -> tuple[float, float]:
         return 0.0, 0.0
     labels = np.array([chosen[k].info["stress"].reshape(-1)[[0, 4, 8]] for k in some])
     return _line(fit.stresses[some, :3].ravel(), labels.ravel(), centre=True)
+
+
+def _units_read(frames: Sequence[Atoms]) -> Mapping[str, float]:
+    """Units in which a file was read, eV and eV/Å; where files have unlike ones, no better guess is known."""
+    return frames[0].info.get("label_factors", AS_READ)
 
 
 def _ratio(x: np.ndarray, y: np.ndarray) -> float:

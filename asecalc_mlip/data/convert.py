@@ -16,11 +16,11 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import check_other, replacing
 
-BOOKKEEPING = ("frame_file", "frame_index", "label_keys", "label_rivals")
+BOOKKEEPING = ("frame_file", "frame_index", "label_keys", "label_rivals", "label_factors")
 
 
 def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, **options: Any) -> Census:
-    """Convert a file.
+    """Convert a file, or a folder of DeePMD.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
     check_other(source, target)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists already: choose another name, or let it be replaced (--overwrite)")
-    frames = read_frames(source, **options)
+    frames = read_frames(source, folders=True, **options)
     result = census(frames)
     write_reference(target, frames)
     return result

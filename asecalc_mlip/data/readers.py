@@ -21,6 +21,7 @@ from ase.db.core import Database
 from ase.io import iread
 from ase.io.formats import string2index
 
+from asecalc_mlip.data.deepmd_files import folder_text, is_deepmd, read_deepmd_frames
 from asecalc_mlip.data.labels import canonical, check_frame
 from asecalc_mlip.data.md17_files import read_npz_frames, stated_units
 from asecalc_mlip.data.xyz_files import read_xyz_frames
@@ -74,6 +75,7 @@ def iter_frames(
     force_unit: str | None = None,
     stress_unit: str | None = None,
     index: str | int = ":",
+    folders: bool = False,
 ) -> Iterator[Atoms]:
     """Read a file frame by frame.
 
@@ -98,6 +100,8 @@ def iter_frames(
         unit of the energies. None means that of the format, else ``energy_unit/length_unit^3``.
     index : str or int
         Frames to read, as in ASE: ``":"``, ``"::10"``, ``":500"``, ``-1``.
+    folders : bool
+        Read the folder of a system of DeePMD too; other folders are refused in any case.
 
     Yields
     ------
@@ -113,7 +117,9 @@ def iter_frames(
     """
     path = Path(path)
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    frames, own = _open(path)
+    if path.is_dir() and not (folders and is_deepmd(path)):
+        raise InputError(f"{folder_text(path)}. {_FORMATS}")
+    frames, own = (read_deepmd_frames(path), _Units()) if path.is_dir() else _open(path)
     energy = parse_unit(energy_unit or own.energy, ENERGY_UNITS)
     length = parse_unit(length_unit or own.length, LENGTH_UNITS)
     if energy_unit or length_unit:
@@ -127,6 +133,8 @@ def iter_frames(
         empty = False
         atoms.info.update(frame_file=path.name, frame_index=number)
         canonical(atoms, keys, energy=energy, length=length, force=force, stress=stress)
+        if (energy, force) != (1.0, 1.0):
+            atoms.info["label_factors"] = {"energy": energy, "forces": force}
         check_frame(atoms)  # in Å
         yield atoms
     if empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -10,7 +11,7 @@ from ase import units
 
 from asecalc_mlip.units import Label
 
-__all__ = ["Guess", "guess"]
+__all__ = ["AS_READ", "Guess", "guess"]
 
 ENERGIES = {
     "eV": 1.0,
@@ -21,8 +22,10 @@ ENERGIES = {
     "meV": 1e-3,
 }
 LENGTHS = {"Ang": 1.0, "Bohr": units.Bohr}
-CLOSE, ROUGH = 0.12, 0.4  # of the logarithm of a factor
+SAME, CLOSE, ROUGH = 1e-6, 0.12, 0.4  # of the logarithm of a factor
 USUAL = (0.5, 80.0)  # eV/Å², stiffness of matter along thermal motion
+# Units, in eV and eV/Å, in which a file was read where it says nothing else.
+AS_READ: Mapping[str, float] = {"energy": 1.0, "forces": 1.0}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,14 @@ class Guess:
     text: str
 
 
-def guess(slope: float, *, stiffness: float | None, per_atom: float | None, rough: bool = False) -> Guess:
+def guess(
+    slope: float,
+    *,
+    stiffness: float | None,
+    per_atom: float | None,
+    rough: bool = False,
+    read: Mapping[str, float] = AS_READ,
+) -> Guess:
     """Explain why energies change by `slope` times the work of the forces.
 
     Parameters
@@ -45,6 +55,8 @@ def guess(slope: float, *, stiffness: float | None, per_atom: float | None, roug
         The slope with each energy multiplied by its number of atoms, if that agrees as well.
     rough : bool
         The slope is not exact.
+    read : mapping of str to float
+        Units in which energy and forces were read, eV and eV/Å; the file has others, if any are to blame.
     """
     sign = "the forces have the opposite sign, as gradients of the energy have; multiply them by −1"
     tolerance = ROUGH if rough else CLOSE
@@ -54,7 +66,7 @@ def guess(slope: float, *, stiffness: float | None, per_atom: float | None, roug
     if per_atom is not None and per_atom > 0 and abs(np.log(per_atom)) < tolerance:
         text = "the energies seem to be per atom; multiply each by its number of atoms"
         texts.append((0.5, "energy", text))
-    texts += _by_units(abs(slope), stiffness, tolerance)
+    texts += _by_units(abs(slope), stiffness, tolerance, read)
     texts.sort(key=lambda item: item[0])
     if not texts:
         small = "large beside the energies" if abs(slope) < 1 else "small beside the energies"
@@ -68,26 +80,29 @@ def guess(slope: float, *, stiffness: float | None, per_atom: float | None, roug
     return Guess(best[0][1], f"{text}{'; also, ' + sign if slope < 0 else ''}")
 
 
-def _by_units(slope: float, stiffness: float | None, tolerance: float) -> list[tuple[float, Label, str]]:
+def _by_units(
+    slope: float, stiffness: float | None, tolerance: float, read: Mapping[str, float]
+) -> list[tuple[float, Label, str]]:
     """Units of energy and force that make this factor: (how unlikely, label to blame, sentence)."""
     found: list[tuple[float, Label, str]] = []
     for energy, of_force, length in product(ENERGIES, ENERGIES, LENGTHS):
-        force = ENERGIES[of_force] / LENGTHS[length]
-        off = abs(np.log(slope * ENERGIES[energy] / force))
+        size = ENERGIES[energy] / read["energy"]
+        force = ENERGIES[of_force] / LENGTHS[length] / read["forces"]
+        off = abs(np.log(slope * size / force))
         exotic = energy != of_force and "eV" not in (energy, of_force)
-        if (energy, of_force, length) == ("eV", "eV", "Ang") or off > tolerance or exotic:
+        if (abs(np.log(size)) < SAME and abs(np.log(force)) < SAME) or off > tolerance or exotic:
             continue
         odd = (energy != "eV") + ((of_force, length) != ("eV", "Ang")) + off
         if stiffness is not None and not USUAL[0] < stiffness * force < USUAL[1]:
             continue  # no matter is so soft or so hard
         settings = f"data.energy_unit={energy} data.force_unit={of_force}/{length}"
-        if energy == "eV":
+        if energy == "eV" and read["energy"] == 1.0:
             text = f"forces look like {of_force}/{length}, {_factor(force)}; set data.force_unit={of_force}/{length}"
-        elif (of_force, length) == ("eV", "Ang"):
-            text = f"energies look like {energy}, {_factor(ENERGIES[energy])}; set {settings}"
+        elif (of_force, length) == ("eV", "Ang") and read["forces"] == 1.0:
+            text = f"energies look like {energy}, {_factor(size)}; set {settings}"
         else:
             text = f"energies look like {energy} and forces like {of_force}/{length}; set {settings}"
-        found.append((odd, "forces" if energy == "eV" else "energy", text))
+        found.append((odd, "forces" if abs(np.log(size)) < SAME else "energy", text))
     return found
 
 

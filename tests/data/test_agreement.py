@@ -205,3 +205,18 @@ def test_a_reference_of_many_elements_has_no_g_of_r():
     frames = [Atoms([z, z + 1], [[0, 0, 0], [0, 0, 2]], cell=[5, 5, 5], pbc=True) for z in range(3, 40)]
     found = make_reference(frames)
     assert isinstance(found, ContactReference) and len(found.closest) >= 37
+
+
+def test_units_are_named_beyond_those_in_which_a_file_was_read(frames, tmp_path):
+    """A file in eV that is read in other units is told to be in eV, not in units that make up for the factor."""
+    positions, forces = (np.array([a.arrays[name] for a in frames]) for name in ("positions", "forces"))
+    energies = np.array([atoms.info["energy"] for atoms in frames])
+    np.savez(tmp_path / "a.npz", z=frames[0].numbers, R=positions, E=energies, F=forces)
+    (told,) = [
+        text for text in census(read_frames(tmp_path / "a.npz", energy_unit="kJ/mol")).warnings if "look like" in text
+    ]
+    assert told.endswith("energies look like eV and forces like eV/Ang; set data.energy_unit=eV data.force_unit=eV/Ang")
+    right = census(read_frames(tmp_path / "a.npz", energy_unit="eV"))
+    assert right.warnings == [] and right.problems == []
+    (mixed,) = census(read_frames(tmp_path / "a.npz", energy_unit="eV", force_unit="kcal/mol/Ang")).problems
+    assert mixed.text.endswith("forces look like eV/Ang, 23.1 times too small; set data.force_unit=eV/Ang")
