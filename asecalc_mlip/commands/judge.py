@@ -17,7 +17,8 @@ KINDS = click.Choice(["solid", "liquid"])
 @click.argument("model")
 @click.argument("data")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the errors to this JSON file.")
-@click.option("--predictions", metavar="FILE.xyz", help="Write frames with labels and predictions to this file.")
+@click.option("--predictions", metavar="FILE.xyz", help="Write frames with labels and predictions to this file. "
+              "Alone it needs no labels.")  # fmt: skip
 @click.option("--figure", metavar="FILE.png", help="Draw predictions against labels into this file.")
 @click.option("--batch-size", type=Number(q.BATCH), help="Structures at once; default: as memory and caches allow.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
@@ -32,7 +33,7 @@ def evaluate(model: str, data: str, batch_size: int | None, **options: Any) -> N
     from asecalc_mlip.data.errors import evaluate_file
     from asecalc_mlip.files import check_other
 
-    existing(data)
+    existing(data, "MODEL DATA")
     for source in (model, data):
         check_other(source, options["output"], options["predictions"], options["figure"])
     click.echo(str(evaluate_file(model, data, batch_size=batch_size or "auto", **options)))

@@ -135,6 +135,8 @@ def evaluate_file(
     check_writable(output, predictions)
     check_figure(figure)
     frames = read_frames(data, **reading)
+    if (output or figure) and not any(has_label(atoms, label) for atoms in frames for label in LABELS):
+        _labels(census(frames), Path(data).name)
     calculator = PIWSLCalculator.load(model, device=device, dtype=dtype)  # type: ignore[arg-type]
     name = Path(data).name
     errors = evaluate_frames(calculator, frames, name=name, batch_size=batch_size, predictions=predictions)
@@ -155,7 +157,7 @@ def evaluate_frames(
     batch_size: BatchSize = "auto",
     predictions: str | Path | None = None,
 ) -> Errors:
-    """Compare a model with the labels that frames have.
+    """Compare a model with the labels that frames have. Without labels there are only the predictions to write.
 
     Frames of one isolated atom are E0s and not judged, unless there are no others.
 
@@ -177,7 +179,7 @@ def evaluate_frames(
     """
     labelled = without_open_stress(frames)
     found = census(labelled)
-    labels = _labels(found, name)
+    labels = _labels(found, name, predictions is None)
     start = time.perf_counter()
     results = calculator.evaluate(frames, batch_size=batch_size)
     seconds = time.perf_counter() - start
@@ -202,7 +204,7 @@ def evaluate_frames(
         curl=_curl(calculator, judged) if calculator.potential.direct_forces else None,
         counts={label: sum(has_label(atoms, label) for atoms in judged) for label in labels},
         warnings=_warnings(found, labels, len(frames) - len(chosen)),
-        hints=hints(judged, truth, guess),
+        hints=hints(judged, truth, guess) if labels else [f"no labels to compare with; {_perhaps(found)}".rstrip("; ")],
         worst=worst_frames(judged, given, chosen, per_atom=per_atom),
         config_types=by_config_type(judged, given, lambda atoms, found: _means(*_arrays(atoms, found, per_atom))),
         labels=truth,
@@ -210,17 +212,24 @@ def evaluate_frames(
     )
 
 
-def _labels(found: Census, name: str) -> list[str]:
-    """Return the labels that some frames have; DataError where there are none, or NaN."""
+def _labels(found: Census, name: str, needed: bool = True) -> list[str]:
+    """Return the labels that some frames have; DataError where there are none and they are needed, or NaN."""
     labels: list[str] = [label for label in LABELS if found.counts.get(label, 0)]
-    if not labels:
-        others = [option for label, names in found.others.items() for option in (f"--{label}-key {n}" for n in names)]
-        unknown = "if there are any, name them by --energy-key and --forces-key"
-        advice = f"perhaps {', '.join(others)}" if others else unknown
-        raise DataError(f"{name} has no labels in any of its {found.n_frames} frames: {found}; {advice}")
+    if needed and not labels:
+        advice = _perhaps(found) or "if there are any, name them by --energy-key and --forces-key"
+        raise DataError(
+            f"{name} has no labels in any of its {found.n_frames} frames: {found}; {advice}. To predict without "
+            "comparing, give --predictions FILE.xyz alone"
+        )
     # NaN labels would make every error NaN; a size that surprises is told, and for the eye to judge.
     found.refuse(labels, allow_implausible=True)
     return labels
+
+
+def _perhaps(found: Census) -> str:
+    """Options that name what may be the labels; empty where nothing may be."""
+    others = [option for label, names in found.others.items() for option in (f"--{label}-key {n}" for n in names)]
+    return f"perhaps {', '.join(others)}" if others else ""
 
 
 def _warnings(found: Census, labels: Sequence[str], n_left_out: int) -> list[str]:

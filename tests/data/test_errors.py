@@ -191,6 +191,26 @@ def test_names_of_labels_are_suggested(calculator):
         evaluate_frames(calculator, [atoms])
 
 
+def test_predictions_need_no_labels(calculator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = [make_structure(name) for name in ("molecule", "crystal")]
+    frames[0].info["my_E"] = -3.0
+    write("bare.xyz", frames)
+    command = ["evaluate", str(calculator.model.path), "bare.xyz"]
+    result = CliRunner().invoke(main, [*command, "--predictions", "p.xyz"])
+    assert result.exit_code == 0 and "no labels to compare with; perhaps --energy-key my_E\n" in result.output
+    for atoms, expected in zip(read("p.xyz", index=":"), calculator.evaluate(frames), strict=True):
+        assert atoms.info["predicted_energy"] == pytest.approx(expected["energy"], abs=1e-3)
+        assert np.allclose(atoms.arrays["predicted_forces"], expected["forces"], atol=1e-3)
+    for option in ("-o", "--figure"):
+        result = CliRunner().invoke(main, [*command, "--predictions", "q.xyz", option, "e.png"])
+        assert result.exit_code == 2 and "give --predictions FILE.xyz alone" in result.stderr
+        assert not (tmp_path / "q.xyz").exists()
+    result = CliRunner().invoke(main, ["evaluate", "bare.xyz", str(calculator.model.path)])
+    assert result.exit_code == 2 and "is a model by its name, and no data" in result.stderr
+    assert "in the order MODEL DATA" in result.stderr
+
+
 def test_files_that_cannot_be_written_are_refused_first(calculator, tmp_path):
     write(tmp_path / "data.xyz", Atoms("H"))
     for option in ({"predictions": "no/p.xyz"}, {"output": "no/e.json"}, {"figure": "parity.txt"}):
