@@ -54,6 +54,7 @@ def _run(
     from asecalc_mlip.analysis.references import load_reference
     from asecalc_mlip.md.conditions import conditions, warn_of, warn_once
     from asecalc_mlip.md.going_on import check_reference, ended_before
+    from asecalc_mlip.md.integrators import refuse_constraints
     from asecalc_mlip.md.lifecycle import continue_run, folder_for, run_md
     from asecalc_mlip.md.resolving import resolve
 
@@ -73,7 +74,9 @@ def _run(
     check_reference(folder, found.known_reference if found.reference_given else None)
     ended = ended_before(folder, settings, found.identity)
     if ended is None:
-        atoms, fitting = found.atoms, found.reference
+        atoms = found.atoms
+        refuse_constraints(atoms)
+        fitting = found.reference
         atoms.calc = found.calculator(device=device, dtype=settings.dtype)
         warn_of(atoms, settings, fitting)
         click.echo(f"{atoms.get_chemical_formula()}, {conditions(settings)}; output in {folder}", err=True)

@@ -119,7 +119,7 @@ def refuse_constraints(atoms: Atoms) -> None:
         names = ", ".join(type(c).__name__ for c in found)
         raise InputError(
             f"the structure has constraints ({names}), which these integrators do not support: save it without them "
-            "(atoms.set_constraint(); atoms.write(...))"
+            "(atoms.set_constraint(); atoms.write(...)), or keep them and run ase.md with the model as atoms.calc"
         )
 
 

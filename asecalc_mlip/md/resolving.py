@@ -83,12 +83,17 @@ class Resolved:
 
     @cached_property
     def structure(self) -> Atoms:
-        """Start structure; InputError where there is none or it cannot be read."""
+        """Start structure; InputError where there is none, it cannot be read or has elements that the model has not."""
         if self.structure_file is None:
             raise InputError(
                 f"the model {self.name} comes without a start structure: name a file with one after the model"
             )
-        return read_structure(self.structure_file, what="the structure")
+        atoms = read_structure(self.structure_file, what="the structure")
+        if self.model is not None:
+            from asecalc_mlip.calculators.checks import ElementCheck
+
+            ElementCheck(self.model.potential.elements, self.model.path.name)(atoms.numbers)
+        return atoms
 
     @property
     def atoms(self) -> Atoms:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from ase.io import write
 
 from asecalc_mlip import checkpoint, md
@@ -139,3 +140,16 @@ def test_the_example_of_the_package_runs(tmp_path, monkeypatch, capsys, figure):
     exec("\n".join(lines).replace("steps=2000", "steps=40"), {})
     assert "Stable for all 0.02 ps" in capsys.readouterr().out
     assert (tmp_path / "run" / "figure.png").exists()
+
+
+def test_what_cannot_run_is_told_first_and_alone(own):
+    """Not after warnings about the reference and the name of a folder that does not come."""
+    with_reference(MoleculeReference.from_frames(molecule("C6H6"), "benzene"))
+    write("other.xyz", molecule("SiH4"))
+    held = toys.ethanol()
+    held.set_constraint(FixAtoms([0]))
+    write("held.traj", held)
+    for name, part in (("other.xyz", "does not know the element Si"), ("held.traj", "run ase.md with the model")):
+        result = call("nvt", "own.pt", name, "--steps", 10)
+        assert result.exit_code == 2 and part in result.stderr
+        assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("Error: ")
