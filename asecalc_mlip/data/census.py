@@ -16,7 +16,13 @@ from ase.data import chemical_symbols
 from asecalc_mlip.data.bonds import check_bonds
 from asecalc_mlip.data.broad_checks import check_mixing, check_stiff_bonds
 from asecalc_mlip.data.consistency import check_agreement
-from asecalc_mlip.data.label_checks import check_constants, check_cores, check_extensive, check_rivals
+from asecalc_mlip.data.label_checks import (
+    check_constants,
+    check_cores,
+    check_extensive,
+    check_rivals,
+    check_states,
+)
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom, unused_names
 from asecalc_mlip.data.plausibility import Problem, check_energies, check_forces, check_stresses
 from asecalc_mlip.data.structure_checks import check_structures
@@ -24,7 +30,16 @@ from asecalc_mlip.data.symmetry_checks import check_symmetry
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.units import LABELS
 
-CHECKS = (check_cores, check_structures, check_energies, check_forces, check_stresses, check_constants, check_rivals)
+CHECKS = (
+    check_cores,
+    check_structures,
+    check_energies,
+    check_forces,
+    check_stresses,
+    check_constants,
+    check_rivals,
+    check_states,
+)
 PHYSICS = (check_bonds, check_extensive, check_agreement, check_symmetry, check_stiff_bonds, check_mixing)
 
 

@@ -1,7 +1,8 @@
-"""Checks of labels that need no physics: all the same, two that disagree, per atom, lopsided, known to be wrong."""
+"""Checks of labels that need no physics: all alike, two that disagree, of several states, per atom, known as wrong."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +14,21 @@ from asecalc_mlip.data.plausibility import Found, Problem, robust_fit
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.units import LABELS, Label
 
-__all__ = ["check_constants", "check_cores", "check_extensive", "check_rivals", "refuse_without_cores"]
+__all__ = [
+    "check_constants",
+    "check_cores",
+    "check_extensive",
+    "check_rivals",
+    "check_states",
+    "refuse_without_cores",
+]
 
 LEAST_FRAMES = 10
 # How much better, relative to their size, energies fit the composition when they are taken for energies per atom.
 BETTER = 5.0
 ASYMMETRY = 0.02
+# Names in `info` of what a model does not see.
+CHARGES, SPINS = ("charge", "total_charge"), ("multiplicity", "spin_multiplicity", "spin", "total_spin")
 # Families of basis sets in PySCF, and the atomic number from which on all of their elements have core potentials.
 CORES = {"def2": 37, "lanl": 11}
 
@@ -45,6 +55,28 @@ def check_constants(frames: Sequence[Atoms]) -> Found:
         names = ", ".join(frame_name(a, i) for i, a in silent[:5])
         warnings.append(f"{len(silent)} molecules have forces that are exactly zero: {names}")
     return problems, warnings
+
+
+def check_states(frames: Sequence[Atoms]) -> Found:
+    """Tell frames of the same atoms in several states of charge or spin, which a model takes for one."""
+    warnings: list[str] = []
+    for kind, names in (("charges", CHARGES), ("spin states", SPINS)):
+        for name in names:
+            states: dict[str, Counter[str]] = {}
+            for atoms in frames:
+                value = atoms.info.get(name)
+                if _is_number(value) and not is_isolated_atom(atoms):
+                    states.setdefault(atoms.get_chemical_formula(), Counter())[f"{value:g}"] += 1
+            mixed = {formula: counts for formula, counts in states.items() if len(counts) > 1}
+            if mixed:
+                formula, counts = next(iter(mixed.items()))
+                found = ", ".join(f"{value} in {n}" for value, n in counts.most_common(5))
+                more = f" (so have {len(mixed) - 1} other compositions)" if len(mixed) > 1 else ""
+                warnings.append(
+                    f"the frames of {formula} have several {kind}: {name} is {found} of them{more}. A model does not "
+                    "see this and learns a mean of the states: train one model for each"
+                )
+    return [], warnings
 
 
 def check_rivals(frames: Sequence[Atoms]) -> Found:
@@ -134,3 +166,7 @@ def _same(values: Sequence[tuple[int, Atoms, np.ndarray]]) -> bool:
 
 def _rival(atoms: Atoms, label: str) -> bool:
     return label in atoms.info.get("label_rivals", {})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -231,6 +231,21 @@ def test_mixed_keys_are_told(tmp_path, frames):
     assert any("one level of theory?" in text for text in found.warnings)
 
 
+def test_charge_and_spin_states_of_the_same_atoms_are_told(frames):
+    for k, atoms in enumerate(frames):
+        atoms.info.update(charge=k % 3 == 0, spin=1.0, note="a")
+    alone = Atoms("H", info={"charge": 5, "energy": -13.6})
+    told = [text for text in census([*frames, alone]).warnings if "several" in text]
+    assert told == []  # true and false are no charges
+    for k, atoms in enumerate(frames):
+        atoms.info["charge"] = np.int64(k % 3 == 0)
+    (told,) = [text for text in census([*frames, alone]).warnings if "several" in text]
+    assert "frames of C2H6O have several charges: charge is 0 in 20, 1 in 10 of them. A model" in told
+    for atoms in frames:
+        atoms.info["charge"] = 1
+    assert not any("several" in text for text in census([*frames, alone]).warnings)
+
+
 def test_no_frames_and_unknown_labels(frames):
     with pytest.raises(DataError, match="no frames"):
         census([])
