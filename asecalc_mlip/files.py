@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import re
 import socket
@@ -23,6 +24,8 @@ import numpy as np
 
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
+
+_LOG = logging.getLogger("asecalc_mlip")
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -174,8 +177,17 @@ def read_json(path: PathName, what: str = "file") -> Any:
         raise InputError(f"{what} {path} cannot be read (JSON): {error}") from None
 
 
-def read_structure(path: PathName, *, what: str = "structure") -> Atoms:
-    """Read the last structure of any file that ASE reads, without its calculator.
+def read_structure(path: PathName, *, what: str = "structure", tell: bool = False) -> Atoms:
+    """Read one structure from any file that ASE reads, without its calculator.
+
+    Parameters
+    ----------
+    path : path
+        FILE takes the last structure, FILE@N the one of this number, from 0 or, if negative, from the end.
+    what : str
+        Begin of the messages.
+    tell : bool
+        Warn where a file without a number has several structures.
 
     Raises
     ------
@@ -185,7 +197,17 @@ def read_structure(path: PathName, *, what: str = "structure") -> Atoms:
     """
     from ase import Atoms
 
-    atoms = _read(path, -1, what)
+    file, index = _with_index(path)
+    if index is not None and not file.is_file():
+        raise InputError(f"{what} {path}: no such file")
+    try:
+        atoms = _read(file, -1 if index is None else index, what)
+    except InputError as error:
+        if index is None:
+            raise
+        raise InputError(f"{error}. Is there a structure {index}? The first is 0") from None
+    if tell and index is None and _has_several(file):
+        _LOG.warning("%s has several structures: the last one is taken; give %s@0 to take the first", path, path)
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
         raise InputError(f"{what} {path} has no atoms")
     if not np.isfinite(atoms.positions).all():
@@ -194,6 +216,23 @@ def read_structure(path: PathName, *, what: str = "structure") -> Atoms:
         raise InputError(f"{what} {path} is periodic but its cell has fewer than three vectors: complete it")
     atoms.calc = None
     return atoms
+
+
+def _with_index(path: PathName) -> tuple[Path, int | None]:
+    """Part FILE@N; a file of the whole name goes first."""
+    name, _, number = str(path).rpartition("@")
+    if name and re.fullmatch(r"-?\d{1,9}", number) and not Path(path).exists():
+        return Path(name), int(number)
+    return Path(path), None
+
+
+def _has_several(file: Path) -> bool:
+    import ase.io
+
+    with suppress(Exception):  # formats of one structure, and files of one
+        ase.io.read(str(file), index=1)
+        return True
+    return False
 
 
 def read_structures(*paths: PathName, index: str = ":", what: str = "structures") -> list[Atoms]:

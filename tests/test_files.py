@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
+from ase.io import write
 
 from asecalc_mlip import files, locks
 from asecalc_mlip.errors import InputError
@@ -37,6 +38,30 @@ def test_a_structure_has_the_format_that_its_name_says(name, tmp_path):
     files.write_structure(tmp_path / name, bulk("Cu"))
     found = files.read_structure(tmp_path / name)
     assert found.get_chemical_formula() == "Cu" and found.pbc.all()
+
+
+def test_which_of_several_structures_is_told_and_can_be_chosen(tmp_path, caplog):
+    frames = [bulk("Cu", a=3.6 + 0.01 * k) for k in range(3)]
+    path = tmp_path / "several.xyz"
+    write(path, frames)
+
+    def volume(name, **options):
+        return files.read_structure(name, **options).get_volume()
+
+    assert volume(path) == pytest.approx(frames[-1].get_volume()) and not caplog.records
+    assert volume(path, tell=True) == pytest.approx(frames[-1].get_volume())
+    assert "several structures: the last one is taken; give" in caplog.text and f"{path}@0" in caplog.text
+    caplog.clear()
+    for number in (0, 1, -3):
+        assert volume(f"{path}@{number}", tell=True) == pytest.approx(frames[number].get_volume())
+    for name in ("POSCAR", "one.xyz"):
+        write(tmp_path / name, frames[0])
+        assert volume(tmp_path / name, tell=True) == pytest.approx(frames[0].get_volume(), rel=1e-6)
+    assert not caplog.records
+    with pytest.raises(InputError, match=r"several.xyz cannot be read: .*Is there a structure 7\? The first is 0"):
+        volume(f"{path}@7")
+    with pytest.raises(InputError, match=r"none.xyz@0: no such file"):
+        volume(tmp_path / "none.xyz@0")
 
 
 @pytest.mark.skipif(locks.fcntl is None, reason="no locks there")

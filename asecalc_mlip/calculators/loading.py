@@ -58,4 +58,4 @@ def load_structure(model: str | Path, structure: str | Path | None = None) -> At
     path = structure or zoo.beside(model, ".xyz")
     if path is None:
         raise InputError(f"{model} comes without a structure: give a file after it")
-    return read_structure(path)
+    return read_structure(path, tell=structure is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -42,7 +43,10 @@ _EXAMPLES = {
     "npt": "  asecalc npt silica.pt --pressure 5 --barostat full -o squeezed",
     "anneal": "  asecalc anneal aspirin.pt --protocol ramp -o ramp",
 }
-_WITH = "MODEL is a .pt file or the name of a shipped model (default aspirin.pt); STRUCTURE is any file that ASE reads."
+_WITH = (
+    "MODEL is a .pt file or the name of a shipped model (default aspirin.pt); STRUCTURE is any file that ASE reads; "
+    "of several structures the last is taken, and FILE@0 is the first."
+)
 
 
 def _run(
@@ -72,7 +76,7 @@ def _run(
     settings = found.settings(ensemble, **options)
     folder = output or folder_for(settings, found.identity)
     check_reference(folder, found.known_reference if found.reference_given else None)
-    ended = ended_before(folder, settings, found.identity)
+    ended = ended_before(folder, settings, found.identity, start=_given_start(found))
     if ended is None:
         atoms = found.atoms
         refuse_constraints(atoms)
@@ -83,6 +87,13 @@ def _run(
         ended = run_md(atoms, settings, folder, reference=fitting, identity=found.identity, progress=progress)
     click.echo(ended.report())
     return ended.exit_code
+
+
+def _given_start(found: Any) -> Any:
+    """Return the structure that was given; None where none was, or it is gone, which a run that has ended survives."""
+    with suppress(InputError):
+        return found.atoms if found.structure_name is not None else None
+    return None
 
 
 def _one(name: str, positional: str | None, option: str | None) -> str | None:

@@ -10,7 +10,7 @@ from ase import Atoms
 from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import to_json
-from asecalc_mlip.md.files import REFERENCE, RunFiles
+from asecalc_mlip.md.files import REFERENCE, RunFiles, stored_atoms
 from asecalc_mlip.md.settings import MDSettings, continue_settings
 from asecalc_mlip.md.summary import MDResult
 
@@ -52,18 +52,23 @@ def ended_run(files: RunFiles, steps: int) -> dict | None:
     return summary if status == "unstable" or (status == "finished" and done >= steps) else None
 
 
-def ended_before(directory: str | os.PathLike, settings: MDSettings, identity: dict | None = None) -> MDResult | None:
+def ended_before(
+    directory: str | os.PathLike, settings: MDSettings, identity: dict | None = None, *, start: Atoms | None = None
+) -> MDResult | None:
     """Read what a run in a folder came to; None where it can go on, or there is none.
 
     Raises
     ------
     InputError
-        The folder has a run with other settings or another model.
+        The folder has a run with other settings or another model, or from another `start`, where that is given.
     """
     files = RunFiles(directory)
     if not files.begun:
         return None
-    wanted = settings_to_go_on(files.load_restart()[1], settings, identity or {})
+    arrays, meta = files.load_restart()
+    wanted = settings_to_go_on(meta, settings, identity or {})
+    if start is not None:
+        check_start(start, stored_atoms(arrays, meta), directory)
     summary = ended_run(files, wanted.steps)
     return None if summary is None else MDResult(summary, files.directory, had_ended=True)
 

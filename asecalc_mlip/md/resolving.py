@@ -88,7 +88,7 @@ class Resolved:
             raise InputError(
                 f"the model {self.name} comes without a start structure: name a file with one after the model"
             )
-        atoms = read_structure(self.structure_file, what="the structure")
+        atoms = read_structure(self.structure_file, what="the structure", tell=self.structure_name is not None)
         if self.model is not None:
             from asecalc_mlip.calculators.checks import ElementCheck
 

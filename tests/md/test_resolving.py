@@ -153,3 +153,16 @@ def test_what_cannot_run_is_told_first_and_alone(own):
         result = call("nvt", "own.pt", name, "--steps", 10)
         assert result.exit_code == 2 and part in result.stderr
         assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("Error: ")
+
+
+def test_a_complete_run_of_another_structure_is_not_taken_for_the_one_asked_for(own):
+    other = toys.ethanol()
+    other.positions[8, 0] += 0.01
+    write("several.xyz", [toys.ethanol(), other])
+    run = ("nvt", "own.pt", "--steps", 2, "--interval", 2, "--output", "run")
+    assert call(run[0], run[1], "several.xyz@0", *run[2:]).exit_code == 0
+    result = call(run[0], run[1], "several.xyz@1", *run[2:])
+    assert result.exit_code == 2 and "start structure is not the one of the run in run: give" in result.stderr
+    for same in ("several.xyz@0", "gone.xyz"):
+        result = call(run[0], run[1], same, *run[2:])
+        assert result.exit_code == 0 and "was complete already" in result.stdout
