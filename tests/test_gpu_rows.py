@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from asecalc_mlip.engine import cache
+from asecalc_mlip.engine import cache, choose
 from asecalc_mlip.engine.compiled import CompilerError
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.kernels.chosen import chosen
@@ -91,3 +91,18 @@ def test_without_a_compiler_no_other_engine_is_measured_as_the_compiled_one(monk
     monkeypatch.setattr("asecalc_mlip.engine.compiled._build", fails)
     row = gpu._measured(lambda: gpu_rows.call(BENCH, "painn", "aspirin", "compiled", "float32"), gpu_bench.NotHere)
     assert row == {"skipped": "no C++ compiler"}
+
+
+def test_without_a_c_compiler_no_other_engine_is_measured_as_the_fused_kernels(monkeypatch):
+    """As on a machine that has Triton and nothing to build its launchers with; the machine's row tells of it."""
+
+    def fails(potential, **_):
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setitem(choose._WHY_NOT, "triton", lambda potential: None)
+    monkeypatch.setattr("asecalc_mlip.engine.triton.engine.FusedEngine", fails)
+    row = gpu._measured(lambda: gpu_rows.call(BENCH, "painn", "aspirin", "triton", "float32"), gpu_bench.NotHere)
+    assert "the fused kernels cannot be used" in row["failed"] and "Failed to find C compiler" in row["warned"][0]
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert gpu_bench._c_compiler() == "none: Triton launches no kernel"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.engine import CompiledEngine, CudaGraphEngine, EagerEngine, Engine, SumEngine, make_engine
 from asecalc_mlip.engine.cache import CacheError
 from asecalc_mlip.engine.compiled import CompilerError
+from asecalc_mlip.engine.triton import TritonEngine
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import Potential, build_potential, parts_of
 from asecalc_mlip.models.registry import hyperparameters_of
@@ -48,7 +52,7 @@ class Bench:
 
     def machine(self) -> dict[str, Any]:
         """Name the device and measure its memory and its matrix products, to judge the rest by."""
-        about: dict[str, Any] = {**machine(), "device": "cpu"}
+        about: dict[str, Any] = {**machine(), "device": "cpu", "c_compiler": _c_compiler()}
         if self.device.type == "cuda":
             facts = torch.cuda.get_device_properties(self.device)
             about |= {"device": facts.name, "memory_GB": round(facts.total_memory / 1e9, 1), "cuda": torch.version.cuda}
@@ -114,6 +118,8 @@ def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = 
     ------
     NotHere
         For an engine that cannot run the model here, and for want of a C++ compiler.
+    RuntimeError
+        For fused kernels that another engine stands in for, as without a C compiler.
     """
     if engine == CudaGraphEngine.name and bench.device.type == "cpu" and bench.rehearse and precision == "float32":
         return CudaGraphEngine(potential, capture=False)
@@ -121,7 +127,7 @@ def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = 
         if engine == CompiledEngine.name and CompiledEngine.why_not(potential) is None:
             # `make_engine` takes another engine for want of a compiler, which would be measured under this name.
             return CompiledEngine(potential)
-        return make_engine(potential, engine, precision=precision)  # type: ignore[arg-type]
+        return _fused(make_engine(potential, engine, precision=precision))  # type: ignore[arg-type]
     except (CompilerError, CacheError) as error:
         raise NotHere(str(error)) from None
     except InputError as error:
@@ -137,6 +143,20 @@ def engine_of(bench: Bench, potential: Potential, engine: str, precision: str = 
 
 def _or_eager(part: Potential, engine: str) -> Engine:
     try:
-        return make_engine(part, engine)  # type: ignore[arg-type]
+        return _fused(make_engine(part, engine))  # type: ignore[arg-type]
     except InputError:
         return EagerEngine(part)
+
+
+def _fused(engine: Engine) -> Engine:
+    """Refuse an engine in the place of the fused kernels, which would be measured under their name."""
+    if isinstance(engine, TritonEngine) and engine.holds_edges:
+        raise RuntimeError(f"the fused kernels cannot be used; in their place would be: {engine.describe()}")
+    return engine
+
+
+def _c_compiler() -> str:
+    """Name the compiler that Triton builds its launchers with, or say what is missing."""
+    found = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "clang"))), None)
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return "none: Triton launches no kernel" if found is None else found if headers.is_file() else f"no {headers}"

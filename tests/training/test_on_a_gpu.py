@@ -93,11 +93,11 @@ def test_fine_tuning_with_replay_goes_on_on_the_other_device(gpu, tmp_path):
     assert close(*ends)
 
 
-def test_a_gpu_by_its_number_is_the_one(gpu, tmp_path, monkeypatch):
+def test_a_gpu_by_its_number_is_the_one(gpu, tmp_path):
     """A number of devices alone would be that of the first ones."""
     data, _ = files(tmp_path)
-    with simulated_gpu():
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with simulated_gpu(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "device_count", lambda: 2)
         prepared = training.prepare(tiny(tmp_path, data, "run.device=cuda:1", "run.max_epochs=1"))
         with pytest.raises(InputError, match=r"run.device is cuda:1, one GPU, but run.devices is 2; take cuda"):
             training.prepare(tiny(tmp_path, data, "run.device=cuda:1", "run.devices=2"))
