@@ -319,9 +319,10 @@ def check_writable(*paths: PathName | None) -> None:
 
 
 def check_other(source: PathName, *paths: PathName | None) -> None:
-    """Raise InputError where a file to write is the one that is read; None is no file."""
+    """Raise InputError where a file to write is the one that is read, maybe as FILE@N; None is no file."""
+    read = _with_index(source)[0].resolve()
     for path in paths:
-        if path and Path(path).resolve() == Path(source).resolve():
+        if path and Path(path).resolve() == read:
             raise InputError(f"{path} is the file that is read, and would be lost: name another one to write")
 
 

@@ -40,6 +40,7 @@ REFUSED = {
         "rdf water.xyz -o ./water.xyz",
         "rdf water.xyz --save-reference water.xyz",
         "vibrations aspirin.pt water.xyz -o water.xyz",
+        "vibrations aspirin.pt water.xyz@0 -o water.xyz",
         "diatomic aspirin.pt --training water.xyz -o water.xyz",
         "core aspirin.pt --data water.xyz -o water.xyz",
         "dimers aspirin.pt --data water.xyz -o water.xyz",
