@@ -128,7 +128,7 @@ def _lines(claim: dict[str, Any], study: dict[str, Any]) -> list[str]:
         cells += [
             "" if found else where,
             _ours(name, error, means, (ours or {}).get("suffix", "")),
-            _factors(means),
+            _factors(name, error, rows),
             "" if found else _runs(claim, rows),
         ]
         found.append(_line(cells))
@@ -153,10 +153,18 @@ def _ours(name: str, error: str, means: dict[str, float], suffix: str) -> str:
     return f"{shown}: {', '.join(f'{loss} {mean:.4g}' for loss, mean in means.items())}" if means else "not run"
 
 
-def _factors(means: dict[str, float]) -> str:
-    """First loss over each of the others."""
-    first, *others = means.values() or [0.0]
-    return " / ".join(f"{first / other:.2f}" for other in others) or "–"
+def _factors(name: str, error: str, rows: Rows) -> str:
+    """First loss over each of the others, in the mean over the seeds that have both."""
+    if not rows:
+        return "–"
+    plain, *others = rows.values()
+    first = {row["seed"]: row[error][name] for row in plain}
+    found = []
+    for of_loss in others:
+        pairs = [(first[row["seed"]], row[error][name]) for row in of_loss if row["seed"] in first]
+        before, after = zip(*pairs, strict=True) if pairs else ((np.nan,), (np.nan,))
+        found.append(f"{_mean(before) / _mean(after):.2f}")
+    return " / ".join(found) or "–"
 
 
 def _runs(claim: dict[str, Any], rows: Rows) -> str:

@@ -27,11 +27,11 @@ CLAIM = {
 }
 
 
-def test_factors_are_plain_over_the_others_of_means_over_seeds():
+def test_factors_are_plain_over_the_others_in_the_seeds_that_have_both():
     rows = [row("plain", 0, 90.0, 20.0), row("plain", 1, 110.0, 20.0), row("first", 0, 50.0, 20.0)]
     energy, forces = lines(CLAIM, [*rows, row("plain", 2, 1.0, 1.0, data="ethanol")])
     assert energy[1:3] == ["energy 50 → 25", "2.00"]
-    assert energy[4:6] == ["energy: plain 100, first 50", "2.00"]
+    assert energy[4:6] == ["energy: plain 100, first 50", "1.80"]
     assert energy[6] == "1 to 2 seeds, 3000 steps: `piwsl_study.py run aspirin-direct`"
     assert forces[1:3] == ["forces 3 → 2", "1.50"] and forces[5] == "1.00"
 
