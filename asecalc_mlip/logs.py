@@ -42,7 +42,9 @@ def printable() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            # One that was opened on a file and leads to a pipe since cannot seek; it stays as it is.
+            with suppress(OSError):
+                stream.reconfigure(errors="replace")
 
 
 def hide() -> None:

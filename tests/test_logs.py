@@ -76,3 +76,18 @@ def test_dynamics_whose_report_nobody_reads_end_without_a_traceback(monkeypatch,
         with pytest.raises(SystemExit) as end:
             RunCommand("nvt", callback=lambda: click.echo("stable")).main([])
     assert end.value.code == 141 and (tmp_path / "errors").read_text() == ""
+
+
+def test_a_stream_that_leads_elsewhere_than_it_was_opened_for_ends_nothing(tmp_path):
+    """As where a process takes the place of another that wrote into a file: a pipe has no place in it."""
+    reader, writer = os.pipe()
+    with open(tmp_path / "out.txt", "w", encoding="ascii") as stream:
+        stream.write("begun\n")
+        stream.flush()
+        os.dup2(writer, stream.fileno())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.stdout", stream)
+            logs.printable()
+    os.close(writer)
+    with open(reader, encoding="ascii") as end:
+        assert end.read() == ""

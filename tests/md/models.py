@@ -13,13 +13,13 @@ from asecalc_mlip.models.potential import Potential
 from tests.md.toys import Springs
 
 
-def random_model(path: Path) -> Path:
-    """A small PaiNN for C, H and O; the same weights every time."""
+def random_model(path: Path, e0: dict[int, float] | None = None) -> Path:
+    """A small PaiNN, for C, H and O unless others are given; the same weights every time."""
     hyperparameters = {"cutoff": 3.0, "n_features": 16, "n_interactions": 2}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = PaiNN(**hyperparameters)
-    e0 = {1: -13.0, 6: -1000.0, 8: -2000.0}
+    e0 = e0 or {1: -13.0, 6: -1000.0, 8: -2000.0}
     potential = Potential(
         network, architecture="painn", hyperparameters=hyperparameters, reference_energies=e0, scale=0.1
     )

@@ -177,7 +177,7 @@ def test_the_reference_file_names_structure_temperature_and_protocol(tmp_path, m
     monkeypatch.chdir(tmp_path)
     from tests.md.models import random_model
 
-    random_model(tmp_path / "copper.pt")
+    random_model(tmp_path / "copper.pt", {29: -10.0})
     write("copper.xyz", cell(), format="extxyz")
     PeriodicReference.from_frames(rattled(), "made up", temperature_K=900.0, protocol="eam-mptrj").save(
         "copper.reference.json"
