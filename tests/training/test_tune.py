@@ -271,7 +271,7 @@ def start(tmp_path, molecules, *arguments, prelude=""):
         "from training.callbacks import LastCheckpoint\nLastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0\n"
         f"{prelude}\nfrom asecalc_mlip.cli import main; main()"
     )
-    command = ["tune", str(tmp_path / "small.yaml"), f"data.train={molecules}", f"run.output={tmp_path / 'run'}"]
+    command = ["tune", str(tmp_path / "small.yaml"), f"data.train={molecules}"]
     command += [option for text in SPACE for option in ("--space", text)] + list(arguments)
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return processes.Popen([sys.executable, "-c", code, *command], **pipes)
