@@ -36,6 +36,12 @@ HEAD = (
     "factor",
     "runs",
 )
+# Of claims that have the nearest case of ours beside them.
+BESIDE = "beside it: "
+# Of the figure.
+TITLES = {"energy": "Energies", "forces": "Forces"}
+NETWORKS = {"painn": "PaiNN", "escn": "eSCN", "equiformer": "EquiformerV2", "spinconv": "SpinConv"}
+SETS = {"aspirin": "aspirin", "3bpa": "3BPA", "tio2": "TiO2"}
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -60,10 +66,11 @@ def table(published: dict[str, Any], study: dict[str, Any]) -> str:
 
 def panels(published: dict[str, Any], study: dict[str, Any]) -> list[Dots]:
     """Return factors of energies and forces: as published, and for each network with a force head and its data."""
-    claims = [claim for claim in published["claims"] if _of_the_figure(claim) and len(_rows(claim, study)) > 1]
+    claims = [claim for claim in published["claims"] if _of_the_figure(claim, _rows(claim, study))]
     names = {_short(claim): claim for claim in sorted(claims, key=lambda claim: claim["ours"]["data"])}
-    before = {f"{claim['name'].removeprefix('beside it: ')}": claim for claim in claims}
-    before = {name: claim for name, claim in before.items() if "structures" not in name}
+    # Those with cases of ours beside them; a claim whose own case we ran is among them once more.
+    marked = [claim for claim in claims if claim["name"].startswith(BESIDE)]
+    before = {claim["name"].removeprefix(BESIDE): claim for claim in marked}
     found = []
     for kind in ("energy", "forces"):
         values: dict[str, dict[str, list[float]]] = {"published": {}, "first": {}, "antithetic": {}}
@@ -73,18 +80,14 @@ def panels(published: dict[str, Any], study: dict[str, Any]) -> list[Dots]:
                 # Where both were run, those whose energies and residuals count alike.
                 values[loss.partition(",")[0]][name] = factors
         rows = [*values["published"], *names]
-        found.append(Dots(_TITLES[kind], "factor", rows, values, 1.0, log=True, ticks=(0.5, 1, 2, 3)))
+        found.append(Dots(TITLES[kind], "factor", rows, values, 1.0, log=True, ticks=(0.5, 1, 2, 3)))
     return found
 
 
-_TITLES = {"energy": "Energies", "forces": "Forces"}
-_NETWORKS = {"painn": "PaiNN", "escn": "eSCN", "equiformer": "EquiformerV2", "spinconv": "SpinConv"}
-_SETS = {"aspirin": "aspirin", "3bpa": "3BPA", "tio2": "TiO2"}
-
-
-def _of_the_figure(claim: dict[str, Any]) -> bool:
+def _of_the_figure(claim: dict[str, Any], rows: Rows) -> bool:
     ours = claim.get("ours", {})
-    return ours.get("model", "").endswith("direct") and "losses" not in ours and "energy" in claim
+    compared = len(rows) > 1 and next(iter(rows)).startswith("plain")
+    return compared and ours.get("model", "").endswith("direct") and "losses" not in ours and "energy" in claim
 
 
 def _short(claim: dict[str, Any]) -> str:
@@ -93,26 +96,31 @@ def _short(claim: dict[str, Any]) -> str:
     network = ours["model"].partition("-")[0].partition(",")[0]
     base, _, width = network.partition(" ")
     ended = ", converged" if "convergence" in ours.get("suffix", "") else ""
-    return f"{' '.join(filter(None, (_NETWORKS[base], width)))}, {_SETS[ours['data']]} {ours['n_train']}{ended}"
+    return f"{' '.join(filter(None, (NETWORKS[base], width)))}, {SETS[ours['data']]} {ours['n_train']}{ended}"
 
 
 def _by_seed(claim: dict[str, Any], kind: str, rows: Rows) -> dict[str, list[float]]:
     """Return the factors of each loss, one for each seed that has both trainings."""
-    suffix, error = claim["ours"].get("suffix", ""), claim["ours"].get("error", "rmse")
-    plain = {row["seed"]: row[error] for row in rows[f"plain{suffix}"]}
-    found: dict[str, list[float]] = {}
-    for loss, of_loss in rows.items():
-        pairs = [(plain[row["seed"]], row[error]) for row in of_loss if row["seed"] in plain]
-        if not loss.startswith("plain") and pairs:
-            name = "energy_per_atom" if kind == "energy" and "energy_per_atom" in pairs[0][0] else kind
-            found[loss] = [before[name] / after[name] for before, after in pairs]
-    return found
+    error = claim["ours"].get("error", "rmse")
+    pairs = {loss: _pairs(rows, loss, error, _quantity(kind, rows)) for loss in list(rows)[1:]}
+    return {loss: [before / after for before, after in found] for loss, found in pairs.items() if found}
+
+
+def _pairs(rows: Rows, loss: str, error: str, name: str) -> list[tuple[float, float]]:
+    """Return the errors of the first loss, plain, and of another, for each seed that has both."""
+    first = {row["seed"]: row[error][name] for row in next(iter(rows.values()))}
+    return [(first[row["seed"]], row[error][name]) for row in rows[loss] if row["seed"] in first]
+
+
+def _quantity(kind: str, rows: Rows) -> str:
+    """Return the name of an error; of structures of unlike sizes energies count per atom."""
+    per_atom = any("energy_per_atom" in row["rmse"] for row in sum(rows.values(), []))
+    return "energy_per_atom" if per_atom and kind == "energy" else kind
 
 
 def _lines(claim: dict[str, Any], study: dict[str, Any]) -> list[str]:
     """Return a line for energies and one for forces, where the paper or we have them."""
     ours, rows = claim.get("ours"), _rows(claim, study)
-    per_atom = any("energy_per_atom" in row["rmse"] for row in sum(rows.values(), []))
     # Where few frames with huge forces would be all that a root mean square tells.
     error = (ours or {}).get("error", "rmse")
     found: list[str] = []
@@ -120,8 +128,7 @@ def _lines(claim: dict[str, Any], study: dict[str, Any]) -> list[str]:
         pair = claim.get(kind)
         if pair is None:
             continue
-        # Structures of unlike sizes: energies per atom.
-        name = "energy_per_atom" if per_atom and kind == "energy" else kind
+        name = _quantity(kind, rows)
         means = {loss: _mean(row[error][name] for row in of_loss) for loss, of_loss in rows.items()}
         cells = ["" if found else claim["name"], f"{kind} {pair[0]:g} → {pair[1]:g}", f"{pair[0] / pair[1]:.2f}"]
         where = f"{ours['data']}, {ours['n_train']} frames, {ours['model']}" if ours else "–"
@@ -155,15 +162,10 @@ def _ours(name: str, error: str, means: dict[str, float], suffix: str) -> str:
 
 def _factors(name: str, error: str, rows: Rows) -> str:
     """First loss over each of the others, in the mean over the seeds that have both."""
-    if not rows:
-        return "–"
-    plain, *others = rows.values()
-    first = {row["seed"]: row[error][name] for row in plain}
     found = []
-    for of_loss in others:
-        pairs = [(first[row["seed"]], row[error][name]) for row in of_loss if row["seed"] in first]
-        before, after = zip(*pairs, strict=True) if pairs else ((np.nan,), (np.nan,))
-        found.append(f"{_mean(before) / _mean(after):.2f}")
+    for loss in list(rows)[1:]:
+        before, after = np.array(_pairs(rows, loss, error, name)).reshape(-1, 2).T
+        found.append(f"{before.mean() / after.mean():.2f}" if len(before) else "–")
     return " / ".join(found) or "–"
 
 

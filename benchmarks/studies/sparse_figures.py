@@ -50,19 +50,13 @@ def write_figures(results: Results, dynamics: Results, folder: Path) -> None:
 def survivors(dynamics: Results) -> dict[str, dict[str, list[float]]]:
     """Return the stable times of aspirin at the high temperature, ps: panel → training → one for each trajectory."""
     found: dict[str, dict[str, list[float]]] = {}
+    hot = [row for row in dynamics.values() if (row["data"], row["temperature_K"]) == ("aspirin", HOT_K)]
     for n, methods in SURVIVORS.items():
         for method in methods:
-            for row in dynamics.values():
-                same = (row["data"], row["n_train"], row["method"], row["temperature_K"]) == (
-                    "aspirin",
-                    n,
-                    method,
-                    HOT_K,
-                )
-                if same:
-                    found.setdefault(f"{n} frames", {}).setdefault(NAMED.get(method, method), []).extend(
-                        row["stable_ps"]
-                    )
+            for row in hot:
+                if (row["n_train"], row["method"]) == (n, method):
+                    label = NAMED.get(method, method)
+                    found.setdefault(f"{n} frames", {}).setdefault(label, []).extend(row["stable_ps"])
     return found
 
 

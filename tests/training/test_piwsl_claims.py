@@ -36,6 +36,13 @@ def test_factors_are_plain_over_the_others_in_the_seeds_that_have_both():
     assert forces[1:3] == ["forces 3 → 2", "1.50"] and forces[5] == "1.00"
 
 
+def test_trainings_without_a_seed_in_common_have_no_factor():
+    energy, _ = lines(CLAIM, [row("plain", 0, 90.0, 20.0), row("first", 1, 50.0, 20.0)])
+    assert energy[5] == "–"
+    rows = {"a": row("first", 0, 90.0, 20.0), "b": row("antithetic", 0, 50.0, 20.0)}
+    assert not panels({"claims": [CLAIM]}, rows)[0].rows
+
+
 def test_other_errors_and_energies_per_atom():
     claim = {**CLAIM, "ours": {**CLAIM["ours"], "error": "mae"}}
     rows = [row("plain", 0, 90.0, 20.0), row("first", 0, 30.0, 10.0)]
