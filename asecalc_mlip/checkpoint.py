@@ -158,7 +158,7 @@ def describe(path: str | Path) -> str:
 
 
 def _without_defaults(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    # Versions before direct forces refuse the word; the files of other models need not carry it.
+    # Versions before force heads refuse the word; the files of other models need not carry it.
     return {name: value for name, value in hyperparameters.items() if (name, value) != ("direct_forces", False)}
 
 

@@ -82,7 +82,7 @@ class PIWSLModel(ModelInterface):
     @compute_stress.setter
     def compute_stress(self, wanted: bool) -> None:
         if wanted and not self.calculator.gives_stress:
-            raise InputError("this model has direct forces and so no stress; use one whose forces are a derivative")
+            raise InputError("this model has a force head and so no stress; use one whose forces are a derivative")
         self._compute_stress = wanted
 
     @property

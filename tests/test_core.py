@@ -59,5 +59,5 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(InputError, match="has a ZBL core already"):
         add_core(cored)
     direct = load(model_file(tmp_path, "painn", direct_forces=True))
-    with pytest.raises(InputError, match="direct forces"):
+    with pytest.raises(InputError, match="force head"):
         add_core(direct)

@@ -103,5 +103,5 @@ def test_what_cannot_be_is_named(models, tmp_path):
     with pytest.raises(InputError, match="so few neighbours"):
         add_dimers(model, TABLE, [*frames(), Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])])
     direct = load(model_file(tmp_path, "painn", direct_forces=True))
-    with pytest.raises(InputError, match="direct forces"):
+    with pytest.raises(InputError, match="force head"):
         add_dimers(direct, TABLE, frames())

@@ -331,7 +331,7 @@ def _has_prior(config: TrainConfig, known: Sequence[Potential]) -> bool:
     if config.model.prior == "none" or any(map(has_core, known)):
         return False
     if config.model.hyperparameters.get("direct_forces"):
-        LOGGER.info("no prior: direct forces are not the gradient of an energy that one could be added to")
+        LOGGER.info("no prior: the forces of a force head are not the gradient of an energy that one could be added to")
         return False
     return True
 

@@ -107,13 +107,13 @@ class ModelConfig:
     given are the defaults of the architecture."""
     prior: Literal["zbl", "none"] = "zbl"
     """Repulsion between close atoms as a part of the model. It ends at 0.8 of a single bond and keeps atoms apart at
-    distances without data. Networks with direct forces and models with a base get none."""
+    distances without data. Networks with a force head and models with a base get none."""
     reference_energies: E0Method = "fit"
     """E0 per element: fit (least squares on the training set), isolated (atoms in a file), given (numbers) or zero.
     Frames of one isolated atom in the data give the E0 of its element with `fit` and with `isolated`."""
     cohesion: bool = True
     """With E0 of isolated atoms, give atoms that have the neighbours of the data their mean binding energy by a fixed
-    part of the potential, so that the network need not learn it. Networks with direct forces have none."""
+    part of the potential, so that the network need not learn it. Networks with a force head have none."""
     final_shift: bool = True
     """At the end, shift fitted E0 by least squares on the training set, to remove a constant error of the energies. A
     shift that raises the validation error is not made."""

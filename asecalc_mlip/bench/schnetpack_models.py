@@ -74,7 +74,7 @@ def to_schnetpack(potential: Potential) -> NeuralNetworkPotential:
     sizes = {"n_rbf": 20, "n_features": 128, "n_interactions": 3, **potential.hyperparameters}
     representations = {"painn": PaiNN, "schnet": SchNet}
     if potential.architecture not in representations or potential.direct_forces:
-        kind = "with direct forces" if potential.direct_forces else "as such"
+        kind = "with a force head" if potential.direct_forces else "as such"
         raise InputError(f"SchNetPack has no {potential.architecture} {kind}; it has PaiNN and SchNet")
     if sizes.get("radial_basis", "gaussian") != "gaussian":
         raise InputError(f"the radial basis is {sizes['radial_basis']}; only gaussian is the same in SchNetPack")

@@ -204,12 +204,14 @@ def add_dimers(model: LoadedModel, table: Sequence[Atoms], frames: Sequence[Atom
     Raises
     ------
     InputError
-        For a model with direct forces, a table without an atom that the data have, data with elements that the model
+        For a model with a force head, a table without an atom that the data have, data with elements that the model
         does not know, and data with too few neighbours.
     """
     potential = model.potential
     if potential.direct_forces:
-        raise InputError(f"{model.path.name} has direct forces, to which the gradient of an energy cannot be added")
+        raise InputError(
+            f"{model.path.name} has a force head, to whose forces the gradient of an energy cannot be added"
+        )
     atoms, curves = read_table(table)
     frames = [frame for frame in frames if not is_isolated_atom(frame)]
     elements = sorted({int(z) for frame in frames for z in frame.numbers})

@@ -39,7 +39,7 @@ class PIWSLCalculator(StateCalculator):
     """Energy, forces and stress of a model file; made by `PIWSLCalculator.load`.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), and stress (eV/Å³, Voigt order,
-    ASE's sign) for structures that are periodic in three directions. A model with direct forces has no stress.
+    ASE's sign) for structures that are periodic in three directions. A model with a force head has no stress.
     `parameters` names the model file, its checksum and the options; ASE writes them into databases and trajectories.
 
     Parameters
@@ -162,7 +162,7 @@ class PIWSLCalculator(StateCalculator):
         }
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Return a property, and say why where a model with direct forces is asked for stress. Called by ASE."""
+        """Return a property, and say why where a model with a force head is asked for stress. Called by ASE."""
         if name == "stress" and allow_calculation and self.potential.direct_forces:
             raise NoStressError(NO_STRESS)
         return super().get_property(name, atoms, allow_calculation)
@@ -223,7 +223,7 @@ class PIWSLCalculator(StateCalculator):
         -------
         list of dict
             In the order given: `energy` (eV), `forces` (N, 3) in eV/Å, and `stress` (6,) in eV/Å³, or None for
-            structures that are not periodic in three directions and for models with direct forces.
+            structures that are not periodic in three directions and for models with a force head.
 
         Raises
         ------
@@ -263,7 +263,7 @@ class PIWSLCalculator(StateCalculator):
         Raises
         ------
         InputError
-            For unknown elements, atoms that overlap, and models with direct forces, which have none.
+            For unknown elements, atoms that overlap, and models with a force head, which have none.
         NotEnoughMemoryError
             For a structure that is too large.
         """
@@ -288,7 +288,7 @@ class PIWSLCalculator(StateCalculator):
         return "stress" in self.implemented_properties
 
     def __repr__(self) -> str:
-        kind = architecture_text(self.potential) + (" with direct forces" if self.potential.direct_forces else "")
+        kind = architecture_text(self.potential) + (" with a force head" if self.potential.direct_forces else "")
         return (
             f"{type(self).__name__}({self.model.path.name}: {kind}, elements {', '.join(self.card['elements'])}, "
             f"cutoff {self.cutoff:g} Å; {self.engine.describe()}, {self.device}, {self.dtype})"

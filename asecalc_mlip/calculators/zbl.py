@@ -73,7 +73,7 @@ def add_core(model: LoadedModel, frames: Sequence[Atoms] = ()) -> tuple[LoadedMo
     Raises
     ------
     InputError
-        The model has a core or direct forces, or the core acts on the structures by more than 50 meV/Å.
+        The model has a core or a force head, or the core acts on the structures by more than 50 meV/Å.
     """
     potential = model.potential
     if has_core(potential):

@@ -31,7 +31,7 @@ def eam() -> None:
 @click.option("--lr", type=Number(q.RATE), default=2e-3, show_default=True, help="Learning rate.")
 @click.option("--batch-size", type=Number(q.BATCH), default=4, show_default=True, help="Structures in a step.")
 @click.option("--core", type=click.Choice(["none", "zbl"]), default="none", show_default=True,
-              help="Repulsion inside the shortest bonds.")  # fmt: skip
+              help="zbl adds a repulsion that ends at 0.8 of the sum of two covalent radii.")  # fmt: skip
 @click.option("--cutoff", type=Number(q.CUTOFF), default=8.0, show_default=True, help="Cutoff, Å.")
 @click.option("--exponentials", "n_exponentials", type=Number(q.EXPONENTIALS), default=10, show_default=True,
               help="Exponentials in the density of each pair of elements.")  # fmt: skip

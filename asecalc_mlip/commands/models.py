@@ -163,7 +163,8 @@ def core(model: str, output: str, data: str | None) -> None:
     """Add a ZBL core to a MODEL that is trained already.
 
     The core keeps atoms apart at distances shorter than in the training data. It ends at 0.8 of the sum of their
-    covalent radii, inside the shortest bonds. Trained models have one already unless model.prior=none.
+    covalent radii. Few bonds are shorter, as in N2: with --data the command says how strongly the core acts there.
+    Trained models have one already unless model.prior=none.
 
     \b
     Example:

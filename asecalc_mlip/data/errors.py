@@ -46,7 +46,7 @@ class Errors:
         By "energy", "energy_per_atom" (where structures are periodic or of several sizes), "forces", "stress". The mean
         error has a sign, prediction less label: one that is as large as the MAE is a constant offset.
     curl : float or None
-        Mean of ‖J − Jᵀ‖/‖J‖ over some structures (see `asecalc_mlip.engine.curl`) of a model with direct forces.
+        Mean of ‖J − Jᵀ‖/‖J‖ over some structures (see `asecalc_mlip.engine.curl`) of a model with a force head.
     counts : dict of str to int
         Structures with each label.
     warnings : list of str

@@ -33,7 +33,7 @@ __all__ = ["force_curl", "forces_of"]
 def forces_of(model: Callable[[AtomGraph], Tensor], graph: AtomGraph, positions: Tensor) -> Tensor:
     """Return forces (N, 3) in eV/Å as a differentiable function of positions (N, 3) in Å that require a gradient.
 
-    The edges are those of `graph`. By the head of the model where it has direct forces, else −∂E/∂r.
+    The edges are those of `graph`. By the force head of the model where it has one, else −∂E/∂r.
     """
     moved = replace(graph, positions=positions)
     if _is_direct(model):
@@ -70,7 +70,7 @@ def force_curl(
     if n_probes < 1:
         raise InputError(f"n_probes is {n_probes}; the estimate needs 1 or more, 8 is usual")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    # J v is a second derivative of direct forces but a third one of an energy, which native kernels do not have.
+    # J v is a second derivative of a force head but a third one of an energy, which native kernels do not have.
     with torch.enable_grad(), nullcontext() if _is_direct(model) else plain_kernels():
         positions = graph.positions.detach().requires_grad_()
         forces = forces_of(model, graph, positions)

@@ -34,7 +34,7 @@ from asecalc_mlip.models.traits import OwnHessian
 __all__ = ["NO_HESSIAN", "double", "hessian"]
 
 NO_HESSIAN = (
-    "a model with direct forces has no Hessian that its dynamics would feel: its forces are not the derivative of its "
+    "a model with a force head has no Hessian that its dynamics would feel: its forces are not the derivative of its "
     "energy. Use a conservative model (direct_forces: false), or finite differences of the forces at your own risk"
 )
 # Memory of the forces with their graph, and of one row through it, in evaluations; measured 2.2 and 1.5 for PaiNN.
@@ -66,7 +66,7 @@ def hessian(potential: Potential, graph: AtomGraph, *, rows: int | None = None) 
     Raises
     ------
     InputError
-        For a model with direct forces.
+        For a model with a force head.
     NotEnoughMemoryError
         Where not even one row fits.
     """

@@ -120,5 +120,5 @@ class NativeEngine:
 
 
 def _kind(potential: Potential) -> str:
-    forces = " with direct forces" if potential.direct_forces else ""
+    forces = " with a force head" if potential.direct_forces else ""
     return f"{potential.architecture} in {str(potential.dtype).removeprefix('torch.')}{forces}"

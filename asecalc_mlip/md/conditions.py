@@ -102,8 +102,8 @@ def _ends(settings: MDSettings) -> tuple[float, float]:
 def _warn_direct_forces(ensemble: str, calculator: Any) -> None:
     if ensemble == "nve" and getattr(getattr(calculator, "potential", None), "direct_forces", False):
         warn_once(
-            "the forces of this model are direct, not the derivative of its energy, so the total energy will drift: "
-            "use a conservative model for NVE"
+            "the forces of this model come from a force head and are not the derivative of its energy, so the total "
+            "energy will drift: use a conservative model for NVE"
         )
 
 

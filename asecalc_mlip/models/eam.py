@@ -57,7 +57,7 @@ class EAM(Network):
     n_exponentials : int
         Number K of exponentials in the density of each pair.
     core : {"zbl"} or None
-        Repulsion added inside the shortest bonds, where the Morse energy is finite.
+        Repulsion added at less than 0.8 of the sum of two covalent radii, where the Morse energy is finite.
     density : bool
         False leaves the embedding out: a Morse potential, to compare with.
     """

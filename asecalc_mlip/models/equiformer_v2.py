@@ -8,7 +8,7 @@ only coefficients of one |m|, and σ = silu on points of the sphere (scalars by 
     (a, y)_ij = S([D N x_j, D N x_i], R(b_ij)),    A_ij = w · leaky(norm(a_ij)) for each head
     x ← x + P Σ_j f_c exp(A_ij) Dᵀ S'(σ(y_ij)) / (1 + Σ_j f_c exp(A_ij)),    x ← x + Q σ(Q' N x)
 
-The energy is read from the coefficients of degree 0 of N x; the direct forces are those of degree 1 after one more
+The energy is read from the coefficients of degree 0 of N x; the force head reads those of degree 1 after one more
 attention.
 
 Published form (`envelope="none"`): no f_c and no 1 in the denominator, which is a softmax, so that energies have a step

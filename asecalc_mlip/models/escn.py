@@ -10,8 +10,8 @@ back), and the sum is taken in the frame of the structure. With φ(r) radial fun
     S(x, e)_m = V_m (σ(E_m e) ⊙ (U_m x_m)),   complex numbers for m > 0
     x ← x + G⁺ W_3 σ(W_2 σ(W_1 [G x, G m])),   where the first block leaves out x
 
-The energy is the mean over the sphere of a function of the signals there; the direct forces are the mean of another one
-times the direction.
+The energy is the mean over the sphere of a function of the signals there; the forces of the force head are the mean of
+another one times the direction.
 
 Published form: no f_c, so energies have a step at the cutoff (`envelope="none"`); few points, so that the energy
 changes with the orientation and with the random angle of each frame (`grid="published"`); 128 points on a spiral for

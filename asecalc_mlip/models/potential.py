@@ -18,8 +18,8 @@ from asecalc_mlip.models.traits import Network
 __all__ = ["NO_STRESS", "Potential", "Prediction", "predict"]
 
 NO_STRESS = (
-    "a direct-force model has no stress: its forces are not the derivative of its energy. Use a conservative model "
-    "(direct_forces: false) for stress, or ask for energy and forces only"
+    "a model with a force head has no stress: its forces are not the derivative of its energy. Use a conservative "
+    "model (direct_forces: false) for stress, or ask for energy and forces only"
 )
 
 
@@ -96,7 +96,7 @@ class Potential(nn.Module):
         return self._run(lambda graph: (self.network(graph),), graph)[0]
 
     def energies_and_forces(self, graph: AtomGraph) -> tuple[Tensor, Tensor]:
-        """Energies (N,) in eV and forces (N, 3) in eV/Å of a model with direct forces, float64, in one pass."""
+        """Energies (N,) in eV and forces (N, 3) in eV/Å of a model with a force head, float64, in one pass."""
         energies, forces = self._run(self._ability("energies_and_forces"), graph)
         return energies, forces.double() * self.scale
 
@@ -217,7 +217,7 @@ def predict(
     Raises
     ------
     InputError
-        For the stress of a model with direct forces.
+        For the stress of a model with a force head.
     """
     if getattr(model, "direct_forces", False) and (forces or stress):
         return _direct(model, graph, stress, create_graph)

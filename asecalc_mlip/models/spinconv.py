@@ -28,7 +28,7 @@ Where this differs from the paper:
 - Messages end smoothly at the cutoff, by f_c. The paper has no envelope, and takes the nearest 20 to 40 neighbours, so
   that its energy jumps where an atom comes or goes.
 - Scales and offsets of distances are ⟨a, b⟩ of two elements, in place of a table of all pairs.
-- The direct forces of the paper are a mean over five random rotations, so that two calls differ. Here the directions n
+- The force head of the paper is a mean over five random rotations, so that two calls differ. Here the directions n
   are those of a quadrature in a frame that the neighbours give, so that forces turn exactly with the structure. Where
   two means of the neighbours are parallel or vanish, as at sites of high symmetry, that frame jumps, and forces jump by
   the error of the quadrature.

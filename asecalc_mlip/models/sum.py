@@ -34,7 +34,7 @@ class Sum(Network):
     Raises
     ------
     InputError
-        For a network with direct forces.
+        For a network with a force head.
     """
 
     traits = Traits(
@@ -56,8 +56,8 @@ class Sum(Network):
         self.cutoffs = [float(network.cutoff) for network in networks]
         if any(network.direct_forces for network in networks):
             raise InputError(
-                "a part of a sum has direct forces, to which the gradient of another part's energy cannot be added; "
-                "use conservative parts (direct_forces: false)"
+                "a part of a sum has a force head, to whose forces the gradient of another part's energy cannot be "
+                "added; use conservative parts (direct_forces: false)"
             )
 
     @property

@@ -122,7 +122,10 @@ def _beyond_noise(run: dict) -> bool:
 def _model(subject: Subject) -> list[str]:
     if not subject.calculator.potential.direct_forces:
         return []
-    return ["The forces are direct, not the derivative of the energy: the model is not conservative and has no stress."]
+    return [
+        "The forces come from a force head and are not the derivative of the energy: the model is not conservative and "
+        "has no stress."
+    ]
 
 
 def _flags(diatomic: dict[str, Any], model: str | None) -> list[str]:

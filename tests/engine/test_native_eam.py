@@ -32,7 +32,7 @@ def compare(potential, graph, *, stress):
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_structures(structure, core, dtype):
     atoms = make_structure(structure)
-    # Close enough for the core, which ends inside the shortest bonds.
+    # Close enough for the core, which ends at 0.8 of the sum of two covalent radii.
     for share in (1.0, 0.6):
         atoms.set_cell(atoms.cell * share, scale_atoms=False)
         atoms.positions *= share

@@ -131,7 +131,7 @@ def test_file_keeps_the_head(tmp_path):
 
 
 def test_files_of_conservative_models_do_not_mention_it(tmp_path):
-    # Versions before direct forces refuse hyper-parameters that they do not know.
+    # Versions before force heads refuse hyper-parameters that they do not know.
     potential = make_potential("painn", direct_forces=False)
     save(tmp_path / "m.pt", potential)
     assert "direct_forces" not in torch.load(tmp_path / "m.pt", weights_only=True)["hyperparameters"]
@@ -151,7 +151,7 @@ def test_calculator(structure, tmp_path):
     assert np.allclose(result["forces"], expected.forces, atol=1e-10)
     assert result["stress"] is None
     assert "forces           direct (not the derivative of the energy)" in str(calculator)
-    assert "painn with direct forces" in repr(calculator)
+    assert "painn with a force head" in repr(calculator)
 
 
 def test_calculator_without_stress(tmp_path):

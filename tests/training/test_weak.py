@@ -312,7 +312,7 @@ def test_steps_of_an_epoch(molecules, tmp_path):
         (["weak.method=taylor_label", "loss.forces_weight=0"], "taylor_label needs force labels"),
         (["weak.method=taylor_label", "loss.energy_weight=0"], "taylor_label needs energy labels"),
         (["weak.method=two_point_label", "loss.energy_weight=0"], "two_point_label needs energy labels"),
-        (["loss.forces_weight=0", DIRECT_FORCES], "weak.pisc with an energy-only training of a direct-force model"),
+        (["loss.forces_weight=0", DIRECT_FORCES], "weak.pisc with an energy-only training of a model with a force"),
         (["weak.method=curvature", "weak.coefficient=0"], "weak.coefficient is 0"),
         (["weak.method=noisy_nodes", DIRECT_FORCES], "noisy_nodes needs a conservative painn"),
         (["weak.method=noisy_nodes", "model.architecture=schnet"], "noisy_nodes needs a conservative painn"),
@@ -335,5 +335,5 @@ def test_a_skin_that_is_large_enough_is_used(molecules, tmp_path):
 
 def test_stress_of_a_direct_model_is_refused_before_anything_is_trained():
     model = build_potential("painn", {"n_features": 8, "direct_forces": True}, reference_energies={1: 0.0})
-    with pytest.raises(InputError, match="loss.stress_weight is 1.0, but a direct-force model has no stress"):
+    with pytest.raises(InputError, match="loss.stress_weight is 1.0, but a model with a force head has no stress"):
         make_weak(WeakConfig(), LossConfig(stress_weight=1.0), model)

@@ -74,7 +74,7 @@ def evaluate_points(
     """
     result = Field() if known is None else known
     missing = [p for p in needs if p not in (result.forces if needs[p] else result.energy)]
-    # A direct-force model has its forces from the same pass; splitting it would only make the batches smaller.
+    # A model with a force head has its forces from the same pass; splitting it would only make the batches smaller.
     direct = getattr(model, "direct_forces", False)
     with_forces = [p for p in missing if needs[p] or (direct and any(needs[q] for q in missing))]
     for points, forces in ((with_forces, True), ([p for p in missing if p not in with_forces], False)):

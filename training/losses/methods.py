@@ -162,8 +162,8 @@ def _piwsl(config: WeakConfig, _potential: Any) -> Weak:
 def _check_piwsl(config: WeakConfig, loss: LossConfig, potential: Any) -> None:
     if getattr(potential, "direct_forces", False) and config.pisc > 0 and loss.forces_weight <= 0:
         raise InputError(
-            "weak.pisc with an energy-only training of a direct-force model: without force labels nothing but PITC "
-            "holds the force head. Set weak.pisc=0, give force labels, or use a conservative model "
+            "weak.pisc with an energy-only training of a model with a force head: without force labels nothing but "
+            "PITC holds the force head. Set weak.pisc=0, give force labels, or use a conservative model "
             "(model.hyperparameters.direct_forces=false)"
         )
     if config.pitc == 0 and config.pisc == 0:

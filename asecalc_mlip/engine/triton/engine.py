@@ -71,7 +71,7 @@ class TritonEngine:
         if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             return f"it runs on a GPU, and the model is on {device}"
         if not any(type(network) in _SERVED for network in potential.network.networks) or potential.direct_forces:
-            forces = " with direct forces" if potential.direct_forces else ""
+            forces = " with a force head" if potential.direct_forces else ""
             return f"it has no kernel for {potential.architecture}{forces}"
         if potential.dtype not in (torch.float32, torch.float64):
             return f"it has no kernel for {potential.dtype}"

@@ -225,7 +225,7 @@ def test_without_an_interpreter_the_cpu_is_refused(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert TritonEngine.why_not(make_potential("painn")) == "it runs on a GPU, and the model is on cpu"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert "direct forces" in TritonEngine.why_not(make_potential("painn-direct"))
+    assert "force head" in TritonEngine.why_not(make_potential("painn-direct"))
     assert "no kernel for cgcnn" in TritonEngine.why_not(make_potential("cgcnn"))
 
 
