@@ -6,6 +6,7 @@ NaN and infinite numbers become null.
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 import logging
@@ -13,6 +14,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -48,6 +50,7 @@ __all__ = [
     "save_figure",
     "to_json",
     "unused",
+    "without_mark",
     "write_bytes",
     "write_json",
     "write_structure",
@@ -167,10 +170,29 @@ def read_json_lines(path: PathName) -> list[Any]:
     return found
 
 
+@contextmanager
+def without_mark(path: PathName) -> Iterator[PathName]:
+    """Hand out a text file, or a copy where it begins with the byte order mark of UTF-8, which readers take for text.
+
+    Some editors on Windows write this mark. The copy has the same name, by which ASE knows the format.
+    """
+    marked = False
+    if Path(path).is_file():
+        with suppress(OSError), open(path, "rb") as file:
+            marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    if not marked:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / Path(path).name
+        copy.write_bytes(Path(path).read_bytes()[len(codecs.BOM_UTF8) :])
+        yield copy
+
+
 def read_json(path: PathName, what: str = "file") -> Any:
     """Read a JSON file; InputError for one that is missing or damaged, which `what` names in the message."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{what} {path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
@@ -229,8 +251,8 @@ def _with_index(path: PathName) -> tuple[Path, int | None]:
 def _has_several(file: Path) -> bool:
     import ase.io
 
-    with suppress(Exception):  # formats of one structure, and files of one
-        ase.io.read(str(file), index=1)
+    with suppress(Exception), without_mark(file) as plain:  # formats of one structure, and files of one
+        ase.io.read(str(plain), index=1)
         return True
     return False
 
@@ -258,7 +280,8 @@ def _read(path: PathName, index: int | str, what: str) -> Any:
     if not Path(path).exists():
         raise InputError(f"{what} {path}: no such file")
     try:
-        return ase.io.read(str(path), index=index)
+        with without_mark(path) as plain:
+            return ase.io.read(str(plain), index=index)
     except Exception as error:  # ASE's readers raise anything
         raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
 

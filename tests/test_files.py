@@ -12,11 +12,14 @@ from ase.build import bulk
 from ase.io import write
 
 from asecalc_mlip import files, locks
+from asecalc_mlip.analysis.rdf_report import _read as frames_of_a_trajectory
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_json, write_text
 from asecalc_mlip.locks import locked, locked_file
 from asecalc_mlip.plots.style import LONGEST, figure_bytes, new_figure, plain
 from tests.commands import asecalc
+from training.config import load_config
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another meaning of signal 0")
@@ -31,6 +34,30 @@ def test_what_a_killed_process_had_begun_is_removed(tmp_path):
         (tmp_path / name).touch()
     write_json(tmp_path / "new.json", {})
     assert sorted(path.name for path in tmp_path.iterdir()) == [*kept, "new.json"]
+
+
+def marked(path):
+    """The same file with the byte order mark that some editors write before UTF-8."""
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a.extxyz", "a.cif", "POSCAR", "a.json"])
+def test_a_byte_order_mark_before_a_structure_is_passed_over(name, tmp_path):
+    files.write_structure(tmp_path / name, bulk("Cu"))
+    path = marked(tmp_path / name)
+    every = [files.read_structure(path), *files.read_structures(path), *frames_of_a_trajectory(str(path))]
+    if name != "a.json":
+        every += read_frames(path)
+    assert [atoms.get_chemical_formula() for atoms in every] == ["Cu"] * len(every)
+    assert not files._has_several(path)
+
+
+def test_a_byte_order_mark_before_settings_is_passed_over(tmp_path):
+    write_json(tmp_path / "a.json", {"seed": 3})
+    write_text(tmp_path / "a.yaml", "run: {seed: 3}\n")
+    assert files.read_json(marked(tmp_path / "a.json")) == {"seed": 3}
+    assert load_config([marked(tmp_path / "a.yaml")], ["data.train=a.xyz"]).run.seed == 3
 
 
 @pytest.mark.parametrize("name", ["a.xyz.gz", "a.cif", "POSCAR"])

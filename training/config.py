@@ -230,7 +230,7 @@ def _count(value: Any, known: dict[int, int | None]) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = parse_value(path.read_text(encoding="utf-8")) or {}
+        content = parse_value(path.read_text(encoding="utf-8-sig")) or {}
     except UnicodeDecodeError as error:
         raise InputError(f"configuration file {str(path)!r} is not UTF-8 text: {error}") from None
     except OSError as error:

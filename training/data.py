@@ -57,7 +57,7 @@ class Split:
     def load(cls, path: str | Path, n_frames: int) -> Split:
         """Read split.json and check it against the number of frames."""
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             train, val, test = ([int(i) for i in content[part]] for part in ("train", "val", "test"))
             split = cls(train, val, test, content.get("data_sha256"), content.get("beside_sha256"))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

@@ -63,8 +63,8 @@ def _numbers(path: Path) -> np.ndarray:
     if not names.is_file():
         raise InputError(f"{path}: has no type_map.raw, which names the element of each type: write one, a line each")
     try:
-        elements = [atomic_numbers[name] for name in names.read_text().split()]
-        return np.array([elements[int(kind)] for kind in (path / "type.raw").read_text().split()])
+        elements = [atomic_numbers[name] for name in names.read_text(encoding="utf-8-sig").split()]
+        return np.array([elements[int(kind)] for kind in (path / "type.raw").read_text(encoding="utf-8-sig").split()])
     except (KeyError, IndexError, ValueError) as error:
         raise DataError(f"{path}: type.raw and type_map.raw do not name elements ({error!r:.80})") from None
 

@@ -75,7 +75,7 @@ def _members(path: Path) -> Iterator[str]:
 
 def _chunks(path: Path) -> Iterator[str]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
     except UnicodeDecodeError as error:

@@ -26,6 +26,7 @@ from asecalc_mlip.data.labels import canonical, check_frame
 from asecalc_mlip.data.md17_files import read_npz_frames, stated_units
 from asecalc_mlip.data.xyz_files import read_xyz_frames
 from asecalc_mlip.errors import DataError, InputError
+from asecalc_mlip.files import without_mark
 
 ENERGY_UNITS = {
     "ev": 1.0,
@@ -253,9 +254,10 @@ def _read_other(path: Path) -> Iterator[Atoms]:
     """Anything else that ASE reads, e.g. a trajectory."""
     good = 0
     try:
-        for atoms in iread(path, index=":"):
-            yield atoms
-            good += 1
+        with without_mark(path) as plain:
+            for atoms in iread(plain, index=":"):
+                yield atoms
+                good += 1
     except Exception as error:  # each of ASE's formats raises its own kinds
         raise DataError(
             f"{path}: frame {good} cannot be read as {path.suffix or 'any format ASE knows'} ({error}). {_FORMATS}"

@@ -60,6 +60,8 @@ def read_xyz_frames(path: Path) -> Iterator[Atoms]:
         while True:
             try:
                 header = file.readline(LONGEST_NUMBER)
+                if line_number == 0:
+                    header = header.removeprefix("\ufeff")  # the byte order mark that some editors write
                 line_number += 1
                 if not header:
                     break
