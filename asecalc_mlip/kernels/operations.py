@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from asecalc_mlip.kernels import gpu, library, native
 from asecalc_mlip.kernels.backend import Backend, Call, Order
@@ -122,16 +121,35 @@ class _Backward(Function):
         return made
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *directions: Tensor | None):
-        operation, backend, _, shapes = ctx.what
-        given = ctx.saved_tensors
-        made = _gradients(ctx.what, given, ctx.needs_input_grad[2:])
+        return None, None, *_Second.apply(ctx.what, ctx.needs_input_grad[2:], *ctx.saved_tensors, *directions)
+
+
+class _Second(Function):
+    """The last derivative by kernels.
+
+    Torch's `once_differentiable` would not do: where `torch.autograd.grad` takes a derivative with respect to the
+    directions, as `torch.autograd.functional.hvp` does, it gives a wrong one without an error.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, what: Any, wanted: Sequence[bool], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        operation, backend, _, shapes = what
+        n = len(operation.gradients) + len(shapes)
+        given, directions = [t for t in tensors[:n] if t is not None], tensors[n:]
+        made = _gradients(what, given, wanted)
         of_outputs = tuple(_made(backend, operation.outputs, given[0], shape) for shape in shapes)
-        outputs, sums = _sorted(ctx.what, made)
+        outputs, sums = _sorted(what, made)
         along = _directions(operation, given, directions)
-        _run(ctx.what, "second", (*given, *along), (*of_outputs, *outputs), sums)
-        return None, None, *made, *of_outputs
+        _run(what, "second", (*given, *along), (*of_outputs, *outputs), sums)
+        return *made, *of_outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor):
+        raise RuntimeError(
+            "the kernels have derivatives up to the second, and a third one was asked for; compute the "
+            "energy within `asecalc_mlip.kernels.plain_kernels()`, where plain torch has derivatives of any order"
+        )
 
 
 def asked_for(node: Any) -> bool:

@@ -1,9 +1,13 @@
 """Native message passing against plain torch and against finite differences, first and second derivative."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from asecalc_mlip.kernels import native_library, painn_message, schnet_message
+from asecalc_mlip.graph import graph_from_atoms
+from asecalc_mlip.kernels import native_library, painn_message, plain_kernels, schnet_message
+from tests.cases import make_potential, make_structure
 from tests.kernels.plain import assert_as_plain
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="the native kernels were not built")
@@ -65,3 +69,19 @@ def test_no_edges_and_strided_inputs():
     assert not q.any() and not mu.any()
     strided = (tensors[0].T.contiguous().T, *tensors[1:])
     assert torch.equal(call(strided, centers, neighbors)[1], call(tensors, centers, neighbors)[1])
+
+
+def test_a_third_derivative_is_refused_and_plain_torch_has_it():
+    """Torch's own guard is not seen by `hvp`, which then is wrong without an error."""
+    potential = make_potential("painn")
+    graph = graph_from_atoms(make_structure("molecule"), 4.5)
+    v = torch.rand_like(graph.positions)
+
+    def energy(positions):
+        return potential(replace(graph, positions=positions, reach=None).within(4.0)).sum()
+
+    with pytest.raises(RuntimeError, match="plain_kernels"):
+        torch.autograd.functional.hvp(energy, graph.positions, v)
+    with plain_kernels():
+        forward = torch.autograd.functional.hvp(energy, graph.positions, v)[1]
+    assert torch.allclose(forward, torch.autograd.functional.vhp(energy, graph.positions, v)[1], atol=1e-10)
