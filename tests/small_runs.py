@@ -29,6 +29,23 @@ SMALL = {
 }
 
 
+# As users name a calculator of their own.
+ANALYTIC = """
+from ase.build import molecule
+
+from tests.teacher import Teacher
+
+calculator = Teacher(molecule("CH3CH2OH"))
+"""
+
+
+def analytic_teacher(folder):
+    """The name of the potential that labelled `teacher.molecule_frames`, as a teacher; leaves analytic.py."""
+    path = Path(folder) / "analytic.py"
+    path.write_text(ANALYTIC)
+    return f"{path}:calculator"
+
+
 def config(tmp_path, data, *overrides, output="run"):
     """Settings of a small run; leaves small.yaml in `tmp_path`."""
     base = tmp_path / "small.yaml"

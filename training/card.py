@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def make_card(run: Run, average: AveragedWeights) -> dict[str, Any]:
         "level_of_theory": level,
         "source": config.data.source,
         "losses": {k: v for k, v in dataclasses.asdict(config.loss).items() if v not in (0.0, False)},
-        **_weak(settled(config.weak, config.loss)),
+        **_weak(settled(config.weak, config.loss), None if run.curvature is None else run.curvature.teacher),
         **start_card(run),
         "training": {
             "epochs": epochs_trained(run.folder / "log.csv") or average.best_epoch + 1,
@@ -108,8 +108,10 @@ def conditions_of(frames: Sequence[Atoms]) -> dict[str, Any]:
     }
 
 
-def _weak(weak: WeakConfig) -> dict[str, Any]:
-    """Return the entry of the card about weak supervision: the settings that the method reads."""
+def _weak(weak: WeakConfig, teacher: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the entry of the card about weak supervision: the settings that the method reads, and its teacher."""
     method = method_of(weak)
     read = {name: getattr(weak, name) for name in method.on_card}
+    if teacher is not None:
+        read["teacher"] = dict(teacher)
     return {"weak": {"method": method.name, **read}} if read else {}

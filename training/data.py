@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from schnetpack.data import AtomsDataModule, AtomsLoader
+from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Subset
 
 from asecalc_mlip.data.labels import frame_name
@@ -187,6 +188,8 @@ class FramesDataModule(AtomsDataModule):
         More frames to train on.
     weights : mapping, optional
         Factor on the loss of frames by their `config_type`.
+    more : callable, optional
+        As of `FramesDataset`.
     """
 
     dataset: FramesDataset | None
@@ -205,6 +208,7 @@ class FramesDataModule(AtomsDataModule):
         steps_per_epoch: int | None = None,
         replay: Sequence[Replay] = (),
         weights: Mapping[str, float] | None = None,
+        more: Callable[[int, Atoms], dict[str, Tensor]] | None = None,
     ):
         # SchNetPack wants the name of a database, which is neither written nor read.
         super().__init__(datapath="frames.db", batch_size=batch_size, num_workers=0, load_properties=list(labels))
@@ -215,7 +219,7 @@ class FramesDataModule(AtomsDataModule):
         if factors is not None:
             beside = range(len(frames), len(every))
             _check_factors(factors, {"training": split.train, "validation": split.val, "replayed or far": beside})
-        self._samples = FramesDataset(every, labels, cutoff, factors)
+        self._samples = FramesDataset(every, labels, cutoff, factors, more)
         self._split, self._seed, self._steps = split, seed, steps_per_epoch
         self._replay = [(len(more.frames), more.share) for more in replay]
         self._replayed = list(range(len(frames), len(every)))

@@ -23,13 +23,13 @@ from asecalc_mlip.models import Potential, check_trainable, parts_of
 from asecalc_mlip.teachers.naming import with_whole_path
 from training.card import conditions_of
 from training.config import TrainConfig, label_weights, load_config
+from training.curvature_labels import CurvatureLabels, check_curvature, make_curvature_labels
 from training.data import FramesDataModule, Replay, Split
 from training.far import Far, make_far, open_level
 from training.far.make import atoms_of
 from training.initial import Start, make_start
 from training.length import describe, replay_share, with_length
-from training.losses.methods import list_skin, make_weak, settled
-from training.losses.weak import NoisyNodes, WeakSupervision
+from training.losses.methods import Weak, list_skin, make_weak, settled
 from training.pretrain import recipe_of
 from training.reference_energies import ReferenceEnergies
 from training.replay import OldLevel, make_old_level
@@ -51,9 +51,10 @@ class Run:
     split: Split
     start: Start
     data: FramesDataModule
-    weak: WeakSupervision | NoisyNodes | None
+    weak: Weak | None
     old: OldLevel | None = None
     far: Far | None = None
+    curvature: CurvatureLabels | None = None
     pretraining: dict[str, Any] | None = None
     """How the labels were made, if a teacher made them."""
 
@@ -116,6 +117,7 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
     continuing = _continues(config, folder)
     if not continuing:
         refuse_useless(config)
+    check_curvature(config)
     weights, _, skin = label_weights(config.loss), device_of(config.run.device), list_skin(config.weak)
     frames, drawn = read_structures(config, folder)
     split = split_frames(config, folder, frames, continuing, drawn)
@@ -131,6 +133,7 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
     old = make_old_level(config, start)
     far = make_far(config, level, start, training, folder, list(weights))
     weak = make_weak(config.weak, config.loss, start.potential)
+    curvature = make_curvature_labels(config, frames, split.train, folder)
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         split.save(folder / "split.json")
@@ -148,10 +151,12 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
             *([Replay(old.replay, config.finetune.replay)] if old is not None and old.replay else []),
             *([] if far is None else [Replay(far.frames, config.far.share, far.weights)]),
         ],
+        more=None if curvature is None else curvature.of,
     )
     LOGGER.info(f"{_name(start.potential)}, cutoff {start.potential.cutoff} Å; output in {folder}")
     LOGGER.info(describe(config.run, len(training), replay=replay_share(config)))
-    return Run(config, folder, frames, split, start, data, weak, old, far, recipe_of(config.data.train, frames))
+    pretraining = recipe_of(config.data.train, frames)
+    return Run(config, folder, frames, split, start, data, weak, old, far, curvature, pretraining)
 
 
 def _check_devices(settings: RunConfig, n_train: int) -> None:
@@ -245,6 +250,7 @@ _FREE |= {"run.early_stop", "data.test", "data.trust", "data.source", "data.leve
 _PATHS = (
     *("data.train", "data.test", "data.split_file", "model.isolated_atoms", "finetune.base", "finetune.delta"),
     *("finetune.old_data", "far.teacher", "far.data", "far.structures", "pretrain.teacher", "pretrain.sampler"),
+    "weak.teacher",
 )
 
 

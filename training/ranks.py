@@ -42,7 +42,7 @@ __all__ = [
     "take_rows",
 ]
 
-PER_ATOM = ("forces", "noise")
+PER_ATOM = ("forces", "noise", "curvature_label")
 """Outputs of a training step that have a row for each atom; others have one for each structure."""
 # Seconds that a process gets to end by itself.
 _PATIENCE = 30.0

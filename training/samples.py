@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -58,12 +58,19 @@ class FramesDataset(Dataset):
         Å; how far the neighbour lists reach.
     weights : sequence of float, optional
         Factor on the loss of each frame.
+    more : callable, optional
+        From place and frame to further entries of its sample, the same ones of every frame.
     """
 
     def __init__(
-        self, frames: Sequence[Atoms], labels: Sequence[str], cutoff: float, weights: Sequence[float] | None = None
+        self,
+        frames: Sequence[Atoms],
+        labels: Sequence[str],
+        cutoff: float,
+        weights: Sequence[float] | None = None,
+        more: Callable[[int, Atoms], dict[str, Tensor]] | None = None,
     ):
-        self._frames, self._labels, self._cutoff, self._weights = frames, labels, cutoff, weights
+        self._frames, self._labels, self._cutoff, self._weights, self._more = frames, labels, cutoff, weights, more
         self._samples: dict[int, dict[str, Tensor]] = {}
         self._room = MOST_KEPT * available_bytes("cpu")
 
@@ -80,6 +87,8 @@ class FramesDataset(Dataset):
         sample = make_sample(self._frames[index], index, self._labels, self._cutoff)
         if self._weights is not None:
             sample[FRAME_WEIGHT] = torch.tensor([self._weights[index]], dtype=torch.float64)
+        if self._more is not None:
+            sample |= self._more(index, self._frames[index])
         self._room -= sum(value.nbytes for value in sample.values())
         if self._room >= 0:
             self._samples[index] = sample

@@ -149,7 +149,8 @@ class WeakConfig:
 
     method: str = "plain"
     """piwsl is PITC + PISC; two_point, two_point_label, taylor_label and endpoint are variants; curvature, noisy_nodes,
-    sam and asam are other methods to compare with; plain is none of them."""
+    sam and asam are other methods to compare with; curvature_label learns the curvature of a teacher; plain is none of
+    them."""
     pitc: float = 1.0
     """Coefficient of PITC (per eV²); the published 1.2 for kcal/mol beside mean absolute errors is 27.7 here."""
     pisc: float = 0.01
@@ -173,6 +174,12 @@ class WeakConfig:
     """Å by which neighbour lists reach beyond the cutoff; None takes what epsilon needs."""
     rho: float = 0.05
     """Radius of sam; for asam, whose steps are relative to the weights, 0.5 to 2 is usual."""
+    teacher: str | None = None
+    """Teacher of curvature_label, whose forces at displaced training structures give the curvature: xtb,
+    pyscf:PBE/def2-SVP, a model file, FILE.py:NAME, or base, which is finetune.base itself."""
+    directions: int = 4
+    """Directions of displacement of each training structure, for curvature_label; the teacher labels two structures for
+    each."""
 
 
 @dataclass(frozen=True)
@@ -389,4 +396,5 @@ RULES: dict[str, Quantity | tuple[Callable[[Any], bool], str]] = {
     "weak.epsilon": Quantity(0, 10, "Å", above=True),
     "weak.skin": Quantity(0, 100, "Å"),
     "weak.rho": Quantity(0, 1e6, above=True),
+    "weak.directions": count(1000),
 }

@@ -17,9 +17,9 @@ from asecalc_mlip.models import Potential, predict
 from training.callbacks import TimeBudget
 from training.config import LossConfig, OptimizerConfig, WeakConfig
 from training.layer_rates import parameter_groups
-from training.losses.methods import method_of
+from training.losses.methods import Weak, method_of
 from training.losses.supervised import distance
-from training.losses.weak import NoisyNodes, WeakOutput, WeakSupervision
+from training.losses.weak import WeakOutput
 from training.malloc import keep_freed_memory
 from training.message import Link, Message
 from training.ranks import place, share, take_rows
@@ -42,7 +42,7 @@ class PotentialAdapter(AtomisticModel):
         *,
         forces: bool,
         stress: bool,
-        weak: WeakSupervision | NoisyNodes | None = None,
+        weak: Weak | None = None,
         reach: float | None = None,
     ):
         super().__init__()
@@ -73,7 +73,7 @@ class PotentialAdapter(AtomisticModel):
         return {name: value for name, value in named.items() if value is not None}
 
 
-def make_outputs(loss: LossConfig, weak: WeakSupervision | NoisyNodes | None = None) -> list[ModelOutput]:
+def make_outputs(loss: LossConfig, weak: Weak | None = None) -> list[ModelOutput]:
     """Make an output per label with a weight above zero and per weak loss, each with loss and weight (eV, Å).
 
     The weak losses have no part in validation: models are chosen by their errors alone.

@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from asecalc_mlip.errors import InputError
-from training.config import TrainConfig
+from training.config import TrainConfig, WeakConfig
+from training.losses.methods import method_of
 
 __all__ = ["refuse_useless", "useless_names", "without_useless"]
 
@@ -49,6 +50,11 @@ def _found(config: TrainConfig) -> Iterator[tuple[str, Sequence[str], str]]:
         yield "model", ["given"], f"model.given {why}: set that to given"
     if model.isolated_atoms and method in ("given", "zero"):
         yield "model", ["isolated_atoms"], f"model.isolated_atoms {why}: set that to isolated, or leave the file out"
+    read = method_of(config.weak).reads
+    for name in ("teacher", "directions"):
+        if name not in read and (value := getattr(config.weak, name)) != getattr(WeakConfig(), name):
+            why = f"weak.{name}={value} has no effect with weak.method={config.weak.method}"
+            yield "weak", [name], f"{why}: set that to curvature_label, or leave weak.{name} out"
     if pretrain.temperature is not None and pretrain.teacher is None:
         why = "is of the dynamics of a teacher, and there is none; name pretrain.teacher"
         yield "pretrain", ["temperature"], f"pretrain.temperature {why}"

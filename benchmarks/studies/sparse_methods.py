@@ -47,6 +47,8 @@ FAR = {"far.teacher": "xtb", "far.weight": 0.1}
 ALL_FAR = {**FAR, "far.weight": 1.0}
 # Frames of the teacher's dynamics.
 HOT_FRAMES = 1000
+# The curvature of the teacher at the training frames, as a target beside the labels.
+CURVATURE = {"weak.method": "curvature_label", "weak.teacher": "xtb"}
 METHODS: dict[str, dict[str, Any]] = {
     "PaiNN": {"start": PAINN},
     "PaiNN, xtb first": {"start": PAINN, "teacher": XTB},
@@ -61,6 +63,12 @@ METHODS: dict[str, dict[str, Any]] = {
     # The same by the setting of `asecalc train`: ten frames from each structure, in turn.
     "PaiNN, xtb first, 1500 K in turn": {"start": PAINN, "teacher": IN_TURN},
     "TensorNet, xtb first, 1500 K": {"start": TENSORNET, "teacher": XTB, "temperature": 1500},
+    "PaiNN, xtb curvature": {"start": PAINN, **CURVATURE},
+    **{
+        f"PaiNN, xtb curvature × {factor:g}": {"start": PAINN, **CURVATURE, "weak.coefficient": factor}
+        for factor in (0.1, 0.01, 10)
+    },
+    "PaiNN, xtb first, 1500 K, then curvature": {"start": PAINN, "teacher": XTB, "temperature": 1500, **CURVATURE},
     # The labels of these frames are those of the teacher plus the mean of networks of its difference to the data.
     "PaiNN, xtb first, 1500 K, corrected": {"start": PAINN, "teacher": XTB, "temperature": 1500, "correct": 3},
     "TensorNet, xtb first, 1500 K, corrected": {"start": TENSORNET, "teacher": XTB, "temperature": 1500, "correct": 3},

@@ -148,6 +148,7 @@ def stages(row: Row, data_folder: Path, output: Path) -> list[dict[str, Any]]:
     name = f"teacher_{row.data}_{row.n_train}{kind}"
     folder = output.parent / name if shared else output / "teacher"
     first = {**labels, **(fresh or based), **teacher, **_length(before, epochs=16), "run.output": folder}
+    first = {name: value for name, value in first.items() if not name.startswith("weak.")}  # of the labels alone
     if shared:
         first |= {"data.split_seed": 0, "run.seed": 0}
     if (frames := hot_file(row)) is not None:
@@ -263,6 +264,17 @@ CORRECTED += [
 ]
 # The number, kind and temperature of the teacher's structures: one seed.
 KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
+# The curvature of the teacher as a target: trials of the coefficient on the validation frames of one seed, then three.
+CURVED = [
+    Row("aspirin", 100, f"PaiNN, xtb curvature{factor}", 0, 10_000) for factor in ("", " × 0.1", " × 0.01", " × 10")
+]
+CURVED += [
+    Row("aspirin", n, name, seed, 10_000)
+    for n in (100, 50)
+    for seed in SEEDS
+    for name in ("PaiNN, xtb curvature", "PaiNN, xtb curvature × 0.1", "PaiNN, xtb first, 1500 K, then curvature")
+    if not (n == 100 and seed == 0 and "first" not in name)
+]
 # Fewer and more labels.
 FIRST_OF = ("PaiNN", "PaiNN, xtb first, 1500 K")
 OTHERS = [Row("aspirin", n, name, seed, 10_000) for seed in SEEDS for n in (50, 950) for name in FIRST_OF]
@@ -331,6 +343,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "weak-trials": lambda: TRIALS,
     "teacher": lambda: TEACHER,
     "teacher-kinds": lambda: KINDS,
+    "teacher-curvature": lambda: CURVED,
     "teacher-corrected": lambda: CORRECTED,
     "teacher-sizes": lambda: OTHERS,
     "teacher-longer": lambda: LONGER,

@@ -14,7 +14,7 @@ from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import build_potential, predict
 from tests import teacher
 from tests.cases import DIRECT, SIZES, make_potential, make_structure
-from tests.small_runs import config, rows, weak_losses, weights
+from tests.small_runs import analytic_teacher, config, rows, weak_losses, weights
 
 pytest.importorskip("schnetpack")
 from training import train as training  # noqa: E402
@@ -62,7 +62,9 @@ def graphs(*names, reach=REACH):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_logs(method, molecules, tmp_path):
     # Coefficients at which labels that are eV away do not drown the rest of so short a training.
-    settings = ("weak.rho=0.01", "weak.pitc=0.01", "weak.coefficient=0.001", "run.max_epochs=4")
+    settings = ["weak.rho=0.01", "weak.pitc=0.01", "weak.coefficient=0.001", "run.max_epochs=4"]
+    if method == "curvature_label":
+        settings += [f"weak.teacher={analytic_teacher(tmp_path)}"]
     fitted(tmp_path, molecules, f"weak.method={method}", *settings)
     first, *_, last = rows(tmp_path / "run")
     assert {key for key in first if key.endswith("_rmse") and key.startswith("train")} == metrics_of(method)

@@ -13,15 +13,16 @@ from typing import Any
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import parts_of
 from asecalc_mlip.models.potential import NO_STRESS
+from training.losses.curvature_label import CURVATURE_LABEL, CurvatureLabel
 from training.losses.taylor import PISC, PITC, WeakLoss
 from training.losses.variants import Curvature, Endpoint, TaylorLabel, TwoPoint, TwoPointLabel
 from training.losses.weak import NoisyNodes, WeakSupervision
 from training.perturb import Perturbation, largest_relative_shift
 from training.settings import LossConfig, WeakConfig
 
-__all__ = ["METHODS", "WeakMethod", "check_method", "list_skin", "make_weak", "method_of", "settled"]
+__all__ = ["METHODS", "Weak", "WeakMethod", "check_method", "list_skin", "make_weak", "method_of", "settled"]
 
-Weak = WeakSupervision | NoisyNodes
+Weak = WeakSupervision | NoisyNodes | CurvatureLabel
 # What every loss on displaced copies reads.
 DISPLACED = ("epsilon", "perturbation", "remove_translation", "normalisation", "distance", "skin")
 # Where the coefficients of losses are searched, which differ by orders of magnitude.
@@ -174,6 +175,10 @@ def _noisy_nodes(config: WeakConfig, potential: Any) -> Weak:
     return NoisyNodes(config.coefficient, config.epsilon, _learner(potential).network.n_features)
 
 
+def _curvature_label(config: WeakConfig, _potential: Any) -> Weak:
+    return CurvatureLabel(config.coefficient, config.epsilon)
+
+
 def _options(config: WeakConfig) -> dict[str, Any]:
     """Return the options that all losses on displaced copies share."""
     return {
@@ -199,6 +204,13 @@ _ROWS = (
         check=_check_piwsl,
     ),
     *map(_one, (TwoPoint, TwoPointLabel, TaylorLabel, Endpoint, Curvature)),
+    WeakMethod(
+        CURVATURE_LABEL,
+        _curvature_label,
+        ("coefficient", "epsilon", "teacher", "directions", "skin"),
+        # One search has one epsilon, so that its trials share the labels of the teacher.
+        ("weak.coefficient=0.01:100:log",),
+    ),
     WeakMethod("noisy_nodes", _noisy_nodes, ("coefficient", "epsilon", "skin"), COEFFICIENT, conservative=True),
     WeakMethod("sam", None, ("rho",), ("weak.rho=0.005:0.2:log",), optimizer=lambda c: {"rho": c.rho}),
     WeakMethod("asam", None, ("rho",), ("weak.rho=0.1:5:log",), optimizer=lambda c: {"rho": c.rho, "adaptive": True}),
