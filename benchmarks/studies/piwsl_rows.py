@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.studies.grid import to_convergence
 
-__all__ = ["DATA", "PARTS", "Row", "overrides"]
+__all__ = ["DATA", "EPOCH", "PARTS", "Row", "overrides"]
 
 SEEDS = (0, 1, 2)
 STEPS = 3000
