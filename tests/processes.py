@@ -220,7 +220,7 @@ def _import() -> None:
 
     with suppress(ImportError):
         import training.eam
-        import training.results
+        import training.results.finish
         import training.train
         import training.tune  # noqa: F401
 

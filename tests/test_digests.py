@@ -6,7 +6,7 @@ import numpy as np
 from ase.build import molecule
 
 from asecalc_mlip.digests import digest_of, sha256_of, wrong_checksum
-from training.data import fingerprint
+from training.data.digests import fingerprint
 
 
 def test_parts_are_taken_one_after_another():

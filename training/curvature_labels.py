@@ -23,7 +23,7 @@ from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
-from training.data import fingerprint
+from training.data.digests import fingerprint
 from training.losses.curvature_label import CHANGES, CURVATURE_LABEL, DIRECTIONS
 from training.perturb import LARGEST_SHARE
 from training.settings import BASE, WeakConfig

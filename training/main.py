@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.logs import LOGGER
 from training.config import TrainConfig, load_config
-from training.pretrain import recipe_of
+from training.pretrain.labels import recipe_of
 from training.train import Stopped
 from training.train import train as train_model
 

@@ -2,7 +2,7 @@
 
 Every function returns displacements (N, 3) in Å that carry no gradient. Those for training draw from a
 `torch.Generator`, or from torch's global one, whose state is part of every checkpoint. What makes new structures for
-pretraining, `two_step`, works on `ase.Atoms` and has a file of its own.
+pretraining, `two_step`, works on `ase.Atoms` (`training.structures`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
 from training.options import PerturbationName
-from training.ranks import place_of_atoms
-from training.two_step import two_step, two_step_series
+from training.processes.ranks import place_of_atoms
+from training.structures.two_step import two_step, two_step_series
 
 __all__ = [
     "LARGEST_SHARE",

@@ -20,24 +20,25 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import Potential, check_trainable, parts_of
-from asecalc_mlip.teachers.naming import with_whole_path
-from training.card import conditions_of
-from training.config import TrainConfig, label_weights, load_config
+from training.config import TrainConfig, label_weights
 from training.curvature_labels import CurvatureLabels, check_curvature, make_curvature_labels
-from training.data import FramesDataModule, Replay, Split
+from training.data.module import FramesDataModule, Replay
+from training.data.split import Split
 from training.far import Far, make_far, open_level
 from training.far.make import atoms_of
-from training.initial import Start, make_start
-from training.length import describe, replay_share, with_length
-from training.losses.methods import Weak, list_skin, make_weak, settled
-from training.pretrain import recipe_of
-from training.reference_energies import ReferenceEnergies
-from training.replay import OldLevel, make_old_level
+from training.finetune.replay import OldLevel, make_old_level
+from training.losses.methods import Weak, list_skin, make_weak
+from training.pretrain.labels import recipe_of
+from training.results.card import conditions_of
+from training.run.continuing import placed, settings_before
+from training.run.length import describe, replay_share, with_length
+from training.run.useless import refuse_useless
 from training.settings import RunConfig
 from training.splitting import check_test, isolated_atoms, read_structures, split_frames
-from training.useless import refuse_useless, without_useless
+from training.start.initial import Start, make_start
+from training.start.reference_energies import ReferenceEnergies
 
-__all__ = ["Run", "changed_settings", "device_of", "prepare", "settings_before"]
+__all__ = ["Run", "device_of", "prepare"]
 
 
 @dataclass
@@ -137,7 +138,7 @@ def prepare(config: TrainConfig, *, writes: bool = True) -> Run:
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         split.save(folder / "split.json")
-        write_text(folder / "config.yaml", yaml.safe_dump(_placed(asked.to_dict()), sort_keys=False))
+        write_text(folder / "config.yaml", yaml.safe_dump(placed(asked.to_dict()), sort_keys=False))
     data = FramesDataModule(
         frames,
         split,
@@ -193,84 +194,6 @@ def _continues(config: TrainConfig, folder: Path) -> bool:
             f"{config.run.max_epochs}; the rate jumps, and the result is not that of one run of this length"
         )
     return True
-
-
-def settings_before(config: TrainConfig, folder: Path) -> TrainConfig | None:
-    """Return the settings of the run in a folder, None where none got somewhere.
-
-    Raises
-    ------
-    InputError
-        For a folder that holds a run with other settings.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"run.output {str(folder)!r} is a file; name a folder")
-    if not (folder / "last.ckpt").exists() and not any(folder.glob("*.pt")):
-        return None
-    saved = folder / "config.yaml"
-    if not saved.exists():
-        raise InputError(f"{folder} holds a model but no config.yaml to say of which run; choose another run.output")
-    before, changed = changed_settings(config, saved)
-    if changed:
-        raise InputError(
-            f"{folder} holds a run with other settings: {'; '.join(changed.values())}. Choose another run.output, or "
-            f"continue it with its own settings: asecalc train {saved}"
-        )
-    return before
-
-
-def changed_settings(config: TrainConfig, saved: Path) -> tuple[TrainConfig, dict[str, str]]:
-    """Return the settings of a run from its config.yaml, and by name which of them are others now, in words."""
-    # Through load_config, so that settings which are newer than the run have their defaults.
-    before = load_config([saved])
-    return before, _differences(_compared(before), _compared(config))
-
-
-def _compared(config: TrainConfig) -> dict[str, Any]:
-    config = without_useless(config)
-    return _placed(replace(config, weak=settled(config.weak, config.loss)).to_dict())
-
-
-# What may change between two parts of one run without making it another run.
-_FREE = {
-    "run.max_epochs",
-    "run.time",
-    "run.threads",
-    "run.device",
-    "run.devices",
-    "run.progress",
-    "run.output",
-    "run.name",
-    "run.licence",
-}
-_FREE |= {"run.early_stop", "data.test", "data.trust", "data.source", "data.level_of_theory"}
-
-
-# Files by name: from another folder the same file has another name.
-_PATHS = (
-    *("data.train", "data.test", "data.split_file", "model.isolated_atoms", "finetune.base", "finetune.delta"),
-    *("finetune.old_data", "far.teacher", "far.data", "far.structures", "pretrain.teacher", "pretrain.sampler"),
-    "weak.teacher",
-)
-
-
-def _placed(config: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with the whole paths of files that are there."""
-    placed = {name: dict(section) for name, section in config.items()}
-    for section, _, key in (path.partition(".") for path in _PATHS):
-        name = placed[section][key]
-        if name and key in ("teacher", "sampler"):
-            placed[section][key] = with_whole_path(name)
-        elif name and Path(name).is_file():
-            placed[section][key] = str(Path(name).resolve())
-    return placed
-
-
-def _differences(before: Any, now: Any, prefix: str = "") -> dict[str, str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        parts = [_differences(before.get(k), now.get(k), f"{prefix}.{k}".lstrip(".")) for k in {**before, **now}]
-        return {name: line for part in parts for name, line in part.items()}
-    return {} if before == now or prefix in _FREE else {prefix: f"{prefix} was {before}, is {now}"}
 
 
 def device_of(name: str) -> str:

@@ -5,7 +5,7 @@ Frames of one isolated atom are E0s and have no part in the division.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.checkpoint import load
-from asecalc_mlip.data.census import Census, census, has_label
+from asecalc_mlip.data.census import census, has_label
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom, without_open_stress
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.data.structure_checks import shared_structures
@@ -23,13 +23,16 @@ from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.units import LABELS
 from training.config import DataConfig, TrainConfig, label_weights, load_config
-from training.data import Split, check_weights, fingerprint, make_split, weights_digest
-from training.hints import hint_of_stress
-from training.pretrain import LABELLED, check_pretraining, label_sources, large_labels
-from training.replay import find_old_data
-from training.useless import without_useless
+from training.data.digests import fingerprint, weights_digest
+from training.data.hints import hint_of_stress
+from training.data.reading import read_data, require
+from training.data.split import Split, make_split
+from training.data.weights import check_weights
+from training.finetune.replay import find_old_data
+from training.pretrain.labels import LABELLED, check_pretraining, label_sources, large_labels
+from training.run.useless import without_useless
 
-__all__ = ["check_test", "isolated_atoms", "other_contents", "read_data", "read_structures", "require", "split_frames"]
+__all__ = ["check_test", "isolated_atoms", "other_contents", "read_structures", "split_frames"]
 
 
 def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Split | None]:
@@ -59,13 +62,6 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     check_weights(structures, data.weights)
     hint_of_stress(counts, structures, config.loss)
     return frames, split
-
-
-def read_data(data: DataConfig) -> list[Atoms]:
-    """Read all frames of `data.train`; InputError where that names none."""
-    if not data.train:
-        raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
-    return read_frames(data.train, **data.reading())
 
 
 def split_frames(
@@ -126,29 +122,6 @@ def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
     absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})
     if absent:
         raise DataError(f"{config.data.test} has {', '.join(absent)}, which no training frame has; leave them out")
-
-
-def require(counts: Census, weights: Mapping[str, float], allowed: bool | tuple[str, ...]) -> None:
-    """Refuse labels that cannot be right, with the way to go on all the same where there is one.
-
-    Parameters
-    ----------
-    counts : Census
-    weights : mapping
-        Weight of each label in the loss.
-    allowed : bool or tuple of str
-        Labels whose implausible size is accepted, as for `Census.require`.
-
-    Raises
-    ------
-    DataError
-    """
-    try:
-        counts.require(weights, allow_implausible=allowed)
-    except DataError as error:
-        if any(problem.text == str(error) and problem.size_only for problem in counts.problems):
-            raise DataError(f"{error}. If the labels are right as they are: data.trust=true (--trust-data)") from None
-        raise
 
 
 def _warn_of_shared(name: str, training: Sequence[Atoms], frames: Sequence[Atoms]) -> None:

@@ -14,18 +14,18 @@ from torch import Tensor
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, predict
-from training.callbacks import TimeBudget
 from training.config import LossConfig, OptimizerConfig, WeakConfig
-from training.layer_rates import parameter_groups
+from training.data.samples import FRAME_WEIGHT, ROWS, graph_from_batch, row_weights
 from training.losses.methods import Weak, method_of
 from training.losses.supervised import distance
 from training.losses.weak import WeakOutput
-from training.malloc import keep_freed_memory
-from training.message import Link, Message
-from training.ranks import place, share, take_rows
-from training.sam import SAM
-from training.samples import FRAME_WEIGHT, ROWS, graph_from_batch, row_weights
-from training.sums import Sums
+from training.optimizer.layer_rates import parameter_groups
+from training.optimizer.sam import SAM
+from training.processes.malloc import keep_freed_memory
+from training.processes.message import Link, Message
+from training.processes.ranks import place, share, take_rows
+from training.processes.sums import Sums
+from training.run.callbacks import TimeBudget
 
 __all__ = ["PotentialAdapter", "TrainingTask", "make_outputs"]
 

@@ -22,7 +22,14 @@ from asecalc_mlip.file_format import archive
 from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.quantities import seconds_of
-from training.callbacks import (
+from training.config import TrainConfig, label_weights
+from training.losses.methods import list_skin
+from training.prepare import Run, device_of, prepare
+from training.pretrain.difference import learn_difference
+from training.processes.ranks import Environment, OneMessage, Rank, Workers, take_rows
+from training.results.card import save_model
+from training.results.final_shift import shift_reference_energies
+from training.run.callbacks import (
     AveragedWeights,
     BestModel,
     EarlyStop,
@@ -32,14 +39,7 @@ from training.callbacks import (
     StopTogether,
     TimeBudget,
 )
-from training.card import save_model
-from training.config import TrainConfig, label_weights
-from training.difference import learn_difference
-from training.final_shift import shift_reference_energies
-from training.losses.methods import list_skin
-from training.prepare import Run, device_of, prepare
-from training.ranks import Environment, OneMessage, Rank, Workers, take_rows
-from training.run_log import RunLog
+from training.run.log import RunLog
 from training.settings import RunConfig
 from training.task import PotentialAdapter, TrainingTask, make_outputs
 
@@ -66,7 +66,7 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
 
     Returns
     -------
-    training.results.TrainingResult
+    training.results.finish.TrainingResult
         Test errors and where the files are.
 
     Raises
@@ -90,7 +90,7 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
                 shift_reference_energies(run, stop.model)
             raise
         # Imported late: figures need matplotlib, which a run without results does not.
-        from training.results import finish
+        from training.results.finish import finish
 
         return finish(run, average)
 

@@ -1,7 +1,7 @@
 """A process of a training on several, started by the first: `python -m training.worker FOLDER NUMBER TOTAL PORT`.
 
-On CPUs the file descriptors of a `training.message.Link` follow, memory and socket. The process reads settings and data
-as the first did, takes its part of each batch, and writes nothing.
+On CPUs the file descriptors of a `training.processes.message.Link` follow, memory and socket. The process reads
+settings and data as the first did, takes its part of each batch, and writes nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from asecalc_mlip.stopping import end_with_parent
 from training.config import load_config
-from training.message import Link
 from training.prepare import prepare
-from training.ranks import Rank
+from training.processes.message import Link
+from training.processes.ranks import Rank
 from training.train import Stopped, fit, set_threads
 
 __all__ = ["main"]

@@ -132,7 +132,7 @@ def label(data: str, model: str, output: str, **options: Any) -> None:
     own_training(stack=False)
     from asecalc_mlip.data.readers import read_frames
     from training.eam.files import label_file
-    from training.pretrain import large_labels
+    from training.pretrain.labels import large_labels
 
     path = label_file(data, model, output, **options)
     # An EAM labels far from equilibrium: forces that would be implausible in ab-initio data are meant here.

@@ -122,7 +122,7 @@ def _status(name: str) -> int:
 def _piwsl_side(n_features: int, side: str) -> Callable[[], None]:
     from training.config import WeakConfig
     from training.losses.methods import list_skin
-    from training.malloc import keep_freed_memory
+    from training.processes.malloc import keep_freed_memory
 
     keep_freed_memory()  # as every training does
     weak = WeakConfig() if side == "plain" else WeakConfig(method="piwsl", order=side)  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def ten_aspirins(skin: float = 0.0) -> dict[str, Any]:
     from asecalc_mlip import PIWSLCalculator
     from asecalc_mlip.files import read_structure
     from asecalc_mlip.zoo import FOLDER as ZOO
-    from training.samples import make_sample
+    from training.data.samples import make_sample
 
     start, rng = read_structure(ZOO / "aspirin_painn.xyz"), np.random.default_rng(0)
     calculator, samples = PIWSLCalculator.load("aspirin_painn.pt", device="cpu"), []

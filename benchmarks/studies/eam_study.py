@@ -90,7 +90,7 @@ def train_row(row: Row) -> dict[str, Any]:
 def _fit_eam(row: Row) -> None:
     """Fit the EAM of a subset to the frames that its rows train on, unless it is there."""
     from asecalc_mlip.data.readers import read_frames
-    from training.data import make_split
+    from training.data.split import make_split
     from training.eam import FitSettings, fit_eam
 
     folder = folder_of(row)

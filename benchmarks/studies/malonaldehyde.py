@@ -90,7 +90,7 @@ def main(model: str, beside: tuple[str, Path] | None, only_figure: bool) -> None
 
 def held_back() -> list[Atoms]:
     """Return the frames that the recipe leaves for testing."""
-    from training.data import make_split
+    from training.data.split import make_split
 
     frames = read_frames(DATA)
     n_train, n_val, seed = SPLIT

@@ -78,7 +78,7 @@ def train_row(row: Row) -> dict[str, Any]:
 
 def _curve(folder: Path) -> list[dict[str, float]]:
     """Errors on the validation frames after each epoch, eV and Å."""
-    from training.run_log import read_rows
+    from training.run.log import read_rows
 
     rows = read_rows(folder / "log.csv")
     names = [name for name in rows[0] if name.startswith("val_") and name.endswith("_mae")] if rows else []

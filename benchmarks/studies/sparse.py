@@ -136,7 +136,7 @@ def _curve(folder: Path) -> list[list[float]]:
 
     The errors are those of the forces (meV/Å), or of the energies per atom (meV) where there are no other labels.
     """
-    from training.run_log import read_rows
+    from training.run.log import read_rows
 
     rows = read_rows(folder / "log.csv")
     names = ("val_forces_mae", "val_energy_per_atom_mae")

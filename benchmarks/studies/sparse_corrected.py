@@ -14,7 +14,7 @@ from asecalc_mlip.teachers import Labels, open_teacher
 from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.model import ModelTeacher
 from benchmarks.studies.sparse_rows import DATA, Row, hot_file
-from training.data import Split
+from training.data.split import Split
 
 __all__ = ["corrected_errors"]
 

@@ -182,9 +182,9 @@ def hot_frames(row: Row, data_folder: Path, path: Path) -> None:
     from asecalc_mlip.data.readers import read_frames
     from asecalc_mlip.teachers import open_teacher
     from asecalc_mlip.teachers.labelling import label_structures
-    from training.data import make_split
-    from training.difference import corrected
+    from training.data.split import make_split
     from training.far.sources import make_structures
+    from training.pretrain.difference import corrected
     from training.settings import FarConfig
     from training.train import train_before
 

@@ -242,7 +242,7 @@ def _remove(place: Path, process: int) -> None:
 def _save_often(command: str) -> None:
     """Save every epoch of a training, where the default is every 30 seconds."""
     if command in {"train", "finetune", "tune", "pretrain"}:
-        from training.callbacks import LastCheckpoint
+        from training.run.callbacks import LastCheckpoint
 
         assert LastCheckpoint.__init__.__kwdefaults__
         LastCheckpoint.__init__.__kwdefaults__["seconds"] = 0.0

@@ -19,7 +19,11 @@ def messages():
 
 
 # Where trainings and searches find what draws their figures.
-FIGURES = ("training.results.parity", "training.results.learning_curve", "training.tune.trials.tune_figure")
+FIGURES = (
+    "training.results.finish.parity",
+    "training.results.finish.learning_curve",
+    "training.tune.trials.tune_figure",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -23,11 +23,12 @@ from tests.training.levels import files, tiny
 
 pytest.importorskip("schnetpack")
 import training.settings  # noqa: E402
-from training import length, older  # noqa: E402
+from training import older  # noqa: E402
 from training import train as trained  # noqa: E402
 from training.config import load_config  # noqa: E402
-from training.data import Split  # noqa: E402
+from training.data.split import Split  # noqa: E402
 from training.explain import explain  # noqa: E402
+from training.run import length  # noqa: E402
 from training.settings import SECTIONS, RunConfig  # noqa: E402
 
 DEFAULTS = Path(training.settings.__file__).with_name("defaults.yaml")

@@ -18,7 +18,7 @@ from tests.small_runs import config, rows, weights
 pytest.importorskip("schnetpack")
 from asecalc_mlip.locks import locked  # noqa: E402
 from training import train as training  # noqa: E402
-from training.callbacks import AveragedWeights  # noqa: E402
+from training.run.callbacks import AveragedWeights  # noqa: E402
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
@@ -76,8 +76,8 @@ def test_kill_nine_then_resume(molecules, tmp_path):
     training.train(config(tmp_path, molecules, "run.max_epochs=10", output="whole"))
     # Every epoch is saved here, where the default is every 30 seconds; the end comes in the middle of the seventh.
     code = (
-        "import os, signal, sys; import pytorch_lightning as pl; from training import train, callbacks;"
-        "from training.config import load_config;"
+        "import os, signal, sys; import pytorch_lightning as pl; from training import train;"
+        "from training.run import callbacks; from training.config import load_config;"
         "callbacks.LastCheckpoint.__init__.__kwdefaults__['seconds'] = 0.0;"
         "kill = lambda trainer, *_: trainer.global_step == 33 and os.kill(os.getpid(), signal.SIGKILL);"
         "watcher = pl.callbacks.LambdaCallback(on_train_batch_end=kill);"

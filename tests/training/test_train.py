@@ -18,7 +18,7 @@ from tests.small_runs import config, rows, weights
 pytest.importorskip("schnetpack")
 from asecalc_mlip.data.errors import evaluate_file  # noqa: E402
 from training import train as training  # noqa: E402
-from training.card import conditions_of  # noqa: E402
+from training.results.card import conditions_of  # noqa: E402
 
 
 @pytest.fixture

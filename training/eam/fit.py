@@ -34,14 +34,14 @@ from asecalc_mlip.file_format import archive
 from asecalc_mlip.files import replacing
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import EAM, build_potential
-from training.data import fingerprint
+from training.data.digests import fingerprint
 from training.eam.batches import FitBatch, collate, energies_forces_stress, fit_batch
 from training.eam.initial import scale_density
 from training.eam.labelling import label
 from training.eam.report import EAMFit, errors_of, find_suspect_stress
 from training.eam.settings import FitSettings
 from training.options import E0Method
-from training.reference_energies import ReferenceEnergies, reference_energies
+from training.start.reference_energies import ReferenceEnergies, reference_energies
 
 __all__ = ["EAMFit", "FitSettings", "fit_eam", "label"]
 
@@ -71,7 +71,7 @@ def fit_eam(
     test : sequence of Atoms, optional
         Errors are reported on these too.
     e0, isolated, given
-        As for `training.reference_energies.reference_energies`.
+        As for `training.start.reference_energies.reference_energies`.
     checkpoint : path, optional
         Written after every epoch; if it exists, the fit goes on from there.
     progress : bool

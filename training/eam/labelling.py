@@ -21,9 +21,9 @@ from tqdm import tqdm
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.label_files import open_label_file
 from asecalc_mlip.errors import InputError
-from training.data import fingerprint, weights_digest
+from training.data.digests import fingerprint, weights_digest
 from training.eam.worker import Recipe, begin, labelled, labelled_here
-from training.two_step import round_strengths
+from training.structures.two_step import round_strengths
 
 __all__ = ["Recipe", "label", "isolated_dimers"]
 

@@ -21,7 +21,7 @@ from asecalc_mlip.models import Potential
 from asecalc_mlip.models.eam import EAM
 from asecalc_mlip.units import ERROR_UNITS
 from training.eam.batches import FitBatch, energies_forces_stress
-from training.reference_energies import ReferenceEnergies
+from training.start.reference_energies import ReferenceEnergies
 
 __all__ = ["EAMFit", "errors_of", "find_suspect_stress", "still_falling"]
 

@@ -13,7 +13,7 @@ from ase import Atoms
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
 from training.settings import PretrainConfig
-from training.two_step import round_strengths, two_step
+from training.structures.two_step import round_strengths, two_step
 
 __all__ = ["Recipe", "begin", "labelled", "labelled_here", "perturbed"]
 

@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.neighbors.lists import neighbor_list
-from training.data import spread
+from training.data.split import spread
 
 __all__ = ["Nearest", "weight"]
 

@@ -33,12 +33,13 @@ from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.structures import isolated_atoms
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
-from training.data import fingerprint, spread
-from training.reference_energies import least_squares
+from training.data.digests import fingerprint
+from training.data.split import spread
 from training.settings import BASE
+from training.start.reference_energies import least_squares
 
 if TYPE_CHECKING:
-    from training.initial import Start
+    from training.start.initial import Start
 
 __all__ = ["LABELLED_LEVEL", "TeacherLevel", "open_level"]
 

@@ -23,13 +23,13 @@ from asecalc_mlip.files import read_structures, write_text
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
-from training.cohesion import cohesion_of
 from training.config import TrainConfig
-from training.data import fingerprint
+from training.data.digests import fingerprint
 from training.far.distance import Nearest, weight
 from training.far.level import SAME, TeacherLevel
 from training.far.sources import make_structures
-from training.initial import Start, shift_text, without_energies_of
+from training.start.cohesion import cohesion_of
+from training.start.initial import Start, shift_text, without_energies_of
 
 __all__ = ["LABELLED_FAR", "STRUCTURES", "Far", "atoms_of", "make_far"]
 

@@ -14,9 +14,9 @@ from asecalc_mlip.probes.fragments import far_side
 from asecalc_mlip.teachers import Teacher
 from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.structures import NEAREST, isolated_dimers
-from training.hot_runs import FRAMES, hot_run
 from training.settings import FarConfig
-from training.two_step import two_step
+from training.structures.hot_runs import FRAMES, hot_run
+from training.structures.two_step import two_step
 
 __all__ = ["SOURCES", "make_structures"]
 

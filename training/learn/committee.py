@@ -29,12 +29,12 @@ from asecalc_mlip.logs import into
 from asecalc_mlip.models import parts_of
 from asecalc_mlip.teachers.labelling import failures_of
 from training.config import TrainConfig, load_config
-from training.data import Split
+from training.data.split import Split
 from training.learn.settings import RESERVED, LearnSettings
 from training.learn.state import Folder, Round, seed_of
-from training.prepare import changed_settings
+from training.run.continuing import changed_settings
+from training.run.useless import without_useless
 from training.train import train
-from training.useless import without_useless
 
 __all__ = ["calibration", "load_committee", "member_config", "train_committee", "write_data"]
 

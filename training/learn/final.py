@@ -19,12 +19,12 @@ from asecalc_mlip.probes.diatomic import all_pairs
 from asecalc_mlip.probes.diatomic_report import diatomic_report
 from asecalc_mlip.teachers import Teacher
 from asecalc_mlip.workers import Pool
-from training.card import rewrite
-from training.data import Split
+from training.data.split import Split
 from training.learn.committee import STEPS_PER_EPOCH, configured, quietly, training_settings
 from training.learn.dynamics import run_all
 from training.learn.settings import LearnSettings
 from training.learn.state import Folder, Round, seed_of
+from training.results.card import rewrite
 from training.train import Stopped
 
 __all__ = ["final_model", "train_final"]

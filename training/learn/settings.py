@@ -15,7 +15,7 @@ from asecalc_mlip.quantities import FORCE, FRAMES, HOURS, INTERVAL, MEMBERS, SEE
 from asecalc_mlip.teachers import TeacherOptions
 from asecalc_mlip.teachers.naming import KINDS
 from training.config import load_config
-from training.useless import useless_names
+from training.run.useless import useless_names
 
 __all__ = ["FREE", "LearnSettings", "Until", "effective"]
 

@@ -44,7 +44,7 @@ from asecalc_mlip.teachers.bare import state_of
 from asecalc_mlip.units import ERROR_UNITS
 from training.config import load_config
 from training.learn.settings import FREE, LearnSettings, effective
-from training.useless import refuse_useless
+from training.run.useless import refuse_useless
 
 __all__ = ["Folder", "LearnResult", "Round", "seed_of"]
 

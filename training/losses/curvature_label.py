@@ -24,7 +24,7 @@ from asecalc_mlip.models import predict
 from training.losses.displaced import Displacements, Field, evaluate_points, reaching
 from training.losses.weak import WeakOutput
 from training.perturb import largest_relative_shift
-from training.ranks import place_of_atoms
+from training.processes.ranks import place_of_atoms
 
 __all__ = ["CHANGES", "CURVATURE_LABEL", "DIRECTIONS", "CurvatureLabel"]
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import predict
 from asecalc_mlip.models.vector_head import VectorHead
+from training.data.samples import row_weights
 from training.losses.displaced import Displacements, Field, Point, displaced, evaluate_points, reaching
 from training.losses.supervised import distance
 from training.losses.taylor import WeakLoss
 from training.options import Distance
 from training.perturb import Perturbation, largest_relative_shift, uniform
-from training.ranks import share
-from training.samples import row_weights
+from training.processes.ranks import share
 
 __all__ = ["NoisyNodes", "WeakOutput", "WeakSupervision"]
 

@@ -24,16 +24,16 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER, into
-from training.callbacks import LastSignal
 from training.config import TrainConfig, load_config, replace_values
-from training.length import replay_share, with_length
-from training.pretrain import source_split
+from training.pretrain.labels import source_split
+from training.run.callbacks import LastSignal
+from training.run.length import replay_share, with_length
+from training.run.useless import without_useless
 from training.train import Stopped, train
 from training.tune.shared import take_labels
 from training.tune.space import Parameter, make_space
 from training.tune.storage import TrialState, open_study, optuna, quiet_optuna, sampler, stored
 from training.tune.trials import TrialRecord, TuneResult, trial_folder, trial_values
-from training.useless import without_useless
 
 __all__ = ["main", "tune"]
 

@@ -12,7 +12,7 @@ from training.config import TrainConfig
 from training.curvature_labels import LABELLED_CURVATURE
 from training.far.level import LABELLED_LEVEL
 from training.far.make import LABELLED_FAR, STRUCTURES
-from training.pretrain import DIFFERENCE, LABELLED
+from training.pretrain.labels import DIFFERENCE, LABELLED
 
 __all__ = ["take_labels"]
 

@@ -17,9 +17,9 @@ from asecalc_mlip.files import write_text
 from asecalc_mlip.quantities import derived_seed
 from training.config import TrainConfig, load_config, replace_values
 from training.older import completed
+from training.run.useless import refuse_useless, without_useless
 from training.splitting import other_contents
 from training.tune.space import Parameter
-from training.useless import refuse_useless, without_useless
 
 try:
     import optuna

@@ -16,9 +16,9 @@ from asecalc_mlip.files import write_text
 from asecalc_mlip.plots.tune import Panel, tune_figure
 from asecalc_mlip.units import ERROR_UNITS
 from training.config import TrainConfig, replace_values
-from training.run_log import read_rows
+from training.run.log import read_rows
+from training.run.useless import without_useless
 from training.tune.space import Parameter
-from training.useless import without_useless
 
 __all__ = ["TrialRecord", "TuneResult", "trial_folder", "trial_values"]
 

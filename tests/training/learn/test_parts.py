@@ -22,7 +22,7 @@ from asecalc_mlip.plots.learning import calibration_figure, course_figure
 from asecalc_mlip.plots.survival import survival_figure
 from asecalc_mlip.stopping import Interrupted
 from training.config import replace_values
-from training.data import Split
+from training.data.split import Split
 from training.learn.committee import (
     calibration,
     configured,
@@ -36,8 +36,8 @@ from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
 from training.learn.state import SETTINGS, Folder
 from training.learn.structures import OVERLAP, candidates_of, check_starts, first_structures, is_physical
-from training.prepare import settings_before
-from training.useless import refuse_useless
+from training.run.continuing import settings_before
+from training.run.useless import refuse_useless
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The frames of a run: read, weighted, divided, and as batches of SchNetPack."""

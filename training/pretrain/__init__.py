@@ -1,0 +1,1 @@
+"""Labels of a teacher to pretrain on, and networks that correct it."""

@@ -1,0 +1,1 @@
+"""What is left of a run: the model file with its card, test errors and figures."""

@@ -1,0 +1,1 @@
+"""The potential that a run begins with, and its reference energies."""

@@ -1,0 +1,1 @@
+"""Structures that no data set has, made from those of one."""
