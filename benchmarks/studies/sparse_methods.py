@@ -68,6 +68,15 @@ METHODS: dict[str, dict[str, Any]] = {
         f"PaiNN, xtb curvature × {factor:g}": {"start": PAINN, **CURVATURE, "weak.coefficient": factor}
         for factor in (0.1, 0.01, 10)
     },
+    **{
+        f"PaiNN, ANI-1x curvature × {factor:g}": {
+            "start": PAINN,
+            **CURVATURE,
+            "weak.teacher": "TensorNet-ANI-1x",
+            "weak.coefficient": factor,
+        }
+        for factor in (0.1, 0.01)
+    },
     "PaiNN, xtb first, 1500 K, then curvature": {"start": PAINN, "teacher": XTB, "temperature": 1500, **CURVATURE},
     # The labels of these frames are those of the teacher plus the mean of networks of its difference to the data.
     "PaiNN, xtb first, 1500 K, corrected": {"start": PAINN, "teacher": XTB, "temperature": 1500, "correct": 3},

@@ -264,16 +264,9 @@ CORRECTED += [
 ]
 # The number, kind and temperature of the teacher's structures: one seed.
 KINDS = [Row("aspirin", 100, name, 0, 10_000) for name in METHODS if name.startswith("PaiNN, xtb first")]
-# The curvature of the teacher as a target: trials of the coefficient on the validation frames of one seed, then three.
+# The curvature of a teacher as a target: a published model errs less than GFN2-xTB. Coefficients are tried on seed 0.
 CURVED = [
-    Row("aspirin", 100, f"PaiNN, xtb curvature{factor}", 0, 10_000) for factor in ("", " × 0.1", " × 0.01", " × 10")
-]
-CURVED += [
-    Row("aspirin", n, name, seed, 10_000)
-    for n in (100, 50)
-    for seed in SEEDS
-    for name in ("PaiNN, xtb curvature", "PaiNN, xtb curvature × 0.1", "PaiNN, xtb first, 1500 K, then curvature")
-    if not (n == 100 and seed == 0 and "first" not in name)
+    Row("aspirin", n, name, seed, 10_000) for n in (100, 50) for seed in SEEDS for name in METHODS if "curv" in name
 ]
 # Fewer and more labels.
 FIRST_OF = ("PaiNN", "PaiNN, xtb first, 1500 K")
