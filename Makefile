@@ -19,6 +19,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 STAMP := $(VENV)/.installed
 SCHNETPACK := schnetpack==2.2.0
+# Where images of containers set it, each process would compile all that it imports, torch for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: help venv nvt test attack gpu-check docs lint clean

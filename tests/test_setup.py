@@ -109,6 +109,14 @@ def test_make_help_lists_the_main_targets():
     assert "make nvt" in text and "make test" in text
 
 
+def test_what_make_starts_keeps_what_it_compiled(tmp_path, monkeypatch):
+    """Images of containers set this variable, and then each process compiles torch anew."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "more.mk").write_text('told: ; @echo "<$$PYTHONDONTWRITEBYTECODE>"\n')
+    told = run("make", "-s", "-f", "Makefile", "-f", str(tmp_path / "more.mk"), "told")
+    assert told.stdout == "<>\n", told.stderr
+
+
 def test_make_refuses_an_old_python(tmp_path):
     fake = tmp_path / "python3.8"
     fake.write_text("#!/bin/sh\nexit 1\n")
