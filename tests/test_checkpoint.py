@@ -11,9 +11,9 @@ from ase import Atoms
 from ase.build import molecule
 
 from asecalc_mlip import PIWSLCalculator, checkpoint
+from asecalc_mlip.additions.core import add_core
 from asecalc_mlip.analysis import make_reference
 from asecalc_mlip.analysis.references import reference_from_dict
-from asecalc_mlip.calculators.zbl import add_core
 from asecalc_mlip.checkpoint import FORMAT_VERSION, CheckpointError, describe, load, plain_text, save
 from asecalc_mlip.file_format import archive
 from asecalc_mlip.files import read_json

@@ -21,8 +21,8 @@ from ase.io import write
 from ase.optimize import BFGS
 
 from asecalc_mlip import PIWSLCalculator
+from asecalc_mlip.additions.core import add_core
 from asecalc_mlip.analysis import Reference, make_reference
-from asecalc_mlip.calculators.zbl import add_core
 from asecalc_mlip.checkpoint import load, save
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.models import has_core

@@ -171,7 +171,7 @@ def core(model: str, output: str, data: str | None) -> None:
       asecalc core plain.pt --data train.xyz -o safe.pt
     """
     from asecalc_mlip import checkpoint
-    from asecalc_mlip.calculators.zbl import add_core
+    from asecalc_mlip.additions.core import add_core
     from asecalc_mlip.data.readers import read_frames
     from asecalc_mlip.files import check_other, check_writable
 
@@ -204,7 +204,7 @@ def dimers(model: str, output: str, data: str, table: str | None) -> None:
       asecalc dimers plain.pt --data train.xyz -o physical.pt
     """
     from asecalc_mlip import checkpoint
-    from asecalc_mlip.calculators.dimers import add_dimers
+    from asecalc_mlip.additions.dimers import add_dimers
     from asecalc_mlip.data.readers import read_frames
     from asecalc_mlip.files import check_other, check_writable
     from asecalc_mlip.probes.dimers import reference_frames

@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from asecalc_mlip.calculators.dimers import read_table
+from asecalc_mlip.additions.dimers import read_table
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.probes.dimers import reference_frames
 from asecalc_mlip.teachers.structures import ATOM, DIMER

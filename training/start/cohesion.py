@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.calculators.dimers import fit_cohesion
+from asecalc_mlip.additions.dimers import fit_cohesion
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.data.plausibility import far_energies
 from asecalc_mlip.logs import LOGGER

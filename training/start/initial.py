@@ -21,8 +21,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from asecalc_mlip.additions.core import CoreCheck, check_core
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
-from asecalc_mlip.calculators.zbl import CoreCheck, check_core
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.errors import InputError

@@ -8,7 +8,7 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.io import write
 
-from asecalc_mlip.calculators.dimers import read_table
+from asecalc_mlip.additions.dimers import read_table
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.errors import DataError, InputError
 from tests import teacher

@@ -9,7 +9,7 @@ from ase.io import write
 from click.testing import CliRunner
 
 from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.calculators.zbl import add_core, check_core
+from asecalc_mlip.additions.core import add_core, check_core
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.cli import main
 from asecalc_mlip.errors import InputError

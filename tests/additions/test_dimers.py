@@ -7,7 +7,7 @@ from ase.io import write
 from click.testing import CliRunner
 
 from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.calculators.dimers import DimerCurve, add_dimers, read_table
+from asecalc_mlip.additions.dimers import DimerCurve, add_dimers, read_table
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.cli import main
 from asecalc_mlip.errors import InputError
@@ -15,7 +15,7 @@ from asecalc_mlip.models import parts_of
 from asecalc_mlip.probes.diatomic_report import diatomic_report
 from asecalc_mlip.probes.dimers import compare_dimers, reference_dimers, reference_frames
 from tests.cases import model_file
-from tests.test_core import frames
+from tests.additions.test_core import frames
 
 TABLE = reference_frames()
 E0 = {int(a.numbers[0]): a.info["energy"] for a in TABLE if len(a) == 1}

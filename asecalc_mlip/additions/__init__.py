@@ -1,0 +1,1 @@
+"""What models get that are trained already: a ZBL core, isolated atoms and dimers."""
