@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip.files import write_text  # noqa: E402
 from benchmarks.studies.dots import Dots, dots_figure  # noqa: E402
+from benchmarks.studies.markdown_tables import table as markdown_table  # noqa: E402
 from benchmarks.studies.piwsl_rows import EPOCH  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -66,7 +67,7 @@ def found(results: Mapping[str, dict[str, Any]]) -> Found:
 def table(cases: Found, methods: Sequence[str]) -> str:
     """Return one line for each case and method: errors, seeds, steps, and where the validation error was lowest."""
     head = ("data, frames", "network", "method", "energy, meV", "forces, meV/Å", "seeds", "steps", "best at", "CPU min")
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = []
     for case in sorted(cases, key=lambda case: (list(SETS).index(case[0]), *case[1:])):
         data, n_train, model, forces = case
         told = [f"{SETS[data]}, {n_train}{'' if forces else ', energies only'}", NAMES[model]]
@@ -85,9 +86,9 @@ def table(cases: Found, methods: Sequence[str]) -> str:
                 _span([row["best_epoch"] * EPOCH for row in rows]),
                 f"{np.mean(seconds) / 60:.0f}" if seconds else "",
             ]
-            lines.append(_line(cells))
+            lines.append(cells)
             told = ["", ""]
-    return "\n".join(lines) + "\n"
+    return "\n".join(markdown_table(head, lines)) + "\n"
 
 
 def panels(cases: Found) -> Iterator[Dots]:
@@ -124,10 +125,6 @@ def _mean(values: Sequence[float]) -> str:
 def _span(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

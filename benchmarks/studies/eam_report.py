@@ -39,6 +39,7 @@ from benchmarks.studies.eam_rows import (  # noqa: E402
     Row,
 )
 from benchmarks.studies.eam_study import SHARED  # noqa: E402
+from benchmarks.studies.markdown_tables import table  # noqa: E402
 from benchmarks.studies.panels import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -88,17 +89,17 @@ def errors(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
     """One table for each data set and size."""
     for data, n_train in sorted({group[:2] for group in groups}):
         lines = [f"### {DATA_NAMES[data]}, {n_train} training frames", ""]
-        lines += ["| model | method | energy, meV/atom | forces, meV/Å | stress, meV/Å³ | steps | training, s |"]
-        lines += ["|---|---|---|---|---|---|---|"]
+        heads = ["model", "method", "energy, meV/atom", "forces, meV/Å", "stress, meV/Å³", "steps", "training, s"]
+        cells = []
         for _, _, model, method in _in_order(g for g in groups if g[:2] == (data, n_train)):
             rows = groups[data, n_train, model, method]
             mae = {name: [row["mae"][name] for row in rows] for name in rows[0]["mae"]}
             stress = _mean(mae["stress"], 2) if "stress" in mae else ""
             seconds = f"{np.mean([row['training_seconds'] for row in rows]):.0f}"
             steps = rows[0]["steps"] + (rows[0]["steps"] // 2 if method == ON_TOP else 0)
-            cells = [_mean(mae["energy_per_atom"]), _mean(mae["forces"]), stress, str(steps), seconds]
-            lines.append(f"| {NAMES[model]} | {method} | {' | '.join(cells)} |")
-        yield "\n".join(lines)
+            means = [_mean(mae["energy_per_atom"]), _mean(mae["forces"])]
+            cells.append([NAMES[model], method, *means, stress, steps, seconds])
+        yield "\n".join([*lines, *table(heads, cells)])
 
 
 def dynamics(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
@@ -107,12 +108,8 @@ def dynamics(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
         chosen = _in_order(g for g in groups if g[:2] == (data, n_train))
         first = groups[chosen[0]][0]
         title = f"{DATA_NAMES[data]}, {n_train} training frames: {first['temperature_K']:g} K"
-        lines = [
-            f"### {title}",
-            "",
-            "| model | method | runs | stable | mean stable time, ps | g(r) error, % | closest |",
-        ]
-        lines += ["|---|---|---|---|---|---|---|"]
+        heads = ["model", "method", "runs", "stable", "mean stable time, ps", "g(r) error, %", "closest"]
+        cells = []
         times: dict[str, dict[str, list[float]]] = defaultdict(dict)
         for group in chosen:
             rows = groups[group]
@@ -120,9 +117,10 @@ def dynamics(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
             if group[3] in (*METHODS, *MORE):
                 times[NAMES[group[2]]][group[3]] = stable_ps
             rdf = [row["rdf_error_percent"][0] for row in rows if row["rdf_error_percent"]]
-            cells = [str(len(stable_ps)), str(sum(row["stable"] for row in rows)), f"{np.mean(stable_ps):.1f}"]
-            cells += [_mean(rdf, 0) if rdf else "", f"{min(row['closest_ratio'] for row in rows):.2f}"]
-            lines.append(f"| {NAMES[group[2]]} | {group[3]} | {' | '.join(cells)} |")
+            kept = [len(stable_ps), sum(row["stable"] for row in rows), f"{np.mean(stable_ps):.1f}"]
+            last = [_mean(rdf, 0) if rdf else "", f"{min(row['closest_ratio'] for row in rows):.2f}"]
+            cells.append([NAMES[group[2]], group[3], *kept, *last])
+        lines = [f"### {title}", "", *table(heads, cells)]
         lines += ["", "Closest: smallest distance over the sum of covalent radii, of all runs; 0.6 ends a run."]
         length = max(row["length_ps"] for group in chosen for row in groups[group])
         if (data, n_train) in SHOWN:
@@ -166,8 +164,7 @@ def holes() -> Iterator[str]:
             diatomic_figure(reports, path=RESULTS / f"eam_diatomic_{model}.png", title=title)
         lines = [f"### Attractive holes below 0.8 of the shortest training distance, {NAMES[model]}, seed 0", ""]
         pairs = list(reports[0].holes)
-        lines += [f"| method | {' | '.join(pairs)} |", "|---" * (len(pairs) + 1) + "|"]
-        lines += [f"| {r.model} | {' | '.join(_hole(r.holes[pair]) for pair in pairs)} |" for r in reports]
+        lines += table(["method", *pairs], [[r.model, *(_hole(r.holes[pair]) for pair in pairs)] for r in reports])
         yield "\n".join(lines)
 
 

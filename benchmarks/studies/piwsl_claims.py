@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip.files import write_text  # noqa: E402
 from benchmarks.studies.dots import Dots, dots_figure  # noqa: E402
+from benchmarks.studies.markdown_tables import table as markdown_table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PUBLISHED = Path(__file__).with_name("piwsl_published.json")
@@ -58,10 +59,8 @@ def main() -> None:
 
 def table(published: dict[str, Any], study: dict[str, Any]) -> str:
     """Return the table of all claims, with rows of the study (by key) beside them."""
-    lines = [_line(HEAD), _line(["---"] * len(HEAD))]
-    for claim in published["claims"]:
-        lines += _lines(claim, study)
-    return "\n".join([*lines, "", f"Published: {published['source']}."]) + "\n"
+    cells = [row for claim in published["claims"] for row in _cells(claim, study)]
+    return "\n".join([*markdown_table(HEAD, cells), "", f"Published: {published['source']}."]) + "\n"
 
 
 def panels(published: dict[str, Any], study: dict[str, Any]) -> list[Dots]:
@@ -118,12 +117,12 @@ def _quantity(kind: str, rows: Rows) -> str:
     return "energy_per_atom" if per_atom and kind == "energy" else kind
 
 
-def _lines(claim: dict[str, Any], study: dict[str, Any]) -> list[str]:
-    """Return a line for energies and one for forces, where the paper or we have them."""
+def _cells(claim: dict[str, Any], study: dict[str, Any]) -> list[list[str]]:
+    """Return a row for energies and one for forces, where the paper or we have them."""
     ours, rows = claim.get("ours"), _rows(claim, study)
     # Where few frames with huge forces would be all that a root mean square tells.
     error = (ours or {}).get("error", "rmse")
-    found: list[str] = []
+    found: list[list[str]] = []
     for kind in ("energy", "forces"):
         pair = claim.get(kind)
         if pair is None:
@@ -138,7 +137,7 @@ def _lines(claim: dict[str, Any], study: dict[str, Any]) -> list[str]:
             _factors(name, error, rows),
             "" if found else _runs(claim, rows),
         ]
-        found.append(_line(cells))
+        found.append(cells)
     return found
 
 
@@ -181,10 +180,6 @@ def _runs(claim: dict[str, Any], rows: Rows) -> str:
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

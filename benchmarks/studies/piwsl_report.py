@@ -19,6 +19,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.studies.markdown_tables import table  # noqa: E402
 from benchmarks.studies.panels import Curve, Panel, curves_figure, survival_figure  # noqa: E402
 from benchmarks.studies.piwsl_rows import SEEDS  # noqa: E402
 
@@ -67,18 +68,15 @@ def tables(groups: dict[Group, list[dict[str, Any]]]) -> Iterator[str]:
         rows = {group[4]: rows for group, rows in groups.items() if group[:4] == (data, n_train, model, weight)}
         labels = "" if weight else ", energies only"
         lines = [f"### {data}, {n_train} training frames, {KINDS[model]}{labels}", ""]
-        lines += [
-            "| loss | seeds | energy, meV | forces, meV/Å | curl | steps | CPU s |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        lines += [_line(loss, rows[loss]) for loss in sorted(rows, key=_order)]
+        heads = ["loss", "seeds", "energy, meV", "forces, meV/Å", "curl", "steps", "CPU s"]
+        lines += table(heads, [_cells(loss, rows[loss]) for loss in sorted(rows, key=_order)])
         yield "\n".join(lines)
 
 
-def _line(loss: str, rows: list[dict[str, Any]]) -> str:
+def _cells(loss: str, rows: list[dict[str, Any]]) -> list[str]:
     curl = [row["curl"] for row in rows]
     seconds = [row["cpu_seconds"] for row in rows if row["cpu_seconds"] is not None]
-    cells = [
+    return [
         loss,
         str(len(rows)),
         _mean([row["rmse"]["energy"] for row in rows]),
@@ -87,7 +85,6 @@ def _line(loss: str, rows: list[dict[str, Any]]) -> str:
         f"{np.mean([row['steps'] for row in rows]):.0f}",
         f"{np.mean(seconds):.0f}" if seconds else "",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def dynamics(results: dict[str, dict[str, Any]]) -> str:
@@ -100,18 +97,18 @@ def dynamics(results: dict[str, dict[str, Any]]) -> str:
             continue
         frames, model, loss = key.split("/")[:3]
         runs[f"{frames.split()[1]} frames, {KINDS[model]}"][loss].extend(row["stable_ps"])
-    lines = [f"### Dynamics of aspirin at 500 K, {length:g} ps", ""]
-    lines += ["| model | loss | trajectories | stable | mean stable time, ps |", "|---|---|---|---|---|"]
+    cells = []
     for name, losses in runs.items():
         for loss in sorted(losses, key=_order):
             times = losses[loss]
             stable = sum(time >= length for time in times)
-            lines.append(f"| {name} | {loss} | {len(times)} | {stable} | {np.mean(times):.1f} |")
+            cells.append([name, loss, len(times), stable, f"{np.mean(times):.1f}"])
     ordered = {name: {loss: losses[loss] for loss in sorted(losses, key=_order)} for name, losses in runs.items()}
     survival_figure(
         ordered, length_ps=length, title="Aspirin at 500 K: trajectories still stable", path=RESULTS / "piwsl_md.png"
     )
-    return "\n".join(lines)
+    heads = ["model", "loss", "trajectories", "stable", "mean stable time, ps"]
+    return "\n".join([f"### Dynamics of aspirin at 500 K, {length:g} ps", "", *table(heads, cells)])
 
 
 def sparse_figure(groups: dict[Group, list[dict[str, Any]]]) -> None:

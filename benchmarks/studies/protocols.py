@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from asecalc_mlip.files import write_json  # noqa: E402
 from asecalc_mlip.md.files import SUMMARY  # noqa: E402
 from asecalc_mlip.plots.style import figure_bytes  # noqa: E402
+from benchmarks.studies.markdown_tables import table as markdown_table  # noqa: E402
 from benchmarks.studies.stability import machine  # noqa: E402
 from benchmarks.studies.stability_report import Run, measure, runs_figure  # noqa: E402
 
@@ -90,7 +91,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def table(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Markdown."""
     heads = ["model", "protocol", "seed", "stable, ps", "mean T, K", "h(r) error", "drift, meV/atom/ps", "wall, min"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     for model, by_protocol in found.items():
         for protocol, part in by_protocol.items():
             for row in part["runs"]:
@@ -98,8 +99,8 @@ def table(found: dict[str, dict[str, dict[str, Any]]]) -> str:
                 cells = [model, protocol, str(row["seed"]), f"{row['stable_ps']:g} of {row['length_ps']:g}"]
                 cells += [_number(row["temperature_mean_K"], ".0f"), _number(row["h_error"], ".3f")]
                 cells += [_number(drift, "+.5f"), f"{row['wall_s'] / 60:.0f}"]
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+                rows.append(cells)
+    return "\n".join(markdown_table(heads, rows)) + "\n"
 
 
 def _number(value: float | None, form: str) -> str:

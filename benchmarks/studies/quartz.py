@@ -30,6 +30,7 @@ from asecalc_mlip.files import write_json  # noqa: E402
 from asecalc_mlip.plots.probes import phonon_figure  # noqa: E402
 from asecalc_mlip.probes import elastic_constants, phonons, relax  # noqa: E402
 from asecalc_mlip.probes.phonons import IMAGINARY_THz  # noqa: E402
+from benchmarks.studies.markdown_tables import table as markdown_table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 INVERSE_CM_PER_THz = 33.35641
@@ -123,27 +124,27 @@ def gamma_modes(bands: Any) -> dict[str, list[float]]:
 def table(found: dict[str, Any]) -> str:
     """Markdown."""
     names = list(found)
-    lines = [f"| | measured | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    rows = []
     for name, measured in CELL.items():
         label = name.replace("_A", ", Å").replace("_deg", ", °")
-        lines.append(_row(label, measured, [found[n][name] for n in names], 3))
+        rows.append(_row(label, measured, [found[n][name] for n in names], 3))
     for name, measured in ELASTIC_GPa.items():
         values = [found[n]["elastic_GPa"][name] for n in names]
-        lines.append(_row(f"{name.replace('|', '&#124;')}, GPa", measured, values, 1))
+        rows.append(_row(f"{name.replace('|', '&#124;')}, GPa", measured, values, 1))
     for symmetry, measured_lines in LINES.items():
         for k, measured in enumerate(measured_lines):
             # A model in which quartz turns into something of other symmetry has other numbers of modes.
             modes = [found[n]["gamma_inverse_cm"][symmetry] for n in names]
             values = [found_modes[k] if len(found_modes) == len(measured_lines) else None for found_modes in modes]
-            lines.append(_row(f"{symmetry}({k + 1}), cm⁻¹", measured, values, 0))
+            rows.append(_row(f"{symmetry}({k + 1}), cm⁻¹", measured, values, 0))
     lowest = [f"{found[n]['lowest_THz']:.2f} THz at {found[n]['lowest_at']}" for n in names]
-    lines.append(f"| lowest phonon | | {' | '.join(lowest)} |")
-    return "\n".join(lines) + "\n"
+    rows.append(["lowest phonon", "", *lowest])
+    return "\n".join(markdown_table(["", "measured", *names], rows)) + "\n"
 
 
-def _row(name: str, measured: float, values: Sequence[float | None], digits: int) -> str:
+def _row(name: str, measured: float, values: Sequence[float | None], digits: int) -> list[str]:
     cells = ["" if v is None else f"{v:.{digits}f} ({100 * (v / measured - 1):+.1f} %)" for v in values]
-    return f"| {name} | {measured:.{digits}f} | {' | '.join(cells)} |"
+    return [name, f"{measured:.{digits}f}", *cells]
 
 
 def _bridges(atoms: Atoms) -> list[float]:

@@ -35,6 +35,7 @@ from asecalc_mlip.files import read_structure, write_json  # noqa: E402
 from asecalc_mlip.plots.style import BLUE, GREEN, ORANGE  # noqa: E402
 from asecalc_mlip.probes import bond_smoothness, displacement_scan  # noqa: E402
 from asecalc_mlip.zoo import FOLDER as ZOO  # noqa: E402
+from benchmarks.studies.markdown_tables import table as markdown_table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 DATA = ROOT.parent / "shared" / "data"
@@ -134,12 +135,12 @@ def _displaced(model: Path, frames: list[Any]) -> dict[str, Any]:
 def silica_table(found: dict[str, Any]) -> str:
     """Markdown."""
     groups = list(next(iter(found.values())))
-    heads = " | ".join(f"{group} ({next(iter(found.values()))[group]['models']})" for group in groups)
-    lines = [f"| number | {heads} |", "|---" * (1 + len(groups)) + "|"]
-    for name, by_group in found.items():
-        cells = [f"{one['rho']:+.2f} (p {one['p']:.2g})" for one in by_group.values()]
-        lines.append(f"| {SILICA_MEASURES[name]} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    heads = [f"{group} ({next(iter(found.values()))[group]['models']})" for group in groups]
+    rows = [
+        [SILICA_MEASURES[name], *(f"{one['rho']:+.2f} (p {one['p']:.2g})" for one in by_group.values())]
+        for name, by_group in found.items()
+    ]
+    return "\n".join(markdown_table(["number", *heads], rows)) + "\n"
 
 
 def correlations(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -162,8 +163,9 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     """Markdown."""
     groups = list(next(iter(found.values())))
     sizes = [next(iter(found.values()))[group]["models"] for group in groups]
-    heads = " | ".join(f"{group} ({n})" for group, n in zip(groups, sizes, strict=True))
-    lines = [f"| number | range, bond lengths | good sign | {heads} |", "|---" * (3 + len(groups)) + "|"]
+    heads = ["number", "range, bond lengths", "good sign"]
+    heads += [f"{group} ({n})" for group, n in zip(groups, sizes, strict=True)]
+    rows = []
     for name, by_group in found.items():
         range_, _, measure = name.rpartition("/")
         text, sign = MEASURES.get(measure, (REPEAT, 1) if name == REPEAT else ("force RMSE on test frames", -1))
@@ -172,8 +174,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             "no difference" if one["rho"] is None else f"{one['rho']:+.2f} (p {one['p']:.2g})"
             for one in by_group.values()
         ]
-        lines.append(f"| {text} | {reach} | {'+' if sign > 0 else '−'} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([text, reach, "+" if sign > 0 else "−", *cells])
+    return "\n".join(markdown_table(heads, rows)) + "\n"
 
 
 def draw(rows: list[dict[str, Any]], crystals: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import ttest_rel
 
 from asecalc_mlip.files import write_text
+from benchmarks.studies.markdown_tables import table
 from benchmarks.studies.sparse_methods import HOT_FRAMES, METHODS
 from benchmarks.studies.sparse_rows import (
     CONTROLLED,
@@ -60,6 +61,8 @@ TAUGHT = {
     "xtb first, 1500 K": "dynamics at 1500 K",
     "xtb first, 1500 K, corrected": "the same, corrected",
 }
+# Sources of structures far from the data that a study tells of.
+FAR = ("bonds", "two_step", "dynamics")
 BESIDE = ("fine-tuned", *(f"fine-tuned, {name}" for name in (*ORDERS, *WEAKEST, "replay", "layer decay")))
 
 
@@ -74,18 +77,20 @@ def write_tables(results: Results, dynamics: Results, folder: Path) -> str:
 
 def few_table(results: Results) -> str:
     """Return the means over seeds of each training."""
-    lines = ["| data, frames | training | steps | seeds | energies, meV | forces, meV/Å | processor time |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for (data, n, method, steps), rows in groups_of(results, *SETS):
-        cells = [f"{data}, {n}", method, steps, len(rows), *_both(rows, 1), _cost(method, rows)]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _missing(results, "few", "field", "more", "recipe-others", "others-few", "control")])
+    heads = ["data, frames", "training", "steps", "seeds", "energies, meV", "forces, meV/Å", "processor time"]
+    cells = [
+        [f"{data}, {n}", method, steps, len(rows), *_both(rows, 1), _cost(method, rows)]
+        for (data, n, method, steps), rows in groups_of(results, *SETS)
+    ]
+    return "\n".join(
+        [*table(heads, cells), "", _missing(results, "few", "field", "more", "recipe-others", "others-few", "control")]
+    )
 
 
 def weak_table(results: Results) -> str:
     """Return what each weak loss changes against plain fine-tuning of the same seeds."""
-    head = "| data, frames | beside the labels | seeds | energies, meV | forces, meV/Å | change | p |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
+    heads = ["data, frames", "beside the labels", "seeds", "energies, meV", "forces, meV/Å", "change", "p"]
+    cells = []
     grouped = dict(groups_of(results, ("aspirin", 50), *FEW_OF))
     for (data, n, method, steps), rows in grouped.items():
         plain = grouped.get((data, n, "fine-tuned", steps), [])
@@ -93,29 +98,26 @@ def weak_table(results: Results) -> str:
             continue
         change, p = ("", "") if method == "fine-tuned" else _change(pairs_of(plain, rows))
         name = method.partition(", ")[2] or "nothing"
-        cells = [f"{data}, {n}", name, len(rows), *_both(rows, 2), change, p]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _missing(results, "weak", "others-few")])
+        cells.append([f"{data}, {n}", name, len(rows), *_both(rows, 2), change, p])
+    return "\n".join([*table(heads, cells), "", _missing(results, "weak", "others-few")])
 
 
 def trials_table(results: Results) -> str:
     """Return the validation errors by which learning rates and coefficients are chosen."""
-    lines = ["| data, frames | training | validation | test |", "|---|---|---|---|"]
+    cells = []
     for row in TRIALS:
         if (found := results.get(row.key)) is not None:
             kinds = ("forces", "meV/Å", "meV/Å") if DATA[row.data].forces else ("energy", "meV/atom", "meV")
-            errors = f"{_validation(found):.2f} {kinds[1]} | {found['mae'][kinds[0]]:.1f} {kinds[2]}"
-            lines.append(f"| {row.data}, {row.n_train} | {row.method} | {errors} |")
+            errors = [f"{_validation(found):.2f} {kinds[1]}", f"{found['mae'][kinds[0]]:.1f} {kinds[2]}"]
+            cells.append([f"{row.data}, {row.n_train}", row.method, *errors])
+    lines = table(["data, frames", "training", "validation", "test"], cells)
     return "\n".join([*lines, "", _missing(results, "weak-trials")])
 
 
 def teacher_table(results: Results) -> str:
     """Return plain training and training that begins with GFN2-xTB, seed by seed."""
-    lines = [
-        "| frames | network, steps | structures of GFN2-xTB | seed | forces, meV/Å | GFN2-xTB first | change "
-        "| energies, meV |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["frames", "network, steps", "structures of GFN2-xTB", "seed", "forces, meV/Å", "GFN2-xTB first", "change"]
+    cells = []
     grouped = dict(groups_of(results, *(("aspirin", n) for n in DATA["aspirin"].sizes)))
     for (_, n, method, steps), rows in grouped.items():
         if method not in ("PaiNN", "TensorNet"):  # fine-tuned models have the steps on the teacher besides
@@ -124,33 +126,31 @@ def teacher_table(results: Results) -> str:
             for plain, other in pairs_of(rows, grouped.get(("aspirin", n, f"{method}, {kind}", steps), [])):
                 before, after = plain["mae"]["forces"], other["mae"]["forces"]
                 energies = f"{plain['mae']['energy']:.0f} → {other['mae']['energy']:.0f}"
-                cells = [n, f"{method}, {steps}", what, plain["seed"], f"{before:.1f}", f"{after:.1f}"]
-                cells += [_percent(after / before - 1, 0), energies]
-                lines.append(f"| {' | '.join(map(str, cells))} |")
+                first = [n, f"{method}, {steps}", what, plain["seed"], f"{before:.1f}", f"{after:.1f}"]
+                cells.append([*first, _percent(after / before - 1, 0), energies])
+    lines = table([*heads, "energies, meV"], cells)
     return "\n".join([*lines, "", _missing(results, "teacher", "teacher-corrected", "teacher-sizes", "teacher-longer")])
 
 
 def kinds_table(results: Results) -> str:
     """Return what other structures of the teacher, and more steps on them, make of one seed."""
     plain = results.get(Row("aspirin", 100, "PaiNN", 0, 10_000).key)
-    lines = ["| structures of GFN2-xTB | number | validation, meV/Å | test, meV/Å | change |", "|---|---|---|---|---|"]
+    cells = []
     for row in KINDS:
         if plain is None or (found := results.get(row.key)) is None:
             continue
         test, validation = found["mae"]["forces"], _validation(found)
         change = _percent(test / plain["mae"]["forces"] - 1, 0)
         what, number = STRUCTURES[row.method]
-        lines.append(f"| {what} | {number} | {validation:.1f} | {test:.1f} | {change} |")
+        cells.append([what, number, f"{validation:.1f}", f"{test:.1f}", change])
+    lines = table(["structures of GFN2-xTB", "number", "validation, meV/Å", "test, meV/Å", "change"], cells)
     return "\n".join([*lines, "", _missing(results, "teacher-kinds")])
 
 
 def control_table(results: Results) -> str:
     """Return what structures far from the data cost near them, and what they give far from them."""
-    lines = [
-        "| far from the data | seeds | forces, meV/Å | change (same seeds) | energies, meV | bonds | two_step "
-        "| dynamics | flags (each seed) |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["far from the data", "seeds", "forces, meV/Å", "change (same seeds)", "energies, meV", *FAR]
+    lines = []
     grouped = {method: rows for (_, _, method, _), rows in groups_of(results, ("ethanol", 950))}
     plain = grouped.get("TensorNet", [])
     for method in CONTROLLED:
@@ -161,17 +161,17 @@ def control_table(results: Results) -> str:
         cells = [ASKED.get(method, method), len(rows), _spread(_forces(rows), 2), change]
         cells.append(_spread([row["mae"]["energy"] for row in rows], 2))
         far = [row["far"] for row in rows if "far" in row]
-        for source in ("bonds", "two_step", "dynamics"):
+        for source in FAR:
             cells.append(_spread([errors["forces"][source] for errors in far], 2) if far else "")
         cells.append(", ".join(str(len(errors["flags"])) for errors in far))
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _missing(results, "control")])
+        lines.append(cells)
+    return "\n".join([*table([*heads, "flags (each seed)"], lines), "", _missing(results, "control")])
 
 
 def dynamics_table(results: Results) -> str:
     """Return how many trajectories of each training are stable, and for how long, at each temperature."""
-    lines = ["| data, frames | training | temperature | models | stable | mean stable time | ended by |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    heads = ["data, frames", "training", "temperature", "models", "stable", "mean stable time", "ended by"]
+    cells = []
     found: dict[tuple[str, int, str, int, int], list[Any]] = {}
     for row in results.values():
         found.setdefault((row["data"], row["n_train"], row["method"], row["temperature_K"], row["steps"]), []).append(
@@ -183,11 +183,15 @@ def dynamics_table(results: Results) -> str:
         why = ", ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in failures.most_common())
         stable = f"{sum(row['stable'] for row in rows)} of {len(times)}"
         length = f"{np.mean(times):.1f} of {PICOSECONDS[temperature]} ps"
-        lines.append(f"| {data}, {n} | {method} | {temperature} K | {len(rows)} | {stable} | {length} | {why} |")
+        cells.append([f"{data}, {n}", method, f"{temperature} K", len(rows), stable, length, why])
     missing = sum(f"{row.key}/{temperature} K" not in results for row in DYNAMICS for temperature in PICOSECONDS)
     command = "`python benchmarks/studies/sparse_md.py` runs them"
     return "\n".join(
-        [*lines, "", f"Not run: {missing} of {len(PICOSECONDS) * len(DYNAMICS)} sets of 8 trajectories; {command}."]
+        [
+            *table(heads, cells),
+            "",
+            f"Not run: {missing} of {len(PICOSECONDS) * len(DYNAMICS)} sets of 8 trajectories; {command}.",
+        ]
     )
 
 
