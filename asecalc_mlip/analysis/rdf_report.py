@@ -127,7 +127,7 @@ def _read(path: str, index: str = ":") -> list[Atoms]:
 
     try:
         with without_mark(path) as plain:
-            return [atoms for atoms in ase.io.iread(plain, index=index) if isinstance(atoms, Atoms)]
+            return [atoms for atoms in ase.io.iread(str(plain), index=index) if isinstance(atoms, Atoms)]
     except Exception as error:  # ASE's readers raise anything
         raise InputError(f"{path} cannot be read as frames: {error or type(error).__name__}") from None
 

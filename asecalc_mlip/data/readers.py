@@ -255,7 +255,7 @@ def _read_other(path: Path) -> Iterator[Atoms]:
     good = 0
     try:
         with without_mark(path) as plain:
-            for atoms in iread(plain, index=":"):
+            for atoms in iread(str(plain), index=":"):
                 yield atoms
                 good += 1
     except Exception as error:  # each of ASE's formats raises its own kinds

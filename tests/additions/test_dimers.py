@@ -14,8 +14,8 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import parts_of
 from asecalc_mlip.probes.diatomic_report import diatomic_report
 from asecalc_mlip.probes.dimers import compare_dimers, reference_dimers, reference_frames
-from tests.cases import model_file
 from tests.additions.test_core import frames
+from tests.cases import model_file
 
 TABLE = reference_frames()
 E0 = {int(a.numbers[0]): a.info["energy"] for a in TABLE if len(a) == 1}
