@@ -16,9 +16,9 @@ from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms, units
-from ase.constraints import FixAtoms, FixCom
 
 from asecalc_mlip.analysis.blocks import BlockAverage, block_average
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.analysis.frames import as_list
 from asecalc_mlip.errors import InputError
 
@@ -80,14 +80,12 @@ def degrees_by_atom(atoms: Atoms, removed: Removed = "translation") -> np.ndarra
 
 def _fixed(atoms: Atoms) -> np.ndarray:
     """Which atoms are held in place."""
-    fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.get_indices()] = True
-        elif not isinstance(constraint, FixCom):  # that is what "translation" means
+    fixed, others = fixed_atoms(atoms)
+    for name in others:
+        if name != "FixCom":  # that is what "translation" means
             raise InputError(
-                f"the frames have the constraint {type(constraint).__name__}, whose degrees of freedom are not "
-                "counted here; FixAtoms and FixCom are. Use atoms.get_temperature() for each frame"
+                f"the frames have the constraint {name}, whose degrees of freedom are not counted here; FixAtoms and "
+                "FixCom are. Use atoms.get_temperature() for each frame"
             )
     return fixed
 

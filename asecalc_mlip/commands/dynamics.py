@@ -57,8 +57,8 @@ def _run(
     """Run or go on; returns the exit code. `calculator` stands in for that of the model file."""
     from asecalc_mlip.analysis.references import load_reference
     from asecalc_mlip.md.conditions import conditions, warn_of, warn_once
+    from asecalc_mlip.md.ensembles import ENSEMBLES
     from asecalc_mlip.md.going_on import check_reference, ended_before
-    from asecalc_mlip.md.integrators import refuse_constraints
     from asecalc_mlip.md.lifecycle import continue_run, folder_for, run_md
     from asecalc_mlip.md.resolving import resolve
 
@@ -79,7 +79,7 @@ def _run(
     ended = ended_before(folder, settings, found.identity, start=_given_start(found))
     if ended is None:
         atoms = found.atoms
-        refuse_constraints(atoms)
+        ENSEMBLES[ensemble].check_atoms(atoms)
         fitting = found.reference
         atoms.calc = found.calculator(device=device, dtype=settings.dtype)
         warn_of(atoms, settings, fitting)

@@ -20,9 +20,10 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md.integrators import Integrator, degrees_of_freedom, refuse_constraints
+from asecalc_mlip.md.fixed import refuse_constraints
+from asecalc_mlip.md.integrators import Integrator, degrees_of_freedom
 
-__all__ = ["BAROSTATS", "GPA", "FullNPT", "IsotropicNPT", "check_stress"]
+__all__ = ["BAROSTATS", "GPA", "FullNPT", "IsotropicNPT", "check_stress", "refuse_fixed"]
 
 GPA = 0.006241509125883258  # eV/Å³
 CELL_DEGREES = 6
@@ -57,7 +58,7 @@ class ConstantPressure(Integrator):
         tau_fs: float = 50.0,
         tau_p_fs: float = 500.0,
     ) -> None:
-        refuse_constraints(atoms)
+        refuse_fixed(atoms)
         check_stress(atoms)
         super().__init__(  # type: ignore[call-arg]
             atoms,
@@ -132,6 +133,17 @@ class FullNPT(ConstantPressure, MTKNPT):
         """Continue from `get_state`; the atoms must have been restored before."""
         _set_chains(self, state)
         self._h, self._p_g = np.array(self.atoms.get_cell()), np.array(state["p_g"])
+
+
+def refuse_fixed(atoms: Atoms) -> None:
+    """Refuse fixed atoms and other constraints: the cell moves all atoms.
+
+    Raises
+    ------
+    InputError
+    """
+    what = "constant pressure moves all atoms with the cell, also those that are fixed"
+    refuse_constraints(atoms, what, "run nvt, which keeps FixAtoms, or save the structure without them")
 
 
 def check_stress(atoms: Atoms) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from ase.md.nose_hoover_chain import FOURTH_ORDER_COEFFS
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.thermostats import NVE, THERMOSTATS, LangevinFixedCom, NoseHoover
 
@@ -43,6 +44,8 @@ class Flat:
     masses: Array
     starts: np.ndarray
     owner: Array
+    mobile: Array | None = None
+    """(N, 1), 1 of atoms that move and 0 of fixed ones; None where all move."""
 
     @classmethod
     def gather(cls, all_atoms: Sequence) -> Flat:
@@ -53,7 +56,14 @@ class Flat:
         masses = np.concatenate([atoms.get_masses() for atoms in all_atoms])[:, None]
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         owner = np.repeat(np.arange(len(sizes)), sizes)
-        return cls(positions, momenta, np.zeros_like(positions), masses, starts, owner)
+        fixed = np.concatenate([fixed_atoms(atoms)[0] for atoms in all_atoms])[:, None]
+        mobile = (~fixed).astype(float) if fixed.any() else None
+        return cls(positions, momenta, np.zeros_like(positions), masses, starts, owner, mobile)
+
+    @property
+    def push(self) -> Array:
+        """Forces that move atoms, eV/Å: those on fixed ones do not."""
+        return self.forces if self.mobile is None else self.mobile * self.forces
 
     @property
     def sizes(self) -> list[int]:
@@ -110,12 +120,12 @@ class BatchedNVE(BatchedIntegrator):
     def first_half(self) -> None:
         """Kick and drift."""
         flat = self.flat
-        flat.momenta += 0.5 * self.dt * flat.forces
+        flat.momenta += 0.5 * self.dt * flat.push
         flat.positions += self.dt * flat.momenta / flat.masses
 
     def second_half(self) -> None:
         """Kick."""
-        self.flat.momenta += 0.5 * self.dt * self.flat.forces
+        self.flat.momenta += 0.5 * self.dt * self.flat.push
 
     def write_back(self, index: int) -> None:
         """Do nothing: positions and momenta say it all."""
@@ -132,8 +142,7 @@ class BatchedLangevin(BatchedIntegrator):
             flat.array(np.concatenate([getattr(a, c) for a in alone])) for c in ("c3", "c4", "c5")
         )
         self.total_mass = flat.sum(flat.masses)
-        # A single atom has no other motion.
-        self.held = flat.array((np.array(flat.sizes) > 1)[:, None].astype(float))
+        self.held = flat.array(np.array([a.holds_centre for a in alone])[:, None].astype(float))
 
     def first_half(self) -> None:
         """Kick and drift, with noise and the centre of mass held."""
@@ -141,7 +150,7 @@ class BatchedLangevin(BatchedIntegrator):
         xi, eta = self.noise()
         self._kick, shift = self.c3 * xi - self.c4 * eta, self.c5 * eta
         v = flat.momenta / flat.masses
-        v += self.c1 * flat.forces / flat.masses - self.c2 * v + self._kick
+        v += self.c1 * flat.push / flat.masses - self.c2 * v + self._kick
         old = flat.positions
         new = old + dt * v + shift
         new += flat.spread(self.held * (flat.sum(flat.masses * old) - flat.sum(flat.masses * new)) / self.total_mass)
@@ -151,7 +160,7 @@ class BatchedLangevin(BatchedIntegrator):
     def second_half(self) -> None:
         """Kick with the same noise, and take the motion of the centre of mass off."""
         flat, v = self.flat, self._v
-        v += self.c1 * flat.forces / flat.masses - self.c2 * v + self._kick
+        v += self.c1 * flat.push / flat.masses - self.c2 * v + self._kick
         p = v * flat.masses
         flat.momenta = p - flat.masses * flat.spread(self.held * flat.sum(p) / self.total_mass)
 
@@ -176,13 +185,13 @@ class BatchedNoseHoover(BatchedIntegrator):
         """Chain, kick and drift."""
         flat, half = self.flat, 0.5 * self.dt
         self._chain(half)
-        flat.momenta += half * flat.forces
+        flat.momenta += half * flat.push
         flat.positions += self.dt * flat.momenta / flat.masses
 
     def second_half(self) -> None:
         """Kick and chain."""
         half = 0.5 * self.dt
-        self.flat.momenta += half * self.flat.forces
+        self.flat.momenta += half * self.flat.push
         self._chain(half)
 
     def write_back(self, index: int) -> None:

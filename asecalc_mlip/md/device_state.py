@@ -35,7 +35,8 @@ class DeviceFlat(Flat):
         """Copy arrays of the host to a device."""
         made = cls(flat.positions, flat.momenta, flat.forces, flat.masses, flat.starts, flat.owner)
         made.owner = torch.from_numpy(flat.owner).to(device)
-        for name in (*TENSORS, "masses"):
+        names = (*TENSORS, "masses", *(["mobile"] if flat.mobile is not None else []))
+        for name in names:
             setattr(made, name, torch.from_numpy(getattr(flat, name)).to(device, copy=True))
         made._lengths = torch.tensor(flat.sizes, device=device)
         made._equal = len(set(flat.sizes)) == 1

@@ -13,7 +13,8 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md.barostats import BAROSTATS
+from asecalc_mlip.md.barostats import BAROSTATS, refuse_fixed
+from asecalc_mlip.md.fixed import only_fixed
 from asecalc_mlip.md.integrators import Integrator
 from asecalc_mlip.md.thermostats import NVE, THERMOSTATS, Ramp, Thermostat
 
@@ -40,6 +41,8 @@ class Ensemble:
         Settings that only it reads, with their defaults: values, or functions of the other settings.
     check : callable
         Raises InputError for settings of its own that cannot be.
+    check_atoms : callable
+        Raises InputError for structures that it cannot move, such as those with constraints that it does not know.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Ensemble:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[MDSettings], None] = lambda settings: None
+    check_atoms: Callable[[Atoms], Any] = only_fixed
 
 
 def make_integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Integrator:
@@ -113,6 +117,7 @@ _ROWS = (
             "tau_p_fs": lambda settings: max(500.0, 1000 * settings.timestep_fs),
         },
         check=_check_npt,
+        check_atoms=refuse_fixed,
     ),
     Ensemble(
         "anneal",

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.io import write
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_json, to_json, write_bytes, write_json
 from asecalc_mlip.locks import locked
@@ -31,6 +33,8 @@ SUMMARY = "summary.json"
 FIGURE = "figure.png"
 UNSTABLE = "unstable.extxyz"
 ALL = (TRAJECTORY, LOG, RESTART, REFERENCE, SUMMARY, FIGURE, UNSTABLE)
+# Array of the restart file.
+FIXED = "fixed"
 LOG_COLUMNS = ("step", "time_ps", "temperature_K", "epot_eV", "ekin_eV", "etot_eV", "conserved_eV")
 
 
@@ -199,12 +203,20 @@ def extra_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
     return {k: v for k, v in atoms.arrays.items() if k not in known and v.dtype.kind in "biuf"}
 
 
+def fixed_array(atoms: Atoms) -> dict[str, np.ndarray]:
+    """Return the numbers of the atoms that are fixed, for a restart file; nothing where all move."""
+    fixed = fixed_atoms(atoms)[0]
+    return {FIXED: np.flatnonzero(fixed)} if fixed.any() else {}
+
+
 def stored_atoms(arrays: dict[str, np.ndarray], meta: dict) -> Atoms:
     """Make the start structure of a run from its restart file."""
     atoms = Atoms(meta["symbols"], arrays["start_positions"], cell=arrays["start_cell"], pbc=arrays["pbc"])
     for name, values in arrays.items():
         if name.startswith("atoms_"):
             atoms.set_array(name.removeprefix("atoms_"), values)
+    if FIXED in arrays:
+        atoms.set_constraint(FixAtoms(arrays[FIXED]))
     atoms.info.update(meta["info"])
     return atoms
 
@@ -216,14 +228,17 @@ def _frame_bytes(atoms: Atoms) -> bytes:
 
 
 def frame(atoms: Atoms, energy: float, forces: np.ndarray, **info) -> Atoms:
-    """Copy positions, momenta, cell, energy (eV), forces (eV/Å) and `info`, and nothing else.
+    """Copy positions, momenta, cell, fixed atoms, energy (eV), forces (eV/Å) and `info`, and nothing else.
 
-    Masses are kept where they are not the standard ones (deuterium).
+    Masses are kept where they are not the standard ones (deuterium). Forces are those of the model, on fixed atoms too;
+    of a frame that is read from a file, get_forces(apply_constraint=False) returns these.
     """
     copy = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=info)
     if not np.array_equal(atoms.get_masses(), copy.get_masses()):
         copy.set_masses(atoms.get_masses())
     copy.set_momenta(atoms.get_momenta())
+    if FIXED in (fixed := fixed_array(atoms)):
+        copy.set_constraint(FixAtoms(fixed[FIXED]))
     copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
     return copy
 

@@ -7,6 +7,7 @@ import os
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import to_json
@@ -90,6 +91,7 @@ def check_start(start: Atoms, stored: Atoms, directory: str | os.PathLike) -> No
         np.array_equal(start.positions, stored.positions),
         np.array_equal(start.cell.array, stored.cell.array),
         np.array_equal(start.pbc, stored.pbc),
+        np.array_equal(fixed_atoms(start)[0], fixed_atoms(stored)[0]),
     ]
     if not all(same):
         raise InputError(

@@ -6,6 +6,7 @@ Degrees of freedom decide what a temperature means, T = 2 E_kin / (f k_B):
     molecule under Langevin, centre of mass fixed, rotation excited  f = 3N − 3
     periodic system                                                  f = 3N − 3
     one atom                                                         f = 3
+    some atoms fixed, see `asecalc_mlip.md.fixed`                    f = 3 (N − N_fixed)
 
 ASE's own classes count 3N for Nosé-Hoover and Bussi, which would hold aspirin (N = 21) at 3N/(3N − 6) × 500 K = 553 K
 once momentum and angular momentum are zero; here each thermostat is told the right number.
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from ase import Atoms, units
-from ase.constraints import FixCom
 
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.md.fixed import only_fixed
 
-__all__ = ["Integrator", "degrees_of_freedom", "maxwell_boltzmann", "refuse_constraints", "refuse_masses"]
+__all__ = ["Integrator", "degrees_of_freedom", "maxwell_boltzmann", "refuse_masses"]
 
 
 class Integrator:
@@ -79,6 +80,8 @@ class Integrator:
 def degrees_of_freedom(atoms: Atoms, *, spins: bool = False) -> int:
     """Count the quadratic kinetic terms that are free to move, see the table at the top."""
     n = len(atoms)
+    if (fixed := only_fixed(atoms)).any():
+        return 3 * int((~fixed).sum())
     if n == 1:
         return 3
     if atoms.pbc.any() or spins:
@@ -90,7 +93,8 @@ def maxwell_boltzmann(atoms: Atoms, temperature_K: float, rng: np.random.Generat
     """Draw momenta at `temperature_K`, without total momentum and (no periodic direction) angular momentum.
 
     The removal is a projection, so what is left is Maxwell-Boltzmann distributed in the remaining degrees of
-    freedom: nothing is rescaled, the first temperature fluctuates about `temperature_K` as it should.
+    freedom: nothing is rescaled, the first temperature fluctuates about `temperature_K` as it should. Where atoms are
+    fixed these have no momenta, and nothing is removed from the others.
 
     Parameters
     ----------
@@ -102,25 +106,13 @@ def maxwell_boltzmann(atoms: Atoms, temperature_K: float, rng: np.random.Generat
     """
     masses = atoms.get_masses()[:, None]
     velocities = rng.standard_normal((len(atoms), 3)) * np.sqrt(units.kB * temperature_K / masses)
-    if len(atoms) > 1:
+    fixed = only_fixed(atoms)
+    velocities[fixed] = 0.0
+    if len(atoms) > 1 and not fixed.any():
         velocities -= (masses * velocities).sum(axis=0) / masses.sum()
         if not atoms.pbc.any():
             velocities -= _rigid_rotation(atoms, velocities)
     atoms.set_momenta(masses * velocities, apply_constraint=False)
-
-
-def refuse_constraints(atoms: Atoms) -> None:
-    """Refuse constraints, which change degrees of freedom and need integrators that know them.
-
-    The constraint that Langevin dynamics itself puts on the centre of mass is no obstacle.
-    """
-    found = [c for c in atoms.constraints if not isinstance(c, FixCom)]
-    if found:
-        names = ", ".join(type(c).__name__ for c in found)
-        raise InputError(
-            f"the structure has constraints ({names}), which these integrators do not support: save it without them "
-            "(atoms.set_constraint(); atoms.write(...)), or keep them and run ase.md with the model as atoms.calc"
-        )
 
 
 def refuse_masses(atoms: Atoms) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis.bonds import holds_molecules, is_boxed_molecule
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.references import Reference, unlike
@@ -41,7 +42,8 @@ class Monitor:
     Parameters
     ----------
     atoms : Atoms
-        Start structure: atoms that have no neighbour in it are not expected to have one later.
+        Start structure: atoms that have no neighbour in it are not expected to have one later. Distances between
+        atoms that are fixed in it, and forces on these, are not judged.
     temperature_K : float
         Temperature of the run, K; may be set anew during the run.
     ndof : int
@@ -82,6 +84,7 @@ class Monitor:
     ) -> None:
         self.temperature_K = temperature_K
         self.extremes = Extremes(force_limit=force_limit)
+        self._fixed = fixed_atoms(atoms)[0]
         self.volume = atoms.get_volume() if atoms.pbc.all() else None
         self.window_frames = max(MIN_FRAMES, round(WINDOW_FS / frame_fs))
         self.not_used: dict[str, str] = {}
@@ -148,7 +151,7 @@ class Monitor:
         failure = self._finite(atoms, energy, forces) or self._volume(atoms)
         if failure:
             return failure
-        self._note_forces(forces)
+        self._note_forces(forces if forces is None else forces[~self._fixed])
         pairs = pairs_within(atoms, self._radius)
         return (
             (self.bonds.check(atoms) if self.bonds is not None else None)

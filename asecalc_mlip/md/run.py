@@ -24,11 +24,12 @@ from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import CommitteeDisagreement, InputError
 from asecalc_mlip.md import files as names
-from asecalc_mlip.md.ensembles import make_integrator
+from asecalc_mlip.md.ensembles import ENSEMBLES, make_integrator
 from asecalc_mlip.md.failures import UNCERTAIN, Failure, atom_name
-from asecalc_mlip.md.files import RunFiles, extra_arrays, frame, stored_atoms
+from asecalc_mlip.md.files import RunFiles, extra_arrays, fixed_array, frame, stored_atoms
+from asecalc_mlip.md.fixed import settle_fixed
 from asecalc_mlip.md.going_on import check_start, ended_before, settings_to_go_on
-from asecalc_mlip.md.integrators import Integrator, maxwell_boltzmann, refuse_constraints, refuse_masses
+from asecalc_mlip.md.integrators import Integrator, maxwell_boltzmann, refuse_masses
 from asecalc_mlip.md.monitor import Monitor, start_bonds
 from asecalc_mlip.md.progress import Progress
 from asecalc_mlip.md.settings import MDSettings
@@ -81,8 +82,8 @@ class MDRun:
     Raises
     ------
     InputError
-        For constraints, positions, masses or a cell that cannot be, and an ensemble that the structure or calculator
-        cannot have.
+        For constraints other than FixAtoms, positions, masses or a cell that cannot be, and an ensemble that the
+        structure or calculator cannot have.
     """
 
     def __init__(
@@ -99,7 +100,8 @@ class MDRun:
         self.atoms, self.settings, self.files = atoms, settings, RunFiles(output)
         self.identity = identity or {}
         self.start = atoms.copy()
-        self.start.set_constraint()
+        if not settle_fixed(self.start).any():
+            self.start.set_constraint()  # that of an integrator is not one of the structure
         self._own_integrator = integrator is None
         self.integrator = integrator or _new_integrator(atoms, settings)
         self.ndof = self.integrator.ndof
@@ -241,6 +243,7 @@ class MDRun:
             "start_cell": self.start.cell.array,
             "counts": self.counts,
             "monitor_window": self.monitor.get_window(),
+            **fixed_array(self.start),
             **{f"atoms_{name}": values for name, values in extra_arrays(self.start).items()},
         }
         state = self.state
@@ -360,7 +363,7 @@ class MDRun:
 
 
 def _new_integrator(atoms: Atoms, settings: MDSettings) -> Integrator:
-    refuse_constraints(atoms)
+    ENSEMBLES[settings.ensemble].check_atoms(atoms)
     check_structure(atoms.positions, atoms.cell.array, atoms.pbc, 0.0)  # before anything is computed of them
     refuse_masses(atoms)
     rng = np.random.default_rng(settings.seed)

@@ -13,6 +13,7 @@ import ase
 import numpy as np
 
 from asecalc_mlip.analysis.drift import energy_drift
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.analysis.periodic_reference import PeriodicReference
 from asecalc_mlip.analysis.rdf import RDF
 from asecalc_mlip.md import comparison as structure
@@ -103,6 +104,7 @@ def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> d
         "failure": _failure(state, dt_ps),
         "formula": run.atoms.get_chemical_formula(),
         "n_atoms": len(run.atoms),
+        "n_fixed": _n_fixed(run),
         "periodic": run.atoms.pbc.tolist(),
         "degrees_of_freedom": run.ndof,
         **_averages(log, state.stable_step),
@@ -141,6 +143,9 @@ def summary_text(summary: dict, directory: str, *, rules: bool = True) -> str:
     else:
         head = f"Stable for all {summary['time_ps']:g} ps."
     lines = [head, f"{summary['formula']}, {settings['ensemble'].upper()}, seed {settings['seed']}"]
+    fixed = summary.get("n_fixed", 0)  # a run of an older version has none
+    if fixed:
+        lines[-1] += f", {fixed} of {summary['n_atoms']} atoms fixed"
     if summary["temperature_mean_K"] is not None:
         lines[-1] += f", {_temperature_text(summary)}"
     if "reached_K" in summary:
@@ -159,7 +164,7 @@ def summary_text(summary: dict, directory: str, *, rules: bool = True) -> str:
         lines += rules_text(summary["rules"])
     if summary["energy_drift"]:
         slope = summary["energy_drift"]["slope_mev_per_atom_ps"]
-        lines.append(f"Drift of the conserved energy {slope:+.3g} meV/atom/ps")
+        lines.append(f"Drift of the conserved energy {slope:+.3g} meV/{'mobile ' if fixed else ''}atom/ps")
     if summary["ms_per_step"]:
         lines.append(f"{summary['ms_per_step']:.2f} ms per step, {summary['ns_per_day']:.3g} ns per day")
     if summary["time_shares"]:
@@ -247,12 +252,17 @@ def _stable(log: dict[str, np.ndarray], stable_step: int) -> dict[str, np.ndarra
 
 
 def _drift(run: MDRun, log: dict[str, np.ndarray]) -> dict | None:
-    """Drift of the conserved energy over the stable frames; None for Langevin, which has none."""
+    """Drift of the conserved energy over the stable frames, per mobile atom; None for Langevin, which has none."""
     good = log["step"] <= run.state.stable_step
     columns = [log[name][good] for name in ("time_ps", "conserved_eV", "ekin_eV")]
     if good.sum() < 3 or not all(np.isfinite(c).all() for c in columns):
         return None
-    return energy_drift(columns[0], columns[1], len(run.atoms), kinetic=columns[2]).to_dict()
+    mobile = len(run.atoms) - _n_fixed(run)
+    return energy_drift(columns[0], columns[1], mobile, kinetic=columns[2]).to_dict()
+
+
+def _n_fixed(run: MDRun) -> int:
+    return int(fixed_atoms(run.start)[0].sum())
 
 
 def _calculator(calculator) -> dict:

@@ -3,7 +3,7 @@
 A new thermostat is its class, with the same arguments, and its entry in THERMOSTATS.
 
 ASE's Langevin(fixcm=True) does not sample the canonical distribution; here the centre of mass is a constraint (FixCom),
-which the integrator handles exactly.
+which the integrator handles exactly. Where atoms are fixed, it is free.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT, NoseHooverChainThermostat
 from ase.md.verlet import VelocityVerlet
 
-from asecalc_mlip.md.integrators import Integrator, degrees_of_freedom, refuse_constraints
+from asecalc_mlip.md.fixed import settle_fixed
+from asecalc_mlip.md.integrators import Integrator, degrees_of_freedom
 
 __all__ = ["NVE", "THERMOSTATS", "BussiRescaling", "LangevinFixedCom", "NoseHoover", "Ramp", "Thermostat"]
 
@@ -31,13 +32,13 @@ class NVE(Integrator, VelocityVerlet):
     Parameters
     ----------
     atoms : Atoms
-        With momenta and a calculator.
+        With momenta and a calculator; those that FixAtoms holds stay where they are.
     timestep_fs : float
         fs.
     """
 
     def __init__(self, atoms: Atoms, *, timestep_fs: float) -> None:
-        refuse_constraints(atoms)
+        settle_fixed(atoms)
         super().__init__(atoms, timestep_fs * units.fs)
         self.ndof = degrees_of_freedom(atoms)
 
@@ -48,7 +49,7 @@ class Thermostat(Integrator, ABC):
     Parameters
     ----------
     atoms : Atoms
-        With momenta and a calculator.
+        With momenta and a calculator; those that FixAtoms holds stay where they are.
     timestep_fs : float
         fs.
     temperature_K : float
@@ -70,7 +71,7 @@ class Thermostat(Integrator, ABC):
         tau_fs: float | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
-        refuse_constraints(atoms)
+        self.fixed = settle_fixed(atoms)
         self.ndof, self.target_K = degrees_of_freedom(atoms, spins=self.spins), temperature_K
         tau = (self.default_tau_fs if tau_fs is None else tau_fs) * units.fs
         self._begin(atoms, timestep_fs * units.fs, temperature_K, tau, rng)
@@ -105,6 +106,11 @@ class NoseHoover(Thermostat, NoseHooverChainNVT):
             num_atoms_global=n_atoms, masses=self.masses, temperature_K=temperature_K, tdamp=tau
         )
         self._jumps = 0.0
+
+    def _get_forces(self) -> np.ndarray:
+        """Return forces that are zero on fixed atoms, whose momenta ASE would count in the chain. Called by ASE."""
+        forces = super()._get_forces()
+        return np.where(self.fixed[:, None], 0.0, forces) if self.fixed.any() else forces
 
     def set_target(self, temperature_K: float) -> None:
         """Hold another temperature (K) from now on; the masses of the chain stay."""
@@ -181,10 +187,17 @@ class LangevinFixedCom(Thermostat, Langevin):
     def _begin(
         self, atoms: Atoms, dt: float, temperature_K: float, tau: float, rng: np.random.Generator | None
     ) -> None:
-        if len(atoms) > 1:
+        self.holds_centre = len(atoms) > 1 and not self.fixed.any()
+        if self.holds_centre:
             atoms.set_constraint(FixCom())
         rng = rng or np.random.default_rng(0)
         Langevin.__init__(self, atoms, dt, temperature_K=temperature_K, friction=1.0 / tau, fixcm=False, rng=rng)
+
+    def updatevars(self) -> None:
+        """Compute the coefficients, those of the noise without fixed atoms. Called by ASE."""
+        super().updatevars()
+        mobile = ~self.fixed[:, None]
+        self.c3, self.c4, self.c5 = self.c3 * mobile, self.c4 * mobile, self.c5 * mobile
 
     def set_target(self, temperature_K: float) -> None:
         """Hold another temperature (K) from now on."""

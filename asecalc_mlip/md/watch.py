@@ -13,6 +13,7 @@ from ase.data import covalent_radii
 
 from asecalc_mlip.analysis.bonds import THRESHOLD
 from asecalc_mlip.analysis.contacts import shortest_by_pair
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.analysis.limits import COLLAPSE, ContactLimits
 from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.analysis.periodic_reference import PeriodicReference
@@ -70,6 +71,7 @@ class ContactRule:
         self.limits, self.source = limits, reference.source if reference is not None and limits.closest else ""
         self.radius = 2.0 * EVAPORATION * float(covalent_radii[atoms.numbers].max())
         self._index = np.searchsorted(limits.numbers, atoms.numbers)
+        self._fixed = fixed_atoms(atoms)[0]
 
     def start(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray) -> None:
         """Note which atoms have no neighbour at the start; they need none later."""
@@ -79,13 +81,17 @@ class ContactRule:
         self, atoms: Atoms, i: np.ndarray, j: np.ndarray, d: np.ndarray, temperature_K: float, extremes: Extremes
     ) -> Failure | None:
         """Judge one frame, whose directed pairs i, j at d Å reach to `radius`."""
+        every = i, j, d
+        if self._fixed.any():  # between two of them nothing changes
+            moves = ~(self._fixed[i] & self._fixed[j])
+            i, j, d = i[moves], j[moves], d[moves]
         if len(d):
             limit = self.limits.table(temperature_K)[self._index[i], self._index[j]]
             k = int(np.argmin(d / limit))
             _note(extremes, atoms, i, j, d, limit, k)
             if d[k] < limit[k]:
                 return self._collapse(atoms, int(i[k]), int(j[k]), float(d[k]), float(limit[k]), temperature_K)
-        gone = np.flatnonzero(_alone(atoms, i, j, d) & ~self._alone_at_start)
+        gone = np.flatnonzero(_alone(atoms, *every) & ~self._alone_at_start)
         if len(gone) == 0:
             return None
         name = atom_name(atoms, gone[0])

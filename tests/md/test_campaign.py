@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from asecalc_mlip import PIWSLCalculator, workers
@@ -43,13 +44,15 @@ def springs(seed, settings, atoms=None):
 
 
 @pytest.mark.parametrize("thermostat", [None, "langevin", "nose-hoover"])
-def test_batched_steps_are_those_of_the_integrators_alone(thermostat):
-    """Three replicas of two molecules at different temperatures, against ASE step by step."""
+@pytest.mark.parametrize("fixed", [[], [0, 4]])
+def test_batched_steps_are_those_of_the_integrators_alone(thermostat, fixed):
+    """Three replicas of two molecules at different temperatures, one maybe with fixed atoms, against ASE alone."""
     all_settings = [
         MDSettings(ensemble="nvt" if thermostat else "nve", thermostat=thermostat, temperature_K=t)
         for t in (200.0, 300.0, 600.0)
     ]
     molecules = [toys.ethanol(), molecule("H2O"), toys.ethanol()]
+    molecules[2].set_constraint(FixAtoms(fixed) if fixed else None)
     alone = [springs(k, s, m) for k, (s, m) in enumerate(zip(all_settings, molecules, strict=True))]
     together = [springs(k, s, m) for k, (s, m) in enumerate(zip(all_settings, molecules, strict=True))]
     flat = Flat.gather([atoms for atoms, _ in together])
@@ -68,6 +71,7 @@ def test_batched_steps_are_those_of_the_integrators_alone(thermostat):
             integrator.step()
     expected = np.concatenate([atoms.positions for atoms, _ in alone])
     np.testing.assert_allclose(flat.positions, expected, atol=1e-9)
+    assert np.array_equal(flat.positions[cuts[1] :][fixed], molecules[2].positions[fixed])
     np.testing.assert_allclose(flat.momenta, np.concatenate([a.get_momenta() for a, _ in alone]), atol=1e-8)
     if thermostat == "nose-hoover":
         batch.write_back(2)

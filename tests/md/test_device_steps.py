@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.constraints import FixAtoms
 from ase.io import read
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -120,7 +121,9 @@ def frames(folder, number):
     ("thermostat", "mixed"), [(None, True), ("langevin", True), ("nose-hoover", True), ("langevin", False)]
 )
 def test_same_trajectories_as_on_the_host(tmp_path, thermostat, mixed):
+    """Of which one has fixed atoms."""
     starts = [toys.ethanol(), molecule("H2O") if mixed else toys.ethanol(), toys.ethanol()]
+    starts[2].set_constraint(FixAtoms([0, 4]))
     calculator = Tied(random_model(tmp_path / "model.pt"), starts)
     assert run(tmp_path / "host", thermostat, starts, calculator, on_device=False) == []
     (steps,) = run(tmp_path / "device", thermostat, starts, calculator, on_device=True)

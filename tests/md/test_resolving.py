@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.emt import EMT
-from ase.constraints import FixAtoms
+from ase.constraints import FixBondLength
 from ase.io import write
 
 from asecalc_mlip import checkpoint, md
@@ -147,7 +147,7 @@ def test_what_cannot_run_is_told_first_and_alone(own):
     with_reference(MoleculeReference.from_frames(molecule("C6H6"), "benzene"))
     write("other.xyz", molecule("SiH4"))
     held = toys.ethanol()
-    held.set_constraint(FixAtoms([0]))
+    held.set_constraint(FixBondLength(0, 1))
     write("held.traj", held)
     for name, part in (("other.xyz", "does not know the element Si"), ("held.traj", "run ase.md with the model")):
         result = call("nvt", "own.pt", name, "--steps", 10)

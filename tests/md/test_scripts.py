@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
-from ase.constraints import FixAtoms
+from ase.constraints import FixBondLength
 from ase.io import read, write
 
 from asecalc_mlip.analysis import MoleculeReference
@@ -204,10 +204,10 @@ def test_missing_model_is_bad_input(start):
 
 def test_constraints_and_wrong_reference_are_refused(start):
     atoms = toys.ethanol()
-    atoms.set_constraint(FixAtoms([0]))
+    atoms.set_constraint(FixBondLength(0, 1))
     write("fixed.traj", atoms)
     result = call("nvt", "--structure", "fixed.traj", calculator=toys.Springs(atoms))
-    assert result.exit_code == 2 and "FixAtoms" in result.stderr
+    assert result.exit_code == 2 and "(FixBondLengths)" in result.stderr
     MoleculeReference.from_frames(atoms[::-1]).save("other.json")
     result = run("nvt", "--reference", "other.json")
     assert result.exit_code == 2 and "does not fit" in result.stderr

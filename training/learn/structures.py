@@ -16,7 +16,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.failures import UNCERTAIN
 from asecalc_mlip.md.files import TRAJECTORY, UNSTABLE
-from asecalc_mlip.md.integrators import refuse_constraints
+from asecalc_mlip.md.fixed import refuse_constraints
 from asecalc_mlip.neighbors.pairs import pairs_within
 from asecalc_mlip.teachers.bare import bare, with_state
 from training.learn.settings import LearnSettings
@@ -119,7 +119,7 @@ def check_starts(starts: Sequence[Atoms]) -> list[Atoms]:
             raise InputError(f"start structure {number} has {len(atoms)} atoms; expected a molecule or a crystal")
         if not is_physical(atoms):
             raise InputError(f"start structure {number} has atoms on top of each other, or no numbers; repair it")
-        refuse_constraints(atoms)
+        refuse_constraints(atoms, "the replicas of a learning move all atoms", "save it without them")
     return [bare(atoms) for atoms in starts]
 
 

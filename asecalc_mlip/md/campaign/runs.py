@@ -19,6 +19,7 @@ from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_json, read_structures, replacing, write_json
 from asecalc_mlip.md.files import RunFiles
+from asecalc_mlip.md.fixed import settle_fixed
 from asecalc_mlip.md.lifecycle import stored_run
 from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
 from asecalc_mlip.md.resolving import Resolved, resolve
@@ -241,7 +242,7 @@ def pick_frames(frames: Sequence[Atoms], number: int | None, source: str) -> lis
     Raises
     ------
     InputError
-        Positions that are not finite, or fewer frames than asked for.
+        Positions that are not finite, constraints other than FixAtoms, or fewer frames than asked for.
     """
     if number is not None and not 1 <= number <= len(frames):
         raise InputError(f"{source} has {len(frames)} structures; {number} starts cannot be taken from them")
@@ -251,5 +252,9 @@ def pick_frames(frames: Sequence[Atoms], number: int | None, source: str) -> lis
         atoms = frames[k].copy()
         if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
             raise InputError(f"structure {k} of {source} has no atoms, or positions that are NaN or infinite")
+        try:
+            settle_fixed(atoms)
+        except InputError as error:
+            raise InputError(f"structure {k} of {source}: {error}") from None
         picked.append(atoms)
     return picked
