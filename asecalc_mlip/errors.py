@@ -7,6 +7,10 @@ without a traceback and exits with code 2.
 from __future__ import annotations
 
 import math
+from typing import Literal
+
+Action = Literal["warn", "stop"]
+"""What a committee does where its members disagree."""
 
 
 class InputError(ValueError):

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from ase import Atoms
@@ -24,14 +24,13 @@ from torch import Tensor
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.engine import Engine, MemoryGuard
-from asecalc_mlip.errors import CommitteeDisagreement, InputError
+from asecalc_mlip.errors import Action, CommitteeDisagreement, InputError
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, Prediction
 from asecalc_mlip.neighbors.verlet import NeighborCache
 
 __all__ = ["CommitteeCalculator", "CommitteePrediction"]
 
-Action = Literal["warn", "stop"]
 # A run of a million steps beyond the threshold is worth some warnings, not a million.
 LOUDER = 1.5
 

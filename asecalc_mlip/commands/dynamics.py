@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from asecalc_mlip import quantities as q
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.commands.run_options import EXIT_CODES, WORKERS, RunCommand
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import Action, InputError
 from asecalc_mlip.quantities import Quantity, parse_seeds
 
 __all__ = ["anneal", "campaign", "npt", "nve", "nvt"]
@@ -47,10 +47,11 @@ _WITH = (
     "MODEL is a .pt file or the name of a shipped model (default aspirin.pt); STRUCTURE is any file that ASE reads; "
     "of several structures the last is taken, and FILE@0 is the first."
 )
+_HOLDS = f"{_WITH} Atoms that are fixed in it (FixAtoms) stay where they are."
 
 
 def _run(
-    ensemble: str, calculator: Any, /, *, model: str | None, model_file: str | None, structure: str | None,
+    ensemble: str, calculator: Any, /, *, model: str | None, model_files: tuple[str, ...], structure: str | None,
     structure_file: str | None, reference: str | None, device: str, output: str | None, restart: bool,
     progress: bool | None, **options: Any,
 ) -> int:  # fmt: skip
@@ -63,16 +64,18 @@ def _run(
     from asecalc_mlip.md.resolving import resolve
 
     warn_once.cache_clear()
-    model, structure = _one("MODEL", model, model_file), _one("STRUCTURE", structure, structure_file)
+    models, structure = _models(model, model_files), _one("STRUCTURE", structure, structure_file)
+    if structure and structure.endswith(".pt"):
+        raise InputError(f"{structure} is a model: for a committee give --model for each, as --model a.pt --model b.pt")
     if restart:
         if output is None:
             raise InputError("--restart needs the folder of the run: --output DIR")
         check_reference(output, load_reference(reference) if reference else None)
         given = {**options, "ensemble": ensemble, "structure": _resolved(structure)}
-        result = continue_run(output, calculator, model=model, device=device, progress=progress, **given)
+        result = continue_run(output, calculator, model=models, device=device, progress=progress, **given)
         click.echo(result.report())
         return result.exit_code
-    found = resolve(model, structure, reference, calculator=calculator)
+    found = resolve(models, structure, reference, calculator=calculator)
     settings = found.settings(ensemble, **options)
     folder = output or folder_for(settings, found.identity)
     check_reference(folder, found.known_reference if found.reference_given else None)
@@ -81,7 +84,7 @@ def _run(
         atoms = found.atoms
         ENSEMBLES[ensemble].check_atoms(atoms)
         fitting = found.reference
-        atoms.calc = found.calculator(device=device, dtype=settings.dtype)
+        atoms.calc = found.calculator_for(settings, device=device)
         warn_of(atoms, settings, fitting)
         click.echo(f"{atoms.get_chemical_formula()}, {conditions(settings)}; output in {folder}", err=True)
         ended = run_md(atoms, settings, folder, reference=fitting, identity=found.identity, progress=progress)
@@ -94,6 +97,13 @@ def _given_start(found: Any) -> Any:
     with suppress(InputError):
         return found.atoms if found.structure_name is not None else None
     return None
+
+
+def _models(positional: str | None, options: tuple[str, ...]) -> list[str] | None:
+    """Return the models of an argument and of its options; several make a committee. None: none is given."""
+    # The same word twice, as argument and option, is one model.
+    given = [*([positional] if positional and positional not in options else []), *options]
+    return given or None
 
 
 def _one(name: str, positional: str | None, option: str | None) -> str | None:
@@ -127,7 +137,13 @@ def _options(ensemble: str) -> list[click.Parameter]:
     made: list[click.Parameter] = [
         click.Argument(["model"], required=False),
         click.Argument(["structure"], required=False),
-        _option("--model", "model_file", metavar="FILE", help="The same as MODEL."),
+        _option(
+            "--model",
+            "model_files",
+            multiple=True,
+            metavar="FILE",
+            help="The same as MODEL; several make a committee, whose mean force moves the atoms.",
+        ),
         _option("--structure", "structure_file", metavar="FILE", help="The same as STRUCTURE."),
         _option("--protocol", metavar="NAME", help=_protocols_help(ensemble)),
         _number(
@@ -152,6 +168,14 @@ def _options(ensemble: str) -> list[click.Parameter]:
         _number("--seed", "seed", q.SEED, "N", f"Seed of velocities and noise; default {default.seed}."),
         _number("--interval", "interval", q.INTERVAL, "N", f"Steps between frames; default {default.interval}."),
         _option("--dtype", type=click.Choice(DTYPES), help=f"Precision of the model; default {default.dtype}."),
+        _number(
+            "--threshold",
+            "threshold_eV_per_A",
+            q.FORCE,
+            "EV/A",
+            "Spread of the force on an atom from which on a committee acts; default: it is only recorded.",
+        ),
+        _option("--action", type=click.Choice(get_args(Action)), help="What a committee does then; default warn."),
         *_common_options(),
         _option("--output", "-o", metavar="DIR", help="Folder of the run; default: a name made from the settings."),
     ]
@@ -217,10 +241,10 @@ _OWN: Mapping[str, Callable[[], click.Option]] = {
     ),
 }
 
-nvt = _run_command("nvt", "Run molecular dynamics at constant temperature.", _WITH)
-nve = _run_command("nve", "Run molecular dynamics at constant energy.", _WITH)
+nvt = _run_command("nvt", "Run molecular dynamics at constant temperature.", _HOLDS)
+nve = _run_command("nve", "Run molecular dynamics at constant energy.", _HOLDS)
 npt = _run_command("npt", "Run molecular dynamics at constant temperature and pressure.", _WITH)
-anneal = _run_command("anneal", "Run molecular dynamics while the temperature changes.", _WITH)
+anneal = _run_command("anneal", "Run molecular dynamics while the temperature changes.", _HOLDS)
 
 
 def _campaign_options() -> list[click.Parameter]:

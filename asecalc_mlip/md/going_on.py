@@ -18,7 +18,7 @@ from asecalc_mlip.md.summary import MDResult
 __all__ = ["check_identity", "check_reference", "check_start", "ended_before", "ended_run", "settings_to_go_on"]
 
 # What a run that goes on need not be given again as it was: its content decides, see `check_identity`, `check_start`.
-_NAMES = ("model", "structure")
+_NAMES = ("model", "members", "structure")
 
 
 def check_identity(stored: dict, now: dict) -> None:

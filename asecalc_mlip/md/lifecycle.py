@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.md.settings import MDSettings, continue_settings
 from asecalc_mlip.md.summary import MDResult
 
+# Settings that name files, whose content decides.
+MODELS = ("model", "members")
 __all__ = ["continue_run", "folder_for", "run_md", "stored_run"]
 
 
@@ -56,7 +59,7 @@ def continue_run(
     output: str | os.PathLike,
     calculator: Any = None,
     *,
-    model: str | None = None,
+    model: str | Path | Sequence[str | Path] | None = None,
     device: str = "auto",
     progress: bool | None = False,
     identity: dict | None = None,
@@ -69,8 +72,8 @@ def continue_run(
     output : path
     calculator : ASE calculator, optional
         By default one of the model of the run.
-    model : path or str, optional
-        Where the model file is now, if it was moved; its content must be the same.
+    model : path or str, or several, optional
+        Where the model file is now, if it was moved, or those of a committee; their content must be the same.
     device : str
         "auto", "cpu", "cuda".
     progress : bool or None
@@ -95,10 +98,10 @@ def continue_run(
     if ended is not None:
         return MDResult(ended, files.directory, had_ended=True)
     if calculator is None:
-        found = found or resolve(settings.model)
+        found = found or resolve([settings.model, *(settings.members or [])])
         identity = found.identity if identity is None else identity
         check_identity(meta["identity"], identity)
-        calculator = found.calculator(device=device, dtype=settings.dtype)
+        calculator = found.calculator_for(settings, device=device)
     return stored_run(calculator, settings, output, identity=identity).run(progress)
 
 
@@ -123,6 +126,8 @@ def stored_run(
 def folder_for(settings: MDSettings, identity: dict | None = None) -> Path:
     """Name the folder of a run by its settings: the one that has a run with the same settings, or the next free one."""
     names = [Path(name).stem[:60] for name in (settings.model, settings.structure) if name]
+    if settings.members:
+        names[0] += f"+{len(settings.members)}"
     stem = f"{settings.ensemble}-{'-'.join(names)}-{settings.temperature_K:g}K-seed{settings.seed}"
     number, folder = 1, Path(stem)
     while folder.exists() and not _is_same(RunFiles(folder), settings, identity or {}):
@@ -141,4 +146,4 @@ def _is_same(files: RunFiles, settings: MDSettings, identity: dict) -> bool:
     except InputError:
         return False
     stored = meta["settings"]
-    return all(stored.get(name) == value for name, value in settings.to_dict().items() if name != "model")
+    return all(stored.get(name) == value for name, value in settings.to_dict().items() if name not in MODELS)

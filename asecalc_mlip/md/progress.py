@@ -11,6 +11,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from asecalc_mlip.md.settings import MDSettings
+from asecalc_mlip.md.spread import spread_of
 
 __all__ = ["Progress", "calculator_stats", "rates", "time_shares"]
 
@@ -55,10 +56,13 @@ class Progress:
         self._bar.close()
 
     def update(self, step: int, atoms: Atoms, temperature: float) -> None:
-        """Show `step` with temperature (K), potential energy (eV) and speed (ns/day)."""
+        """Show `step` with temperature (K), potential energy (eV), spread of a committee (eV/Å) and speed (ns/day)."""
         if self._bar.disable and not self._due(step):
             return
         values = {"T": f"{temperature:.0f} K", "Epot": f"{atoms.get_potential_energy():.3f} eV"}
+        spread = spread_of(atoms.calc)
+        if spread is not None:
+            values["spread"] = f"{spread:.3g} eV/Å"
         seconds = time.perf_counter() - self._begun
         if step > self._first:
             nanoseconds = (step - self._first) * self._settings.timestep_fs * 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from asecalc_mlip.analysis.references import (
 )
 from asecalc_mlip.analysis.stability import worst_deviation
 from asecalc_mlip.digests import sha256_of
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import Action, InputError
 from asecalc_mlip.files import read_structure
 from asecalc_mlip.md.conditions import warn_once
 from asecalc_mlip.md.settings import MDSettings, make_settings, protocols
@@ -53,6 +54,8 @@ class Resolved:
     reference_name : str
         Where it comes from.
     reference_given : bool
+    others : list of LoadedModel
+        Which form a committee with `model`; structure, reference and settings are those of `model`.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Resolved:
     known_reference: Reference | None = None
     reference_name: str = ""
     reference_given: bool = False
+    others: list[LoadedModel] = field(default_factory=list)
     stand_in: Any = field(default=None, repr=False)
 
     @property
@@ -78,8 +82,9 @@ class Resolved:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Marks of the model that must be the same when a run goes on."""
-        return {"model_sha256": self.sha256} if self.sha256 else {}
+        """Marks of the model, or of all those of a committee, that must be the same when a run goes on."""
+        found = [self.sha256, *(sha256_of(model.path) for model in self.others)]
+        return {"model_sha256": "+".join(filter(None, found))} if self.sha256 else {}
 
     @cached_property
     def structure(self) -> Atoms:
@@ -127,7 +132,9 @@ class Resolved:
         free = not given.get("protocol") and not given.get("temperature_K")
         named = self.suggestions(ensemble) if free else {}
         known = {name: value for name, value in given.items() if value is not None}
-        return make_settings(ensemble, {"model": self.name, "structure": self.structure_name, **named, **known})
+        files = {"model": self.name, "structure": self.structure_name}
+        members = [str(model.path) for model in self.others]
+        return make_settings(ensemble, {**files, "members": members or None, **named, **known})
 
     def suggestions(self, ensemble: str) -> dict[str, Any]:
         """Return what of `suggested` counts: a protocol of this ensemble, or a temperature if no protocol is named."""
@@ -137,14 +144,33 @@ class Resolved:
         own = protocols().get(named["protocol"], {}).get("ensemble") == ensemble
         return {"protocol": named["protocol"]} if own else {}
 
-    def calculator(self, *, device: str = "auto", dtype: Dtype = "float32") -> Any:
-        """Make a calculator of the model, or return the one that stands in for it."""
+    def calculator(
+        self,
+        *,
+        device: str = "auto",
+        dtype: Dtype = "float32",
+        threshold: float | None = None,
+        action: Action = "warn",
+    ) -> Any:
+        """Make a calculator of the model or the committee, or return the one that stands in for it.
+
+        `threshold` (eV/Å) and `action` are those of `CommitteeCalculator`.
+        """
         if self.stand_in is not None:
             return self.stand_in
+        from asecalc_mlip.calculators.committee import CommitteeCalculator
         from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
         assert self.model is not None  # there is one of the two
-        return PIWSLCalculator(self.model, device=device, dtype=dtype)
+        if not self.others:
+            return PIWSLCalculator(self.model, device=device, dtype=dtype)
+        models = [self.model, *self.others]
+        return CommitteeCalculator(models, threshold=threshold, action=action, device=device, dtype=dtype)
+
+    def calculator_for(self, settings: MDSettings, *, device: str = "auto") -> Any:
+        """Make the calculator of a run with these settings."""
+        threshold, action = settings.threshold_eV_per_A, settings.action or "warn"
+        return self.calculator(device=device, dtype=settings.dtype, threshold=threshold, action=action)
 
     def reference_for(self, atoms: Atoms) -> Reference | None:
         """Return the reference for a structure, or None where there is none that fits.
@@ -172,7 +198,7 @@ class Resolved:
 
 
 def resolve(
-    model: str | Path | None = None,
+    model: str | Path | Sequence[str | Path] | None = None,
     structure: str | Path | Atoms | None = None,
     reference: str | Path | Reference | None = None,
     *,
@@ -182,8 +208,9 @@ def resolve(
 
     Parameters
     ----------
-    model : path or str, optional
-        Model file or name of a shipped model; by default aspirin.pt, or none where a calculator is given.
+    model : path or str, or several, optional
+        Model file or name of a shipped model; by default aspirin.pt, or none where a calculator is given. Several make
+        a committee; structure, reference and suggested settings are those of the first.
     structure : path or Atoms, optional
         Start structure, by default the one beside the model (aspirin.xyz beside aspirin.pt).
     reference : path or reference, optional
@@ -196,12 +223,13 @@ def resolve(
     CheckpointError
         For a model that is missing or damaged.
     InputError
-        For a structure or reference that cannot be read.
+        For a structure or reference that cannot be read, and for a committee of equal models.
     """
-    name = str(model or MDSettings.model)
-    path = None if model is None and calculator is not None else zoo.find(name).resolve()
+    names = [model] if isinstance(model, (str, Path)) else list(model or [])
+    name = str(names[0] if names else MDSettings.model)
+    path = None if not names and calculator is not None else zoo.find(name).resolve()
     loaded = _load(path) if calculator is None else _model_of(calculator)
-    found = Resolved(name, path, loaded, stand_in=calculator)
+    found = Resolved(name, path, loaded, stand_in=calculator, others=_others(names, path))
     if isinstance(structure, Atoms):
         found.structure = structure.copy()
     elif structure is not None:
@@ -211,6 +239,17 @@ def resolve(
     found.known_reference, found.reference_name = _reference(reference, path, loaded)
     found.reference_given = reference is not None
     return found
+
+
+def _others(names: Sequence[str | Path], first: Path | None) -> list[LoadedModel]:
+    """Load the models that form a committee with the first."""
+    from asecalc_mlip.checkpoint import load
+
+    paths = [zoo.find(str(name)).resolve() for name in names[1:]]
+    twice = [path.name for number, path in enumerate(paths) if path in (first, *paths[:number])]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice: a committee needs different models, trained from different seeds")
+    return [load(path) for path in paths]
 
 
 def _load(path: Path | None) -> LoadedModel | None:

@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -24,6 +25,7 @@ from asecalc_mlip.analysis.molecule_reference import MoleculeReference
 from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import CommitteeDisagreement, InputError
 from asecalc_mlip.md import files as names
+from asecalc_mlip.md import spread
 from asecalc_mlip.md.ensembles import ENSEMBLES, make_integrator
 from asecalc_mlip.md.failures import UNCERTAIN, Failure, atom_name
 from asecalc_mlip.md.files import RunFiles, extra_arrays, fixed_array, frame, stored_atoms
@@ -107,7 +109,7 @@ class MDRun:
         self.ndof = self.integrator.ndof
         self._own_monitor = monitor is None
         self._watch(_usual(reference, self.start), monitor)
-        self.columns = (*names.LOG_COLUMNS, *self.integrator.columns)
+        self.columns = (*names.LOG_COLUMNS, *self.integrator.columns, *spread.columns_of(atoms.calc))
         self.state = RunState()
         self.first_step = 0
         self._wall_before = 0.0
@@ -167,12 +169,16 @@ class MDRun:
         if self.reference is not None:
             self.files.write_json(names.REFERENCE, self.reference.to_dict())
         told = set() if told is None else told
-        for line in rules_text(self.monitor.rules()):
+        for line in rules_text(self.rules()):
             if line not in told:
                 _LOG.info(line)
             told.add(line)
         self.take_frame()
         self.restart_point()
+
+    def rules(self) -> dict[str, Any]:
+        """Return what is watched, as `Monitor.rules`, and the committee that is asked."""
+        return {**self.monitor.rules(), "committee": spread.committee_of(self.atoms.calc)}
 
     def check_start(self) -> None:
         """Refuse a start structure that counts as broken."""
@@ -208,8 +214,9 @@ class MDRun:
         failure, energy, forces = self._judge()
         kinetic = self.atoms.get_kinetic_energy()
         values = (self._time_ps(), self.temperature, energy, kinetic, energy + kinetic, self.integrator.conserved())
-        more = dict(zip(self.integrator.columns, self.integrator.log_values(), strict=True))
-        extra = (more.get(name, np.nan) for name in self.columns[len(names.LOG_COLUMNS) :])
+        more: dict[str, float | None] = dict(zip(self.integrator.columns, self.integrator.log_values(), strict=True))
+        more[spread.COLUMN] = spread.spread_of(self.atoms.calc)
+        extra = (_number(more.get(name)) for name in self.columns[len(names.LOG_COLUMNS) :])
         self.files.append_row((self.state.step, *map(float, (*values, *extra))))
         if failure is not None:
             self._broken(failure, energy, forces)
@@ -360,6 +367,10 @@ class MDRun:
 
     def _tick(self) -> None:
         self.state.wall_s = self._wall_before + time.perf_counter() - self._begun
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def _new_integrator(atoms: Atoms, settings: MDSettings) -> Integrator:

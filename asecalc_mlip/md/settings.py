@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from asecalc_mlip import quantities
-from asecalc_mlip.errors import InputError
+from asecalc_mlip.errors import Action, InputError
 from asecalc_mlip.md.ensembles import ENSEMBLES, require
 from asecalc_mlip.md.thermostats import THERMOSTATS
 from asecalc_mlip.units import DTYPES, Dtype
@@ -28,6 +28,7 @@ __all__ = [
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 DEFAULT_THERMOSTAT = "nose-hoover"
 OF_THERMOSTATS = ("thermostat", "tau_fs")
+OF_COMMITTEES = ("threshold_eV_per_A", "action")
 # Settings that not all ensembles read.
 OF_ONE = tuple(dict.fromkeys(name for row in ENSEMBLES.values() for name in row.own))
 # Restart points are at least this many steps apart: each costs one extra force call.
@@ -43,6 +44,7 @@ QUANTITIES = {
     "ramp_steps": quantities.STEPS,
     "pressure_GPa": quantities.PRESSURE,
     "tau_p_fs": quantities.TAU,
+    "threshold_eV_per_A": quantities.FORCE,
 }
 
 
@@ -88,6 +90,12 @@ class MDSettings:
     """isotropic (the shape stays) or full; only in NPT, there isotropic by default."""
     tau_p_fs: float | None = None
     """Relaxation time of the barostat; only in NPT, there 1000 steps but at least 500 fs by default."""
+    members: list[str] | None = None
+    """Models that form a committee with `model`, whose mean force moves the atoms; None: one model alone."""
+    threshold_eV_per_A: float | None = None
+    """Spread of the force on an atom from which on a committee acts; None: the spread is only recorded."""
+    action: Action | None = None
+    """What a committee does then: warn or stop; by default warn."""
 
     def __post_init__(self) -> None:
         require(self.ensemble in ENSEMBLES, f"ensemble is one of {', '.join(ENSEMBLES)}, not {self.ensemble!r}")
@@ -98,6 +106,7 @@ class MDSettings:
         row = ENSEMBLES[self.ensemble]
         self._settle_thermostat(row.thermostats)
         self._settle_own(row.own)
+        self._settle_committee()
         row.check(self)
 
     def target_K(self, step: int) -> float:
@@ -132,6 +141,22 @@ class MDSettings:
                 self._refuse(name, "does not read it", [row.name for row in ENSEMBLES.values() if name in row.own])
             elif getattr(self, name) is None:
                 self._set(name, default(self) if callable(default) else default)
+
+    def _settle_committee(self) -> None:
+        self._set("members", list(self.members) if self.members else None)
+        given = " and ".join(name for name in OF_COMMITTEES if getattr(self, name) is not None)
+        require(
+            self.members is not None or not given,
+            f"{given} is for a committee, and there is one model: give --model for two or more, or leave it out",
+        )
+        require(
+            self.action is None or self.threshold_eV_per_A is not None,
+            "action needs the threshold_eV_per_A from which on a committee acts, often 0.1 to 0.5",
+        )
+        if self.threshold_eV_per_A is not None:
+            self._set("action", self.action or "warn")
+            allowed = get_args(Action)
+            require(self.action in allowed, f"action is {self.action!r}; allowed: {', '.join(allowed)}")
 
     def _refuse(self, name: str, why: str, others: list[str]) -> None:
         require(

@@ -20,6 +20,7 @@ from asecalc_mlip.md import comparison as structure
 from asecalc_mlip.md import files as names
 from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.progress import calculator_stats, rates, time_shares
+from asecalc_mlip.md.spread import spread_text, summarise_spread
 
 if TYPE_CHECKING:
     from asecalc_mlip.md.run import MDRun
@@ -112,7 +113,8 @@ def summarise(run: MDRun, log: dict[str, np.ndarray], rdfs: dict[str, RDF]) -> d
         "energy_drift": _drift(run, log),
         "energy_range_eV_per_atom": _energy_range(log, state.stable_step, len(run.atoms)),
         "extremes": asdict(run.monitor.extremes),
-        "rules": run.monitor.rules(),
+        "rules": run.rules(),
+        "spread": summarise_spread(_stable(log, state.stable_step), run.atoms.calc),
         "h_error": structure.h_error(run),
         "h_reference": run.reference.source if run.reference else None,
         "h_reference_frames": run.reference.n_frames if run.reference else None,
@@ -159,6 +161,8 @@ def summary_text(summary: dict, directory: str, *, rules: bool = True) -> str:
         errors = ", ".join(f"{k} {v['error_percent']:.0f} %" for k, v in summary["rdf_errors"].items())
         group = f" ({summary['rdf_group']})" if summary["rdf_group"] else ""
         lines.append(f"g(r) error {errors} against {summary['h_reference']}{group}")
+    if summary.get("spread"):
+        lines.append(spread_text(summary["spread"]))
     lines += _extremes_text(summary["extremes"], summary["frames"])
     if rules and "rules" in summary:  # a run of an older version has none
         lines += rules_text(summary["rules"])
@@ -190,9 +194,15 @@ def rules_text(rules: dict[str, Any]) -> list[str]:
         watched.append(f"coordination ({ranges})")
     if rdf:
         watched.append(f"g(r) (within {rdf['limit_A']:g} Å)")
+    committee, not_used = rules.get("committee"), dict(rules["not_used"])
+    if committee and committee["threshold_eV_per_A"] is None:
+        not_used[f"spread of {committee['members']} models"] = "no threshold; the log has it"
+    elif committee:
+        limit = f"{committee['action']} from {committee['threshold_eV_per_A']:g} eV/Å on"
+        watched.append(f"spread of {committee['members']} models at every step ({limit})")
     lines = [f"Watched: {', '.join(watched)}"]
-    if rules["not_used"]:
-        lines.append("Not watched: " + "; ".join(f"{name} ({why})" for name, why in rules["not_used"].items()))
+    if not_used:
+        lines.append("Not watched: " + "; ".join(f"{name} ({why})" for name, why in not_used.items()))
     return lines
 
 
