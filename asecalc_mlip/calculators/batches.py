@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from asecalc_mlip.calculators.base import check_atoms
 from asecalc_mlip.calculators.checks import CLOSEST, ElementCheck, check_distances
+from asecalc_mlip.calculators.states import StateNote
 from asecalc_mlip.engine import MemoryGuard
 from asecalc_mlip.engine.memory import available_bytes, check_list
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
@@ -52,6 +53,7 @@ class Evaluated(Protocol):
     device: torch.device
     engine: MemoryGuard
     check_elements: ElementCheck
+    tell_state: StateNote
 
     @property
     def cutoff(self) -> float: ...
@@ -133,6 +135,7 @@ def _prepared(calculator: Evaluated, atoms: Atoms, index: int) -> _Entry:
     there = made_on(calculator.device)
     try:
         calculator.check_elements(atoms.numbers)
+        calculator.tell_state(atoms)
         check_list(atoms.positions, atoms.cell.array, atoms.pbc, calculator.cutoff)
         graph = graph_without_edges(atoms) if there else graph_from_atoms(atoms, calculator.cutoff)
         check_distances(graph)

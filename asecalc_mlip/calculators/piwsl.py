@@ -19,6 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from asecalc_mlip.calculators.base import NoStressError, StateCalculator, check_atoms
 from asecalc_mlip.calculators.batches import BatchSize, evaluate_iter
 from asecalc_mlip.calculators.checks import CLOSEST, ElementCheck, check_distances
+from asecalc_mlip.calculators.states import StateNote
 from asecalc_mlip.checkpoint import LoadedModel, load
 from asecalc_mlip.engine import Compile, MemoryGuard, Precision, checked_device, make_engine
 from asecalc_mlip.engine.hessian import double, hessian
@@ -40,6 +41,7 @@ class PIWSLCalculator(StateCalculator):
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), and stress (eV/Å³, Voigt order,
     ASE's sign) for structures that are periodic in three directions. A model with a force head has no stress.
+    A charge or spin that a structure states is not read; where it is not that of the training data, a warning says so.
     `parameters` names the model file, its checksum and the options; ASE writes them into databases and trajectories.
 
     Parameters
@@ -77,6 +79,7 @@ class PIWSLCalculator(StateCalculator):
         self.engine = MemoryGuard(make_engine(self.potential, compile, precision=precision), self.device)
         self.neighbors = NeighborCache(self.potential.cutoff, skin)
         self.check_elements = ElementCheck(self.potential.elements, model.path.name)
+        self.tell_state = StateNote(model.path.name, model.card)
         self._stress_wanted = False
         self._doubles: list[Potential] = []
         self._seconds = {"neighbours": 0.0, "model": 0.0}
@@ -189,6 +192,7 @@ class PIWSLCalculator(StateCalculator):
             )
         start = time.perf_counter()
         self.check_elements(atoms.numbers)
+        self.tell_state(atoms)
         check_list(atoms.positions, atoms.cell.array, atoms.pbc, self.cutoff + self.neighbors.skin)
         with torch.inference_mode(False):  # forces are derivatives, which a caller's inference mode forbids
             # On a GPU to drop the edges in the skin would cost more, a wait among it, than to compute them.

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from asecalc_mlip.calculators.states import CHARGES, SPINS
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.plausibility import Found, Problem, robust_fit
 from asecalc_mlip.errors import DataError
@@ -27,8 +28,6 @@ LEAST_FRAMES = 10
 # How much better, relative to their size, energies fit the composition when they are taken for energies per atom.
 BETTER = 5.0
 ASYMMETRY = 0.02
-# Names in `info` of what a model does not see.
-CHARGES, SPINS = ("charge", "total_charge"), ("multiplicity", "spin_multiplicity", "spin", "total_spin")
 # Families of basis sets in PySCF, and the atomic number from which on all of their elements have core potentials.
 CORES = {"def2": 37, "lanl": 11}
 

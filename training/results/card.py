@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from asecalc_mlip.analysis.frames import stated_temperatures
+from asecalc_mlip.calculators.states import state_of_all
 from asecalc_mlip.checkpoint import LoadedModel, load, save
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.files import replacing
@@ -135,12 +136,13 @@ def start_card(run: Run) -> dict[str, Any]:
 
 
 def conditions_of(frames: Sequence[Atoms]) -> dict[str, Any]:
-    """Return what dynamics are warned by: the temperatures that frames state, and the size of their forces."""
+    """Return what dynamics are warned by: temperatures, charge and spin that frames state, and the size of forces."""
     stated = stated_temperatures(frames)
     forces = [np.linalg.norm(atoms.arrays["forces"], axis=1) for atoms in frames if has_label(atoms, "forces")]
     sizes = np.concatenate(forces) if forces else np.zeros(0)
     return {
         **({"temperatures_K": list(stated)} if stated else {}),
+        **({"electronic_state": state} if (state := state_of_all(frames)) else {}),
         **({"training_forces": {"mean": float(sizes.mean()), "std": float(sizes.std())}} if len(sizes) else {}),
     }
 

@@ -11,6 +11,7 @@ from typing import Any
 from ase import Atoms
 from tqdm import tqdm
 
+from asecalc_mlip.calculators.states import state_note
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.batch_integrators import BATCHED
@@ -136,8 +137,9 @@ def plan_campaign(
     _check_same_conditions(paths, [make(str(path), next(iter(temperatures_K), None), 0) for path in paths])
     kelvins = list(temperatures_K) or sorted({make(str(path), None, 0).temperature_K for path in paths})
     for atoms in {a.get_chemical_formula(): a for a in frames}.values():
-        note = time_step_note(atoms, make(str(paths[0]), kelvins[0], 0).timestep_fs)
-        if note is not None:
+        notes = [time_step_note(atoms, make(str(paths[0]), kelvins[0], 0).timestep_fs)]
+        notes += [state_note(atoms, path.name, found[path].card) for path in paths]
+        for note in filter(None, notes):
             warn_once(note)
     reference = str(Path(reference).resolve()) if reference else None
     wanted_seeds = seeds or own.get("seeds") or DEFAULT_SEEDS
