@@ -24,7 +24,7 @@ def fixed_atoms(atoms: Atoms) -> tuple[np.ndarray, list[str]]:
             directions[constraint.index] |= constraint.mask
         else:
             others.append(type(constraint).__name__)
-    fixed = directions.all(axis=1)
+    fixed: np.ndarray = np.all(directions, axis=1)
     if (directions.any(axis=1) & ~fixed).any():
         others.append("FixCartesian in one or two directions")
     return fixed, list(dict.fromkeys(others))
