@@ -12,7 +12,7 @@ from asecalc_mlip.calculators.states import state_of_all, stated_state
 from tests.md import toys
 from tests.md.commands import call
 from tests.md.models import random_model
-from training.card import conditions_of
+from training.results.card import conditions_of
 
 
 def stating(charges=None, **info):
