@@ -29,7 +29,7 @@ from training.data.reading import read_data, require
 from training.data.split import Split, make_split
 from training.data.weights import check_weights
 from training.finetune.replay import find_old_data
-from training.pretrain.labels import LABELLED, check_pretraining, label_sources, large_labels
+from training.pretrain.labels import LABELLED, check_pretraining, label_sources, large_labels, source_split
 from training.run.useless import without_useless
 
 __all__ = ["check_test", "isolated_atoms", "other_contents", "read_structures", "split_frames"]
@@ -47,6 +47,7 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     check_pretraining(config)
     frames = read_data(data)
     if config.pretrain.teacher is not None:
+        check_test(config, [frames[i] for i in source_split(config, frames).train], tell=False)
         frames, split = label_sources(config, frames, folder)
         name = str(folder / LABELLED)
     structures = _structures(frames)
@@ -106,8 +107,22 @@ def isolated_atoms(frames: Sequence[Atoms], split: Split) -> list[Atoms]:
     return [frames[i] for i in sorted(found)]
 
 
-def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
-    """Refuse a test file now that would be refused after hours of training."""
+def check_test(config: TrainConfig, training: Sequence[Atoms], *, tell: bool = True) -> None:
+    """Refuse a test file now that would be refused after hours of training, or of labelling by a teacher.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    training : sequence of Atoms
+        The frames to train on; before a teacher labels copies of them, the structures that it gets.
+    tell : bool
+        Warn of structures that are in both.
+
+    Raises
+    ------
+    InputError, DataError
+        For a file that cannot be read, has no labels or wrong ones, or has an element that no training frame has.
+    """
     if config.data.test is None:
         return
     frames = without_open_stress(_structures(read_frames(config.data.test, **config.data.reading())))
@@ -117,7 +132,8 @@ def check_test(config: TrainConfig, training: Sequence[Atoms]) -> None:
         looked = f"looked for under {', '.join(f'{k} {v}' for k, v in keys.items())}" if keys else "of any usual name"
         raise DataError(f"{config.data.test} has no labels {looked} ({found}); data.test is read as data.train is")
     found.refuse([label for label in LABELS if found.counts[label]], allow_implausible=True)
-    _warn_of_shared(config.data.test, training, frames)
+    if tell:
+        _warn_of_shared(config.data.test, training, frames)
     known = {int(z) for atoms in training for z in atoms.numbers}
     absent = sorted({chemical_symbols[z] for atoms in frames for z in atoms.numbers if int(z) not in known})
     if absent:

@@ -46,6 +46,7 @@ from training.pretrain.labels import (
 )
 from training.run.continuing import changed_settings, settings_before
 from training.run.useless import refuse_useless
+from training.splitting import check_test
 
 __all__ = ["corrected", "learn_difference"]
 
@@ -88,6 +89,7 @@ def learn_difference(config: TrainConfig, train: Callable[[TrainConfig], Any]) -
     sources = read_data(config.data)
     split = source_split(config, sources)
     open_sampler(config, [sources[k] for k in (*split.train, *split.val)])
+    check_test(config, [sources[k] for k in split.train], tell=False)
     made = folder / LABELLED
     if made.is_file() and not all(map(_is_trained, difference_networks(config, folder))):
         raise InputError(

@@ -72,6 +72,34 @@ def test_a_split_file_counts_the_isolated_atoms_too(tmp_path):
         assert abs(atoms.positions - sources[i].positions).max() < 1e-9
 
 
+@pytest.mark.parametrize("correct", [0, 1])
+def test_a_test_file_is_looked_at_before_a_teacher_labels(correct, tmp_path, monkeypatch):
+    """It was refused after hours of labelling."""
+    data, eam = files(tmp_path)
+
+    def labels(*arguments, **options):
+        raise AssertionError("labels were made")
+
+    monkeypatch.setattr("training.splitting.label_sources", labels)
+    monkeypatch.setattr("training.pretrain.difference.corrected", labels)
+    write(tmp_path / "bare.xyz", Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]]))
+    frame = read(data)
+    frame.numbers[0] = 26
+    write(tmp_path / "iron.extxyz", frame)
+    (tmp_path / "cut.xyz").write_text("3\n\nH 0 0 0\n")
+    for name, part in {
+        "absent.xyz": "absent.xyz: no such file",
+        "bare.xyz": "bare.xyz has no labels",
+        "iron.extxyz": "iron.extxyz has Fe, which no training frame has",
+        "cut.xyz": "cut.xyz: frame 0",
+    }.items():
+        given = (f"pretrain.teacher={eam}", f"pretrain.correct={correct}", f"data.test={tmp_path / name}")
+        with pytest.raises(InputError, match=part):
+            train.train(tiny(tmp_path, data, *given, output=f"run-{name}"))
+    with pytest.raises(AssertionError, match="labels were made"):
+        train.train(tiny(tmp_path, data, *given[:2], f"data.test={data}", output="sound"))
+
+
 @pytest.mark.parametrize("kind", ["xyz", "db"])
 def test_a_labelled_file(kind, tmp_path):
     data, eam = files(tmp_path)
