@@ -318,6 +318,7 @@ DYNAMICS = [
     *FIELD[: len(SEEDS)],
     *[Row("aspirin", 50, name, seed, 10_000) for name in ("TensorNet", "TensorNet, first") for seed in SEEDS],
     *FIELD[len(SEEDS) :],
+    *[Row("aspirin", 100, "TensorNet, corrected xtb first, far", seed, 600) for seed in SEEDS],
     *[Row("aspirin", 50, "fine-tuned", seed, 600) for seed in SEEDS],
     *[Row("aspirin", 50, "fine-tuned, first", seed, 600) for seed in SEEDS],
     *[Row("aspirin", 50, "fine-tuned, xtb first, 1500 K", seed, 600) for seed in SEEDS],
