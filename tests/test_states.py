@@ -33,6 +33,7 @@ def stating(charges=None, **info):
         (stating(total_charge=1, spin_multiplicity=2), {"charge": 1, "multiplicity": 2}),
         (stating(spin=2), {"spin": 2}),
         (stating(charge="anion"), {}),
+        (stating(charge=float("nan")), {}),
         (stating(np.full(9, 1 / 9)), {"charge": 1}),
         (stating(np.linspace(-1, 1, 9)), {}),  # partial charges of a neutral molecule
         (stating(np.full(9, 1 / 9), charge=0), {}),

@@ -95,5 +95,6 @@ def _text(state: Mapping[str, Any]) -> str:
     return " and ".join(f"{name} {value:g}" for name, value in state.items() if _is_number(value))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+def _is_number(value: Any) -> bool:
+    numbers = (int, float, np.integer, np.floating)
+    return isinstance(value, numbers) and not isinstance(value, bool) and bool(np.isfinite(value))
