@@ -35,6 +35,7 @@ NAMES = {
     **{"painn 64, direct": "PaiNN, force head", "tensornet 64, direct": "TensorNet, force head"},
 }
 SETS = {"aspirin": "aspirin", "ethanol": "ethanol", "3bpa": "3BPA", "tio2": "TiO2", "lmnto": "LMNTO"}
+CRYSTALS = ("tio2", "lmnto", "silica", "limno")
 SETS |= {"silica": "silica", "limno": "Li-Mn-O"}
 Case = tuple[str, int, str, bool]
 """Data, frames, model, and whether there were labels of forces."""
@@ -114,7 +115,7 @@ def _factors(methods: Mapping[str, list[dict[str, Any]]], loss: str, kind: str) 
 
 def _energy(row: Mapping[str, Any]) -> str:
     """Return the name of the energy error: per atom where structures have unlike sizes."""
-    return "energy_per_atom" if row["data"] in ("tio2", "limno") else "energy"
+    return "energy_per_atom" if row["data"] in CRYSTALS else "energy"
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -63,8 +63,11 @@ def changes(teacher: Teacher, frames: list[Atoms], shifts: list[np.ndarray]) -> 
 
 
 def _name(path: Path) -> str:
-    """Return the name of a model by its folders, which those of the studies have."""
-    return "/".join(path.resolve().parts[-4:-1]) if path.name == "model.pt" else path.name
+    """Return the name of a model: that of its file, or of its folder below runs/ as the studies name those."""
+    parts = path.resolve().parts
+    if path.name != "model.pt" or "runs" not in parts:
+        return path.name
+    return "/".join(parts[len(parts) - parts[::-1].index("runs") : -1])
 
 
 if __name__ == "__main__":
