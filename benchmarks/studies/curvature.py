@@ -20,9 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
+from asecalc_mlip.files import write_text  # noqa: E402
 from asecalc_mlip.teachers import Labels, Teacher, open_teacher  # noqa: E402
 from asecalc_mlip.teachers.bare import bare  # noqa: E402
 from benchmarks.studies.grid import add_result, load_results  # noqa: E402
+from benchmarks.studies.markdown_tables import table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "curvature.json"
 TEST = ROOT.parent / "shared" / "data" / "rmd17_aspirin_test.xyz"
@@ -48,6 +50,9 @@ def main(models: tuple[str, ...]) -> None:
             settings = {"reference": REFERENCE, "frames": FRAMES, "epsilon": EPSILON, "seed": SEED}
             add_result(RESULTS, name, {"relative_rmse": round(share, 4), **settings})
         click.echo(f"{name}: {100 * load_results(RESULTS)[name]['relative_rmse']:.1f} %")
+    found = sorted(load_results(RESULTS).items(), key=lambda pair: -pair[1]["relative_rmse"])
+    cells = [[name.replace("_", " "), f"{100 * row['relative_rmse']:.1f} %"] for name, row in found]
+    write_text(RESULTS.with_suffix(".md"), "\n".join(table(["teacher, or training of a study", "error"], cells)) + "\n")
 
 
 def changes(teacher: Teacher, frames: list[Atoms], shifts: list[np.ndarray]) -> np.ndarray:

@@ -147,6 +147,28 @@ def kinds_table(results: Results) -> str:
     return "\n".join([*lines, "", _missing(results, "teacher-kinds")])
 
 
+def curvature_table(results: Results) -> str:
+    """Return what the curvature of a teacher changes, against plain training of the same seeds."""
+    cells = []
+    for n in (50, 100):
+        grouped = {
+            method: rows for (_, _, method, steps), rows in groups_of(results, ("aspirin", n)) if steps == 10_000
+        }
+        for method, rows in sorted(grouped.items()):
+            if method != "PaiNN" and "curvature" not in method:
+                continue
+            validation = f"{np.mean([_validation(row) for row in rows]):.1f}"
+            teacher, coefficient, change, p = "none", "", "", ""
+            if method != "PaiNN":
+                settings = METHODS[method]
+                teacher, coefficient = settings["weak.teacher"], settings.get("weak.coefficient", 1)
+                change, p = _change(pairs_of(grouped["PaiNN"], rows))
+            cells.append([n, teacher, coefficient, len(rows), validation, *_both(rows, 1), change, p])
+    heads = ["frames", "teacher", "coefficient", "seeds", "validation, meV/Å", "energies, meV", "forces, meV/Å"]
+    lines = table([*heads, "change", "p"], cells)
+    return "\n".join([*lines, "", _missing(results, "teacher-curvature")])
+
+
 def control_table(results: Results) -> str:
     """Return what structures far from the data cost near them, and what they give far from them."""
     heads = ["far from the data", "seeds", "forces, meV/Å", "change (same seeds)", "energies, meV", *FAR]
@@ -201,6 +223,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "trials": trials_table,
     "teacher": teacher_table,
     "kinds": kinds_table,
+    "curvature": curvature_table,
     "control": control_table,
 }
 
