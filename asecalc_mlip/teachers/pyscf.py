@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -33,6 +34,17 @@ _SHELLS = {
 HUND = {**_SHELLS, 19: 1, 20: 0, **dict(zip(range(31, 37), (1, 2, 3, 2, 1, 0), strict=True)), 53: 1, 54: 0}
 # Basis sets of valence electrons alone, with potentials of the cores that have other names.
 _OF_VALENCE = ("gth", "ccecp", "bfd")
+
+
+# eV, by which the energy of a state that did not converge may be below that of the lowest one that did.
+_SAME = 1e-3
+
+
+@dataclass(frozen=True)
+class _Unconverged(Failed):
+    """A field that is not self-consistent; its energy (eV) is an upper bound of that of the state."""
+
+    energy: float
 
 
 class PyscfTeacher:
@@ -113,7 +125,8 @@ class PyscfTeacher:
                 field = field.newton()
                 field.kernel(field.mo_coeff, field.mo_occ)
             if not field.converged:
-                return Failed(f"the self-consistent field did not converge in {field.max_cycle} cycles")
+                reason = f"the self-consistent field did not converge in {field.max_cycle} cycles"
+                return _Unconverged(reason, float(field.e_tot) * Hartree)
             gradient = field.nuc_grad_method()
             gradient.grid_response = True  # else forces do not add up to zero
             forces = -gradient.kernel() * (Hartree / Bohr)
@@ -143,6 +156,8 @@ class PyscfTeacher:
 def ground_state(teacher: PyscfTeacher, atoms: Atoms) -> Labels | Failed:
     """Return the labels of the lowest state found of an isolated atom or dimer: all spins, and broken symmetry.
 
+    It has failed where a state that did not converge is lower already than all that did.
+
     Raises
     ------
     InputError
@@ -155,12 +170,16 @@ def ground_state(teacher: PyscfTeacher, atoms: Atoms) -> Labels | Failed:
     spins = [HUND[int(z)] for z in atoms.numbers]
     if len(atoms) == 1:
         return teacher.solve(atoms, spins[0])
-    lowest, highest = abs(spins[0] - spins[1]), sum(spins)
-    tried = [teacher.solve(atoms, s) for s in range(lowest % 2, highest + 1, 2)]
-    if highest:
-        tried.append(teacher.solve(atoms, lowest, broken=True))
+    fewest, most = abs(spins[0] - spins[1]), sum(spins)
+    tried = [teacher.solve(atoms, s) for s in range(fewest % 2, most + 1, 2)]
+    if most:
+        tried.append(teacher.solve(atoms, fewest, broken=True))
     found = [labels for labels in tried if isinstance(labels, Labels)]
-    return min(found, key=lambda labels: labels.energy) if found else tried[0]
+    if not found:
+        return tried[0]
+    lowest = min(found, key=lambda labels: labels.energy)
+    below = [one for one in tried if isinstance(one, _Unconverged) and one.energy < lowest.energy - _SAME]
+    return min(below, key=lambda one: one.energy) if below else lowest
 
 
 def cores(basis: str, symbols: Iterable[str]) -> list[str]:

@@ -19,8 +19,8 @@ __all__ = ["compare"]
 OF_TIME = {"seconds", "wall_s", "restarts", "ms_per_step", "ms_per_replica_step", "ns_per_day", "time_shares"}
 OF_TIME |= {"calculator", "TimeBudget", "load"}
 OF_LOAD = "The machine was busy"
-# What shows measured times, or tells of each start of a command.
-TIMINGS = {"speed.json", "report.html", "summary.png", "tune.log"}
+# What shows measured times, or tells of each start of a command or of a network of the difference.
+TIMINGS = {"speed.json", "report.html", "summary.png", "tune.log", "0.log", "1.log"}
 
 
 def compare(whole: Path, cut: Path) -> str:

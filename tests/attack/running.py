@@ -61,6 +61,20 @@ def _train(folder: Path) -> list[str]:
     return ["train", *_settings(folder, 12), *sizes, f"run.output={folder}"]
 
 
+def _ranks(folder: Path) -> list[str]:
+    """Kills hit the first process; the other one has to end with it."""
+    sizes = [f"model.hyperparameters.{size}" for size in SIZES]
+    return ["train", *_settings(folder, 4), *sizes, "run.devices=2", f"run.output={folder}"]
+
+
+def _corrected(folder: Path) -> list[str]:
+    given = [f"data.train={_crystals(folder)}", "data.n_train=4", "data.n_val=2", "optimizer.warmup_steps=3"]
+    given += ["run.max_epochs=2", "run.threads=1", "run.device=cpu", "run.progress=false", f"run.output={folder}"]
+    sizes = [f"model.hyperparameters.{size}" for size in SIZES]
+    teacher = [f"pretrain.teacher={_potential(folder)}", "pretrain.rounds=2", "pretrain.correct=2"]
+    return ["pretrain", *given, *sizes, *teacher]
+
+
 def _finetune(folder: Path) -> list[str]:
     given = [*_settings(folder, 4), f"finetune.old_data={_molecules(folder)}", "finetune.n_old=4"]
     return ["finetune", "ethanol.pt", *given, "finetune.replay=0.25", f"run.output={folder}"]
@@ -106,6 +120,12 @@ def _xtb(folder: Path) -> list[str]:
     return ["data", "xtb", str(start), "-o", str(folder / "water_xtb.xyz"), *options]
 
 
+def _atoms(folder: Path) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    options = ["--level", "LDA/sto-3g", "--dimers", "3", "--longest", "2", "--no-progress"]
+    return ["data", "atoms", "H", "He", *options, "-o", str(folder / "atoms.xyz")]
+
+
 def _report(folder: Path) -> list[str]:
     return ["report", "ethanol.pt", "--quick", "--steps", "200", "--seeds", "1", "--output", str(folder)]
 
@@ -119,12 +139,15 @@ COMMANDS: dict[str, Make] = {
     "anneal": _dynamics("anneal", "ethanol.pt", "--end-temperature", "600"),
     "campaign": _dynamics("campaign", "ethanol.pt", "--seeds", "3"),
     "train": _train,
+    "train on two processes": _ranks,
+    "pretrain by a corrected teacher": _corrected,
     "finetune": _finetune,
     "tune": _tune,
     "eam fit": _fit,
     "eam label": _label(".xyz"),
     "eam label to .db": _label(".db"),
     "data xtb": _xtb,
+    "data atoms": _atoms,
     "report": _report,
 }
 
@@ -148,6 +171,8 @@ def forked(arguments: list[str], log: Path, before: Callable[[], None] = lambda:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         from asecalc_mlip.cli import main
 
+        # What one case computed is not there for the next one.
+        os.environ["ASECALC_CACHE"] = str(log.parent / "cache")
         _save_often(arguments[0])
         if told:
             sys.addaudithook(changes)
@@ -213,7 +238,7 @@ def whole(name: str) -> Whole:
     place = Path(tempfile.mkdtemp(prefix="attack-whole-"))
     atexit.register(_remove, place, os.getpid())
     for part in ("a", "b"):
-        folder, log, told = place / part / "run", place / f"{part}.log", place / f"{part}.json"
+        folder, log, told = place / part / "run", place / part / "log", place / f"{part}.json"
         folder.parent.mkdir()
         code = finished(forked(COMMANDS[name](folder), log, told=told))
         found = json.loads(told.read_text())
@@ -240,7 +265,11 @@ def _remove(place: Path, process: int) -> None:
 
 
 def _save_often(command: str) -> None:
-    """Save every epoch of a training, where the default is every 30 seconds."""
+    """Save every epoch of a training, where the default is every 30 seconds; networks of the difference are tiny."""
+    if command == "pretrain":
+        from training.pretrain import difference
+
+        difference.NETWORK, difference.STEPS = {"n_features": 8, "n_interactions": 1, "n_rbf": 8}, 60
     if command in {"train", "finetune", "tune", "pretrain"}:
         from training.run.callbacks import LastCheckpoint
 

@@ -1,6 +1,7 @@
 """Teachers: what they say of a structure, what they are called, and files that go on."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -306,6 +307,21 @@ def test_pyscf_dimer_of_hydrogen(tmp_path, monkeypatch):
     # PBE/def2-SVP: H-H -4.4 eV at 0.75 Å; a wall inside, a bound pair outside.
     assert energies[0] > 30 and -4.5 < min(energies) < -1.0
     assert len(json.loads(next((tmp_path / "atoms").iterdir()).read_text())) == 5
+
+
+def test_a_state_that_is_lower_but_not_converged_is_no_ground_state_of_another_spin():
+    """The triplet of O2 is 0.4 eV below what broken symmetry finds without it."""
+    from asecalc_mlip.teachers.pyscf import _Unconverged, ground_state
+
+    def lowest(triplet):
+        energies = {0: Labels(-1.0, np.zeros((2, 3))), 2: triplet, 4: Failed("too few orbitals")}
+        solver = SimpleNamespace(solve=lambda atoms, unpaired, *, broken=False: energies[unpaired])
+        return ground_state(solver, Atoms("O2"))
+
+    assert lowest(_Unconverged("150 cycles", -1.4)).reason == "150 cycles"
+    # An energy of a field that is not self-consistent is an upper bound: these may be lower, but nothing says so.
+    for other in (_Unconverged("150 cycles", -0.9), _Unconverged("150 cycles", -1.0005), Failed("no field")):
+        assert lowest(other).energy == -1.0
 
 
 def test_pyscf_leaves_cores_of_heavy_elements_to_their_potential(tmp_path, monkeypatch):
