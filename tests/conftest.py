@@ -1,4 +1,7 @@
-"""Fixtures shared by all tests: analytic data sets, the place of real data, one thread per worker."""
+"""Fixtures shared by all tests: analytic data sets, the place of real data, one thread per worker.
+
+Imports torch in fixtures alone: the process that gives tests to workers needs it not, and they wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import os
 from pathlib import Path
 
 import pytest
-
-from tests import teacher
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NO_DATA = (
@@ -53,12 +54,16 @@ def restore_dtype():
 @pytest.fixture(scope="session")
 def ethanol_frames():
     """60 labelled frames of an ethanol-like molecule (9 atoms)."""
+    from tests import teacher
+
     return teacher.molecule_frames(60)
 
 
 @pytest.fixture(scope="session")
 def crystal_frames():
     """20 labelled frames of a rock salt cell (8 atoms, periodic) with stress."""
+    from tests import teacher
+
     return teacher.crystal_frames(20)
 
 

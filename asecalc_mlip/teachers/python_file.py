@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 
 from ase.calculators.calculator import BaseCalculator
 
@@ -13,6 +15,13 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.teachers.base import AseTeacher
 
 __all__ = ["from_python_file"]
+
+
+class _Source(SourceFileLoader):
+    """Compiles what the file says now: bytecode beside it may be of another text of this second and of its length."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def from_python_file(path: Path, name: str = "calculator") -> AseTeacher:
@@ -32,14 +41,15 @@ def from_python_file(path: Path, name: str = "calculator") -> AseTeacher:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; the teacher FILE.py:NAME takes an ASE calculator from a Python file")
-    spec = importlib.util.spec_from_file_location(f"_teacher_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    loader = _Source(f"_teacher_{path.stem}", str(path))
+    spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, folder := str(path.resolve().parent))
     # Where dataclasses look for the names of their annotations, and pickle for its classes.
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         found = getattr(module, name, None)
         calculator = found if found is None or isinstance(found, BaseCalculator) else found()
     except SystemExit as error:
