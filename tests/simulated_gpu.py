@@ -17,12 +17,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["OnGPU", "simulated_gpu"]
+from tests.simulated_capture import Captures
+
+__all__ = ["OnGPU", "replayed", "simulated_gpu"]
 
 _THERE, _CUDA = torch.device("meta"), torch.device("cuda", 0)
 # Those of which the host must see the result, or which take from it.
 _WAITS = ("_local_scalar_dense", "nonzero.", "equal.default", "masked_select", "_unique", "unique_", "bincount")
 _WAITS = (*_WAITS, "_linalg_check_errors", "multinomial")
+# Of the one GPU that there is.
+_CAPTURES = Captures()
 _COPIES, _INDEXED = ("aten.copy_.", "aten._to_copy."), ("aten.index.", "aten.index_put", "aten._index_put_impl_")
 
 
@@ -80,8 +84,11 @@ def simulated_gpu() -> Iterator[list[str]]:
         "mem_get_info": lambda *_: (2**33, 2**34),
         "memory_reserved": lambda *_: 0,
         "memory_allocated": lambda *_: 0,
+        "max_memory_allocated": lambda *_: 3e9,
+        "get_device_name": lambda *_: "simulated",
         "empty_cache": lambda: None,
         "synchronize": lambda *_: None,
+        **_CAPTURES.names(),
     }
     before = {name: getattr(torch.cuda, name) for name in stands_for}
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
@@ -96,6 +103,11 @@ def simulated_gpu() -> Iterator[list[str]]:
         for name, function in before.items():
             setattr(torch.cuda, name, function)
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
+
+
+def replayed() -> int:
+    """How often captures were replayed so far."""
+    return _CAPTURES.replays
 
 
 class _Names(TorchFunctionMode):
@@ -147,9 +159,13 @@ def _call(function: Any, args: tuple, kwargs: dict, waits: list[str]) -> Any:
     made_there = target == _THERE if target is not None else bool(ours)
     if not (ours or made_there):
         return function(*args, **kwargs)
+    before = len(waits)
     _check(function, args, given, made_there, waits)
-    host = tree_map(lambda one: torch.device("cpu") if isinstance(one, torch.device) else _held(one), (args, kwargs))
+    _CAPTURES.refuse(len(waits) > before, str(function))
+    host = tree_map(_of_host, (args, kwargs))
+    _CAPTURES.keep(function, *host)
     found = function(*host[0], **host[1])
+    _CAPTURES.record(function, host, found)
     # Operations in place give back what they were given.
     back = {id(_held(one)): one for one in given}
 
@@ -163,6 +179,12 @@ def _call(function: Any, args: tuple, kwargs: dict, waits: list[str]) -> Any:
 
 def _held(value: Any) -> Any:
     return value.held if isinstance(value, OnGPU) else value
+
+
+def _of_host(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.held if isinstance(value, OnGPU) else _CAPTURES.taken_along(value)
+    return torch.device("cpu") if isinstance(value, torch.device) else value
 
 
 def _check(function: Any, args: tuple, given: list[Tensor], made_there: bool, waits: list[str]) -> None:

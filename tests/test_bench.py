@@ -13,7 +13,7 @@ from ase.io import write
 from click.testing import CliRunner
 
 from asecalc_mlip import PIWSLCalculator
-from asecalc_mlip.bench import peers
+from asecalc_mlip.bench import peers, report
 from asecalc_mlip.bench.measure import batch_row, compare, n_edges, ns_per_day, schnetpack_calculator, size_row, sizes
 from asecalc_mlip.bench.report import BenchReport, bench
 from asecalc_mlip.bench.structures import NAMES, enlarged, quartz, structure
@@ -23,6 +23,7 @@ from asecalc_mlip.engine.compiled import CompilerError
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.plots.speed import size_scaling
 from benchmarks.speed import engines, speed
+from tests.simulated_gpu import simulated_gpu
 
 ATOMS = {"ethanol": 9, "aspirin": 21, "quartz-72": 72, "water-192": 192, "quartz-576": 576, "quartz-2025": 2025}
 
@@ -128,6 +129,16 @@ def test_missing_schnetpack_is_told(ethanol, monkeypatch):
     report = bench(ethanol, ["ethanol"], steps=1, echo=lambda line: None)
     assert "schnetpack" in report.schnetpack and report.schnetpack.startswith("not measured")
     assert "ratio" not in report.structures["ethanol"] and report.schnetpack in repr(report)
+
+
+@pytest.mark.filterwarnings("ignore:the fused kernels cannot be used", "ignore:vesin makes no")
+def test_of_a_gpu_its_name_and_memory_are_told(ethanol):
+    """And not the memory of the process, which holds none of the tensors there."""
+    with simulated_gpu():
+        there = PIWSLCalculator.load("ethanol_painn.pt", device="cuda")
+        assert size_row(there, structure("ethanol"), steps=1)["peak_memory_GB"] == 3.0
+        assert report._model(there)["device"] == "cuda (simulated)"
+    assert report._model(ethanol)["device"] == "cpu"
 
 
 def test_sizes_and_batches(ethanol):

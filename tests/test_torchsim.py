@@ -1,5 +1,6 @@
 """Our models in torch-sim: its own validator, the same numbers as through ASE, neighbour lists kept between steps."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import build_potential
 from asecalc_mlip.neighbors import batched
 from tests.cases import MODELS, make_potential, make_structure, model_file
+from tests.simulated_gpu import simulated_gpu
 
 ts = pytest.importorskip("torch_sim", reason="needs torch-sim: pip install 'asecalc-mlip[torch-sim]'")
 
@@ -156,3 +158,18 @@ def test_bad_states_are_named(model):
     broken[1].positions[2] = broken[1].positions[1]
     with pytest.raises(InputError, match="overlap"):
         model(state_of(broken))
+
+
+@pytest.mark.filterwarnings("ignore:the fused kernels cannot be used")
+def test_a_step_on_a_simulated_gpu_costs_one_wait(tmp_path):
+    path, found = model_file(tmp_path, "schnet"), []
+    for device in ("cpu", "cuda"):
+        with simulated_gpu() if device == "cuda" else nullcontext([]) as waits:
+            model = PIWSLModel.load(path, device=device, dtype="float64")
+            state = ts.io.atoms_to_state(crystals(2), torch.device(device), torch.float64)
+            for _ in range(3):  # of which the second captures
+                waits.clear()
+                forces = model(state)["forces"]
+            seen = list(waits)
+            found.append(forces.cpu())
+    assert torch.allclose(*found, atol=1e-9) and seen == ["aten._to_copy.default"]

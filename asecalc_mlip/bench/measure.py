@@ -62,7 +62,7 @@ def our_walk(calculator: PIWSLCalculator, atoms: Atoms) -> Walk:
 
 
 def size_row(calculator: PIWSLCalculator, atoms: Atoms, *, steps: int | None = None) -> dict[str, Any]:
-    """Time per step and per atom of one structure, with the memory that the process has needed so far."""
+    """Time per step and per atom of one structure, with the memory so far: of the process, or of a GPU."""
     walk = our_walk(calculator, atoms)
     first = walk(1).total_ms[0]
     times = walk(steps or (4 if len(atoms) > 5000 else 12))
@@ -71,7 +71,7 @@ def size_row(calculator: PIWSLCalculator, atoms: Atoms, *, steps: int | None = N
         "first_call_ms": round(first, 1),
         "atoms": len(atoms),
         "microseconds_per_atom": round(1000 * times.step() / len(atoms), 2),
-        "peak_memory_GB": _peak_memory(),
+        "peak_memory_GB": _peak_memory(calculator.device),
     }
 
 
@@ -154,7 +154,11 @@ def _median(function: Callable[[], Any], repeats: int) -> float:
     return float(np.median(times))
 
 
-def _peak_memory() -> float | None:
+def _peak_memory(device: Any) -> float | None:
+    if device.type == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
     try:
         import resource
     except ImportError:  # Windows

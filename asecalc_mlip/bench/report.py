@@ -235,9 +235,18 @@ def _model(calculator: PIWSLCalculator) -> dict[str, Any]:
         "cutoff": card["cutoff"],
         "engine": calculator.engine.describe(),
         "dtype": calculator.dtype,
-        "device": str(calculator.device),
+        "device": _device(calculator.device),
         "skin": calculator.neighbors.skin,
     }
+
+
+def _device(device: Any) -> str:
+    """Name a device, with the GPU that it is."""
+    if device.type != "cuda":
+        return str(device)
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def _line(name: str, row: dict[str, Any]) -> str:

@@ -50,7 +50,8 @@ def lammps() -> None:
     is_flag=True,
     help="Add the model to the pair_style of the script, which is an error otherwise.",
 )
-def run(model: str, script: str, arguments: tuple[str, ...], elements: str | None, beside_pair_style: bool) -> None:
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+def run(model: str, script: str, arguments: tuple[str, ...], elements: str | None, **options: Any) -> None:
     """Run the LAMMPS input SCRIPT with the forces of MODEL; further ARGUMENTS go to LAMMPS.
 
     This works with every architecture, on one process. The script must use 'units metal'. Instead of a pair_style it
@@ -67,7 +68,7 @@ def run(model: str, script: str, arguments: tuple[str, ...], elements: str | Non
 
     existing(script)
     symbols = [symbol.strip() for symbol in elements.split(",")] if elements else None
-    run_script(model, script, symbols, arguments=arguments, beside_pair_style=beside_pair_style)
+    run_script(model, script, symbols, arguments=arguments, **options)
 
 
 @lammps.command()

@@ -46,9 +46,10 @@ Key = tuple[int, bool, bool, bool]
 class CudaGraphEngine:
     """Replays the evaluation of a potential on a GPU; sizes seen for the first time, and large ones, run eagerly.
 
-    No part of this has run on a GPU yet: the padding and the buffers are tested on the CPU, the capture is not, and
-    neither speed nor the errors of "tf32" and "bf16" were measured there. On the CPU, bf16 autocast changed the forces
-    of aspirin_painn.pt by 0.6 % rms and its energy by 14 meV (benchmarks/speed/engines.py); tf32 has 3 more bits.
+    No part of this has run on a GPU yet: padding, buffers and replays are tested on the CPU, by captures of the
+    tests' own, and neither speed nor the errors of "tf32" and "bf16" were measured there. On the CPU, bf16 autocast
+    changed the forces of aspirin_painn.pt by 0.6 % rms and its energy by 14 meV (benchmarks/speed/engines.py); tf32 has
+    3 more bits.
 
     Parameters
     ----------

@@ -127,6 +127,7 @@ def attach(
     *,
     fix: str = "mlip",
     beside_pair_style: bool = False,
+    device: str = "auto",
 ) -> Bridge:
     """Let a calculator be the forces of a LAMMPS instance, from its next run or minimisation on.
 
@@ -142,13 +143,15 @@ def attach(
     beside_pair_style : bool
         Allow a pair_style, whose forces are then added to those of the calculator. By default a pair_style is an error,
         so that no interaction counts twice.
+    device : str
+        Of a model that is loaded here: auto, cpu, cuda, cuda:N.
 
     Raises
     ------
     InputError
         For other units, more than one process, types that are no elements, and a pair_style.
     """
-    calculator = model if isinstance(model, Calculator) else PIWSLCalculator.load(model)
+    calculator = model if isinstance(model, Calculator) else PIWSLCalculator.load(model, device=device)
     _check_instance(lmp, beside_pair_style=beside_pair_style)
     known = getattr(getattr(calculator, "potential", None), "elements", None)
     symbols = _checked_elements(lmp, elements, known)
@@ -205,12 +208,13 @@ def run_script(
     *,
     arguments: Sequence[str] = (),
     beside_pair_style: bool = False,
+    device: str = "auto",
 ) -> Bridge:
     """Run a LAMMPS input script with the calculator where the script has its `fix ID all external pf/callback 1 1`.
 
     Parameters
     ----------
-    model, elements, beside_pair_style
+    model, elements, beside_pair_style, device
         As for `attach`.
     script : path
     arguments : sequence of str
@@ -239,7 +243,7 @@ def run_script(
         parts[0].write_text("\n".join(lines[:number]) + "\n")
         parts[1].write_text("\n".join(lines[number:]) + "\n")
         _file(lmp, parts[0], script)
-        bridge = attach(lmp, model, elements, fix=fix, beside_pair_style=beside_pair_style)
+        bridge = attach(lmp, model, elements, fix=fix, beside_pair_style=beside_pair_style, device=device)
         try:
             with _soft_interrupt(lmp):
                 _file(lmp, parts[1], script)

@@ -149,7 +149,7 @@ def _readout(network: Any, values: dict, x: Tensor, total: Tensor) -> None:
     energy = _energy(network)
     slopes = vmap(grad(energy))(invariants)  # (N, 3F)
     metric = _metric(last)
-    of_part = torch.nn.functional.one_hot(torch.tensor(PARTS, device=last.device)).T.to(last.dtype)  # (3, 9)
+    of_part = torch.nn.functional.one_hot(torch.tensor(PARTS, device=last.device), 3).T.to(last.dtype)  # (3, 9)
     by = 2.0 * (last.transpose(1, 2) @ metric)[:, :, None] * of_part  # (N, F, 3, 9)
     moved_by = _apply(by, x).permute(2, 0, 1, 3).flatten(0, 1)  # (3F, N, K), by part
     weights = slopes.unflatten(-1, (3, -1))[:, PARTS]  # (N, 9, F)

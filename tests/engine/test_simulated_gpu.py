@@ -10,7 +10,7 @@ from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.models import predict
 from asecalc_mlip.neighbors.batched import BatchedNeighborCache
 from tests.cases import DIRECTS, PHYSICAL, make_potential, make_structure
-from tests.simulated_gpu import OnGPU, simulated_gpu
+from tests.simulated_gpu import OnGPU, replayed, simulated_gpu
 
 # Those whose energies and forces let the host wait at each call, and for what; they run eagerly, not as CUDA graphs.
 WAITING = {"m3gnet": ["aten.nonzero.default"], "sum": ["aten.nonzero.default"] * 2}
@@ -61,6 +61,43 @@ def test_energies_forces_and_stress(architecture):
     for name in ("energy", "forces", "stress") if stress else ("energy", "forces"):
         ours, reference = getattr(found, name), getattr(expected, name)
         assert isinstance(ours, OnGPU) and torch.allclose(ours.held, reference, rtol=1e-5, atol=1e-5)
+
+
+def test_a_capture_runs_nothing_and_refuses_what_waits():
+    with simulated_gpu():
+        graph, place = torch.cuda.CUDAGraph(), torch.ones(3, device="cuda")
+        with torch.cuda.graph(graph):
+            place += 1.0
+            doubled = 2.0 * place
+        assert place.tolist() == [1.0] * 3
+        place.fill_(2.0)
+        graph.replay()
+        assert place.tolist() == [3.0] * 3 and doubled.tolist() == [6.0] * 3
+        for wrong in (lambda: float(place[0]), lambda: place.nonzero(), lambda: torch.tensor([1.0], device="cuda")):
+            with pytest.raises(RuntimeError, match="not permitted when stream is capturing"), torch.cuda.graph(graph):
+                wrong()
+
+
+@pytest.mark.parametrize("architecture", ["schnet", "painn", "tensornet", "escn"])
+def test_captures_replay_other_positions_lists_and_sizes(architecture):
+    """What a captured call took from elsewhere than from its buffers would stay as it was."""
+    potential = make_potential(architecture, dtype=torch.float32)
+    first, cutoff = make_structure("crystal"), potential.cutoff
+    moved, smaller = first.copy(), first.copy()
+    moved.positions[0] += 0.1
+    smaller.set_cell(1.02 * first.cell, scale_atoms=True)
+    with simulated_gpu():
+        engine, replays = CudaGraphEngine(copy.deepcopy(potential).to("cuda")), []
+        for atoms in (first, first, moved, smaller):
+            graph, before = graph_from_atoms(atoms, cutoff), replayed()
+            found = engine(graph.to(torch.device("cuda")), stress=True)
+            replays.append(replayed() - before)
+            right = EagerEngine(potential)(graph, stress=True)
+            for name in ("energy", "forces", "stress"):
+                ours, theirs = getattr(found, name).cpu(), getattr(right, name)
+                assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5), name
+    # The first call of a size makes no capture; the second makes one, and compares it.
+    assert replays == [0, 2, 1, 1]
 
 
 @pytest.mark.parametrize(

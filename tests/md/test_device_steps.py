@@ -1,5 +1,6 @@
 """Replicas that stay on a device between frames: the trajectories of the host, lists that hold, noise by the step."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from asecalc_mlip.models.potential import Prediction
 from tests.cases import make_structure
 from tests.md import toys
 from tests.md.models import random_model
+from tests.simulated_gpu import replayed, simulated_gpu
 
 CPU = torch.device("cpu")
 
@@ -272,6 +274,26 @@ def test_steps_wait_for_nothing(tmp_path, thermostat):
         with pytest.raises(AssertionError, match="the host waits for aten._local_scalar_dense"):
             float(steps.state.farthest)
     assert 0 < float(steps.state.farthest) < 0.25
+
+
+@pytest.mark.filterwarnings("ignore:the fused kernels cannot be used")
+@pytest.mark.parametrize("thermostat", [None, "langevin", "nose-hoover"])
+def test_recorded_steps_are_those_of_the_host(tmp_path, thermostat):
+    """On the simulated GPU both halves of a step, and the model, are captured and replayed."""
+    path, ends = random_model(tmp_path / "model.pt"), []
+    for device in ("cpu", "cuda"):
+        with simulated_gpu() if device == "cuda" else nullcontext():
+            calculator, before = PIWSLCalculator.load(path, device=device, dtype="float64"), replayed()
+            replicas = replicas_of(
+                tmp_path / device, thermostat, [toys.ethanol(), molecule("H2O")], calculator, interval=8
+            )
+            batch = Batch(replicas, calculator, on_device=True)
+            batch.evaluate()
+            batch.advance()
+            ends.append(batch.flat.positions)
+    np.testing.assert_allclose(*ends, atol=1e-9)
+    # Six of eight steps, each in three parts; the model is captured at its second call.
+    assert replayed() - before >= 18
 
 
 @pytest.mark.gpu

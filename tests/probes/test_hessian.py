@@ -55,6 +55,15 @@ def test_tangents_of_every_tensornet(options, n_features):
     torch.testing.assert_close(own, rows, rtol=0, atol=1e-12 * max(1.0, rows.abs().max().item()))
 
 
+@pytest.mark.parametrize("architecture", ["painn", "tensornet"])
+def test_tangents_take_no_tensor_of_the_host(architecture):
+    """Those of torch without values stand for a GPU: tensors of the host are refused, and nothing can wait for one."""
+    potential, there = make_potential(architecture), torch.device("meta")
+    graph = graph_from_atoms(make_structure("crystal"), potential.cutoff).to(there)
+    own, network = potential.network.traits.hessian, potential.network.to(there)
+    assert own.compute(network, graph).shape == (3 * graph.n_atoms, 3 * graph.n_atoms)
+
+
 def test_float32_calculators_have_the_same_and_are_left_as_they_are(tmp_path):
     path, atoms = model_file(tmp_path, "painn"), make_structure("molecule")
     calc = PIWSLCalculator.load(path)
