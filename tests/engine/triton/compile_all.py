@@ -1,6 +1,7 @@
 """Compile every kernel for an H100, without having one, as engine and trainings call it.
 
-Printed are the name, registers of a thread, and bytes in memory.
+Printed are whose it is, the name, registers of a thread, bytes in memory, operations and numbers read of an edge and
+channel, and numbers that a channel of an atom streams.
 
 The driver is one that knows the kind of GPU and nothing else, and launches are left out. Run as a process of its own,
 because functions that the interpreter runs are not compiled.
@@ -60,7 +61,8 @@ def programs(dtype, F):
 
     def compiled_only(self, *args, grid, warmup, **options):
         program = run(self, *args, grid=grid, warmup=True, **options)
-        found[program.hash] = (self.__name__, {k: v for k, v in options.items() if k.isupper()}, program)
+        owner = self.fn.__module__.split(".")[1]
+        found[program.hash] = (f"{owner} {self.__name__}", {k: v for k, v in options.items() if k.isupper()}, program)
 
     JITFunction.run = compiled_only
     for network in networks(F):
@@ -89,9 +91,18 @@ def resources(program):
     return tuple(int(re.search(rf"{name}:(\d+)", text).group(1)) for name in ("REG", "STACK"))
 
 
+def counted(text):
+    """Operations and numbers read in the loop over edges, (EDGES, CHANNELS) each; those of kernels without one."""
+    loop = text.partition("scf.for")[2].partition("scf.yield")[0]
+    both, one = r"tensor<\d+x(?!1x)\d+x", r"tensor<\d+x"
+    work = len(re.findall(rf"arith\.(?:mulf|addf|subf) .*: {both}f32>", loop)) + loop.count('"tt.reduce"')
+    read = len(re.findall(rf"tt\.load .*: {both}!tt\.ptr<f32>>", loop))
+    return work, read, 0 if loop else len(re.findall(rf"tt\.(?:load|store) .*: {one}!tt\.ptr<f32>>", text))
+
+
 if __name__ == "__main__":
     driver.set_active(Driver())
     for name, constants, program in programs(getattr(torch, sys.argv[1]), int(sys.argv[2])):
         assert ".target sm_90" in program.asm["ptx"]
         assert not re.search(r"\b(atom|red)\.", program.asm["ptx"]), f"{name} adds atomically"
-        print(name, *constants.values(), *resources(program))
+        print(name, *constants.values(), *resources(program), *counted(program.asm["ttir"]))

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils.flop_counter import FlopCounterMode
 
 from asecalc_mlip.engine import CudaGraphEngine, EagerEngine, NativeEngine, TritonEngine, make_engine
 from asecalc_mlip.engine.padding import pad_graph
 from asecalc_mlip.engine.triton.engine import _SERVED, FusedEngine
 from asecalc_mlip.graph import batch_graphs, graph_from_atoms
 from asecalc_mlip.kernels.triton.blocks import Blocks
+from benchmarks.speed.gpu_floor import MODELS
 from tests.cases import E0, make_potential
+from tests.engine.test_capture import WAITS
 from tests.triton_interpreter import ON_GPU
 
 FLOAT64, FLOAT32 = torch.float64, torch.float32
@@ -244,6 +248,55 @@ def test_every_kernel_compiles_for_an_h100():
     files = (algebra, convolve, core, mixing, splines, tensors, atoms, convolutions, tables, training_tensors)
     kernels = {name for file in files for name in file.__all__}
     helpers = {"interpolate", "interpolate_slopes", "slopes_alone", "spline_slopes", "spline_values"}
-    assert {name for name, *_ in lines} == kernels - helpers
-    for *name, registers, spilled in lines:
+    assert {name for _, name, *_ in lines} == kernels - helpers
+    for *name, registers, spilled, _, _, _ in lines:
         assert int(registers) <= 232 and int(spilled) == 0, name
+    # What the table of least times takes of each kernel.
+    seen = {}
+    for owner, name, *constants, work, read, streamed in lines:
+        if owner == "engine":
+            of = constants[:1] if name.startswith(("convolve", "combine")) else []
+            seen.setdefault(" ".join([name, *of]), set()).add((int(work), int(read), int(streamed)))
+    kernels = [kernel for model in MODELS.values() for kernel in (*model.kernels, *model.on_atoms)]
+    for kernel in kernels:
+        if not kernel.name.startswith(("locate", "sum")):
+            counts = (kernel.work, kernel.table + kernel.gathered, kernel.streamed if kernel.work == 0 else 0)
+            assert counts in seen[kernel.name], f"{kernel.name}: {counts} in the table, {seen[kernel.name]} compiled"
+
+
+class _Waits(TorchDispatchMode):
+    """Refuses what the host waits for on a GPU, and tensors that are made of its numbers."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert not any(name in str(function) for name in WAITS), f"the host waits for {function}"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(ON_GPU, reason="the engine looks at it there")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nothing_waits_between_the_kernels(fused, graph, architecture, monkeypatch):
+    """As a capture asks for; what the interpreter does in a kernel is not seen."""
+    from triton.runtime.interpreter import GridExecutor
+
+    launch, engine = GridExecutor.__call__, fused(architecture, FLOAT32)
+
+    def unseen(*given, **options):
+        with _disable_current_modes():
+            return launch(*given, **options)
+
+    monkeypatch.setattr(GridExecutor, "__call__", unseen)
+    with _Waits():
+        found = engine(graph)
+    assert found.forces is not None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_products_are_those_of_the_table_of_least_times(fused, graph, architecture):
+    engine = fused(architecture, FLOAT32, **({} if architecture == "tensornet" else {"n_interactions": 3}))
+    F, there = engine.potential.network.n_features, graph.to(next(engine.network.buffers()).device)
+    with FlopCounterMode(display=False) as counter:
+        engine(there)
+    found = counter.get_total_flops() / (2 * graph.n_atoms * F**2)
+    # What makes or takes single numbers is a small multiple of 1/F.
+    expected = next(model.products for title, model in MODELS.items() if title.lower().startswith(architecture))
+    assert expected < found <= expected + 4 / F
