@@ -109,9 +109,68 @@ def test_rows_that_hang_or_break_the_process_do_not_end_the_others(tmp_path, cap
     assert done["good"] == {"ms": 1} and done["last"] == {"ms": 5}
     assert "took too long" in done["hangs"]["failed"]
     assert "ended" in done["dies"]["failed"] and "illegal memory" in done["breaks"]["failed"]
-    # Next time those that failed are tried again, the others not.
+    # Next time those that failed are tried again, the others not, and those that ended their process after all others.
     check = gpu._Check(tmp_path, "cpu", False, [])
     assert check.done == done
+    seen = []
+    check._attempt = lambda deadline, later: seen.append(set(later)) or False
+    check.run(time.monotonic() + 60)
+    assert seen == [{"hangs", "dies", "breaks"}, set()]
+
+
+BREAKS = """
+import json, sys
+given = [(sys.argv[k], sys.argv[k + 1]) for k in range(1, len(sys.argv) - 1, 2)]
+for key in ("call, a, triton", "call, b, triton", "call, c, triton", "call, d, eager"):
+    if ("--skip", key) in given or any(name in key for word, name in given if word == "--without"):
+        continue
+    print(json.dumps({"begin": key, "limit": 20}), flush=True)
+    print(json.dumps({"row": {"ms": 1}}), flush=True)
+    if "triton" in key:
+        print('{"end": "bro' if " a," in key else json.dumps({"end": "broken"}), end="", flush=True)
+        sys.exit()
+print(json.dumps({"end": "complete"}), flush=True)
+"""
+
+
+def test_an_engine_that_breaks_twice_is_left_out_and_what_it_measured_stays(tmp_path, capsys):
+    """A start for each of its rows would take the time of all others; the last word of a process may be cut off."""
+    (tmp_path / "worker.py").write_text(BREAKS)
+    check = gpu._Check(tmp_path, "cpu", False, [])
+    check.command = [sys.executable, str(tmp_path / "worker.py")]
+    check.run(time.monotonic() + 60)
+    assert list(check.done) == ["call, a, triton", "call, b, triton", "call, d, eager"]
+    assert all(row["ms"] == 1 for row in check.done.values()) and "failed" not in check.done["call, a, triton"]
+    assert "triton ended the process 2 times" in (tmp_path / "gpu_check.log").read_text()
+
+
+def test_a_gpu_that_is_not_there_is_told_at_once(tmp_path):
+    """And not by a failure of each row, with a process for each."""
+    result = CliRunner().invoke(gpu.main, ["--all", "--device", "cuda:7", "--results", str(tmp_path)])
+    assert result.exit_code == 1 and "nothing can be measured on cuda:7: " in result.output
+    assert not (tmp_path / "gpu_check.json").exists()
+
+
+def test_a_process_ends_with_the_one_that_began_it(tmp_path):
+    """After a kill it would go on using the GPU, beside the next command."""
+    code = f"""
+import os, subprocess, sys, time
+if sys.argv[1:]:
+    sys.path.insert(0, {str(gpu.ROOT)!r})
+    from benchmarks.speed import gpu
+    gpu._end_with_parent()
+    print("begun", flush=True)
+    time.sleep(20)
+    print("still there", flush=True)
+else:
+    subprocess.Popen([sys.executable, __file__, "child"], start_new_session=True)
+    time.sleep(60)
+"""
+    (tmp_path / "parent.py").write_text(code)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "begun\n"
+    parent.kill()
+    assert parent.stdout.read() == "" and parent.wait() < 0
 
 
 def test_no_row_begins_when_time_is_over(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What rows of gpu.py say where something fails: a kernel, a library, a capture, or the time."""
 
 import subprocess
+import sys
 import warnings
 
 import pytest
@@ -21,15 +22,24 @@ tests/b.py::four """
 
 
 def test_tests_that_outlast_their_time_are_counted(monkeypatch):
-    def run(command, *, timeout, **options):
-        raise subprocess.TimeoutExpired(command, timeout, output=SAID)
+    def run(command, seconds):
+        raise subprocess.TimeoutExpired(command, seconds, output=SAID)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(gpu_rows, "_completed", run)
     row = gpu_rows.tests(["tests/a.py"], BENCH, seconds=2.0)
     assert (row["tests_passed"], row["tests_failed"]) == (2, 1)
     assert row["failures"] == ["[gw1] [ 20%] FAILED tests/a.py::two"]
     assert row["summary"] == "ended after 2 s, at: tests/b.py::four "
     assert "failed" not in row, "they are not begun again by the same command"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_outlasts_its_time_ends_with_all_that_it_began():
+    """As the processes of pytest-xdist, which would go on using the GPU beside the next row."""
+    with pytest.raises(subprocess.TimeoutExpired) as caught:
+        gpu_rows._completed(["sh", "-c", "(sleep 30; echo late) & echo begun; wait"], 0.3)
+    assert caught.value.stdout == b"begun\n"
+    assert gpu_rows._completed(["sh", "-c", "echo done; exit 3"], 20).returncode == 3
 
 
 @pytest.mark.parametrize("raises", [None, gpu_bench.NotHere("not here"), RuntimeError("bad\nmore")])

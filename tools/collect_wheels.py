@@ -65,8 +65,11 @@ MOST_MB = 60.0
 @click.option("--also", multiple=True, help="Package to carry as well, with ==VERSION if it is to be a certain one.")
 @click.option("--peers", is_flag=True, help="Carry MACE and torch-sim as well.")
 @click.option("--have", multiple=True, help="Package that the machine has.")
+@click.option("--results", default="gpu_results", show_default=True, help="Folder of the results there.")
 @click.option("--check", "only_check", is_flag=True, help="Download nothing.")
-def main(folder: Path, also: Sequence[str], peers: bool, have: Sequence[str], only_check: bool) -> None:
+def main(
+    folder: Path, also: Sequence[str], peers: bool, have: Sequence[str], results: str, only_check: bool
+) -> None:  # fmt: skip
     """Download, check, and say how to go on."""
     if not only_check:
         download(folder, [*map(pinned, WANTED), *also, *(PEERS if peers else ())])
@@ -82,7 +85,8 @@ def main(folder: Path, also: Sequence[str], peers: bool, have: Sequence[str], on
         problems.append(f"{size + tree:.1f} MB are more than {MOST_MB:g}: leave something out")
     if problems:
         raise click.ClickException("; ".join(problems))
-    click.echo(f"On the machine, in the repository:\n{command(folder.name)}")
+    click.echo(f"On the machine, in the repository:\n{command(folder.name, results)}")
+    click.echo(f"It goes on with the files in {results}: bring them back, and have them there when it is given again.")
 
 
 def pinned(name: str) -> str:
@@ -146,7 +150,7 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
-def command(folder: str, results: str = "gpu_results") -> str:
+def command(folder: str, results: str) -> str:
     """Return what is to be run there."""
     return (
         "python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site "

@@ -6,8 +6,8 @@
 
 Rows come in the order of their worth, each is written when it is there (gpu_check.json, gpu_check.log), and the same
 command goes on with what is missing. They are measured in a process of their own, which is begun anew after a row that
-took too long, or broke the GPU's context or a capture; a row that fails says why and is tried again next time. At the
-end come a table (gpu_check.md) and a figure (gpu_check.png).
+took too long, or broke the GPU's context or a capture; a row that fails says why and is tried again next time. An
+engine that did so twice is left out until then. At the end come a table (gpu_check.md) and a figure (gpu_check.png).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +39,10 @@ from asecalc_mlip.files import read_json, write_json  # noqa: E402
 _START = 120.0
 # Seconds for the row that is being measured when time is over.
 _GRACE = 20.0
+# How often an engine may end the process before its other rows are left out: each time costs a start, or a row's limit.
+_MOST_BREAKS = 2
+# Seconds for a process that was killed to end.
+_MOST_WAIT = 10.0
 
 
 @click.command(help=__doc__)
@@ -50,14 +56,15 @@ _GRACE = 20.0
 )
 @click.option("--worker", is_flag=True, hidden=True)
 @click.option("--skip", multiple=True, hidden=True)
+@click.option("--without", multiple=True, hidden=True)
 def main(
     everything: bool, groups: Sequence[str], device: str | None, minutes: float, rehearse: bool, results: Path,
-    worker: bool, skip: Sequence[str],
+    worker: bool, skip: Sequence[str], without: Sequence[str],
 ) -> None:  # fmt: skip
     """Measure what is missing, and report."""
     place = device or ("cpu" if rehearse else "cuda")
     if worker:
-        _work(place, rehearse, groups, skip)
+        _work(place, rehearse, groups, skip, without)
         return
     results.mkdir(parents=True, exist_ok=True)
     check = _Check(results, place, rehearse, groups)
@@ -67,6 +74,8 @@ def main(
 
     report(check.done, results)
     check.say((results / "gpu_check.md").read_text())
+    if check.unusable:
+        raise click.ClickException(f"nothing can be measured on {place}: {check.unusable}")
 
 
 class _Check:
@@ -79,12 +88,19 @@ class _Check:
         self.command += ["--rehearse"] * rehearse + [part for group in groups for part in ("--only", group)]
         self.done: dict[str, Any] = read_json(self.path, "results") if self.path.exists() else {}
         self.tried: set[str] = set()
+        # Why the device cannot be used.
+        self.unusable = ""
+        # How often rows of each engine ended the process.
+        self.breaks: Counter[str] = Counter()
 
     def run(self, deadline: float) -> None:
-        """Measure until all is there or time is over."""
+        """Measure until all is there or time is over; what ended its process before comes last."""
+        ended = {key for key, row in self.done.items() if "failed" in row and "ended" in row}
         left = True
         while left and time.monotonic() < deadline:
-            left = self._attempt(deadline)
+            left = self._attempt(deadline, ended)
+            if not left and ended and not self.unusable and "start" not in self.done:
+                ended, left = set(), True
         if left:
             self.say("Time is over; the same command goes on with what is missing.")
 
@@ -95,10 +111,13 @@ class _Check:
         self.log.flush()
         os.fsync(self.log.fileno())
 
-    def _attempt(self, deadline: float) -> bool:
-        """Run one process as far as it comes; return whether rows are left for another."""
-        skip = {key for key, row in self.done.items() if "failed" not in row} | self.tried
+    def _attempt(self, deadline: float, later: Collection[str] = ()) -> bool:
+        """Run one process as far as it comes, without some rows; return whether rows are left for another."""
+        skip = {key for key, row in self.done.items() if "failed" not in row}.union(self.tried, later)
         command = self.command + [part for key in sorted(skip) for part in ("--skip", key)]
+        command += [
+            part for name, times in self.breaks.items() if times >= _MOST_BREAKS for part in ("--without", name)
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert process.stdout is not None
         lines: queue.Queue[str | None] = queue.Queue()
@@ -116,21 +135,34 @@ class _Check:
             except queue.Empty:
                 if time.monotonic() > deadline:
                     return True
-                self._note(now, {"failed": f"took too long; ended at {time.strftime('%H:%M:%S')}"})
-                return now != "start"
-            if line is None:
+                return self._broke(now, f"took too long; ended at {time.strftime('%H:%M:%S')}")
+            message = _message(line)
+            if message is None:
                 # Without a farewell the process broke.
-                self._note(now, {"failed": "the process that measured it ended"})
-                return now != "start"
-            message = json.loads(line)
+                return self._broke(now, "the process that measured it ended")
             if "begin" in message:
+                self.done.pop("start", None)
                 now, until = message["begin"], min(time.monotonic() + message["limit"], deadline + _GRACE)
                 if time.monotonic() > deadline:
                     return True
             elif "row" in message:
                 self._note(now, message["row"])
+                until = min(time.monotonic() + _START, deadline + _GRACE)
+            elif "unusable" in message:
+                self.unusable = message["unusable"]
+                return False
             elif "end" in message:
-                return message["end"] == "broken"
+                return message["end"] == "broken" and self._broke(now, "the process is begun anew")
+
+    def _broke(self, key: str, reason: str) -> bool:
+        """Note a row that ended its process, unless it was measured; return whether another one is worth a try."""
+        row = self.done[key] if key in self.tried else {"failed": reason}
+        self._note(key, {**row, "ended": reason})
+        for name in engines_of(key):
+            self.breaks[name] += 1
+            if self.breaks[name] == _MOST_BREAKS:
+                self.say(f"{name} ended the process {_MOST_BREAKS} times; its other rows are left for next time.")
+        return key != "start"
 
     def _note(self, key: str, row: dict[str, Any]) -> None:
         self.tried.add(key)
@@ -139,8 +171,14 @@ class _Check:
         self.say(f"{key:<62} {_short(row)}")
 
 
-def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str]) -> None:
+def engines_of(key: str) -> set[str]:
+    """Engines that a row is of, by its name; "kernels" are those of trainings."""
+    return set(key.split(", ")) & {"triton", "cuda-graph", "eager", "native", "compiled", "kernels"}
+
+
+def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str], without: Sequence[str]) -> None:
     """Measure row by row; the answers are the lines of standard output."""
+    _end_with_parent()
     # What libraries print goes to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -149,12 +187,18 @@ def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str
         answers.write(json.dumps(message, default=float) + "\n")
         answers.flush()
 
-    from benchmarks.speed.gpu_bench import NotHere, is_sound
+    from benchmarks.speed.gpu_bench import NotHere, is_sound, make_room, why_unusable
     from benchmarks.speed.gpu_plan import plan
 
+    reason = why_unusable(device)
+    if reason is not None:
+        answer(unusable=reason)
+        return
     made = set(skip)
     for row in plan(device, rehearse):
         if row.key in made or not (not groups or row.group in groups or row.key.startswith(tuple(groups))):
+            continue
+        if engines_of(row.key) & set(without):
             continue
         made.add(row.key)
         answer(begin=row.key, limit=row.limit_s)
@@ -162,6 +206,7 @@ def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str
         if not is_sound(device):
             answer(end="broken")
             return
+        make_room(device)
     answer(end="complete")
 
 
@@ -189,12 +234,36 @@ def _pass_on(lines: IO[str], to: queue.Queue[str | None]) -> None:
     to.put(None)
 
 
+def _message(line: str | None) -> dict[str, Any] | None:
+    """Return what a process said; None at its end, which may come within a line."""
+    try:
+        return None if line is None else json.loads(line)
+    except ValueError:
+        return None
+
+
 def _end(process: subprocess.Popen[str]) -> None:
     try:
         process.wait(timeout=0.2)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # One that waits in the driver ends when that lets it.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_MOST_WAIT)
+
+
+def _end_with_parent() -> None:
+    """End this process and its children when the one that began it was killed: it would go on using the GPU."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _short(row: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sysconfig
@@ -23,7 +24,8 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.models import Potential, build_potential, parts_of
 from asecalc_mlip.models.registry import hyperparameters_of
 
-__all__ = ["CUTOFF", "ROOT", "Bench", "NotHere", "engine_of", "is_sound", "random_potential"]
+__all__ = ["CUTOFF", "ROOT", "Bench", "NotHere", "engine_of", "is_sound", "make_room", "random_potential",
+           "why_unusable"]  # fmt: skip
 
 CUTOFF = 5.0  # Å
 ELEMENTS = (1, 6, 8, 14)
@@ -93,11 +95,23 @@ def is_sound(device: str) -> bool:
 
     That leaves torch without random numbers on the GPU, and its allocator without memory that was freed.
     """
+    return why_unusable(device) is None
+
+
+def why_unusable(device: str) -> str | None:
+    """Return what a device fails with, or None: one that is not there, or whose driver is not that of torch."""
     try:
         torch.rand(1, device=device).item()
-    except RuntimeError:
-        return False
-    return True
+    except Exception as error:  # noqa: BLE001  torch without CUDA, drivers and contexts fail in many ways
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return None
+
+
+def make_room(device: str) -> None:
+    """Free what rows before have left: engines hold themselves, and with them their captures' memory on the GPU."""
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def random_potential(bench: Bench, architecture: str) -> Potential:

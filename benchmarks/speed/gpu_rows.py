@@ -6,10 +6,12 @@ import copy
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -47,7 +49,7 @@ def tests(paths: Sequence[str], bench: Bench, seconds: float = 140.0) -> dict[st
         # Compilers of kernels beside one another.
         command += ["-n", str(max(1, min(8, (os.cpu_count() or 1) // 2)))]
     try:
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+        found = _completed(command, seconds)
     except subprocess.TimeoutExpired as error:
         return _so_far((error.stdout or b"").decode(errors="replace").splitlines(), seconds)
     lines = found.stdout.strip().splitlines() or [found.stderr[-200:]]
@@ -59,6 +61,32 @@ def tests(paths: Sequence[str], bench: Bench, seconds: float = 140.0) -> dict[st
         raise RuntimeError(f"pytest ended with {found.returncode}: {lines[-1]}")
     failures = [line[:200] for line in lines if line.startswith(("FAILED", "ERROR"))]
     return {**counts, "summary": lines[-1].strip("= "), "failures": failures}
+
+
+def _completed(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command; when its time is over, end it with all that it began, which would disturb the next rows."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            for pid in _tree(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
+def _tree(root: int) -> list[int]:
+    """Return a process and its descendants."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # After the name, which may hold anything, come the state and the parent.
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
 
 
 def _so_far(lines: Sequence[str], seconds: float) -> dict[str, Any]:
