@@ -1,6 +1,7 @@
 """The command for the day a GPU is there, rehearsed on the CPU with tiny sizes; what its process survives."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -151,6 +152,22 @@ def test_a_gpu_that_is_not_there_is_told_at_once(tmp_path):
     assert not (tmp_path / "gpu_check.json").exists()
 
 
+def test_a_module_that_is_missing_is_told_at_once(monkeypatch):
+    """As of a wheel that was not carried; its name would else be on a screen alone."""
+    monkeypatch.setitem(sys.modules, "benchmarks.speed.gpu_plan", None)
+    monkeypatch.setattr(gpu, "_end_with_parent", lambda: None)
+    read, write = os.pipe()
+    kept = os.dup(1)
+    os.dup2(write, 1)
+    try:
+        gpu._work("cpu", True, [], [], [])
+    finally:
+        os.dup2(kept, 1)
+        os.close(write)
+    with os.fdopen(read) as answers:
+        assert "benchmarks.speed.gpu_plan" in json.loads(answers.readline())["unusable"]
+
+
 def test_a_process_ends_with_the_one_that_began_it(tmp_path):
     """After a kill it would go on using the GPU, beside the next command."""
     code = f"""
@@ -233,6 +250,8 @@ def test_wheels_are_checked(tmp_path):
     other = wheel(tmp_path, "vesin-1.0-cp311-cp311-manylinux2014_x86_64.whl", ["cowsay>2"])
     assert collect_wheels.bad_tags([*good, other]) == [f"{other.name} is not for Python 3.12"]
     assert collect_wheels.missing([*good, other], ["numpy"]) == [f"{other.name} needs cowsay>2"]
+    assert collect_wheels.lacking([*good, other], []) == []
+    assert collect_wheels.lacking(good[:1], ["matscipy"]) == ["there is no wheel of vesin"]
     assert collect_wheels.pinned("vesin").startswith("vesin==")
     # What travels with them.
     assert sum(path.stat().st_size for path in collect_wheels.tracked()) < 50e6

@@ -77,7 +77,7 @@ def main(
             pip = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps"]
             subprocess.run([*pip, "-w", str(folder), requirement], check=True)
     wheels = sorted(folder.glob("*.whl"))
-    problems = [*bad_tags(wheels), *missing(wheels, (*THERE, *THERE_FOR_PEERS, *have))]
+    problems = [*lacking(wheels, have), *bad_tags(wheels), *missing(wheels, (*THERE, *THERE_FOR_PEERS, *have))]
     size, tree = (sum(path.stat().st_size for path in paths) / 1e6 for paths in (wheels, tracked()))
     click.echo("\n".join(f"{path.stat().st_size / 1e6:8.2f} MB  {path.name}" for path in wheels))
     click.echo(f"{size:8.2f} MB  wheels\n{tree:8.2f} MB  files of the repository\n{size + tree:8.2f} MB  in all")
@@ -107,6 +107,12 @@ def download(folder: Path, requirements: Iterable[str]) -> None:
             if parse_wheel_filename(old.name)[0] == name:
                 old.unlink()
         subprocess.run([*pip, *options, "-d", str(folder), requirement], check=True)
+
+
+def lacking(wheels: Iterable[Path], have: Iterable[str]) -> list[str]:
+    """Name what is wanted and neither among the wheels nor on the machine."""
+    known = {canonicalize_name(name) for name in have} | {parse_wheel_filename(path.name)[0] for path in wheels}
+    return [f"there is no wheel of {name}" for name in WANTED if name not in known]
 
 
 def bad_tags(wheels: Iterable[Path]) -> list[str]:

@@ -187,10 +187,13 @@ def _work(device: str, rehearse: bool, groups: Sequence[str], skip: Sequence[str
         answers.write(json.dumps(message, default=float) + "\n")
         answers.flush()
 
-    from benchmarks.speed.gpu_bench import NotHere, is_sound, make_room, why_unusable
-    from benchmarks.speed.gpu_plan import plan
-
-    reason = why_unusable(device)
+    try:
+        from benchmarks.speed.gpu_bench import NotHere, is_sound, make_room, why_unusable
+        from benchmarks.speed.gpu_plan import plan
+    except ImportError as error:  # a wheel that was not carried
+        reason: str | None = f"{type(error).__name__}: {error}"
+    else:
+        reason = why_unusable(device)
     if reason is not None:
         answer(unusable=reason)
         return
