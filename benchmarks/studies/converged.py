@@ -83,7 +83,9 @@ def table(cases: Found, methods: Sequence[str]) -> str:
                 _mean(energy) + per_atom,
                 _mean([row["mae"]["forces"] for row in rows]),
                 str(len(rows)),
-                _span([row["steps"] for row in rows]),
+                _span([row["steps"] for row in rows])
+                if "epochs" in rows[0]
+                else "",  # those of the EAM study are the most
                 _span([row["best_epoch"] * EPOCH for row in rows]),
                 f"{np.mean(seconds) / 60:.0f}" if seconds else "",
             ]
