@@ -150,6 +150,8 @@ class PyscfTeacher:
         kind = dft.UKS if unpaired or broken else dft.RKS
         field = kind(molecule, xc=self.functional).density_fit()
         field.grids.level, field.conv_tol, field.max_cycle = self.grid, self.tolerance, 150
+        # No checkpoint, which nobody reads: on a full disk HDF5 ends the process by a segmentation fault.
+        field.chkfile = None
         return field
 
 

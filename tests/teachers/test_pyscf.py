@@ -40,6 +40,15 @@ def test_a_state_that_is_lower_but_not_converged_is_no_ground_state_of_another_s
         assert lowest(other).energy == -1.0
 
 
+def test_pyscf_writes_no_files():
+    """On a full disk HDF5 ends the process by a segmentation fault."""
+    pytest.importorskip("pyscf")
+    from asecalc_mlip.teachers.pyscf import PyscfTeacher
+
+    field = PyscfTeacher("LDA/sto-3g")._field(Atoms("He"), 0, False)
+    assert field.chkfile is None and field.newton().chkfile is None
+
+
 def test_pyscf_leaves_cores_of_heavy_elements_to_their_potential(tmp_path, monkeypatch):
     pytest.importorskip("pyscf")
     from asecalc_mlip.teachers import atoms as module
