@@ -38,7 +38,10 @@ STRUCTURES = {
     "PaiNN, xtb first, 500 K": ("its dynamics at 500 K", HOT_FRAMES),
     "PaiNN, xtb first, 1500 K": ("its dynamics at 1500 K", HOT_FRAMES),
     "PaiNN, xtb first, 1500 K, corrected": ("its dynamics at 1500 K, labels corrected by the data", HOT_FRAMES),
-    "PaiNN, xtb first, 1500 K in turn": ("the same, 10 from each structure (`pretrain.temperature`)", 1050),
+    "PaiNN, xtb first, 1500 K in turn": (
+        "its dynamics at 1500 K, 10 from each structure (`pretrain.temperature`)",
+        1050,
+    ),
     "PaiNN, xtb first, 3000 K": ("its dynamics at 3000 K", HOT_FRAMES),
     "PaiNN, xtb first, 75 % of steps": ("copies, up to 0.1 Å; three quarters of the steps", 2000),
 }
