@@ -133,10 +133,10 @@ class _Second(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, what: Any, wanted: Sequence[bool], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, what: Any, wanted: Sequence[bool], *tensors: Any) -> tuple[Tensor | None, ...]:
         operation, backend, _, shapes = what
         n = len(operation.gradients) + len(shapes)
-        given, directions = [t for t in tensors[:n] if t is not None], tensors[n:]
+        given, directions = tensors[:n], tensors[n:]
         made = _gradients(what, given, wanted)
         of_outputs = tuple(_made(backend, operation.outputs, given[0], shape) for shape in shapes)
         outputs, sums = _sorted(what, made)
