@@ -30,7 +30,7 @@ SURVIVORS = {
         RECIPE,
         "fine-tuned, xtb first, 1500 K, far",
     ),
-    100: ("PaiNN", "PaiNN, xtb first, 1500 K in turn", "fine-tuned, xtb first, far"),
+    100: ("PaiNN", "PaiNN, xtb first, 1500 K in turn", RECIPE, "fine-tuned, xtb first, far"),
 }
 SETS = {"3bpa": "3BPA", "limno": "Li-Mn oxide", "tio2": "TiO2", "formic-acid-dimer": "formic acid dimer"}
 NAMED = {RECIPE: "our recipe (corrected xtb first, far)"}
