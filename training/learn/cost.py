@@ -32,7 +32,7 @@ def estimate(settings: LearnSettings, starts: Sequence[Atoms]) -> str:
     InputError
         When the first start structure cannot be labelled.
     """
-    atoms = check_starts(starts)[0]
+    atoms = check_starts(starts, settings)[0]
     teacher = open_teacher(settings.labels, settings.labeller, device=settings.device)
     begun = time.perf_counter()
     (found,) = teacher.label([atoms])

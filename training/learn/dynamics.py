@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.calculators.committee import CommitteeCalculator
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.digests import sha256_of
@@ -148,8 +149,11 @@ class Watched(MDRun, ABC):
         # The start has a label: what the committee does not know of it more labels there would not teach.
         looks = self.state.failure is None and self.state.step > 0
         spread = self.spread() if looks else None
+        if spread is None:
+            return
+        spread = np.where(fixed_atoms(self.start)[0], 0.0, spread)  # forces on fixed atoms move nothing
         # A member that says NaN is not sure.
-        if spread is None or spread.max() < self.threshold:
+        if spread.max() < self.threshold:
             return
         worst, value = int(spread.argmax()), float(spread.max())
         name = atom_name(self.atoms, worst)

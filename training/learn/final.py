@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.errors import evaluate_frames
 from asecalc_mlip.data.readers import read_frames
-from asecalc_mlip.files import read_json, write_bytes, write_json
+from asecalc_mlip.files import read_json, read_structure, write_bytes, write_json
 from asecalc_mlip.plots.diatomic import diatomic_figure
 from asecalc_mlip.probes.diatomic import all_pairs
 from asecalc_mlip.probes.diatomic_report import diatomic_report
@@ -23,7 +25,7 @@ from training.data.split import Split
 from training.learn.committee import STEPS_PER_EPOCH, configured, quietly, training_settings
 from training.learn.dynamics import run_all
 from training.learn.settings import LearnSettings
-from training.learn.state import Folder, Round, seed_of
+from training.learn.state import Folder, Round, seed_of, write_frames
 from training.results.card import rewrite
 from training.train import Stopped
 
@@ -59,7 +61,7 @@ def final_model(
     # Steps are not compared when a learning goes on, so another number is another training.
     place = folder.path / f"final{last.number:02d}-{settings.steps_last}"
     if (place / "final.json").is_file():
-        _hand_over(place, folder)  # a final model of other steps may be there
+        _hand_over(place, folder, starts)  # a final model of other steps may be there
         return read_json(place / "final.json")
     live(f"training the final model, {settings.steps_last} steps")
     model = train_final(folder, last, settings, teacher.name, place)
@@ -82,7 +84,7 @@ def final_model(
     }
     rewrite(model, {**load(model).card, "learning": _card(folder, settings, teacher, found)})
     _draw_dimers(model, place / "dimers.png")
-    _hand_over(place, folder)
+    _hand_over(place, folder, starts)
     write_json(place / "final.json", found)
     return found
 
@@ -105,10 +107,16 @@ def train_final(folder: Folder, last: Round, settings: LearnSettings, level: str
     return model
 
 
-def _hand_over(place: Path, folder: Folder) -> None:
-    """Write the model and its start structure where the user looks for them."""
-    for name in ("model.pt", "model.xyz"):
-        write_bytes(folder.path / name, (place / "training" / name).read_bytes())
+def _hand_over(place: Path, folder: Folder, starts: Sequence[Atoms]) -> None:
+    """Write the model and its start structure, which has the fixed atoms of the learning, where the user looks."""
+    write_bytes(folder.path / "model.pt", (place / "training" / "model.pt").read_bytes())
+    atoms = read_structure(place / "training" / "model.xyz")
+    for start in starts:
+        fixed, same = fixed_atoms(start)[0], np.array_equal(start.numbers, atoms.numbers)
+        if same and np.allclose(start.positions[fixed], atoms.positions[fixed], rtol=0.0, atol=1e-4):
+            atoms.set_constraint(start.constraints)
+            break
+    write_frames(folder.path / "model.xyz", [atoms])
 
 
 def _draw_dimers(model: Path, path: Path) -> None:

@@ -69,7 +69,7 @@ def learn(
     ----------
     settings : LearnSettings
     starts : sequence of Atoms
-        Start structures of the dynamics.
+        Start structures of the dynamics, whose fixed atoms (FixAtoms) stay.
     output : path
         Folder of everything.
     workers : Workers, optional
@@ -90,7 +90,7 @@ def learn(
         For settings and structures that cannot be used, other settings than before, a folder that another process
         works in, and a Dask scheduler that does not answer.
     """
-    starts = check_starts(starts)
+    starts = check_starts(starts, settings)
     teacher = open_teacher(settings.labels, settings.labeller, device=settings.device)
     folder = Folder(output)
     with locked(folder.path, "--output"), SoftStop() as stop, (workers or Workers()).open(folder.path) as pool:

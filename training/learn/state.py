@@ -36,6 +36,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_json, read_json, read_json_lines, read_structures, write_bytes, write_json
@@ -226,6 +227,7 @@ def read_frames(path: Path) -> list[Atoms]:
 def _digest(frames: Sequence[Atoms]) -> str:
     return digest_of(part for atoms in frames for part in (
         atoms.numbers, np.round(atoms.positions, 6), np.round(atoms.cell.array, 6), atoms.pbc, state_of(atoms),
+        np.flatnonzero(fixed_atoms(atoms)[0]),
     ))  # fmt: skip
 
 

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.failures import UNCERTAIN
 from asecalc_mlip.md.files import TRAJECTORY, UNSTABLE
-from asecalc_mlip.md.fixed import refuse_constraints
+from asecalc_mlip.md.fixed import only_fixed, refuse_constraints
 from asecalc_mlip.neighbors.pairs import pairs_within
 from asecalc_mlip.teachers.bare import bare, with_state
 from training.learn.settings import LearnSettings
@@ -62,16 +64,17 @@ def first_structures(starts: Sequence[Atoms], settings: LearnSettings, number: i
     """Return the structures of the first labels: the start structures, then rattled ones, from little to strong.
 
     The largest displacements are those of a bond at 1.5 times the temperature: its length changes by √(k_B T / k), and
-    it has two atoms, so each moves by σ = √(k_B T / 2k).
+    it has two atoms, so each moves by σ = √(k_B T / 2k). Fixed atoms stay, as in the dynamics.
     """
     found = [Candidate(bare(atoms), "start structure") for atoms in starts[:number]]
     sigma = math.sqrt(units.kB * _highest(settings) / (2 * STIFFNESS))
     more = number - len(found)
     for k in range(more):
         rng = np.random.default_rng(seed_of(settings, 0, k, 3))
-        atoms = bare(starts[k % len(starts)])
+        start = starts[k % len(starts)]
+        atoms, mobile = bare(start), ~fixed_atoms(start)[0]
         scale = sigma * (0.3 + 0.92 * k / max(1, more - 1))
-        atoms.positions += rng.normal(scale=scale, size=atoms.positions.shape)
+        atoms.positions += rng.normal(scale=scale, size=atoms.positions.shape) * mobile[:, None]
         if atoms.pbc.all() and settings.pressure_GPa is not None:
             strain = np.eye(3) + _symmetric(rng.normal(scale=0.01, size=(3, 3)))
             atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
@@ -104,13 +107,14 @@ def is_physical(atoms: Atoms) -> bool:
     return not bool((d < OVERLAP * (radii[i] + radii[j])).any())
 
 
-def check_starts(starts: Sequence[Atoms]) -> list[Atoms]:
-    """Return the start structures without what a label does not depend on.
+def check_starts(starts: Sequence[Atoms], settings: LearnSettings) -> list[Atoms]:
+    """Return the start structures without what a label does not depend on, but with their fixed atoms.
 
     Raises
     ------
     InputError
-        For none, isolated atoms, atoms on top of each other, and constraints, which dynamics here do not have.
+        For none, isolated atoms, atoms on top of each other, constraints other than FixAtoms, and FixAtoms where the
+        cell moves.
     """
     if not starts:
         raise InputError("there is no structure to start from; name a file with one")
@@ -119,8 +123,17 @@ def check_starts(starts: Sequence[Atoms]) -> list[Atoms]:
             raise InputError(f"start structure {number} has {len(atoms)} atoms; expected a molecule or a crystal")
         if not is_physical(atoms):
             raise InputError(f"start structure {number} has atoms on top of each other, or no numbers; repair it")
-        refuse_constraints(atoms, "the replicas of a learning move all atoms", "save it without them")
-    return [bare(atoms) for atoms in starts]
+    return [_with_fixed(atoms, settings) for atoms in starts]
+
+
+def _with_fixed(atoms: Atoms, settings: LearnSettings) -> Atoms:
+    if settings.pressure_GPa is not None:
+        what = "constant pressure moves all atoms with the cell, also those that are fixed"
+        refuse_constraints(atoms, what, "leave --pressure out, or save the structure without them")
+    copy, fixed = bare(atoms), only_fixed(atoms)
+    if fixed.any():
+        copy.set_constraint(FixAtoms(np.flatnonzero(fixed)))
+    return copy
 
 
 def _near(summary: dict[str, Any], number: int, folder: Path, start: Atoms) -> list[Candidate]:

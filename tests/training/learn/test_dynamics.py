@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.constraints import FixAtoms
 
 from asecalc_mlip import checkpoint
 from asecalc_mlip.engine import NativeEngine
@@ -113,6 +114,18 @@ def test_the_start_is_not_asked_about(members, tmp_path, caplog):
     assert [run["failure"]["step"] for run in runs] == [10, 10]
     # What is watched is told once, not by each replica.
     assert caplog.messages and len(set(caplog.messages)) == len(caplog.messages)
+
+
+@pytest.mark.parametrize("given", [CONDITIONS[0], CONDITIONS[2]], ids=["nvt", "ramp"])
+def test_fixed_atoms_stay_and_the_committee_is_not_asked_about_them(given, chosen, tmp_path):
+    crystal, settings = _crystal(), replace(_settings(**given), until=Until(1, 0.01))
+    sure = int(load_committee(chosen).evaluate([crystal])[0]["forces_std"].argmin())
+    crystal.set_constraint(FixAtoms([k for k in range(4) if k != sure]))
+    (run,) = run_all(tmp_path, settings, [crystal], chosen, 1e-12, 0)
+    frames = read_structures(tmp_path / "replica000" / "trajectory.extxyz")
+    moved = np.abs(frames[-1].positions - crystal.positions).max(axis=1)
+    assert moved[sure] > 1e-3 and np.delete(moved, sure).max() < 1e-7
+    assert run["failure"]["kind"] == "uncertain" and run["failure"]["atoms"] == [sure]
 
 
 @pytest.mark.parametrize("given", CONDITIONS[:2], ids=["nvt", "npt"])

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.build import molecule
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixBondLength
 from ase.io import write
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.analysis.survival import survival
 from asecalc_mlip.checkpoint import save
 from asecalc_mlip.errors import InputError
@@ -31,6 +32,7 @@ from training.learn.committee import (
     training_settings,
     write_data,
 )
+from training.learn.final import _hand_over
 from training.learn.loop import _raised
 from training.learn.selection import COPY, atomic_features, farthest
 from training.learn.settings import LearnSettings, Until
@@ -164,11 +166,37 @@ def test_frames_for_no_labeller_are_for_the_far_field_teacher(tmp_path):
     assert len(read_structures(last[1])) == 2
 
 
-def test_constraints_of_a_start_are_refused_and_not_dropped():
-    start = molecule("H2O")
+def test_fixed_atoms_of_a_start_stay_and_other_constraints_are_refused(tmp_path):
+    start, settings = molecule("H2O"), LearnSettings("xtb", pressure_GPa=None)
+    free = check_starts([start], settings)
     start.set_constraint(FixAtoms([0]))
-    with pytest.raises(InputError, match="FixAtoms"):
-        check_starts([start])
+    kept = check_starts([start], settings)
+    assert kept[0].constraints[0].index.tolist() == [0]
+    moved = [np.abs(one.atoms.positions - start.positions).max(axis=1) for one in first_structures(kept, settings, 4)]
+    assert all(not one[0] and one[1:].all() for one in moved[1:])
+    folder = Folder(tmp_path / "out")
+    folder.open(settings, kept, {})
+    assert read_structures(folder.path / "starts.xyz")[0].constraints[0].index.tolist() == [0]
+    with pytest.raises(InputError, match="start structures"):
+        folder.open(settings, free, {})
+    with pytest.raises(InputError, match="FixAtoms.*leave --pressure out"):
+        check_starts([start], LearnSettings("xtb", pressure_GPa=0.0))
+    start.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(InputError, match="FixBondLength.*FixAtoms is allowed"):
+        check_starts([start], settings)
+
+
+@pytest.mark.parametrize(("shift", "fixed"), [(0.0, [0]), (0.1, [])])
+def test_the_start_structure_of_the_final_model_has_the_fixed_atoms_where_they_are(shift, fixed, tmp_path):
+    start, folder = molecule("H2O"), Folder(tmp_path)
+    start.set_constraint(FixAtoms([0]))
+    (tmp_path / "final" / "training").mkdir(parents=True)
+    (tmp_path / "final" / "training" / "model.pt").touch()
+    frame = molecule("H2O")
+    frame.positions[0] += shift
+    write(tmp_path / "final" / "training" / "model.xyz", frame)
+    _hand_over(tmp_path / "final", folder, [start])
+    assert fixed_atoms(read_structures(tmp_path / "model.xyz")[0])[0].nonzero()[0].tolist() == fixed
 
 
 def test_the_threshold_rises_after_rounds_of_copies_and_not_after_the_last_label():
