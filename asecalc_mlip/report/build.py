@@ -22,6 +22,7 @@ import ase
 import numpy as np
 
 from asecalc_mlip._version import __version__
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.bench.timing import machine
 from asecalc_mlip.files import write_bytes, write_json, write_text
 from asecalc_mlip.probes import shortest_distances
@@ -164,6 +165,7 @@ def _how(subject: Subject) -> dict[str, Any]:
         "structure": subject.structure_source,
         "formula": subject.atoms.get_chemical_formula(),
         "n_atoms": len(subject.atoms),
+        "n_fixed": int(fixed_atoms(subject.atoms)[0].sum()),
         "periodic": subject.atoms.pbc.tolist(),
         "reference": subject.reference_source,
         "temperatures_K": subject.temperatures_K(),

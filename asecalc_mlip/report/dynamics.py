@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from asecalc_mlip.analysis.fixed import fixed_atoms
 from asecalc_mlip.files import read_json, read_structure, write_json
 from asecalc_mlip.report.cache import ADVICE, key_of
 from asecalc_mlip.report.subject import Subject
@@ -96,13 +98,15 @@ def _advance(subject: Subject, group: Path, runs: Sequence[Run]) -> None:
 
 
 def _last_frame(run: Path, start: Atoms) -> Atoms:
-    """Return the end of a run, or its start if it broke; the start's own info stays."""
+    """Return the end of a run, or its start if it broke; masses, fixed atoms and info are those of the start."""
     from asecalc_mlip.md import files as names
 
     if not read_json(run / names.SUMMARY)["stable"]:
         return start
-    atoms = read_structure(run / names.TRAJECTORY)
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=dict(start.info))
+    last, atoms = read_structure(run / names.TRAJECTORY), start.copy()
+    atoms.set_cell(last.cell)
+    atoms.positions[:] = last.positions
+    return atoms
 
 
 def _saved_reference(subject: Subject, folder: Path) -> str | None:
@@ -119,4 +123,8 @@ def _reference(subject: Subject) -> dict | None:
 
 
 def _plain(atoms: Atoms) -> list:
-    return [atoms.numbers.tolist(), atoms.positions.tolist(), atoms.cell.array.tolist(), atoms.pbc.tolist()]
+    """Return what tells two start structures apart; masses and fixed atoms only where there are any of their own."""
+    plain = [atoms.numbers.tolist(), atoms.positions.tolist(), atoms.cell.array.tolist(), atoms.pbc.tolist()]
+    masses = [atoms.get_masses().tolist()] if atoms.has("masses") else []
+    fixed = np.flatnonzero(fixed_atoms(atoms)[0]).tolist()
+    return [*plain, *masses, *([{"fixed": fixed}] if fixed else [])]

@@ -11,7 +11,7 @@ from asecalc_mlip.plots.rdf import rdf_figure
 from asecalc_mlip.plots.stability import Series
 from asecalc_mlip.plots.style import figure_bytes
 from asecalc_mlip.plots.summary import PairCurve, energy_figure, summary_figure
-from asecalc_mlip.report.findings import heads
+from asecalc_mlip.report.findings import atoms_text, heads
 from asecalc_mlip.report.subject import Subject
 from asecalc_mlip.report.trajectories import from_plain, reference_curve
 from asecalc_mlip.units import threads_text
@@ -92,7 +92,7 @@ def _footer(found: dict[str, Any], settings: dict[str, Any]) -> str:
     busy = ", processor time on a busy machine" if speed["busy"] else ""
     seeds = ", ".join(map(str, how["seeds"][:6])) + (" …" if len(how["seeds"]) > 6 else "")
     return (
-        f"{how['formula']}, {how['n_atoms']} atoms; NVT {settings['steps']} and NVE "
+        f"{how['formula']}, {atoms_text(how)}; NVT {settings['steps']} and NVE "
         f"{found['nve']['runs'][0]['settings']['steps']} steps of {settings['timestep_fs']:g} fs, seeds {seeds}\n"
         f"{speed['step_ms']:.2f} ms per step ({speed['ns_per_day']:.3g} ns/day{busy}) on {speed['device']}, "
         f"{how['machine']['processor']}, {threads_text(how['machine']['threads'])}; asecalc-mlip "

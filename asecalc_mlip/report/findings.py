@@ -12,7 +12,7 @@ from asecalc_mlip.md.conditions import temperature_note, time_step_note
 from asecalc_mlip.models import parts_of
 from asecalc_mlip.report.subject import Subject
 
-__all__ = ["heads", "mean_std", "slopes", "structure_errors", "structure_head", "warnings_of"]
+__all__ = ["atoms_text", "heads", "mean_std", "slopes", "structure_errors", "structure_head", "warnings_of"]
 
 # An energy of 1 meV/atom is a temperature of 3.9 K (E = 3 k_B T, half of it kinetic): 0.5 heats by 2 K in a ps.
 MOST_DRIFT = 0.5  # meV/atom/ps
@@ -63,6 +63,12 @@ def mean_std(values: list[float]) -> str:
         return f"{np.mean(values):.3g}"
     decimals = max(0, 1 - int(np.floor(np.log10(spread))))
     return f"{np.mean(values):z.{decimals}f} ± {spread:.{decimals}f}"
+
+
+def atoms_text(how: dict[str, Any]) -> str:
+    """Tell the number of atoms, and how many of them are fixed."""
+    fixed = how["n_fixed"]
+    return f"{how['n_atoms']} atoms" + (f", {fixed} of them fixed" if fixed else "")
 
 
 def slopes(group: dict[str, Any]) -> list[float]:

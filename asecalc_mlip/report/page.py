@@ -8,7 +8,7 @@ from typing import Any
 from asecalc_mlip.models.combine import architecture_text
 from asecalc_mlip.report import figures, html
 from asecalc_mlip.report.card import card_rows
-from asecalc_mlip.report.findings import mean_std, slopes, structure_errors
+from asecalc_mlip.report.findings import atoms_text, mean_std, slopes, structure_errors
 from asecalc_mlip.report.measurements import DIATOMIC, PARITY
 from asecalc_mlip.report.subject import Subject
 from asecalc_mlip.units import ERROR_UNITS, error_text
@@ -34,7 +34,7 @@ def page(subject: Subject, found: dict[str, Any], summary: bytes, pieces: Path) 
     lead = (
         f"{architecture_text(subject.calculator.potential)}, {model['n_parameters']} parameters, elements "
         f"{', '.join(model['elements'])}, cutoff {model['cutoff_A']:g} Å. Judged on "
-        f"{how['formula']} ({how['n_atoms']} atoms), {how['date']}, by asecalc-mlip "
+        f"{how['formula']} ({atoms_text(how)}), {how['date']}, by asecalc-mlip "
         f"{how['versions']['asecalc-mlip']}."
     )
     parts = [

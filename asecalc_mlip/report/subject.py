@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 
 from asecalc_mlip import zoo
 from asecalc_mlip.analysis.references import Reference, make_reference
@@ -17,6 +17,7 @@ from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.md.conditions import known_temperatures, usual_timestep_fs
+from asecalc_mlip.md.fixed import only_fixed
 from asecalc_mlip.md.resolving import Resolved, resolve
 from asecalc_mlip.md.settings import MDSettings, make_settings
 from asecalc_mlip.report.settings import ReportSettings
@@ -149,8 +150,12 @@ def _checked(atoms: Atoms, source: str) -> Atoms:
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     if atoms.has("masses"):
         bare.set_masses(atoms.get_masses())
-    if atoms.constraints:
-        warnings.warn(f"the report moves all atoms of {source}: its constraints are left out", stacklevel=2)
+    try:
+        fixed = only_fixed(atoms)
+    except InputError as error:
+        raise InputError(f"structure {source}: {error}") from None
+    if fixed.any():
+        bare.set_constraint(FixAtoms(np.flatnonzero(fixed)))
     bare.info = {k: v for k, v in atoms.info.items() if isinstance(v, str)}
     return bare
 

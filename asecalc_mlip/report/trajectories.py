@@ -59,7 +59,8 @@ def _row(path: Path, subject: Subject, structure: bool) -> dict[str, Any]:
     files = RunFiles(path)
     summary = read_json(path / "summary.json")
     log = files.read_log()
-    n_atoms, last = summary["n_atoms"], round(1e3 * summary["stable_ps"] / summary["settings"]["timestep_fs"])
+    mobile = summary["n_atoms"] - summary.get("n_fixed", 0)  # a run of an older version has none
+    last = round(1e3 * summary["stable_ps"] / summary["settings"]["timestep_fs"])
     good = log["step"] <= last
     log = {key: values[good] for key, values in log.items()}
     kept = (
@@ -70,13 +71,13 @@ def _row(path: Path, subject: Subject, structure: bool) -> dict[str, Any]:
         "seed": summary["settings"]["seed"],
         **{key: summary[key] for key in kept},
         "settings": summary["settings"],
-        "curves": _curves(log, n_atoms),
+        "curves": _curves(log, mobile),
     }
     return {**row, **(_structure(path, subject, summary["frames"]) if structure else {})}
 
 
 def _curves(log: dict[str, np.ndarray], n_atoms: int) -> dict[str, list[float]]:
-    """Return temperature and energies against time, thinned; energies in meV/atom from the first frame."""
+    """Return temperature and energies against time, thinned; energies in meV per mobile atom from the first frame."""
     step = max(1, -(-len(log["time_ps"]) // POINTS))
     thin = {name: values[::step] for name, values in log.items()}
     return {

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
-from ase.io import write
+from ase.constraints import FixAtoms, FixBondLength
+from ase.io import read, write
 from click.testing import CliRunner
 
 import asecalc_mlip.report as package
@@ -19,7 +20,7 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.plots.summary import PairCurve, summary_figure
 from asecalc_mlip.quantities import parse_seeds
 from asecalc_mlip.report import ReportSettings, build, findings, make_report
-from asecalc_mlip.report.dynamics import Stopped
+from asecalc_mlip.report.dynamics import Stopped, _plain
 from asecalc_mlip.report.findings import mean_std
 from asecalc_mlip.report.page import _with_spread
 from asecalc_mlip.report.subject import subject_of
@@ -77,6 +78,36 @@ def test_periodic_reference_is_made_of_data_with_other_cells(model, crystals, tm
     write(cell, bulk("SiO", "rocksalt", a=4.4) + bulk("Si", "sc", a=4.4))
     other = subject_of(ReportSettings(str(model), data=str(crystals), structure=str(cell), device="cpu"))
     assert other.reference is None and "of this composition" in other.reference_source
+
+
+def test_fixed_atoms_stay_and_isotopes_keep_their_masses(model, tmp_path):
+    start = molecule("CH3CH2OH")
+    start.set_masses([18.0 if z == 8 else None for z in start.numbers])
+    plain = start.copy()
+    start.set_constraint(FixAtoms([0, 4]))
+    write(model.with_suffix(".xyz"), start)
+    report = run(model, tmp_path / "out", temperature_K=2.0, seeds=(0,))
+    for kind in ("nvt", "nve"):
+        frames = read(
+            tmp_path
+            / "out"
+            / "runs"
+            / report.found[kind]["folder"]
+            / "m$o$del-start000-2K-seed0"
+            / "trajectory.extxyz",
+            ":",
+        )
+        moved = np.abs(frames[-1].positions - start.positions).max(axis=1)
+        assert moved[[0, 4]].max() < 1e-7 and np.delete(moved, [0, 4]).min() > 1e-5
+        assert frames[-1].get_masses()[2] == 18.0
+    assert "9 atoms, 2 of them fixed" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    drift = report.found["nve"]["runs"][0]["energy_drift"]
+    assert drift["n_atoms"] == 7
+    assert len({str(_plain(atoms)) for atoms in (start, plain, molecule("CH3CH2OH"))}) == 3
+    start.set_constraint(FixBondLength(0, 1))
+    write(model.with_suffix(".traj"), start)
+    with pytest.raises(InputError, match="FixBondLengths.*FixAtoms is allowed"):
+        subject_of(ReportSettings(str(model), structure=str(model.with_suffix(".traj")), device="cpu"))
 
 
 def test_a_killed_report_goes_on_where_it_was(model, tmp_path, monkeypatch):
