@@ -304,6 +304,7 @@ def _figure(run: MDRun, log: dict[str, np.ndarray], summary: dict, rdfs: dict[st
         error=error,
         broken_ps=summary["failure"]["time_ps"] if summary["failure"] else None,
         broken_by=_broken_by(summary["failure"]),
+        threshold_eV_per_A=(summary["spread"] or {}).get("threshold_eV_per_A"),
     )
     return figure_bytes(figure)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, SMALL, new_figure, running_mean, tidy
+from asecalc_mlip.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SMALL, new_figure, running_mean, tidy
 
 
 def md_figure(
@@ -19,13 +19,17 @@ def md_figure(
     error: str = "",
     broken_ps: float | None = None,
     broken_by: str = "",
+    threshold_eV_per_A: float | None = None,
 ) -> Figure:
-    """Draw panels side by side: temperature, energy, the volume and pressure of a run that has them, structure.
+    """Draw panels side by side: temperature, energy, volume and pressure, spread of a committee, structure.
+
+    Volume and pressure, and the spread, have panels in runs that log them.
 
     Parameters
     ----------
     log : dict of (n,) arrays
-        Columns time_ps, temperature_K, epot_eV, etot_eV, conserved_eV; volume_A3 and pressure_GPa if the cell moves.
+        Columns time_ps, temperature_K, epot_eV, etot_eV, conserved_eV; volume_A3 and pressure_GPa if the cell moves,
+        spread_eV_per_A of a committee.
     title : str
         One line.
     n_atoms : int
@@ -42,10 +46,13 @@ def md_figure(
         Time at which the run broke, drawn as a vertical line.
     broken_by : str
         The rule that fired, with its pair, value, limit and time, written below the panels.
+    threshold_eV_per_A : float, optional
+        Of the spread, drawn as a line.
     """
-    cell = "volume_A3" in log
-    figure = new_figure(17.0 if cell else 13.0, 4.1, title)
-    panels = list(figure.subplots(1, 4 if cell else 3))
+    cell, spread = "volume_A3" in log, "spread_eV_per_A" in log
+    more = int(cell) + int(spread)
+    figure = new_figure(13.0 + 4.0 * more, 4.1, title)
+    panels = list(figure.subplots(1, 3 + more))
     good = log["time_ps"] < (np.inf if broken_ps is None else broken_ps)  # a broken frame would set the scale
     if isinstance(target_K, np.ndarray):
         target_K = target_K[good]
@@ -54,6 +61,8 @@ def md_figure(
     _energy(panels[1], log, n_atoms)
     if cell:
         _cell(panels[2], log)
+    if spread:
+        _spread(panels[-2], log, threshold_eV_per_A)
     for axes in panels[:-1]:
         _time_axis(axes, log["time_ps"], broken_ps)
     _structure(panels[-1], structure, reference, error)
@@ -102,6 +111,17 @@ def _cell(axes, log) -> None:
     right.tick_params(colors=INK, labelsize=9)
     right.spines[["top"]].set_visible(False)
     _legend(axes, [*axes.get_lines()[1:], *right.get_lines()])
+
+
+def _spread(axes, log, threshold) -> None:
+    time, spread = log["time_ps"], log["spread_eV_per_A"]
+    axes.plot(time, spread, color=PINK, lw=0.7, alpha=0.6, label="each frame")
+    axes.plot(time, running_mean(spread), color=PINK, lw=2.0, label="running mean")
+    if threshold is not None:
+        axes.axhline(threshold, color=INK, lw=1.2, ls="--", label=f"threshold {threshold:g}")
+    axes.set_ylabel("Largest spread of forces (eV/Å)")
+    axes.set_ylim(bottom=0.0)
+    _legend(axes)
 
 
 def _structure(axes, structure, reference, error) -> None:
