@@ -13,7 +13,6 @@ from schnetpack.representation import PaiNN, SchNet
 from schnetpack.transform import CastTo64
 
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models import Potential, build_potential
 
 T = TypeVar("T")
@@ -55,8 +54,8 @@ def from_schnetpack(model: NeuralNetworkPotential, elements: Sequence[int]) -> P
         raise InputError(f"this SchNetPack model has other layers than ours: {error}") from None
     with torch.no_grad():
         # SchNetPack does not take isolated atoms off; as their reference energies they come back.
-        lone = potential.network(_lone_atoms(sorted(zeros))).double()
-        potential.e0[sorted(zeros)] = lone
+        lone = potential.lone_graph()
+        potential.e0[lone.numbers] = potential.network(lone).double()
     return potential.eval()
 
 
@@ -143,10 +142,3 @@ def _renamed(architecture: str, representation: Mapping[str, T], readout: Mappin
             name = f"mixings.{parts[1]}.channels.{parts[3]}"
         state[name.replace("filter_net.", "filters.")] = value
     return state
-
-
-def _lone_atoms(numbers: Sequence[int]) -> AtomGraph:
-    none = torch.zeros(0, dtype=torch.int64)
-    zeros = torch.zeros(len(numbers), 3, dtype=torch.float64)
-    cells = torch.zeros(len(numbers), 3, 3, dtype=torch.float64)
-    return AtomGraph(torch.tensor(numbers), zeros, torch.arange(len(numbers)), none, none, cells)

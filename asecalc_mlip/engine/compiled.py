@@ -26,7 +26,7 @@ from asecalc_mlip._version import __version__
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.engine import cache, edges
 from asecalc_mlip.engine.base import Engine, EngineName
-from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_by_number, lone_atoms
+from asecalc_mlip.engine.edges import assemble, energies_and_gradient
 from asecalc_mlip.engine.estimate import autograd_bytes
 from asecalc_mlip.engine.padding import pad_graph
 from asecalc_mlip.graph import AtomGraph
@@ -75,8 +75,8 @@ class CompiledEngine:
         if path is None:
             path = cache.store(*_key(potential), lambda target: _build(potential, target))
         self._program = _load(path, potential.e0.device)
-        lone = lone_atoms(potential)
-        self._alone = energies_by_number(potential, lone, self._run(lone, lone.vectors())[0])
+        lone = potential.lone_graph()
+        self._alone = potential.by_number(lone, self._run(lone, lone.vectors())[0])
 
     @staticmethod
     def why_not(potential: Potential) -> str | None:

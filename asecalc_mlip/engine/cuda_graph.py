@@ -18,13 +18,7 @@ from torch import Tensor, nn
 
 from asecalc_mlip.engine.base import Engine, EngineName
 from asecalc_mlip.engine.eager import EagerEngine
-from asecalc_mlip.engine.edges import (
-    assemble,
-    energies_and_gradient,
-    energies_by_number,
-    lone_atoms,
-    with_vectors,
-)
+from asecalc_mlip.engine.edges import assemble, energies_and_gradient, with_vectors
 from asecalc_mlip.engine.estimate import autograd_bytes
 from asecalc_mlip.engine.padding import bucket, pad_graph
 from asecalc_mlip.engine.precision import Precision, arithmetic
@@ -89,10 +83,10 @@ class CudaGraphEngine:
         self._broken = False
         # A bucket has one set of buffers.
         self._lock = threading.Lock()
-        lone = lone_atoms(potential)
+        lone = potential.lone_graph()
         with arithmetic(precision, self._device):
             raw, _ = energies_and_gradient(self._network, lone.numbers, lone.vectors(), lone.centers, lone.neighbors)
-        self._alone = energies_by_number(potential, lone, raw)
+        self._alone = potential.by_number(lone, raw)
 
     @staticmethod
     def why_not(potential: Potential) -> str | None:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from asecalc_mlip.graph import AtomGraph, EdgeGraph
 from asecalc_mlip.models.potential import Potential, Prediction
 
-__all__ = ["assemble", "energies_and_gradient", "energies_by_number", "lone_atoms", "with_vectors"]
+__all__ = ["assemble", "energies_and_gradient", "with_vectors"]
 
 
 def energies_and_gradient(
@@ -76,21 +76,6 @@ def assemble(
         forces=_forces(graph, gradient) if forces else None,
         stress=_stress(graph, vectors, gradient) if stress else None,
     )
-
-
-def lone_atoms(potential: Potential) -> AtomGraph:
-    """One structure for each element that a potential knows: that atom alone."""
-    device = potential.e0.device
-    numbers = torch.tensor(potential.elements, device=device)
-    none = torch.zeros(0, dtype=torch.int64, device=device)
-    positions = torch.zeros(len(numbers), 3, dtype=torch.float64, device=device)
-    cell = torch.zeros(len(numbers), 3, 3, dtype=torch.float64, device=device)
-    return AtomGraph(numbers, positions, torch.arange(len(numbers), device=device), none, none, cell)
-
-
-def energies_by_number(potential: Potential, lone: AtomGraph, raw: Tensor) -> Tensor:
-    """Table of the network's output for `lone_atoms`, by atomic number."""
-    return torch.zeros_like(potential.e0).index_copy(0, lone.numbers, raw.double())
 
 
 def _forces(graph: AtomGraph, gradient: Tensor) -> Tensor:

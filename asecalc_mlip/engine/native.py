@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asecalc_mlip.engine.base import EngineName
-from asecalc_mlip.engine.edges import assemble, energies_by_number, lone_atoms
+from asecalc_mlip.engine.edges import assemble
 from asecalc_mlip.engine.estimate import EDGE_BYTES_NATIVE
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels.library import Graph
@@ -113,10 +113,10 @@ class NativeEngine:
         return energies, gradient
 
     def _energies_of_lone_atoms(self) -> Tensor:
-        lone = lone_atoms(self.potential)
+        lone = self.potential.lone_graph()
         # A clear error for a reference energy of an element without parameters.
         self.potential.network.check_numbers(lone.numbers)
-        return energies_by_number(self.potential, lone, self._run(lone, lone.vectors(), False)[0])
+        return self.potential.by_number(lone, self._run(lone, lone.vectors(), False)[0])
 
 
 def _kind(potential: Potential) -> str:

@@ -105,11 +105,29 @@ class Potential(nn.Module):
         energies, vectors, scalars = self._run(self._ability("energies_and_vectors"), graph)
         return energies, vectors, scalars
 
+    def lone_graph(self) -> AtomGraph:
+        """Return one atom of each element that the model knows, each a structure of its own."""
+        numbers = (~self.e0.isnan()).nonzero().squeeze(-1)
+        n, none = len(numbers), numbers.new_zeros(0)
+        positions = self.e0.new_zeros(n, 3)
+        return AtomGraph(
+            numbers, positions, torch.arange(n, device=numbers.device), none, none, positions.new_zeros(n, 3, 3)
+        )
+
     def lone_atoms(self) -> Tensor:
-        """Return what the network, without scale and E0, says of an atom alone, by atomic number, float64."""
-        none = torch.zeros(0, dtype=torch.int64, device=self.e0.device)
-        nowhere = torch.zeros(0, 3, 3, dtype=torch.float64, device=self.e0.device)
-        return self._network_of_lone_atoms(AtomGraph(none, nowhere[:, 0], none, none, none, nowhere))
+        """Return what the network, without scale and E0, says of an atom alone, by atomic number, float64.
+
+        It is kept while the model is not trained.
+        """
+        if self._alone is None:
+            with torch.no_grad():
+                lone = self.lone_graph()
+                self._alone = self.by_number(lone, self.network(lone))
+        return self._alone
+
+    def by_number(self, lone: AtomGraph, values: Tensor) -> Tensor:
+        """Return values (N,) of the atoms of `lone_graph`, float64, as a table over atomic numbers."""
+        return torch.zeros_like(self.e0).index_copy(0, lone.numbers, values.double())
 
     def train(self, mode: bool = True) -> Potential:
         """See `torch.nn.Module.train`; weights may change from here on, so everything derived from them is dropped."""
@@ -130,39 +148,14 @@ class Potential(nn.Module):
         """Return the outputs of a part of the network for each atom; the first is turned into its energy in eV."""
         if self.training:
             # In the same pass: another one for isolated atoms, with its gradients, would take a tenth of a step.
-            lone = self._lone_atoms(graph)
+            lone = self.lone_graph()
             outputs = part(batch_graphs([graph, lone]))
-            alone = self._by_number(lone, outputs[0][graph.n_atoms :])
+            alone = self.by_number(lone, outputs[0][graph.n_atoms :])
             outputs = tuple(output[: graph.n_atoms] for output in outputs)
         else:
-            outputs, alone = part(graph), self._network_of_lone_atoms(graph)
+            outputs, alone = part(graph), self.lone_atoms()
         raw = outputs[0].double() - alone.index_select(0, graph.numbers)
         return raw * self.scale + self.e0.index_select(0, graph.numbers), *outputs[1:]
-
-    def _network_of_lone_atoms(self, graph: AtomGraph) -> Tensor:
-        """Output of the network for each element alone, by atomic number; kept while the model is not trained."""
-        if self._alone is None:
-            with torch.no_grad():
-                lone = self._lone_atoms(graph)
-                self._alone = self._by_number(lone, self.network(lone))
-        return self._alone
-
-    def _lone_atoms(self, graph: AtomGraph) -> AtomGraph:
-        """One atom of each element that the model knows, each a structure of its own, on the device of `graph`."""
-        numbers = (~self.e0.isnan()).nonzero().squeeze(-1)
-        none = numbers.new_zeros(0)
-        return AtomGraph(
-            numbers=numbers,
-            positions=graph.positions.new_zeros(len(numbers), 3),
-            batch=torch.arange(len(numbers), device=numbers.device),
-            centers=none,
-            neighbors=none,
-            cell=graph.cell.new_zeros(len(numbers), 3, 3),
-        )
-
-    def _by_number(self, graph: AtomGraph, values: Tensor) -> Tensor:
-        """Values of the atoms of `graph`, float64, as a table over atomic numbers."""
-        return torch.zeros_like(self.e0).index_copy(0, graph.numbers, values.double())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Potential:
         # Casting a model to float32 must not round the reference energies of −10⁴ eV.

@@ -14,7 +14,7 @@ from ase import Atoms
 from asecalc_mlip.engine.base import Engine, EngineName
 from asecalc_mlip.engine.cuda_graph import CudaGraphEngine
 from asecalc_mlip.engine.eager import EagerEngine
-from asecalc_mlip.engine.edges import assemble, energies_and_gradient, energies_by_number, lone_atoms
+from asecalc_mlip.engine.edges import assemble, energies_and_gradient
 from asecalc_mlip.engine.precision import Precision, arithmetic
 from asecalc_mlip.graph import AtomGraph, graph_from_atoms
 from asecalc_mlip.kernels.triton.blocks import Blocks
@@ -143,9 +143,9 @@ class FusedEngine:
         self.potential = potential
         self.precision: Precision = precision
         self.network = fuse(potential.network, blocks)
-        lone = lone_atoms(potential)
+        lone = potential.lone_graph()
         with torch.no_grad(), arithmetic(precision, potential.e0.device):
-            self._alone = energies_by_number(potential, lone, self.network(lone))
+            self._alone = potential.by_number(lone, self.network(lone))
 
     def __call__(self, graph: AtomGraph, *, forces: bool = True, stress: bool = False) -> Prediction:
         """See `asecalc_mlip.engine.base.Engine`."""
