@@ -6,7 +6,6 @@ NaN and infinite numbers become null.
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import json
 import logging
@@ -14,7 +13,6 @@ import os
 import re
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -26,6 +24,7 @@ import numpy as np
 
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.text_files import what_it_is, without_mark
 
 _LOG = logging.getLogger("asecalc_mlip")
 
@@ -50,7 +49,6 @@ __all__ = [
     "save_figure",
     "to_json",
     "unused",
-    "without_mark",
     "write_bytes",
     "write_json",
     "write_structure",
@@ -170,25 +168,6 @@ def read_json_lines(path: PathName) -> list[Any]:
     return found
 
 
-@contextmanager
-def without_mark(path: PathName) -> Iterator[PathName]:
-    """Hand out a text file, or a copy where it begins with the byte order mark of UTF-8, which readers take for text.
-
-    Some editors on Windows write this mark. The copy has the same name, by which ASE knows the format.
-    """
-    marked = False
-    if Path(path).is_file():
-        with suppress(OSError), open(path, "rb") as file:
-            marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
-    if not marked:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / Path(path).name
-        copy.write_bytes(Path(path).read_bytes()[len(codecs.BOM_UTF8) :])
-        yield copy
-
-
 def read_json(path: PathName, what: str = "file") -> Any:
     """Read a JSON file; InputError for one that is missing or damaged, which `what` names in the message."""
     try:
@@ -283,7 +262,8 @@ def _read(path: PathName, index: int | str, what: str) -> Any:
         with without_mark(path) as plain:
             return ase.io.read(str(plain), index=index)
     except Exception as error:  # ASE's readers raise anything
-        raise InputError(f"{what} {path} cannot be read: {error or type(error).__name__}") from None
+        why = str(error) or type(error).__name__
+        raise InputError(f"{what} {path} cannot be read: {why}{what_it_is(path)}") from None
 
 
 def write_structure(path: PathName, atoms: Atoms) -> None:
@@ -296,7 +276,7 @@ def write_structure(path: PathName, atoms: Atoms) -> None:
         try:
             ase.io.write(temporary, atoms, format=filetype(str(path), read=False))
         except Exception as error:  # ASE's writers raise anything
-            raise InputError(f"{path} cannot be written: {error or type(error).__name__}") from None
+            raise InputError(f"{path} cannot be written: {str(error) or type(error).__name__}") from None
 
 
 def unused(path: PathName) -> Path:

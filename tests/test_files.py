@@ -1,6 +1,9 @@
 """Files that are written, their locks and their names."""
 
+import bz2
 import errno
+import gzip
+import lzma
 import os
 import stat
 import subprocess
@@ -51,6 +54,48 @@ def test_a_byte_order_mark_before_a_structure_is_passed_over(name, tmp_path):
         every += read_frames(path)
     assert [atoms.get_chemical_formula() for atoms in every] == ["Cu"] * len(every)
     assert not files._has_several(path)
+
+
+PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+@pytest.mark.parametrize("ending", PACK)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["a.xyz", "a.cif"])
+def test_packed_files_and_other_encodings_with_a_mark_are_read(name, encoding, ending, tmp_path):
+    files.write_structure(tmp_path / name, bulk("Cu"))
+    content = (tmp_path / name).read_text(encoding="utf-8").encode(encoding)
+    path = tmp_path / f"b{name}{ending}"
+    path.write_bytes(PACK[ending](content))
+    every = [files.read_structure(path), *read_frames(path), *frames_of_a_trajectory(str(path))]
+    assert [atoms.get_chemical_formula() for atoms in every] == ["Cu"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "told"),
+    [
+        (
+            "a.xyz",
+            gzip.compress,
+            "It is packed by gzip: unpack it, or give its name the ending; text in .gz,",
+        ),
+        ("a.cif", bz2.compress, "It is packed by bzip2: unpack it, or"),
+        ("a.xyz", lambda text: b"PK\x03\x04" + text, "It is packed by zip: unpack it; text in .gz"),
+        ("a.xyz.zst", lambda text: b"\x28\xb5\x2f\xfd" + text, "It is packed by zstandard: unpack it"),
+        ("a.xyz.xz", bytes, "It is not packed, though its name ends in .xz: give it another name"),
+        (
+            "a.xyz",
+            lambda text: text.decode().encode("utf-16-le"),
+            "it is none in UTF-8: save it so, or with a",
+        ),
+    ],
+)
+def test_what_a_file_is_that_cannot_be_read_is_told(name, made, told, tmp_path):
+    files.write_structure(tmp_path / "plain.xyz", bulk("Cu"))
+    (tmp_path / name).write_bytes(made((tmp_path / "plain.xyz").read_bytes()))
+    for read in (files.read_structure, read_frames, lambda path: frames_of_a_trajectory(str(path))):
+        with pytest.raises(InputError, match=rf"{name}.* cannot be read.*{told}"):
+            read(tmp_path / name)
 
 
 def test_a_byte_order_mark_before_settings_is_passed_over(tmp_path):

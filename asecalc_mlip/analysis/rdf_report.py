@@ -17,7 +17,8 @@ from asecalc_mlip.analysis.periodic_reference import BINS, R_MAX, PeriodicRefere
 from asecalc_mlip.analysis.rdf import RDF, partial_rdfs
 from asecalc_mlip.analysis.references import load_reference, make_reference
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import check_writable, without_mark
+from asecalc_mlip.files import check_writable
+from asecalc_mlip.text_files import what_it_is, without_mark
 
 __all__ = ["RDFReport", "rdf_report"]
 
@@ -129,7 +130,8 @@ def _read(path: str, index: str = ":") -> list[Atoms]:
         with without_mark(path) as plain:
             return [atoms for atoms in ase.io.iread(str(plain), index=index) if isinstance(atoms, Atoms)]
     except Exception as error:  # ASE's readers raise anything
-        raise InputError(f"{path} cannot be read as frames: {error or type(error).__name__}") from None
+        why = str(error) or type(error).__name__
+        raise InputError(f"{path} cannot be read as frames: {why}{what_it_is(path)}") from None
 
 
 def _functions(frames: list[Atoms], periodic: bool, *, r_max: float, bins: int) -> dict[str, Function]:

@@ -26,7 +26,7 @@ from asecalc_mlip.data.labels import canonical, check_frame
 from asecalc_mlip.data.md17_files import read_npz_frames, stated_units
 from asecalc_mlip.data.xyz_files import read_xyz_frames
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import without_mark
+from asecalc_mlip.text_files import what_it_is, without_mark
 
 ENERGY_UNITS = {
     "ev": 1.0,
@@ -83,8 +83,8 @@ def iter_frames(
     Parameters
     ----------
     path : path
-        ``.xyz``/``.extxyz`` (also ``.gz``), ``.db`` (ASE or SchNetPack), ``.npz`` (MD17, rMD17), or any other
-        file ASE reads.
+        ``.xyz``/``.extxyz`` (also packed: ``.gz``, ``.bz2``, ``.xz``), ``.db`` (ASE or SchNetPack), ``.npz`` (MD17,
+        rMD17), or any other file ASE reads.
     energy_key, forces_key, stress_key : str, optional
         Where the labels are. By default the usual names are tried (``REF_energy``, ``energy``, …; see
         `asecalc_mlip.data.labels`), first in ``info``/``arrays``, then in stored calculator results.
@@ -260,5 +260,6 @@ def _read_other(path: Path) -> Iterator[Atoms]:
                 good += 1
     except Exception as error:  # each of ASE's formats raises its own kinds
         raise DataError(
-            f"{path}: frame {good} cannot be read as {path.suffix or 'any format ASE knows'} ({error}). {_FORMATS}"
+            f"{path}: frame {good} cannot be read as {path.suffix or 'any format ASE knows'} "
+            f"({str(error) or type(error).__name__}){what_it_is(path)}. {_FORMATS}"
         ) from error

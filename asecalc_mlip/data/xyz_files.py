@@ -12,16 +12,16 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 from ase.io.extxyz import read_xyz
-from ase.io.formats import open_with_compression
 
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.logs import LOGGER
+from asecalc_mlip.text_files import opened_text, what_it_is
 
 __all__ = ["DAMAGE", "read_xyz_frames"]
 
@@ -60,8 +60,6 @@ def read_xyz_frames(path: Path) -> Iterator[Atoms]:
         while True:
             try:
                 header = file.readline(LONGEST_NUMBER)
-                if line_number == 0:
-                    header = header.removeprefix("\ufeff")  # the byte order mark that some editors write
                 line_number += 1
                 if not header:
                     break
@@ -73,7 +71,7 @@ def read_xyz_frames(path: Path) -> Iterator[Atoms]:
                 lines = [header, *_frame_lines(file, _count(header))]
                 atoms = _parse_xyz_frame(lines)
             except UnicodeDecodeError as error:
-                what = ValueError(f"it is no text ({error.reason})")
+                what = ValueError(f"it is no text in {error.encoding.upper()} ({error.reason})")
                 raise DataError(_damaged(path, good, line_number, what)) from error
             except DAMAGE as error:
                 raise DataError(_damaged(path, good, line_number, error)) from error
@@ -84,9 +82,9 @@ def read_xyz_frames(path: Path) -> Iterator[Atoms]:
         LOGGER.warning(f"{path} ends without a line break: was it cut off? Its last line is {last[:60]!r}")
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> TextIOWrapper:
     try:
-        return open_with_compression(str(path), "r")
+        return opened_text(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be opened ({error})") from error
 
@@ -151,4 +149,4 @@ def _damaged(path: Path, good: int, line_number: int, error: Exception) -> str:
         what = "a value in its comment line is nested too deeply"
     elif isinstance(error, MemoryError):
         what = "it needs more memory than there is"
-    return f"{path}: frame {good} (line {line_number}) cannot be read: {what}.{advice}"
+    return f"{path}: frame {good} (line {line_number}) cannot be read: {what}{what_it_is(path)}.{advice}"
