@@ -73,7 +73,7 @@ def train(config: TrainConfig, callbacks: Sequence[pl.Callback] = ()) -> Any:
     ------
     InputError, DataError
         Before anything is written, for settings or data that cannot be used; when the loss is no longer a number; and
-        when the disk is full: what was written before stays as it is.
+        when the disk is full or a signal ends one of several processes: what was written before stays as it is.
     Stopped
         After SIGINT or SIGTERM.
     """

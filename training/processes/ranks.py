@@ -8,6 +8,7 @@ processes have to tell each other (`training.processes.message`).
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
+from asecalc_mlip.errors import InputError
 from training.processes.message import Link
 
 __all__ = [
@@ -46,6 +48,8 @@ PER_ATOM = ("forces", "noise", "curvature_label")
 """Outputs of a training step that have a row for each atom; others have one for each structure."""
 # Seconds that a process gets to end by itself.
 _PATIENCE = 30.0
+# Last line of a traceback.
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 
 
 class Rows(NamedTuple):
@@ -247,7 +251,7 @@ class Workers:
                 assert process.stdout is not None
                 if process.stdout.readline().strip() != "ready":
                     process.wait(_PATIENCE)
-                    raise RuntimeError(self._failure(number))
+                    raise self._failure(number)
         except BaseException:
             self._end()
             raise
@@ -264,7 +268,7 @@ class Workers:
         self._end()
         # What rank 0 says then is that the other does not answer.
         if told and issubclass(kind, RuntimeError):
-            raise RuntimeError(told[0]) from error
+            raise told[0] from (None if isinstance(told[0], InputError) else error)
 
     def _start(self, number: int) -> None:
         log = tempfile.TemporaryFile("w+")
@@ -278,13 +282,24 @@ class Workers:
             subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=log, pass_fds=shared)
         )
 
-    def _failure(self, number: int) -> str:
+    def _failure(self, number: int) -> Exception:
+        """Return what is told of a process that failed. One that a signal ended may end well if it is run again."""
         log = self._told[number - 1]
         log.seek(0)
-        last: Sequence[str] = log.read().strip().splitlines() or ["it said nothing"]
+        said = log.read().strip().splitlines()
         code = self._processes[number - 1].poll()
-        how = f"ended with code {code}" if code is None or code >= 0 else f"was ended by {signal.Signals(-code).name}"
-        return f"process {number} of the training {how}: {last[-1]}"
+        if code is None or code >= 0:
+            # Warnings may follow the error.
+            last = [*said[-1:], *(line for line in said if _ERROR.match(line))] or ["it said nothing"]
+            return RuntimeError(f"process {number} of the training ended with code {code}: {last[-1]}")
+        killed = code == -signal.SIGKILL
+        why = ", as the system does where memory runs out" if killed else f" ({said[-1]})" if said else ""
+        checkpoint = self._folder / "last.ckpt"
+        where = f"continue from {checkpoint}" if checkpoint.exists() else "begin again"
+        return InputError(
+            f"process {number} of the training was ended by {signal.Signals(-code).name}{why}; run the same command "
+            f"again to {where}"
+        )
 
     def _end(self) -> None:
         for process, log in zip(self._processes, self._told, strict=True):

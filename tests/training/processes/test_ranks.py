@@ -1,6 +1,8 @@
 """A training on two processes has the result of one, goes on where it was, and stops for both."""
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,9 +108,37 @@ def test_a_killed_process_ends_the_first_and_is_named(tmp_path, molecules, monke
 
     started = []
     monkeypatch.setattr("training.train.Workers", Watched)
-    with pytest.raises(RuntimeError, match="process 1 of the training was ended by SIGKILL: "):
+    told = (
+        r"process 1 of the training was ended by SIGKILL.*memory runs out; run the same command again to begin again$"
+    )
+    with pytest.raises(InputError, match=told):
         train(config(tmp_path, molecules, "run.devices=2"), [Kill()])
     assert place_of_atoms(7) == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "told"),
+    [
+        (
+            -9,
+            InputError,
+            r"SIGKILL, as the system does where memory runs out; run .* again to continue from .*last.ckpt$",
+        ),
+        (
+            -6,
+            InputError,
+            r"SIGABRT \(UserWarning: unrelated\); run the same command again to continue from .*last.ckpt$",
+        ),
+        (1, RuntimeError, "ended with code 1: torch.OutOfMemoryError: too much$"),
+    ],
+)
+def test_the_last_line_says_how_a_process_ended_and_how_to_go_on(code, kind, told, tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    workers = Workers(tmp_path, 1)
+    workers._processes = [SimpleNamespace(poll=lambda: code, stdout=io.StringIO())]
+    workers._told = [io.StringIO("Traceback\ntorch.OutOfMemoryError: too much\nUserWarning: unrelated\n")]
+    failure = workers._failure(1)
+    assert type(failure) is kind and re.search(told, str(failure))
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
