@@ -250,7 +250,9 @@ TEACHER = [Row("aspirin", 100, name, seed, 4000) for seed in SEEDS for name in (
 TEACHER += [Row("aspirin", 100, name, seed, 10_000) for seed in SEEDS for name in ("PaiNN", "PaiNN, xtb first")]
 TEACHER += [Row("aspirin", 100, "PaiNN, xtb first, 1500 K", seed, 10_000) for seed in SEEDS]
 TEACHER += [Row("aspirin", 100, name, seed, 6000) for seed in SEEDS for name in ("TensorNet", "TensorNet, xtb first")]
-TEACHER += [Row("aspirin", 100, "TensorNet, xtb first, 1500 K", seed, 6000) for seed in SEEDS]
+TEACHER += [
+    Row("aspirin", 100, "TensorNet, xtb first, 1500 K", seed, steps) for steps in (6000, 12_000) for seed in SEEDS
+]
 # The teacher, corrected by networks of its difference to the labels.
 CORRECTED = [
     Row("aspirin", 100, f"{name}, xtb first, 1500 K, corrected", seed, steps)
