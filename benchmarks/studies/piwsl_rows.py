@@ -22,6 +22,9 @@ EPOCHS = 15
 # rate halves after a third of them.
 MOST, EPOCH, PATIENCE = 40_000, 500, 18
 VALIDATION_FRAMES = 50
+# Data and training frames whose coefficients are chosen by their own validation frames, and the rate to try beside.
+TRIED = {"aspirin": 100, "ethanol": 100, "3bpa": 50, "lmnto": 100, "tio2": 100, "silica": 30}
+RATE = 7e-4
 
 DATA: dict[str, dict[str, Any]] = {
     "aspirin": {"train": "rmd17_aspirin_train.xyz", "test": "rmd17_aspirin_test.xyz"},
@@ -89,6 +92,8 @@ class Row:
     energy_weight: float = 1.0
     stop: int | None = None
     """Epochs of `EPOCH` steps without a better validation error, which end the training."""
+    rate: float | None = None
+    """Learning rate; None for that of `asecalc train`."""
 
     @property
     def key(self) -> str:
@@ -240,6 +245,20 @@ def _converged_smaller() -> list[Row]:
     return [_to_the_end(row) for row in _by_seed(_grid("aspirin", (100,), "painn 64, direct", losses))]
 
 
+def _trials(data: str, n_train: int) -> list[Row]:
+    """Return the trials that validation frames choose from, as many for plain training as for each order: seed 0."""
+    factors = {"": 1.0, " × 0.1": 0.1, " × 10": 10.0}
+    losses = {
+        f"{order}{name}": piwsl(order, 30.0 * factor, 0.3 * factor)
+        for order in ("first", "antithetic")
+        for name, factor in factors.items()
+    }
+    plain = _grid(data, (n_train,), "painn 64, direct", {"plain": {}})[:1]
+    rows = [replace(row, loss=f"plain, rate × {factor:g}", rate=factor * RATE) for row in plain for factor in (0.5, 2)]
+    rows = [*plain, *rows, *(row for row in _grid(data, (n_train,), "painn 64, direct", losses) if row.seed == 0)]
+    return [_to_the_end(row) for row in rows]
+
+
 def _heterogeneous(n_train: int) -> list[Row]:
     """Return two molecules together, where the paper has large gains."""
     direct = _grid("ethanol-methanol", (n_train,), "painn-direct", _some(DIRECT, "plain", "first", "antithetic"))
@@ -314,6 +333,10 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
             "ethanol-methanol": (100, 1000),
         }.items()
     },
+    **{
+        f"converged-trials-{data}": (lambda data=data, n=n: _trials(data, n))  # type: ignore[misc]
+        for data, n in TRIED.items()
+    },
     "converged-energies-only": lambda: _converged_energies("aspirin", 950),
     "converged-ccsdt": lambda: _converged_energies("malonaldehyde", 950),
     "converged-smaller": _converged_smaller,
@@ -341,6 +364,7 @@ def overrides(row: Row, data_folder: Path, output: Path) -> dict[str, Any]:
         "loss.energy_per_atom": data.get("per_atom", False),
         **{f"weak.{name}": value for name, value in row.weak},
         **_length(row),
+        **({} if row.rate is None else {"optimizer.lr": row.rate}),
         "optimizer.warmup_steps": 100,
         "optimizer.ema_decay": 0.99,
         "run.seed": row.seed,
