@@ -3,7 +3,8 @@
     python benchmarks/studies/piwsl_study.py run converged-aspirin    # and the other parts; eam_study.py likewise
     python benchmarks/studies/converged.py                                 # tables and figure of the page
 
-From their JSON files in benchmarks/results, it writes converged_piwsl.md, converged_eam.md and converged.png there.
+From their JSON files in benchmarks/results, it writes converged_piwsl.md, converged_trials.md, converged_eam.md and
+converged.png there.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ sys.path.insert(0, str(ROOT))
 from asecalc_mlip.files import write_text  # noqa: E402
 from benchmarks.studies.dots import Dots, dots_figure  # noqa: E402
 from benchmarks.studies.markdown_tables import table as markdown_table  # noqa: E402
-from benchmarks.studies.piwsl_rows import EPOCH  # noqa: E402
+from benchmarks.studies.piwsl_rows import EPOCH, PARTS, TRIED  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 ENDED = ", to convergence"
-LOSSES = ("plain", "first", "first × 0.1", "trapezoid", "antithetic", "curvature")
-METHODS = {"plain": "plain", "EAM": "EAM first", "delta": "delta"}
+LOSSES = ("plain", "first", "trapezoid", "antithetic", "curvature")
+METHODS = {"plain": "plain", "ZBL": "plain, with a core (ZBL)", "EAM": "EAM first", "delta": "delta"}
 NAMES = {
     **{"painn 64": "PaiNN", "tensornet 64": "TensorNet"},
     **{"painn 64, direct": "PaiNN, force head", "tensornet 64, direct": "TensorNet, force head"},
@@ -45,9 +46,10 @@ Found = dict[Case, dict[str, list[dict[str, Any]]]]
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
 def main() -> None:
     """Write tables and figure."""
-    piwsl, eam = (found(json.loads((RESULTS / f"{name}_study.json").read_text())) for name in ("piwsl", "eam"))
-    for name, cases, methods in (("piwsl", piwsl, LOSSES), ("eam", eam, tuple(METHODS))):
-        text = table(cases, methods)
+    rows = {name: json.loads((RESULTS / f"{name}_study.json").read_text()) for name in ("piwsl", "eam")}
+    piwsl, eam = (found(results) for results in rows.values())
+    tables = {"piwsl": table(piwsl, LOSSES), "trials": trials_table(rows["piwsl"]), "eam": table(eam, tuple(METHODS))}
+    for name, text in tables.items():
         write_text(RESULTS / f"converged_{name}.md", text)
         click.echo(text)
     title = "Error of converged training without PIWSL, over that with it"
@@ -72,7 +74,7 @@ def table(cases: Found, methods: Sequence[str]) -> str:
     for case in sorted(cases, key=lambda case: (list(SETS).index(case[0]), *case[1:])):
         data, n_train, model, forces = case
         told = [f"{SETS[data]}, {n_train}{'' if forces else ', energies only'}", NAMES[model]]
-        for method in sorted(cases[case], key=methods.index):
+        for method in (name for name in methods if name in cases[case]):
             rows = cases[case][method]
             energy = [row["mae"][_energy(row)] for row in rows]
             per_atom = " per atom" if _energy(rows[0]) == "energy_per_atom" else ""
@@ -92,6 +94,37 @@ def table(cases: Found, methods: Sequence[str]) -> str:
             lines.append(cells)
             told = ["", ""]
     return "\n".join(markdown_table(head, lines)) + "\n"
+
+
+def trials_table(results: Mapping[str, dict[str, Any]]) -> str:
+    """Return the trials of each data set, as many for plain training as for each order, and which was chosen.
+
+    The chosen one has the lowest product of its two errors, of energies and of forces, on the validation frames.
+    """
+    head = ("data, frames", "training", "trial", "validation: energy, forces", "test: energy, forces", "chosen")
+    lines = []
+    for data, n_train in TRIED.items():
+        rows = [results.get(row.key) for row in PARTS[f"converged-trials-{data}"]()]
+        if not all(rows):
+            continue  # a choice among some of the trials would favour those that were run
+        told = f"{SETS[data]}, {n_train}"
+        for order in ("plain", "first", "antithetic"):
+            trials = [row for row in rows if row is not None and row["loss"].startswith(order)]
+            best = min(trials, key=_product)
+            for row in trials:
+                name = row["loss"].removeprefix(order).removesuffix(ENDED).strip(", ") or "× 1"
+                last, kind = row["validation"][row["best_epoch"] - 1], _energy(row)
+                validation = f"{1e3 * last[f'{kind}_mae']:.1f}, {1e3 * last['forces_mae']:.1f}"
+                test = f"{row['mae'][kind]:.1f}, {row['mae']['forces']:.1f}"
+                lines.append([told, order, name, validation, test, "yes" if row is best else ""])
+                told = ""
+    return "\n".join(markdown_table(head, lines)) + "\n"
+
+
+def _product(row: Mapping[str, Any]) -> float:
+    """Return the product of the validation errors of energies and forces of the model that was kept."""
+    last = row["validation"][row["best_epoch"] - 1]
+    return float(last[f"{_energy(row)}_mae"] * last["forces_mae"])
 
 
 def panels(cases: Found) -> Iterator[Dots]:

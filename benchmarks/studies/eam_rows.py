@@ -169,6 +169,8 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
             "ethanol": (50, 950),
         }.items()
     },
+    # Whether a repulsive core does what the EAM does: `asecalc train` adds one by default.
+    "converged-silica-core": lambda: _grid("silica", (30,), ("painn 64",), ("ZBL",), steps=MOST, stop=PATIENCE),
     "tio2-rest": lambda: _grid("tio2", (200,), ("painn",), REST),
 }
 
