@@ -118,6 +118,14 @@ METHODS: dict[str, dict[str, Any]] = {
         **REPLAY,
         "far.weight": 0.1,
     },
+    # The same with hotter frames, for hotter dynamics.
+    "TensorNet, corrected xtb first, 1200 K, far": {
+        "start": TENSORNET,
+        "teacher": {**CORRECTED, **FAR, "pretrain.temperature": 1200, "far.sources": "[bonds,two_step,dynamics]"},
+        "own": 20_000,
+        **REPLAY,
+        "far.weight": 0.1,
+    },
     # A published model has no repulsion of nuclei of its own.
     "fine-tuned, zbl": {"finetune.delta": "zbl"},
     "fine-tuned, layer decay": {"finetune.layer_decay": 0.7},

@@ -287,6 +287,7 @@ RECIPE_OTHERS = [
     for data, n in (("ethanol", 50), ("3bpa", 50), ("aspirin", 100))
     for method, steps in (("TensorNet, corrected xtb first, far", 600), ("TensorNet", 10_000))
 ]
+RECIPE_HOTTER = [Row("aspirin", 100, "TensorNet, corrected xtb first, 1200 K, far", seed, 600) for seed in SEEDS]
 HOT_FIELD = [Row("aspirin", 50, "fine-tuned, xtb first, 1500 K, far", seed, 600) for seed in SEEDS]
 MORE = [Row("aspirin", 100, name, seed, 600) for name in ("fine-tuned", "fine-tuned, xtb first") for seed in SEEDS]
 MORE += [Row("aspirin", 950, "fine-tuned", seed, 6000) for seed in SEEDS]
@@ -325,6 +326,7 @@ DYNAMICS = [
     *[Row("aspirin", 50, name, seed, 10_000) for name in ("TensorNet", "TensorNet, first") for seed in SEEDS],
     *FIELD[len(SEEDS) :],
     *[Row("aspirin", 100, "TensorNet, corrected xtb first, far", seed, 600) for seed in SEEDS],
+    *RECIPE_HOTTER,
     *[Row("aspirin", 50, "fine-tuned", seed, 600) for seed in SEEDS],
     *[Row("aspirin", 50, "fine-tuned, first", seed, 600) for seed in SEEDS],
     *[Row("aspirin", 50, "fine-tuned, xtb first, 1500 K", seed, 600) for seed in SEEDS],
@@ -349,6 +351,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "teacher-longer": lambda: LONGER,
     "field": lambda: FIELD + HOT_FIELD + CORRECTED_FIELD,
     "recipe-others": lambda: RECIPE_OTHERS,
+    "recipe-hotter": lambda: RECIPE_HOTTER,
     "more": lambda: MORE,
     "control": lambda: CONTROL,
     "others-few": lambda: OTHERS_FEW,
