@@ -147,7 +147,8 @@ class Cohesion(Network):
         cubic = y0 + u * (
             step * s0 + u * (3 * (y1 - y0) - step * (2 * s0 + s1) + u * (2 * (y0 - y1) + step * (s0 + s1)))
         )
-        return torch.where(known, cubic + step * s0 * t.clamp(max=0.0), torch.zeros_like(t))
+        # At a knot itself the slope of `u` counts, and that of `relu` is zero; of `clamp` it would count twice.
+        return torch.where(known, cubic - step * s0 * (-t).relu(), torch.zeros_like(t))
 
     def check_numbers(self, numbers: Tensor) -> None:
         """Raise an InputError for atomic numbers (N,) without parameters."""

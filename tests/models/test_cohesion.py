@@ -64,6 +64,16 @@ def test_a_dimer_has_the_energy_of_its_pair_and_a_straight_wall_inside():
     assert closer[0] - closer[1] == pytest.approx(closer[1] - closer[2], rel=1e-3) and closer[0] > closer[2]
 
 
+def test_at_a_knot_the_force_is_that_of_the_table():
+    """A distance of round digits, such as 1.6 Å of a dimer, may be a knot to the last bit."""
+    potential = made(knots=50)
+    slopes = potential.network.pairs[0, 1, :, 1]
+    for knot in range(1, 49):
+        distance = FIRST + knot * (CUTOFF - FIRST) / 49
+        found = EagerEngine(potential)(graph_from_atoms(Atoms([11, 17], [[0, 0, 0], [0, 0, distance]]), CUTOFF))
+        assert found.forces[1, 2].item() == pytest.approx(-slopes[knot].item(), rel=1e-9, abs=1e-12)
+
+
 @pytest.mark.parametrize("knots", [0, 100])
 def test_a_constant_without_forces_where_atoms_have_all_their_neighbours(knots):
     frames = crystal_frames(6)
