@@ -41,6 +41,7 @@ __all__ = [
     "check_other",
     "check_structure",
     "check_writable",
+    "lacks_vectors",
     "read_json",
     "read_json_lines",
     "read_structure",
@@ -49,6 +50,7 @@ __all__ = [
     "save_figure",
     "to_json",
     "unused",
+    "with_index",
     "write_bytes",
     "write_json",
     "write_structure",
@@ -193,12 +195,12 @@ def read_structure(path: PathName, *, what: str = "structure", tell: bool = Fals
     Raises
     ------
     InputError
-        For a file that is missing or unreadable, and a structure without atoms, with positions that are not finite, or
-        periodic without three lattice vectors.
+        For a file that is missing or unreadable, and a structure without atoms, with positions or a cell that are not
+        finite, or periodic without lattice vectors there.
     """
     from ase import Atoms
 
-    file, index = _with_index(path)
+    file, index = with_index(path)
     if index is not None and not file.is_file():
         raise InputError(f"{what} {path}: no such file")
     try:
@@ -211,15 +213,21 @@ def read_structure(path: PathName, *, what: str = "structure", tell: bool = Fals
         _LOG.warning("%s has several structures: the last one is taken; give %s@0 to take the first", path, path)
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
         raise InputError(f"{what} {path} has no atoms")
-    if not np.isfinite(atoms.positions).all():
-        raise InputError(f"{what} {path} has positions that are not finite")
-    if atoms.pbc.any() and atoms.cell.rank < 3:
-        raise InputError(f"{what} {path} is periodic but its cell has fewer than three vectors: complete it")
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise InputError(f"{what} {path} has positions or a cell that are not finite")
+    if lacks_vectors(atoms):
+        raise InputError(f"{what} {path} is periodic where its cell has no vector of its own: complete the cell")
     atoms.calc = None
     return atoms
 
 
-def _with_index(path: PathName) -> tuple[Path, int | None]:
+def lacks_vectors(atoms: Atoms) -> bool:
+    """Tell whether a structure is periodic in more directions than its lattice vectors there span."""
+    vectors = atoms.cell.array[atoms.pbc]
+    return len(vectors) > 0 and int(np.linalg.matrix_rank(vectors)) < len(vectors)
+
+
+def with_index(path: PathName) -> tuple[Path, int | None]:
     """Part FILE@N; a file of the whole name goes first."""
     name, _, number = str(path).rpartition("@")
     if name and re.fullmatch(r"-?\d{1,9}", number) and not Path(path).exists():
@@ -323,7 +331,7 @@ def check_writable(*paths: PathName | None) -> None:
 
 def check_other(source: PathName, *paths: PathName | None) -> None:
     """Raise InputError where a file to write is the one that is read, maybe as FILE@N; None is no file."""
-    read = _with_index(source)[0].resolve()
+    read = with_index(source)[0].resolve()
     for path in paths:
         if path and Path(path).resolve() == read:
             raise InputError(f"{path} is the file that is read, and would be lost: name another one to write")

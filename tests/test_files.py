@@ -56,6 +56,17 @@ def test_a_byte_order_mark_before_a_structure_is_passed_over(name, tmp_path):
     assert not files._has_several(path)
 
 
+def test_open_directions_need_no_cell_vectors(tmp_path):
+    slab = bulk("Cu", cubic=True)
+    slab.pbc, slab.cell[2] = (True, True, False), 0.0
+    write(tmp_path / "slab.xyz", slab)
+    assert files.read_structure(tmp_path / "slab.xyz").cell.rank == 2
+    slab.cell[1] = 2 * slab.cell[0]
+    write(tmp_path / "flat.xyz", slab)
+    with pytest.raises(InputError, match="periodic where its cell has no vector of its own"):
+        files.read_structure(tmp_path / "flat.xyz")
+
+
 PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 

@@ -257,3 +257,17 @@ def test_eam_protocols_have_the_published_numbers(name, temperature, timestep):
     settings = make_settings("nvt", {"protocol": name})
     assert (settings.temperature_K, settings.timestep_fs, settings.steps) == (temperature, timestep, 5000)
     assert settings.thermostat == "langevin"
+
+
+def test_a_slab_without_a_third_vector_moves_as_one_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slab = cell()
+    slab.pbc = (True, True, False)
+    write("with.extxyz", slab)
+    slab.cell[2] = 0.0
+    write("without.extxyz", slab)
+    for name in ("with", "without"):
+        given = ("--structure", f"{name}.extxyz", "--steps", 4, "--interval", 2, "--temperature", 300, "-o", name)
+        result = call("nvt", *given, calculator=toys.EMT())
+        assert result.exit_code == 0, result.stderr
+    assert Path("with/log.csv").read_bytes() == Path("without/log.csv").read_bytes()
