@@ -9,6 +9,8 @@ from ase.io import write
 
 from asecalc_mlip import CommitteeCalculator, PIWSLCalculator, checkpoint
 from asecalc_mlip.calculators.states import state_of_all, stated_state
+from asecalc_mlip.report import ReportSettings
+from asecalc_mlip.report.subject import subject_of
 from tests.md import toys
 from tests.md.commands import call
 from tests.md.models import random_model
@@ -76,7 +78,17 @@ def test_the_state_of_the_data_is_no_news(tmp_path):
 def test_commands_tell_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random_model(tmp_path / "model.pt")
-    write("start.xyz", stating(charge=1))
-    given = ("model.pt", "--structure", "start.xyz", "--steps", 0, "--no-bond-rule", "--seeds", 2)
+    random_model(tmp_path / "other.pt", {1: -13.5, 6: -1000.0, 8: -2000.0})
+    write("start.xyz", [stating(charge=1), stating(charge=-1), stating(charge=1), stating()])
+    given = ("--structure", "start.xyz@0", "--steps", 3, "--interval", 1, "--timestep", 0.01, "--no-bond-rule")
+    for models in (("model.pt",), ("--model", "model.pt", "--model", "other.pt")):
+        with pytest.warns(UserWarning, match="does not read the charge 1") as caught:
+            assert call("nvt", *models, *given, "-o", f"run{len(models)}").exit_code == 0
+        assert len(caught) == 1
+    given = ("model.pt", "--structure", "start.xyz", "--starts", 4, "--steps", 0, "--no-bond-rule", "--seeds", 2)
     result = call("campaign", *given, "-o", "many")
-    assert result.exit_code == 0 and result.stderr.count("does not read the charge 1") == 1
+    assert result.exit_code == 0
+    assert [result.stderr.count(f"does not read the charge {charge} of") for charge in (1, -1)] == [1, 1]
+    with pytest.warns(UserWarning, match="does not read the charge 1") as caught:
+        subject_of(ReportSettings("model.pt", structure="start.xyz@0", device="cpu"))
+    assert len(caught) == 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from asecalc_mlip import quantities
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import with_index
 from asecalc_mlip.units import DTYPES, Dtype
 
 __all__ = ["ReportSettings"]
@@ -81,7 +82,8 @@ class ReportSettings:
             raise InputError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
         for name in ("data", "structure", "reference"):
             path = getattr(self, name)
-            if path is not None and not Path(path).is_file():
+            file = Path(path or "") if name != "structure" else with_index(path or "")[0]
+            if path is not None and not file.is_file():
                 raise InputError(f"--{name} {path}: no such file in {Path.cwd()}; {_ADVICE[name]}")
 
         if self.frames is not None and self.data is None:

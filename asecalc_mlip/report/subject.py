@@ -16,6 +16,7 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
+from asecalc_mlip.files import lacks_vectors
 from asecalc_mlip.md.conditions import known_temperatures, usual_timestep_fs
 from asecalc_mlip.md.fixed import only_fixed
 from asecalc_mlip.md.resolving import Resolved, resolve
@@ -113,7 +114,7 @@ def subject_of(settings: ReportSettings) -> Subject:
     calculator = PIWSLCalculator(load(path), device=settings.device, dtype=settings.dtype)
     found = resolve(path, settings.structure, settings.reference, calculator=calculator)
     frames = _frames(settings)
-    atoms, source = _structure(settings, found, frames)
+    atoms, source = _structure(settings, found, frames, calculator)
     calculator.check_elements(atoms.numbers)
     reference, told, rule = _reference(settings, found, atoms, frames)
     sha256 = found.sha256 or ""
@@ -129,8 +130,11 @@ def _frames(settings: ReportSettings) -> list[Atoms] | None:
     return frames
 
 
-def _structure(settings: ReportSettings, found: Resolved, frames: list[Atoms] | None) -> tuple[Atoms, str]:
+def _structure(
+    settings: ReportSettings, found: Resolved, frames: list[Atoms] | None, calculator: PIWSLCalculator
+) -> tuple[Atoms, str]:
     if found.structure_file is not None:
+        calculator.tell_state(found.structure)  # the dynamics have no charge and spin
         return _checked(found.structure, str(found.structure_file)), found.structure_file.name
     if frames is None:
         name = Path(found.name)
@@ -138,14 +142,15 @@ def _structure(settings: ReportSettings, found: Resolved, frames: list[Atoms] | 
             f"{name.name} comes without a start structure for dynamics ({name.with_suffix('.xyz').name} beside it): "
             "give one with --structure FILE, or labelled data with --data FILE, whose first is then taken"
         )
+    calculator.tell_state(frames[0])
     return _checked(frames[0], str(settings.data)), f"first structure of {Path(str(settings.data)).name}"
 
 
 def _checked(atoms: Atoms, source: str) -> Atoms:
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
         raise InputError(f"structure {source} has no atoms, or positions that are not finite: give another")
-    if atoms.pbc.any() and atoms.cell.rank < 3:
-        raise InputError(f"structure {source} is periodic but its cell has fewer than three vectors: complete it")
+    if lacks_vectors(atoms):
+        raise InputError(f"structure {source} is periodic where its cell has no vector of its own: complete the cell")
     # Only what the dynamics need: labels of the data must not be taken for those of the model.
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     if atoms.has("masses"):

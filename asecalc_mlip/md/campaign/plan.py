@@ -137,10 +137,11 @@ def plan_campaign(
     _check_same_conditions(paths, [make(str(path), next(iter(temperatures_K), None), 0) for path in paths])
     kelvins = list(temperatures_K) or sorted({make(str(path), None, 0).temperature_K for path in paths})
     for atoms in {a.get_chemical_formula(): a for a in frames}.values():
-        notes = [time_step_note(atoms, make(str(paths[0]), kelvins[0], 0).timestep_fs)]
-        notes += [state_note(atoms, path.name, found[path].card) for path in paths]
-        for note in filter(None, notes):
+        if note := time_step_note(atoms, make(str(paths[0]), kelvins[0], 0).timestep_fs):
             warn_once(note)
+    # Starts of one formula may state several states, each of which is told.
+    for note in filter(None, (state_note(a, path.name, found[path].card) for path in paths for a in frames)):
+        warn_once(note)
     reference = str(Path(reference).resolve()) if reference else None
     wanted_seeds = seeds or own.get("seeds") or DEFAULT_SEEDS
     runs = plan_runs(paths, len(frames), kelvins, wanted_seeds, make, reference)
