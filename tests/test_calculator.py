@@ -209,7 +209,7 @@ def test_results_do_not_depend_on_the_skin(architecture, tmp_path):
     ("atoms", "message"),
     [
         (Atoms("CFe", [[0, 0, 0], [0, 0, 2]]), r"does not know the element Fe; it was trained on H, C, O, Si"),
-        (Atoms("CX", [[0, 0, 0], [0, 0, 2]]), "does not know the element X"),
+        (Atoms("CX", [[0, 0, 0], [0, 0, 2]]), r"atoms \[1\] are X, which is no element: leave ghost atoms out"),
         (Atoms("CO", [[0, 0, 0], [0, 0, np.nan]]), r"atoms \[1\] are not finite"),
         (Atoms("CO", [[0, 0, 0], [0, 0, 0]]), "atoms 0 and 1 are 0.000 Å apart"),
         (Atoms("CO", [[0, 0, 0], [0, 0, 0.05]]), "overlap"),

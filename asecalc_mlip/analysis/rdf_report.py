@@ -61,9 +61,12 @@ class RDFReport:
         lines = [title + (f" {'error':>16}" if errors else "")]
         for name, found in self.functions.items():
             values = found.g if isinstance(found, RDF) else found.density
-            peak = int(values.argmax())
-            line = f"{name:<8} {found.n_frames:>7} {found.r[(values > 0).argmax()]:>7.2f} Å "
-            line += f"{found.r[peak]:>7.2f} Å {values[peak]:>7.2f}"
+            line = f"{name:<8} {found.n_frames:>7} "
+            if values.any():
+                peak = int(values.argmax())
+                line += f"{found.r[(values > 0).argmax()]:>7.2f} Å {found.r[peak]:>7.2f} Å {values[peak]:>7.2f}"
+            else:  # an atom alone, or none of these pairs within r_max
+                line += f"{'none':>9} {'none':>9} {0.0:>7.2f}"
             lines.append(line + (f" {_error_text(errors[name])}" if name in errors else ""))
         return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.graph import AtomGraph
+from asecalc_mlip.quantities import shortened
 
 __all__ = ["ElementCheck", "check_distances"]
 
@@ -52,6 +53,10 @@ class ElementCheck:
             raise InputError(f"atomic numbers {numbers.min()} to {numbers.max()}: the elements have 1 to 118")
         known = self._known[numbers]
         if not known.all():
+            if (ghosts := np.flatnonzero(numbers == 0)).size:
+                raise InputError(
+                    f"atoms {shortened(ghosts.tolist())} are X, which is no element: leave ghost atoms out"
+                )
             unknown = sorted({chemical_symbols[z] for z in numbers[~known]})
             allowed = ", ".join(chemical_symbols[z] for z in self.elements)
             several = len(unknown) > 1

@@ -80,10 +80,16 @@ class RelaxResult:
         volume = "" if self.volume_change_percent is None else f", volume {self.volume_change_percent:+z.2f} %"
         formula = self.atoms.get_chemical_formula("metal")
         return (
-            f"{formula}, {self.model}: {state} in {self.n_steps} steps, {gained:.4f} eV "
-            f"lower, largest force {self.max_force_eV_per_A:.2g} eV/Å{stress}, largest move "
-            f"{self.largest_move_A:.3f} Å{volume}"
+            f"{formula}, {self.model}: {state} in {self.n_steps} steps, {_change(gained)}, largest "
+            f"force {self.max_force_eV_per_A:.2g} eV/Å{stress}, largest move {self.largest_move_A:.3f} Å{volume}"
         )
+
+
+def _change(gained: float) -> str:
+    """Tell by how much the energy went down. Quasi-Newton steps follow the force, and may end at a saddle point."""
+    if gained > -1e-4:
+        return f"{gained:.4f} eV lower"
+    return f"{-gained:.4f} eV HIGHER than at the start (a saddle point? try --optimizer fire)"
 
 
 def relax(

@@ -76,6 +76,13 @@ def test_a_molecule_has_h(tmp_path, monkeypatch):
     assert code == 2 and "leave it out" in output
 
 
+def test_where_there_is_no_pair_no_distance_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("m.xyz", molecule("O"))
+    code, output = run("m.xyz", "--figure", "h.png")
+    assert code == 0 and output.splitlines()[1].split() == ["all", "1", "none", "none", "0.00"]
+
+
 def test_a_molecule_and_a_crystal_are_not_compared(frames):
     write("m.xyz", molecule("H2O"))
     assert run("m.xyz", "--save-reference", "r.json")[0] == 0

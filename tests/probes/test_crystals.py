@@ -1,5 +1,6 @@
 """Relaxation, equation of state, elastic constants, phonons: against phonopy, matscipy and closed forms."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -50,6 +51,13 @@ def test_relaxation_of_atoms_and_cell():
     assert not short.converged and "NOT relaxed" in repr(short)
     same = relax(atoms, calc, cell="volume", fmax_eV_per_A=1e-3).atoms.cell
     np.testing.assert_allclose(same.angles(), 90.0, atol=1e-6)
+
+
+def test_a_relaxation_that_went_up_says_so():
+    found = relax(bulk("Cu"), EMT())
+    assert "0.0000 eV lower" in repr(found)
+    risen = dataclasses.replace(found, energy_eV=found.energy_start_eV + 0.5)
+    assert "0.5000 eV HIGHER than at the start (a saddle point?" in repr(risen)
 
 
 def test_relaxation_refuses_bad_input(tmp_path):
