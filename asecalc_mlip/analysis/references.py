@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis.bonds import is_boxed_molecule
@@ -24,6 +23,7 @@ from asecalc_mlip.analysis.molecule_reference import MoleculeReference, read_ref
 from asecalc_mlip.analysis.periodic_reference import FORMAT as PERIODIC
 from asecalc_mlip.analysis.periodic_reference import Kind, PeriodicReference, composition_of, density_of
 from asecalc_mlip.data.labels import is_isolated_atom
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_json, write_json
 
@@ -165,7 +165,8 @@ def make_reference(
     frames = [atoms for atoms in frames if not is_isolated_atom(atoms)]
     if not frames:
         raise InputError("all frames are isolated atoms, which have no distances: a reference needs structures")
-    some, span = _spread(frames, most), temperatures_K or stated_temperatures(frames)
+    some = [frames[i] for i in evenly(len(frames), len(frames) if most is None else most)]
+    span = temperatures_K or stated_temperatures(frames)
     made: Reference
     molecule = _is_one_molecule(frames)
     few = len({int(z) for atoms in frames for z in atoms.numbers}) <= MOST_ELEMENTS
@@ -303,13 +304,6 @@ def _is_one_molecule(frames: Sequence[Atoms]) -> bool:
         return False
     # Of the others, some may have just dissociated.
     return not frames[0].pbc.any() or is_boxed_molecule(frames[0])
-
-
-def _spread(frames: Sequence[Atoms], most: int | None) -> list[Atoms]:
-    """At most so many frames, evenly spread over all."""
-    if most is None or len(frames) <= most:
-        return list(frames)
-    return [frames[i] for i in np.linspace(0, len(frames) - 1, most).round().astype(int)]
 
 
 def _is_json(path: Path) -> bool:

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from asecalc_mlip.data.plausibility import ADVICE, Found, Problem
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.neighbors.pairs import vectors_within
 
 __all__ = ["check_bonds"]
@@ -32,10 +33,10 @@ SOFT, HARD = 4.0, 150.0
 def check_bonds(frames: Sequence[Atoms]) -> Found:
     """Look for positions in Bohr, and for forces that have another sign, another unit or another order of atoms."""
     several = [atoms for atoms in frames if len(atoms) > 2 and np.isfinite(atoms.positions).all()]
-    some = np.linspace(0, len(several) - 1, MOST_FRAMES).round().astype(int).tolist() if several else []
+    some = [several[k] for k in evenly(len(several), MOST_FRAMES)]
     ratios: list[np.ndarray] = []
     bonds: list[np.ndarray] = []
-    for atoms, i, j, vectors in _neighbours([several[k] for k in sorted(set(some))]):
+    for atoms, i, j, vectors in _neighbours(some):
         radii = covalent_radii[atoms.numbers]
         d = np.linalg.norm(vectors, axis=1)
         ratio = d / (radii[i] + radii[j])

@@ -19,6 +19,7 @@ from asecalc_mlip.data.census import Census, census, has_label
 from asecalc_mlip.data.error_tables import by_config_type, group_lines, hints, worst_frames, worst_lines
 from asecalc_mlip.data.labels import is_isolated_atom, without_open_stress
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.engine.curl import force_curl
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.files import check_figure, check_writable, write_json
@@ -274,10 +275,9 @@ def _means(truth: Arrays, guess: Arrays) -> tuple[dict[str, float], dict[str, fl
 
 def _curl(calculator: PIWSLCalculator, frames: Sequence[Atoms]) -> float:
     """Mean over frames spread evenly over the data; one at a time, because double derivatives take memory."""
-    chosen = np.unique(np.linspace(0, len(frames) - 1, CURL_FRAMES).round().astype(int))
     generator = torch.Generator().manual_seed(0)
     potential, curls = calculator.potential, []
-    for index in chosen:
+    for index in evenly(len(frames), CURL_FRAMES):
         graph = graph_from_atoms(frames[index], potential.cutoff, device=calculator.device)
         curls.append(force_curl(potential, graph, generator=generator).item())
     return float(np.mean(curls))

@@ -14,6 +14,8 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
 
+from asecalc_mlip.data.sampling import evenly
+
 __all__ = ["ClosePairs", "close_pairs", "near_copies"]
 
 MOST_FRAMES = 600  # of one group, evenly spread, for pairs; all of them for copies
@@ -65,8 +67,7 @@ def close_pairs(frames: Sequence[Atoms]) -> ClosePairs:
     """Pair frames that have an energy with their nearest neighbours, no copies, and compare their labels."""
     rows: list[tuple[float, ...]] = []
     for places in _comparable(frames, with_cell=True):
-        if len(places) > MOST_FRAMES:
-            places = [places[k] for k in np.linspace(0, len(places) - 1, MOST_FRAMES).round().astype(int)]
+        places = [places[k] for k in evenly(len(places), MOST_FRAMES)]
         group = [frames[i] for i in places]
         for a, b in _nearest(_shapes(group)):
             rows.append((places[a], places[b], *_compare(group[a], group[b])))

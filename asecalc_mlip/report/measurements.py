@@ -12,6 +12,7 @@ from asecalc_mlip.bench.measure import compare, ns_per_day, our_walk
 from asecalc_mlip.bench.timing import is_busy, load_now, machine
 from asecalc_mlip.calculators.loading import load_calculator
 from asecalc_mlip.data.errors import evaluate_frames
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.plots.diatomic import diatomic_figure
 from asecalc_mlip.plots.training import parity
@@ -30,7 +31,7 @@ def errors_piece(subject: Subject, pieces: Pieces, most: int) -> dict | None:
     if subject.frames is None:
         return None
     frames, data = subject.frames, Path(str(subject.settings.data))
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
+    chosen = evenly(len(frames), most)
 
     def make() -> dict:
         errors = evaluate_frames(subject.calculator, [frames[k] for k in chosen], name=data.name)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_json
 from asecalc_mlip.logs import LOGGER
@@ -82,9 +83,7 @@ def make_split(n_frames: int, n_train: int | None, n_val: int | None, *, seed: i
 
 def spread(frames: Sequence[Atoms], most: int) -> list[int]:
     """Return the places of `most` frames, spread evenly, and of those that bring an element which these do not have."""
-    if not frames:
-        return []
-    places = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)).tolist()
+    places = evenly(len(frames), most)
     known = {z for i in places for z in frames[i].numbers.tolist()}
     for i, atoms in enumerate(frames):
         if not known.issuperset(numbers := atoms.numbers.tolist()):

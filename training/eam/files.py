@@ -14,6 +14,7 @@ from ase import Atoms
 from asecalc_mlip.calculators.eam import EAMCalculator
 from asecalc_mlip.data.census import census
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import check_other, check_writable
 from asecalc_mlip.lammps.eam_table import TableCheck, check_eam_fs, export_eam_fs
@@ -113,7 +114,8 @@ def export_file(model: str, output: str, *, check: str | None = None) -> TableCh
     path = export_eam_fs(calculator, output)
     if check is None:
         return None
-    found = check_eam_fs(path, calculator, _spread(read_frames(check), CHECKED))
+    frames = read_frames(check)
+    found = check_eam_fs(path, calculator, [frames[i] for i in evenly(len(frames), CHECKED)])
     if not found.energy < AGREEMENT:
         raise InputError(f"{path} does not agree with {model}: {found!r}. Were atoms closer than 0.05 Å?")
     return found
@@ -126,10 +128,5 @@ def _drawn(frames: Sequence[Atoms], n: int | None, seed: int) -> tuple[list[Atom
     if not 1 <= n < len(frames):
         raise InputError(f"n-train is {n}; the file has {len(frames)} frames")
     order = np.random.default_rng(seed).permutation(len(frames))
-    return [frames[i] for i in sorted(order[:n])], _spread([frames[i] for i in sorted(order[n:])], 400)
-
-
-def _spread(frames: Sequence[Atoms], n: int) -> list[Atoms]:
-    """Return at most `n` frames, spread evenly."""
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int))
-    return [frames[i] for i in chosen]
+    held = sorted(order[n:])
+    return [frames[i] for i in sorted(order[:n])], [frames[held[k]] for k in evenly(len(held), 400)]

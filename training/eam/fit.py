@@ -37,13 +37,12 @@ from asecalc_mlip.models import EAM, build_potential
 from training.data.digests import fingerprint
 from training.eam.batches import FitBatch, collate, energies_forces_stress, fit_batch
 from training.eam.initial import scale_density
-from training.eam.labelling import label
 from training.eam.report import EAMFit, errors_of, find_suspect_stress
 from training.eam.settings import FitSettings
 from training.options import E0Method
 from training.start.reference_energies import ReferenceEnergies, reference_energies
 
-__all__ = ["EAMFit", "FitSettings", "fit_eam", "label"]
+__all__ = ["EAMFit", "FitSettings", "fit_eam"]
 
 
 def fit_eam(

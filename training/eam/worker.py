@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.errors import InputError
@@ -78,8 +79,7 @@ def labelled(calculator: PIWSLCalculator, recipe: Recipe, tasks: Sequence[Task])
         atoms.info["REF_energy"] = result["energy"]
         atoms.arrays["REF_forces"] = result["forces"]
         if result["stress"] is not None:
-            xx, yy, zz, yz, xz, xy = result["stress"]
-            atoms.info["REF_stress"] = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+            atoms.info["REF_stress"] = voigt_6_to_full_3x3_stress(result["stress"])
     return frames
 
 

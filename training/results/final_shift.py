@@ -23,6 +23,7 @@ from ase.data import chemical_symbols
 from asecalc_mlip import PIWSLCalculator
 from asecalc_mlip.checkpoint import load
 from asecalc_mlip.data.census import has_label
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.logs import LOGGER
 from training.data.weights import frame_weight
 from training.results.card import rewrite
@@ -54,8 +55,7 @@ def shift_reference_energies(run: Run, path: Path, card: dict[str, Any] | None =
         Atomic number → shift in eV; empty where no E0 was fitted, no frame has an energy, or validation gets worse.
     """
     frames = _counted(run, run.split.train)
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MOST, len(frames))).round().astype(int))
-    frames, fitted = [frames[i] for i in chosen], run.e0.fitted
+    frames, fitted = [frames[i] for i in evenly(len(frames), MOST)], run.e0.fitted
     if not frames or not fitted:
         return {}
     left = _left(path, frames, run.test_device)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.data.plausibility import far_energies
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.graph import graph_from_atoms
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.models import Potential
@@ -74,7 +75,7 @@ def _some(frames: Sequence[Atoms]) -> list[Atoms]:
     if not frames:
         return []
     n = max(1, min(len(frames), MOST_ATOMS // max(1, int(np.mean([len(atoms) for atoms in frames])))))
-    return [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, n).round().astype(int))]
+    return [frames[i] for i in evenly(len(frames), n)]
 
 
 def _last_layer(potential: Potential, atoms: Atoms) -> nn.Linear | None:

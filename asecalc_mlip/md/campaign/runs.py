@@ -15,6 +15,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_json, read_structures, replacing, write_json
@@ -246,9 +247,8 @@ def pick_frames(frames: Sequence[Atoms], number: int | None, source: str) -> lis
     """
     if number is not None and not 1 <= number <= len(frames):
         raise InputError(f"{source} has {len(frames)} structures; {number} starts cannot be taken from them")
-    index = np.arange(len(frames)) if number is None else np.linspace(0, len(frames) - 1, number).round().astype(int)
     picked = []
-    for k in index:
+    for k in evenly(len(frames), number or len(frames)):
         atoms = frames[k].copy()
         if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
             raise InputError(f"structure {k} of {source} has no atoms, or positions that are NaN or infinite")
