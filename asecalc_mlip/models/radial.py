@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ __all__ = [
     "cosine_cutoff",
     "envelope_by_name",
     "make_radial_basis",
-    "make_tensor_basis",
     "polynomial_cutoff",
 ]
 
@@ -206,24 +205,24 @@ class EnvelopedBasis(nn.Module):
         return torch.cat([self.basis(distances) * envelope, envelope], dim=1)
 
 
-def make_radial_basis(name: RadialBasisName, n_rbf: int, cutoff: float) -> GaussianBasis | BesselBasis:
-    """Basis by its name, with `n_rbf` ≥ 2 functions over 0 … `cutoff` (Å)."""
-    bases: dict[str, type[GaussianBasis] | type[BesselBasis]] = {"gaussian": GaussianBasis, "bessel": BesselBasis}
-    if name not in bases:
-        raise ValueError(f"radial_basis {name!r} is unknown; choose one of {sorted(bases)}")
-    if n_rbf < 2:
-        raise ValueError(f"n_rbf is {n_rbf}; a radial basis needs at least 2 functions")
-    return bases[name](n_rbf, cutoff)
+_BASES: dict[str, type[nn.Module]] = {
+    "gaussian": GaussianBasis,
+    "bessel": BesselBasis,
+    "expnorm": ExpNormalBasis,
+    "smooth_bessel": SmoothBesselBasis,
+}
 
 
-def make_tensor_basis(name: TensorBasisName, n_rbf: int, cutoff: float) -> nn.Module:
-    """As `make_radial_basis`, with the two bases more that TensorNet and M3GNet are published with."""
-    more: dict[str, type[ExpNormalBasis] | type[SmoothBesselBasis]] = {
-        "expnorm": ExpNormalBasis,
-        "smooth_bessel": SmoothBesselBasis,
-    }
-    if name not in more:
-        return make_radial_basis(name, n_rbf, cutoff)  # type: ignore[arg-type]  # which refuses other names
+def make_radial_basis(name: str, n_rbf: int, cutoff: float, *, among: Any = RadialBasisName) -> Any:
+    """Basis by its name, with `n_rbf` ≥ 2 functions over 0 … `cutoff` (Å).
+
+    Raises
+    ------
+    ValueError
+        For fewer functions, and a name that is not `among` those of a Literal.
+    """
+    if name not in get_args(among):
+        raise ValueError(f"radial_basis {name!r} is unknown here; choose one of {sorted(get_args(among))}")
     if n_rbf < 2:
         raise ValueError(f"n_rbf is {n_rbf}; a radial basis needs at least 2 functions")
-    return more[name](n_rbf, cutoff)
+    return _BASES[name](n_rbf, cutoff)

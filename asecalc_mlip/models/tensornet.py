@@ -45,7 +45,7 @@ from asecalc_mlip.kernels.tensor import (
 )
 from asecalc_mlip.models.knots import Knots, knots_for
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, GatedReadout, edge_geometry
-from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_tensor_basis
+from asecalc_mlip.models.radial import Envelope, TensorBasisName, envelope_by_name, make_radial_basis
 from asecalc_mlip.models.tabulated import Tabulated
 from asecalc_mlip.models.tensornet_hessian import tensornet_bytes, tensornet_hessian
 from asecalc_mlip.models.tensornet_native import TensorNetWeights, packed
@@ -114,7 +114,7 @@ class TensorNet(Network):
             raise ValueError("a force head needs vectors that change sign with the structure: take group O3")
         self.cutoff, self.n_features, self.n_blocks = cutoff, n_features, n_interactions + 1
         self.envelope = envelope_by_name(envelope)
-        self.radial_basis = make_tensor_basis(radial_basis, n_rbf, cutoff)
+        self.radial_basis = make_radial_basis(radial_basis, n_rbf, cutoff, among=TensorBasisName)
         self.embedding = TensorEmbedding(n_features, n_rbf)
         self.blocks = nn.ModuleList(TensorBlock(n_features, n_rbf, messages, group) for _ in range(n_interactions))
         self.norm = nn.LayerNorm(3 * n_features)

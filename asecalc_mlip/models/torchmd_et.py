@@ -31,11 +31,13 @@ from torch.nn.functional import linear, silu
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import painn_message, schnet_message
 from asecalc_mlip.models.layers import MAX_ATOMIC_NUMBER, edge_geometry, mlp
-from asecalc_mlip.models.radial import ExpNormalBasis, GaussianBasis, cosine_cutoff
+from asecalc_mlip.models.radial import cosine_cutoff, make_radial_basis
 from asecalc_mlip.models.traits import Memory, Network, Traits
 
 __all__ = ["TorchMDET"]
 
+# No Bessel functions: they are 0/0 at the distance of an atom from itself.
+BasisName = Literal["expnorm", "gaussian"]
 # Basis (E, n_rbf), envelope (E, 1), directions (E, 3), centres and neighbours (E,).
 Edges = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
 
@@ -78,13 +80,13 @@ class TorchMDET(Network):
         n_interactions: int = 8,
         n_heads: int = 8,
         n_rbf: int = 50,
-        radial_basis: Literal["expnorm", "gaussian"] = "expnorm",
+        radial_basis: BasisName = "expnorm",
     ):
         super().__init__()
         if n_features % n_heads:
             raise ValueError(f"{n_heads} heads cannot share {n_features} features; take a multiple of n_heads")
         self.cutoff, self.n_features, self.n_blocks = cutoff, n_features, n_interactions
-        self.radial_basis = _make_basis(radial_basis, n_rbf, cutoff)
+        self.radial_basis = make_radial_basis(radial_basis, n_rbf, cutoff, among=BasisName)
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, n_features)
         self.of_neighbors = NeighborEmbedding(n_features, n_rbf)
         self.layers = nn.ModuleList(EquivariantAttention(n_features, n_heads, n_rbf) for _ in range(n_interactions))
@@ -219,16 +221,3 @@ def _dense(n_in: int, n_out: int, *, bias: bool = True) -> nn.Linear:
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def _make_basis(name: str, n_rbf: int, cutoff: float) -> ExpNormalBasis | GaussianBasis:
-    # No Bessel functions here: they are 0/0 at the distance of an atom from itself.
-    bases: dict[str, type[ExpNormalBasis] | type[GaussianBasis]] = {
-        "expnorm": ExpNormalBasis,
-        "gaussian": GaussianBasis,
-    }
-    if name not in bases:
-        raise ValueError(f"radial_basis {name!r} is unknown here; choose one of {sorted(bases)}")
-    if n_rbf < 2:
-        raise ValueError(f"n_rbf is {n_rbf}; a radial basis needs at least 2 functions")
-    return bases[name](n_rbf, cutoff)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from asecalc_mlip.models import TensorNet
 from asecalc_mlip.models.radial import cosine_cutoff, make_radial_basis
 
 
@@ -20,3 +21,8 @@ def test_far_gaussians_are_no_denormal_numbers():
 def test_bad_options(name, n_rbf, message):
     with pytest.raises(ValueError, match=message):
         make_radial_basis(name, n_rbf, 5.0)
+
+
+def test_an_unknown_basis_names_all_that_the_network_has():
+    with pytest.raises(ValueError, match=r"\['bessel', 'expnorm', 'gaussian', 'smooth_bessel'\]"):
+        TensorNet(n_features=8, radial_basis="wave")
