@@ -9,6 +9,7 @@ from torch import Tensor
 
 __all__ = [
     "PARTS",
+    "ROWS",
     "TERMS",
     "bounded",
     "by_row",
@@ -27,6 +28,8 @@ __all__ = [
 
 # Which of the three parts, I, A and S, each of the nine rows of a tensor belongs to.
 PARTS = [0, 1, 1, 1, 2, 2, 2, 2, 2]
+# And the rows of each part.
+ROWS = (slice(0, 1), slice(1, 4), slice(4, 9))
 TERMS = 6
 
 

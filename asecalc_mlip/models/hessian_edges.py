@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.models.layers import edge_geometry
 
-__all__ = ["Edges", "add_edges", "bend_edges", "completed", "cross", "dense", "mixed", "moved"]
+__all__ = ["Edges", "add_edges", "bend_edges", "completed", "cross", "dense", "mixed", "moved", "radial_blocks"]
 
 
 @dataclass
@@ -46,11 +46,16 @@ def bend_edges(
     u, d = edges.u, edges.d
     gamma1 = torch.bmm(m, first[:, :, None])  # (E, 3, 1)
     gamma1v, gamma2v = ((along * part).sum(1) * d[:, 0] for part in (first, second))
-    uu = u[:, :, None] * u[:, None, :]
-    across = (torch.eye(3, dtype=u.dtype, device=u.device) - uu) / d[:, :, None]
     turned = gamma1 * u[:, None, :]
-    blocks = (bend + gamma2v)[:, None, None] * uu + (slope + gamma1v)[:, None, None] * across
+    blocks = radial_blocks(edges, slope + gamma1v, bend + gamma2v)
     add_edges(total, edges, blocks + turned + turned.transpose(1, 2))
+
+
+def radial_blocks(edges: Edges, slope: Tensor, bend: Tensor) -> Tensor:
+    """Second derivatives (E, 3, 3) by its vector of a function of the length with these two derivatives (E,)."""
+    along = edges.u[:, :, None] * edges.u[:, None, :]
+    across = (torch.eye(3, dtype=along.dtype, device=along.device) - along) / edges.d[:, :, None]
+    return bend[:, None, None] * along + slope[:, None, None] * across
 
 
 def add_edges(total: Tensor, edges: Edges, blocks: Tensor) -> None:

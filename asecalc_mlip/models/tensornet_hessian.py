@@ -25,9 +25,9 @@ from torch.func import grad, jacrev, jvp, vjp, vmap
 
 from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.kernels import plain_kernels
-from asecalc_mlip.kernels.plain_tensor import PARTS, rows_of
+from asecalc_mlip.kernels.plain_tensor import PARTS, ROWS, rows_of
 from asecalc_mlip.kernels.tensor import bounded, mixed, spread_message, squares, tensor_message, tensor_product
-from asecalc_mlip.models.hessian_edges import Edges, add_edges, completed, cross, dense, moved
+from asecalc_mlip.models.hessian_edges import Edges, add_edges, completed, cross, dense, moved, radial_blocks
 from asecalc_mlip.models.hessian_edges import mixed as mixed_edges
 from asecalc_mlip.models.layers import edge_geometry
 from asecalc_mlip.models.tabulated import derivatives
@@ -106,14 +106,19 @@ def _embedding(network: Any, edges: _Edges, values: dict, bars: dict, total: Ten
     a, a1, a2 = ((bar * part).sum(2) for part in weights)
     turned = torch.einsum("ea,eax,ey->exy", a1, shape[1], u)
     slope, bend = (a1 * shape[0]).sum(1), (a2 * shape[0]).sum(1)
-    blocks = edges.radial(slope, bend) + turned + turned.transpose(1, 2) + torch.einsum("ea,eaxy->exy", a, shape[2])
+    blocks = (
+        radial_blocks(edges.e, slope, bend)
+        + turned
+        + turned.transpose(1, 2)
+        + torch.einsum("ea,eaxy->exy", a, shape[2])
+    )
     add_edges(total, edges.e, blocks)
 
     # ‖U‖² of each channel, and from all of them the scales.
     metric = _metric(u)
     along = 2.0 * (values["u"].transpose(1, 2) @ metric)  # (N, F, 9)
     norms = _apply(along.unsqueeze(-2), tangents)[:, :, 0]  # (F, N, K)
-    _add(total, tangents, _constant(2.0 * metric, tangents) * _columns(bars["norms"])[:, :, None])
+    _add(total, tangents, torch.matmul(2.0 * metric, tangents) * _columns(bars["norms"])[:, :, None])
     e = network.embedding
     scales: Callable = lambda n: e.scales(e.norm(n))  # noqa: E731
     q = _atoms(scales, values["norms"], bars["q"], norms, total)  # (3F, N, K)
@@ -153,7 +158,7 @@ def _readout(network: Any, values: dict, x: Tensor, total: Tensor) -> None:
     by = 2.0 * (last.transpose(1, 2) @ metric)[:, :, None] * of_part  # (N, F, 3, 9)
     moved_by = _apply(by, x).permute(2, 0, 1, 3).flatten(0, 1)  # (3F, N, K), by part
     weights = slopes.unflatten(-1, (3, -1))[:, PARTS]  # (N, 9, F)
-    _add(total, x, _constant(2.0 * metric, x) * _rows(weights))
+    _add(total, x, torch.matmul(2.0 * metric, x) * _rows(weights))
     columns = moved_by.transpose(0, 1)
     total += cross(_curved(grad(energy), invariants, columns), columns)
 
@@ -227,20 +232,13 @@ class _Edges:
         found = moved(self.e, by_vector.transpose(2, 3).flatten(2), 3 * (self.e.n_atoms - 1))
         return found.unflatten(0, (self.n_features, 9)).transpose(1, 2).contiguous()
 
-    def radial(self, slope: Tensor, bend: Tensor) -> Tensor:
-        """Second derivatives (E, 3, 3) by its vector of a function of the length with these two derivatives."""
-        u = self.e.u
-        along = u[:, :, None] * u[:, None, :]
-        across = (torch.eye(3, dtype=u.dtype, device=u.device) - along) / self.e.d[:, :, None]
-        return bend[:, None, None] * along + slope[:, None, None] * across
-
     def message(self, block: Any, k: int, y: Tensor, bar: Tensor, tangents: Tensor, total: Tensor) -> Tensor:
         """Tangents of M; adds its share to the Hessian."""
         e, w = self.e, [part.unflatten(1, (3, -1)) for part in self.filters[k]]  # (E, 3, F)
         senders = e.i if block.own else e.j
         sent, heard = y.index_select(0, senders), bar.index_select(0, e.i)
         slope, bend = ((heard * sent * part[:, PARTS]).sum((1, 2)) for part in w[1:])
-        add_edges(total, e, self.radial(slope, bend))
+        add_edges(total, e, radial_blocks(e, slope, bend))
         u = e.u[:, :, None, None]
         by_y = u * (w[1][:, PARTS] * heard)[:, None]  # (E, 3, 9, F)
         columns = tangents.permute(1, 0, 2, 3).flatten(1, 2).transpose(0, 1)  # (9F, N, K)
@@ -248,15 +246,13 @@ class _Edges:
         total += half + half.T
         found = self.moved(u * (w[1][:, PARTS] * sent)[:, None])
         pairs = dense(e, w[0].flatten(1), senders).unflatten(0, (3, -1))  # (3, F, N, N)
-        for part, rows in enumerate(_SPLIT):
+        for part, rows in enumerate(ROWS):
             heard_from = torch.bmm(pairs[part], tangents[:, :, rows].flatten(2))
             found[:, :, rows] += heard_from.unflatten(2, (-1, tangents.shape[-1]))
         return found
 
 
 # --- parts of the network -------------------------------------------------------------------------------------------
-
-_SPLIT = (slice(0, 1), slice(1, 4), slice(4, 9))
 
 
 def _product(block: Any, y: Tensor, m: Tensor) -> Tensor:
@@ -327,13 +323,9 @@ def _apply(matrices: Tensor, tangents: Tensor) -> Tensor:
     return found.unflatten(0, tangents.shape[:2])
 
 
-def _constant(matrix: Tensor, tangents: Tensor) -> Tensor:
-    return torch.matmul(matrix, tangents)
-
-
 def _mix_tangents(layers: Any, tangents: Tensor) -> Tensor:
     found = torch.empty_like(tangents)
-    for layer, rows in zip(layers, _SPLIT, strict=True):
+    for layer, rows in zip(layers, ROWS, strict=True):
         part = tangents[:, :, rows]
         found[:, :, rows] = (layer.weight @ part.flatten(1)).view(part.shape)
     return found

@@ -12,14 +12,13 @@ from torch.autograd.function import once_differentiable
 
 from asecalc_mlip.engine.triton import algebra, tensors
 from asecalc_mlip.engine.triton.edges import Edges
+from asecalc_mlip.kernels.plain_tensor import ROWS
 from asecalc_mlip.kernels.triton.blocks import Blocks
 
 __all__ = ["bounded", "interaction", "mixed", "scaled", "squares_of", "tensor_messages", "tensor_spread", "updated"]
 
 # Atoms and channels of a program of the algebra.
 _BLOCK = 128
-# Of the nine rows, those of I, A and S.
-_PARTS = (slice(0, 1), slice(1, 4), slice(4, 9))
 
 
 def tensor_spread(
@@ -155,7 +154,7 @@ class _Mix(Function):
 def _by_part(weights: Sequence[Tensor], x: Tensor) -> Tensor:
     x = x.to(weights[0].dtype).contiguous()
     out = torch.empty_like(x)
-    for rows, weight in zip(_PARTS, weights, strict=True):
+    for rows, weight in zip(ROWS, weights, strict=True):
         torch.mm(x[rows].flatten(0, 1), weight, out=out[rows].flatten(0, 1))
     return out
 
