@@ -21,18 +21,29 @@ from torch import Tensor
 
 from asecalc_mlip.models.constants import Places, Table
 
-__all__ = ["by_order", "columns_by_order", "fixed_points", "harmonic_tables", "point_weights", "real_harmonics"]
+__all__ = [
+    "by_order",
+    "columns_by_order",
+    "fixed_points",
+    "harmonic_tables",
+    "orders_by_m",
+    "point_weights",
+    "real_harmonics",
+]
 
 
-def real_harmonics(directions: Tensor, n_angular: int) -> Tensor:
-    """Y_lm of unit vectors (…, 3) for l < `n_angular`, (…, n_angular²), that of (l, m) at l² + l + m."""
+def real_harmonics(directions: Tensor, n_angular: int, square: Tensor | float = 1.0) -> Tensor:
+    """Y_lm of unit vectors (…, 3) for l < `n_angular`, (…, n_angular²), that of (l, m) at l² + l + m.
+
+    Of vectors of another length r, whose `square` (…) must be told, they are r^l times as large.
+    """
     x, y, z = directions.unbind(-1)
     cosine, sine = torch.ones_like(x), torch.zeros_like(x)
     found: list[Tensor] = [x] * n_angular**2
     for m in range(n_angular):
         if m:
             cosine, sine = x * cosine - y * sine, x * sine + y * cosine
-        for n, legendre in zip(range(m, n_angular), _derivatives(z, m, n_angular), strict=True):
+        for n, legendre in zip(range(m, n_angular), _derivatives(z, m, n_angular, square), strict=True):
             size = math.sqrt((2 * n + 1) * math.factorial(n - m) / math.factorial(n + m) * (2 if m else 1))
             found[n * n + n + m] = size * legendre * cosine
             if m:
@@ -61,9 +72,14 @@ def point_weights(n_angular: int) -> Tensor:
 
 
 def columns_by_order(n_angular: int) -> list[int]:
-    """Places l² + l + m of harmonics in the order m = 0, 1, −1, 2, −2, …, with l ascending in each."""
-    orders = [sign * m for m in range(n_angular) for sign in ((1, -1) if m else (1,))]
-    return [n * n + n + m for m in orders for n in range(abs(m), n_angular)]
+    """Places l² + l + m of harmonics in the order of `orders_by_m`."""
+    return [degree * degree + degree + m for degree, m in orders_by_m(n_angular - 1, n_angular - 1)]
+
+
+def orders_by_m(l_max: int, m_max: int) -> list[tuple[int, int]]:
+    """(l, m) of all l ≤ l_max and |m| ≤ m_max in the order m = 0, 1, −1, 2, −2, …, with l ascending in each."""
+    ms = [0, *(sign * m for m in range(1, m_max + 1) for sign in (1, -1))]
+    return [(degree, m) for m in ms for degree in range(abs(m), l_max + 1)]
 
 
 class HarmonicTables(NamedTuple):
@@ -86,11 +102,11 @@ def by_order(x: Tensor, axis: int, n_angular: int) -> Tensor:
     return x.index_select(axis, harmonic_tables(n_angular).columns.like(x))
 
 
-def _derivatives(z: Tensor, m: int, n_angular: int) -> list[Tensor]:
-    """Return the m-th derivatives of the Legendre polynomials P_m, P_m+1 … at z."""
+def _derivatives(z: Tensor, m: int, n_angular: int, square: Tensor | float) -> list[Tensor]:
+    """Return the m-th derivatives of the Legendre polynomials P_m, P_m+1 … at z, made homogeneous by r²."""
     found = [torch.full_like(z, math.prod(range(1, 2 * m, 2)))]
     if m + 1 < n_angular:
         found.append((2 * m + 1) * z * found[0])
     for n in range(m + 2, n_angular):
-        found.append(((2 * n - 1) * z * found[-1] - (n + m - 1) * found[-2]) / (n - m))
+        found.append(((2 * n - 1) * z * found[-1] - (n + m - 1) * square * found[-2]) / (n - m))
     return found

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from asecalc_mlip.models.constants import Places, Table
+from asecalc_mlip.models.harmonics import orders_by_m, real_harmonics
 
 __all__ = [
     "EdgeRotations",
@@ -47,35 +48,11 @@ def orders(l_max: int, m_max: int | None = None) -> list[tuple[int, int]]:
     return [(degree, m) for degree in range(l_max + 1) for m in range(-min(degree, most), min(degree, most) + 1)]
 
 
-def orders_by_m(l_max: int, m_max: int) -> list[tuple[int, int]]:
-    """(l, m) as above, but those of m = 0 first, then of m = 1, m = −1, m = 2, …, and l ascending in each."""
-    ms = [0, *(sign * m for m in range(1, m_max + 1) for sign in (1, -1))]
-    return [(degree, m) for m in ms for degree in range(abs(m), l_max + 1)]
-
-
 def spherical_harmonics(l_max: int, points: Tensor) -> Tensor:
     """Y_lm of points (P, 3), (P, (l_max + 1)²) in the order of `orders`; on a sphere of radius r times r^l."""
-    x, y, z = points.unbind(-1)
-    r2 = points.square().sum(-1)
-    # cos mα and sin mα times sin^m β
-    c, s = [torch.ones_like(x)], [torch.zeros_like(x)]
-    for _ in range(l_max):
-        c, s = [*c, c[-1] * z - s[-1] * x], [*s, c[-1] * x + s[-1] * z]
-    legendre: dict[tuple[int, int], Tensor] = {}
-    for m in range(l_max + 1):
-        legendre[m, m] = torch.full_like(x, math.prod(range(1, 2 * m, 2)))
-        for degree in range(m + 1, l_max + 1):
-            value = (2 * degree - 1) * y * legendre[degree - 1, m]
-            if degree > m + 1:
-                value = value - (degree + m - 1) * r2 * legendre[degree - 2, m]
-            legendre[degree, m] = value / (degree - m)
-    columns = []
-    for degree, m in orders(l_max):
-        k = abs(m)
-        size = (2 * degree + 1) / (4 * math.pi) * math.factorial(degree - k) / math.factorial(degree + k)
-        angle = (s if m < 0 else c)[k]
-        columns.append(math.sqrt(size * (2 if m else 1)) * angle * legendre[degree, k])
-    return torch.stack(columns, dim=-1)
+    # Those of harmonics.py have z for the polar axis, and their squares have the mean 1.
+    turned, square = points[:, [2, 0, 1]], points.square().sum(-1)
+    return real_harmonics(turned, l_max + 1, square) / math.sqrt(4 * math.pi)
 
 
 def sphere_points(n_lat: int, n_long: int, *, gauss: bool = True) -> tuple[Tensor, Tensor]:
