@@ -19,8 +19,15 @@ from asecalc_mlip.engine.triton.splines import (
     spline_slopes,
     spline_values,
 )
+from asecalc_mlip.kernels.triton.matrices import filtered, inner_by_part, plus, read, scaled, write_sums, zeros
 
 __all__ = ["gather", "gather_backward", "spread", "spread_edges"]
+
+
+@triton.jit
+def filters(at, F, mask, c):
+    """Read the filters of the three parts at pointers (edges, channels) of their first rows."""
+    return interpolate(at, 3 * F, mask, c), interpolate(at + F, 3 * F, mask, c), interpolate(at + 2 * F, 3 * F, mask, c)
 
 
 @triton.jit(do_not_specialize=["n_edges", "n_atoms"])
@@ -35,19 +42,10 @@ def spread(
     i = tl.program_id(0)
     f = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = f < F
-    kind = table.dtype.element_ty
     first = tl.load(rows + i)
     last = tl.load(rows + i + 1)
     own = tl.load(of_center + tl.load(numbers + i) * F + f, mask=inside, other=0.0)
-    s0 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s1 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s2 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s3 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s4 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s5 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s6 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s7 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s8 = tl.zeros((EDGES, CHANNELS), dtype=kind)
+    total = zeros(EDGES, CHANNELS, table.dtype.element_ty)
     for e0 in range(first, last, EDGES):
         e = e0 + tl.arange(0, EDGES)
         row = tl.load(place + e, mask=e < last, other=-1)
@@ -57,33 +55,14 @@ def spread(
         at = table + (row * (6 * F))[:, None] + f[None, :]
         element = tl.load(elements + e, mask=near, other=0)
         z = tl.load(of_neighbor + (element * F)[:, None] + f[None, :], mask=mask, other=0.0) + own[None, :]
-        x = -tl.load(directions + e, mask=near, other=0.0)
-        y = -tl.load(directions + n_edges + e, mask=near, other=0.0)
-        r = -tl.load(directions + 2 * n_edges + e, mask=near, other=0.0)
-        s0 += interpolate(at, 3 * F, mask, c) * z
-        skew = interpolate(at + F, 3 * F, mask, c) * z
-        s1 += skew * x[:, None]
-        s2 += skew * y[:, None]
-        s3 += skew * r[:, None]
-        rest = interpolate(at + 2 * F, 3 * F, mask, c) * z
+        x = -tl.load(directions + e, mask=near, other=0.0)[:, None]
+        y = -tl.load(directions + n_edges + e, mask=near, other=0.0)[:, None]
+        r = -tl.load(directions + 2 * n_edges + e, mask=near, other=0.0)[:, None]
         # A third of the trace, which is one, in the arithmetic at hand.
         third = (x * x + y * y + r * r) / 3.0
-        s4 += rest * (x * x - third)[:, None]
-        s5 += rest * (y * y - third)[:, None]
-        s6 += rest * (x * y)[:, None]
-        s7 += rest * (x * r)[:, None]
-        s8 += rest * (y * r)[:, None]
-    size = n_atoms.to(tl.int64) * F
-    at = out + i.to(tl.int64) * F + f
-    tl.store(at, tl.sum(s0, axis=0), mask=inside)
-    tl.store(at + size, tl.sum(s1, axis=0), mask=inside)
-    tl.store(at + 2 * size, tl.sum(s2, axis=0), mask=inside)
-    tl.store(at + 3 * size, tl.sum(s3, axis=0), mask=inside)
-    tl.store(at + 4 * size, tl.sum(s4, axis=0), mask=inside)
-    tl.store(at + 5 * size, tl.sum(s5, axis=0), mask=inside)
-    tl.store(at + 6 * size, tl.sum(s6, axis=0), mask=inside)
-    tl.store(at + 7 * size, tl.sum(s7, axis=0), mask=inside)
-    tl.store(at + 8 * size, tl.sum(s8, axis=0), mask=inside)
+        shape = tl.full((EDGES, 1), 1.0, z.dtype), x, y, r, x * x - third, y * y - third, x * y, x * r, y * r
+        total = plus(total, filtered(scaled(filters(at, F, mask, c), z), shape))
+    write_sums(out + i.to(tl.int64) * F + f, n_atoms.to(tl.int64) * F, total, inside)
 
 
 @triton.jit(do_not_specialize=["n_edges", "n_atoms"])
@@ -99,16 +78,8 @@ def spread_edges(
     last = tl.load(rows + i + 1)
     own = tl.load(of_center + tl.load(numbers + i) * F + f, mask=inside, other=0.0)
     size = n_atoms.to(tl.int64) * F
-    g = gradient + i.to(tl.int64) * F + f
-    g0 = tl.load(g, mask=inside, other=0.0)[None, :]
-    g1 = tl.load(g + size, mask=inside, other=0.0)[None, :]
-    g2 = tl.load(g + 2 * size, mask=inside, other=0.0)[None, :]
-    g3 = tl.load(g + 3 * size, mask=inside, other=0.0)[None, :]
-    g4 = tl.load(g + 4 * size, mask=inside, other=0.0)[None, :]
-    g5 = tl.load(g + 5 * size, mask=inside, other=0.0)[None, :]
-    g6 = tl.load(g + 6 * size, mask=inside, other=0.0)[None, :]
-    g7 = tl.load(g + 7 * size, mask=inside, other=0.0)[None, :]
-    g8 = tl.load(g + 8 * size, mask=inside, other=0.0)[None, :]
+    first_of_nine = (i.to(tl.int64) * F + f)[None, :]
+    g0, g1, g2, g3, g4, g5, g6, g7, g8 = read(gradient, first_of_nine, size, inside[None, :])
     third = (g4 + g5) / 3.0
     edges = by_edge + tl.program_id(1).to(tl.int64) * (4 * n_edges)
     for e0 in range(first, last, EDGES):
@@ -155,19 +126,10 @@ def gather(
     i = tl.program_id(0)
     f = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = f < F
-    kind = table.dtype.element_ty
     first = tl.load(rows + i)
     last = tl.load(rows + i + 1)
     size = n_atoms.to(tl.int64) * F
-    s0 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s1 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s2 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s3 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s4 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s5 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s6 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s7 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s8 = tl.zeros((EDGES, CHANNELS), dtype=kind)
+    total = zeros(EDGES, CHANNELS, table.dtype.element_ty)
     for e0 in range(first, last, EDGES):
         e = e0 + tl.arange(0, EDGES)
         row = tl.load(place + e, mask=e < last, other=-1)
@@ -176,29 +138,9 @@ def gather(
         j = tl.load(neighbors + e, mask=near, other=0).to(tl.int64)
         c = spline_values(tl.load(fraction + e, mask=near, other=0.0))
         at = table + (row * (6 * F))[:, None] + f[None, :]
-        sent = y + (j * F)[:, None] + f[None, :]
-        w = interpolate(at, 3 * F, mask, c)
-        s0 += w * tl.load(sent, mask=mask, other=0.0)
-        w = interpolate(at + F, 3 * F, mask, c)
-        s1 += w * tl.load(sent + size, mask=mask, other=0.0)
-        s2 += w * tl.load(sent + 2 * size, mask=mask, other=0.0)
-        s3 += w * tl.load(sent + 3 * size, mask=mask, other=0.0)
-        w = interpolate(at + 2 * F, 3 * F, mask, c)
-        s4 += w * tl.load(sent + 4 * size, mask=mask, other=0.0)
-        s5 += w * tl.load(sent + 5 * size, mask=mask, other=0.0)
-        s6 += w * tl.load(sent + 6 * size, mask=mask, other=0.0)
-        s7 += w * tl.load(sent + 7 * size, mask=mask, other=0.0)
-        s8 += w * tl.load(sent + 8 * size, mask=mask, other=0.0)
-    at = out + i.to(tl.int64) * F + f
-    tl.store(at, tl.sum(s0, axis=0), mask=inside)
-    tl.store(at + size, tl.sum(s1, axis=0), mask=inside)
-    tl.store(at + 2 * size, tl.sum(s2, axis=0), mask=inside)
-    tl.store(at + 3 * size, tl.sum(s3, axis=0), mask=inside)
-    tl.store(at + 4 * size, tl.sum(s4, axis=0), mask=inside)
-    tl.store(at + 5 * size, tl.sum(s5, axis=0), mask=inside)
-    tl.store(at + 6 * size, tl.sum(s6, axis=0), mask=inside)
-    tl.store(at + 7 * size, tl.sum(s7, axis=0), mask=inside)
-    tl.store(at + 8 * size, tl.sum(s8, axis=0), mask=inside)
+        sent = read(y, (j * F)[:, None] + f[None, :], size, mask)
+        total = plus(total, filtered(filters(at, F, mask, c), sent))
+    write_sums(out + i.to(tl.int64) * F + f, size, total, inside)
 
 
 @triton.jit(do_not_specialize=["n_edges", "n_atoms"])
@@ -213,29 +155,11 @@ def gather_backward(
     a = tl.program_id(0)
     f = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = f < F
-    kind = table.dtype.element_ty
     first = tl.load(rows + a)
     last = tl.load(rows + a + 1)
     size = n_atoms.to(tl.int64) * F
-    own = y + a.to(tl.int64) * F + f
-    y0 = tl.load(own, mask=inside, other=0.0)[None, :]
-    y1 = tl.load(own + size, mask=inside, other=0.0)[None, :]
-    y2 = tl.load(own + 2 * size, mask=inside, other=0.0)[None, :]
-    y3 = tl.load(own + 3 * size, mask=inside, other=0.0)[None, :]
-    y4 = tl.load(own + 4 * size, mask=inside, other=0.0)[None, :]
-    y5 = tl.load(own + 5 * size, mask=inside, other=0.0)[None, :]
-    y6 = tl.load(own + 6 * size, mask=inside, other=0.0)[None, :]
-    y7 = tl.load(own + 7 * size, mask=inside, other=0.0)[None, :]
-    y8 = tl.load(own + 8 * size, mask=inside, other=0.0)[None, :]
-    s0 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s1 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s2 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s3 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s4 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s5 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s6 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s7 = tl.zeros((EDGES, CHANNELS), dtype=kind)
-    s8 = tl.zeros((EDGES, CHANNELS), dtype=kind)
+    own = read(y, (a.to(tl.int64) * F + f)[None, :], size, inside[None, :])
+    total = zeros(EDGES, CHANNELS, table.dtype.element_ty)
     edges = by_edge + tl.program_id(1).to(tl.int64) * n_edges
     for e0 in range(first, last, EDGES):
         e = e0 + tl.arange(0, EDGES)
@@ -248,47 +172,12 @@ def gather_backward(
         c = spline_values(t)
         d = spline_slopes(t, tl.load(stretch + e, mask=near, other=0.0))
         at = table + (row * (6 * F))[:, None] + f[None, :]
-        heard = gm + (b * F)[:, None] + f[None, :]
-        w, s = interpolate_slopes(at, 3 * F, mask, c, d)
-        g = tl.load(heard, mask=mask, other=0.0)
-        s0 += w * g
-        slope = s * g * y0
-        w, s = interpolate_slopes(at + F, 3 * F, mask, c, d)
-        g = tl.load(heard + size, mask=mask, other=0.0)
-        s1 += w * g
-        along = g * y1
-        g = tl.load(heard + 2 * size, mask=mask, other=0.0)
-        s2 += w * g
-        along += g * y2
-        g = tl.load(heard + 3 * size, mask=mask, other=0.0)
-        s3 += w * g
-        along += g * y3
-        slope += s * along
-        w, s = interpolate_slopes(at + 2 * F, 3 * F, mask, c, d)
-        g = tl.load(heard + 4 * size, mask=mask, other=0.0)
-        s4 += w * g
-        along = g * y4
-        g = tl.load(heard + 5 * size, mask=mask, other=0.0)
-        s5 += w * g
-        along += g * y5
-        g = tl.load(heard + 6 * size, mask=mask, other=0.0)
-        s6 += w * g
-        along += g * y6
-        g = tl.load(heard + 7 * size, mask=mask, other=0.0)
-        s7 += w * g
-        along += g * y7
-        g = tl.load(heard + 8 * size, mask=mask, other=0.0)
-        s8 += w * g
-        along += g * y8
-        slope += s * along
+        heard = read(gm, (b * F)[:, None] + f[None, :], size, mask)
+        w0, s0 = interpolate_slopes(at, 3 * F, mask, c, d)
+        w1, s1 = interpolate_slopes(at + F, 3 * F, mask, c, d)
+        w2, s2 = interpolate_slopes(at + 2 * F, 3 * F, mask, c, d)
+        total = plus(total, filtered((w0, w1, w2), heard))
+        along = inner_by_part(heard, own)
+        slope = s0 * along[0] + s1 * along[1] + s2 * along[2]
         tl.store(edges + e, tl.sum(slope, axis=1), mask=there)
-    out = gy + a.to(tl.int64) * F + f
-    tl.store(out, tl.sum(s0, axis=0), mask=inside)
-    tl.store(out + size, tl.sum(s1, axis=0), mask=inside)
-    tl.store(out + 2 * size, tl.sum(s2, axis=0), mask=inside)
-    tl.store(out + 3 * size, tl.sum(s3, axis=0), mask=inside)
-    tl.store(out + 4 * size, tl.sum(s4, axis=0), mask=inside)
-    tl.store(out + 5 * size, tl.sum(s5, axis=0), mask=inside)
-    tl.store(out + 6 * size, tl.sum(s6, axis=0), mask=inside)
-    tl.store(out + 7 * size, tl.sum(s7, axis=0), mask=inside)
-    tl.store(out + 8 * size, tl.sum(s8, axis=0), mask=inside)
+    write_sums(gy + a.to(tl.int64) * F + f, size, total, inside)

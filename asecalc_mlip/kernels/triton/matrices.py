@@ -11,7 +11,7 @@ import triton.language as tl
 
 __all__ = ["bounded", "bounded_back", "filtered", "inner", "inner_by_part", "matrix", "metric", "numbers", "parts",
            "plus", "product", "products", "read", "scaled", "times", "turned", "unmetric", "write", "write_parts",
-           "zeros"]  # fmt: skip
+           "write_sums", "zeros"]  # fmt: skip
 
 
 @triton.jit
@@ -128,6 +128,13 @@ def zeros(EDGES: tl.constexpr, CHANNELS: tl.constexpr, kind: tl.constexpr):
     """Nine sums over edges, before the first."""
     none = tl.zeros((EDGES, CHANNELS), dtype=kind)
     return none, none, none, none, none, none, none, none, none
+
+
+@triton.jit
+def write_sums(at, size, total, mask):
+    """Store nine sums over edges."""
+    for k in tl.static_range(0, 9):
+        tl.store(at + k * size, tl.sum(total[k], axis=0), mask=mask)
 
 
 @triton.jit

@@ -11,7 +11,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from asecalc_mlip.kernels.triton.matrices import filtered, inner_by_part, parts, plus, read, scaled, write_parts, zeros
+from asecalc_mlip.kernels.triton.matrices import (
+    filtered,
+    inner_by_part,
+    parts,
+    plus,
+    read,
+    scaled,
+    write_parts,
+    write_sums,
+    zeros,
+)
 
 __all__ = ["gather", "gather_back", "spread", "spread_back", "sum_rows"]
 
@@ -37,7 +47,7 @@ def gather(
         total = plus(total, filtered(parts(w + k, F, mask), read(y, n, F, mask)))
         if BOTH:
             total = plus(total, filtered(parts(v + k, F, mask), read(x, n, F, mask)))
-    store(out + i * (9 * F) + f, F, total, inside)
+    write_sums(out + i * (9 * F) + f, F, total, inside)
 
 
 @triton.jit
@@ -62,7 +72,7 @@ def gather_back(
         g = read(gm, (i * (9 * F))[:, None] + f[None, :], F, mask)
         total = plus(total, filtered(parts(w + k, F, mask), g))
         write_parts(gw + k, F, mask, inner_by_part(own, g))
-    store(gy + a * (9 * F) + f, F, total, inside)
+    write_sums(gy + a * (9 * F) + f, F, total, inside)
 
 
 @triton.jit
@@ -85,7 +95,7 @@ def spread(
         k = (e.to(tl.int64) * (3 * F))[:, None] + f[None, :]
         z = tl.load(a + (j * F)[:, None] + f[None, :], mask=mask, other=0.0) + own
         total = plus(total, filtered(scaled(parts(w + k, F, mask), z), numbers(s, e, there)))
-    store(out + i * (9 * F) + f, F, total, inside)
+    write_sums(out + i * (9 * F) + f, F, total, inside)
 
 
 @triton.jit(do_not_specialize=["n_edges"])
@@ -144,7 +154,7 @@ def spread_back(
         of_center += of_z
     tl.store(gb + i * F + f, tl.sum(of_center, axis=0), mask=inside)
     if TANGENT:
-        store(du + i * (9 * F) + f, F, total, inside)
+        write_sums(du + i * (9 * F) + f, F, total, inside)
 
 
 @triton.jit
@@ -175,10 +185,3 @@ def numbers(s, e, there):
 def added(a, b):
     """Sum of three numbers and three numbers."""
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-@triton.jit
-def store(at, F, total, inside):
-    """Nine rows of F sums."""
-    for r in tl.static_range(0, 9):
-        tl.store(at + r * F, tl.sum(total[r], axis=0), mask=inside)
