@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io.extxyz import write_xyz
 from tqdm import tqdm
 
 from asecalc_mlip.data.convert import with_reference_names
@@ -22,6 +20,7 @@ from asecalc_mlip.data.md17_files import read_zeolite_frames
 from asecalc_mlip.data.published import PUBLISHED, DataSet, File
 from asecalc_mlip.data.readers import iter_frames
 from asecalc_mlip.data.xsf_files import read_npz_members, read_xsf_members
+from asecalc_mlip.data.xyz_files import xyz_bytes
 from asecalc_mlip.digests import sha256_of, wrong_checksum
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import check_other, replacing
@@ -235,7 +234,7 @@ def _chosen(makers: Iterator[Make], n_frames: int | None, seed: int) -> Iterator
 def _write(target: Path, makers: Iterator[Make], about: dict[str, str]) -> tuple[int, list[str]]:
     """Write frames one by one, whole or not at all; return how many, and the names of those with no finite labels."""
     written, left_out = 0, list[str]()
-    with replacing(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with replacing(target) as temporary, open(temporary, "wb") as file:
         for make in makers:
             atoms = make()
             check_frame(atoms)
@@ -245,9 +244,7 @@ def _write(target: Path, makers: Iterator[Make], about: dict[str, str]) -> tuple
                 continue
             copy = with_reference_names(atoms)
             copy.info |= about
-            text = io.StringIO()
-            write_xyz(text, [copy])
-            file.write(text.getvalue())
+            file.write(xyz_bytes([copy]))
             written += 1
         file.flush()
         os.fsync(file.fileno())

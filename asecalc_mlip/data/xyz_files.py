@@ -1,4 +1,4 @@
-"""Read extended XYZ frame by frame, and say which frame is damaged and how.
+"""Extended XYZ: read frame by frame, to say which frame is damaged and how, and written as bytes.
 
 Files that are made to fill the memory (a line, a count or a number of columns without end) are refused before it is
 taken.
@@ -11,19 +11,19 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
-from ase.io.extxyz import read_xyz
+from ase.io.extxyz import read_xyz, write_xyz
 
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.text_files import opened_text, what_it_is
 
-__all__ = ["DAMAGE", "read_xyz_frames"]
+__all__ = ["DAMAGE", "read_xyz_frames", "xyz_bytes"]
 
 # Sizes beyond which a file is taken for damaged; in characters, lines and atoms of a frame.
 LONGEST_NUMBER, LONGEST_COMMENT, LONGEST_LINE = 100, 50_000_000, 100_000
@@ -47,6 +47,13 @@ DAMAGE = (
     zipfile.BadZipFile,
     tokenize.TokenError,
 )
+
+
+def xyz_bytes(frames: Sequence[Atoms]) -> bytes:
+    """Return structures as a file has them; nothing of none."""
+    text = StringIO()
+    write_xyz(text, frames)
+    return text.getvalue().encode()
 
 
 def read_xyz_frames(path: Path) -> Iterator[Atoms]:

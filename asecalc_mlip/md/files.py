@@ -18,9 +18,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
-from ase.io import write
 
 from asecalc_mlip.analysis.fixed import fixed_atoms
+from asecalc_mlip.data.xyz_files import xyz_bytes
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_json, to_json, write_bytes, write_json
 from asecalc_mlip.locks import locked
@@ -111,11 +111,11 @@ class RunFiles:
 
     def append_frame(self, atoms: Atoms) -> None:
         """Add one frame to the trajectory, in extended XYZ."""
-        self.append(TRAJECTORY, _frame_bytes(atoms))
+        self.append(TRAJECTORY, xyz_bytes([atoms]))
 
     def write_frame(self, atoms: Atoms, name: str) -> None:
         """Write a file of one frame, in one piece."""
-        self.write_bytes(name, _frame_bytes(atoms))
+        self.write_bytes(name, xyz_bytes([atoms]))
 
     def append_row(self, values: tuple) -> None:
         """Add one row to the log; floats are written so that they read back exactly."""
@@ -179,6 +179,11 @@ class RunFiles:
         except InputError:
             return None
 
+    def summary_of_ended(self) -> dict | None:
+        """Read the summary of a run that made all its steps or broke; None where it can go on, or there is none."""
+        summary = self.summary()
+        return summary if summary is not None and summary.get("status") in ("finished", "unstable") else None
+
     def cut_back(self, sizes: dict[str, int]) -> None:
         """Cut trajectory and log back to the lengths of the restart point."""
         for name, size in sizes.items():
@@ -219,12 +224,6 @@ def stored_atoms(arrays: dict[str, np.ndarray], meta: dict) -> Atoms:
         atoms.set_constraint(FixAtoms(arrays[FIXED]))
     atoms.info.update(meta["info"])
     return atoms
-
-
-def _frame_bytes(atoms: Atoms) -> bytes:
-    buffer = io.StringIO()
-    write(buffer, atoms, format="extxyz")
-    return buffer.getvalue().encode()
 
 
 def frame(atoms: Atoms, energy: float, forces: np.ndarray, **info) -> Atoms:

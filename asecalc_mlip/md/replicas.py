@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,49 @@ class Batch:
         if bool(close.any()):
             for index in self._owner[graph.centers[close]].unique().tolist():
                 refused[int(index)] = _TOO_CLOSE
+
+
+def run_together(
+    replicas: Sequence[Replica],
+    batch_of: Callable[[Sequence[Replica]], Batch],
+    *,
+    told: set[str] | None = None,
+    **options: Any,
+) -> None:
+    """Begin new replicas, take those that were begun to their restart points, and run all to their ends in one batch.
+
+    Parameters
+    ----------
+    replicas : sequence of Replica
+        Their folders stay locked until the end.
+    batch_of : callable
+        Makes the batch once they are where they were.
+    told : set of str, optional
+        Rules of the monitor that need not be told again, as of `MDRun.begin`.
+    **options
+        As of `run_replicas`.
+
+    Raises
+    ------
+    InputError
+        The model refuses a start, a folder is in use, or as `run_replicas`.
+    """
+    new, told = [replica for replica in replicas if not replica.files.begun], set() if told is None else told
+    with ExitStack() as locks:
+        for replica in replicas:
+            if replica not in new:
+                locks.enter_context(replica.files.lock())
+                replica.resume()
+        batch = batch_of(replicas)
+        refused = batch.evaluate()
+        for index, replica in enumerate(replicas):
+            batch.write_back(index)
+            if index in refused:
+                raise InputError(f"{replica.files.directory}: the model refuses the start: {refused[index]}")
+            if replica in new:
+                locks.enter_context(replica.files.lock())
+                replica.begin(told)
+        run_replicas(batch, **options)
 
 
 def run_replicas(

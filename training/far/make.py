@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +17,9 @@ from asecalc_mlip.data.census import has_label
 from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
 from asecalc_mlip.data.readers import read_frames
+from asecalc_mlip.data.xyz_files import xyz_bytes
 from asecalc_mlip.errors import DataError, InputError
-from asecalc_mlip.files import read_structures, write_text
+from asecalc_mlip.files import read_structures, write_bytes
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers.bare import bare, states_of
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
@@ -161,9 +161,7 @@ def _labelled(
         structures = [a for a in made if weight(nearest.excess(a), settings.width) >= LEAST_WEIGHT]
         for atoms in structures:
             atoms.info["far"] = recipe["far"]
-        text = io.StringIO()
-        ase.io.write(text, structures, format="extxyz")
-        write_text(path, text.getvalue())
+        write_bytes(path, xyz_bytes(structures))
         structures = _read(path, recipe["far"]) or []  # as they are on the disk, so that a continued run has the same
     labelled = folder / LABELLED_FAR
     # With far.data, a run whose teacher could label nothing has gone on.

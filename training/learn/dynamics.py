@@ -10,7 +10,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from asecalc_mlip.graph import AtomGraph
 from asecalc_mlip.md.failures import UNCERTAIN, Failure, atom_name
 from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.lifecycle import stored_run
-from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
+from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_together
 from asecalc_mlip.md.run import MDRun
 from asecalc_mlip.models.potential import Prediction
 from asecalc_mlip.stopping import PATIENCE, stop_wanted
@@ -236,33 +236,16 @@ class _Watch:
 
     def together(self, numbers: Sequence[int], starts: Sequence[Atoms], stop: Stop, tick: Tick) -> None:
         """Run replicas in one batch."""
-        with ExitStack() as locks:
-            new, replicas = [], []
-            for k in numbers:
-                slot = BatchedModel(self.leader.card)
-                replica, is_new = self._run(WatchedReplica, k, starts, slot)
-                if not is_new:
-                    locks.enter_context(replica.files.lock())
-                    replica.resume()
-                replicas.append(cast(Replica, replica))
-                new += [replica] if is_new else []
-            batch = CommitteeBatch(replicas, self.leader, self.committee)
-            refused = batch.evaluate()
-            for index, replica in enumerate(replicas):
-                if index in refused:
-                    raise InputError(f"{replica.files.directory}: the model refuses the start: {refused[index]}")
-                batch.write_back(index)
-                if replica in new:
-                    locks.enter_context(replica.files.lock())
-                    replica.begin(self.told)
-            run_replicas(batch, stop=stop, tick=tick)
+        replicas = [self._run(WatchedReplica, k, starts, BatchedModel(self.leader.card)) for k in numbers]
+        batch_of = partial(CommitteeBatch, leader=self.leader, committee=self.committee)
+        run_together(replicas, batch_of, told=self.told, stop=stop, tick=tick)
 
     def one_by_one(self, numbers: Sequence[int], starts: Sequence[Atoms], stop: Stop, tick: Tick) -> None:
         """Run replicas one after another."""
         for k in numbers:
             if stop():
                 return
-            replica, _ = self._run(WatchedRun, k, starts, self.leader)
+            replica = self._run(WatchedRun, k, starts, self.leader)
             replica.committee = self.committee
             try:
                 result = replica.run(progress=False)
@@ -272,8 +255,8 @@ class _Watch:
             if result.summary["signal"]:  # it takes Ctrl-C while it runs
                 return
 
-    def _run(self, kind: Any, k: int, starts: Sequence[Atoms], calculator: Any) -> tuple[Any, bool]:
-        """Return a replica as its files have it, or a new one, and whether it is new."""
+    def _run(self, kind: Any, k: int, starts: Sequence[Atoms], calculator: Any) -> Any:
+        """Return a replica that was begun, or a new one."""
         files = RunFiles(self.folder / f"replica{k:03d}")
         if files.begun:
             replica = stored_run(calculator, None, files.directory, identity=self.identity, kind=kind)
@@ -284,10 +267,9 @@ class _Watch:
             settings = self.settings.dynamics(self.model, seed_of(self.settings, self.place, k, 2))
             replica = kind(atoms, settings, files.directory, identity=self.identity)
         cast(Watched, replica).threshold = self.threshold
-        return replica, not files.begun
+        return replica
 
 
 def _ended(folder: Path, number: int) -> dict[str, Any] | None:
     """Return the summary of a replica that has ended."""
-    summary = RunFiles(folder / f"replica{number:03d}").summary()
-    return summary if summary is not None and summary.get("status") in ("finished", "unstable") else None
+    return RunFiles(folder / f"replica{number:03d}").summary_of_ended()

@@ -181,8 +181,7 @@ class LearnSettings:
     @property
     def has_far_teacher(self) -> bool:
         """Whether the trainings have a teacher far from the data, by the settings that the user gives for them."""
-        names = [value.strip() for key, _, value in (text.partition("=") for text in self.training) if key == _FAR]
-        return bool(names) and names[-1] not in ("", "null", "None")
+        return self._given(_FAR, "") not in ("", "null", "None")
 
     @property
     def small(self) -> dict[str, int]:

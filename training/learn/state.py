@@ -24,7 +24,6 @@ not.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,11 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.analysis.fixed import fixed_atoms
+from asecalc_mlip.data.xyz_files import xyz_bytes
 from asecalc_mlip.digests import digest_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_json, read_json, read_json_lines, read_structures, write_bytes, write_json
@@ -213,10 +212,7 @@ def seed_of(settings: LearnSettings, *places: int) -> int:
 
 def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
     """Write structures as extended XYZ in one piece; an empty file of none."""
-    buffer = io.StringIO()
-    if frames:
-        ase.io.write(buffer, list(frames), format="extxyz")
-    write_bytes(path, buffer.getvalue().encode())
+    write_bytes(path, xyz_bytes(frames))
 
 
 def read_frames(path: Path) -> list[Atoms]:

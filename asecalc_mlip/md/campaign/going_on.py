@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from asecalc_mlip import zoo
+from asecalc_mlip.data.xyz_files import xyz_bytes
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
-from asecalc_mlip.md.campaign.runs import STARTS, Run, pick_frames, starts_text
+from asecalc_mlip.md.campaign.runs import STARTS, Run, pick_frames
 
 __all__ = ["check_plan"]
 
@@ -65,7 +66,7 @@ def check_plan(
         differences.append(f"the models were {_list({run.model for run in runs})}")
     if structures:
         given = pick_frames(read_structures(*structures), starts, ", ".join(map(str, structures)))
-        if (directory / STARTS).read_bytes() != starts_text(given):
+        if (directory / STARTS).read_bytes() != xyz_bytes(given):
             differences.append("its start structures were others")
     if reference is not None and {str(Path(reference).resolve())} != {run.reference for run in runs}:
         differences.append(f"the reference was {_list({run.reference or 'that of each model' for run in runs})}")

@@ -12,6 +12,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from asecalc_mlip.calculators.states import state_note
+from asecalc_mlip.data.xyz_files import xyz_bytes
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import read_structures
 from asecalc_mlip.md.batch_integrators import BATCHED
@@ -27,7 +28,6 @@ from asecalc_mlip.md.campaign.runs import (
     run_in_worker,
     run_share,
     shares,
-    starts_text,
     write_plan,
 )
 from asecalc_mlip.md.conditions import time_step_note, warn_once
@@ -249,7 +249,7 @@ def _difference(directory: Path, runs: Sequence[Run], starts: Sequence[Atoms]) -
             return f"{name} of {before.name} was {before.settings.get(name)!r}, now {now.settings[name]!r}"
         if (before.name, before.sha256, before.reference) != (now.name, now.sha256, now.reference):
             return f"{before.name} is of another model or reference"
-    same = (directory / STARTS).read_bytes() == starts_text(starts)
+    same = (directory / STARTS).read_bytes() == xyz_bytes(starts)
     return None if same else "its start structures were others"
 
 

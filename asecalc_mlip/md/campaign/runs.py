@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
 from asecalc_mlip.data.sampling import evenly
+from asecalc_mlip.data.xyz_files import xyz_bytes
 from asecalc_mlip.digests import sha256_of
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.files import read_json, read_structures, replacing, write_json
+from asecalc_mlip.files import read_json, read_structures, write_bytes, write_json
 from asecalc_mlip.md.files import RunFiles
 from asecalc_mlip.md.fixed import settle_fixed
 from asecalc_mlip.md.lifecycle import stored_run
-from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_replicas
+from asecalc_mlip.md.replicas import Batch, BatchedModel, Replica, run_together
 from asecalc_mlip.md.resolving import Resolved, resolve
 from asecalc_mlip.md.settings import MDSettings
 from asecalc_mlip.quantities import derived_seed
@@ -116,16 +115,8 @@ def write_plan(directory: Path, runs: Sequence[Run], starts: Sequence[Atoms]) ->
     """
     if (directory / PLAN).exists():
         raise InputError(f"{directory} has a campaign already: give another --output")
-    with replacing(directory / STARTS) as temporary:
-        temporary.write_bytes(starts_text(starts))
+    write_bytes(directory / STARTS, xyz_bytes(starts))
     write_json(directory / PLAN, {"version": VERSION, "runs": [asdict(run) for run in runs]})
-
-
-def starts_text(starts: Sequence[Atoms]) -> bytes:
-    """Return start structures as their file has them."""
-    buffer = io.StringIO()
-    ase.io.write(buffer, list(starts), format="extxyz")
-    return buffer.getvalue().encode()
 
 
 def read_plan(directory: Path) -> list[Run]:
@@ -150,8 +141,7 @@ def read_plan(directory: Path) -> list[Run]:
 
 def summary_of(directory: Path, run: Run) -> dict | None:
     """Return summary of a run that has ended, else None."""
-    summary = RunFiles(directory / run.name).summary()
-    return summary if summary is not None and summary.get("status") in ("finished", "unstable") else None
+    return RunFiles(directory / run.name).summary_of_ended()
 
 
 def shares(directory: Path, runs: Sequence[Run], batch_size: int, processes: int) -> list[list[Run]]:
@@ -182,7 +172,7 @@ def run_share(
 ) -> int:
     """Run one share to its end in this process, each run from where it was; return the number of runs that ended.
 
-    `calculator` replaces the model of the file (tests); `stop` and `tick` as in `run_replicas`.
+    `calculator` replaces the model of the file; `stop` and `tick` as in `run_replicas`.
     """
     import torch
 
@@ -191,23 +181,9 @@ def run_share(
     found = resolve(runs[0].model, reference=runs[0].reference, calculator=calculator)
     calculator = found.calculator(device=device, dtype=runs[0].settings["dtype"])
     starts, ended = read_starts(Path(directory)), []
-    with ExitStack() as locks:
-        replicas, new = [], []
-        for run in runs:
-            replica, is_new = _replica(Path(directory), run, starts[run.start], found, calculator, locks)
-            replicas.append(replica)
-            if is_new:
-                new.append(replica)
-        batch = Batch(replicas, calculator)
-        refused, told = batch.evaluate(), set[str]()
-        for index, replica in enumerate(replicas):
-            batch.write_back(index)
-            if index in refused:
-                raise InputError(f"{replica.files.directory}: the model refuses the start: {refused[index]}")
-            if replica in new:
-                locks.enter_context(replica.files.lock())
-                replica.begin(told)
-        run_replicas(batch, report=lambda replica, summary: ended.append(replica), stop=stop, tick=tick)
+    replicas = [_replica(Path(directory), run, starts[run.start], found, calculator) for run in runs]
+    batch_of = partial(Batch, calculator=calculator)
+    run_together(replicas, batch_of, report=lambda replica, _: ended.append(replica), stop=stop, tick=tick)
     return len(ended)
 
 
@@ -219,22 +195,17 @@ def run_in_worker(directory: str, runs: Sequence[Run], device: str) -> int:
     return run_share(directory, left, device=device, threads=1, stop=stop_wanted) if left and not stop_wanted() else 0
 
 
-def _replica(
-    directory: Path, run: Run, start: Atoms, found: Resolved, calculator: Any, locks: ExitStack
-) -> tuple[Replica, bool]:
-    """Return a run as its restart file has it, or a new one, and whether it is new."""
+def _replica(directory: Path, run: Run, start: Atoms, found: Resolved, calculator: Any) -> Replica:
+    """Return a run that was begun, or a new one."""
     files, identity = RunFiles(directory / run.name), {"model_sha256": run.sha256}
     slot = BatchedModel(getattr(calculator, "card", None))
     if files.begun:
-        replica = cast(Replica, stored_run(slot, None, files.directory, identity=identity, kind=Replica))
-        locks.enter_context(replica.files.lock())
-        replica.resume()
-        return replica, False
+        return cast(Replica, stored_run(slot, None, files.directory, identity=identity, kind=Replica))
     files.check_free()
     atoms = start.copy()
     atoms.calc = slot
     reference = found.reference_for(atoms)
-    return Replica(atoms, run.make_settings(), files.directory, reference=reference, identity=identity), True
+    return Replica(atoms, run.make_settings(), files.directory, reference=reference, identity=identity)
 
 
 def pick_frames(frames: Sequence[Atoms], number: int | None, source: str) -> list[Atoms]:
