@@ -8,7 +8,7 @@ from os import PathLike
 
 import numpy as np
 
-__all__ = ["digest_of", "sha256_of", "wrong_checksum"]
+__all__ = ["digest_of", "sha256_of", "word_of", "wrong_checksum"]
 
 
 def digest_of(parts: Iterable[bytes | str | np.ndarray]) -> str:
@@ -22,6 +22,11 @@ def digest_of(parts: Iterable[bytes | str | np.ndarray]) -> str:
 def sha256_of(path: str | PathLike) -> str:
     """Return the SHA-256 of the content of a file, in hexadecimal digits."""
     return _of_file(path, "sha256")
+
+
+def word_of(digest: str) -> str:
+    """Return the first 16 digits of a digest as a word for extended XYZ, which no reader takes for a number."""
+    return f"x{digest[:16]}"
 
 
 def wrong_checksum(path: str | PathLike, **wanted: str | None) -> str:

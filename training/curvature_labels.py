@@ -19,11 +19,11 @@ from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.neighbors.lists import neighbor_list
 from asecalc_mlip.teachers import open_teacher
-from asecalc_mlip.teachers.bare import bare, states_of
+from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
-from training.data.digests import fingerprint
+from training.data.digests import structures_word
 from training.losses.curvature_label import CHANGES, CURVATURE_LABEL, DIRECTIONS
 from training.perturb import LARGEST_SHARE
 from training.settings import BASE, WeakConfig
@@ -113,8 +113,7 @@ def make_curvature_labels(
     structures = [bare(frames[k]) for k in places]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LABELLED_CURVATURE
-    source = fingerprint(structures, *states_of(structures))[:16]
-    recipe = {"source_sha256": f"x{source}", "epsilon": weak.epsilon, "directions": weak.directions}
+    recipe = {"source_sha256": structures_word(structures), "epsilon": weak.epsilon, "directions": weak.directions}
     recipe["seed"] = config.run.seed
     copies = Displaced(structures, weak, config.run.seed)
     label_structures(copies, teacher, path, recipe=recipe, progress=config.run.progress, again=True)

@@ -22,14 +22,14 @@ from asecalc_mlip.digests import digest_of, sha256_of
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.units import LABELS
-from training.config import DataConfig, TrainConfig, label_weights, load_config
+from training.config import TrainConfig, label_weights, load_config
 from training.data.digests import fingerprint, weights_digest
 from training.data.hints import hint_of_stress
 from training.data.reading import read_data, require
-from training.data.split import Split, make_split
+from training.data.split import Split, split_structures
 from training.data.weights import check_weights
 from training.finetune.replay import find_old_data
-from training.pretrain.labels import LABELLED, check_pretraining, label_sources, large_labels, source_split
+from training.pretrain.labels import LABELLED, check_pretraining, label_sources, large_labels
 from training.run.useless import without_useless
 
 __all__ = ["check_test", "isolated_atoms", "other_contents", "read_structures", "split_frames"]
@@ -47,7 +47,7 @@ def read_structures(config: TrainConfig, folder: Path) -> tuple[list[Atoms], Spl
     check_pretraining(config)
     frames = read_data(data)
     if config.pretrain.teacher is not None:
-        check_test(config, [frames[i] for i in source_split(config, frames).train], tell=False)
+        check_test(config, [frames[i] for i in split_structures(frames, data).train], tell=False)
         frames, split = label_sources(config, frames, folder)
         name = str(folder / LABELLED)
     structures = _structures(frames)
@@ -84,12 +84,10 @@ def split_frames(
         split = before
     elif drawn is not None:
         split = drawn
-    elif data.split_file is not None:
-        split = _without_atoms(Split.load(data.split_file, len(frames)), frames)
+    else:
+        split = split_structures(frames, data)
         if before is not None and (before.train, before.val) != (split.train, split.val):
             raise InputError(f"{data.split_file} is not the split of the run in {folder}; choose another run.output")
-    else:
-        split = _drawn_split(frames, data)
     split = replace(_known_elements(split, frames), data_sha256=digests[0], beside_sha256=digests[1])
     LOGGER.info(f"split: {len(split.train)} train, {len(split.val)} validation, {len(split.test)} test")
     return split
@@ -157,25 +155,6 @@ def _structures(frames: Sequence[Atoms]) -> list[Atoms]:
     if not found:
         raise DataError("every frame is one isolated atom, whose energy is an E0; give structures to train on")
     return found
-
-
-def _without_atoms(split: Split, frames: Sequence[Atoms]) -> Split:
-    train, val, test = (
-        [i for i in part if not is_isolated_atom(frames[i])] for part in (split.train, split.val, split.test)
-    )
-    if not (train and val):
-        raise InputError(
-            "data.split_file has nothing but isolated atoms to train or to validate on; name structures too"
-        )
-    return Split(train, val, test, split.data_sha256)
-
-
-def _drawn_split(frames: Sequence[Atoms], data: DataConfig) -> Split:
-    """Return a random split of the structures, in which isolated atoms have no part."""
-    places = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
-    split = make_split(len(places), data.n_train, data.n_val, seed=data.split_seed)
-    train, val, test = ([places[i] for i in part] for part in (split.train, split.val, split.test))
-    return Split(train, val, test)
 
 
 def _check_same(

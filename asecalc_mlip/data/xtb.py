@@ -27,7 +27,7 @@ from tqdm import tqdm
 from asecalc_mlip import quantities
 from asecalc_mlip.data.label_files import is_begun, whole_frames
 from asecalc_mlip.data.readers import iter_frames
-from asecalc_mlip.digests import digest_of
+from asecalc_mlip.digests import digest_of, word_of
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.extras import needs
 from asecalc_mlip.files import append_text, read_structure
@@ -271,8 +271,8 @@ def _metadata(start: Atoms, settings: XtbSettings) -> dict[str, object]:
     for constraint in _fixed(start):
         fixed[constraint.index] |= constraint.mask if isinstance(constraint, FixCartesian) else True
     return {
-        "start": _digest(start.positions, start.cell.array, start.pbc),
-        **({"fixed": _digest(fixed)} if fixed.any() else {}),
+        "start": word_of(digest_of([start.positions, start.cell.array, start.pbc])),
+        **({"fixed": word_of(digest_of([fixed]))} if fixed.any() else {}),
         "method": settings.method,
         "tblite": f"v{version('tblite')}",
         "temperature_K": float(settings.temperature_K),
@@ -283,11 +283,6 @@ def _metadata(start: Atoms, settings: XtbSettings) -> dict[str, object]:
         "charge": settings.charge,
         "multiplicity": settings.multiplicity,
     }
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    """Return a word for a line of extended XYZ, which no reader takes for a number."""
-    return f"x{digest_of(arrays)[:16]}"
 
 
 def _time(number: int, settings: XtbSettings) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.digests import digest_of, sha256_of
+from asecalc_mlip.digests import digest_of, sha256_of, word_of
 from asecalc_mlip.teachers.base import Failed, Labels, Teacher, checked
 from asecalc_mlip.teachers.model import ModelTeacher
 
@@ -40,7 +40,7 @@ class CorrectedTeacher:
         """Return what the teacher is, and a checksum of it and the networks."""
         recipe = self.teacher.recipe()
         parts = [str(sorted(recipe.items())), *(sha256_of(network.path) for network in self.networks)]
-        return {**recipe, "teacher": self.name, "teacher_sha256": f"x{digest_of([' '.join(parts)])[:16]}"}
+        return {**recipe, "teacher": self.name, "teacher_sha256": word_of(digest_of([" ".join(parts)]))}
 
     def knows(self, atoms: Atoms) -> bool:
         """Return whether the networks have all elements of a structure."""

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from asecalc_mlip.calculators.loading import load_calculator
-from asecalc_mlip.digests import sha256_of
+from asecalc_mlip.digests import sha256_of, word_of
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.teachers.base import Failed, Labels, checked
 
@@ -36,7 +36,7 @@ class ModelTeacher:
 
     def recipe(self) -> dict[str, Any]:
         """Return the file and its checksum."""
-        return {"teacher": self.name, "teacher_sha256": f"x{sha256_of(self.path)[:16]}"}
+        return {"teacher": self.name, "teacher_sha256": word_of(sha256_of(self.path))}
 
     def label(self, structures: Sequence[Atoms]) -> Iterator[Labels | Failed]:
         """Yield the labels of each structure, in order; those with atoms on top of each other fail.

@@ -10,7 +10,7 @@ from types import CodeType
 
 from ase.calculators.calculator import BaseCalculator
 
-from asecalc_mlip.digests import sha256_of
+from asecalc_mlip.digests import sha256_of, word_of
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.teachers.base import AseTeacher
 
@@ -68,5 +68,5 @@ def from_python_file(path: Path, name: str = "calculator") -> AseTeacher:
             f"{path} has no ASE calculator {name!r} (calculators there: {there}); define {name} = SomeCalculator(…), "
             f"or a function {name}() that returns one"
         )
-    recipe = {"teacher_sha256": f"x{sha256_of(path)[:16]}", "calculator": type(calculator).__name__}
+    recipe = {"teacher_sha256": word_of(sha256_of(path)), "calculator": type(calculator).__name__}
     return AseTeacher(f"{path.name}:{name}", calculator, recipe)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from asecalc_mlip.digests import digest_of
+from asecalc_mlip.digests import digest_of, word_of
 from asecalc_mlip.models import Potential
+from asecalc_mlip.teachers.bare import states_of
 
-__all__ = ["fingerprint", "weights_digest"]
+__all__ = ["fingerprint", "structures_word", "weights_digest"]
 
 
 def fingerprint(frames: Sequence[Atoms], *more: Any) -> str:
@@ -25,6 +26,11 @@ def fingerprint(frames: Sequence[Atoms], *more: Any) -> str:
                 yield b"-" if label is None else np.asarray(label, dtype=np.float64)
 
     return digest_of(parts())
+
+
+def structures_word(structures: Sequence[Atoms], *more: Any) -> str:
+    """Return a word for structures, their labels and electronic states, and whatever else is handed over."""
+    return word_of(fingerprint(structures, *more, *states_of(structures)))
 
 
 def weights_digest(potential: Potential) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.sampling import evenly
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import write_json
 from asecalc_mlip.logs import LOGGER
+from training.settings import DataConfig
 
-__all__ = ["Split", "make_split", "spread", "validation_frames"]
+__all__ = ["Split", "make_split", "split_structures", "spread", "validation_frames"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,27 @@ def make_split(n_frames: int, n_train: int | None, n_val: int | None, *, seed: i
         )
     order = np.random.default_rng(seed).permutation(n_frames).tolist()
     return Split(sorted(order[:n_train]), sorted(order[n_train : n_train + n_val]), sorted(order[n_train + n_val :]))
+
+
+def split_structures(frames: Sequence[Atoms], data: DataConfig) -> Split:
+    """Return the split of a file, or one drawn at random, in which isolated atoms have no part.
+
+    Raises
+    ------
+    InputError, DataError
+        For a file that cannot be used or names nothing but isolated atoms, and numbers that do not fit the data.
+    """
+    places = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
+    if data.split_file is None:
+        split = make_split(len(places), data.n_train, data.n_val, seed=data.split_seed)
+        return Split(*([places[k] for k in part] for part in (split.train, split.val, split.test)))
+    split, kept = Split.load(data.split_file, len(frames)), set(places)
+    train, val, test = ([i for i in part if i in kept] for part in (split.train, split.val, split.test))
+    if not (train and val):
+        raise InputError(
+            "data.split_file has nothing but isolated atoms to train or to validate on; name structures too"
+        )
+    return Split(train, val, test, split.data_sha256)
 
 
 def spread(frames: Sequence[Atoms], most: int) -> list[int]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.label_files import open_label_file
+from asecalc_mlip.digests import word_of
 from asecalc_mlip.errors import InputError
 from training.data.digests import fingerprint, weights_digest
 from training.eam.worker import Recipe, begin, labelled, labelled_here
@@ -84,8 +85,8 @@ def label(
         max_atoms=max_atoms,
         seed=seed,
         model=calculator.model.path.name,
-        model_sha256=_short(weights_digest(calculator.model.potential)),
-        source_sha256=_short(fingerprint([_bare(atoms) for atoms in structures])),
+        model_sha256=word_of(weights_digest(calculator.model.potential)),
+        source_sha256=word_of(fingerprint([_bare(atoms) for atoms in structures])),
         dimers=dimers,
     )
     path = Path(output)
@@ -128,11 +129,6 @@ def _check(structures: Sequence[Atoms], calculator: PIWSLCalculator) -> None:
             calculator.check_elements(atoms.numbers)
         except InputError as error:
             raise InputError(f"structure {index}: {error}") from None
-
-
-def _short(digest: str) -> str:
-    # Readers take digits with or without an e for numbers; with a letter first it stays text.
-    return f"x{digest[:16]}"
 
 
 def _bare(atoms: Atoms) -> Atoms:

@@ -28,12 +28,12 @@ from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers import Teacher, open_teacher
-from asecalc_mlip.teachers.bare import bare, states_of
+from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.structures import isolated_atoms
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
-from training.data.digests import fingerprint
+from training.data.digests import structures_word
 from training.data.split import spread
 from training.settings import BASE
 from training.start.reference_energies import least_squares
@@ -136,7 +136,7 @@ def open_level(config: TrainConfig, training: Sequence[Atoms], folder: Path) -> 
     for place, atoms in enumerate(plain):
         atoms.info["place"] = place
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = {"structures": f"x{fingerprint(plain, *states_of(plain))[:16]}"}
+    recipe = {"structures": structures_word(plain)}
     path = label_structures(
         plain, teacher, folder / LABELLED_LEVEL, recipe=recipe, progress=config.run.progress, again=True
     )

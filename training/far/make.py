@@ -21,10 +21,10 @@ from asecalc_mlip.data.xyz_files import xyz_bytes
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.files import read_structures, write_bytes
 from asecalc_mlip.logs import LOGGER
-from asecalc_mlip.teachers.bare import bare, states_of
+from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from training.config import TrainConfig
-from training.data.digests import fingerprint
+from training.data.digests import fingerprint, structures_word
 from training.far.distance import Nearest, weight
 from training.far.level import SAME, TeacherLevel
 from training.far.sources import make_structures
@@ -149,7 +149,7 @@ def _labelled(
     if given:
         plain["structures"] = fingerprint(given)
     recipe = {
-        "far": f"x{fingerprint(training, sorted(plain.items()), start.potential.cutoff, *states_of(training))[:16]}",
+        "far": structures_word(training, sorted(plain.items()), start.potential.cutoff),
         **teacher.recipe(),
     }
     folder.mkdir(parents=True, exist_ok=True)

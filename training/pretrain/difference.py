@@ -26,15 +26,15 @@ from asecalc_mlip.logs import LOGGER, into
 from asecalc_mlip.models import check_trainable
 from asecalc_mlip.quantities import derived_seed
 from asecalc_mlip.teachers import Teacher, open_teacher
-from asecalc_mlip.teachers.bare import bare, states_of
+from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
 from asecalc_mlip.teachers.labelling import failures_of, label_structures
 from asecalc_mlip.teachers.structures import ATOM
 from asecalc_mlip.units import LABELS
 from training.config import TrainConfig, label_weights, load_config
-from training.data.digests import fingerprint
+from training.data.digests import fingerprint, structures_word
 from training.data.reading import read_data, require
-from training.data.split import Split
+from training.data.split import Split, split_structures
 from training.data.weights import check_weights
 from training.pretrain.labels import (
     DIFFERENCE,
@@ -42,7 +42,6 @@ from training.pretrain.labels import (
     check_pretraining,
     difference_networks,
     open_sampler,
-    source_split,
 )
 from training.run.continuing import changed_settings, settings_before
 from training.run.useless import refuse_useless
@@ -87,7 +86,7 @@ def learn_difference(config: TrainConfig, train: Callable[[TrainConfig], Any]) -
     assert config.pretrain.teacher is not None
     teacher = open_teacher(config.pretrain.teacher, device=config.run.device)
     sources = read_data(config.data)
-    split = source_split(config, sources)
+    split = split_structures(sources, config.data)
     open_sampler(config, [sources[k] for k in (*split.train, *split.val)])
     check_test(config, [sources[k] for k in split.train], tell=False)
     made = folder / LABELLED
@@ -186,7 +185,7 @@ def _labels(
             frame.pbc = False
         frame.info["place"] = k
     path = place / TEACHER
-    recipe = {"source_sha256": f"x{fingerprint(plain, *states_of(plain))[:16]}"}
+    recipe = {"source_sha256": structures_word(plain)}
     label_structures(plain, teacher, path, recipe=recipe, progress=config.run.progress, again=True)
     if failed := failures_of(path):
         LOGGER.warning(f"{teacher.name} could not label {len(failed)} frames, the first one: {failed[0]['reason']}")

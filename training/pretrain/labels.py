@@ -17,12 +17,11 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from asecalc_mlip.data.labels import is_isolated_atom
 from asecalc_mlip.data.readers import iter_frames, read_frames
 from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.logs import LOGGER
 from asecalc_mlip.teachers import Failed, Labels, Teacher, open_teacher
-from asecalc_mlip.teachers.bare import bare, states_of
+from asecalc_mlip.teachers.bare import bare
 from asecalc_mlip.teachers.corrected import CorrectedTeacher
 from asecalc_mlip.teachers.labelling import (
     begin_again,
@@ -36,8 +35,8 @@ from asecalc_mlip.teachers.model import ModelTeacher
 from asecalc_mlip.units import LABELS
 from asecalc_mlip.zoo import find
 from training.config import TrainConfig
-from training.data.digests import fingerprint
-from training.data.split import Split, make_split
+from training.data.digests import structures_word
+from training.data.split import Split, split_structures
 from training.eam.worker import perturbed
 from training.settings import BASE, PretrainConfig
 from training.structures.hot_runs import FRAMES, hot_run
@@ -52,7 +51,6 @@ __all__ = [
     "large_labels",
     "open_sampler",
     "recipe_of",
-    "source_split",
 ]
 
 LABELLED = "labelled.xyz"
@@ -71,7 +69,7 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
     What comes from a structure is on the same side of the split. `sources` are all frames of the data, as a
     split file counts them; isolated atoms among them are no structures. What an earlier call wrote is not made again.
     """
-    settings, split = config.pretrain, source_split(config, sources)
+    settings, split = config.pretrain, split_structures(sources, config.data)
     assert settings.teacher is not None
     teacher = open_teacher(settings.teacher, device=config.run.device)
     chosen = sorted([*split.train, *split.val])
@@ -80,7 +78,7 @@ def label_sources(config: TrainConfig, sources: Sequence[Atoms], folder: Path) -
         teacher = CorrectedTeacher(teacher, difference_networks(config, folder), device=config.run.device)
     structures = [bare(sources[i]) for i in chosen]
     recipe = {name: getattr(settings, name) for name in (PERTURBATION if settings.temperature is None else DYNAMICS)}
-    recipe["source_sha256"] = f"x{fingerprint(structures, *states_of(structures))[:16]}"
+    recipe["source_sha256"] = structures_word(structures)
     path, progress = folder / LABELLED, config.run.progress
     if settings.temperature is None:
         _check_elements(teacher, structures)
@@ -284,16 +282,6 @@ def _is_recipe(info: Mapping[str, Any]) -> bool:
 def difference_networks(config: TrainConfig, folder: Path) -> list[Path]:
     """Return the files of the networks of `training.pretrain.difference`, which correct the teacher of a run."""
     return [folder / DIFFERENCE / str(number) / "network.pt" for number in range(config.pretrain.correct)]
-
-
-def source_split(config: TrainConfig, frames: Sequence[Atoms]) -> Split:
-    """Return which frames of the data to train and to validate on, where a teacher labels what is made of them."""
-    data, places = config.data, [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
-    if data.split_file is not None:
-        split, kept = Split.load(data.split_file, len(frames)), set(places)
-        return Split([i for i in split.train if i in kept], [i for i in split.val if i in kept], [])
-    split = make_split(len(places), data.n_train, data.n_val, seed=data.split_seed)
-    return Split([places[k] for k in split.train], [places[k] for k in split.val], [])
 
 
 def _plain(value: Any) -> Any:

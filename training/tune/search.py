@@ -25,7 +25,7 @@ from asecalc_mlip.errors import DataError, InputError
 from asecalc_mlip.locks import locked
 from asecalc_mlip.logs import LOGGER, into
 from training.config import TrainConfig, load_config, replace_values
-from training.pretrain.labels import source_split
+from training.data.split import split_structures
 from training.run.callbacks import LastSignal
 from training.run.length import replay_share, with_length
 from training.run.useless import without_useless
@@ -130,7 +130,7 @@ def _with_length(config: TrainConfig) -> TrainConfig:
     if not config.data.train:
         raise InputError("data.train is empty; name the file with the labelled structures, e.g. data.train=train.xyz")
     frames = read_frames(config.data.train, **config.data.reading())
-    n_train = len(source_split(config, frames).train)
+    n_train = len(split_structures(frames, config.data).train)
     if config.pretrain.teacher is not None:
         n_train *= config.pretrain.rounds
     run = with_length(config.run, n_train, replay=replay_share(config))
