@@ -188,7 +188,7 @@ def read_structure(path: PathName, *, what: str = "structure", tell: bool = Fals
     path : path
         FILE takes the last structure, FILE@N the one of this number, from 0 or, if negative, from the end.
     what : str
-        Begin of the messages.
+        What the messages of errors begin with.
     tell : bool
         Warn where a file without a number has several structures.
 

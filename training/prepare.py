@@ -19,7 +19,7 @@ from asecalc_mlip.engine.device import checked_device
 from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import write_text
 from asecalc_mlip.logs import LOGGER
-from asecalc_mlip.models import Potential, check_trainable, parts_of
+from asecalc_mlip.models import Potential, architecture_text, check_trainable
 from training.config import TrainConfig, label_weights
 from training.curvature_labels import CurvatureLabels, check_curvature, make_curvature_labels
 from training.data.module import FramesDataModule, Replay
@@ -178,8 +178,7 @@ def _name(potential: Potential) -> str:
     trained = sum(p.numel() for p in potential.parameters() if p.requires_grad)
     fixed = sum(p.numel() for p in potential.parameters()) - trained
     also = f" ({fixed} more are kept as they are)" if fixed else ""
-    parts = " + ".join(part.architecture for part in parts_of(potential))
-    return f"{parts} with {trained} parameters{also}"
+    return f"{architecture_text(potential)} with {trained} parameters{also}"
 
 
 def _continues(config: TrainConfig, folder: Path) -> bool:

@@ -164,4 +164,4 @@ class MemoryGuard:
             advice.append("device='cpu'")
         if self.holds_edges:
             advice.append("a model that the native engine runs (device='cpu', features in multiples of 16)")
-        return f"{', or '.join(advice)}. {memory.UNITS}"
+        return f"{', or '.join(advice)}. {memory.WRONG_UNIT}"

@@ -14,15 +14,15 @@ import torch
 
 from asecalc_mlip.errors import NotEnoughMemoryError
 
-__all__ = ["UNITS", "available_bytes", "check_list", "gigabytes", "is_out_of_memory"]
+__all__ = ["WRONG_UNIT", "available_bytes", "check_list", "gigabytes", "is_out_of_memory"]
 
 # Per edge while a neighbour list is made.
 _LIST_BYTES = 200
-# Lists of fewer atoms fit anywhere, unless the cell is absurd, which neighbors.py refuses.
+# Lists of fewer atoms fit anywhere, unless the cell is absurd, which `neighbor_list` refuses.
 _FEW_ATOMS = 10_000
 # Share of the free memory that an estimate may take up.
 _SHARE = 0.8
-UNITS = "Many edges per atom may also mean a cell or positions in another unit"
+WRONG_UNIT = "Many edges per atom may also mean a cell or positions in another unit"
 
 
 def available_bytes(device: torch.device | str) -> float:
@@ -67,7 +67,7 @@ def check_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
         raise NotEnoughMemoryError(
             f"the neighbour list of {n_atoms:,} atoms with about {per_atom:.3g} edges per atom within {cutoff:g} Å "
             f"needs about {gigabytes(needed)}; {gigabytes(free)} are free. Take a smaller structure, or a model with "
-            f"a shorter cutoff. {UNITS}"
+            f"a shorter cutoff. {WRONG_UNIT}"
         )
 
 

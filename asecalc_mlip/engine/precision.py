@@ -39,7 +39,7 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     """Matrix products in a precision inside the block; the setting before it is restored after it.
 
     On a GPU messages are in plain torch there: it is what the fused kernels are compared with, and may be captured. And
-    it is the current one, to which Triton launches its kernels.
+    the device is the current one, to which Triton launches its kernels.
     """
     if device.type != "cuda":
         with _products(precision, device):

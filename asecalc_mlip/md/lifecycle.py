@@ -11,8 +11,7 @@ from ase import Atoms
 
 from asecalc_mlip.analysis.references import Reference, load_reference
 from asecalc_mlip.errors import InputError
-from asecalc_mlip.md import files as names
-from asecalc_mlip.md.files import RunFiles, stored_atoms
+from asecalc_mlip.md.files import REFERENCE, RunFiles, stored_atoms
 from asecalc_mlip.md.going_on import check_identity, ended_run
 from asecalc_mlip.md.resolving import resolve
 from asecalc_mlip.md.run import MDRun
@@ -117,7 +116,7 @@ def stored_run(
     arrays, meta = RunFiles(output).load_restart()
     atoms = stored_atoms(arrays, meta)
     atoms.calc = calculator
-    path = Path(output) / names.REFERENCE
+    path = Path(output) / REFERENCE
     reference = load_reference(path) if path.exists() else None
     settings = settings or MDSettings(**meta["settings"])
     return kind(atoms, settings, output, reference=reference, identity=identity)

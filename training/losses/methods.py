@@ -104,7 +104,7 @@ def settled(config: WeakConfig, loss: LossConfig) -> WeakConfig:
 
 
 def list_skin(config: WeakConfig) -> float:
-    """Return the by how many Å the neighbour lists of a training must reach beyond the cutoff.
+    """Return by how many Å the neighbour lists of a training must reach beyond the cutoff.
 
     Raises
     ------
