@@ -70,6 +70,11 @@ def test_a_split_file_counts_the_isolated_atoms_too(tmp_path):
     assert (len(run.split.train), len(run.split.val)) == (6, 3)
     for atoms, i in zip(run.frames, [*split["train"], *split["val"]], strict=True):
         assert abs(atoms.positions - sources[i].positions).max() < 1e-9
+    # Nothing is labelled where nothing is left to validate on.
+    (tmp_path / "split.json").write_text(json.dumps({**split, "val": [0, 1]}))
+    with pytest.raises(InputError, match="nothing but isolated atoms to train or to validate on"):
+        train.prepare(tiny(tmp_path, data, *teacher, output="refused"))
+    assert not (tmp_path / "refused" / LABELLED).exists()
 
 
 @pytest.mark.parametrize("correct", [0, 1])
