@@ -18,7 +18,17 @@ from asecalc_mlip.neighbors.lists import neighbor_list
 if TYPE_CHECKING:
     from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 
-__all__ = ["batch_row", "compare", "n_edges", "ns_per_day", "our_walk", "schnetpack_calculator", "size_row"]
+__all__ = [
+    "batch_row",
+    "compare",
+    "knows",
+    "n_edges",
+    "ns_per_day",
+    "our_walk",
+    "schnetpack_calculator",
+    "size_row",
+    "sizes",
+]
 
 
 def compare(

@@ -23,6 +23,7 @@ __all__ = [
     "RED",
     "SKY",
     "SMALL",
+    "escaped",
     "figure_bytes",
     "new_figure",
     "plain",

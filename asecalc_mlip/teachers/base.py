@@ -17,7 +17,7 @@ from asecalc_mlip.calculators.checks import ElementCheck
 from asecalc_mlip.errors import InputError, NotEnoughMemoryError
 from asecalc_mlip.teachers.bare import bare, stated_charge, stated_multiplicity
 
-__all__ = ["AseTeacher", "Failed", "Labels", "Teacher", "TeacherOptions", "labelled"]
+__all__ = ["AseTeacher", "Failed", "Labels", "Teacher", "TeacherOptions", "checked", "labelled"]
 
 # eV/Å; a larger force is of nuclei on top of each other, or of a calculation that went wrong.
 LARGEST_FORCE = 1e4

@@ -16,7 +16,15 @@ from asecalc_mlip.errors import InputError
 from asecalc_mlip.files import append_json, read_json_lines
 from asecalc_mlip.teachers.base import Failed, Labels, Teacher, labelled
 
-__all__ = ["begin_again", "failures_of", "label_structures", "labelled_by", "open_labels", "record_failure"]
+__all__ = [
+    "begin_again",
+    "failures_file",
+    "failures_of",
+    "label_structures",
+    "labelled_by",
+    "open_labels",
+    "record_failure",
+]
 
 # Structures that a teacher gets, and that are made, at a time.
 AT_ONCE = 1000

@@ -25,7 +25,7 @@ from asecalc_mlip.files import read_json
 from asecalc_mlip.models import Potential, build_potential
 from asecalc_mlip.models.budget import Budget
 
-__all__ = ["read_matgl"]
+__all__ = ["Converted", "read_matgl"]
 
 State = dict[str, Tensor]
 LARGEST = 256 * 2**20  # bytes of state.pt; the published ones have 4 MB

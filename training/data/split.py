@@ -94,7 +94,8 @@ def split_structures(frames: Sequence[Atoms], data: DataConfig) -> Split:
     places = [i for i, atoms in enumerate(frames) if not is_isolated_atom(atoms)]
     if data.split_file is None:
         split = make_split(len(places), data.n_train, data.n_val, seed=data.split_seed)
-        return Split(*([places[k] for k in part] for part in (split.train, split.val, split.test)))
+        train, val, test = ([places[k] for k in part] for part in (split.train, split.val, split.test))
+        return Split(train, val, test)
     split, kept = Split.load(data.split_file, len(frames)), set(places)
     train, val, test = ([i for i in part if i in kept] for part in (split.train, split.val, split.test))
     if not (train and val):

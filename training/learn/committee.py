@@ -36,7 +36,17 @@ from training.run.continuing import changed_settings
 from training.run.useless import without_useless
 from training.train import train
 
-__all__ = ["calibration", "load_committee", "member_config", "train_committee", "write_data"]
+__all__ = [
+    "calibration",
+    "configured",
+    "judge_committee",
+    "load_committee",
+    "member_config",
+    "quietly",
+    "train_committee",
+    "training_settings",
+    "write_data",
+]
 
 HELD_OUT = 5
 """Every fifth label is held out from all members, for the calibration and the choice of the best weights: the third of

@@ -23,7 +23,7 @@ from asecalc_mlip.calculators.piwsl import PIWSLCalculator
 from asecalc_mlip.data.census import has_label
 from asecalc_mlip.data.label_checks import refuse_without_cores
 from asecalc_mlip.data.labels import frame_name, is_isolated_atom
-from asecalc_mlip.data.readers import read_frames as read_labelled
+from asecalc_mlip.data.readers import read_frames
 from asecalc_mlip.errors import DataError
 from asecalc_mlip.files import write_json
 from asecalc_mlip.locks import locked
@@ -40,7 +40,7 @@ from training.learn.final import final_model
 from training.learn.page import write_page
 from training.learn.selection import atomic_features, farthest
 from training.learn.settings import LearnSettings
-from training.learn.state import Folder, LearnResult, Round, read_frames, write_frames
+from training.learn.state import Folder, LearnResult, Round, read_unlabelled, write_frames
 from training.learn.structures import Candidate, candidates_of, check_starts, first_structures, is_physical
 from training.train import Stopped
 
@@ -209,7 +209,7 @@ class _Loop:
         path = now.file("picked.xyz")
         if not path.is_file():
             if now.number:
-                frames = read_frames(self.folder.round(now.number - 1).file("next.xyz"))
+                frames = read_unlabelled(self.folder.round(now.number - 1).file("next.xyz"))
             elif self.settings.data is not None:
                 frames = []
                 self._take_given(self.settings.data)
@@ -217,11 +217,11 @@ class _Loop:
                 number = min(self.settings.initial, self.settings.budget)
                 frames = [one.atoms for one in first_structures(self.starts, self.settings, number)]
             write_frames(path, frames)
-        return read_frames(path)
+        return read_unlabelled(path)
 
     def _take_given(self, name: str) -> None:
         """Keep the labelled frames of the user as the trainings read them."""
-        frames, given = [], read_labelled(name)
+        frames, given = [], read_frames(name)
         refuse_without_cores(given)
         for atoms in given:
             if is_isolated_atom(atoms) and not has_label(atoms, "forces"):
@@ -243,7 +243,7 @@ class _Loop:
         if now.number and _count(now.labels) and not path.is_file():
             before = self.folder.round(now.number - 1)
             members = [before.member(k) for k in range(self.settings.members)]
-            write_json(path, calibration(load_committee(members), read_labelled(now.labels)), indent=None)
+            write_json(path, calibration(load_committee(members), read_frames(now.labels)), indent=None)
 
     def _explore(self, now: Round, members: Sequence[Path], threshold: float) -> list[dict[str, Any]]:
         total, done = self.settings.until.replicas * self.settings.replica_steps, 0
@@ -273,7 +273,7 @@ class _Loop:
             return []
         known = [atoms for k in range(now.number + 1) for atoms in self._picked(self.folder.round(k))]
         given = self.folder.path / "given.xyz"
-        known += read_labelled(given) if given.is_file() else []
+        known += read_frames(given) if given.is_file() else []
         potential = PIWSLCalculator.load(model, device="cpu").potential
         frames = [one.atoms for one in candidates]
         taken = farthest(
@@ -324,7 +324,7 @@ def _raised(rounds: Sequence[dict[str, Any]]) -> float:
 
 
 def _count(path: Path) -> int:
-    return len(read_labelled(path)) if path.is_file() and path.stat().st_size else 0
+    return len(read_frames(path)) if path.is_file() and path.stat().st_size else 0
 
 
 def _known(summary: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ from training.config import load_config
 from training.learn.settings import FREE, LearnSettings, effective
 from training.run.useless import refuse_useless
 
-__all__ = ["Folder", "LearnResult", "Round", "seed_of"]
+__all__ = ["Folder", "LearnResult", "Round", "read_unlabelled", "seed_of", "write_frames"]
 
 _ENDS = {
     "stable": "all replicas were quiet",
@@ -215,8 +215,8 @@ def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
     write_bytes(path, xyz_bytes(frames))
 
 
-def read_frames(path: Path) -> list[Atoms]:
-    """Read structures; none of an empty file."""
+def read_unlabelled(path: Path) -> list[Atoms]:
+    """Read structures, whatever labels they have; none of an empty file."""
     return read_structures(path) if path.stat().st_size else []
 
 

@@ -24,7 +24,7 @@ from asecalc_mlip.teachers.bare import bare, with_state
 from training.learn.settings import LearnSettings
 from training.learn.state import seed_of
 
-__all__ = ["Candidate", "candidates_of", "first_structures", "is_physical"]
+__all__ = ["Candidate", "candidates_of", "check_starts", "first_structures", "is_physical"]
 
 OVERLAP = 0.5
 """Of the sum of the covalent radii: below it frames are for the far-field teacher, if there is one, and no labeller."""

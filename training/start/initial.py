@@ -49,7 +49,7 @@ from training.start.reference_energies import ReferenceEnergies, reference_energ
 if TYPE_CHECKING:
     from training.far.level import TeacherLevel
 
-__all__ = ["Start", "energies_of", "make_start", "without_energies_of"]
+__all__ = ["Start", "energies_of", "make_start", "shift_text", "without_energies_of"]
 
 # Frames, spread evenly, in which the prior is looked at; more say nothing new about how short bonds are.
 LOOKED_AT = 1000
