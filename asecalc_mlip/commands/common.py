@@ -139,17 +139,24 @@ def written(path: str | None, result: Any) -> None:
         click.echo(path)
 
 
-def reading_options(command: Callable) -> Callable:
-    """Add options that say where a labelled file has its labels, and in which units."""
-    options = (
-        click.option("--energy-key", help="Name of the energies, if not a usual one."),
-        click.option("--forces-key", help="Name of the forces."),
-        click.option("--stress-key", help="Name of the stresses."),
-        click.option("--energy-unit", help="eV, kcal/mol, kJ/mol, Hartree, Rydberg; default: that of the format."),
-        click.option("--length-unit", help="Ang, Bohr, nm."),
-        click.option("--force-unit", help="Such as Hartree/Bohr, if not energy unit/length unit."),
-        click.option("--stress-unit", help="GPa, kbar, bar, or such as eV/Ang^3; compression is negative."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+def with_options(*options: Callable[[Callable], Callable]) -> Callable[[Callable], Callable]:
+    """Return a decorator that gives a command several arguments and options, told in this order."""
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# Where a labelled file has its labels, and in which units.
+reading_options = with_options(
+    click.option("--energy-key", help="Name of the energies, if not a usual one."),
+    click.option("--forces-key", help="Name of the forces."),
+    click.option("--stress-key", help="Name of the stresses."),
+    click.option("--energy-unit", help="eV, kcal/mol, kJ/mol, Hartree, Rydberg; default: that of the format."),
+    click.option("--length-unit", help="Ang, Bohr, nm."),
+    click.option("--force-unit", help="Such as Hartree/Bohr, if not energy unit/length unit."),
+    click.option("--stress-unit", help="GPa, kbar, bar, or such as eV/Ang^3; compression is negative."),
+)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from asecalc_mlip import quantities as q
+from asecalc_mlip.commands.common import with_options
 from asecalc_mlip.commands.numbers import Number
 
 __all__ = ["as_is_option", "check_files", "fmax_option", "probe", "subject", "tight_option"]
@@ -33,13 +34,7 @@ def probe(
     ]
     if figure:
         options += [click.option("--figure", metavar="FILE.png", help="Draw the numbers into this file.")]
-
-    def decorate(command: Callable) -> Callable:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    return with_options(*options)
 
 
 fmax_option = click.option("--fmax", type=Number(q.FORCE), default=1e-3, show_default=True, metavar="EV/A",

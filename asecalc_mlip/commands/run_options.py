@@ -11,7 +11,7 @@ import click
 
 from asecalc_mlip import logs
 from asecalc_mlip import quantities as q
-from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told
+from asecalc_mlip.commands.common import BadInput, check_text, is_of_file, told, with_options
 from asecalc_mlip.commands.numbers import Number
 from asecalc_mlip.errors import InputError
 
@@ -37,7 +37,7 @@ WORKERS: dict[str, dict[str, Any]] = {
 
 def script_options(temperature: str) -> Callable[[Callable], Callable]:
     """Add the options that the scripts of `md_protocols` have in common; `temperature` is the help of that option."""
-    options = (
+    return with_options(
         click.option("--model", metavar="FILE", help="Model file or shipped model; default aspirin.pt."),
         click.option(
             "--structure", metavar="FILE", help="Start structure, any file ASE reads; default: the model's own."
@@ -48,13 +48,6 @@ def script_options(temperature: str) -> Callable[[Callable], Callable]:
         click.option("--output", metavar="DIR", help="Folder of the run; default: a name made from the settings."),
         click.option("--restart", is_flag=True, help="Continue what is in --output; other settings come from there."),
     )
-
-    def add(function: Callable) -> Callable:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
 
 
 class RunCommand(click.Command):

@@ -12,7 +12,7 @@ from asecalc_mlip.data.census import has_label
 from asecalc_mlip.data.labels import frame_name
 from asecalc_mlip.units import ERROR_UNITS
 
-__all__ = ["by_config_type", "group_lines", "hints", "worst_frames", "worst_lines"]
+__all__ = ["by_config_type", "group_lines", "hints", "without_shifts", "worst_frames", "worst_lines"]
 
 WORST = 5
 ABSURD = 0.3  # eV/atom; models that err by less are bad, those that err by more are asked something else
@@ -82,7 +82,7 @@ def hints(frames: Sequence[Atoms], truth: Mapping[str, np.ndarray], guess: Mappi
     error = (guess["energy"] - truth["energy"]) / sizes
     if np.abs(error).mean() < ABSURD:
         return [forces] if forces else []
-    left = np.abs(_without_shifts(labelled, error)).mean()
+    left = np.abs(without_shifts(labelled, error)).mean()
     text = f"energies are off by {error.mean():+.4g} eV per atom on average"
     if left < SAME * np.abs(error).mean():
         text += (
@@ -127,8 +127,8 @@ def _worst_text(row: Mapping[str, Any]) -> str:
     return f"frame {row['index']} ({error})"
 
 
-def _without_shifts(frames: Sequence[Atoms], error: np.ndarray) -> np.ndarray:
-    """Errors per atom, eV, less what one constant per element explains."""
+def without_shifts(frames: Sequence[Atoms], error: np.ndarray) -> np.ndarray:
+    """Return errors per atom, (n_frames,) in eV, less what one constant per element explains."""
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     shares = np.array([[np.mean(atoms.numbers == z) for z in elements] for atoms in frames])
     return error - shares @ np.linalg.lstsq(shares, error, rcond=None)[0]

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from asecalc_mlip import PIWSLCalculator  # noqa: E402
 from asecalc_mlip.checkpoint import LoadedModel  # noqa: E402
+from asecalc_mlip.data.error_tables import without_shifts  # noqa: E402
 from asecalc_mlip.data.readers import read_frames  # noqa: E402
 from asecalc_mlip.files import read_json, write_json  # noqa: E402
 from asecalc_mlip.zoo.catalogue import CATALOGUE, Published  # noqa: E402
@@ -75,15 +76,8 @@ def measure(model: Published, folder: Path, frames: Sequence[Atoms]) -> dict[str
         "forces_mae_meV_per_A": 1e3 * float(np.concatenate(forces).mean()),
         "energy_mean_eV_per_atom": float(np.mean(energies)),
         "energy_std_meV_per_atom": 1e3 * float(np.std(energies)),
-        "energy_rest_meV_per_atom": 1e3 * float(np.std(_without_elements(frames, np.array(energies)))),
+        "energy_rest_meV_per_atom": 1e3 * float(np.std(without_shifts(frames, np.array(energies)))),
     }
-
-
-def _without_elements(frames: Sequence[Atoms], errors: np.ndarray) -> np.ndarray:
-    """Errors per atom after the best constant for each element is taken off."""
-    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    shares = np.array([[np.mean(atoms.numbers == z) for z in elements] for atoms in frames])
-    return errors - shares @ np.linalg.lstsq(shares, errors, rcond=None)[0]
 
 
 if __name__ == "__main__":
