@@ -30,7 +30,7 @@ from benchmarks.studies.piwsl_rows import EPOCH, PARTS, TRIED  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results"
 ENDED = ", to convergence"
 LOSSES = ("plain", "first", "trapezoid", "antithetic", "curvature")
-METHODS = {"plain": "plain", "ZBL": "plain, with a core (ZBL)", "EAM": "EAM first", "delta": "delta"}
+METHODS = {"plain": "plain", "ZBL": "with a core (ZBL)", "EAM": "EAM first", "delta": "delta"}
 NAMES = {
     **{"painn 64": "PaiNN", "tensornet 64": "TensorNet"},
     **{"painn 64, direct": "PaiNN, force head", "tensornet 64, direct": "TensorNet, force head"},
