@@ -112,7 +112,8 @@ def trials_table(results: Mapping[str, dict[str, Any]]) -> str:
             trials = [row for row in rows if row is not None and row["loss"].startswith(order)]
             best = min(trials, key=_product)
             for row in trials:
-                name = row["loss"].removeprefix(order).removesuffix(ENDED).strip(", ") or "× 1"
+                name = row["loss"].removeprefix(order).removesuffix(ENDED).strip(", ")
+                name = name or ("rate × 1" if order == "plain" else "× 1")
                 last, kind = row["validation"][row["best_epoch"] - 1], _energy(row)
                 validation = f"{1e3 * last[f'{kind}_mae']:.1f}, {1e3 * last['forces_mae']:.1f}"
                 test = f"{row['mae'][kind]:.1f}, {row['mae']['forces']:.1f}"
